@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from agentlab.runs.context import Context
-    from agentlab.runs.document import Document
+    from agentlab.runs.document import AnswerDocument
     from agentlab.runs.events import Event, Narration
     from agentlab.runs.measured import Basis
-    from agentlab.runs.run import Outcome, Run
+    from agentlab.runs.run import OpenRun, RunOutcome
 
 
 class Experiment(Protocol):
     """A checked experiment, ready to start. Preparing it reads but writes nothing."""
 
-    def plan(self) -> "Document": ...
+    def plan(self) -> "AnswerDocument": ...
 
-    def run(self, run: "Run") -> tuple["Document", "Outcome"]:
+    def run(self, run: "OpenRun") -> tuple["AnswerDocument", "RunOutcome"]:
         """Do it, or go on with it, and say what came out."""
         ...
 
@@ -82,7 +82,7 @@ class Command:
     def config_model(self) -> "type[BaseModel]":
         return imported(self.config)  # type: ignore[no-any-return] # what a string names is known at run time
 
-    def result_model(self) -> "type[Document]":
+    def result_model(self) -> "type[AnswerDocument]":
         return imported(self.result)  # type: ignore[no-any-return] # as above
 
     def prepare_function(self, *, planning: bool = False) -> Prepare:
@@ -122,7 +122,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.nas.result:NasResult",
             prepare="agentlab.nas.run:prepare",
             narrate="agentlab.nas.study:narrate",
-            reviewed="agentlab.study.narrate:reviewed",
+            reviewed="agentlab.study.narrate:is_reviewed",
             details="agentlab.study.narrate:Proposals",
             measured="agentlab.nas.config:MEASURED",
         ),

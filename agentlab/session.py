@@ -24,17 +24,17 @@ from agentlab.runs.debug import DebugLog, printable
 from agentlab.runs.events import Event, EventSink
 from agentlab.runs.folder import check_name
 from agentlab.runs.redact import Redactor, refuse_secrets
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from agentlab.commands import Reviewable
-    from agentlab.config.base import Difference
-    from agentlab.config.load import Loaded
+    from agentlab.config.base import KeyDifference
+    from agentlab.config.load import LoadedConfig
     from agentlab.config.overrides import Override
-    from agentlab.runs.document import Document
+    from agentlab.runs.document import AnswerDocument
 
 R = TypeVar("R")
 
@@ -98,9 +98,9 @@ class Session:
     command: Command
     experiment: Experiment
     context: Context
-    open: Callable[[Edge], Run]
+    open: Callable[[Edge], OpenRun]
     redactor: Redactor  # knows the keys that the config names
-    changed: "Sequence[Difference] | None" = None  # what a resume changes; None for a new run
+    changed: "Sequence[KeyDifference] | None" = None  # what a resume changes; None for a new run
     config_yaml: str = ""  # the config with these changes
     approve: bool = False  # a person is asked before each trial
 
@@ -120,7 +120,7 @@ class Session:
             return FinishedRun(finish(run, *self.experiment.run(run)), run.path)
 
     @contextmanager
-    def opened(self, watch: Watch) -> Iterator[Run]:
+    def opened(self, watch: Watch) -> Iterator[OpenRun]:
         """The run folder at work, for `finish`. An error in here is recorded as the run's end, and raised."""
         from agentlab import machine
 
@@ -131,13 +131,13 @@ class Session:
                 run.budget(self.config_yaml)
             watch.line(f"run {run.id}")
             if debug and self.changed is not None:
-                debug.resumed(self.changed)
+                debug.write_resumed(self.changed)
             with _recorded_end(run, edge, way_on(run, self.context, approve=self.approve), watch):
                 run.start(machine.describe().as_dict())
                 yield run
 
 
-def finish(run: Run, result: "Document", outcome: Outcome) -> "Document":
+def finish(run: OpenRun, result: "AnswerDocument", outcome: RunOutcome) -> "AnswerDocument":
     """The work is done: store its result and say so."""
     run.write_json("result.json", result.model_dump(mode="json"))
     run.complete(outcome)
@@ -237,14 +237,14 @@ def begin(
         UsageError, MissingError: what is wrong with the input, before anything is written.
     """
     from agentlab.config.base import config_hash
-    from agentlab.config.load import dump_yaml, resolved
+    from agentlab.config.load import config_values, dump_yaml
 
     the_command = command(name)
     if run_name is not None:
         check_name(runs_dir, run_name)
     loaded = _loaded(the_command, config, overrides, context)
     redactor = _redactor(loaded.config, context)
-    refuse_secrets(resolved(loaded.config), context.workspace, redactor)
+    refuse_secrets(config_values(loaded.config), context.workspace, redactor)
     loaded = replace(loaded, config=the_command.settled(loaded.config, context))
     experiment = the_command.prepare_function(planning=planning)(loaded.config, context)
     spec = RunSpec(
@@ -257,7 +257,7 @@ def begin(
         name=run_name,
         label=label,
     )
-    return Session(the_command, experiment, context, lambda edge: Run.create(runs_dir, spec, edge), redactor)
+    return Session(the_command, experiment, context, lambda edge: OpenRun.create(runs_dir, spec, edge), redactor)
 
 
 def go_on(
@@ -300,29 +300,29 @@ def go_on(
         return FinishedRun(read_result(record, the_command.result_model()), record.path)
     context = replace(context, resumes=record.path)
     experiment = the_command.prepare_function(planning=planning)(new, context)
-    opened, redactor = (lambda edge: Run.resume(record.path, edge)), _redactor(new, context)
+    opened, redactor = (lambda edge: OpenRun.resume(record.path, edge)), _redactor(new, context)
     return Session(the_command, experiment, context, opened, redactor, changed, dump_yaml(new))
 
 
 def _redactor(config: "BaseModel", context: Context) -> Redactor:
-    from agentlab.config.load import resolved
+    from agentlab.config.load import config_values
     from agentlab.config.secrets import key_names
 
-    return Redactor.of(context.env, set(key_names(resolved(config))))
+    return Redactor.of(context.env, set(key_names(config_values(config))))
 
 
-def where(run: Run | RunRecord | FinishedRun[Any], context: Context) -> str:
+def where(run: OpenRun | RunRecord | FinishedRun[Any], context: Context) -> str:
     """The flag that a command to type next needs to find the run; empty where it is found without."""
     folder = run.path.parent
     return "" if folder == context.workspace.runs else f" --runs-dir {quote(str(folder))}"
 
 
-def way_on(run: Run | RunRecord, context: Context, *, approve: bool) -> str:
+def way_on(run: OpenRun | RunRecord, context: Context, *, approve: bool) -> str:
     """The command to type next that goes on with the run. With `approve` a person is asked again before each trial."""
     return f"agentlab runs resume {quote(run.id)}{where(run, context)}{' --approve' if approve else ''}"
 
 
-def reference(run: Run | RunRecord | FinishedRun[Any], status: str) -> dict[str, str]:
+def reference(run: OpenRun | RunRecord | FinishedRun[Any], status: str) -> dict[str, str]:
     """How a JSON document names a run."""
     return {"id": run.id, "path": str(run.path), "status": status}
 
@@ -332,11 +332,11 @@ def _loaded(
     config: "str | Path | Mapping[str, Any] | BaseModel | None",
     overrides: "Sequence[Override]",
     context: Context,
-) -> "Loaded[Any]":
+) -> "LoadedConfig[Any]":
     """The checked config. What is no file becomes one for a moment: there is one way in, with its messages."""
     import yaml
 
-    from agentlab.config.load import load, resolved
+    from agentlab.config.load import config_values, load
     from agentlab.config.presets import ConfigFile
     from agentlab.config.yaml_tree import write_yaml
 
@@ -345,7 +345,7 @@ def _loaded(
         ref = str(config.absolute()) if isinstance(config, Path) else config
         return load(model, name, ref, overrides, workspace=workspace, env=env, cwd=Path.cwd())
     try:
-        text = write_yaml(dict(config) if isinstance(config, Mapping) else resolved(config))
+        text = write_yaml(dict(config) if isinstance(config, Mapping) else config_values(config))
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"The config is not plain data: {error}.") from error
     with tempfile.TemporaryDirectory(prefix="agentlab-") as folder:
@@ -355,7 +355,7 @@ def _loaded(
 
 
 @contextmanager
-def _recorded_end(run: Run, edge: Edge, resume: str, watch: Watch) -> Iterator[None]:
+def _recorded_end(run: OpenRun, edge: Edge, resume: str, watch: Watch) -> Iterator[None]:
     """Write down how the work ended, if it did not end well, and tell whoever handles the error which run it was."""
     try:
         yield
@@ -367,7 +367,7 @@ def _recorded_end(run: Run, edge: Edge, resume: str, watch: Watch) -> Iterator[N
     except KeyboardInterrupt as stopped:
         stopped.add_note(f"To go on: {resume}")
         run.close()  # it may have come between two writes: what is whole is read again
-        with Run.resume(run.path, edge) as again:
+        with OpenRun.resume(run.path, edge) as again:
             again.interrupt()
         raise
     except AgentlabError as error:

@@ -60,8 +60,8 @@ _EXPORT = """Examples:
 """
 
 
-def _shown(bar: "LiveProgress", what: str) -> "Callable[[int, int, str], None]":
-    return lambda done, total, at: bar.update(f"{what} · {at}", done=done, total=total)
+def _progress_callback(bar: "LiveProgress", action: str) -> "Callable[[int, int, str], None]":
+    return lambda done, total, at: bar.update(f"{action} · {at}", done=done, total=total)
 
 
 @app.command("list", epilog="Example: agentlab adapters list --json")
@@ -94,7 +94,7 @@ def show(ctx: typer.Context, name: Name) -> None:
     path = find(from_here(name), surroundings(screen).workspace)
     card = read_card(path)
     with Adapter(path) as adapter, screen.progress() as bar:
-        parts = anatomy(adapter, _shown(bar, "modules"))
+        parts = anatomy(adapter, _progress_callback(bar, "modules"))
         view = AdapterView.of(adapter, parts, card, plan_serving({path.name: adapter}))
     screen.answer("adapters show", view)
 
@@ -120,7 +120,7 @@ def diff(
     paths = [find(from_here(name), workspace) for name in (first, second)]
     cards = [read_card(path) for path in paths]
     with Adapter(paths[0]) as a, Adapter(paths[1]) as b, screen.progress() as bar:
-        types, modules = likenesses(a, b, _shown(bar, "modules"))
+        types, modules = likenesses(a, b, _progress_callback(bar, "modules"))
         view = AdapterDiff.of((a, cards[0]), (b, cards[1]), types, modules)
     screen.answer("adapters diff", view)
 
@@ -158,7 +158,7 @@ def blend(
         parents = [stack.enter_context(Adapter(path)) for path in paths]
         recipe = plan(parents, method, weights=_numbers(weights), rank=rank, density=density, seed=seed)
         bar = stack.enter_context(screen.progress())
-        child = combined(parents, recipe, Path.cwd() / out, _shown(bar, "modules"), any_base=any_base)
+        child = combined(parents, recipe, Path.cwd() / out, _progress_callback(bar, "modules"), any_base=any_base)
         result = BlendResult.of(parents, child)
     screen.answer("adapters blend", result)
 
@@ -190,7 +190,7 @@ def merge(
     model = base_of(path, from_here(base) if base else None, workspace)
     screen.say(f"merging {path.name} into {model}")
     with Adapter(path) as adapter, screen.progress() as bar:
-        result = merged(adapter, model, Path.cwd() / out, kind, _shown(bar, "merging"), any_base=any_base)
+        result = merged(adapter, model, Path.cwd() / out, kind, _progress_callback(bar, "merging"), any_base=any_base)
     screen.answer("adapters merge", result)
 
 
@@ -216,12 +216,12 @@ def export(
     workspace = surroundings(screen).workspace
     if format_ not in _FORMATS:
         raise UnknownNameError("format", format_, _FORMATS)
-    for flag, given, owner in (
+    for flag, is_given, owner in (
         ("--dtype", dtype is not None, "peft"),
         ("--base", base is not None, "gguf"),
         ("--any-base", any_base, "gguf"),
     ):
-        if given and format_ != owner:
+        if is_given and format_ != owner:
             raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Drop {flag}.")
     path, target = find(from_here(name), workspace), Path.cwd() / out
     if format_ == "peft":
@@ -239,7 +239,7 @@ def _export_peft(screen: "Screen", path: Path, target: Path, dtype: str) -> None
     from agentlab.lora.reading import Adapter
 
     with Adapter(path) as adapter, screen.progress() as bar:
-        export_peft(adapter, target, dtype, _shown(bar, "modules"))
+        export_peft(adapter, target, dtype, _progress_callback(bar, "modules"))
     with Adapter(target) as copy:
         screen.answer("adapters export", ExportResult.of_peft(copy))
 

@@ -42,13 +42,13 @@ class TerminalReviewer:
             if answer == "n":
                 return None
             if answer == "e":
-                edited = self._edited(params, problems)
+                edited = self._edit_params(params, problems)
                 if edited is not None:
                     return edited
             else:
                 self._say("Please answer y, n or e.")
 
-    def _edited(
+    def _edit_params(
         self, params: Mapping[str, Value], problems: Callable[[Mapping[str, Value]], list[str]]
     ) -> Mapping[str, Value] | None:
         """The configuration with the changes that were typed; None, with the reasons shown, if it cannot be tried."""
@@ -108,11 +108,11 @@ def _lines(stop: StopFlag) -> Iterator[str]:
     Raises:
         Interrupted: somebody asked to stop.
     """
-    handle, rest = sys.stdin.fileno(), b""
+    handle, unread = sys.stdin.fileno(), b""
     while True:
-        line, newline, after = rest.partition(b"\n")
-        if newline or len(rest) > _MAX_LINE:
-            rest = after
+        line, newline, after = unread.partition(b"\n")
+        if newline or len(unread) > _MAX_LINE:
+            unread = after
             yield line.decode("utf-8", "replace")
             continue
         stop.check()
@@ -121,7 +121,7 @@ def _lines(stop: StopFlag) -> Iterator[str]:
             continue
         chunk = os.read(handle, 4096)
         if not chunk:
-            if rest:
-                yield rest.decode("utf-8", "replace")
+            if unread:
+                yield unread.decode("utf-8", "replace")
             return
-        rest += chunk
+        unread += chunk

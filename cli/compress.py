@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from agentlab.compress.result import ModelResult
+    from agentlab.compress.result import CompressModelResult
 
 app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
 memory = typer.Typer(help="What runs have measured, which later ones begin with.", no_args_is_help=True)
@@ -152,7 +152,7 @@ def evaluate(
     from agentlab.compress.packed import unpack
     from agentlab.compress.result import CompressResult
     from agentlab.integrations import evaluation, lm_eval
-    from agentlab.models.base_model import find_base, imported
+    from agentlab.models.base_model import find_base, import_base
     from agentlab.models.importer import import_gguf
     from agentlab.runs.store import find, read_result
 
@@ -162,24 +162,24 @@ def evaluate(
     context = surroundings(screen)
     record = find(runs_folder(context, runs_dir), run, "compress")
     model = _one_of(read_result(record, CompressResult).models, base)
-    exports = {name: record.path / model.exports / file for name, file in model.kept.items()}
-    if gone := [str(path) for path in exports.values() if not path.exists()]:
-        raise MissingFileError(f"The run has lost {', '.join(gone)}.", hint="Compress again, or put it back.")
+    exports = {name: record.path / model.exports / file for name, file in model.kept_files.items()}
+    if lost_paths := [str(path) for path in exports.values() if not path.exists()]:
+        raise MissingFileError(f"The run has lost {', '.join(lost_paths)}.", hint="Compress again, or put it back.")
     with screen.progress() as bar, TemporaryDirectory(dir=context.workspace.root) as scratch:
         bar.update("loading tasks and data sets")
-        loaded, found = lm_eval.Tasks([name for name in tasks.split(",") if name], include_path or ()), {}
-        folders = {evaluation.BASE: imported(find_base(model.base, context.workspace)), **exports}
-        for place, (name, folder) in enumerate(folders.items()):
-            bar.update(name, done=place, total=len(folders))
+        loaded, evaluations = lm_eval.Tasks([name for name in tasks.split(",") if name], include_path or ()), {}
+        folders = {evaluation.BASE: import_base(find_base(model.base, context.workspace)), **exports}
+        for position, (name, folder) in enumerate(folders.items()):
+            bar.update(name, done=position, total=len(folders))
             plain = Path(scratch) / name.replace("/", "-")
             if folder.suffix == ".gguf":
                 folder = import_gguf(folder, plain, "float32")
             elif name != evaluation.BASE:
                 unpack(folder, plain, lambda: None)
                 folder = plain
-            found[name] = lm_eval.in_process(loaded, folder, {}, limit, lambda _: None)[evaluation.BASE]
-    files = evaluation.write(out, model.base, found)
-    screen.answer("compress eval", evaluation.Evaluation.of(model.base, "lm-eval", found, files))
+            evaluations[name] = lm_eval.in_process(loaded, folder, {}, limit, lambda _: None)[evaluation.BASE]
+    files = evaluation.write(out, model.base, evaluations)
+    screen.answer("compress eval", evaluation.Evaluation.of(model.base, "lm-eval", evaluations, files))
 
 
 @memory.command("list", epilog="Example: agentlab compress memory list --json")
@@ -198,9 +198,9 @@ def query(
     workspace_dir: WorkspaceDir = None,
 ) -> None:
     """List the experiments whose recipes have these settings."""
-    if wrong := [each for each in settings if "=" not in each]:
+    if wrong := [setting for setting in settings if "=" not in setting]:
         raise UsageError(f"{wrong[0]!r} sets nothing.", hint="Say it like this: quantizer=gptq.")
-    _answer(ctx, "query", workspace_dir, base, dict(each.split("=", 1) for each in settings), None)
+    _answer(ctx, "query", workspace_dir, base, dict(setting.split("=", 1) for setting in settings), None)
 
 
 @memory.command("best", epilog='Example: agentlab compress memory best --objective "smallest with < 2 % loss"')
@@ -220,15 +220,15 @@ def _answer(
 ) -> None:
     from agentlab.compress.config import CompressConfig
     from agentlab.compress.goal import read_goal
-    from agentlab.compress.memory import Memory, remembered
+    from agentlab.compress.memory import CompressMemory, query_memory
 
     from .launch import surroundings
 
     screen = screen_of(ctx)
     default = surroundings(screen).workspace.resolve(str(CompressConfig.model_fields["memory"].default))
-    there = Memory(default if folder is None else Path.cwd() / folder)
-    found = remembered(there, base, settings, None if goal is None else read_goal(goal))
-    screen.answer(f"compress memory {name}", found)
+    experiment_memory = CompressMemory(default if folder is None else Path.cwd() / folder)
+    experiments = query_memory(experiment_memory, base, settings, None if goal is None else read_goal(goal))
+    screen.answer(f"compress memory {name}", experiments)
 
 
 @app.command("plan", epilog='Example: agentlab compress plan --objective "smallest with < 2 % loss" --set llm=prod')
@@ -255,16 +255,20 @@ def plan(
         "goal": ("--objective", objective),
         "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
     }
-    given = [
+    overrides = [
         *map(parse, set_ or ()),
         *(Override(key, value, flag) for key, (flag, value) in flags.items() if value is not None),
     ]
     with screen.progress() as bar:
         bar.update("planning")
-        shown = agreeing(context, screen, bar, yes=True)  # the plan says what was understood, and nothing is done
-        session = begin("compress", config, given, context=shown, runs_dir=context.workspace.runs, planning=True)
+        planning_context = agreeing(
+            context, screen, bar, yes=True
+        )  # the plan says what was understood, and nothing is done
+        session = begin(
+            "compress", config, overrides, context=planning_context, runs_dir=context.workspace.runs, planning=True
+        )
         experiment: Any = session.experiment
-        advice = alone(experiment.config, context, experiment.bases[0].path.name, (), ended=False)
+        advice = alone(experiment.config, context, experiment.bases[0].path.name, (), has_ended=False)
         advice = advice.model_copy(update={"forecast": experiment.plan().foreseen})
     screen.answer("compress plan", advice)
 
@@ -296,14 +300,14 @@ def reflect(
     config = load(
         CompressConfig, "compress", str(record.path / "config.yaml"), [*map(parse, set_ or ())], **where
     ).config
-    names = [find_base(each, context.workspace).path.name for each in config.bases]
+    names = [find_base(base_name, context.workspace).path.name for base_name in config.bases]
     if (len(names) > 1 and base is None) or (base is not None and base not in names):
         raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {name}' for name in names)}.")
     chosen = base or names[0]
     with screen.progress() as bar:
         bar.update("reflecting")
         trials = trials_of(record.events(), chosen if len(names) > 1 else "")
-        advice = alone(config, context, chosen, trials, ended=True, run=record.id)
+        advice = alone(config, context, chosen, trials, has_ended=True, run=record.id)
     screen.answer("compress reflect", advice)
 
 
@@ -324,7 +328,7 @@ def watch(
     from rich.console import Console
 
     from agentlab.compress.config import CompressConfig
-    from agentlab.compress.watching import watched
+    from agentlab.compress.watching import read_progress
     from agentlab.config.load import load
     from agentlab.runs.store import find
 
@@ -332,19 +336,19 @@ def watch(
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    folder, shown = runs_folder(context, runs_dir), None
+    folder, last_view = runs_folder(context, runs_dir), None
     live = sys.stdout.isatty() and not screen.json_mode
     while True:
         record = find(folder, run, "compress")
         run = record.id  # `last` may become another one
         where: dict[str, Any] = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
         config = load(CompressConfig, "compress", str(record.path / "config.yaml"), [], **where).config
-        now = watched(record.path, record.status, config.budget)
-        if now != shown:
+        view = read_progress(record.path, record.status, config.budget)
+        if view != last_view:
             if live:
                 Console().clear()
-            screen.answer("compress watch", now)
-            shown = now
+            screen.answer("compress watch", view)
+            last_view = view
         if not live or record.status not in ("running", "created"):
             return
         time.sleep(1.0)
@@ -383,13 +387,15 @@ def deploy(
     model = _one_of(read_result(record, CompressResult).models, base)
     with screen.progress() as bar:
         bar.update("writing the files")
-        made = write(model, record.path / model.exports, format_, Path.cwd() / out, image, wheel)
-    screen.answer("compress deploy", made)
+        deployment = write(model, record.path / model.exports, format_, Path.cwd() / out, image, wheel)
+    screen.answer("compress deploy", deployment)
 
 
-def _one_of(models: "list[ModelResult]", base: str | None) -> "ModelResult":
+def _one_of(models: "list[CompressModelResult]", base: str | None) -> "CompressModelResult":
     """The base that is meant, of a run with one or several."""
-    model = next((each for each in models if base in (None, each.base)), None)
+    model = next((candidate for candidate in models if base in (None, candidate.base)), None)
     if model is None or (base is None and len(models) > 1):
-        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {each.base}' for each in models)}.")
+        raise UsageError(
+            "Which base?", hint=f"Say one: {', '.join(f'--base {candidate.base}' for candidate in models)}."
+        )
     return model

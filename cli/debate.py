@@ -110,12 +110,13 @@ def replay(
     screen = screen_of(ctx)
     context = surroundings(screen)
     record = find(runs_folder(context, runs_dir), run, "debate")
-    given = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
-    overrides = [Override(key, value, flag) for key, (flag, value) in given.items() if value is not None]
-    own, config = (
-        load_resolved(DebateConfig, record.path / "config.yaml", each, env=context.env) for each in ([], overrides)
+    flags = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
+    overrides = [Override(key, value, flag) for key, (flag, value) in flags.items() if value is not None]
+    own_config, config = (
+        load_resolved(DebateConfig, record.path / "config.yaml", changes, env=context.env)
+        for changes in ([], overrides)
     )
-    answer = again(config, record.path, read_events(record.path / "events.jsonl"), own.vote)
+    answer = again(config, record.path, read_events(record.path / "events.jsonl"), own_config.vote)
     screen.answer("debate replay", answer, run=reference(record, record.status))
 
 
@@ -126,5 +127,5 @@ app.command("questions", epilog=QUESTIONS)(questions)
 
 def _agent(name: str) -> dict[str, str]:
     """An agent called like its adapter."""
-    place = from_here(name)
-    return {"name": Path(place).name[:64].strip(), "adapter": place}
+    path = from_here(name)
+    return {"name": Path(path).name[:64].strip(), "adapter": path}

@@ -78,7 +78,7 @@ def evaluate(
     item.
     """
     from agentlab.integrations import evaluation
-    from agentlab.persona.ping import served
+    from agentlab.persona.ping import cast_of_server
 
     from .launch import surroundings
 
@@ -94,17 +94,25 @@ def evaluate(
         if base_url is None or model is None:
             if backend == "lighteval":
                 raise UsageError("lighteval asks a server.", hint="Name it: --base-url URL --model NAME.")
-            label, found = _in_process(screen, bar, names, include_path or (), adapter or (), base, limit)
+            label, evaluations = _in_process(screen, bar, names, include_path or (), adapter or (), base, limit)
         else:
-            asked, env, label, found = evaluation.named(adapter or ()), surroundings(screen).env, model, {}
-            served(base_url, [model, *asked], env)
+            adapter_names, env, label, evaluations = (
+                evaluation.unique_names(adapter or ()),
+                surroundings(screen).env,
+                model,
+                {},
+            )
+            cast_of_server(base_url, [model, *adapter_names], env)
             harness: Any = importlib.import_module(f"agentlab.integrations.{backend.replace('-', '_')}")
             score = harness.scorer(names, include_path or (), base_url, limit, env)
-            for name, known in {evaluation.BASE: model, **{each: each for each in asked}}.items():
+            for name, served_name in {
+                evaluation.BASE: model,
+                **{adapter_name: adapter_name for adapter_name in adapter_names},
+            }.items():
                 bar.update(name)
-                found[name] = score(known)
-    files = evaluation.write(out, label, found)
-    screen.answer("debate eval", evaluation.Evaluation.of(label, backend, found, files))
+                evaluations[name] = score(served_name)
+    files = evaluation.write(out, label, evaluations)
+    screen.answer("debate eval", evaluation.Evaluation.of(label, backend, evaluations, files))
 
 
 @with_output
@@ -120,15 +128,15 @@ def questions(
     """Write tasks of lm-evaluation-harness as questions to debate; the debate itself does not need the harness."""
     from agentlab.integrations.lm_eval import Tasks
     from agentlab.runs.atomic import write_text
-    from agentlab.runs.views import Line
+    from agentlab.runs.views import PathLine
     from agentlab.tasks.questions import jsonl
 
     screen = screen_of(ctx)
     with screen.progress() as bar:
         bar.update("loading tasks and data sets")
-        found = Tasks([name for name in tasks.split(",") if name], include_path or ()).questions(limit)
-    write_text(out, jsonl(found))
-    screen.answer("debate questions", Line(path=str(out)))
+        task_questions = Tasks([name for name in tasks.split(",") if name], include_path or ()).questions(limit)
+    write_text(out, jsonl(task_questions))
+    screen.answer("debate questions", PathLine(path=str(out)))
 
 
 def _in_process(
@@ -146,19 +154,19 @@ def _in_process(
     from .launch import surroundings
     from .talk import importing
 
-    given = None if base is None else from_here(base)
-    path, found = evaluation.local(
-        [from_here(each) for each in adapters], given, surroundings(screen).workspace, importing(screen)
+    base_path = None if base is None else from_here(base)
+    path, adapter_folders = evaluation.local(
+        [from_here(name) for name in adapters], base_path, surroundings(screen).workspace, importing(screen)
     )
     bar.update("loading tasks and data sets")
     loaded, count = lm_eval.Tasks(tasks, folders), 0
 
-    def done(more: int) -> None:
+    def done(added: int) -> None:
         nonlocal count
-        count += more
+        count += added
         bar.update("texts and tokens", done=count)
 
-    return path.name, lm_eval.in_process(loaded, path, found, limit, done)
+    return path.name, lm_eval.in_process(loaded, path, adapter_folders, limit, done)
 
 
 @with_output
@@ -197,14 +205,14 @@ def ping(
         raise UsageError("--base is of this process, --base-url of a server.", hint="Give one of them.")
     refused: dict[str, AgentlabError] = {}
     if base_url is not None:
-        cast = personas.served(base_url, persona, context.env)
+        cast = personas.cast_of_server(base_url, persona, context.env)
     else:
-        given = None if base is None else from_here(base)
-        names = [from_here(each) for each in persona]
-        cast = cast_of(load_llm(None, [], context), names, given, context.workspace, importing(screen), refused)
+        base_path = None if base is None else from_here(base)
+        names = [from_here(name) for name in persona]
+        cast = cast_of(load_llm(None, [], context), names, base_path, context.workspace, importing(screen), refused)
     options = Options(temperature=0, max_tokens=max_tokens, cache=False)
     with screen.progress() as bar, Talk(cast, context, options, None, live=False) as talk:
         bar.update(f"asking {len(talk.speakers)} personas twice")
-        found = asyncio.run(personas.ping(talk, text, refused))
-    screen.answer("debate ping", found)
-    screen.gate(found.gate())
+        answers = asyncio.run(personas.ping(talk, text, refused))
+    screen.answer("debate ping", answers)
+    screen.gate(answers.gate())

@@ -112,7 +112,7 @@ def _cross(
     contract: Contract,
     parents: tuple[str, str] | None,
     child: str | None,
-    given: tuple[float | None, float | None, float | None],
+    settings: tuple[float | None, float | None, float | None],
 ) -> None:
     """Make one child of two adapters."""
     from agentlab.evolve.product import cross
@@ -138,12 +138,12 @@ def _cross(
     workspace = surroundings(screen).workspace
     folders = [find(from_here(name), workspace) for name in parents]
     out = Path(from_here(child)) if "/" in child else workspace.adapters / child
-    alpha, mut, step = (default if value is None else value for value, default in zip(given, _SEEDS, strict=True))
+    alpha, mut, step = (default if value is None else value for value, default in zip(settings, _SEEDS, strict=True))
     with screen.progress() as bar:
-        made = cross(
+        new_child = cross(
             folders, out, alpha, mut, step, contract.seed or 0, lambda n, of, at: bar.update(at, done=n, total=of)
         )
-    screen.answer("evolve", made)
+    screen.answer("evolve", new_child)
 
 
 _SEEDS = (0.5, 0.03, 0.01)  # --alpha, --mut, --mut-std
@@ -163,7 +163,7 @@ def export(
     """Write a child of a run as an adapter, with a card that says what it comes from."""
     from agentlab.config.load import load_resolved
     from agentlab.evolve.config import EvolveConfig
-    from agentlab.evolve.run import exported
+    from agentlab.evolve.run import export_child
     from agentlab.runs.journal import read_events
     from agentlab.runs.store import find
 
@@ -175,7 +175,7 @@ def export(
     config = load_resolved(EvolveConfig, record.path / "config.yaml", [], env=context.env)
     events = read_events(record.path / "events.jsonl")
     with screen.progress() as bar:
-        answer = exported(
+        answer = export_child(
             config,
             context,
             record.id,

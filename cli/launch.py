@@ -17,7 +17,7 @@ from agentlab.runs.redact import Redactor
 from agentlab.runs.store import RunRecord, find_to_resume
 from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
 from agentlab.session import surroundings as _surroundings
-from agentlab.train.ranks import follow, leading, place, stop_with_launcher
+from agentlab.train.ranks import follow, leading, rank_and_size, stop_with_launcher
 
 from .options import Contract
 from .screen import LiveProgress, Screen
@@ -37,9 +37,9 @@ def surroundings(screen: Screen) -> Context:
     return context
 
 
-def runs_folder(context: Context, given: Path | None) -> Path:
+def runs_folder(context: Context, folder: Path | None) -> Path:
     """`--runs-dir`, or the workspace's `runs/`."""
-    return Path.cwd() / given if given else context.workspace.runs
+    return Path.cwd() / folder if folder else context.workspace.runs
 
 
 def approving(context: Context, screen: Screen) -> "TerminalReviewer":
@@ -55,16 +55,16 @@ def approving(context: Context, screen: Screen) -> "TerminalReviewer":
 def agreeing(context: Context, screen: Screen, progress: LiveProgress, *, yes: bool) -> Context:
     """Somebody agrees to what a model made of the config: who said so before, or the person at the terminal."""
 
-    def ask(shown: str) -> bool:
+    def ask(summary: str) -> bool:
         progress.close()
         if yes:
-            screen.say(shown)
+            screen.say(summary)
             return True
-        screen.prompt(f"{shown}\nGo on with that? [y/N] ")
+        screen.prompt(f"{summary}\nGo on with that? [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    there = not screen.json_mode and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-    return replace(context, agrees=ask if yes or there else None)
+    is_interactive = not screen.json_mode and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return replace(context, agrees=ask if yes or is_interactive else None)
 
 
 def launch(
@@ -82,7 +82,7 @@ def launch(
     `yes` agrees beforehand to what a model makes of the config.
     """
     context = surroundings(screen)
-    with _led(command(name), context, screen):
+    with _lead_processes(command(name), context, screen):
         _launch(name, contract, overrides, screen, context, approve=approve, label=label, yes=yes)
 
 
@@ -141,7 +141,7 @@ def resume(
     reviewer: "TerminalReviewer | None",
 ) -> None:
     """Go on with a run from its own config. Only budget keys may differ."""
-    with _led(the_command, context, screen):
+    with _lead_processes(the_command, context, screen):
         _resume(the_command, record, overrides, screen, context, reviewer, dry_run=False)
 
 
@@ -178,7 +178,7 @@ def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | N
             Watch(
                 sinks=(progress,),
                 line=progress.line,
-                crashed=screen.crashed,
+                crashed=screen.note_crash,
                 debug=screen.debug,
             )
         )
@@ -188,9 +188,9 @@ def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | N
 
 
 @contextmanager
-def _led(the_command: Command, context: Context, screen: Screen) -> Iterator[None]:
+def _lead_processes(the_command: Command, context: Context, screen: Screen) -> Iterator[None]:
     """For the one process that does the command. Others that a launcher has started follow it, and end in here."""
-    rank, size = place(context.env)
+    rank, size = rank_and_size(context.env)
     if size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
         stop_with_launcher(context.env, context.stop)
@@ -208,7 +208,7 @@ def _signals(context: Context, progress: LiveProgress) -> Iterator[None]:
     """First Ctrl-C, TERM or HUP: finish the step. Second: leave now; the folder stays readable, and the lock goes."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if context.stop.requested:
+        if context.stop.is_requested:
             progress.abandon()
             os._exit(128 + number)
         context.stop.request(number)

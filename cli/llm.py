@@ -75,8 +75,8 @@ def show(
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    found = load_llm(config, [parse(text) for text in set_ or ()], context)
-    screen.answer("llm show", routing(config or DEFAULT, found, context.env, absent(found, context)))
+    llm_config = load_llm(config, [parse(text) for text in set_ or ()], context)
+    screen.answer("llm show", routing(config or DEFAULT, llm_config, context.env, absent(llm_config, context)))
 
 
 @app.command(epilog="Examples: agentlab llm stats · agentlab llm stats --json | jq '.result.models[].cost_usd'")
@@ -163,12 +163,12 @@ def trust(
     import os
 
     from agentlab.config.trust import confirm
-    from agentlab.runs.views import Line
+    from agentlab.runs.views import PathLine
 
     screen = screen_of(ctx)
     path = confirm(key, host, os.environ)  # not the workspace's `.env`, which could lead elsewhere
     screen.say(f"{key} may be sent to {host}")
-    screen.answer("llm trust", Line(path=str(path)))
+    screen.answer("llm trust", PathLine(path=str(path)))
 
 
 def _talk(
@@ -186,7 +186,7 @@ def _talk(
     from agentlab.persona.talk import Talk, cast_of
 
     from .launch import surroundings
-    from .talk import importing, typed
+    from .talk import importing, typed_text
 
     context, name, overrides = surroundings(screen), None, []
     for override in map(parse, sets):
@@ -202,11 +202,11 @@ def _talk(
     config = load_llm(name, overrides, context)
     cast = cast_of(
         config,
-        [from_here(each) for each in adapters],
+        [from_here(adapter) for adapter in adapters],
         None if model is None else model if model in config.models else from_here(model),
         context.workspace,
         importing(screen),
     )
     if not cast.together:
         screen.say("they do not fit into the memory together: each is loaded for its turn")
-    return Talk(cast, context, options, None if system is None else typed(system), live=not screen.json_mode)
+    return Talk(cast, context, options, None if system is None else typed_text(system), live=not screen.json_mode)

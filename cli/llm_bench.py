@@ -92,7 +92,7 @@ def run(
     """
     if rate is not None and mode is None and contract.resume is None:
         mode = "poisson"
-        contract = _ordered(contract, "rate", "mode")
+        contract = _insert_flag(contract, "rate", "mode")
     flags = {
         "load.mode": ("--mode", mode),
         "load.concurrency": ("--concurrency", _numbers("--concurrency", concurrency, int)),
@@ -180,12 +180,12 @@ def _launch(
     launch("llm-bench", contract, overrides, screen_of(ctx), label=label)
 
 
-def _ordered(contract: Contract, after: str, name: str) -> Contract:
+def _insert_flag(contract: Contract, after: str, name: str) -> Contract:
     """The contract as if the flag `name` had been typed before `after`."""
     from dataclasses import replace
 
-    place = list(contract.order).index(after)
-    return replace(contract, order=[*contract.order[:place], name, *contract.order[place:]])
+    position = list(contract.order).index(after)
+    return replace(contract, order=[*contract.order[:position], name, *contract.order[position:]])
 
 
 def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> list[float] | None:

@@ -156,27 +156,27 @@ def _run(argv: Sequence[str], screen: Screen) -> int:
             raise Interrupted("Stopped on request.")
     except UntrustedHostError as error:
         if not _trusts(error, screen):
-            return _failed(screen, error, name)
+            return _report_failure(screen, error, name)
         return _run(argv, screen)  # nothing has begun: keys are looked at first
     except AgentlabError as error:
         if isinstance(error, DataError) and error.settings and error.hint:
-            from agentlab.config.overrides import typed
+            from agentlab.config.overrides import format_set_options
 
-            said = typed(error.settings)  # a hint is typed as a whole
-            error.hint = error.hint.replace(said, f"{shlex.join(['agentlab', *argv])} {said}")
-        return _failed(screen, error, name)
+            typed_settings = format_set_options(error.settings)  # a hint is typed as a whole
+            error.hint = error.hint.replace(typed_settings, f"{shlex.join(['agentlab', *argv])} {typed_settings}")
+        return _report_failure(screen, error, name)
     except typer.TyperException as error:
         return _usage(screen, error, name)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed(screen, Interrupted("Stopped on request."), name)
+        return _report_failure(screen, Interrupted("Stopped on request."), name)
     except SystemExit as left:  # Typer's answer to a closed pipe
         raise left.__context__ or left from None
     except OSError as error:
         if isinstance(error, BrokenPipeError) or error.errno == errno.ENOSPC:  # files say so by a StorageError
             raise
-        return _failed(screen, _storage(error) if error.filename else _surroundings(error) or _bug(error), name)
+        return _report_failure(screen, _storage(error) if error.filename else _surroundings(error) or _bug(error), name)
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is shown as one
-        return _failed(screen, _surroundings(bug) or _bug(bug), name)
+        return _report_failure(screen, _surroundings(bug) or _bug(bug), name)
     return code
 
 
@@ -213,7 +213,7 @@ def _refuse_empty(argv: Sequence[str]) -> None:
             )
 
 
-def _failed(screen: Screen, error: AgentlabError, name: str) -> int:
+def _report_failure(screen: Screen, error: AgentlabError, name: str) -> int:
     screen.error(error, command=name)
     if screen.verbose:
         import traceback
@@ -223,23 +223,23 @@ def _failed(screen: Screen, error: AgentlabError, name: str) -> int:
 
 
 def _bug(bug: Exception) -> AgentlabError:
-    shown = AgentlabError(
+    error = AgentlabError(
         f"This is a bug in agentlab: {type(bug).__name__}: {bug}",
         hint="Repeat it with -v and report the traceback.",
     )
-    shown.exit_code = BUG
-    return shown
+    error.exit_code = BUG
+    return error
 
 
 def _surroundings(error: Exception) -> AgentlabError | None:
     """An error that every part of a program may meet, and that no part of this one has made; None for any other."""
-    told = str(error).lower()
-    if isinstance(error, MemoryError) or any(sign in told for sign in _NO_MEMORY):
+    message = str(error).lower()
+    if isinstance(error, MemoryError) or any(sign in message for sign in _NO_MEMORY):
         return MissingError(
             f"There is not enough memory: {str(error)[:200] or 'a request was refused'}.",
             hint="Close other programs, or raise the limit that is set for this one (`ulimit -v` shows it).",
         )
-    if isinstance(error, RuntimeError) and told.startswith("symlink loop"):  # of Path.resolve, up to Python 3.12
+    if isinstance(error, RuntimeError) and message.startswith("symlink loop"):  # of Path.resolve, up to Python 3.12
         return StorageError(f"{error}.", hint="Remove the link that leads to itself, or name another place.")
     if isinstance(error, FileNotFoundError) and not error.filename:
         return UsageError("The current folder is no longer there.", hint="Change to another one: cd ~")
@@ -272,10 +272,10 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    said = sys.__stderr__
-    if said is not None and sys.stderr is said:
-        raw = io.BufferedWriter(_Unfailing(said.fileno(), "wb", closefd=False))
-        sys.stderr = io.TextIOWrapper(raw, said.encoding, errors="backslashreplace", line_buffering=True)
+    real_stderr = sys.__stderr__
+    if real_stderr is not None and sys.stderr is real_stderr:
+        raw = io.BufferedWriter(_Unfailing(real_stderr.fileno(), "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, real_stderr.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def _discard_answer() -> None:

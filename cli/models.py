@@ -98,8 +98,8 @@ def path(ctx: typer.Context, name: Name) -> None:
     from .launch import surroundings
 
     screen = screen_of(ctx)
-    found = find(from_here(name), surroundings(screen).workspace)
-    screen.answer("models path", ModelPath(name=name, path=str(found)))
+    model_path = find(from_here(name), surroundings(screen).workspace)
+    screen.answer("models path", ModelPath(name=name, path=str(model_path)))
 
 
 @app.command(epilog="Example: agentlab models rm smollm2-135m-float32 --yes")
@@ -120,5 +120,5 @@ def rm(
             raise UsageError("Removing a model needs a confirmation.", hint="Add --yes.")
         if not typer.confirm(f"Remove {name}?", err=True):
             raise AgentlabError("Nothing was removed.")
-    gone = remove(name, surroundings(screen).workspace)
-    screen.answer("models rm", ModelPath(name=gone.name, path=str(gone.path)))
+    removed_model = remove(name, surroundings(screen).workspace)
+    screen.answer("models rm", ModelPath(name=removed_model.name, path=str(removed_model.path)))

@@ -95,15 +95,15 @@ class Contract:
             "control": ("--control", self.control),
             "llm.budget.per_run_usd": ("--max-cost", self.max_cost),
         }
-        given = {flag: (key, value) for key, (flag, value) in {**shared, **flags}.items() if value is not None}
+        given_flags = {flag: (key, value) for key, (flag, value) in {**shared, **flags}.items() if value is not None}
         sets = iter(self.sets)
         placed: dict[object, Override] = {}
         for position, name in enumerate(self.order):
             flag = f"--{name.rstrip('_').replace('_', '-')}"
             if name == "set_":
                 placed[position] = parse(next(sets))
-            elif flag in given:
-                key, value = given[flag]
+            elif flag in given_flags:
+                key, value = given_flags[flag]
                 placed.pop(flag, None)  # given twice: the last one counts, where it stands
                 placed[flag] = Override(key=key, value=value, origin=flag)
         limit = placed.pop("--max-cost", None)
@@ -112,10 +112,10 @@ class Contract:
 
 def _presets(command: str) -> list[str]:
     """Names of a command's presets."""
-    from agentlab.config.presets import known
+    from agentlab.config.presets import preset_names
     from agentlab.config.workspace import Workspace
 
-    return known(command, Workspace.locate(os.environ, Path.cwd()))
+    return preset_names(command, Workspace.locate(os.environ, Path.cwd()))
 
 
 def _configs(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -148,8 +148,8 @@ def _contract(
     ] = None,
 ) -> dict[str, Any]:
     order = ctx.meta[_ORDER]
-    given = Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
-    return {"contract": given}
+    contract = Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
+    return {"contract": contract}
 
 
 def _from_home(value: Any) -> Any:
@@ -163,7 +163,7 @@ def _from_home(value: Any) -> Any:
 
 def with_output(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command `--json`, `-q` and `-v`, which speak to the screen."""
-    return _extended(function, _output)
+    return _merge_parameters(function, _output)
 
 
 def with_contract(*also: Also) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -174,10 +174,10 @@ def with_contract(*also: Also) -> Callable[[Callable[..., None]], Callable[..., 
             called, `control` where there is an agent to compare.
     """
     absent = frozenset(get_args(Also)) - frozenset(also)
-    return lambda function: _extended(_extended(function, _contract, absent), _output)
+    return lambda function: _merge_parameters(_merge_parameters(function, _contract, absent), _output)
 
 
-def _extended(
+def _merge_parameters(
     function: Callable[..., None], shared: Callable[..., dict[str, Any]], absent: frozenset[str] = frozenset()
 ) -> Callable[..., None]:
     """`function` with the parameters of `shared`, which turns their values into arguments for it.
@@ -186,19 +186,19 @@ def _extended(
     without those that are `absent`.
     """
     theirs, mine = inspect.signature(shared).parameters, inspect.signature(function).parameters
-    taken = {name for name in theirs if name != "ctx"} - absent
+    shared_names = {name for name in theirs if name != "ctx"} - absent
     produced = {"contract"} if shared is _contract else set()
 
     @wraps(function)
     def command(ctx: typer.Context, **typed: Any) -> None:
-        given = {name: _from_home(value) for name, value in typed.items()}
-        values = {name: given.pop(name) for name in taken}
+        arguments = {name: _from_home(value) for name, value in typed.items()}
+        values = {name: arguments.pop(name) for name in shared_names}
         extra = shared(ctx, **values) if "ctx" in theirs else shared(**values)
-        function(ctx=ctx, **given, **extra)
+        function(ctx=ctx, **arguments, **extra)
 
     parameters = [
         *(p for name, p in mine.items() if name not in produced),
-        *(p for name, p in theirs.items() if name in taken),
+        *(p for name, p in theirs.items() if name in shared_names),
     ]
     hints = {**_hints(function), **_hints(shared)}
     merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in parameters]
@@ -220,8 +220,8 @@ class InOrder(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note the options as typed; Typer itself only keeps their values."""
-        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-        ctx.meta[_ORDER] = [option.name for option in given]
+        _, _, typed_options = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_ORDER] = [option.name for option in typed_options]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

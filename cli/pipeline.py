@@ -119,7 +119,7 @@ def _launch(
     models: Path | None,
     pipeline: Path | None,
     mode: str | None,
-    given: tuple[str | None, str | None, Path | None],
+    input_flags: tuple[str | None, str | None, Path | None],
     cache: str | None,
 ) -> None:
     from agentlab.config.overrides import Override
@@ -127,7 +127,7 @@ def _launch(
 
     from .launch import launch
 
-    text, file, inputs = given
+    text, file, inputs = input_flags
     read: list[Override] = []
     if file == "-":
         file, read = None, [Override("input", _short(_stdin()), "--input-file")]
@@ -141,7 +141,7 @@ def _launch(
     contract = _halves(contract, models, pipeline)
     typed = {"input": text is not None or bool(read), "input_file": file is not None, "inputs": inputs is not None}
     if any(typed.values()):  # what is typed takes the place of what the file names
-        read += [Override(key, None, "the command line") for key, given in typed.items() if not given]
+        read += [Override(key, None, "the command line") for key, is_given in typed.items() if not is_given]
     half = [] if models is None else [Override("models_file", str(models), "--models")]  # under all else that was typed
     launch("pipeline", contract, [*half, *read, *contract.overrides(**flags)], screen_of(ctx))
 
@@ -197,7 +197,7 @@ def validate(
     from agentlab.pipeline.validation import validate as validated
 
     screen = screen_of(ctx)
-    loaded, context = _loaded(ctx, config, models, pipeline, mode, set_ or ())
+    loaded, context = _load_config(ctx, config, models, pipeline, mode, set_ or ())
     screen.answer("pipeline validate", validated(loaded, context.workspace, context.env))
 
 
@@ -215,12 +215,12 @@ def models_(
     from agentlab.pipeline.registry import RegistryView, available
 
     screen = screen_of(ctx)
-    loaded, context = _loaded(ctx, config, models, pipeline, mode, set_ or ())
-    found = available(loaded.models, loaded, context.workspace, context.env)
-    screen.answer("pipeline models", RegistryView.of(loaded, found))
+    loaded, context = _load_config(ctx, config, models, pipeline, mode, set_ or ())
+    available_models = available(loaded.models, loaded, context.workspace, context.env)
+    screen.answer("pipeline models", RegistryView.of(loaded, available_models))
 
 
-def _loaded(
+def _load_config(
     ctx: typer.Context,
     config: str | None,
     models: Path | None,
@@ -292,9 +292,9 @@ def tree(ctx: typer.Context, runs_dir: RunsDir = None) -> None:
     """Show which run was derived from which, and what was changed."""
     from agentlab.pipeline.branches.digest import tree as grown
 
-    from .pipeline_history import opened
+    from .pipeline_history import open_history
 
-    with opened(ctx, runs_dir) as history:
+    with open_history(ctx, runs_dir) as history:
         screen_of(ctx).answer("pipeline tree", grown(history.digests()))
 
 
@@ -311,9 +311,9 @@ def diff(
     from agentlab.runs.store import find
 
     from .launch import runs_folder
-    from .pipeline_history import surrounded
+    from .pipeline_history import context_and_store
 
-    context, store = surrounded(ctx)
+    context, store = context_and_store(ctx)
     folder = runs_folder(context, runs_dir)
     screen_of(ctx).answer(
         "pipeline diff", compared(find(folder, first, "pipeline"), find(folder, second, "pipeline"), store)
@@ -329,7 +329,7 @@ def why(
     runs_dir: RunsDir = None,
 ) -> None:
     """Say where each answer of a stage came from, and what made it a new question."""
-    from agentlab.pipeline.branches.why import why as explained
+    from agentlab.pipeline.branches.why import explain_stage as explained
     from agentlab.runs.store import find
 
     from .launch import runs_folder, surroundings
@@ -350,9 +350,9 @@ def gc(
 
     from agentlab.pipeline.store import gc as collect
 
-    from .pipeline_history import surrounded
+    from .pipeline_history import context_and_store
 
-    _, store = surrounded(ctx)
+    _, store = context_and_store(ctx)
     screen_of(ctx).answer("pipeline gc", collect(store, days * 86_400, time.time()))
 
 

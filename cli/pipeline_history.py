@@ -10,7 +10,7 @@ from agentlab.errors import StorageError, UnknownNameError, UsageError
 from .options import RunsDir, screen_of, with_output
 
 if TYPE_CHECKING:
-    from agentlab.pipeline.history.index import History
+    from agentlab.pipeline.history.index import PipelineHistory
     from agentlab.pipeline.store import Store
     from agentlab.runs.context import Context
 
@@ -19,7 +19,7 @@ app = typer.Typer(help="List, search, show and export runs of pipelines.", no_ar
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")]
 
 
-def surrounded(ctx: typer.Context) -> "tuple[Context, Store]":
+def context_and_store(ctx: typer.Context) -> "tuple[Context, Store]":
     """The surroundings, and the workspace's store of answers."""
     from agentlab.pipeline.store import Store
 
@@ -29,15 +29,15 @@ def surrounded(ctx: typer.Context) -> "tuple[Context, Store]":
     return context, Store(context.workspace.state / "pipeline")
 
 
-def opened(ctx: typer.Context, runs_dir: Path | None) -> "History":
+def open_history(ctx: typer.Context, runs_dir: Path | None) -> "PipelineHistory":
     """The history of the runs folder, as it is when the context is entered."""
-    from agentlab.pipeline.history.index import History
+    from agentlab.pipeline.history.index import PipelineHistory
 
     from .launch import runs_folder
 
-    context, store = surrounded(ctx)
+    context, store = context_and_store(ctx)
     path = context.workspace.state / "pipeline" / "history.sqlite"
-    return History(path, runs_folder(context, runs_dir), store, screen_of(ctx).warn)
+    return PipelineHistory(path, runs_folder(context, runs_dir), store, screen_of(ctx).warn)
 
 
 @app.command("list", epilog="Example: agentlab pipeline history list --status failed")
@@ -54,8 +54,8 @@ def list_(
 
     if status is not None and status not in get_args(Status):
         raise UnknownNameError("status", status, get_args(Status))
-    with opened(ctx, runs_dir) as history:
-        screen_of(ctx).answer("pipeline history list", history_list(history.digests(), status=status, most=most))
+    with open_history(ctx, runs_dir) as history:
+        screen_of(ctx).answer("pipeline history list", history_list(history.digests(), status=status, limit=most))
 
 
 @app.command(epilog='Example: agentlab pipeline history search "blue sky"')
@@ -67,11 +67,11 @@ def search(
     runs_dir: RunsDir = None,
 ) -> None:
     """Search the inputs and answers of all runs."""
-    from agentlab.pipeline.history.listing import SearchView, quoted
+    from agentlab.pipeline.history.listing import SearchView, quote_query
 
-    if not quoted(query):
+    if not quote_query(query):
         raise UsageError(f"{query!r} has no word to search for.", hint="Give letters or digits that occur in a text.")
-    with opened(ctx, runs_dir) as history:
+    with open_history(ctx, runs_dir) as history:
         screen_of(ctx).answer("pipeline history search", SearchView(query=query, hits=history.search(query, most)))
 
 
@@ -84,7 +84,7 @@ def show(ctx: typer.Context, run: RunName, runs_dir: RunsDir = None) -> None:
 
     from .launch import runs_folder
 
-    context, store = surrounded(ctx)
+    context, store = context_and_store(ctx)
     screen_of(ctx).answer("pipeline history show", shown(find(runs_folder(context, runs_dir), run, "pipeline"), store))
 
 
@@ -98,7 +98,7 @@ def export(
     runs_dir: RunsDir = None,
 ) -> None:
     """Write a run as one text: JSON for programs, Markdown or a page for readers."""
-    from agentlab.pipeline.history.export import Exported
+    from agentlab.pipeline.history.export import ExportedRun
     from agentlab.pipeline.history.export import export as exported
     from agentlab.runs.atomic import storage_errors, write_text
     from agentlab.runs.store import find
@@ -106,10 +106,10 @@ def export(
     from .launch import runs_folder
 
     screen = screen_of(ctx)
-    context, store = surrounded(ctx)
+    context, store = context_and_store(ctx)
     text = exported(find(runs_folder(context, runs_dir), run, "pipeline"), store, form, screen.redactor)
     if out is None:
-        screen.answer("pipeline history export", Exported(form=form, text=text, path=None))
+        screen.answer("pipeline history export", ExportedRun(form=form, text=text, path=None))
         return
     target = Path.cwd() / out
     if target.exists():
@@ -118,4 +118,4 @@ def export(
         if not target.parent.is_dir():
             raise StorageError(f"There is no folder {target.parent}.")
         write_text(target, text)
-    screen.answer("pipeline history export", Exported(form=form, text=None, path=str(target)))
+    screen.answer("pipeline history export", ExportedRun(form=form, text=None, path=str(target)))

@@ -64,8 +64,8 @@ def show(
     result = read_result(record, command(record.manifest.command).result_model()) if done else None
     screen.answer("runs show", views.RunView.of(record, result), run=reference(record, status))
     if not screen.json_mode and status in ("interrupted", "failed"):
-        known = COMMANDS.get(record.manifest.command)
-        approve = known is not None and known.was_reviewed(record.known_events())
+        known_command = COMMANDS.get(record.manifest.command)
+        approve = known_command is not None and known_command.was_reviewed(record.known_events())
         screen.hint(way_on(record, context, approve=approve))
 
 
@@ -87,8 +87,8 @@ def compare(
     from agentlab.commands import command
     from agentlab.runs.compare import compare as compare_runs
 
-    one, other = store.find(folder, first), store.find(folder, second)
-    screen.answer("runs compare", compare_runs(one, other, command(one.manifest.command).basis()))
+    first_run, second_run = store.find(folder, first), store.find(folder, second)
+    screen.answer("runs compare", compare_runs(first_run, second_run, command(first_run.manifest.command).basis()))
 
 
 @app.command("resume", epilog="Example: agentlab runs resume last --set max_iterations=40")
@@ -138,7 +138,7 @@ def path(
 
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
-    screen.answer("runs path", views.Line(path=str(record.path)), run=reference(record, record.status))
+    screen.answer("runs path", views.PathLine(path=str(record.path)), run=reference(record, record.status))
 
 
 @app.command(epilog="Example: agentlab runs rm 2026-11-21T14-32-05-nas-3f2a9c --yes")
@@ -159,7 +159,7 @@ def rm(
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
-    names = list(dict.fromkeys(store.whole(folder, name) for name in runs))
+    names = list(dict.fromkeys(store.require_whole_name(folder, name) for name in runs))
     store.check_removable(folder, *names)
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
@@ -188,4 +188,4 @@ def export(
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
     with screen.progress():
         target = export_run(record, (out or Path(f"{record.id}.zip")).absolute())
-    screen.answer("runs export", views.Line(path=str(target)), run=reference(record, record.status))
+    screen.answer("runs export", views.PathLine(path=str(target)), run=reference(record, record.status))

@@ -71,17 +71,17 @@ def best(
     """Show the best finished trial and its parameters, once for each thing that trials were measured on."""
     from agentlab.integrations import mlflow
 
-    found = mlflow.best(_store(ctx, store), of, metric, direction, _settings(settings))
-    screen_of(ctx).answer("runs mlflow best", found)
+    best_trials = mlflow.best(_store(ctx, store), of, metric, direction, _settings(settings))
+    screen_of(ctx).answer("runs mlflow best", best_trials)
 
 
-def _settings(given: list[str] | None) -> dict[str, str]:
-    if wrong := [each for each in given or () if "=" not in each]:
+def _settings(texts: list[str] | None) -> dict[str, str]:
+    if wrong := [text for text in texts or () if "=" not in text]:
         raise UsageError(f"{wrong[0]!r} sets nothing.", hint="Say it like this: model.e_layers=2.")
-    return dict(each.split("=", 1) for each in given or ())
+    return dict(text.split("=", 1) for text in texts or ())
 
 
-def _store(ctx: typer.Context, given: str | None) -> str:
+def _store(ctx: typer.Context, store: str | None) -> str:
     from .launch import surroundings
 
-    return given or str(surroundings(screen_of(ctx)).workspace.state / "mlflow.db")
+    return store or str(surroundings(screen_of(ctx)).workspace.state / "mlflow.db")

@@ -76,20 +76,20 @@ class Screen:
         for block in blocks:
             match block:
                 case Heading(text):
-                    out.print(f"\n{self.cleaned(text)}", style="bold", markup=False, highlight=False)
+                    out.print(f"\n{self.clean_text(text)}", style="bold", markup=False, highlight=False)
                 case Text(text):
-                    out.print(self.cleaned(text), markup=False, highlight=False)
+                    out.print(self.clean_text(text), markup=False, highlight=False)
                 case Code(text):
-                    out.print(self.cleaned(text), markup=False, highlight=False, soft_wrap=True)
+                    out.print(self.clean_text(text), markup=False, highlight=False, soft_wrap=True)
                 case Figure(file, alt):
-                    out.print(self.cleaned(f"{alt}: {file}"), markup=False, highlight=False, soft_wrap=True)
+                    out.print(self.clean_text(f"{alt}: {file}"), markup=False, highlight=False, soft_wrap=True)
                 case Table():
                     self._table(out, block)
 
     def write(self, text: str) -> None:
         """A piece of an answer while it comes; nothing with --json, whose document holds the answer."""
         if not self.json_mode:
-            sys.stdout.write(self.cleaned(text))
+            sys.stdout.write(self.clean_text(text))
             sys.stdout.flush()
 
     def _plain(self, block: "Block") -> list[str]:
@@ -98,13 +98,13 @@ class Screen:
 
         match block:
             case Heading(text):
-                return ["", self.cleaned(text)]
+                return ["", self.clean_text(text)]
             case Figure(file, alt):
-                return [self.cleaned(f"{alt}: {file}")]
+                return [self.clean_text(f"{alt}: {file}")]
             case Table():
                 rows = (block.columns, *block.rows) if any(block.columns) else block.rows
-                return ["\t".join(" ".join(self.cleaned(cell).split()) for cell in row) for row in rows]
-        return [self.cleaned(block.text)]
+                return ["\t".join(" ".join(self.clean_text(cell).split()) for cell in row) for row in rows]
+        return [self.clean_text(block.text)]
 
     def _document(self, fields: dict[str, Any]) -> None:
         document = self.redactor.mask_tree({"schema": SCHEMA, **fields})
@@ -115,7 +115,7 @@ class Screen:
             text = json.dumps(document, allow_nan=False)
         sys.stdout.write(text + "\n")
 
-    def cleaned(self, text: str) -> str:
+    def clean_text(self, text: str) -> str:
         """The text as it may be shown: secrets masked, control characters made harmless."""
         return visible(self.redactor.scrub(text))
 
@@ -136,12 +136,12 @@ class Screen:
         )
         for index, column in enumerate(table.columns):
             side: Literal["left", "right"] = "right" if index in right else "left"
-            grid.add_column(RichText(self.cleaned(column)), justify=side, overflow="fold")
+            grid.add_column(RichText(self.clean_text(column)), justify=side, overflow="fold")
         for row in table.rows:
-            grid.add_row(*(RichText(self.cleaned(cell)) for cell in row))
+            grid.add_row(*(RichText(self.clean_text(cell)) for cell in row))
         out.print(grid)
 
-    def crashed(self, run: Mapping[str, str]) -> None:
+    def note_crash(self, run: Mapping[str, str]) -> None:
         """Remember the run that a bug is about to end."""
         self.run = run
 
@@ -165,7 +165,7 @@ class Screen:
     def prompt(self, text: str) -> None:
         """A question, or what belongs to it, without an end of line of its own; also with -q."""
         with contextlib.suppress(BrokenPipeError):
-            sys.stderr.write(self.cleaned(text))
+            sys.stderr.write(self.clean_text(text))
             sys.stderr.flush()
 
     def error(self, error: AgentlabError, *, command: str) -> None:
@@ -178,16 +178,16 @@ class Screen:
             self._stderr(f"hint: {error.hint}", style="cyan")
 
     def _stderr(self, text: str, style: str = "") -> None:
-        shown = self.cleaned(text)
+        visible_text = self.clean_text(text)
         if not sys.stderr.isatty():
             with contextlib.suppress(BrokenPipeError):  # nobody listens any more; the work is not theirs to end
-                sys.stderr.write(f"{shown}\n")
+                sys.stderr.write(f"{visible_text}\n")
                 sys.stderr.flush()
             return
         from rich.console import Console
 
         # soft_wrap: a path or command must survive copying out of a narrow terminal
-        Console(file=sys.stderr).print(shown, style=style, markup=False, highlight=False, soft_wrap=True)
+        Console(file=sys.stderr).print(visible_text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, narrate: "Narrate | None" = None) -> "LiveProgress":
         """A sink that shows how far a run is. A bar on a terminal, else lines: of steps, and of how far it is."""
@@ -275,7 +275,7 @@ class LiveProgress:
             return
         self._said = time.monotonic()
         if self._bar is not None:
-            self._bar.console.print(self._screen.cleaned(text), markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(self._screen.clean_text(text), markup=False, highlight=False, soft_wrap=True)
         else:
             self._screen.say(text)
 
@@ -286,19 +286,19 @@ class LiveProgress:
             return
         *lines, self._partial = (self._partial + piece).split("\n")
         for line in lines:
-            self._quoted(line)
-        self.update(self._screen.cleaned(f"{title}: {self._partial[-_SHOWN:]}"))
+            self._quote_line(line)
+        self.update(self._screen.clean_text(f"{title}: {self._partial[-_SHOWN:]}"))
 
     def _settle(self) -> None:
         """The text that came is over: its last line is one like the others."""
         if self._partial:
-            self._quoted(self._partial)
+            self._quote_line(self._partial)
             self._partial = ""
 
-    def _quoted(self, line: str) -> None:
+    def _quote_line(self, line: str) -> None:
         if self._bar is not None:
             self._bar.console.print(
-                f"  │ {self._screen.cleaned(line)}", style="dim", markup=False, highlight=False, soft_wrap=True
+                f"  │ {self._screen.clean_text(line)}", style="dim", markup=False, highlight=False, soft_wrap=True
             )
 
     def interject(self, text: str) -> None:
@@ -327,10 +327,10 @@ class LiveProgress:
         began = self._said = time.monotonic()
         while True:
             elapsed = time.monotonic() - began
-            left = self._said + silence(elapsed) - time.monotonic()
-            if self._over.wait(max(left, 0.0)):
+            seconds_left = self._said + silence(elapsed) - time.monotonic()
+            if self._over.wait(max(seconds_left, 0.0)):
                 return
-            if left <= 0:
+            if seconds_left <= 0:
                 count = f"{self._done or 0} of {self._total}" if self._total else ""
-                told = ", ".join(part for part in (count, self._detail) if part) or "working"
-                self.line(f"  ... {told}, {elapsed // 60:.0f}:{elapsed % 60:02.0f}")
+                status = ", ".join(part for part in (count, self._detail) if part) or "working"
+                self.line(f"  ... {status}, {elapsed // 60:.0f}:{elapsed % 60:02.0f}")

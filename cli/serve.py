@@ -34,7 +34,7 @@ EXAMPLES = """Examples:
 _LISTEN = "Listen"
 
 
-class _Heard(logging.Handler):
+class _ScreenLogHandler(logging.Handler):
     """Shows what the router and the gateway have to say; with --debug that is every prompt and every answer."""
 
     def __init__(self, screen: Screen) -> None:
@@ -52,10 +52,12 @@ def _setups(incomplete: str) -> list[str]:
     import os
     from pathlib import Path
 
-    from agentlab.config.presets import known
+    from agentlab.config.presets import preset_names
     from agentlab.config.workspace import Workspace
 
-    return [name for name in known("llm", Workspace.locate(os.environ, Path.cwd())) if name.startswith(incomplete)]
+    return [
+        name for name in preset_names("llm", Workspace.locate(os.environ, Path.cwd())) if name.startswith(incomplete)
+    ]
 
 
 @with_output
@@ -102,7 +104,7 @@ def serve(
     from agentlab.config.overrides import Override, parse
     from agentlab.llm.load import load_llm
     from agentlab.llm.provider_config import is_loopback
-    from agentlab.llm.serve.run import Place, Served
+    from agentlab.llm.serve.run import GatewaySettings, Served
     from agentlab.llm.serve.run import serve as run
 
     from .launch import surroundings
@@ -115,7 +117,7 @@ def serve(
     setup = load_llm(config, overrides, context)
 
     log = logging.getLogger("agentlab.llm")
-    log.addHandler(_Heard(screen))
+    log.addHandler(_ScreenLogHandler(screen))
     if screen.debug:
         log.setLevel(logging.DEBUG)
 
@@ -126,4 +128,4 @@ def serve(
             screen.warn("questions, answers and the token travel unencrypted; put a proxy with TLS in front")
         screen.hint("Ctrl-C ends it")
 
-    run(setup, Place(host, port, token_env, at_once), context, ready=ready, say=screen.say)
+    run(setup, GatewaySettings(host, port, token_env, at_once), context, ready=ready, say=screen.say)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from agentlab.errors import AgentlabError, UsageError
-from agentlab.persona.talk import Answer, Talk, Turn
+from agentlab.persona.talk import SpeakerAnswer, Talk, TalkTurn
 
 from .screen import Screen
 
@@ -14,13 +14,13 @@ _MOST_BYTES = 1 << 20  # of a question
 _COMMANDS = "/system TEXT, /reset, /help, /exit; Ctrl-C stops an answer, twice leaves"
 
 
-async def turn(screen: Screen, talk: Talk, text: str) -> Turn:
+async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
     """Ask, and show what comes.
 
     Raises:
         AgentlabError: of the first speaker that did not answer, when all have been heard.
     """
-    answers, errors, last = list[Answer](), list[AgentlabError](), None
+    answers, errors, last = list[SpeakerAnswer](), list[AgentlabError](), None
     with screen.progress() as bar:
         bar.update("waiting for the first word")
         async with contextlib.aclosing(talk.ask(text)) as pieces:
@@ -31,7 +31,7 @@ async def turn(screen: Screen, talk: Talk, text: str) -> Turn:
                 last = speaker
                 if isinstance(piece, str):
                     screen.write(piece)
-                elif isinstance(piece, Answer):
+                elif isinstance(piece, SpeakerAnswer):
                     screen.write("" if piece.text.endswith("\n") else "\n")
                     answers.append(piece)
                     if piece.finish == "length":
@@ -40,7 +40,7 @@ async def turn(screen: Screen, talk: Talk, text: str) -> Turn:
                     errors.append(piece)
     if errors:
         raise errors[0]
-    return Turn(question=text, answers=answers)
+    return TalkTurn(question=text, answers=answers)
 
 
 def importing(screen: Screen) -> Callable[[str], None]:
@@ -48,7 +48,7 @@ def importing(screen: Screen) -> Callable[[str], None]:
     return lambda base: screen.say(f"importing {base} as a checkpoint, once (half a minute)")
 
 
-def conversation(screen: Screen, talk: Talk) -> Iterator[Turn]:
+def conversation(screen: Screen, talk: Talk) -> Iterator[TalkTurn]:
     """The turns of a talk, until the input ends or somebody leaves. At a terminal a failure does not end it.
 
     Raises:
@@ -78,14 +78,14 @@ def conversation(screen: Screen, talk: Talk) -> Iterator[Turn]:
 
 def _obey(screen: Screen, talk: Talk, line: str) -> bool:
     """Do what a line with a slash says; whether the talk goes on."""
-    word, _, rest = line.strip().partition(" ")
+    word, _, argument = line.strip().partition(" ")
     if word in ("/exit", "/quit"):
         return False
     if word == "/reset":
         talk.reset()
         screen.say("what was said is forgotten")
     elif word == "/system":
-        talk.system = rest.strip() or talk.system
+        talk.system = argument.strip() or talk.system
         for speaker in talk.speakers:
             screen.say(f"{speaker.name + ': ' if speaker.name else ''}{talk.system_of(speaker) or 'no system message'}")
     else:
@@ -101,7 +101,7 @@ def _line(screen: Screen) -> str | None:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives `input` keys to edit and recall a line
         try:
-            return typed(input("> "))
+            return typed_text(input("> "))
         except EOFError:
             screen.write("\n")
             return None
@@ -111,11 +111,11 @@ def _line(screen: Screen) -> str | None:
     return line.rstrip("\r\n") if line else None
 
 
-def prompt(given: str | None) -> str:
+def prompt(question: str | None) -> str:
     """The question of `ask`: as typed, or else all of standard input."""
-    if given is not None and given != "-":
-        text = typed(given)
-    elif sys.stdin is None or (given is None and sys.stdin.isatty()):
+    if question is not None and question != "-":
+        text = typed_text(question)
+    elif sys.stdin is None or (question is None and sys.stdin.isatty()):
         text = ""
     else:
         text = _read(sys.stdin.buffer.read)
@@ -134,7 +134,7 @@ def _read(read: Callable[[int], bytes]) -> str:
     return _text(data)
 
 
-def typed(text: str) -> str:
+def typed_text(text: str) -> str:
     """What was typed, if it is text: Python hides bytes that are not UTF-8 in it.
 
     Raises:

@@ -29,26 +29,30 @@ def bins(confidences: Sequence[float], right: Sequence[bool], number: int = 10) 
     Raises:
         ValueError: a confidence is not in [0, 1], or their number is not that of `right`.
     """
-    held: dict[int, list[tuple[float, bool]]] = {}
-    edges = [place / number for place in range(1, number)]
-    for confidence, was in _pairs(confidences, right):
-        held.setdefault(bisect_left(edges, confidence), []).append((confidence, was))
-    found = []
-    for place, pairs in sorted(held.items()):
-        count, said, good = len(pairs), fsum(confidence for confidence, _ in pairs), sum(was for _, was in pairs)
-        found.append(Bin(place / number, (place + 1) / number, count, said / count, good / count))
-    return found
+    pairs_by_bin: dict[int, list[tuple[float, bool]]] = {}
+    edges = [step / number for step in range(1, number)]
+    for confidence, is_right in _pairs(confidences, right):
+        pairs_by_bin.setdefault(bisect_left(edges, confidence), []).append((confidence, is_right))
+    points = []
+    for index, pairs in sorted(pairs_by_bin.items()):
+        count, confidence_sum, right_count = (
+            len(pairs),
+            fsum(confidence for confidence, _ in pairs),
+            sum(is_right for _, is_right in pairs),
+        )
+        points.append(Bin(index / number, (index + 1) / number, count, confidence_sum / count, right_count / count))
+    return points
 
 
-def ece(found: Sequence[Bin]) -> float:
+def ece(points: Sequence[Bin]) -> float:
     """Expected calibration error, in [0, 1]: the mean distance of accuracy and confidence (arXiv 1706.04599, eq. 3).
 
     Raises:
         ValueError: there is no answer.
     """
-    if not found:
+    if not points:
         raise ValueError("there is no answer")
-    return fsum(each.count * abs(each.accuracy - each.confidence) for each in found) / sum(b.count for b in found)
+    return fsum(point.count * abs(point.accuracy - point.confidence) for point in points) / sum(b.count for b in points)
 
 
 def brier(confidences: Sequence[float], right: Sequence[bool]) -> float:
@@ -60,7 +64,7 @@ def brier(confidences: Sequence[float], right: Sequence[bool]) -> float:
     pairs = _pairs(confidences, right)
     if not pairs:
         raise ValueError("there is no answer")
-    return fsum((confidence - was) ** 2 for confidence, was in pairs) / len(pairs)
+    return fsum((confidence - is_right) ** 2 for confidence, is_right in pairs) / len(pairs)
 
 
 def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
@@ -72,11 +76,11 @@ def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
         ValueError: as of `bins`.
     """
     pairs = _pairs(confidences, right)
-    wrong = sorted(confidence for confidence, was in pairs if not was)
-    good = [confidence for confidence, was in pairs if was]
+    wrong = sorted(confidence for confidence, is_right in pairs if not is_right)
+    good = [confidence for confidence, is_right in pairs if is_right]
     if not good or not wrong:
         return None
-    twice = sum(bisect_left(wrong, each) + bisect_right(wrong, each) for each in good)
+    twice = sum(bisect_left(wrong, score) + bisect_right(wrong, score) for score in good)
     return twice / (2 * len(good) * len(wrong))
 
 
@@ -109,8 +113,8 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
     import numpy as np
 
     odds = np.array([[_logit(confidence), 1.0] for confidence, _ in pairs])
-    good = sum(was for _, was in pairs)
-    targets = np.array([(good + 1) / (good + 2) if was else 1 / (len(pairs) - good + 2) for _, was in pairs])
+    good = sum(is_right for _, is_right in pairs)
+    targets = np.array([(good + 1) / (good + 2) if is_right else 1 / (len(pairs) - good + 2) for _, is_right in pairs])
     curvature = odds.T @ odds / 4 + _RIDGE * np.eye(2)  # the loss has nowhere more, so no step goes too far
     line = np.zeros(2)
     for _ in range(_STEPS):

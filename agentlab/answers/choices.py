@@ -32,7 +32,7 @@ class Scored(NamedTuple):
         weights = [math.exp(score - max(scores)) for score in scores]
         return [weight / sum(weights) for weight in weights]
 
-    def chosen(self, by: Normalisation = DECIDES) -> int:
+    def likeliest_index(self, by: Normalisation = DECIDES) -> int:
         """The place of the likeliest choice; the first of equal ones."""
         scores = self.scores(by)
         return scores.index(max(scores))

@@ -49,19 +49,19 @@ def same_texts(texts: Sequence[str]) -> bool:
     return len({_SPACE.sub(" ", text).strip().rstrip(".").casefold() for text in texts}) == 1
 
 
-def same_fields(found: Any, expected: Any) -> bool:
+def same_fields(answer: Any, expected: Any) -> bool:
     """Whether JSON values are equal, whatever the case and the spaces of texts."""
     if isinstance(expected, str):
-        return isinstance(found, str) and found.casefold().split() == expected.casefold().split()
+        return isinstance(answer, str) and answer.casefold().split() == expected.casefold().split()
     if isinstance(expected, list):
-        return isinstance(found, list) and len(found) == len(expected) and all(map(same_fields, found, expected))
-    return bool(found == expected)
+        return isinstance(answer, list) and len(answer) == len(expected) and all(map(same_fields, answer, expected))
+    return bool(answer == expected)
 
 
-def same_results(found: Any, expected: Any) -> bool:
+def same_results(answer: Any, expected: Any) -> bool:
     """Whether two results of a computation are equal: of one type, numbers to a billionth."""
-    if isinstance(found, bool) or isinstance(expected, bool):
-        return found is expected
-    if isinstance(found, int | float) and isinstance(expected, int | float):
-        return abs(found - expected) <= _CLOSE * max(1.0, abs(expected))
-    return type(found) is type(expected) and found == expected
+    if isinstance(answer, bool) or isinstance(expected, bool):
+        return answer is expected
+    if isinstance(answer, int | float) and isinstance(expected, int | float):
+        return abs(answer - expected) <= _CLOSE * max(1.0, abs(expected))
+    return type(answer) is type(expected) and answer == expected

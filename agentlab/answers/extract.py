@@ -31,20 +31,20 @@ def final_part(text: str) -> str:
     return text[-MOST_TEXT:].rpartition("</think>")[2].partition("<think>")[0].strip()
 
 
-def boxed(text: str) -> str | None:
+def find_boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed{...}`; None without one that is closed."""
     start = text.rfind(_BOXED)
     if start < 0:
         return None
     depth = 1
-    for place in range(start + len(_BOXED), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
+    for position in range(start + len(_BOXED), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
         if not depth:
-            return text[start + len(_BOXED) : place].strip()
+            return text[start + len(_BOXED) : position].strip()
     return None
 
 
-def stated(text: str) -> str | None:
+def find_stated(text: str) -> str | None:
     """The rest of the line after the last `answer:`, `the answer is` or the like; the next line if that is empty."""
     ends = [match.end() for match in _STATED.finditer(text)]
     if not ends:
@@ -58,8 +58,8 @@ def code(text: str) -> str:
     parts = text.split(_FENCE)
     if len(parts) > 1:
         body = parts[-2] if len(parts) % 2 else parts[-1]  # the last fence may be open
-        first, newline, rest = body.partition("\n")
-        return (rest if newline and re.fullmatch(r"[\w+#.-]{0,20}\s*", first) else body).strip()
+        first_line, newline, other_lines = body.partition("\n")
+        return (other_lines if newline and re.fullmatch(r"[\w+#.-]{0,20}\s*", first_line) else body).strip()
     spans = text.split("`")
     return (spans[1] if len(spans) == 3 else text).strip()
 
@@ -67,12 +67,12 @@ def code(text: str) -> str:
 def short_answer(text: str) -> str:
     """A word, name or date, without quotes and full stop: boxed, stated, or last on the last line (after `:`, `is`)."""
     part = final_part(text)
-    found = boxed(part) or stated(part)
-    if found is None:
+    answer = find_boxed(part) or find_stated(part)
+    if answer is None:
         lines = [line for line in code(part).splitlines() if line.strip(_QUOTES)]
-        last = lines[-1] if lines else ""
-        found = re.split(r": | is ", last)[-1]
-    return found.strip(_QUOTES).removesuffix(".").strip(_QUOTES)
+        last_line = lines[-1] if lines else ""
+        answer = re.split(r": | is ", last_line)[-1]
+    return answer.strip(_QUOTES).removesuffix(".").strip(_QUOTES)
 
 
 def last_number(text: str) -> Decimal | None:
@@ -81,17 +81,17 @@ def last_number(text: str) -> Decimal | None:
     Thousands separators are read, units and currencies are passed over.
     """
     part = final_part(text).replace("\u2212", "-").replace("\u202f", ",")
-    box = boxed(part)
+    box = find_boxed(part)
     if box is not None:
-        return _first(box)
-    said = stated(part)
-    if said is not None and (found := _first(said.rpartition("=")[2])) is not None:
-        return found
+        return _first_number(box)
+    statement = find_stated(part)
+    if statement is not None and (number := _first_number(statement.rpartition("=")[2])) is not None:
+        return number
     numbers = [match.group() for match in _NUMBER.finditer(part)]
     return _decimal(numbers[-1]) if numbers else None
 
 
-def _first(text: str) -> Decimal | None:
+def _first_number(text: str) -> Decimal | None:
     match = _NUMBER.search(text)
     return None if match is None else _decimal(match.group())
 
@@ -104,19 +104,21 @@ def _decimal(digits: str) -> Decimal | None:
 def letter(text: str, letters: Sequence[str]) -> str | None:
     """Which of these capital letters a text chooses; None if it chooses none, or several."""
     part = final_part(text)
-    among = "".join(re.escape(choice) for choice in letters)
-    for said in (boxed(part), stated(part), part):
-        if said is None:
+    letter_class = "".join(re.escape(choice) for choice in letters)
+    for statement in (find_boxed(part), find_stated(part), part):
+        if statement is None:
             continue
-        bare = said.strip(_QUOTES + "().:")
+        bare = statement.strip(_QUOTES + "().:")
         if bare in letters:
             return bare
-        marked = re.findall(rf"(?<!\w)\(?([{among}])(?:\)|:|\.(?!\w)|\*)", said)  # (B), B), B: and B. choose
-        if len(set(marked)) == 1:
-            return str(marked[0])
+        marked_letters = re.findall(
+            rf"(?<!\w)\(?([{letter_class}])(?:\)|:|\.(?!\w)|\*)", statement
+        )  # (B), B), B: and B. choose
+        if len(set(marked_letters)) == 1:
+            return str(marked_letters[0])
     # a capital A before a word is an article
-    alone = re.findall(rf"(?<![\w'])([{among}])(?![\w'])(?<!A(?= [a-z])(?! (?:or|and|is)\b))", part)
-    return str(alone[0]) if len(set(alone)) == 1 else None
+    lone_letters = re.findall(rf"(?<![\w'])([{letter_class}])(?![\w'])(?<!A(?= [a-z])(?! (?:or|and|is)\b))", part)
+    return str(lone_letters[0]) if len(set(lone_letters)) == 1 else None
 
 
 def label(text: str, labels: Sequence[str]) -> str | None:
@@ -126,13 +128,13 @@ def label(text: str, labels: Sequence[str]) -> str | None:
     """
     part = final_part(text)
     lines = [line for line in part.splitlines() if line.strip()]
-    known = sorted(labels, key=len, reverse=True)
-    each = "|".join(f"({re.escape(label)})" for label in known)
-    named = re.compile(rf"(?<!\w)(?<!not )(?<!n't )(?<!never )(?:{each})(?!\w)", re.IGNORECASE)
-    for said in (boxed(part), stated(part), part, lines[-1] if lines else None):
-        places = {place for match in named.finditer(said or "") if (place := match.lastindex)}
-        if len(places) == 1:
-            return known[places.pop() - 1]
+    longest_first = sorted(labels, key=len, reverse=True)
+    alternatives = "|".join(f"({re.escape(label)})" for label in longest_first)
+    label_pattern = re.compile(rf"(?<!\w)(?<!not )(?<!n't )(?<!never )(?:{alternatives})(?!\w)", re.IGNORECASE)
+    for statement in (find_boxed(part), find_stated(part), part, lines[-1] if lines else None):
+        groups = {group for match in label_pattern.finditer(statement or "") if (group := match.lastindex)}
+        if len(groups) == 1:
+            return longest_first[groups.pop() - 1]
     return None
 
 
@@ -145,12 +147,12 @@ def value_of(text: str) -> Any:
     if len(text) > MOST_TEXT:
         raise ValueError(f"longer than {MOST_TEXT:,} characters")
     try:
-        return _parsed(text)
+        return _parse_json(text)
     except ValueError:
-        return _parsed(code(final_part(text)))
+        return _parse_json(code(final_part(text)))
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError:
@@ -191,7 +193,7 @@ def pointer_problem(pointer: str) -> str | None:
     return None
 
 
-def pointed(value: Any, pointer: str) -> tuple[Any, bool]:
+def resolve_pointer(value: Any, pointer: str) -> tuple[Any, bool]:
     """What a JSON pointer leads to (RFC 6901, section 4), and whether anything is there."""
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")

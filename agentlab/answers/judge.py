@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar, cast
 
-from agentlab.answers.quote import quoted, shortened
+from agentlab.answers.quote import cut_middle, wrap_in_tags
 
 MOST_SHOWN = 6_000  # characters of the question, and of each answer
 _MOST_IN_ROUND_ROBIN = 6
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ballot:
+class JudgeBallot:
     """One question to the judge: `number` counts from 1 in a judgement, `places` are of the answers in their order."""
 
     number: int
@@ -31,11 +31,11 @@ class Ballot:
 
 # The index among the answers of a ballot that the judge finds best, or a mark; None where it named nothing of the kind.
 Verdicts = Sequence[int | None]
-Judging = Generator[list[Ballot], Verdicts, T]
+Judging = Generator[list[JudgeBallot], Verdicts, T]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class JudgeCase:
     """What is to be judged.
 
     Attributes:
@@ -50,15 +50,15 @@ class Case:
     task: str
     shown: int = MOST_SHOWN
 
-    def ballots(self, orders: Iterable[tuple[int, ...]], after: int = 0) -> list[Ballot]:
+    def ballots(self, orders: Iterable[tuple[int, ...]], after: int = 0) -> list[JudgeBallot]:
         """One for each order, with numbers that follow `after`."""
-        return [Ballot(number, places, self._prompt(places)) for number, places in enumerate(orders, after + 1)]
+        return [JudgeBallot(number, order, self._prompt(order)) for number, order in enumerate(orders, after + 1)]
 
-    def _prompt(self, places: tuple[int, ...]) -> str:
-        letters = string.ascii_uppercase[: len(places)] if len(places) > 1 else [""]
-        parts = [quoted("question", shortened(self.question, self.shown))]
-        for letter, place in zip(letters, places, strict=True):
-            parts.append(quoted("answer", shortened(self.answers[place], self.shown), letter))
+    def _prompt(self, order: tuple[int, ...]) -> str:
+        letters = string.ascii_uppercase[: len(order)] if len(order) > 1 else [""]
+        parts = [wrap_in_tags("question", cut_middle(self.question, self.shown))]
+        for letter, index in zip(letters, order, strict=True):
+            parts.append(wrap_in_tags("answer", cut_middle(self.answers[index], self.shown), letter))
         return "\n\n".join((*parts, self.task))
 
 
@@ -72,7 +72,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JudgeStanding:
     """How a judgement ended: the best answer, and the points or marks of all."""
 
     best: int
@@ -86,22 +86,22 @@ def place_of(letter: str) -> int:
     return string.ascii_uppercase.index(letter)
 
 
-def both_orders(case: Case, matches: Sequence[tuple[int, ...]], after: int = 0) -> Judging[list[Match]]:
+def both_orders(case: JudgeCase, matches: Sequence[tuple[int, ...]], after: int = 0) -> Judging[list[Match]]:
     """Who wins each match; `after` is the number of the ballots before."""
-    verdicts = yield case.ballots((order for places in matches for order in (places, places[::-1])), after)
+    verdicts = yield case.ballots((order for match in matches for order in (match, match[::-1])), after)
     pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
-    return [_match(places, pair) for places, pair in zip(matches, pairs, strict=True)]
+    return [_match(match, pair) for match, pair in zip(matches, pairs, strict=True)]
 
 
-def _match(places: tuple[int, ...], verdicts: tuple[int | None, int | None]) -> Match:
-    meant = [
-        None if said is None or said >= len(places) else order[said]
-        for order, said in zip((places, places[::-1]), verdicts, strict=True)
+def _match(indices: tuple[int, ...], verdicts: tuple[int | None, int | None]) -> Match:
+    chosen = [
+        None if verdict is None or verdict >= len(indices) else order[verdict]
+        for order, verdict in zip((indices, indices[::-1]), verdicts, strict=True)
     ]
-    return Match(places, meant[0] if meant[0] == meant[1] else None, verdicts.count(None))
+    return Match(indices, chosen[0] if chosen[0] == chosen[1] else None, verdicts.count(None))
 
 
-def tournament(case: Case, order: Sequence[int]) -> Judging[Standing]:
+def tournament(case: JudgeCase, order: Sequence[int]) -> Judging[JudgeStanding]:
     """Pairs: up to six answers all meet, more play a knockout. No difference is half a point each.
 
     The earlier answer of a match without a winner goes on to the next round; of equals the earlier one is best.
@@ -114,28 +114,28 @@ def tournament(case: Case, order: Sequence[int]) -> Judging[Standing]:
         played += matches
         if not knockout:
             break
-        on = [min(match.places) if match.winner is None else match.winner for match in matches]
-        field = on + field[2 * len(pairs) :]
+        advancing = [min(match.places) if match.winner is None else match.winner for match in matches]
+        field = advancing + field[2 * len(pairs) :]
     marks = dict.fromkeys(order, 0.0)
     for match in played:
-        for place in match.places:
-            marks[place] += 0.5 if match.winner is None else float(match.winner == place)
+        for index in match.places:
+            marks[index] += 0.5 if match.winner is None else float(match.winner == index)
     best = field[0] if knockout else _best(marks)
-    return Standing(best, marks, sum(match.unread for match in played), tuple(played))
+    return JudgeStanding(best, marks, sum(match.unread for match in played), tuple(played))
 
 
-def marked(case: Case, order: Sequence[int]) -> Judging[Standing]:
+def mark_each(case: JudgeCase, order: Sequence[int]) -> Judging[JudgeStanding]:
     """A mark for each answer by itself; a lone one needs none."""
-    verdicts = (yield case.ballots((place,) for place in order)) if len(order) > 1 else [0]
-    marks: dict[int, float] = {place: mark or 0 for place, mark in zip(order, verdicts, strict=True)}
-    return Standing(_best(marks), marks, verdicts.count(None))
+    verdicts = (yield case.ballots((index,) for index in order)) if len(order) > 1 else [0]
+    marks: dict[int, float] = {index: mark or 0 for index, mark in zip(order, verdicts, strict=True)}
+    return JudgeStanding(_best(marks), marks, verdicts.count(None))
 
 
 def _best(marks: dict[int, float]) -> int:
-    return min(marks, key=lambda place: (-marks[place], place))
+    return min(marks, key=lambda index: (-marks[index], index))
 
 
-def decide(judging: Judging[T], ask: Callable[[list[Ballot]], Verdicts]) -> T:
+def decide(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Verdicts]) -> T:
     """The end of a judgement, with the verdicts that `ask` brings for ballots."""
     try:
         ballots = next(judging)
@@ -145,7 +145,7 @@ def decide(judging: Judging[T], ask: Callable[[list[Ballot]], Verdicts]) -> T:
         return cast(T, end.value)
 
 
-async def decide_async(judging: Judging[T], ask: Callable[[list[Ballot]], Awaitable[Verdicts]]) -> T:
+async def decide_async(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Awaitable[Verdicts]]) -> T:
     """The same with a way to ask that is awaited; how many ballots it asks at a time is its own affair."""
     try:
         ballots = next(judging)

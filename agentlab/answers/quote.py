@@ -19,20 +19,20 @@ _HEADING = re.compile(rf"(?:^|(?<=[{_BREAKS}]))({_NEVER})[#＃﹟♯](?={_NEVER}
 _CUT = "\n[...]\n"
 
 
-def quoted(tag: Tag, text: str, name: str = "") -> str:
+def wrap_in_tags(tag: Tag, text: str, name: str = "") -> str:
     """A text between tags, such as `<answer A>`; it cannot hold one of them."""
     full = f"{tag} {name}".rstrip()
     return f"<{full}>\n{_OWN.sub('&lt;', text)}\n</{full}>"
 
 
-def headed(texts: Sequence[tuple[str, str]]) -> str:
+def join_under_headings(texts: Sequence[tuple[str, str]]) -> str:
     """Texts under their names, as `## draft`; headings in a text go two levels down, so that none poses as another."""
     return "\n\n".join(f"## {name}\n" + _HEADING.sub(r"\1###", text) for name, text in texts)
 
 
-def shortened(text: str, characters: int) -> str:
+def cut_middle(text: str, characters: int) -> str:
     """A text without its middle if it is longer than that."""
     if len(text) <= characters:
         return text
-    kept = max(0, characters - len(_CUT))
-    return text[: kept - kept // 2] + _CUT + text[len(text) - kept // 2 :]
+    kept_length = max(0, characters - len(_CUT))
+    return text[: kept_length - kept_length // 2] + _CUT + text[len(text) - kept_length // 2 :]

@@ -93,10 +93,10 @@ def softmax(confidences: Sequence[float], temperature: float = 1.0) -> list[floa
     """
     if not temperature > 0:
         raise ValueError("the temperature of a softmax has to be above 0")
-    most = max(confidences, default=0.0)
-    powers = [exp((confidence - most) / temperature) for confidence in confidences]
-    whole = fsum(powers)
-    return [power / whole for power in powers]
+    highest = max(confidences, default=0.0)
+    powers = [exp((confidence - highest) / temperature) for confidence in confidences]
+    total = fsum(powers)
+    return [power / total for power in powers]
 
 
 def borda(ballots: Sequence[Sequence[H]]) -> Tally[H]:
@@ -107,13 +107,13 @@ def borda(ballots: Sequence[Sequence[H]]) -> Tally[H]:
     """
     ranked = [list(dict.fromkeys(ballot)) for ballot in ballots]
     answers = list(dict.fromkeys(chain.from_iterable(ranked)))
-    most = len(answers)
+    answer_count = len(answers)
     scores = dict.fromkeys(answers, Fraction(0))
     for ballot in ranked:
-        rest = Fraction(most - len(ballot) + 1, 2)
+        left_out_points = Fraction(answer_count - len(ballot) + 1, 2)
         for answer in answers:
-            scores[answer] += most - ballot.index(answer) if answer in ballot else rest
-    return _tally(scores, ranked, Fraction(len(ranked) * most * (most + 1), 2))
+            scores[answer] += answer_count - ballot.index(answer) if answer in ballot else left_out_points
+    return _tally(scores, ranked, Fraction(len(ranked) * answer_count * (answer_count + 1), 2))
 
 
 def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = _TRAJECTORY) -> Tally[H]:
@@ -128,7 +128,7 @@ def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = 
     Raises:
         ValueError: rounds of different lengths.
     """
-    first, left, taken, kept = (Fraction(str(weight)) for weight in weights)
+    first_weight, left_weight, taken_weight, kept_weight = (Fraction(str(weight)) for weight in weights)
     scores: dict[H, Fraction] = defaultdict(Fraction)
     turns = list(zip(*rounds, strict=True))
     latest, unread = list[H | None]([None] * len(turns)), Fraction(0)
@@ -136,20 +136,22 @@ def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = 
         for voter, answer in enumerate(answers):
             before = latest[voter]
             if answer is None:
-                unread += (first if before is None else kept) / number
+                unread += (first_weight if before is None else kept_weight) / number
                 continue
             if before is not None and before != answer:
-                scores[before] -= left / number
-            scores[answer] += (first if before is None else kept if before == answer else taken) / number
+                scores[before] -= left_weight / number
+            scores[answer] += (
+                first_weight if before is None else kept_weight if before == answer else taken_weight
+            ) / number
             latest[voter] = answer
     return _tally(scores, turns, unread + sum(score for score in scores.values() if score > 0))
 
 
-def _tally(scores: Mapping[H, Fraction], named: Iterable[Iterable[H | None]], whole: Fraction) -> Tally[H]:
+def _tally(scores: Mapping[H, Fraction], ballots: Iterable[Iterable[H | None]], total_weight: Fraction) -> Tally[H]:
     """`scores` in the order in which answers were first given, and what each voter named."""
     voters: dict[H | None, list[int]] = {}
-    for place, answers in enumerate(named):
+    for voter, answers in enumerate(ballots):
         for answer in dict.fromkeys(answers):
-            voters.setdefault(answer, []).append(place)
+            voters.setdefault(answer, []).append(voter)
     groups = [Group(answer, score, tuple(voters[answer])) for answer, score in scores.items()]
-    return Tally(tuple(sorted(groups, key=lambda group: -group.weight)), whole)
+    return Tally(tuple(sorted(groups, key=lambda group: -group.weight)), total_weight)

@@ -44,11 +44,11 @@ class Target:
     model: str | None = None
     strategy: Strategy | None = None
 
-    def options(self, **more: Any) -> "Options":
+    def options(self, **settings: Any) -> "Options":
         """What a call to this target says. The response cache is left out: it would answer for the model."""
         from agentlab.llm.options import Options
 
-        return Options(model=self.model, strategy=self.strategy, cache=False, **more)
+        return Options(model=self.model, strategy=self.strategy, cache=False, **settings)
 
 
 def targets_of(names: Sequence[str], llm: LLMConfig) -> tuple[Target, ...]:
@@ -63,21 +63,21 @@ def targets_of(names: Sequence[str], llm: LLMConfig) -> tuple[Target, ...]:
             "There is no language model to ask: `llm` is empty.",
             hint="Choose one, for example with --set llm=embedded.",
         )
-    found = []
-    for name in dict.fromkeys(names or llm.used()):
+    targets = []
+    for name in dict.fromkeys(names or llm.used_models()):
         if name in llm.models:
-            found.append(Target(name, model=name))
+            targets.append(Target(name, model=name))
         elif strategy := strategy_of(name):
-            found.append(Target(name, strategy=strategy))
+            targets.append(Target(name, strategy=strategy))
         else:
             raise UnknownNameError("target", name, list(llm.models))
-    return tuple(found)
+    return tuple(targets)
 
 
 def strategy_of(target: str) -> Strategy | None:
     """The strategy that a target names; None for a model."""
     name = target.removeprefix(STRATEGY)
-    return next((known for known in get_args(Strategy) if known == name), None) if name != target else None
+    return next((strategy for strategy in get_args(Strategy) if strategy == name), None) if name != target else None
 
 
 class BenchConfig(StrictModel):
@@ -129,16 +129,16 @@ class BenchConfig(StrictModel):
         for target in self.targets:
             if target not in self.models() and strategy_of(target) is None:
                 strategies = [f"{STRATEGY}{name}" for name in get_args(Strategy)]
-                known = strategies if target.startswith(STRATEGY) else list(self.models())
-                error = UnknownNameError("target", target, known)
+                known_names = strategies if target.startswith(STRATEGY) else list(self.models())
+                error = UnknownNameError("target", target, known_names)
                 raise ValueError(f"{error.message.rstrip('.')} ({(error.hint or '').rstrip('.')})")
         return self
 
     def models(self) -> tuple[str, ...]:
         return self.mock or tuple(self.llm.models)
 
-    def chosen(self) -> tuple[str, ...]:
-        return self.targets or self.mock or self.llm.used()
+    def chosen_targets(self) -> tuple[str, ...]:
+        return self.targets or self.mock or self.llm.used_models()
 
 
 _LOAD = (

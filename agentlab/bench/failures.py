@@ -44,9 +44,9 @@ def message_of(error: AgentlabError) -> str:
 def _last_failure(error: AgentlabError) -> tuple[type[AgentlabError], str]:
     if isinstance(error, AllModelsFailedError) and error.failures:
         words = error.failures[-1].split(": ")  # model: kind: message
-        for place, word in enumerate(words):
-            if (found := policy.kind_of(word)) is not None:
-                return found, ": ".join(words[place + 1 :])
+        for index, word in enumerate(words):
+            if (error_class := policy.kind_of(word)) is not None:
+                return error_class, ": ".join(words[index + 1 :])
     return type(error), error.message
 
 
@@ -61,7 +61,7 @@ class Failed:
     remedy: str = ""
 
 
-def unanswered(failures: Sequence[Failed], report: str) -> AgentlabError:
+def no_answer_error(failures: Sequence[Failed], report: str) -> AgentlabError:
     """The error of a finished run in which every request failed; it says what to do, and where the `report` is.
 
     Where all of them lack a key, a file or a package, nobody was asked: it is what is missing.
@@ -69,11 +69,14 @@ def unanswered(failures: Sequence[Failed], report: str) -> AgentlabError:
     counts = Counter[str]()
     for failed in failures:
         counts[failed.kind] += failed.count
-    kind, most = counts.most_common(1)[0]
+    kind, count = counts.most_common(1)[0]
     worst = max((failed for failed in failures if failed.kind == kind), key=lambda failed: failed.count)
-    told = f" {worst.message}" if worst.message else ""
+    example_message = f" {worst.message}" if worst.message else ""
     remedy = worst.remedy or policy.rule_of(policy.kind_of(kind)).remedy
-    message = f"No request was answered. {most} of {counts.total()} failed with {kind}, such as {worst.target}:{told}"
+    message = (
+        f"No request was answered. {count} of {counts.total()} failed with {kind}, "
+        f"such as {worst.target}:{example_message}"
+    )
     hint = f"{remedy} The report is {report}; then start a new run."
     causes = {policy.kind_of(failed.kind) for failed in failures}
     if all(cause is not None and issubclass(cause, MissingError) for cause in causes):

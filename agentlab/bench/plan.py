@@ -1,17 +1,17 @@
 """What a benchmark is going to do, for `--dry-run`."""
 
 from agentlab.bench.config import BenchConfig, strategy_of
-from agentlab.bench.load.schedule import Stage
-from agentlab.bench.load.stages import fixed
+from agentlab.bench.load.schedule import LoadStage
+from agentlab.bench.load.stages import fixed_stages
 from agentlab.bench.load.tables import objective
 from agentlab.bench.quality.plan import plan_quality
 from agentlab.llm.budget import estimate
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.types import Message
-from agentlab.runs.document import Block, Document, Table
+from agentlab.runs.document import AnswerDocument, Block, Table
 
 
-class BenchPlan(Document):
+class BenchPlan(AnswerDocument):
     """The answer of `llm-bench --dry-run`. `requests` None: a sweep, whose stages follow from what it finds."""
 
     measure: str
@@ -37,17 +37,19 @@ class BenchPlan(Document):
             ]
         else:
             rows.append(("requests", f"at most {self.requests}"))
-        most = "" if self.most_cost_usd is None else f"about {self.most_cost_usd:.4g} USD by the price list, "
-        rows.append(("cost", f"{most}at most {self.max_cost_usd:g} USD where a price is known; local models are free"))
+        cost_note = "" if self.most_cost_usd is None else f"about {self.most_cost_usd:.4g} USD by the price list, "
+        rows.append(
+            ("cost", f"{cost_note}at most {self.max_cost_usd:g} USD where a price is known; local models are free")
+        )
         return [Table(("plan", ""), rows)]
 
 
 def plan_of(config: BenchConfig, llm: LLMConfig) -> BenchPlan:
     """The plan of a checked config."""
-    load, targets = config.load, config.chosen()
+    load, targets = config.load, config.chosen_targets()
     if config.measure == "check":
         targets = tuple(target for target in targets if strategy_of(target) is None)
-    stages = list(fixed(load, targets, config.seed)) if config.measure == "load" else []
+    stages = list(fixed_stages(load, targets, config.seed)) if config.measure == "load" else []
     sweep = config.measure == "load" and load.mode == "sweep"
     return BenchPlan(
         measure=config.measure,
@@ -62,7 +64,7 @@ def plan_of(config: BenchConfig, llm: LLMConfig) -> BenchPlan:
     )
 
 
-def _requests(config: BenchConfig, llm: LLMConfig, stages: list[Stage], targets: int) -> int:
+def _requests(config: BenchConfig, llm: LLMConfig, stages: list[LoadStage], targets: int) -> int:
     """How many requests are sent at most."""
     match config.measure:
         case "load":
@@ -70,10 +72,10 @@ def _requests(config: BenchConfig, llm: LLMConfig, stages: list[Stage], targets:
         case "check":
             return (config.check.requests + 1) * targets
         case "quality":
-            return plan_quality(config.quality, llm, config.chosen()).requests
+            return plan_quality(config.quality, llm, config.chosen_targets()).requests
 
 
-def _cost(config: BenchConfig, llm: LLMConfig, stages: list[Stage]) -> float | None:
+def _cost(config: BenchConfig, llm: LLMConfig, stages: list[LoadStage]) -> float | None:
     """What all requests may cost by the price list; None: a price is unknown, or a strategy chooses who is asked."""
     messages = [Message("user", "x" * 4 * config.load.prompt_tokens)]
     total = 0.0

@@ -8,11 +8,11 @@ from agentlab.bench.config import Measure
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.tables import milliseconds, summary
 from agentlab.bench.quality.result import QualityResult
-from agentlab.runs.document import Block, Document
+from agentlab.runs.document import AnswerDocument, Block
 from agentlab.runs.events import Event, Narration
 
 
-class BenchResult(Document):
+class BenchResult(AnswerDocument):
     """A finished run; one of `load`, `check` and `quality` is there, as `measure` says."""
 
     measure: Measure
@@ -56,8 +56,8 @@ def narrate(event: Event) -> Narration | None:
 
 def _stage(data: Mapping[str, Any]) -> str:
     speed = f"first token {milliseconds(data['ttft_ms'])}, last {milliseconds(data['e2e_ms'])}"
-    told = speed if data["answered"] else "no answer"
+    speed_note = speed if data["answered"] else "no answer"
     return (
         f"{data['target']}  {data['load']}: {data['answered']} of {data['requests']} answered, "
-        f"{data['request_rate']:.4g}/s, {told}"
+        f"{data['request_rate']:.4g}/s, {speed_note}"
     )

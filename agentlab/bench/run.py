@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.config import BenchConfig, targets_of
-from agentlab.bench.failures import Failed, unanswered
+from agentlab.bench.failures import Failed, no_answer_error
 from agentlab.bench.load.asks import TASK
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import LoadResult
-from agentlab.bench.load.session import Measured, Session, answer_counter
+from agentlab.bench.load.session import LoadMeasurement, LoadSession, answer_counter
 from agentlab.bench.load.stages import capacities
 from agentlab.bench.load.tables import objective
 from agentlab.bench.plan import BenchPlan, plan_of
@@ -23,16 +23,16 @@ from agentlab.bench.quality.plan import plan_quality
 from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
 from agentlab.llm import providers
-from agentlab.llm.budget import priced
-from agentlab.llm.config import LLMConfig, ModelConfig
-from agentlab.llm.ledger.arm import Quality, Sample
+from agentlab.llm.budget import priced_usage
+from agentlab.llm.config import ChatModelConfig, LLMConfig
+from agentlab.llm.ledger.arm import AttemptSample, Quality
 from agentlab.llm.provider_config import OpenAICompatProvider, Price, RolesConfig
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.runs.context import Context
-from agentlab.runs.manifest import Metric, Tokens
+from agentlab.runs.manifest import Metric, RunTokens
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Outcome, Run
+from agentlab.runs.run import OpenRun, RunOutcome
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -51,22 +51,22 @@ class BenchExperiment:
             MissingKeyError, MissingFileError: what a target needs is not there.
         """
         self.config, self.context = config, context
-        llm = described(config)
-        targets = targets_of(config.chosen(), llm)
+        llm = planned_llm(config)
+        targets = targets_of(config.chosen_targets(), llm)
         if config.measure == "check":
             return  # what is missing is what a check tells
         if config.measure == "quality":
-            plan_quality(config.quality, llm, config.chosen())
+            plan_quality(config.quality, llm, config.chosen_targets())
         answer_counter(config, context)
-        names = {name for target in targets for name in ([target.model] if target.model else llm.used())}
+        names = {name for target in targets for name in ([target.model] if target.model else llm.used_models())}
         surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
         for provider in {llm.models[name].provider for name in sorted(names)}:
             providers.build(provider, llm.providers[provider], surroundings)
 
     def plan(self) -> BenchPlan:
-        return plan_of(self.config, described(self.config))
+        return plan_of(self.config, planned_llm(self.config))
 
-    def run(self, run: Run) -> tuple[BenchResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[BenchResult, RunOutcome]:
         """Measure, or go on measuring, and report.
 
         Raises:
@@ -74,16 +74,16 @@ class BenchExperiment:
             BudgetExceededError: the next request would cost more than is allowed.
             AllModelsFailedError: all is over and reported, and nobody has answered.
         """
-        with opened(self.config) as llm:
+        with open_models(self.config) as llm:
             match self.config.measure:
                 case "load":
                     return self._load(run, llm)
                 case "check":
-                    return self._checked(run, asyncio.run(self._check(run, llm)))
+                    return self._finish_check(run, asyncio.run(self._check(run, llm)))
                 case "quality":
                     return self._quality(run, llm)
 
-    async def _check(self, run: Run, llm: LLMConfig) -> CheckResult:
+    async def _check(self, run: OpenRun, llm: LLMConfig) -> CheckResult:
         def tell(row: ModelCheck) -> None:
             run.emit("model.checked", row.model, answered=row.successes, asked=row.asked, seconds=row.total_seconds)
 
@@ -92,37 +92,41 @@ class BenchExperiment:
             return await run_check(self.config.check, llm, router, models=models, stop=self.context.stop, checked=tell)
 
     @staticmethod
-    def _checked(run: Run, found: CheckResult) -> tuple[BenchResult, Outcome]:
-        write_report(run, f"Language models checked {run.id}", found.blocks())
-        answering = sum(row.available for row in found.models)
+    def _finish_check(run: OpenRun, check_result: CheckResult) -> tuple[BenchResult, RunOutcome]:
+        write_report(run, f"Language models checked {run.id}", check_result.blocks())
+        answering = sum(row.available for row in check_result.models)
         if not answering:
-            failures = [Failed(row.model, row.error_kind, row.error, row.failures, row.remedy) for row in found.models]
-            raise unanswered(failures, str(run.path / "report.md"))
+            failures = [
+                Failed(row.model, row.error_kind, row.error, row.failures, row.remedy) for row in check_result.models
+            ]
+            raise no_answer_error(failures, str(run.path / "report.md"))
         metrics = {"available": Metric(value=answering, unit="models", direction="higher")}
-        return BenchResult(measure="check", check=found), Outcome(metrics=metrics)
+        return BenchResult(measure="check", check=check_result), RunOutcome(metrics=metrics)
 
-    def _quality(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
+    def _quality(self, run: OpenRun, llm: LLMConfig) -> tuple[BenchResult, RunOutcome]:
         async def ask() -> tuple[QualityResult, Usage]:
             config = self.config
             async with self._router(llm, RunRecorder(run)) as router:
-                found = await run_quality(
-                    config.quality, llm, router, run, targets=config.chosen(), stop=self.context.stop
+                quality_result = await run_quality(
+                    config.quality, llm, router, run, targets=config.chosen_targets(), stop=self.context.stop
                 )
-                return found, router.usage
+                return quality_result, router.usage
 
-        found, usage = asyncio.run(ask())
-        write_report(run, f"Quality of language models {run.id}", found.blocks())
-        if all(row.failed == row.items for row in found.targets):
-            given = [event.data["answer"] for event in run.events if event.type == GIVEN]
-            asked = [data for data in given if data["error"] != NOT_ASKED]
-            failures = [Failed(data["target"], data["error"], data["message"]) for data in asked]
-            raise unanswered(failures, str(run.path / "report.md"))
+        quality_result, usage = asyncio.run(ask())
+        write_report(run, f"Quality of language models {run.id}", quality_result.blocks())
+        if all(row.failed == row.items for row in quality_result.targets):
+            answers = [event.data["answer"] for event in run.events if event.type == GIVEN]
+            asked_answers = [data for data in answers if data["error"] != NOT_ASKED]
+            failures = [Failed(data["target"], data["error"], data["message"]) for data in asked_answers]
+            raise no_answer_error(failures, str(run.path / "report.md"))
         if self.config.save_priors:
-            self._save(run, qualities_of(found, llm, self.config.priors_for, at=time.time()))
-        known = [row.quality for row in found.targets if row.quality is not None]
-        metrics = {"quality": Metric(value=max(known), unit="", direction="higher")} if known else {}
-        tokens = Tokens(input=usage.input_tokens, output=usage.output_tokens)
-        return BenchResult(measure="quality", quality=found), Outcome(metrics, tokens=tokens, cost_usd=usage.cost_usd)
+            self._save(run, qualities_of(quality_result, llm, self.config.priors_for, at=time.time()))
+        qualities = [row.quality for row in quality_result.targets if row.quality is not None]
+        metrics = {"quality": Metric(value=max(qualities), unit="", direction="higher")} if qualities else {}
+        tokens = RunTokens(input=usage.input_tokens, output=usage.output_tokens)
+        return BenchResult(measure="quality", quality=quality_result), RunOutcome(
+            metrics, tokens=tokens, cost_usd=usage.cost_usd
+        )
 
     def _router(self, llm: LLMConfig, recorder: RunRecorder | None = None) -> "Router":
         """What asks. With a recorder, what earlier sessions of the run spent counts towards its budget."""
@@ -131,39 +135,39 @@ class BenchExperiment:
         env, workspace, stop = self.context.env, self.context.workspace, self.context.stop
         return Router(llm, env=env, workspace=workspace, recorder=recorder, stop=stop, in_callers_loop=True)
 
-    def _load(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
+    def _load(self, run: OpenRun, llm: LLMConfig) -> tuple[BenchResult, RunOutcome]:
         from agentlab.bench.load.tables import write_load_report
 
-        measured = asyncio.run(Session(self.config, llm, self.context, run).measure())
+        measured = asyncio.run(LoadSession(self.config, llm, self.context, run).measure())
         result = self._result(measured)
         write_load_report(run, result, measured.records)
         if self.config.save_priors:
             self._save(run, samples_of(measured, llm, self.config.priors_for, run=run.id, now=time.time()))
         if not any(row.answered for row in result.stages) and (failures := _failures(measured)):
-            raise unanswered(failures, str(run.path / "report.md"))
+            raise no_answer_error(failures, str(run.path / "report.md"))
         return BenchResult(measure="load", load=result), outcome(result)
 
-    def _save(self, run: Run, evidence: Iterable[Sample | Quality]) -> None:
+    def _save(self, run: OpenRun, evidence: Iterable[AttemptSample | Quality]) -> None:
         """Tell the workspace's ledger; once, however often the run is gone on with."""
         from agentlab.llm.ledger.sqlite import SqliteLedger
 
         if run.has("priors.saved"):
             return
         ledger = SqliteLedger(self.context.workspace.state / "llm.sqlite", self.config.llm.ledger.keep_days, run.log)
-        told = 0
+        told_count = 0
         try:
-            for each in evidence:
-                told += 1
-                if isinstance(each, Sample):
-                    ledger.record(each)
+            for observation in evidence:
+                told_count += 1
+                if isinstance(observation, AttemptSample):
+                    ledger.record(observation)
                 else:
-                    ledger.quality(each.at, each.task, each.model, each.value)
+                    ledger.quality(observation.at, observation.task, observation.model, observation.value)
         finally:
             ledger.close()
-        run.emit("priors.saved", samples=told)
+        run.emit("priors.saved", samples=told_count)
 
-    def _result(self, measured: Measured) -> LoadResult:
-        config, targets = self.config, self.config.chosen()
+    def _result(self, measured: LoadMeasurement) -> LoadResult:
+        config, targets = self.config, self.config.chosen_targets()
         notes = []
         if measured.out_of_time:
             notes.append(f"The time limit of {config.load.max_seconds:g} s ended the run before its last stage.")
@@ -179,7 +183,9 @@ class BenchExperiment:
         )
 
 
-def samples_of(measured: Measured, llm: LLMConfig, tasks: Sequence[str], *, run: str, now: float) -> Iterator[Sample]:
+def samples_of(
+    measured: LoadMeasurement, llm: LLMConfig, tasks: Sequence[str], *, run: str, now: float
+) -> Iterator[AttemptSample]:
     """One sample for each task and request to a model that ended; strategies say nothing about single models.
 
     Args:
@@ -194,18 +200,20 @@ def samples_of(measured: Measured, llm: LLMConfig, tasks: Sequence[str], *, run:
                 yield from _samples(row.target, record, llm, tasks or (TASK,), run, now)
 
 
-def _samples(name: str, record: Record, llm: LLMConfig, tasks: Sequence[str], run: str, now: float) -> Iterator[Sample]:
+def _samples(
+    name: str, record: Record, llm: LLMConfig, tasks: Sequence[str], run: str, now: float
+) -> Iterator[AttemptSample]:
     """Times count from the moment of sending: waiting for a turn is not the model's."""
     if record.ended is None:
         return
     for task in tasks:
-        yield Sample(
+        yield AttemptSample(
             at=now,
             task=task,
             model=name,
             provider=llm.models[name].provider,
             error=record.error,
-            usage=priced(record.usage, llm.models[name].price),
+            usage=priced_usage(record.usage, llm.models[name].price),
             first=None if record.first is None or record.error else record.first - record.sent,
             total=record.ended - record.sent,
             run=run,
@@ -224,30 +232,30 @@ def qualities_of(result: QualityResult, llm: LLMConfig, tasks: Sequence[str], *,
                     yield Quality(at, task, target.target, score)
 
 
-def _failures(measured: Measured) -> list[Failed]:
+def _failures(measured: LoadMeasurement) -> list[Failed]:
     """What went wrong, once for each target and error, with the first message."""
-    found: dict[tuple[str, str], Failed] = {}
+    failures: dict[tuple[str, str], Failed] = {}
     for stage, records in measured.records.items():
         for record in records:
             if record.error is not None:
                 target = measured.rows[stage].target
-                known = found.get((target, record.error), Failed(target, record.error, record.message, 0))
-                found[target, record.error] = replace(known, count=known.count + 1)
-    return list(found.values())
+                failure = failures.get((target, record.error), Failed(target, record.error, record.message, 0))
+                failures[target, record.error] = replace(failure, count=failure.count + 1)
+    return list(failures.values())
 
 
-def outcome(result: LoadResult) -> Outcome:
+def outcome(result: LoadResult) -> RunOutcome:
     """The headline figures for the manifest."""
-    known = [row for row in result.stages if row.ttft is not None]
+    answered_rows = [row for row in result.stages if row.ttft is not None]
     metrics: dict[str, Metric] = {}
-    if known:
-        ttft = min(row.ttft.p50 for row in known if row.ttft)
+    if answered_rows:
+        ttft = min(row.ttft.p50 for row in answered_rows if row.ttft)
         metrics["ttft_ms"] = Metric(value=ttft, unit="ms", direction="lower")
-        metrics["goodput"] = Metric(value=max(row.goodput for row in known), unit="1/s", direction="higher")
+        metrics["goodput"] = Metric(value=max(row.goodput for row in answered_rows), unit="1/s", direction="higher")
     costs = [row.cost_usd for row in result.stages if row.cost_usd is not None]
-    return Outcome(
+    return RunOutcome(
         metrics=metrics,
-        tokens=Tokens(
+        tokens=RunTokens(
             input=_tokens([(row.input_tokens, row.answered) for row in result.stages]),
             output=_tokens([(row.output_tokens, row.answered) for row in result.stages]),
         ),
@@ -256,8 +264,8 @@ def outcome(result: LoadResult) -> Outcome:
 
 
 def _tokens(means: list[tuple[float | None, int]]) -> int | None:
-    known = [mean * count for mean, count in means if mean is not None]
-    return round(sum(known)) if known else None
+    totals = [mean * count for mean, count in means if mean is not None]
+    return round(sum(totals)) if totals else None
 
 
 def prepare(config: BenchConfig, context: Context) -> BenchExperiment:
@@ -265,13 +273,13 @@ def prepare(config: BenchConfig, context: Context) -> BenchExperiment:
     return BenchExperiment(config, context)
 
 
-def described(config: BenchConfig) -> LLMConfig:
+def planned_llm(config: BenchConfig) -> LLMConfig:
     """The models as they can be told before anything is started."""
     return mock_models(config, _NOWHERE) if config.mock else config.llm
 
 
 @contextmanager
-def opened(config: BenchConfig) -> Iterator[LLMConfig]:
+def open_models(config: BenchConfig) -> Iterator[LLMConfig]:
     """The models, with the mock server running while they are in use."""
     if not config.mock:
         yield config.llm
@@ -286,7 +294,9 @@ def mock_models(config: BenchConfig, url: str) -> LLMConfig:
     """A model for each script at this address; clocks and budget are those of the config."""
     return LLMConfig(
         providers={"mock": OpenAICompatProvider(kind="openai_compat", base_url=url)},
-        models={name: ModelConfig(provider="mock", id=name, price=Price(input=0, output=0)) for name in config.mock},
+        models={
+            name: ChatModelConfig(provider="mock", id=name, price=Price(input=0, output=0)) for name in config.mock
+        },
         roles=RolesConfig(primary=config.mock),
         defaults=config.llm.defaults,
         budget=config.llm.budget,

@@ -61,7 +61,7 @@ def run_compression_optimization(
     """
     from agentlab.session import run_to_its_end
 
-    told = {"base": model_name, "goal": objective, "budget.carbon": carbon_budget}
-    changes = {**_ALWAYS, **(overrides or {}), **{key: value for key, value in told.items() if value is not None}}
+    settings = {"base": model_name, "goal": objective, "budget.carbon": carbon_budget}
+    changes = {**_ALWAYS, **(overrides or {}), **{key: value for key, value in settings.items() if value is not None}}
     caller = "run_compression_optimization"
     return run_to_its_end("compress", resume, config, changes, runs_dir, caller, verbose=verbose)

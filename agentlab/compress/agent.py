@@ -35,7 +35,7 @@ from agentlab.llm.types import Message
 from agentlab.runs.context import Context
 from agentlab.search.llm_proposer import LLM_FAILURES, LLMProposer, one_line, pick_schema
 from agentlab.search.prompts import LETTERS
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial
 
@@ -105,22 +105,22 @@ class Agent:
     def plan(self) -> Advice:
         """What to look at, as steps and as recipes to try."""
         families = _families(self.situation)
-        asked = "Which kind of recipe should be looked at first, after the known ones?"
+        question = "Which kind of recipe should be looked at first, after the known ones?"
         return self._advice(
             PLAN,
             f"Make a plan for this goal: {self.situation.goal}. At most {_MOST} recipes beyond the known ones.",
-            asked,
+            question,
             families,
         )
 
     def reflect(self) -> Advice:
         """What was learnt, and what a further run should try."""
         lines = statements_of(self.situation)
-        told = "\n".join(lines[:_MOST])
+        lessons = "\n".join(lines[:_MOST])
         return self._advice(
             REFLECT,
             f"The run is over. Goal: {self.situation.goal}. Say what was learnt, and at most {_MOST} recipes that a "
-            f"further run should try.\n{told}",
+            f"further run should try.\n{lessons}",
             "Which kind of recipe should a further run look at?",
             _families(self.situation),
             learnt=lines,
@@ -135,83 +135,96 @@ class Agent:
         wished: list[tuple[Params, str]] = []
 
         def execute(wish: Wish) -> str:
-            place = point(wish.recipe, self.situation.rules.space)
-            if wrong := [said for _, said in wish.recipe.problems()] or _lost(wish.recipe, place) or reasons(place):
+            params = point(wish.recipe, self.situation.rules.space)
+            if (
+                wrong := [problem for _, problem in wish.recipe.problems()]
+                or _unsearched_settings(wish.recipe, params)
+                or reasons(params)
+            ):
                 raise UsageError(f"It cannot be tried: {'; '.join(wrong)}.")
-            wished.append((place, one_line(wish.reason)))
+            wished.append((params, one_line(wish.reason)))
             return "It is carried out next."
 
-        said = "Measure a recipe: a whole one, that was not measured yet."
+        description = "Measure a recipe: a whole one, that was not measured yet."
         self._talk(
             WORDS.propose,
             f"Goal: {self.situation.goal}. Ask for the next recipe to measure.",
-            Action("execute_experiment", said, Wish, execute, ends=True),
+            Action("execute_experiment", description, Wish, execute, ends=True),
         )
         return wished[0] if wished else None
 
     def _advice(
-        self, task: str, request: str, asked: str, families: Mapping[str, list[Params]], learnt: Sequence[str] = ()
+        self, task: str, request: str, question: str, families: Mapping[str, list[Params]], learnt: Sequence[str] = ()
     ) -> Advice:
         """By the largest means that the models have; by rule where they have none, or fail."""
         tier = self.router.tier(task) if self.router else None
-        why, answer, by = "", None, ""
+        failure, answer, by = "", None, ""
         if self.router is not None and tier is not None:
             by = ", ".join(self.router.config.candidates(task))
             try:
                 if tier == "pick" or (tier == "edit" and len(families) > 1):
-                    return self._picked(task, asked, families, by, learnt)
-                answer = self._answered(task, request)
-                why = "" if answer else " The model was asked, and said nothing that can be used."
+                    return self._pick_family(task, question, families, by, learnt)
+                answer = self._ask_model(task, request)
+                failure = "" if answer else " The model was asked, and said nothing that can be used."
             except LLM_FAILURES as error:
-                why = f" The model gave no usable answer ({one_line(error.message)})."
+                failure = f" The model gave no usable answer ({one_line(error.message)})."
         if answer is None:
-            return Advice(output=f"{self._by_rule(families, learnt)}{why}", recipes=self._expected(_first(families)))
-        places = [(each, point(each, self.situation.rules.space)) for each in answer.recipes]
-        fit = [place for recipe, place in places if not (_lost(recipe, place) or self._refused(place))]
-        dropped, good = len(places) - len(fit), [each for at, each in enumerate(fit) if each not in fit[:at]]
+            return Advice(
+                output=f"{self._by_rule(families, learnt)}{failure}", recipes=self._add_estimates(_first(families))
+            )
+        candidates = [(suggestion, point(suggestion, self.situation.rules.space)) for suggestion in answer.recipes]
+        usable = [
+            params
+            for recipe, params in candidates
+            if not (_unsearched_settings(recipe, params) or self._refusal_reasons(params))
+        ]
+        dropped, unique = (
+            len(candidates) - len(usable),
+            [params for index, params in enumerate(usable) if params not in usable[:index]],
+        )
         note = f" {dropped} of its recipes cannot be tried." if dropped else ""
         return Advice(
             output=" ".join(answer.output.split())[:_LONG].lstrip("#>-+*= ") + note,
-            todos=[line for each in answer.todos if (line := one_line(each))],
-            recipes=self._expected(good),
+            todos=[line for todo in answer.todos if (line := one_line(todo))],
+            recipes=self._add_estimates(unique),
             by=by,
         )
 
-    def _answered(self, task: str, request: str) -> Answer | None:
+    def _ask_model(self, task: str, request: str) -> Answer | None:
         assert self.router is not None
         if not self.router.can(task, "tools"):
-            told = [Message("system", SYSTEM), Message("user", f"{request}\n{self._told()}")]
-            return self.router.complete_sync(told, task, Answer, call_id=f"{self.scope}{task}").value
-        given: list[Answer] = []
+            messages = [Message("system", SYSTEM), Message("user", f"{request}\n{self._describe_situation()}")]
+            return self.router.complete_sync(messages, task, Answer, call_id=f"{self.scope}{task}").value
+        answers: list[Answer] = []
 
         def finish(answer: Answer) -> str:
-            given.append(answer)
+            answers.append(answer)
             return "Done."
 
-        said = "The end: the plan or the lessons, the steps, and recipes to try."
-        self._talk(task, request, Action("finish", said, Answer, finish, ends=True))
-        return given[0] if given else None
+        description = "The end: the plan or the lessons, the steps, and recipes to try."
+        self._talk(task, request, Action("finish", description, Answer, finish, ends=True))
+        return answers[0] if answers else None
 
-    def _picked(
-        self, task: str, asked: str, families: Mapping[str, list[Params]], by: str, learnt: Sequence[str]
+    def _pick_family(
+        self, task: str, question: str, families: Mapping[str, list[Params]], by: str, learnt: Sequence[str]
     ) -> Advice:
         """A letter, and the rest by rule."""
         assert self.router is not None
         names = list(families)[: len(LETTERS)]
         if len(names) < 2:
-            return Advice(output=self._by_rule(families, learnt), recipes=self._expected(_first(families)))
+            return Advice(output=self._by_rule(families, learnt), recipes=self._add_estimates(_first(families)))
         lines = [f"Goal: {self.situation.goal}.", *learnt[:_MOST]]
-        lines += [f"{LETTERS[place]}) {name}" for place, name in enumerate(names)]
-        told = [
+        lines += [f"{LETTERS[index]}) {name}" for index, name in enumerate(names)]
+        messages = [
             Message("system", "You compress language models. Answer in JSON with one letter."),
-            Message("user", "\n".join([*lines, asked])),
+            Message("user", "\n".join([*lines, question])),
         ]
-        answer = self.router.complete_sync(told, task, pick_schema(len(names)), call_id=f"{self.scope}{task}")
+        answer = self.router.complete_sync(messages, task, pick_schema(len(names)), call_id=f"{self.scope}{task}")
         chosen = names[LETTERS.index(answer.value.choice)]  # type: ignore[attr-defined] # a schema of one field
-        wanted = {chosen: families[chosen], **families}
+        chosen_first = {chosen: families[chosen], **families}
         return Advice(
-            output=f"{by} chose {chosen} of {', '.join(names)}. {self._by_rule(wanted, learnt)}",
-            recipes=self._expected(families[chosen]),
+            output=f"{by} chose {chosen} of {', '.join(names)}. {self._by_rule(chosen_first, learnt)}",
+            recipes=self._add_estimates(families[chosen]),
             by=by,
         )
 
@@ -219,8 +232,8 @@ class Agent:
         rows = self.situation.rows()
         if learnt:
             return f"Learnt from {len(rows)} measured recipes: {'; '.join(learnt[:_MOST])}."
-        known = f"{len(rows)} recipes of this base are known. " if rows else ""
-        return f"{known}Goal: {self.situation.goal}. Kinds of recipes to look at: {', '.join(families) or 'none left'}."
+        intro = f"{len(rows)} recipes of this base are known. " if rows else ""
+        return f"{intro}Goal: {self.situation.goal}. Kinds of recipes to look at: {', '.join(families) or 'none left'}."
 
     def _talk(self, task: str, request: str, last: Action) -> None:
         """A conversation with all tools and specialists. The action that ends it stands first."""
@@ -228,57 +241,64 @@ class Agent:
         router, situation = self.router, self.situation
 
         def ask(question: Question) -> str:
-            if len(asked) >= _MOST:
+            if len(questions) >= _MOST:
                 raise UsageError(f"{_MOST} questions were asked: decide.")
             prompt, functions = SPECIALISTS[question.specialist]
-            said: list[str] = []
+            answers: list[str] = []
 
             def reply(answer: Reply) -> str:
-                said.append(answer.answer)
+                answers.append(answer.answer)
                 return "Passed on."
 
             actions = [Action("answer", "Answer whoever asked.", Reply, reply, ends=True)]
-            actions += [action(each, situation) for each in functions]
-            told = [
+            actions += [action(function, situation) for function in functions]
+            messages = [
                 Message("system", f"{prompt} Use your tools, then answer in a few words."),
                 _user(question.question),
             ]
-            scope = f"{self.scope}{task}/{question.specialist}/{len(asked)}"
-            asked.append(question)
-            converse(router, task, told, actions, scope, turns=4)
-            return said[0] if said else "no answer"
+            scope = f"{self.scope}{task}/{question.specialist}/{len(questions)}"
+            questions.append(question)
+            converse(router, task, messages, actions, scope, turns=4)
+            return answers[0] if answers else "no answer"
 
-        asked: list[Question] = []
-        said = "Ask a specialist, who has tools of its own."
+        questions: list[Question] = []
+        description = "Ask a specialist, who has tools of its own."
         tools = (show_front, query_experiments, get_best_config, estimate, compare_models)
-        actions = [last, Action("ask_specialist", said, Question, ask), *(action(each, situation) for each in tools)]
-        told = [Message("system", SYSTEM), _user(f"{request}\n{self._told()}")]
-        converse(router, task, told, actions, f"{self.scope}{task}")
+        actions = [
+            last,
+            Action("ask_specialist", description, Question, ask),
+            *(action(tool, situation) for tool in tools),
+        ]
+        messages = [Message("system", SYSTEM), _user(f"{request}\n{self._describe_situation()}")]
+        converse(router, task, messages, actions, f"{self.scope}{task}")
 
-    def _told(self) -> str:
-        space, found = self.situation.rules.space, show_front(self.situation)
+    def _describe_situation(self) -> str:
+        space, overview = self.situation.rules.space, show_front(self.situation)
         lines = [f"{name}: {spec.describe()}" for name, spec in space.parameters.items()]
         return "\n".join(
             [
-                f"{found['measured']} recipes were measured; on the front:",
-                *map(str, found["front"]),
+                f"{overview['measured']} recipes were measured; on the front:",
+                *map(str, overview["front"]),
                 "Settings:",
                 *lines,
             ]
         )
 
-    def _refused(self, params: Params) -> list[str]:
-        known = ["it was tried"] if self.situation.rules.space.key(params) in _tried(self.situation) else []
-        return known or self.situation.rules.space.problems(params)
+    def _refusal_reasons(self, params: Params) -> list[str]:
+        reasons = ["it was tried"] if self.situation.rules.space.key(params) in _tried_keys(self.situation) else []
+        return reasons or self.situation.rules.space.problems(params)
 
-    def _expected(self, recipes: Sequence[Params]) -> list[dict[str, Any]]:
+    def _add_estimates(self, recipes: Sequence[Params]) -> list[dict[str, Any]]:
         forecast = self.situation.forecast()
         if not forecast.known:
-            return [{"params": dict(each)} for each in recipes]
-        found = zip(recipes, forecast.of(recipes) if recipes else [], strict=True)
+            return [{"params": dict(recipe)} for recipe in recipes]
+        pairs = zip(recipes, forecast.of(recipes) if recipes else [], strict=True)
         return [
-            {"params": dict(params), "estimate": {"size": each.size, "kl": each.kl, "joules": each.joules}}
-            for params, each in found
+            {
+                "params": dict(params),
+                "estimate": {"size": prediction.size, "kl": prediction.kl, "joules": prediction.joules},
+            }
+            for params, prediction in pairs
         ]
 
 
@@ -286,38 +306,38 @@ def _user(text: str) -> Message:
     return Message("user", text)
 
 
-def _lost(recipe: Recipe, place: Params) -> list[str]:
+def _unsearched_settings(recipe: Recipe, params: Params) -> list[str]:
     """What of a recipe the space does not hold."""
-    asked = recipe.model_dump(exclude_defaults=True)
-    return [f"{name} is not searched here" for name in asked if name not in place]
+    settings = recipe.model_dump(exclude_defaults=True)
+    return [f"{name} is not searched here" for name in settings if name not in params]
 
 
 def _families(situation: Situation) -> dict[str, list[Params]]:
     """A few recipes that are left of each family: those that promise most, or where nothing was measured, a spread."""
-    space, tried = situation.rules.space, _tried(situation)
-    left: dict[str, list[Params]] = {}
+    space, tried = situation.rules.space, _tried_keys(situation)
+    untried: dict[str, list[Params]] = {}
     for params in space.points(_WALKED) or []:
         if space.key(params) not in tried:
-            left.setdefault(recipe_of(params).family, []).append(params)
-    forecast, there = situation.forecast(), [(row["size"], row["kl"]) for row in situation.rows()]
-    found: dict[str, list[Params]] = {}
-    for family, points in left.items():
-        promising = best_first(points, forecast.of(points), there, _MOST) if forecast.known else []
-        found[family] = promising or points[:: -(-len(points) // _MOST)]
-    return found
+            untried.setdefault(recipe_of(params).family, []).append(params)
+    forecast, objectives = situation.forecast(), [(row["size"], row["kl"]) for row in situation.rows()]
+    best_by_family: dict[str, list[Params]] = {}
+    for family, points in untried.items():
+        promising = best_first(points, forecast.of(points), objectives, _MOST) if forecast.known else []
+        best_by_family[family] = promising or points[:: -(-len(points) // _MOST)]
+    return best_by_family
 
 
-def _tried(situation: Situation) -> set[Hashable]:
+def _tried_keys(situation: Situation) -> set[Hashable]:
     """The points that were measured, by the run or before it, or that have failed in it."""
     space = situation.rules.space
     return {space.key(row["params"]) for row in situation.rows()} | {
-        space.key(each.proposal.params) for each in situation.trials
+        space.key(trial.proposal.params) for trial in situation.trials
     }
 
 
 def _first(families: Mapping[str, list[Params]]) -> list[Params]:
     """The first of each family."""
-    return [each[0] for each in families.values()][:_MOST]
+    return [points[0] for points in families.values()][:_MOST]
 
 
 def statements_of(situation: Situation) -> list[str]:
@@ -326,7 +346,7 @@ def statements_of(situation: Situation) -> list[str]:
 
 
 @contextmanager
-def advised(
+def open_router(
     config: CompressConfig, context: Context, recorder: "RunRecorder | None" = None
 ) -> Iterator["Router | None"]:
     """The way to the agent's models; None where there is no agent."""
@@ -335,8 +355,8 @@ def advised(
         return
     from agentlab.llm.router import Router
 
-    place = context.workspace
-    with Router(config.llm, env=context.env, workspace=place, recorder=recorder, stop=context.stop) as router:
+    workspace = context.workspace
+    with Router(config.llm, env=context.env, workspace=workspace, recorder=recorder, stop=context.stop) as router:
         yield router
 
 
@@ -346,7 +366,7 @@ def alone(
     base: str,
     trials: Sequence[Trial],
     *,
-    ended: bool,
+    has_ended: bool,
     run: str | None = None,
 ) -> Advice:
     """The plan, or the reflection, outside a run: from these trials and what is remembered.
@@ -364,13 +384,15 @@ def alone(
     """
     config = config.model_copy(update={"planner": "agent"})
     check_optional(config.llm, context)
-    memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched, config.rules)
-    done = [each for each in (memory.within(space) if memory else ()) if each.status == "finished"]
-    here, elsewhere = on_one_text(done, base, run)
-    situation = Situation(read_goal(config.goal), Rules(space), trials, here, elsewhere)
-    with advised(config, context) as router:
+    memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched_space, config.rules)
+    experiments = [
+        experiment for experiment in (memory.within(space) if memory else ()) if experiment.status == "finished"
+    ]
+    comparable, elsewhere = on_one_text(experiments, base, run)
+    situation = Situation(read_goal(config.goal), ScreenRules(space), trials, comparable, elsewhere)
+    with open_router(config, context) as router:
         agent = Agent(router, situation)
-        advice = agent.reflect() if ended else agent.plan()
+        advice = agent.reflect() if has_ended else agent.plan()
         return advice.model_copy(update={"goal": str(situation.goal)})
 
 
@@ -390,13 +412,13 @@ class AgentProposer(LLMProposer):
     ) -> Self:
         """One that asks as `plain` does where the model has no tools."""
         return cls(
-            **{each.name: getattr(plain, each.name) for each in fields(plain)}, planned=planned, situation=situation
+            **{field.name: getattr(plain, field.name) for field in fields(plain)}, planned=planned, situation=situation
         )
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates."""
         reasons = self.rules.against(history)
-        if planned := [Proposal(each, self.name, "planned") for each in self.planned if not reasons(each)]:
+        if planned := [Proposal(params, self.name, "planned") for params in self.planned if not reasons(params)]:
             return planned[:n]
         return super().ask(history, n, rng)
 
@@ -404,5 +426,5 @@ class AgentProposer(LLMProposer):
         if not self.router.can(self.task, "tools"):
             return super()._full(history)
         agent = Agent(self.router, self.situation(history), f"{self.scope}{len(history)}/")
-        found = agent.propose(self.rules.against(history))
-        return ([Proposal(found[0], self.name, found[1])], "") if found else ([], "it asked for no recipe")
+        proposal = agent.propose(self.rules.against(history))
+        return ([Proposal(proposal[0], self.name, proposal[1])], "") if proposal else ([], "it asked for no recipe")

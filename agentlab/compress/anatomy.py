@@ -19,7 +19,7 @@ Check = Callable[[], None]  # called at least once a layer; what it raises ends 
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class LayerInput:
     """What some linear layers of a decoder layer read, and the module before, which could scale it.
 
     `key` names it in statistics.
@@ -31,10 +31,10 @@ class Input:
 
 
 INPUTS = (
-    Input("attention", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "input_layernorm"),
-    Input("heads", ("self_attn.o_proj",), "self_attn.v_proj"),
-    Input("mlp", ("mlp.gate_proj", "mlp.up_proj"), "post_attention_layernorm"),
-    Input("channels", ("mlp.down_proj",), "mlp.up_proj"),
+    LayerInput("attention", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "input_layernorm"),
+    LayerInput("heads", ("self_attn.o_proj",), "self_attn.v_proj"),
+    LayerInput("mlp", ("mlp.gate_proj", "mlp.up_proj"), "post_attention_layernorm"),
+    LayerInput("channels", ("mlp.down_proj",), "mlp.up_proj"),
 )
 
 
@@ -67,8 +67,8 @@ def linears(model: Any) -> dict[str, torch.nn.Linear]:
     return {
         layer_name(index, reader): layer.get_submodule(reader)
         for index, layer in enumerate(layers_of(model))
-        for each in INPUTS
-        for reader in each.readers
+        for layer_input in INPUTS
+        for reader in layer_input.readers
     }
 
 

@@ -41,7 +41,7 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class CalibrationStatistics:
     """A finished pass: a file for each layer, read when it is asked for."""
 
     folder: Path
@@ -56,7 +56,7 @@ class Statistics:
         path = _layer_file(self.folder, index)
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                squares = {each.key: file.get_tensor(each.key) for each in INPUTS}
+                squares = {layer_input.key: file.get_tensor(layer_input.key) for layer_input in INPUTS}
                 return LayerStatistics(squares, file.get_tensor("sizes"), float(file.get_tensor("influence")))
         except (SafetensorError, OSError) as error:
             raise ModelFileError(
@@ -91,7 +91,7 @@ def _widths(config: Any) -> tuple[int, int, int]:
 
 def calibrate(
     model: Any, windows: Tensor, folder: Path, origin: str, *, memory: int | None, check: Check
-) -> Statistics:
+) -> CalibrationStatistics:
     """Compute the statistics of all layers below `folder`, or what is missing of them.
 
     Args:
@@ -107,17 +107,17 @@ def calibrate(
         StorageError: the disk is full or not ours.
     """
     needed = memory_needed(model.config, *windows.shape)
-    there = machine.memory().available if memory is None else memory
-    if needed > there:
+    available = machine.memory().available if memory is None else memory
+    if needed > available:
         raise UsageError(
-            f"Calibration takes {needed / 2**20:.0f} MiB beside the model; there are {there / 2**20:.0f} MiB.",
+            f"Calibration takes {needed / 2**20:.0f} MiB beside the model; there are {available / 2**20:.0f} MiB.",
             hint=_FEWER,
         )
     make_folder(folder)
     layers = layers_of(model)
     done, hidden = _last(folder, origin)
     if done == len(layers):
-        return Statistics(folder, done)
+        return CalibrationStatistics(folder, done)
     with torch.inference_mode():
         arguments = _arguments(model, windows[:1].to(model.device))
         if hidden is None:
@@ -127,9 +127,11 @@ def calibrate(
             check()
             write_bytes(_layer_file(folder, index), save(_measure(layers[index], hidden, arguments[index], index)))
             last = index + 1 == len(layers)
-            kept = hidden[:0] if last else hidden
-            write_bytes(folder / _HIDDEN, save({"hidden": kept.cpu()}, metadata={_ORIGIN: f"{index + 1} {origin}"}))
-    return Statistics(folder, len(layers))
+            remaining = hidden[:0] if last else hidden
+            write_bytes(
+                folder / _HIDDEN, save({"hidden": remaining.cpu()}, metadata={_ORIGIN: f"{index + 1} {origin}"})
+            )
+    return CalibrationStatistics(folder, len(layers))
 
 
 def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: int) -> dict[str, Tensor]:
@@ -140,7 +142,7 @@ def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: in
     def note(key: str, value: Tensor) -> None:
         sums[key] = sums[key] + value if key in sums else value
 
-    def seen(key: str, module: str) -> Any:
+    def register_hook(key: str, module: str) -> Any:
         def hook(_: Any, inputs: tuple[Tensor, ...]) -> None:
             rows = inputs[0].reshape(-1, inputs[0].shape[-1]).float()
             if not torch.isfinite(rows).all():
@@ -154,7 +156,7 @@ def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: in
 
         return layer.get_submodule(module).register_forward_pre_hook(hook)
 
-    handles = [seen(each.key, each.readers[0]) for each in INPUTS]
+    handles = [register_hook(layer_input.key, layer_input.readers[0]) for layer_input in INPUTS]
     try:
         step = max(1, _AT_ONCE // hidden.shape[1])
         for start in range(0, len(hidden), step):
@@ -172,10 +174,10 @@ def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: in
 
 def _arguments(model: Any, window: Tensor) -> list[dict[str, Any]]:
     """What the model calls each of its layers with, beside the hidden states, for windows of this length."""
-    layers, found = layers_of(model), []
+    layers, arguments = layers_of(model), []
 
-    def instead(hidden: Tensor, *_: Any, **given: Any) -> Tensor:
-        found.append(given)
+    def instead(hidden: Tensor, *_: Any, **kwargs: Any) -> Tensor:
+        arguments.append(kwargs)
         return hidden
 
     for layer in layers:
@@ -185,7 +187,7 @@ def _arguments(model: Any, window: Tensor) -> list[dict[str, Any]]:
     finally:
         for layer in layers:
             del layer.forward
-    return found
+    return arguments
 
 
 def _layer_file(folder: Path, index: int) -> Path:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from agentlab.compress.goal import UnreadGoalError, read_goal
 from agentlab.compress.goal_reader import refusal
-from agentlab.compress.intensity import KEY, known
+from agentlab.compress.intensity import KEY, look_up_intensity
 from agentlab.compress.recipe import PORTFOLIO, Limit, Recipe, default_space, left_out, rules, shape_limits
 from agentlab.config.base import EnvPath, EnvText, StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.keys import Key
@@ -75,7 +75,7 @@ class RecoveryConfig(StrictModel):
 
 def _country(value: float | str) -> float | str:
     try:
-        known(value)
+        look_up_intensity(value)
     except AgentlabError as error:
         raise ValueError(f"{error.message} {error.hint}") from error
     return value
@@ -96,7 +96,7 @@ class EnergyConfig(StrictModel):
     )
 
 
-class BudgetConfig(StrictModel):
+class CompressBudgetConfig(StrictModel):
     """The first limit that is reached ends the work; no stage begins that is forecast to pass one."""
 
     trials: int = budget_field(12, ge=1, le=10_000, description="Recipes of the search.")
@@ -109,9 +109,9 @@ class BudgetConfig(StrictModel):
     @property
     def limits(self) -> Mapping[str, float]:
         """What a meter watches."""
-        found = {"seconds": self.seconds, "joules": self.joules}
-        found["grams"] = None if self.carbon is None else grams(self.carbon)
-        return {unit: limit for unit, limit in found.items() if limit is not None}
+        limits = {"seconds": self.seconds, "joules": self.joules}
+        limits["grams"] = None if self.carbon is None else grams(self.carbon)
+        return {unit: limit for unit, limit in limits.items() if limit is not None}
 
 
 class CompressConfig(StrictModel):
@@ -149,16 +149,16 @@ class CompressConfig(StrictModel):
     memory: EnvPath = Field("compress-memory", description="The folder of what runs have measured.")
     remember: bool = Field(True, description="Begin with what lies there, and add to it.")
     energy: EnergyConfig = Field(EnergyConfig(), description="Energy and CO2.")
-    budget: BudgetConfig = Field(BudgetConfig(), description="What it may cost.")
+    budget: CompressBudgetConfig = Field(CompressBudgetConfig(), description="What it may cost.")
     threads: int | None = machine_field(None, ge=1, le=1024, description="Of the models; null is one per core.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What is wrong between the parts."""
         if unread := refusal(self.goal, self.llm):
             yield ("goal",), unread
-        for place, recipe in enumerate(self.recipes):
-            for key, said in recipe.problems():
-                yield ("portfolio", str(place), *key), said
+        for index, recipe in enumerate(self.recipes):
+            for key, problem in recipe.problems():
+                yield ("portfolio", str(index), *key), problem
         if len(set(self.beside)) < len(self.beside):
             yield ("beside",), "one is named twice"
         if len(set(self.bases)) < len(self.bases):
@@ -172,14 +172,14 @@ class CompressConfig(StrictModel):
             elif self.recovery.steps * self.recovery.batch > _MOST_EPOCHS * learnt:
                 yield ("recovery", "steps"), f"would see each of {learnt} windows more than {_MOST_EPOCHS} times"
         yield from self._strange()
-        space = SearchSpace.of(self.searched)
-        for place, recipe in enumerate(self.recipes):
-            if outside := space.problems(point(recipe, space)) or _lost(recipe, space):
-                yield ("portfolio", str(place)), f"is no point of `space`: {'; '.join(outside)}"
+        space = SearchSpace.of(self.searched_space)
+        for index, recipe in enumerate(self.recipes):
+            if outside := space.problems(point(recipe, space)) or _unsearched_settings(recipe, space):
+                yield ("portfolio", str(index)), f"is no point of `space`: {'; '.join(outside)}"
 
     def _strange(self) -> Iterator[tuple[Key, str]]:
         """What of the space no recipe can have."""
-        for name, spec in self.searched.root.items():
+        for name, spec in self.searched_space.root.items():
             for value in getattr(spec, "choices", (spec.decode(0.0), spec.decode(1.0))):
                 try:
                     Recipe.model_validate({name: value})
@@ -200,12 +200,12 @@ class CompressConfig(StrictModel):
         return "random" if self.planner == "random" else "tpe"
 
     @property
-    def searched(self) -> SpaceConfig:
+    def searched_space(self) -> SpaceConfig:
         return self.space or default_space(self.recipes)
 
     @property
     def rules(self) -> tuple[Constraint, ...]:
-        return tuple(rules(self.searched)) if self.constraints is None else self.constraints
+        return tuple(rules(self.searched_space)) if self.constraints is None else self.constraints
 
 
 def limits_of(config: CompressConfig, checkpoint: Path) -> list[Limit]:
@@ -217,16 +217,16 @@ def limits_of(config: CompressConfig, checkpoint: Path) -> list[Limit]:
     from agentlab.gguf.writing import why_not_gguf
     from agentlab.hf.checkpoint import read_config
 
-    return shape_limits(read_config(checkpoint), why_not_gguf(checkpoint), config.searched)
+    return shape_limits(read_config(checkpoint), why_not_gguf(checkpoint), config.searched_space)
 
 
-def offered(config: CompressConfig, limits: Sequence[Limit], base: str) -> tuple[SearchSpace, list[Recipe]]:
+def apply_limits(config: CompressConfig, limits: Sequence[Limit], base: str) -> tuple[SearchSpace, list[Recipe]]:
     """What is searched of a base, and the recipes of the portfolio that it can go through.
 
     Raises:
         UsageError: there are none.
     """
-    space = SearchSpace.of(config.searched, [*config.rules, *(limit.rule for limit in limits)])
+    space = SearchSpace.of(config.searched_space, [*config.rules, *(limit.rule for limit in limits)])
     recipes = [recipe for recipe in config.recipes if not space.problems(point(recipe, space))]
     if not recipes:
         raise UsageError(
@@ -241,10 +241,10 @@ def point(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:
     return space.reduce({name: value for name, value in recipe.model_dump().items() if value is not None})
 
 
-def _lost(recipe: Recipe, space: SearchSpace) -> list[str]:
+def _unsearched_settings(recipe: Recipe, space: SearchSpace) -> list[str]:
     """What of a recipe the space does not hold."""
-    asked = recipe.model_dump(exclude_defaults=True)
-    return [f"{name} is no parameter of it" for name in asked if name not in space.parameters]
+    settings = recipe.model_dump(exclude_defaults=True)
+    return [f"{name} is no parameter of it" for name in settings if name not in space.parameters]
 
 
 MEASURED = Basis(

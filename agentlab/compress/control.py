@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from agentlab.compress.objective import REFERENCE, alone, counts
-from agentlab.stats.control import Comparison, Control, verdict_sentence
+from agentlab.stats.control import Control, ControlComparison, verdict_sentence
 from agentlab.stats.fronts import front, hypervolume
 from agentlab.stats.studies import light_study
 from agentlab.study.control import Pair, describe_proposers, judge_pairs
@@ -24,54 +24,56 @@ _STREAM = 5  # of the generator
 
 def gains(trials: Sequence[TrialState]) -> list[tuple[float, float]]:
     """By how much each trial enlarged the hypervolume of all before it, and the kilojoules that it took. Pure."""
-    found: list[tuple[float, float]] = []
-    there, volume = list[tuple[float, ...]](), 0.0
+    gained: list[tuple[float, float]] = []
+    objectives, volume = list[tuple[float, ...]](), 0.0
     for trial in trials:
         if counts(trial):
-            there = [*there, trial.objectives]
-            there = [there[place] for place in front(there)]
-        now = hypervolume(there, REFERENCE)
-        found.append((now - volume, (trial.result.metrics.get("joules", 0.0) if trial.result else 0.0) / _KJ))
+            objectives = [*objectives, trial.objectives]
+            objectives = [objectives[index] for index in front(objectives)]
+        now = hypervolume(objectives, REFERENCE)
+        gained.append((now - volume, (trial.result.metrics.get("joules", 0.0) if trial.result else 0.0) / _KJ))
         volume = now
-    return found
+    return gained
 
 
 def share(trials: Sequence[TrialState]) -> float:
     """The agent's share of what comes next: its hypervolume a joule, beside that of both arms. Pure."""
-    ended = [
+    rows = [
         (*gain, trial.arm)
         for gain, trial in zip(gains(trials), trials, strict=True)
         if trial.arm != "shared" and trial.result is not None
     ]
-    volume, energy = sum(row[0] for row in ended), sum(row[1] for row in ended)
+    volume, energy = sum(row[0] for row in rows), sum(row[1] for row in rows)
     if not volume or not energy:
         return 0.5
-    rates, even = [], _EVEN / len(ended)
+    rates, even = [], _EVEN / len(rows)
     for arm in ("agent", "control"):
-        own = [row for row in ended if row[2] == arm]
+        arm_rows = [row for row in rows if row[2] == arm]
         # as shares of the whole: what both arms gained may be too small to divide by
-        rates.append((sum(row[0] / volume for row in own) + even) / (sum(row[1] / energy for row in own) + even))
+        rates.append(
+            (sum(row[0] / volume for row in arm_rows) + even) / (sum(row[1] / energy for row in arm_rows) + even)
+        )
     step = round(rates[0] / sum(rates) / _STEP) * _STEP
     return min(max(step, _LEAST_SHARE), _MOST_SHARE)
 
 
 def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | None, str]:
     """The record of a search and what it means in a sentence; no record without an agent."""
-    drawn = [(trial, gain) for trial, gain in zip(trials, gains(trials), strict=True) if trial.probability]
-    if not drawn:
+    assigned = [(trial, gain) for trial, gain in zip(trials, gains(trials), strict=True) if trial.probability]
+    if not assigned:
         return None, ""
-    what = Comparison(
+    comparison = ControlComparison(
         agent="language model as proposer",
-        control=describe_proposers(trial.proposal.source for trial, _ in drawn if trial.arm == "control"),
+        control=describe_proposers(trial.proposal.source for trial, _ in assigned if trial.arm == "control"),
         metric="hypervolume gained a kilojoule, by trial",
         unit="hypervolume a kJ",
         direction="higher",
-        budget=f"{len(drawn)} trials, assigned by a coin that favours whoever gains more a joule",
+        budget=f"{len(assigned)} trials, assigned by a coin that favours whoever gains more a joule",
     )
-    values = [volume / energy if energy else 0.0 for _, (volume, energy) in drawn]
-    by_agent, odds = [trial.arm == "agent" for trial, _ in drawn], [trial.probability for trial, _ in drawn]
+    values = [volume / energy if energy else 0.0 for _, (volume, energy) in assigned]
+    by_agent, odds = [trial.arm == "agent" for trial, _ in assigned], [trial.probability for trial, _ in assigned]
     rng = np.random.default_rng([seed, _STREAM, len(trials)])
-    control = light_study(what, values, by_agent, rng, probability=odds)
+    control = light_study(comparison, values, by_agent, rng, probability=odds)
     return control, _sentence(control, sum(by_agent), odds[-1])
 
 
@@ -85,10 +87,10 @@ def joules_of(trials: Sequence[TrialState]) -> list[float]:
     return [float(alone(trial.result.metrics).get("joules", 0.0)) if trial.result else 0.0 for trial in trials]
 
 
-def ended_within(trials: Sequence[TrialState], costs: Sequence[float], most: float) -> list[TrialState]:
+def ended_within(trials: Sequence[TrialState], costs: Sequence[float], limit: float) -> list[TrialState]:
     """What counts and had ended when so much was spent. Pure."""
     within = zip(trials, accumulate(costs), strict=True)
-    return [trial for trial, spent in within if spent <= most * (1 + 1e-9) and counts(trial)]
+    return [trial for trial, total_cost in within if total_cost <= limit * (1 + 1e-9) and counts(trial)]
 
 
 def volume_of(trials: Sequence[TrialState]) -> float:
@@ -100,16 +102,16 @@ def pair_of(seed: int, joules: float, agent: StudyState, control: StudyState) ->
     """Two searches at equal cost; None is one that the budget of the run has cut short."""
     arms = (agent, control)
     within = [volume_of(ended_within(arm.trials, joules_of(arm.trials), joules)) for arm in arms]
-    ended = [arm.exhausted or arm.spent("joules") >= joules for arm in arms]
-    ours, theirs = (volume if over else None for volume, over in zip(within, ended, strict=True))
-    spent = round(agent.spent("joules")), round(control.spent("joules"))
-    lost = [next((trial.lost for trial in arm.trials if trial.lost), "") for arm in arms]
-    return Pair(seed=seed, agent=ours, control=theirs, spent=spent, lost=(lost[0], lost[1]))
+    completed = [arm.exhausted or arm.amount_spent("joules") >= joules for arm in arms]
+    ours, theirs = (volume if is_complete else None for volume, is_complete in zip(within, completed, strict=True))
+    costs = round(agent.amount_spent("joules")), round(control.amount_spent("joules"))
+    failures = [next((trial.loss_reason for trial in arm.trials if trial.loss_reason), "") for arm in arms]
+    return Pair(seed=seed, agent=ours, control=theirs, spent=costs, lost=(failures[0], failures[1]))
 
 
 def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str], seed: int) -> tuple[Control, str]:
     """The record of a full control, and what it means in a sentence; `sources`: who proposed without the agent."""
-    what = Comparison(
+    comparison = ControlComparison(
         agent="language model that plans, and proposes a share of the recipes",
         control=describe_proposers(sources),
         metric="hypervolume of a search",
@@ -118,5 +120,5 @@ def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str],
         budget=f"{joules:.0f} J in each search, thinking included; seed and first recipes are the same in a pair, and "
         "each recipe is measured once and charged to whoever takes it",
     )
-    control = judge_pairs(what, pairs, seed)
+    control = judge_pairs(comparison, pairs, seed)
     return control, verdict_sentence(control, "the agent", "pairs of searches")

@@ -7,7 +7,7 @@ what a forecast begins with; whatever was measured corrects it.
 from collections.abc import Collection, Iterable, Sequence
 
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.meter import Stage
+from agentlab.compress.meter import CompressStage
 from agentlab.compress.recipe import ON_A_GRID, Recipe
 from agentlab.compress.texts import MOST
 from agentlab.gguf import metadata
@@ -33,63 +33,77 @@ def weights_of(base: BaseFile) -> int:
     return size // (4 if "float32" in (base.path / "config.json").read_text() else 2)
 
 
-def opening(config: CompressConfig, weights: int, *, imports: bool = False) -> list[Stage]:
+def opening(config: CompressConfig, weights: int, *, imports: bool = False) -> list[CompressStage]:
     """What comes before the first recipe; `imports`: the checkpoint is made of a GGUF file first."""
     tokens = config.text.held_out * config.text.length
-    return [Stage("open", 1 + (_LOAD + imports * _IMPORT) * weights), Stage("reference", _PASS * weights * tokens)]
+    return [
+        CompressStage("open", 1 + (_LOAD + imports * _IMPORT) * weights),
+        CompressStage("reference", _PASS * weights * tokens),
+    ]
 
 
-def stages_of(recipe: Recipe, config: CompressConfig, weights: int, made: Collection[str] = ()) -> list[Stage]:
+def stages_of(
+    recipe: Recipe, config: CompressConfig, weights: int, existing: Collection[str] = ()
+) -> list[CompressStage]:
     """The stages of a recipe in their order, to the end of measuring; `made`: what others have done of it already."""
     text, recovery = config.text, config.recovery
-    shape = str(recipe.model_copy(update={"quantizer": "none", "cache": "f16"})) if recipe.shaped else ""
+    shape = str(recipe.model_copy(update={"quantizer": "none", "cache": "f16"})) if recipe.has_own_checkpoint else ""
     touch, solve = _TOUCH * weights, _SOLVE * weights ** (4 / 3)
     read = _PASS * weights * text.calibration * text.length
     train = _TRAIN * weights * recovery.steps * recovery.batch * text.length
     measure = _MEASURING + _RUNTIME * weights + 2 * _PASS * weights * text.held_out * text.length
     gguf, grid = recipe.format == "gguf", recipe.quantizer in ON_A_GRID
     stages = [
-        (recipe.cut, Stage("calibrate", read, "statistics")),
-        (recipe.structure != "none", Stage("cut", touch, shape)),
-        (recipe.structure != "none" and recipe.pruner != "none", Stage("calibrate", read, shape)),
-        (recipe.pruner != "none", Stage("prune", solve, shape)),
-        (recipe.recovery == "distil", Stage("teacher", read, "teacher.safetensors")),
-        (recipe.recovery != "none", Stage("recover", train, shape)),
-        (recipe.vocabulary == "seen", Stage("vocabulary", touch, shape)),
+        (recipe.cut, CompressStage("calibrate", read, "statistics")),
+        (recipe.structure != "none", CompressStage("cut", touch, shape)),
+        (recipe.structure != "none" and recipe.pruner != "none", CompressStage("calibrate", read, shape)),
+        (recipe.pruner != "none", CompressStage("prune", solve, shape)),
+        (recipe.recovery == "distil", CompressStage("teacher", read, "teacher.safetensors")),
+        (recipe.recovery != "none", CompressStage("recover", train, shape)),
+        (recipe.vocabulary == "seen", CompressStage("vocabulary", touch, shape)),
     ]
-    stages = [] if shape in made else stages
+    stages = [] if shape in existing else stages
     stages += [
-        (gguf, Stage("write gguf", touch, f"{shape}float32.gguf")),
-        (recipe.importance or grid, Stage("calibrate", read, f"{shape}statistics")),
-        (recipe.quantizer != "none", Stage("quantize", solve if recipe.quantizer in ("gptq", "awq") else 1.5 * touch)),
-        (True, Stage("measure", measure + gguf * _IN_GGUF * weights)),
+        (gguf, CompressStage("write gguf", touch, f"{shape}float32.gguf")),
+        (recipe.importance or grid, CompressStage("calibrate", read, f"{shape}statistics")),
+        (
+            recipe.quantizer != "none",
+            CompressStage("quantize", solve if recipe.quantizer in ("gptq", "awq") else 1.5 * touch),
+        ),
+        (True, CompressStage("measure", measure + gguf * _IN_GGUF * weights)),
     ]
-    return [Stage(s.name, 0.0 if s.makes and s.makes in made else s.work, s.makes) for there, s in stages if there]
+    return [
+        CompressStage(stage.name, 0.0 if stage.makes and stage.makes in existing else stage.work, stage.makes)
+        for is_needed, stage in stages
+        if is_needed
+    ]
 
 
-def look(windows: int, config: CompressConfig, weights: int) -> list[Stage]:
+def look(windows: int, config: CompressConfig, weights: int) -> list[CompressStage]:
     """What it takes to read an export on windows that nothing was read on before."""
     passing = _PASS * weights * windows * config.text.length
-    return [Stage("reference", passing), Stage("measure", _READING + passing)]
+    return [CompressStage("reference", passing), CompressStage("measure", _READING + passing)]
 
 
 def in_turn(recipes: Iterable[Recipe], config: CompressConfig, weights: int) -> list[float]:
     """The work of recipes one after the other: what they have in common is done by the first."""
-    made, found = set[str](), list[float]()
+    existing, works = set[str](), list[float]()
     for recipe in recipes:
-        stages = stages_of(recipe, config, weights, made)
-        found.append(work_of(stages))
-        made |= {stage.makes for stage in stages}
-    return found
+        stages = stages_of(recipe, config, weights, existing)
+        works.append(work_of(stages))
+        existing |= {stage.makes for stage in stages}
+    return works
 
 
-def cheapest(config: CompressConfig, weights: int, made: Collection[str] = SHARED) -> tuple[Recipe, list[Stage]]:
+def cheapest(
+    config: CompressConfig, weights: int, existing: Collection[str] = SHARED
+) -> tuple[Recipe, list[CompressStage]]:
     """Of the recipes that a search begins with, the one with the least work where so much is made, and its stages."""
-    first = [(recipe, stages_of(recipe, config, weights, made)) for recipe in config.recipes[: config.first]]
-    return min(first, key=lambda each: work_of(each[1]))
+    first = [(recipe, stages_of(recipe, config, weights, existing)) for recipe in config.recipes[: config.first]]
+    return min(first, key=lambda candidate: work_of(candidate[1]))
 
 
-def work_of(stages: Iterable[Stage]) -> float:
+def work_of(stages: Iterable[CompressStage]) -> float:
     """Of all."""
     return sum(stage.work for stage in stages)
 
@@ -100,10 +114,12 @@ def work_of_run(config: CompressConfig, recipes: Sequence[Recipe], weights: int,
     One recipe is taken to be near a bound, and read on all there is to choose by; another one is confirmed.
     """
     works = in_turn(recipes, config, weights)
-    known = len(works) if "portfolio" in (config.planner, *config.beside) else config.first
+    known_count = len(works) if "portfolio" in (config.planner, *config.beside) else config.first
     later = 0 if config.planner == "portfolio" else max(0, config.budget.trials - config.first)
     arms = 1 + sum(name != "portfolio" for name in config.beside)
     arms += 2 * config.control_seeds if config.control == "full" else 0
     average = sum(works) / len(works)
     looks = 2 * work_of(look(MOST, config, weights))
-    return work_of(opening(config, weights, imports=imports)) + sum(works[:known]) + arms * later * average + looks
+    return (
+        work_of(opening(config, weights, imports=imports)) + sum(works[:known_count]) + arms * later * average + looks
+    )

@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from agentlab import machine
-from agentlab.compress.result import ModelResult
+from agentlab.compress.result import CompressModelResult
 from agentlab.errors import MissingFileError, StorageError, UsageError
 from agentlab.llm.serve.gate import HEALTH
 from agentlab.runs.atomic import make_folder, write_text
-from agentlab.runs.document import Block, Code, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Code, Text
 
 Format = Literal["docker", "k8s"]
 PORT, TOKEN, NAME = 8484, "AGENTLAB_SERVE_TOKEN", "compressed"
@@ -33,7 +33,7 @@ _SPARE = 768  # MiB of a server beside the model: Python, the gateway, keys and 
 _CHECK = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}{HEALTH}', timeout=3)"
 
 
-class Deployed(Document):
+class Deployed(AnswerDocument):
     """The answer of `compress deploy`."""
 
     folder: str
@@ -85,7 +85,7 @@ CMD {command}
 
 def manifests(image: str, peak: int) -> list[dict[str, Any]]:
     """A deployment and a service. `peak` is the bytes that the export was measured to take."""
-    asked = peak // 2**20 + _SPARE
+    requested_mib = peak // 2**20 + _SPARE
     labels = {"app.kubernetes.io/name": NAME}
     probe = {"httpGet": {"path": HEALTH, "port": PORT}, "periodSeconds": 10}
     container = {
@@ -93,7 +93,10 @@ def manifests(image: str, peak: int) -> list[dict[str, Any]]:
         "image": image,
         "ports": [{"containerPort": PORT}],
         "env": [{"name": TOKEN, "valueFrom": {"secretKeyRef": {"name": NAME, "key": "token"}}}],
-        "resources": {"requests": {"memory": f"{asked}Mi", "cpu": "1"}, "limits": {"memory": f"{2 * asked}Mi"}},
+        "resources": {
+            "requests": {"memory": f"{requested_mib}Mi", "cpu": "1"},
+            "limits": {"memory": f"{2 * requested_mib}Mi"},
+        },
         "startupProbe": {**probe, "failureThreshold": 30},
         "readinessProbe": probe,
         "livenessProbe": {**probe, "failureThreshold": 6},
@@ -123,7 +126,9 @@ def manifests(image: str, peak: int) -> list[dict[str, Any]]:
     return [deployment, service]
 
 
-def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: str, wheel: Path | None) -> Deployed:
+def deploy(
+    model: CompressModelResult, exports: Path, kind: Format, out: Path, image: str, wheel: Path | None
+) -> Deployed:
     """Write the files.
 
     Args:
@@ -166,7 +171,7 @@ def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: st
         write_text(out / "k8s.yaml", yaml.safe_dump_all(manifests(image, winner.peak or 0), sort_keys=False))
     return Deployed(
         folder=str(out),
-        files=sorted(each.name for each in out.iterdir()),
+        files=sorted(path.name for path in out.iterdir()),
         recipe=winner.recipe,
         size=winner.size or 0,
         next=_next(kind, out, image),
@@ -184,13 +189,15 @@ def _next(kind: Format, out: Path, image: str) -> list[str]:
 def _see_template(export: Path) -> None:
     """See that the export can be talked to, which is what a chat endpoint does."""
     if export.is_dir():
-        own = (export / "chat_template.jinja").is_file()
-        there = own or "chat_template" in json.loads((export / "tokenizer_config.json").read_bytes())
+        has_template_file = (export / "chat_template.jinja").is_file()
+        has_template = has_template_file or "chat_template" in json.loads(
+            (export / "tokenizer_config.json").read_bytes()
+        )
     else:
         from agentlab.gguf import metadata
 
-        there = metadata.read(export).chat_template
-    if not there:
+        has_template = metadata.read(export).chat_template
+    if not has_template:
         raise UsageError(
             f"{export.name} holds no chat template: it cannot be talked to.", hint="Use an instruct model."
         )
@@ -198,23 +205,26 @@ def _see_template(export: Path) -> None:
 
 def pins() -> str:
     """What is installed here, so that the image computes with the same versions."""
-    found = {each.metadata["Name"]: each.version.partition("+")[0] for each in importlib.metadata.distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name and name != _PACKAGE)
+    versions = {
+        distribution.metadata["Name"]: distribution.version.partition("+")[0]
+        for distribution in importlib.metadata.distributions()
+    }
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()) if name and name != _PACKAGE)
 
 
-def _wheel(given: Path | None, out: Path) -> str:
+def _wheel(wheel: Path | None, out: Path) -> str:
     """Put the wheel into the folder; its name."""
-    if given is not None:
-        shutil.copy2(given, out / given.name)
-        return given.name
-    told = json.loads(importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")
-    source = urlsplit(told.get("url", ""))
-    if source.scheme != "file" or not told.get("dir_info", {}).get("editable"):
+    if wheel is not None:
+        shutil.copy2(wheel, out / wheel.name)
+        return wheel.name
+    direct_url = json.loads(importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")
+    source = urlsplit(direct_url.get("url", ""))
+    if source.scheme != "file" or not direct_url.get("dir_info", {}).get("editable"):
         raise UsageError("agentlab was not installed from a checkout.", hint="Name its wheel: --wheel FILE.")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out)]
     env = machine.inherited_environment(pip=True)
-    made = subprocess.run([*command, unquote(source.path)], capture_output=True, text=True, check=False, env=env)
+    process = subprocess.run([*command, unquote(source.path)], capture_output=True, text=True, check=False, env=env)
     wheels = sorted(out.glob("*.whl"))
-    if made.returncode or not wheels:
-        raise StorageError(f"The wheel cannot be made: {made.stderr[-300:].strip()}", hint="Name one: --wheel FILE.")
+    if process.returncode or not wheels:
+        raise StorageError(f"The wheel cannot be made: {process.stderr[-300:].strip()}", hint="Name one: --wheel FILE.")
     return wheels[0].name

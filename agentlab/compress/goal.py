@@ -72,7 +72,7 @@ _REFUSED = {
     "cpu|gpu|cuda|laptop|server": "speed is measured on the machine that the run is on; leave it out",
     "carbon|co2|energy|joules": "that is a budget, as in `--carbon-budget 0.5g`",
 }
-_PHRASES: dict[str, list[Any]] = {phrase: rest for phrases, *rest in _GRAMMAR for phrase in phrases.split("|")}
+_PHRASES: dict[str, list[Any]] = {phrase: meaning for phrases, *meaning in _GRAMMAR for phrase in phrases.split("|")}
 _PHRASES |= {word: ["refused", None, 0, reason] for words, reason in _REFUSED.items() for word in words.split("|")}
 _ANY = "|".join(re.escape(phrase) for phrase in sorted(_PHRASES, key=len, reverse=True))
 _TOKEN = re.compile(
@@ -151,24 +151,24 @@ class Goal:
         `measured`: figures by measure; `size`: in bytes. `within`: intervals of figures; one without is taken as it is,
         as earlier versions did.
         """
-        found: dict[Bound, Verdict] = {}
+        verdicts: dict[Bound, Verdict] = {}
         for bound in self.bounds:
             best, worst = _excess(bound, measured, size, within)
-            found[bound] = "meets" if worst <= 0 else "misses" if best > 0 else "undecided"
-        return found
+            verdicts[bound] = "meets" if worst <= 0 else "misses" if best > 0 else "undecided"
+        return verdicts
 
     def verdict(self, measured: Measured, size: int, within: Within) -> Verdict:
         """Whether a recipe reaches the goal; it does not, as long as that is undecided. See `judge`."""
-        found = list(self.judge(measured, size, within).values())
+        verdicts = list(self.judge(measured, size, within).values())
         if self.measure == "speed" and not _knows_speed(within):
-            found.append("undecided")
-        return "misses" if "misses" in found else "undecided" if "undecided" in found else "meets"
+            verdicts.append("undecided")
+        return "misses" if "misses" in verdicts else "undecided" if "undecided" in verdicts else "meets"
 
     def is_near(self, measured: Measured, size: int, within: Within) -> bool:
         """Whether more text could say that a recipe reaches the goal. See `judge`."""
-        found = self.judge(measured, size, within)
-        undecided = {bound.measure for bound, verdict in found.items() if verdict == "undecided"}
-        return bool(undecided & _QUALITY) and "misses" not in found.values()
+        verdicts = self.judge(measured, size, within)
+        undecided = {bound.measure for bound, verdict in verdicts.items() if verdict == "undecided"}
+        return bool(undecided & _QUALITY) and "misses" not in verdicts.values()
 
     def broken(self, measured: Measured, size: int, within: Within) -> list[str]:
         """Which bounds do not hold. See `judge`."""
@@ -207,7 +207,7 @@ def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).lower().split()).replace(" percent", " %")
 
 
-def _bound(noun: "_Token", sign: int, number: float, unit: str) -> Bound:
+def _make_bound(noun: "_GoalToken", sign: int, number: float, unit: str) -> Bound:
     """What a noun is held to: at least (a sign of 1) or at most (-1) a number.
 
     Raises:
@@ -234,7 +234,7 @@ def _bound(noun: "_Token", sign: int, number: float, unit: str) -> Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class _GoalToken:
     text: str
     kind: str  # of a phrase; or quantity, stop, unread
     measure: Measure | None = None
@@ -242,10 +242,10 @@ class _Token:
     reason: str = ""  # why it is refused
 
 
-def _tokens(line: str) -> Iterator[_Token]:
+def _tokens(line: str) -> Iterator[_GoalToken]:
     for match in _TOKEN.finditer(line):
         kind = "quantity" if match["number"] else "stop" if match["stop"] else "unread"
-        yield _Token(match[0].strip(), *(_PHRASES[match[0]] if match["phrase"] else [kind]))
+        yield _GoalToken(match[0].strip(), *(_PHRASES[match[0]] if match["phrase"] else [kind]))
 
 
 def unknown(text: str) -> list[str]:
@@ -259,7 +259,7 @@ class _Sentence:
     def __init__(self, line: str) -> None:
         self.tokens = list(_tokens(line))
         self.shape = "".join(token.kind[0] for token in self.tokens)  # nouns of bounds are struck out of it
-        self.slots = {place: _ALONE[token.kind] for place, token in enumerate(self.tokens) if token.kind in _ALONE}
+        self.slots = {index: _ALONE[token.kind] for index, token in enumerate(self.tokens) if token.kind in _ALONE}
         self.wrong = [f"{t.text!r}: {t.reason}." for t in self.tokens if t.kind == "refused"]
         self.wrong += [
             f"{phrase!r}: bound the measure itself, as in 'speed at least 1x'." for phrase in _LOSS_OF.findall(line)
@@ -270,41 +270,41 @@ class _Sentence:
     def bounds(self) -> Iterator[Bound]:
         """All that have a sign, a number and a name, which is behind the number or before the sign."""
         for match in _BOUND.finditer(self.shape):
-            place = match.start("number")
-            limit, (number, unit) = self.tokens[place - 1], _TOKEN.findall(self.tokens[place].text)[0][:2]
+            index = match.start("number")
+            limit, (number, unit) = self.tokens[index - 1], _TOKEN.findall(self.tokens[index].text)[0][:2]
             nouns = [at for at in (match.start("after"), match.start("before")) if at >= 0]
             if unit in _MASSES:
                 nouns = [at for at in nouns if self.tokens[at].measure == "size"]
             elif not nouns:
                 continue  # nobody can say of what: it is named as not understood
-            noun = self.tokens[nouns[0]] if nouns else _Token("size", "noun", "size", -1)
-            self.slots |= dict.fromkeys([place - 1, place, *nouns[:1]], "bounds")
+            noun = self.tokens[nouns[0]] if nouns else _GoalToken("size", "noun", "size", -1)
+            self.slots |= dict.fromkeys([index - 1, index, *nouns[:1]], "bounds")
             self.shape = "".join("_" if at in nouns[:1] else letter for at, letter in enumerate(self.shape))
             self.slots |= {match.start("default"): "bounds"}  # of -1 if there is none, which is no place
             try:
-                yield replace(_bound(noun, limit.sign, float(number), unit), assumed=match["default"] is not None)
+                yield replace(_make_bound(noun, limit.sign, float(number), unit), assumed=match["default"] is not None)
             except UsageError as error:
                 self.wrong.append(error.message)
 
     def aims(self) -> Iterator[Measure]:
         """The measures to improve: what is left of verbs and nouns."""
         for match in _AIM.finditer(self.shape):
-            places = [match.start(), match.end() - 1]
-            verb, aim = (self.tokens[place] for place in places)
+            positions = [match.start(), match.end() - 1]
+            verb, aim = (self.tokens[position] for position in positions)
             if match["keep"] is not None and (aim.measure in _QUALITY if verb.kind == "mild" else aim.text in _KEPT):
-                self.slots[places[1]] = "bounds"
+                self.slots[positions[1]] = "bounds"
             elif match["keep"] is not None:
                 self.wrong.append(
                     f"'{verb.text} {aim.text}': bound it, as in 'speed at least 1x' or 'size at most 60 %'."
                 )
-                self.slots[places[1]] = "bounds"
+                self.slots[positions[1]] = "bounds"
             elif aim.measure is not None:
                 if verb.kind == "verb" and aim is not verb and verb.sign not in (0, aim.sign):
                     self.wrong.append(f"'{verb.text} {aim.text}': {_UNWANTED}.")
-                self.slots |= dict.fromkeys(places if verb.kind == "verb" else places[1:], "objective")
+                self.slots |= dict.fromkeys(positions if verb.kind == "verb" else positions[1:], "objective")
                 yield aim.measure
             elif aim.sign == 0:  # optimise, of nothing in particular
-                self.slots[places[0]] = "filler"
+                self.slots[positions[0]] = "filler"
 
 
 def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
@@ -319,7 +319,7 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
     line = _Sentence(plain(text))
     bounds, kinds, wrong = tuple(line.bounds()), {token.kind for token in line.tokens}, line.wrong
     aims = list(dict.fromkeys(line.aims()))
-    unread = [t.text for place, t in enumerate(line.tokens) if place not in line.slots and t.kind != "refused"]
+    unread = [t.text for index, t in enumerate(line.tokens) if index not in line.slots and t.kind != "refused"]
     if "open" in kinds and any(bound.measure in _QUALITY for bound in bounds):
         wrong.append("'any loss' stands beside a bound on it.")
     if len(aims) > 1 and not unread:
@@ -333,10 +333,10 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
     goal = Goal(aims[0] if aims else "size", bounds, "edge" if "edge" in kinds else "")
     if not goal.measures & _QUALITY and "open" not in kinds:
         goal = replace(goal, bounds=(*bounds, _AGGRESSIVE if "aggressive" in kinds else _DEFAULT))
-    bounding = [token.text for place, token in enumerate(line.tokens) if line.slots[place] == "bounds"]
+    bounding = [token.text for index, token in enumerate(line.tokens) if line.slots[index] == "bounds"]
     if bounding and not goal.bounds and "open" not in kinds:
         raise UsageError(f"{' '.join(bounding)!r} bounds what is to be improved anyway: drop one.", hint=_HINT)
-    return goal, [(token.text, line.slots[place]) for place, token in enumerate(line.tokens)]
+    return goal, [(token.text, line.slots[index]) for index, token in enumerate(line.tokens)]
 
 
 def read_goal(text: str) -> Goal:

@@ -94,10 +94,10 @@ def settle(config: Any, context: "Context") -> Any:
         except (*LLM_FAILURES, UsageError) as error:
             raise UsageError(f"{unread.message} {name} could not read it: {error.message}", hint=unread.hint) from error
     quotes = "; ".join(f"{part.slot} {part.quote!r}: {part.rule}" for part in parts)
-    shown = f"{name} reads the goal {config.goal!r} as {str(goal)!r} ({quotes})."
-    if context.agrees is None or not context.agrees(shown):
-        asked = shown if context.agrees is None else "The goal stays as it was."
-        raise UsageError(f"{asked} Nobody has agreed to a reading of it.", hint=f'Say "{goal}", or add --yes.')
+    reading = f"{name} reads the goal {config.goal!r} as {str(goal)!r} ({quotes})."
+    if context.agrees is None or not context.agrees(reading):
+        statement = reading if context.agrees is None else "The goal stays as it was."
+        raise UsageError(f"{statement} Nobody has agreed to a reading of it.", hint=f'Say "{goal}", or add --yes.')
     return config.model_copy(update={"goal": str(goal)})
 
 
@@ -107,23 +107,25 @@ def goal_of(text: str, parts: Sequence[GoalPart]) -> Goal:
     Raises:
         UsageError: a quote is not in the sentence, a word in no quote, a number not as it was, or rules refuse it.
     """
-    left = plain(text)
+    remainder = plain(text)
     for part in parts:
         quote = plain(part.quote)
-        if quote not in left or not re.search(r"\w", quote):
+        if quote not in remainder or not re.search(r"\w", quote):
             raise UsageError(f"{part.quote!r} is not in the goal, or in two parts.")
-        left = left.replace(quote, ";" * len(quote), 1)
-        quoted, said = _amounts(quote), _amounts(plain(part.rule))
-        if [number for number, _ in quoted] != [number for number, _ in said] or any(
-            unit not in ("", other) for (_, unit), (_, other) in zip(quoted, said, strict=True)
+        remainder = remainder.replace(quote, ";" * len(quote), 1)
+        quoted, stated = _amounts(quote), _amounts(plain(part.rule))
+        if [number for number, _ in quoted] != [number for number, _ in stated] or any(
+            unit not in ("", stated_unit) for (_, unit), (_, stated_unit) in zip(quoted, stated, strict=True)
         ):
             raise UsageError(f"The numbers of {part.quote!r} are not those of {part.rule!r}.")
-    if lost := unknown(left):
-        raise UsageError(f"These words are in no part: {', '.join(map(repr, lost))}.")
+    if missing := unknown(remainder):
+        raise UsageError(f"These words are in no part: {', '.join(map(repr, missing))}.")
     return read_goal(", ".join(part.rule for part in parts))
 
 
 def _amounts(text: str) -> list[tuple[float, str]]:
     """Numbers and their units; what can be read in two ways equals nothing."""
     amounts = _AMOUNT.findall(text)
-    return [(math.nan if _TWO_WAYS.search(each) else float(each.replace(",", ".")), unit) for each, unit in amounts]
+    return [
+        (math.nan if _TWO_WAYS.search(digits) else float(digits.replace(",", ".")), unit) for digits, unit in amounts
+    ]

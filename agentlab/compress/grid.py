@@ -46,7 +46,7 @@ class Grid:
     def highest(self) -> int:
         return (1 << (self.bits - 1)) - 1
 
-    def fitted(self, inputs: int) -> "Grid":
+    def fit_to_inputs(self, inputs: int) -> "Grid":
         """The grid of a layer with so many inputs: where the group does not divide them, the largest part of it does.
 
         576 inputs in groups of 128 become groups of 64; where less than 16 were left, an output has one scale.
@@ -75,7 +75,7 @@ class Codes:
 
     def weight(self) -> Tensor:
         """The numbers that the codes stand for, float32."""
-        grouped = _grouped(self.codes, self.grid).float()
+        grouped = _split_groups(self.codes, self.grid).float()
         if self.zeros is not None:
             grouped = grouped - self.zeros[..., None]
         return (grouped * self.scales[..., None]).reshape(self.codes.shape)
@@ -95,12 +95,12 @@ def scales_of(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> t
         importance: of every input, such as its mean square; then a range is shrunk where that leaves a smaller
             squared error, else it covers all weights.
     """
-    grouped = _grouped(weight, grid)
+    grouped = _split_groups(weight, grid)
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
     scales, zeros = _range(low, high, grid)
     if importance is None:
         return scales, zeros
-    weights = _grouped(importance[None], grid)
+    weights = _split_groups(importance[None], grid)
 
     def error(scales: Tensor, zeros: Tensor | None) -> Tensor:
         offset = 0 if zeros is None else zeros[..., None]
@@ -109,18 +109,18 @@ def scales_of(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> t
 
     best = error(scales, zeros)
     for share in _SHRUNK[1:]:
-        other = _range(low * share, high * share, grid)
-        found = error(*other)
-        better = found < best
-        best = torch.where(better, found, best)
-        scales = torch.where(better, other[0], scales)
-        zeros = None if zeros is None or other[1] is None else torch.where(better, other[1], zeros)
+        candidate = _range(low * share, high * share, grid)
+        candidate_error = error(*candidate)
+        better = candidate_error < best
+        best = torch.where(better, candidate_error, best)
+        scales = torch.where(better, candidate[0], scales)
+        zeros = None if zeros is None or candidate[1] is None else torch.where(better, candidate[1], zeros)
     return scales, zeros
 
 
-def rounded(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None) -> Codes:
+def round_to_grid(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None) -> Codes:
     """Every weight as the nearest code of its group."""
-    codes = _grouped(weight, grid) / scales[..., None]
+    codes = _split_groups(weight, grid) / scales[..., None]
     codes = codes.round_() if zeros is None else codes.round_().add_(zeros[..., None])
     return Codes(grid, codes.clamp_(grid.lowest, grid.highest).to(torch.int8).reshape(weight.shape), scales, zeros)
 
@@ -140,6 +140,6 @@ def _range(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor | None
     return scales, (grid.lowest - low / scales).round().clamp(grid.lowest, grid.highest).to(torch.int8)
 
 
-def _grouped(matrix: Tensor, grid: Grid) -> Tensor:
+def _split_groups(matrix: Tensor, grid: Grid) -> Tensor:
     """As (rows, groups, inputs of a group)."""
     return matrix.reshape(matrix.shape[0], -1, grid.group or matrix.shape[1])

@@ -25,7 +25,7 @@ class Intensity:
     source: str
 
 
-def known(value: float | str) -> Intensity:
+def look_up_intensity(value: float | str) -> Intensity:
     """A number as it is, or the mean of a country, by its name or its two or three letters (ISO 3166).
 
     Raises:
@@ -57,7 +57,9 @@ def key_of(service: str, env: Mapping[str, str]) -> str:
     return env[KEY]
 
 
-def asked(service: str, zone: str, key: str, cache: Path, otherwise: Intensity, now: float | None = None) -> Intensity:
+def fetch_intensity(
+    service: str, zone: str, key: str, cache: Path, otherwise: Intensity, now: float | None = None
+) -> Intensity:
     """What Electricity Maps, or what speaks like it, says of a zone; an answer of the last hour is not asked for again.
 
     Args:
@@ -70,32 +72,32 @@ def asked(service: str, zone: str, key: str, cache: Path, otherwise: Intensity, 
     """
     from agentlab.llm.transport import fetch
 
-    now, kept = time.time() if now is None else now, _kept(cache)
-    last = kept.get(zone)
+    now, cached = time.time() if now is None else now, _read_cache(cache)
+    last = cached.get(zone)
     if last is not None and now - last["at"] < _FRESH:
-        return _told(zone, last)
+        return _build_intensity(zone, last)
     try:
-        found = fetch(service, "/carbon-intensity/latest", {"zone": zone}, {"auth-token": key}, _SECONDS)
-        last = {"grams": float(found["carbonIntensity"]), "at": now}
+        answer = fetch(service, "/carbon-intensity/latest", {"zone": zone}, {"auth-token": key}, _SECONDS)
+        last = {"grams": float(answer["carbonIntensity"]), "at": now}
         if not 0 <= last["grams"] < _MOST_GRAMS:
             raise ValueError(f"{last['grams']} g a kWh")
     except (RemoteError, ValueError, KeyError, TypeError) as error:
-        why = error.message if isinstance(error, RemoteError) else "it says no intensity."
-        before = _told(zone, kept[zone]) if zone in kept else otherwise
-        return Intensity(before.grams, f"{before.source}; the service did not help: {why}")
+        reason = error.message if isinstance(error, RemoteError) else "it says no intensity."
+        before = _build_intensity(zone, cached[zone]) if zone in cached else otherwise
+        return Intensity(before.grams, f"{before.source}; the service did not help: {reason}")
     make_folder(cache.parent)
-    write_json(cache, {**kept, zone: last})
-    return _told(zone, last)
+    write_json(cache, {**cached, zone: last})
+    return _build_intensity(zone, last)
 
 
-def _told(zone: str, answer: Mapping[str, float]) -> Intensity:
+def _build_intensity(zone: str, answer: Mapping[str, float]) -> Intensity:
     at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(answer["at"]))
     return Intensity(answer["grams"], f"Electricity Maps, {zone}, {at} UTC")
 
 
-def _kept(cache: Path) -> dict[str, dict[str, float]]:
+def _read_cache(cache: Path) -> dict[str, dict[str, float]]:
     try:
-        kept = json.loads(read_text(cache, _MOST))
-        return {zone: {"grams": float(each["grams"]), "at": float(each["at"])} for zone, each in kept.items()}
+        cached = json.loads(read_text(cache, _MOST))
+        return {zone: {"grams": float(answer["grams"]), "at": float(answer["at"])} for zone, answer in cached.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # there is none, or it is damaged: it is asked for again

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.compress.anatomy import INPUTS, Check, Input, layer_name, layers_of, put_weights
-from agentlab.compress.calibration import LayerStatistics, Statistics
+from agentlab.compress.anatomy import INPUTS, Check, LayerInput, layer_name, layers_of, put_weights
+from agentlab.compress.calibration import CalibrationStatistics, LayerStatistics
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.pruners import Pattern, check_pattern, magnitude, sparsegpt, wanda
 from agentlab.compress.quantizers import Curvature, awq_scales, gptq, rtn
@@ -19,7 +19,9 @@ Pruner = Literal["magnitude", "wanda", "sparsegpt"]
 
 
 @torch.no_grad()
-def quantize(model: Any, statistics: Statistics, method: Quantizer, grid: Grid, *, check: Check) -> dict[str, Codes]:
+def quantize(
+    model: Any, statistics: CalibrationStatistics, method: Quantizer, grid: Grid, *, check: Check
+) -> dict[str, Codes]:
     """Round all linear layers of the decoder; embedding and head stay as they are.
 
     AWQ multiplies inputs by factors and divides what comes before by them: the gains of the norm, or the rows of
@@ -37,28 +39,28 @@ def quantize(model: Any, statistics: Statistics, method: Quantizer, grid: Grid, 
     Raises:
         DataError: statistics that cannot be those of inputs.
     """
-    found: dict[str, Codes] = {}
-    for index, layer, known in _layers(model, statistics, check):
-        squares = dict(known.squares)
+    all_codes: dict[str, Codes] = {}
+    for index, layer, layer_statistics in _layers(model, statistics, check):
+        squares = dict(layer_statistics.squares)
         if method.startswith("awq"):
-            for each in reversed(INPUTS):  # what comes before is itself scaled by what it reads, later
-                scales = _awq_factors(layer, each, squares[each.key], grid, model.config)
-                _fold(layer, each, scales)
-                squares[each.key] = squares[each.key] / scales / scales[:, None]
-        for each in INPUTS:
+            for layer_input in reversed(INPUTS):  # what comes before is itself scaled by what it reads, later
+                scales = _awq_factors(layer, layer_input, squares[layer_input.key], grid, model.config)
+                _fold(layer, layer_input, scales)
+                squares[layer_input.key] = squares[layer_input.key] / scales / scales[:, None]
+        for layer_input in INPUTS:
             rounding = partial(rtn, grid=grid)
             if method.endswith("gptq"):
-                rounding = partial(gptq, curvature=_curvature(squares, each, index), grid=grid)
+                rounding = partial(gptq, curvature=_curvature(squares, layer_input, index), grid=grid)
             elif method == "awq":
-                rounding = partial(rtn, grid=grid, importance=squares[each.key].diagonal())
-            codes = {layer_name(index, name): rounding(_weight(layer, name)) for name in each.readers}
+                rounding = partial(rtn, grid=grid, importance=squares[layer_input.key].diagonal())
+            codes = {layer_name(index, name): rounding(_weight(layer, name)) for name in layer_input.readers}
             put_weights(model, codes)
-            found |= codes
-    return found
+            all_codes |= codes
+    return all_codes
 
 
 @torch.no_grad()
-def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, *, check: Check) -> None:
+def prune(model: Any, statistics: CalibrationStatistics, method: Pruner, pattern: Pattern, *, check: Check) -> None:
     """Set weights of all linear layers of the decoder to zero; see `quantize`.
 
     Raises:
@@ -66,20 +68,20 @@ def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, 
         DataError: see `quantize`.
     """
     for layer in layers_of(model):
-        for each in INPUTS:
-            check_pattern(pattern, _weight(layer, each.readers[0]).shape[1])
-    for index, layer, known in _layers(model, statistics, check):
-        for each in INPUTS:
+        for layer_input in INPUTS:
+            check_pattern(pattern, _weight(layer, layer_input.readers[0]).shape[1])
+    for index, layer, layer_statistics in _layers(model, statistics, check):
+        for layer_input in INPUTS:
             pruned = partial(magnitude, pattern=pattern)
             if method == "wanda":
-                pruned = partial(wanda, diagonal=known.squares[each.key].diagonal(), pattern=pattern)
+                pruned = partial(wanda, diagonal=layer_statistics.squares[layer_input.key].diagonal(), pattern=pattern)
             elif method == "sparsegpt":
-                curvature = _curvature(known.squares, each, index, by_activation=False)
+                curvature = _curvature(layer_statistics.squares, layer_input, index, by_activation=False)
                 pruned = partial(sparsegpt, curvature=curvature, pattern=pattern)
-            put_weights(model, {layer_name(index, name): pruned(_weight(layer, name)) for name in each.readers})
+            put_weights(model, {layer_name(index, name): pruned(_weight(layer, name)) for name in layer_input.readers})
 
 
-def _layers(model: Any, statistics: Statistics, check: Check) -> Iterator[tuple[int, Any, LayerStatistics]]:
+def _layers(model: Any, statistics: CalibrationStatistics, check: Check) -> Iterator[tuple[int, Any, LayerStatistics]]:
     for index, layer in enumerate(layers_of(model)):
         check()
         yield index, layer, statistics.layer(index, model.device)
@@ -90,30 +92,32 @@ def _weight(layer: Any, name: str) -> Tensor:
     return weight.float()
 
 
-def _curvature(squares: Any, each: Input, index: int, *, by_activation: bool = True) -> Curvature:
+def _curvature(squares: Any, layer_input: LayerInput, index: int, *, by_activation: bool = True) -> Curvature:
     try:
-        return Curvature.of(squares[each.key], by_activation=by_activation)
+        return Curvature.of(squares[layer_input.key], by_activation=by_activation)
     except ValueError as error:
-        raise DataError(f"{layer_name(index, each.readers[0])}: {error}.", hint="Use more calibration text.") from error
+        raise DataError(
+            f"{layer_name(index, layer_input.readers[0])}: {error}.", hint="Use more calibration text."
+        ) from error
 
 
-def _awq_factors(layer: Any, each: Input, squares: Tensor, grid: Grid, config: Any) -> Tensor:
+def _awq_factors(layer: Any, layer_input: LayerInput, squares: Tensor, grid: Grid, config: Any) -> Tensor:
     """Factors of an input that what comes before can take: heads that share a value share theirs."""
     size = squares.diagonal()
-    if each.key == "heads":
-        values = layer.get_submodule(each.before).out_features
+    if layer_input.key == "heads":
+        values = layer.get_submodule(layer_input.before).out_features
         dim = values // config.num_key_value_heads
         shared = size.reshape(config.num_key_value_heads, -1, dim).mean(1, keepdim=True)
         size = shared.expand(-1, config.num_attention_heads // config.num_key_value_heads, -1).reshape(-1)
-    return awq_scales([_weight(layer, name) for name in each.readers], squares, grid, size.sqrt())
+    return awq_scales([_weight(layer, name) for name in layer_input.readers], squares, grid, size.sqrt())
 
 
-def _fold(layer: Any, each: Input, scales: Tensor) -> None:
+def _fold(layer: Any, layer_input: LayerInput, scales: Tensor) -> None:
     """Multiply the columns of the readers, and divide the rows of what comes before."""
-    for name in each.readers:
+    for name in layer_input.readers:
         layer.get_submodule(name).weight.mul_(scales)
-    before = layer.get_submodule(each.before)
-    if each.key == "heads":  # of the heads that read a value, the first one's
+    before = layer.get_submodule(layer_input.before)
+    if layer_input.key == "heads":  # of the heads that read a value, the first one's
         dim = layer.self_attn.head_dim
         repeated = len(scales) // before.out_features
         scales = scales.reshape(-1, repeated, dim)[:, 0].reshape(-1)

@@ -21,16 +21,16 @@ from pydantic import Field, FiniteFloat
 from agentlab.compress.config import CompressConfig, point
 from agentlab.compress.costs import in_turn, weights_of
 from agentlab.compress.goal import Goal
-from agentlab.compress.intensity import known
-from agentlab.compress.meter import Spent, usual_rate
+from agentlab.compress.intensity import look_up_intensity
+from agentlab.compress.meter import CompressCost, usual_rate
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.texts import MOST
-from agentlab.compress.transfer import Measured
+from agentlab.compress.transfer import MeasuredRecipe
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.atomic import make_folder, write_json, write_text
-from agentlab.runs.document import Block, Document, Plain, Text, number, table
+from agentlab.runs.document import AnswerDocument, Block, Plain, Text, number, table
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import TrialResult, Value
 from agentlab.stats.intervals import bootstrap_interval
@@ -40,7 +40,7 @@ _NAME = r"^[^/\\\x00-\x1f]+$"
 EXPERIMENTS, KNOWLEDGE, CHECKPOINTS = "experiments", "knowledge", "checkpoints"
 
 
-class Experiment(Plain):
+class RememberedExperiment(Plain):
     """A recipe that was carried out and measured.
 
     `texts` names weights and texts, `training` how it was recovered, if it was: with both, equal recipes are equal.
@@ -60,14 +60,14 @@ class Experiment(Plain):
     run: str
 
     @property
-    def told(self) -> Recipe:
+    def parsed_recipe(self) -> Recipe:
         return recipe_of(self.recipe)
 
     @property
-    def elsewhere(self) -> Measured:
+    def elsewhere(self) -> MeasuredRecipe:
         """As forecasts on other bases use it."""
         size, kl = self.objectives
-        return Measured(self.texts, self.recipe, size, kl, self.metrics["joules"])
+        return MeasuredRecipe(self.texts, self.recipe, size, kl, self.metrics["joules"])
 
     def worth(self, goal: Goal) -> float:
         """What it is worth for a goal; lower is better."""
@@ -89,38 +89,47 @@ class Experiment(Plain):
 
 
 def on_one_text(
-    done: Iterable[Experiment], base: str, run: str | None = None
-) -> tuple[list[Experiment], list[Experiment]]:
+    done: Iterable[RememberedExperiment], base: str, run: str | None = None
+) -> tuple[list[RememberedExperiment], list[RememberedExperiment]]:
     """What was measured of a base on one text, and all the rest: figures of two texts do not compare.
 
     `done`: finished experiments; `run`: the text is that of its experiments; None takes the one that most experiments
     of the base are of.
     """
-    known = list(done)
-    counts = Counter(each.texts for each in known if each.base == base and run in (None, each.run))
-    texts = max(counts, key=lambda each: counts[each], default=None)
-    here = [each for each in known if each.base == base and each.texts == texts]
-    return here, [each for each in known if each not in here]
+    experiments = list(done)
+    counts = Counter(
+        experiment.texts for experiment in experiments if experiment.base == base and run in (None, experiment.run)
+    )
+    texts = max(counts, key=lambda text: counts[text], default=None)
+    comparable = [experiment for experiment in experiments if experiment.base == base and experiment.texts == texts]
+    return comparable, [experiment for experiment in experiments if experiment not in comparable]
 
 
-def known_rate(config: CompressConfig, base: BaseFile, place: Workspace) -> Spent:
+def known_rate(config: CompressConfig, base: BaseFile, workspace: Workspace) -> CompressCost:
     """What work on a base has cost earlier runs that held recipes against as many windows; else see `usual_rate`."""
-    memory, usual = memory_of(config, place), usual_rate(config.energy.watts, known(config.energy.intensity).grams)
-    there = [each for each in (memory.experiments() if memory else ()) if each.base == base.path.name]
-    done = [each for each in there if len(each.windows) == config.text.held_out]
+    memory, usual = (
+        memory_of(config, workspace),
+        usual_rate(config.energy.watts, look_up_intensity(config.energy.intensity).grams),
+    )
+    experiments = [
+        experiment for experiment in (memory.experiments() if memory else ()) if experiment.base == base.path.name
+    ]
+    done = [experiment for experiment in experiments if len(experiment.windows) == config.text.held_out]
     if not done:
         return usual
-    seconds, joules = (sum(float(each.metrics.get(unit, 0.0)) for each in done) for unit in ("seconds", "joules"))
-    work = sum(in_turn([each.told for each in done], config, weights_of(base)))
-    return Spent(seconds, joules, joules * usual.grams / usual.joules, work)
+    seconds, joules = (
+        sum(float(experiment.metrics.get(unit, 0.0)) for experiment in done) for unit in ("seconds", "joules")
+    )
+    work = sum(in_turn([experiment.parsed_recipe for experiment in done], config, weights_of(base)))
+    return CompressCost(seconds, joules, joules * usual.grams / usual.joules, work)
 
 
-def hashed(*parts: object) -> str:
+def hash_parts(*parts: object) -> str:
     """A name for plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Memory:
+class CompressMemory:
     """The folder. Several runs may write there at a time: a file is whole, and never changes."""
 
     def __init__(self, folder: Path) -> None:
@@ -133,16 +142,16 @@ class Memory:
             ModelFileError: a file is damaged.
             StorageError: it is no folder, or not ours to write.
         """
-        there = next(each for each in (self._folder, *self._folder.parents) if os.path.lexists(each))
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        existing = next(folder for folder in (self._folder, *self._folder.parents) if os.path.lexists(folder))
+        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise StorageError(
-                f"Nothing can be remembered in {self._folder}: {there} is no folder that can be written.",
+                f"Nothing can be remembered in {self._folder}: {existing} is no folder that can be written.",
                 hint="Name another with --workspace-dir, or --set remember=false.",
             )
         for _ in self.experiments():
             pass
 
-    def experiments(self) -> Iterator[Experiment]:
+    def experiments(self) -> Iterator[RememberedExperiment]:
         """All, in the order of their keys.
 
         Raises:
@@ -150,42 +159,51 @@ class Memory:
         """
         for path in sorted((self._folder / EXPERIMENTS).glob("*.json")):
             try:
-                found = Experiment.model_validate_json(path.read_bytes() if path.is_file() else b"")
-                figures = [*found.metrics["shares"].values(), found.metrics["size"], found.worth(_ANY)]
-                if found.status == "finished":
+                experiment = RememberedExperiment.model_validate_json(path.read_bytes() if path.is_file() else b"")
+                figures = [*experiment.metrics["shares"].values(), experiment.metrics["size"], experiment.worth(_ANY)]
+                if experiment.status == "finished":
                     figures += [
-                        found.elsewhere.size,
-                        found.elsewhere.joules,
-                        *(found.metrics[n] for n in ("kl", "loss")),
+                        experiment.elsewhere.size,
+                        experiment.elsewhere.joules,
+                        *(experiment.metrics[n] for n in ("kl", "loss")),
                     ]
-                if not (found.told and path.stem == found.key and all(map(math.isfinite, figures))):
+                if not (experiment.parsed_recipe and path.stem == experiment.key and all(map(math.isfinite, figures))):
                     raise ValueError
             except (ValueError, KeyError, TypeError) as error:
                 raise ModelFileError(f"{path} is no experiment.", hint="Remove it: it is only remembered.") from error
-            yield found
+            yield experiment
 
-    def within(self, space: SearchSpace) -> Iterator[Experiment]:
+    def within(self, space: SearchSpace) -> Iterator[RememberedExperiment]:
         """Those whose recipes are points of a space, as such: a run may have searched fewer settings, or more."""
-        for each in self.experiments():
-            place = point(each.told, space)
-            if recipe_of(place) == each.told and not space.problems(place):
-                yield each.model_copy(update={"recipe": place})
+        for experiment in self.experiments():
+            params = point(experiment.parsed_recipe, space)
+            if recipe_of(params) == experiment.parsed_recipe and not space.problems(params):
+                yield experiment.model_copy(update={"recipe": params})
 
-    def keep(self, found: Iterable[Experiment], exports: Mapping[str, Path]) -> None:
+    def keep(self, experiments: Iterable[RememberedExperiment], exports: Mapping[str, Path]) -> None:
         """Write the new experiments of a run, where the exports of some lie (by key), and the statements anew."""
         for name in (EXPERIMENTS, KNOWLEDGE, CHECKPOINTS):
             make_folder(self._folder / name)
-        for each in found:
-            path = self._folder / EXPERIMENTS / f"{each.key}.json"
+        for experiment in experiments:
+            path = self._folder / EXPERIMENTS / f"{experiment.key}.json"
             if not path.is_file():
-                write_json(path, each.model_dump(mode="json"))
+                write_json(path, experiment.model_dump(mode="json"))
         for key, path in exports.items():
             write_json(self._folder / CHECKPOINTS / f"{key}.json", {"path": str(path)})
-        known = list(self.experiments())
-        for base in sorted({each.base for each in known}):
-            done = [each for each in known if each.base == base and each.status == "finished"]
-            told = statements([(each.told, each.objectives, (each.texts, each.training)) for each in done])
-            lines = "\n".join(f"- {line}" for line in told)
+        all_experiments = list(self.experiments())
+        for base in sorted({experiment.base for experiment in all_experiments}):
+            done = [
+                experiment
+                for experiment in all_experiments
+                if experiment.base == base and experiment.status == "finished"
+            ]
+            sentences = statements(
+                [
+                    (experiment.parsed_recipe, experiment.objectives, (experiment.texts, experiment.training))
+                    for experiment in done
+                ]
+            )
+            lines = "\n".join(f"- {line}" for line in sentences)
             write_text(self._folder / KNOWLEDGE / f"{base}.md", f"# {base}\n\n{lines}\n")
 
     def export(self, key: str) -> Path | None:
@@ -197,15 +215,15 @@ class Memory:
         return path if path.exists() else None
 
 
-def memory_of(config: CompressConfig, workspace: Workspace) -> Memory | None:
+def memory_of(config: CompressConfig, workspace: Workspace) -> CompressMemory | None:
     """The memory that a config names, if it wants one."""
-    return Memory(workspace.resolve(config.memory)) if config.remember else None
+    return CompressMemory(workspace.resolve(config.memory)) if config.remember else None
 
 
-class Remembered(Document):
+class MemoryListing(AnswerDocument):
     """The answer of `compress memory`: experiments, and how many there are in all."""
 
-    experiments: list[Experiment]
+    experiments: list[RememberedExperiment]
     exports: dict[str, str]
     total: int
 
@@ -213,21 +231,23 @@ class Remembered(Document):
         """What a reader sees."""
         if not self.total:
             return [Text("Nothing is remembered yet: agentlab compress begins it.")]
-        columns: dict[str, Callable[[Experiment], str | float | None]] = {
-            "key": lambda each: each.key,
-            "base": lambda each: each.base,
-            "recipe": lambda each: str(each.told),
-            "of bfloat16": lambda each: f"{each.metrics['shares']['size']:.0%}",
-            "KL": lambda each: each.metrics["kl"],
-            "perplexity": lambda each: f"{each.metrics['loss']:+.1%}",
-            "speed": lambda each: f"{each.metrics['shares']['speed']:.2f}x",
-            "run": lambda each: each.run,
-            "export": lambda each: self.exports.get(each.key, each.error or "–"),
+        columns: dict[str, Callable[[RememberedExperiment], str | float | None]] = {
+            "key": lambda experiment: experiment.key,
+            "base": lambda experiment: experiment.base,
+            "recipe": lambda experiment: str(experiment.parsed_recipe),
+            "of bfloat16": lambda experiment: f"{experiment.metrics['shares']['size']:.0%}",
+            "KL": lambda experiment: experiment.metrics["kl"],
+            "perplexity": lambda experiment: f"{experiment.metrics['loss']:+.1%}",
+            "speed": lambda experiment: f"{experiment.metrics['shares']['speed']:.2f}x",
+            "run": lambda experiment: experiment.run,
+            "export": lambda experiment: self.exports.get(experiment.key, experiment.error or "–"),
         }
         return [table(self.experiments, columns, f"{len(self.experiments)} of {self.total} experiments")]
 
 
-def remembered(memory: Memory, base: str | None, settings: Mapping[str, str], goal: Goal | None = None) -> Remembered:
+def query_memory(
+    memory: CompressMemory, base: str | None, settings: Mapping[str, str], goal: Goal | None = None
+) -> MemoryListing:
     """What is remembered of a base and of recipes with these settings; with a goal, the best on each base and text.
 
     Raises:
@@ -236,24 +256,25 @@ def remembered(memory: Memory, base: str | None, settings: Mapping[str, str], go
     for name in settings:
         if name not in Recipe.model_fields:
             raise UnknownNameError("setting", name, list(Recipe.model_fields))
-    known = list(memory.experiments())
-    found = [
-        each
-        for each in known
-        if base in (None, each.base) and all(str(getattr(each.told, name)) == value for name, value in settings.items())
+    all_experiments = list(memory.experiments())
+    matches = [
+        experiment
+        for experiment in all_experiments
+        if base in (None, experiment.base)
+        and all(str(getattr(experiment.parsed_recipe, name)) == value for name, value in settings.items())
     ]
     if goal is not None:
-        found = [min(some, key=lambda each: each.worth(goal)) for some in _alike(found)]
-    exports = {each.key: str(path) for each in found if (path := memory.export(each.key))}
-    return Remembered(experiments=found, exports=exports, total=len(known))
+        matches = [min(group, key=lambda experiment: experiment.worth(goal)) for group in _alike(matches)]
+    exports = {experiment.key: str(path) for experiment in matches if (path := memory.export(experiment.key))}
+    return MemoryListing(experiments=matches, exports=exports, total=len(all_experiments))
 
 
-def _alike(found: Sequence[Experiment]) -> list[list[Experiment]]:
+def _alike(experiments: Sequence[RememberedExperiment]) -> list[list[RememberedExperiment]]:
     """Finished experiments by base and what they were measured on; how a recovery trains does not part them."""
-    groups: dict[tuple[str, str], list[Experiment]] = {}
-    for each in found:
-        if each.status == "finished":
-            groups.setdefault((each.base, each.texts), []).append(each)
+    groups: dict[tuple[str, str], list[RememberedExperiment]] = {}
+    for experiment in experiments:
+        if experiment.status == "finished":
+            groups.setdefault((experiment.base, experiment.texts), []).append(experiment)
     return list(groups.values())
 
 
@@ -263,8 +284,10 @@ def statements(done: Sequence[tuple[Recipe, Sequence[float], object]]) -> list[s
     `done`: recipes, their size and KL, and what they have to have in common to be comparable.
     """
     pairs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for (one, first, of_one), (other, second, of_other) in combinations(sorted(done, key=lambda each: str(each[0])), 2):
-        if of_one == of_other and (change := _only(one, other)):
+    for (recipe, first, of_one), (other_recipe, second, of_other) in combinations(
+        sorted(done, key=lambda row: str(row[0])), 2
+    ):
+        if of_one == of_other and (change := _only(recipe, other_recipe)):
             size, kl = (
                 math.log(max(after, _LEAST) / max(before, _LEAST)) for before, after in zip(first, second, strict=True)
             )
@@ -272,22 +295,24 @@ def statements(done: Sequence[tuple[Recipe, Sequence[float], object]]) -> list[s
     return [_statement(change, gains) for change, gains in sorted(pairs.items())]
 
 
-def _only(one: Recipe, other: Recipe) -> tuple[str, str, str] | None:
+def _only(recipe: Recipe, other_recipe: Recipe) -> tuple[str, str, str] | None:
     """The only setting in which two recipes differ, and its two values."""
-    sides = one.model_dump(), other.model_dump()
+    sides = recipe.model_dump(), other_recipe.model_dump()
     differ = [name for name in sides[0] if sides[0][name] != sides[1][name]]
     return (differ[0], str(sides[0][differ[0]]), str(sides[1][differ[0]])) if len(differ) == 1 else None
 
 
 def _statement(change: tuple[str, str, str], gains: Sequence[tuple[float, float]]) -> str:
     name, before, after = change
-    told = [f"{what} x {_factor([gain[place] for gain in gains])}" for place, what in enumerate(("bytes", "KL"))]
-    return f"{name} {before} -> {after}: {', '.join(told)}, n = {len(gains)}"
+    effects = [
+        f"{quantity} x {_factor([gain[column] for gain in gains])}" for column, quantity in enumerate(("bytes", "KL"))
+    ]
+    return f"{name} {before} -> {after}: {', '.join(effects)}, n = {len(gains)}"
 
 
 def _factor(logs: Sequence[float]) -> str:
     middle = number(math.exp(sum(logs) / len(logs)))
     if len(logs) < 3:
         return f"{middle} (too few for an interval)"
-    found = bootstrap_interval(logs, np.random.default_rng(0), method="percentile")
-    return f"{middle} [{number(math.exp(found.low))}, {number(math.exp(found.high))}]"
+    interval = bootstrap_interval(logs, np.random.default_rng(0), method="percentile")
+    return f"{middle} [{number(math.exp(interval.low))}, {number(math.exp(interval.high))}]"

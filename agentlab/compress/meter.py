@@ -19,7 +19,7 @@ Joules = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class CompressCost:
     """What something cost. `work`: how many seconds of a core its sizes let expect, 0 where they are not known."""
 
     seconds: float = 0.0
@@ -27,11 +27,11 @@ class Spent:
     grams: float = 0.0
     work: float = 0.0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(*(getattr(self, unit) + getattr(other, unit) for unit in self.__slots__))
+    def __add__(self, other: "CompressCost") -> "CompressCost":
+        return CompressCost(*(getattr(self, unit) + getattr(other, unit) for unit in self.__slots__))
 
-    def __mul__(self, factor: float) -> "Spent":
-        return Spent(*(factor * getattr(self, unit) for unit in self.__slots__))
+    def __mul__(self, factor: float) -> "CompressCost":
+        return CompressCost(*(factor * getattr(self, unit) for unit in self.__slots__))
 
     @property
     def units(self) -> dict[str, float]:
@@ -39,11 +39,11 @@ class Spent:
         return {unit: getattr(self, unit) for unit in ("seconds", "joules", "grams")}
 
 
-_NOTHING = Spent()
+_NOTHING = CompressCost()
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class CompressStage:
     """A stage that is ahead. `work` is as in `Spent`, `makes` what later recipes find done."""
 
     name: str
@@ -51,29 +51,34 @@ class Stage:
     makes: str = ""
 
 
-def usual_rate(watts: float, intensity: float) -> Spent:
+def usual_rate(watts: float, intensity: float) -> CompressCost:
     """What a second costs where nothing was measured; a GPU is taken to do the work of 20 cores."""
-    return Spent(1.0, watts, watts / _KWH * intensity, 20.0 if machine.device() == "cuda" else 1.0)
+    return CompressCost(1.0, watts, watts / _KWH * intensity, 20.0 if machine.device() == "cuda" else 1.0)
 
 
-def forecast(stages: Iterable[Stage], known: Mapping[str, Spent], usual: Spent) -> Spent:
+def forecast(
+    stages: Iterable[CompressStage], stage_costs: Mapping[str, CompressCost], usual: CompressCost
+) -> CompressCost:
     """What stages are going to cost; never a measurement. Pure.
 
     A stage that was measured costs for its work what it cost before; any other what all of them together did. `known`:
     what each has cost so far, by its name, with the work that was expected; `usual`: what work costs where nothing is
     known yet.
     """
-    sized = {name: spent for name, spent in known.items() if spent.work}
-    others = sum(sized.values(), usual * (_PRIOR / usual.work))
-    rates = [(stage.work, sized.get(stage.name, others)) for stage in stages]
-    return sum((rate * (work / rate.work) for work, rate in rates), Spent())
+    sized = {name: cost for name, cost in stage_costs.items() if cost.work}
+    combined = sum(sized.values(), usual * (_PRIOR / usual.work))
+    rates = [(stage.work, sized.get(stage.name, combined)) for stage in stages]
+    return sum((rate * (work / rate.work) for work, rate in rates), CompressCost())
 
 
-def budget_remark(limits: Mapping[str, float], spent: Spent) -> list[str]:
+def budget_remark(limits: Mapping[str, float], total_cost: CompressCost) -> list[str]:
     """Budget, spent and overshoot, in each unit that is bounded."""
-    used = [(spent.units[unit], limit, unit) for unit, limit in limits.items()]
-    said = [f"{x:.3g} of {limit:g} {unit} spent, overshoot {max(0.0, x - limit):.2g}" for x, limit, unit in used]
-    return [f"Budget: {'; '.join(said)}."] if said else []
+    used = [(total_cost.units[unit], limit, unit) for unit, limit in limits.items()]
+    parts = [
+        f"{amount:.3g} of {limit:g} {unit} spent, overshoot {max(0.0, amount - limit):.2g}"
+        for amount, limit, unit in used
+    ]
+    return [f"Budget: {'; '.join(parts)}."] if parts else []
 
 
 class OverBudgetError(BudgetExceededError):
@@ -93,10 +98,10 @@ class Meter:
         joules: Joules,
         intensity: float,
         limits: Mapping[str, float],
-        before: Iterable[tuple[str, Spent]],
-        record: Callable[[str, Spent], object],
+        before: Iterable[tuple[str, CompressCost]],
+        record: Callable[[str, CompressCost], object],
         clock: Callable[[], float] = time.monotonic,
-        usual: Spent = Spent(1.0, 20.0, 20.0 / _KWH * 400.0, 1.0),
+        usual: CompressCost = CompressCost(1.0, 20.0, 20.0 / _KWH * 400.0, 1.0),
     ) -> None:
         """Nothing is read yet.
 
@@ -110,14 +115,14 @@ class Meter:
         """
         self._joules, self._intensity, self._limits = joules, intensity, limits
         self._record, self._clock = record, clock
-        self.total, self.others, self._stage = Spent(), Spent(), ""
-        self._usual, self._known = usual, dict[str, Spent]()
-        self._ahead, self._work = list[Stage](), 0.0
+        self.total, self.others, self._stage = CompressCost(), CompressCost(), ""
+        self._usual, self._known = usual, dict[str, CompressCost]()
+        self._ahead, self._work = list[CompressStage](), 0.0
         self._seconds, self._energy = clock(), joules()
-        for stage, spent in before:
-            self._add(stage, spent)
+        for stage, cost in before:
+            self._add(stage, cost)
 
-    def expect(self, stages: Sequence[Stage]) -> None:
+    def expect(self, stages: Sequence[CompressStage]) -> None:
         """Say what comes next, to the end of measuring: none of them begins unless all that are left fit the budget."""
         self._ahead = list(stages)
 
@@ -129,12 +134,12 @@ class Meter:
         """
         self.flush()
         self._stage = name
-        self._bound(self.total, f"{name} cannot begin within")
+        self._enforce_limits(self.total, f"{name} cannot begin within")
         names = [stage.name for stage in self._ahead]
-        ahead = self._ahead[names.index(name) :] if name in names else [Stage(name, _UNSIZED)]
+        ahead = self._ahead[names.index(name) :] if name in names else [CompressStage(name, _UNSIZED)]
         self._ahead, self._work = ahead[1:] if name in names else self._ahead, ahead[0].work
         if name in names or name in self._known:
-            self._bound(self.total, f"{name} is expected to pass", forecast(ahead, self._known, self._usual))
+            self._enforce_limits(self.total, f"{name} is expected to pass", forecast(ahead, self._known, self._usual))
 
     def check(self) -> None:
         """Call it within loops.
@@ -144,39 +149,39 @@ class Meter:
         """
         if self._clock() - self._seconds >= INTERVAL:
             self.flush()
-        self._bound(self.total + self._since(), f"{self._stage} has passed")
+        self._enforce_limits(self.total + self._since(), f"{self._stage} has passed")
 
     def flush(self) -> None:
         """Record what was spent since the last record."""
-        spent = self._since()
-        self._seconds += spent.seconds
-        self._energy += spent.joules
-        if spent.seconds > 0 or spent.joules > 0:
-            spent, self._work = replace(spent, work=self._work), 0.0
-            self._add(self._stage, spent)
-            self._record(self._stage, spent)
+        cost = self._since()
+        self._seconds += cost.seconds
+        self._energy += cost.joules
+        if cost.seconds > 0 or cost.joules > 0:
+            cost, self._work = replace(cost, work=self._work), 0.0
+            self._add(self._stage, cost)
+            self._record(self._stage, cost)
 
-    def _add(self, stage: str, spent: Spent) -> None:
-        self.total = self.total + spent
-        self._known[stage] = self._known.get(stage, Spent()) + spent
+    def _add(self, stage: str, cost: CompressCost) -> None:
+        self.total = self.total + cost
+        self._known[stage] = self._known.get(stage, CompressCost()) + cost
 
-    def _since(self) -> Spent:
+    def _since(self) -> CompressCost:
         joules = max(0.0, self._joules() - self._energy)
-        return Spent(max(0.0, self._clock() - self._seconds), joules, joules / _KWH * self._intensity)
+        return CompressCost(max(0.0, self._clock() - self._seconds), joules, joules / _KWH * self._intensity)
 
-    def _bound(self, spent: Spent, what: str, more: Spent = _NOTHING) -> None:
+    def _enforce_limits(self, cost: CompressCost, subject: str, expected: CompressCost = _NOTHING) -> None:
         for unit, limit in self._limits.items():
-            there, need = (spent + self.others).units[unit], more.units[unit]
-            if there + need > limit:
+            used, need = (cost + self.others).units[unit], expected.units[unit]
+            if used + need > limit:
                 needed = f", and {need:.3g} are forecast, measuring included" if need else ""
                 raise OverBudgetError(
-                    f"{what} the budget of {limit:g} {unit}; {there:.4g} are spent{needed}.",
+                    f"{subject} the budget of {limit:g} {unit}; {used:.4g} are spent{needed}.",
                     hint="Raise it to go on: --set budget.*, with --resume.",
                 )
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EnergySource:
     """Where joules are from: `measured` by a counter of the processor, or `estimated`."""
 
     joules: Joules
@@ -184,7 +189,7 @@ class Source:
     measured: bool
 
 
-def best_source(watts: float) -> Source:
+def best_source(watts: float) -> EnergySource:
     """Counters of processor and GPU where they may be read; else CPU-seconds of this process and its children.
 
     Virtual machines have no counter of the processor. Counters see what others do there, too. `watts`: of a busy core,
@@ -195,11 +200,11 @@ def best_source(watts: float) -> Source:
     processor: Joules = rapl or (lambda: watts * cpu_seconds())
     label = "RAPL" if rapl else f"CPU seconds at {watts:g} W"
     if machine.device() != "cuda":
-        return Source(processor, label, measured=rapl is not None)
+        return EnergySource(processor, label, measured=rapl is not None)
     gpu = _gpu_joules()
     if gpu is None:
-        return Source(processor, f"{label}, without the GPU (its counter needs nvidia-ml-py)", measured=False)
-    return Source(lambda: processor() + gpu(), f"{label}, NVML", measured=rapl is not None)
+        return EnergySource(processor, f"{label}, without the GPU (its counter needs nvidia-ml-py)", measured=False)
+    return EnergySource(lambda: processor() + gpu(), f"{label}, NVML", measured=rapl is not None)
 
 
 def _gpu_joules() -> Joules | None:
@@ -235,19 +240,19 @@ class _Counter:
 
     def __call__(self) -> float:
         now = [int(file.read_text()) for file in self._files]
-        for place, value in enumerate(now):
-            step = value - self._last[place]
-            self._sum += step if step >= 0 else step + self._ranges[place]
+        for index, value in enumerate(now):
+            step = value - self._last[index]
+            self._sum += step if step >= 0 else step + self._ranges[index]
         self._last = now
         return self._sum / 1e6
 
 
 def cpu_seconds() -> float:
     """CPU time of this process, of its children that live, and of those that have ended."""
-    own = psutil.Process()
-    times = own.cpu_times()
+    process = psutil.Process()
+    times = process.cpu_times()
     total = times.user + times.system + times.children_user + times.children_system
-    for child in own.children(recursive=True):
+    for child in process.children(recursive=True):
         try:
             used = child.cpu_times()
         except psutil.Error:  # it has ended meanwhile, and counts as such next time

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from agentlab.compress.goal import Goal, Measure
-from agentlab.compress.meter import Meter, OverBudgetError, Spent
+from agentlab.compress.meter import CompressCost, Meter, OverBudgetError
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.texts import MOST
 from agentlab.search.types import Params, TrialResult
 from agentlab.stats.intervals import mean_interval
 from agentlab.stats.ratios import ratio_interval
-from agentlab.study.state import Candidate, TrialState
+from agentlab.study.state import StudyCandidate, TrialState
 
 Side = Literal["choose", "confirm"]
 Floats = tuple[float, ...]
@@ -71,14 +71,14 @@ class Measures:
 
     def faults(self) -> list[str]:
         """What says that the file is not what was computed, or that its runtime makes something else of it."""
-        found = []
+        problems = []
         if self.kl_computed is not None:
             allowed = _KL_RELOADED * self.kl_computed + _KL_ROUNDING
             if abs(self.kl_weights - self.kl_computed) > allowed:
-                found.append(f"read back, its KL is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}")
+                problems.append(f"read back, its KL is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}")
         if self.kl > max(_KL_RUNTIME * self.kl_weights, self.kl_weights + _KL_MORE):
-            found.append(f"its runtime has a KL of {self.kl:.4g}, the weights {self.kl_weights:.4g}")
-        return found
+            problems.append(f"its runtime has a KL of {self.kl:.4g}, the weights {self.kl_weights:.4g}")
+        return problems
 
 
 def look_level(first: int) -> float:
@@ -131,69 +131,74 @@ Opener = Callable[[], Workshop]
 
 
 @dataclass
-class Recipes:
+class RecipeObjective:
     """The objective: recipes by their number, each made once. What was spent since the one before belongs to it."""
 
     workshop: Opener
     goal: Goal
     first: int  # windows of the first look
     meter: Meter
-    place: Callable[[Candidate], Path]
+    place: Callable[[StudyCandidate], Path]
     known: Callable[[Params], TrialResult | None]  # what the search has measured already
     tidy: Callable[[], None]
-    before: Spent = field(init=False)
+    before: CompressCost = field(init=False)
 
     def __post_init__(self) -> None:
         self.before = self.meter.total
 
-    def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
-        return [self._charged(known) if (known := self.known(each.params)) else self._tried(each) for each in batch]
+    def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
+        return [
+            self._charge_known(known_result)
+            if (known_result := self.known(candidate.params))
+            else self._try_candidate(candidate)
+            for candidate in batch
+        ]
 
-    def _thought(self) -> Spent:
+    def _thought(self) -> CompressCost:
         """What was spent since the trial before: on proposing this one."""
         self.meter.flush()
         thought, self.before = self.meter.total + self.before * -1, self.meter.total
         return thought
 
-    def _charged(self, known: TrialResult) -> TrialResult:
+    def _charge_known(self, known_result: TrialResult) -> TrialResult:
         """What is known already, for what that cost without the thinking of whoever asked first, and with ours."""
-        found, thought = known.metrics, self._thought().units
-        first = found.get("thought", {})
-        cost = {unit: found.get(unit, 0.0) - first.get(unit, 0.0) + ours for unit, ours in thought.items()}
-        return replace(known, metrics={**found, **cost, "thought": thought})
+        metrics, thought = known_result.metrics, self._thought().units
+        first = metrics.get("thought", {})
+        cost = {unit: metrics.get(unit, 0.0) - first.get(unit, 0.0) + ours for unit, ours in thought.items()}
+        return replace(known_result, metrics={**metrics, **cost, "thought": thought})
 
-    def _looked(self, recipe: Recipe, out: Path, measures: Measures) -> dict[str, Any]:
+    def _read_figures(self, recipe: Recipe, out: Path, measures: Measures) -> dict[str, Any]:
         """Figures and intervals, of as many windows as it takes to know whether it reaches the goal."""
         losses, kls, speed = measures.losses, measures.windows, ratio_interval(measures.ratios)
-        more = True
+        has_more = True
         while True:
             values, within = figures(losses, kls, look_level(self.first))
             values |= {"size": measures.size / self.workshop().dense, "speed": speed.estimate}
             within |= {"speed": [speed.low, speed.high]}
-            if not (more and len(losses) < MOST and self.goal.is_near(values, measures.size, within)):
+            if not (has_more and len(losses) < MOST and self.goal.is_near(values, measures.size, within)):
                 return {"shares": values, "within": within, "loss": values["loss"], "losses": losses, "kls": kls}
             try:
-                found = self.workshop().read(recipe, out, "choose", len(losses), min(2 * len(losses), MOST))
+                readings = self.workshop().read(recipe, out, "choose", len(losses), min(2 * len(losses), MOST))
             except OverBudgetError:  # it is undecided, and whatever comes next ends the work
-                found = ((), ())
-            losses, kls, more = losses + found[0], kls + found[1], bool(found[0])
+                readings = ((), ())
+            losses, kls, has_more = losses + readings[0], kls + readings[1], bool(readings[0])
 
-    def _tried(self, candidate: Candidate) -> TrialResult:
+    def _try_candidate(self, candidate: StudyCandidate) -> TrialResult:
         self.tidy()
         recipe, out = recipe_of(candidate.params), self.place(candidate)
-        if wrong := [said for _, said in recipe.problems()]:
+        if wrong := [problem for _, problem in recipe.problems()]:
             return TrialResult("failed", error="; ".join(wrong))
         thought = self._thought()
         try:
             measures = self.workshop().make(recipe, out)
-            found = {key: value for key, value in asdict(measures).items() if key != "windows"}
+            measured = {key: value for key, value in asdict(measures).items() if key != "windows"}
             finite = math.isfinite(measures.kl + measures.loss + measures.kl_weights + (measures.kl_computed or 0))
             faults = measures.faults() if finite else ["it answers with numbers that are not finite"]
-            looked = self._looked(recipe, out.with_name(measures.file), measures) if finite else {}
+            looked = self._read_figures(recipe, out.with_name(measures.file), measures) if finite else {}
         finally:
-            made = self._thought()
-        cost = {**(made + thought).units, "thought": thought.units}
-        metrics = {**found, **looked, **cost}
+            making_cost = self._thought()
+        cost = {**(making_cost + thought).units, "thought": thought.units}
+        metrics = {**measured, **looked, **cost}
         if faults:
             return TrialResult("failed", metrics=metrics if finite else cost, error="; ".join(faults))
         worth = self.goal.worth(looked["shares"], measures.size, looked["within"])

@@ -16,7 +16,7 @@ from torch import Tensor  # noqa: TID253 - as above
 from agentlab.compress.anatomy import Check
 from agentlab.compress.grid import Codes, Grid
 from agentlab.errors import DataError, UsageError
-from agentlab.lora.writing import staged, tensors_header
+from agentlab.lora.writing import stage_folder, tensors_header
 from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import write_json
 from agentlab.train.base import keep_weights_unpacked, load_base, quietly
@@ -50,7 +50,7 @@ def write_packed(
     Raises:
         UsageError: a grid is not symmetric, which the format's readers do not agree on.
     """
-    if any(not each.grid.symmetric for each in codes.values()):
+    if any(not code.grid.symmetric for code in codes.values()):
         raise UsageError(
             "Only symmetric grids can be packed.", hint="Use a symmetric grid, or write a dense checkpoint."
         )
@@ -69,9 +69,9 @@ def write_bitsandbytes(folder: Path, bits: int, out: Path) -> Any:
     model = load_base(folder, "4bit" if bits == 4 else "8bit", "sdpa").model
     library: Any = transformers.utils.logging
     library.disable_progress_bar()  # `quietly` does not reach the one that writes
-    with staged(out, model.get_memory_footprint() + _SLACK) as place, quietly():
-        write_beside(folder, place, {}, None)
-        model.save_pretrained(place)
+    with stage_folder(out, model.get_memory_footprint() + _SLACK) as staging, quietly():
+        write_beside(folder, staging, {}, None)
+        model.save_pretrained(staging)
     return plain_weights(model)
 
 
@@ -79,22 +79,22 @@ def plain_weights(model: Any) -> Any:
     """The model with plain float32 layers in place of those of bitsandbytes; another one as it is."""
     from peft.utils.integrations import dequantize_module_weight
 
-    found = {
-        name: each
-        for name, each in model.named_modules()
-        if type(getattr(each, "weight", None)).__name__ in _BITSANDBYTES
+    quantized = {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(getattr(layer, "weight", None)).__name__ in _BITSANDBYTES
     }
-    if not found:
+    if not quantized:
         return model
     keep_weights_unpacked(model)
-    for name, module in found.items():
+    for name, module in quantized.items():
         plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
         plain.weight.data = dequantize_module_weight(module)
         if module.bias is not None:
             plain.bias.data = module.bias.data
         model.set_submodule(name, plain)
-    for each in model.parameters():
-        each.data = each.data.float()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()
     return model.eval()
 
 
@@ -105,18 +105,18 @@ def unpack(folder: Path, out: Path, check: Check) -> None:
     with quietly():
         packed = plain_weights(make.from_pretrained(folder, dtype=torch.float32, local_files_only=True)).eval()
         packed(torch.tensor([[1]]))  # compressed-tensors has weights once they were used
-        known = packed.state_dict()
+        tensors = packed.state_dict()
         packed.config.__dict__.pop("quantization_config", None)
         plain = make.from_config(packed.config, dtype=torch.float32)
-    plain.load_state_dict({name: known[name] for name in plain.state_dict()})
+    plain.load_state_dict({name: tensors[name] for name in plain.state_dict()})
     write_dense(plain, folder, out, "float32", check)
 
 
 def quantization_config(codes: Mapping[str, Codes]) -> dict[str, Any]:
     """What config.json says of codes: a group of modules for each grid, what is not named is dense."""
     grids: dict[Grid, list[str]] = {}
-    for name, each in codes.items():
-        grids.setdefault(each.grid, []).append(name)
+    for name, code in codes.items():
+        grids.setdefault(code.grid, []).append(name)
     groups = {
         f"group_{index}": {
             "targets": ["Linear"] if len(grids) == 1 else names,
@@ -152,8 +152,8 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     filled = torch.nn.functional.pad(codes.cpu().to(torch.int64) + (1 << (bits - 1)), (0, -inputs % _WORD))
     first = torch.arange(_WORD) * bits
     words = torch.zeros(outputs, filled.shape[1] // _WORD, bits, dtype=torch.int64)
-    for place, value in enumerate(filled.reshape(outputs, -1, _WORD).unbind(-1)):
-        word, shift = divmod(int(first[place]), _WORD)
+    for index, value in enumerate(filled.reshape(outputs, -1, _WORD).unbind(-1)):
+        word, shift = divmod(int(first[index]), _WORD)
         words[..., word] |= value << shift & 0xFFFFFFFF
         if shift + bits > _WORD:
             words[..., word + 1] |= value >> (_WORD - shift)
@@ -182,17 +182,17 @@ def _write(
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_WRITTEN}
     if quantization:
         config["quantization_config"] = quantization
-    with staged(out, sum(size for *_, size in sizes.values()) + _SLACK) as place:
-        with (place / "model.safetensors").open("xb") as file:
+    with stage_folder(out, sum(size for *_, size in sizes.values()) + _SLACK) as staging:
+        with (staging / "model.safetensors").open("xb") as file:
             file.write(tensors_header(sizes))
             for name, (type_, _, make) in parts.items():
                 check()
                 file.write(_raw(name, make().to(type_)))
             file.flush()
             os.fsync(file.fileno())
-        write_beside(tokenizer, place, config, dtype)
+        write_beside(tokenizer, staging, config, dtype)
         if model.generation_config is not None:
-            write_json(place / "generation_config.json", model.generation_config.to_diff_dict())
+            write_json(staging / "generation_config.json", model.generation_config.to_diff_dict())
 
 
 def _parts(model: Any, codes: Mapping[str, Codes], kind: torch.dtype) -> Parts:
@@ -206,10 +206,10 @@ def _parts(model: Any, codes: Mapping[str, Codes], kind: torch.dtype) -> Parts:
         if module not in codes or not name.endswith(".weight"):
             parts[name] = (kind, tuple(value.shape), value.detach().cpu)
             continue
-        found = codes[module]
-        words = (value.shape[0], -(-value.shape[1] * found.grid.bits // _WORD))
-        parts[f"{module}.weight_packed"] = (torch.int32, words, partial(pack, found.codes, found.grid.bits))
-        parts[f"{module}.weight_scale"] = (torch.float16, tuple(found.scales.shape), found.scales.cpu)
+        code = codes[module]
+        words = (value.shape[0], -(-value.shape[1] * code.grid.bits // _WORD))
+        parts[f"{module}.weight_packed"] = (torch.int32, words, partial(pack, code.codes, code.grid.bits))
+        parts[f"{module}.weight_scale"] = (torch.float16, tuple(code.scales.shape), code.scales.cpu)
         parts[f"{module}.weight_shape"] = (torch.int64, (2,), partial(torch.tensor, tuple(value.shape)))
     return parts
 

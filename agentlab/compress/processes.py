@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import machine
-from agentlab.compress.agent import advised
+from agentlab.compress.agent import open_router
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.memory import known_rate, memory_of
-from agentlab.compress.meter import Meter, Spent, best_source
-from agentlab.compress.part import Part, opened
+from agentlab.compress.meter import CompressCost, Meter, best_source
+from agentlab.compress.part import CompressPart, open_workshop
 from agentlab.compress.result import SPENT, charges
 from agentlab.config.secrets import key_names
 from agentlab.config.trust import TRUST
@@ -40,7 +40,7 @@ from agentlab.models.base_model import BaseFile
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Edge, Run
+from agentlab.runs.run import Edge, OpenRun
 from agentlab.workers import child, deaths, faults
 from agentlab.workers.channel import Channel, wait_for_any
 
@@ -48,7 +48,7 @@ _POLL_SECONDS, _SEND_SECONDS = 0.1, 20.0
 
 
 def search_side_by_side(
-    parts: list[Part], config: CompressConfig, context: Context, grams: float, *, together: int, threads: int
+    parts: list[CompressPart], config: CompressConfig, context: Context, grams: float, *, together: int, threads: int
 ) -> None:
     """Search all bases, so many at a time, with so many threads each.
 
@@ -60,16 +60,16 @@ def search_side_by_side(
         WorkerDiedError: a process died, or could not be started.
         AgentlabError: what the work on a base raised, under its own class.
     """
-    run, place = parts[0].run, {"root": str(context.workspace.root), "cache": str(context.workspace.cache)}
+    run, folders = parts[0].run, {"root": str(context.workspace.root), "cache": str(context.workspace.cache)}
     shared = config.model_dump(mode="json")
     shared["llm"]["budget"]["per_run_usd"] /= len(parts)  # each process has its own way to the models
-    given = {
+    common = {
         "config": shared,
         "run": str(run.path),
         "threads": threads,
         "grams": grams,
         "keys": _keys(config, context.env),
-        **place,
+        **folders,
     }
     waiting, working = deque(parts), dict[str, Channel]()
     try:
@@ -77,8 +77,8 @@ def search_side_by_side(
             context.stop.check()
             while waiting and len(working) < together:
                 part = waiting.popleft()
-                working[part.name] = _started(threads)
-                _send(part.name, {**given, **_about(part), "others": _others(run, part.name)}, working)
+                working[part.name] = _start_worker(threads)
+                _send(part.name, {**common, **_about(part), "others": _other_costs(run, part.name)}, working)
             for name in list(working):
                 _listen(run, name, working)
             wait_for_any(working.values(), _POLL_SECONDS)
@@ -95,22 +95,22 @@ def _keys(config: CompressConfig, env: Mapping[str, str]) -> dict[str, str]:
     return {name: env[name] for name in names if name in env}
 
 
-def _about(part: Part) -> dict[str, str | None]:
+def _about(part: CompressPart) -> dict[str, str | None]:
     base = part.base
     file = None if base.file is None else str(base.file)
     return {"name": part.name, "base": base.name, "folder": str(base.path), "file": file}
 
 
-def _started(threads: int) -> Channel:
+def _start_worker(threads: int) -> Channel:
     try:
         return Channel(__name__, machine.worker_environment(threads))
     except OSError as error:
         raise WorkerDiedError(f"No process can be started: {error.strerror or error}.") from error
 
 
-def _others(run: Run, name: str) -> dict[str, float]:
+def _other_costs(run: OpenRun, name: str) -> dict[str, float]:
     """What all but one of the bases have cost, and what was before them."""
-    return asdict(sum((spent for base, _, spent in charges(run.events) if base != name), Spent()))
+    return asdict(sum((cost for base, _, cost in charges(run.events) if base != name), CompressCost()))
 
 
 def _send(name: str, message: Mapping[str, Any], working: dict[str, Channel]) -> None:
@@ -122,7 +122,7 @@ def _send(name: str, message: Mapping[str, Any], working: dict[str, Channel]) ->
         working[name].kill()
 
 
-def _listen(run: Run, name: str, working: dict[str, Channel]) -> None:
+def _listen(run: OpenRun, name: str, working: dict[str, Channel]) -> None:
     """Take in what a worker has said; one that is done leaves."""
     try:
         while message := working[name].receive(0):
@@ -134,33 +134,33 @@ def _listen(run: Run, name: str, working: dict[str, Channel]) -> None:
                 raise faults.from_message(message)
             if kind == "spent":
                 run.emit(SPENT, message["stage"], base=name, **message["cost"])
-                _send(name, _others(run, name), working)
+                _send(name, _other_costs(run, name), working)
             else:
                 tell = run.emit if kind == "emit" else run.stream
                 tell(message["type"], message["id"], **message["data"])
     except EOFError:
         status, log = working.pop(name).dispose()
         cause, hint = deaths.describe(status)
-        said = f"The process that compressed {name} died: {cause}.\n{deaths.last_words(log)}"
-        raise WorkerDiedError(said.strip(), hint=hint) from None
+        description = f"The process that compressed {name} died: {cause}.\n{deaths.last_words(log)}"
+        raise WorkerDiedError(description.strip(), hint=hint) from None
 
 
-class _RunOfParent(Run):
+class _RunOfParent(OpenRun):
     """The run as a worker sees it: events go to the process that holds the folder."""
 
     def __init__(self, path: Path, name: str, pipes: child.Pipes) -> None:  # no super: the folder is open already
         self.path, self._edge, self._pipes = path, Edge(), pipes
-        told = read_events(path / "events.jsonl")  # what others asked models is not paid from this one's share
-        self._told = [each for each in told if each.type != CALLED or each.id.startswith(f"{name}/")]
+        recorded = read_events(path / "events.jsonl")  # what others asked models is not paid from this one's share
+        self._known_events = [event for event in recorded if event.type != CALLED or event.id.startswith(f"{name}/")]
 
     @property
     def events(self) -> list[Event]:
-        return self._told
+        return self._known_events
 
     def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
         self._pipes.reply({"event": "emit", "type": type, "id": id, "data": data})
-        self._told.append(Event(len(self._told), time.time(), type, id, data))
-        return self._told[-1]
+        self._known_events.append(Event(len(self._known_events), time.time(), type, id, data))
+        return self._known_events[-1]
 
     def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
         self._pipes.reply({"event": "stream", "type": type, "id": id, "data": data})
@@ -168,39 +168,39 @@ class _RunOfParent(Run):
 
 def _serve(pipes: child.Pipes) -> None:
     """The worker's side: the search runs on a thread, behind the one that listens."""
-    said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            _search(said.get(), pipes, said)
+            _search(messages.get(), pipes, messages)
         except AgentlabError as error:
             pipes.reply({"event": "error", **faults.as_message(error)})
         else:
             pipes.reply({"event": "done"})
 
-    pipes.serve(said.put, work)
+    pipes.serve(messages.put, work)
 
 
-def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    config = CompressConfig.model_validate_json(json.dumps(given["config"]))
-    name, threads = given["name"], given["threads"]
-    run = _RunOfParent(Path(given["run"]), name, pipes)
-    root = Path(given["root"])
-    context = Context(Workspace(root, Path(given["cache"])), given["keys"])
-    base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
-    part = Part(run, base, name, config, memory_of(config, context.workspace))
+def _search(request: Mapping[str, Any], pipes: child.Pipes, messages: "queue.SimpleQueue[dict[str, Any]]") -> None:
+    config = CompressConfig.model_validate_json(json.dumps(request["config"]))
+    name, threads = request["name"], request["threads"]
+    run = _RunOfParent(Path(request["run"]), name, pipes)
+    root = Path(request["root"])
+    context = Context(Workspace(root, Path(request["cache"])), request["keys"])
+    base = BaseFile(request["base"], Path(request["folder"]), file=request["file"] and Path(request["file"]))
+    part = CompressPart(run, base, name, config, memory_of(config, context.workspace))
 
-    def record(stage: str, spent: Spent) -> None:
-        pipes.reply({"event": "spent", "stage": stage, "cost": asdict(spent)})
-        meter.others = Spent(**said.get())
+    def record(stage: str, cost: CompressCost) -> None:
+        pipes.reply({"event": "spent", "stage": stage, "cost": asdict(cost)})
+        meter.others = CompressCost(**messages.get())
 
-    before = [(stage, spent) for of, stage, spent in charges(run.events) if of == name]
+    before = [(stage, cost) for owner, stage, cost in charges(run.events) if owner == name]
     usual, joules = known_rate(config, base, context.workspace), best_source(config.energy.watts).joules
-    meter = Meter(joules, given["grams"], config.budget.limits, before, record, usual=usual)
-    meter.others = Spent(**given["others"])
-    with machine.torch_threads(threads), advised(config, context, RunRecorder(run)) as router:
-        workshop = cache(partial(opened, part, config, context, threads, meter))
-        part.opened(workshop, meter, context.stop.check, router).run()
+    meter = Meter(joules, request["grams"], config.budget.limits, before, record, usual=usual)
+    meter.others = CompressCost(**request["others"])
+    with machine.torch_threads(threads), open_router(config, context, RunRecorder(run)) as router:
+        workshop = cache(partial(open_workshop, part, config, context, threads, meter))
+        part.open_search(workshop, meter, context.stop.check, router).run()
 
 
 if __name__ == "__main__":

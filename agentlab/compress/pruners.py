@@ -10,7 +10,7 @@ import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.compress.anatomy import layers_of
-from agentlab.compress.calibration import Statistics
+from agentlab.compress.calibration import CalibrationStatistics
 from agentlab.compress.quantizers import BLOCK, Curvature, work_through
 from agentlab.errors import UsageError
 
@@ -26,10 +26,10 @@ def check_pattern(pattern: Pattern, inputs: int) -> None:
         UsageError: it cannot.
     """
     if isinstance(pattern, tuple):
-        kept, of = pattern
-        if not 0 < kept < of or BLOCK % of or inputs % of:
+        kept_count, group_size = pattern
+        if not 0 < kept_count < group_size or BLOCK % group_size or inputs % group_size:
             raise UsageError(
-                f"{kept} of {of} weights cannot be kept where a layer has {inputs} inputs.",
+                f"{kept_count} of {group_size} weights cannot be kept where a layer has {inputs} inputs.",
                 hint="Use 2:4, 4:8, or a share such as 0.5.",
             )
     elif not 0 < pattern < 1:
@@ -41,7 +41,7 @@ def magnitude(weight: Tensor, pattern: Pattern) -> Tensor:
     scores = weight.abs()
     if not isinstance(pattern, tuple):
         scores = scores.reshape(1, -1)
-    return weight * kept(scores, pattern).reshape(weight.shape)
+    return weight * mask_largest(scores, pattern).reshape(weight.shape)
 
 
 def wanda(weight: Tensor, diagonal: Tensor, pattern: Pattern) -> Tensor:
@@ -49,7 +49,7 @@ def wanda(weight: Tensor, diagonal: Tensor, pattern: Pattern) -> Tensor:
 
     `weight`: float32 (outputs, inputs); `diagonal`: mean square of every input.
     """
-    return weight * kept(weight.abs() * diagonal.sqrt(), pattern)
+    return weight * mask_largest(weight.abs() * diagonal.sqrt(), pattern)
 
 
 def sparsegpt(weight: Tensor, curvature: Curvature, pattern: Pattern) -> Tensor:
@@ -60,26 +60,30 @@ def sparsegpt(weight: Tensor, curvature: Curvature, pattern: Pattern) -> Tensor:
         curvature: of its inputs, in their own order where n of m are kept.
         pattern: a share counts in blocks of 128 inputs over all outputs.
     """
-    left = weight.T[curvature.order].contiguous()
-    result, mask = torch.empty_like(left), torch.empty_like(left, dtype=torch.bool)
+    transposed = weight.T[curvature.order].contiguous()
+    result, mask = torch.empty_like(transposed), torch.empty_like(transposed, dtype=torch.bool)
     loss = curvature.factor.diagonal()[:, None]
     size = pattern[1] if isinstance(pattern, tuple) else BLOCK
 
-    def choose(place: int, values: Tensor) -> Tensor:
-        if place % size == 0:
-            scores = (left[place : place + size] / loss[place : place + size]).square()
-            chosen = kept(scores.T, pattern) if isinstance(pattern, tuple) else kept(scores.reshape(1, -1), pattern)
-            mask[place : place + size] = chosen.T if isinstance(pattern, tuple) else chosen.reshape(scores.shape)
-        result[place] = values * mask[place]
-        return result[place]
+    def choose(row: int, values: Tensor) -> Tensor:
+        if row % size == 0:
+            scores = (transposed[row : row + size] / loss[row : row + size]).square()
+            chosen = (
+                mask_largest(scores.T, pattern)
+                if isinstance(pattern, tuple)
+                else mask_largest(scores.reshape(1, -1), pattern)
+            )
+            mask[row : row + size] = chosen.T if isinstance(pattern, tuple) else chosen.reshape(scores.shape)
+        result[row] = values * mask[row]
+        return result[row]
 
-    work_through(left, curvature.factor, choose)
+    work_through(transposed, curvature.factor, choose)
     back = torch.empty_like(result)
     back[curvature.order] = result
     return back.T.contiguous()
 
 
-def kept(scores: Tensor, pattern: Pattern) -> Tensor:
+def mask_largest(scores: Tensor, pattern: Pattern) -> Tensor:
     """Where the largest scores of each row lie: bool of their shape."""
     if isinstance(pattern, tuple):
         groups = scores.reshape(-1, pattern[1])
@@ -92,7 +96,7 @@ def kept(scores: Tensor, pattern: Pattern) -> Tensor:
 
 
 @torch.no_grad()
-def narrow(model: Any, statistics: Statistics, width: int) -> None:
+def narrow(model: Any, statistics: CalibrationStatistics, width: int) -> None:
     """Keep the channels of each layer's MLP that are largest on average.
 
     Weighing them by their columns of `down_proj` as well did worse on SmolLM2 (KL 0.215 against 0.204 at 5/6 width).
@@ -105,13 +109,13 @@ def narrow(model: Any, statistics: Statistics, width: int) -> None:
     if not 0 < width < inner:
         raise UsageError(f"The MLP has {inner} channels; {width} cannot stay.", hint=f"Keep 1 to {inner - 1}.")
     for index, layer in enumerate(layers_of(model)):
-        kept = statistics.layer(index, model.device).channels.topk(width).indices.sort().values
+        channels = statistics.layer(index, model.device).channels.topk(width).indices.sort().values
         for name in _MLP:
             module = layer.get_submodule(name)
             down = name.endswith("down_proj")
-            module.weight = _parameter(module.weight[:, kept] if down else module.weight[kept])
+            module.weight = _parameter(module.weight[:, channels] if down else module.weight[channels])
             if module.bias is not None and not down:
-                module.bias = _parameter(module.bias[kept])
+                module.bias = _parameter(module.bias[channels])
             module.in_features, module.out_features = module.weight.shape[::-1]
         layer.mlp.intermediate_size = width
     model.config.intermediate_size = width
@@ -131,17 +135,17 @@ def drop_layers(model: Any, influences: Sequence[float], count: int) -> list[int
     layers = layers_of(model)
     if not 0 < count < len(layers):
         raise UsageError(f"Of {len(layers)} layers {count} cannot go.", hint=f"Take out 1 to {len(layers) - 1}.")
-    gone = sorted(sorted(range(len(layers)), key=influences.__getitem__)[:count])
-    model.model.layers = torch.nn.ModuleList([layer for index, layer in enumerate(layers) if index not in gone])
+    dropped = sorted(sorted(range(len(layers)), key=influences.__getitem__)[:count])
+    model.model.layers = torch.nn.ModuleList([layer for index, layer in enumerate(layers) if index not in dropped])
     for index, layer in enumerate(model.model.layers):
         layer.self_attn.layer_idx = index  # its place in the cache
     config = model.config
     config.num_hidden_layers = len(layers) - count
     if getattr(config, "layer_types", None):
-        config.layer_types = [kind for index, kind in enumerate(config.layer_types) if index not in gone]
+        config.layer_types = [kind for index, kind in enumerate(config.layer_types) if index not in dropped]
     if hasattr(config, "max_window_layers"):
         config.max_window_layers = min(config.max_window_layers, config.num_hidden_layers)
-    return gone
+    return dropped
 
 
 def _parameter(value: Tensor) -> torch.nn.Parameter:

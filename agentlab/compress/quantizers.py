@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.compress.grid import Codes, Grid, per_input, rounded, scales_of
+from agentlab.compress.grid import Codes, Grid, per_input, round_to_grid, scales_of
 
 BLOCK = 128  # inputs after which an error reaches those further on
 _DAMPING = 0.01  # of the mean curvature, added to the diagonal
@@ -61,8 +61,8 @@ class Curvature:
 
 def rtn(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> Codes:
     """Round a matrix (outputs, inputs) to the nearest codes; for `importance` see `scales_of`."""
-    grid = grid.fitted(weight.shape[1])
-    return rounded(weight, grid, *scales_of(weight, grid, importance))
+    grid = grid.fit_to_inputs(weight.shape[1])
+    return round_to_grid(weight, grid, *scales_of(weight, grid, importance))
 
 
 def gptq(weight: Tensor, curvature: Curvature, grid: Grid) -> Codes:
@@ -72,27 +72,27 @@ def gptq(weight: Tensor, curvature: Curvature, grid: Grid) -> Codes:
     that are zero stay zero. `weight`: float32 (outputs, inputs).
     """
     inputs = weight.shape[1]
-    grid = grid.fitted(inputs)
+    grid = grid.fit_to_inputs(inputs)
     scales, zeros = scales_of(weight, grid, curvature.diagonal)
     order = curvature.order
     # transposed, so that the weights of an input lie together
-    left, scale = weight.T[order].contiguous(), per_input(scales, inputs).T[order].contiguous()
+    transposed, scale = weight.T[order].contiguous(), per_input(scales, inputs).T[order].contiguous()
     offset = None if zeros is None else per_input(zeros, inputs).T[order].float()
-    kept = left != 0
-    codes = torch.empty_like(left)
+    nonzero = transposed != 0
+    codes = torch.empty_like(transposed)
 
     def encode(row: int, values: Tensor) -> Tensor:
         code = (values / scale[row]).round_()
         zero = 0.0 if offset is None else offset[row]
         code = (code + zero).clamp_(grid.lowest, grid.highest) - zero
-        code *= kept[row]
+        code *= nonzero[row]
         codes[row] = code + zero
         return code * scale[row]
 
-    work_through(left, curvature.factor, encode)
-    found = torch.empty_like(codes)
-    found[order] = codes
-    return Codes(grid, found.T.contiguous().to(torch.int8), scales, zeros)
+    work_through(transposed, curvature.factor, encode)
+    restored = torch.empty_like(codes)
+    restored[order] = codes
+    return Codes(grid, restored.T.contiguous().to(torch.int8), scales, zeros)
 
 
 def awq_scales(weights: Sequence[Tensor], hessian: Tensor, grid: Grid, size: Tensor | None = None) -> Tensor:
@@ -110,13 +110,13 @@ def awq_scales(weights: Sequence[Tensor], hessian: Tensor, grid: Grid, size: Ten
     """
     size = hessian.diagonal().sqrt() if size is None else size
     size = torch.where(size > 0, size, size[size > 0].min() if (size > 0).any() else 1.0)
-    best, least = torch.ones_like(size), float("inf")
+    best, least_loss = torch.ones_like(size), float("inf")
     for step in range(_ALPHAS):
         scales = size ** (step / _ALPHAS)
         scales = scales / (scales.max() * scales.min()).sqrt()
-        lost = sum(squared_error(rtn(weight * scales, grid).weight() / scales - weight, hessian) for weight in weights)
-        if lost < least:
-            best, least = scales, lost
+        loss = sum(squared_error(rtn(weight * scales, grid).weight() / scales - weight, hessian) for weight in weights)
+        if loss < least_loss:
+            best, least_loss = scales, loss
     return best
 
 
@@ -125,7 +125,7 @@ def squared_error(change: Tensor, hessian: Tensor) -> float:
     return float(((change @ hessian) * change).sum())
 
 
-def work_through(left: Tensor, factor: Tensor, encode: Callable[[int, Tensor], Tensor]) -> None:
+def work_through(weights: Tensor, factor: Tensor, encode: Callable[[int, Tensor], Tensor]) -> None:
     """Go through the inputs; what `encode` takes from the weights of one is made good by those that follow.
 
     Args:
@@ -133,11 +133,11 @@ def work_through(left: Tensor, factor: Tensor, encode: Callable[[int, Tensor], T
         factor: see `Curvature`.
         encode: from an input's place and its weights as they are by then, to those it gets.
     """
-    for start in range(0, len(left), BLOCK):
-        stop = min(start + BLOCK, len(left))
-        part, upper = left[start:stop], factor[start:stop, start:stop]
+    for start in range(0, len(weights), BLOCK):
+        stop = min(start + BLOCK, len(weights))
+        part, upper = weights[start:stop], factor[start:stop, start:stop]
         errors = torch.empty_like(part)
-        for place in range(stop - start):
-            errors[place] = (part[place] - encode(start + place, part[place])) / upper[place, place]
-            part[place + 1 :].addr_(upper[place, place + 1 :], errors[place], alpha=-1)
-        left[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+        for row in range(stop - start):
+            errors[row] = (part[row] - encode(start + row, part[row])) / upper[row, row]
+            part[row + 1 :].addr_(upper[row, row + 1 :], errors[row], alpha=-1)
+        weights[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)

@@ -60,7 +60,7 @@ class Recipe(StrictModel):
             yield ("quantization_bits",), f"what {self.quantizer} makes is exported with 4 or 8 bits"
         if self.quantizer == "kquant" and self.quantization_bits not in KQUANTS:
             yield ("quantization_bits",), f"llama.cpp has {', '.join(map(str, KQUANTS))}"
-        if self.quantizer == "none" and not self.shaped:
+        if self.quantizer == "none" and not self.has_own_checkpoint:
             yield ("quantizer",), "this is the base as it is"
         if self.cache != "f16" and self.quantizer != "kquant":
             yield ("cache",), "is llama.cpp's: it goes with the quantizer kquant"
@@ -71,7 +71,7 @@ class Recipe(StrictModel):
         return self.structure != "none" or self.pruner != "none"
 
     @property
-    def shaped(self) -> bool:
+    def has_own_checkpoint(self) -> bool:
         """Whether it begins with a checkpoint of its own."""
         return self.cut or self.vocabulary == "seen"
 
@@ -159,15 +159,15 @@ _ASKED: dict[str, dict[str, Any]] = {
 
 def default_space(recipes: Sequence[Recipe]) -> SpaceConfig:
     """What is searched unless a config says otherwise: what is shipped, and whatever the recipes name beyond it."""
-    used = {name: list(dict.fromkeys(getattr(each, name) for each in recipes)) for name in Recipe.model_fields}
+    used = {name: list(dict.fromkeys(getattr(recipe, name) for recipe in recipes)) for name in Recipe.model_fields}
     space = {name: dict(spec) for name, spec in _SPACE.items()}
     space |= {
         name: dict(spec) for name, spec in _ASKED.items() if set(used[name]) - {Recipe.model_fields[name].default}
     }
     for name, spec in space.items():
         inactive = Recipe.model_fields[name].default if "when" in spec else None
-        more = [value for value in used[name] if value not in (*spec["choices"], inactive, None)]
-        choices = [*spec["choices"], *more]
+        additions = [value for value in used[name] if value not in (*spec["choices"], inactive, None)]
+        choices = [*spec["choices"], *additions]
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in choices)
         spec["choices"] = sorted(choices) if numbers else choices
     for name, parent in (("quantization_bits", "quantizer"), ("pruning_sparsity", "pruner")):
@@ -183,9 +183,9 @@ def rules(space: SpaceConfig) -> list[Constraint]:
     uncut: dict[str, tuple[Value, ...]] = {"structure": ("none",)}
     if "pruner" in space.root:
         uncut["pruner"] = ("none",)
-    whole = {**uncut, "vocabulary": ("all",)} if "vocabulary" in space.root else uncut
+    unchanged = {**uncut, "vocabulary": ("all",)} if "vocabulary" in space.root else uncut
     all_of_them = [
-        Forbids(forbids={**whole, "quantizer": ("none",)}),
+        Forbids(forbids={**unchanged, "quantizer": ("none",)}),
         Forbids(forbids={**uncut, "recovery": ("lora", "distil")}),
         Forbids(forbids={"quantizer": (*ON_A_GRID, "bitsandbytes"), "quantization_bits": (2, 3, 5, 6)}),
     ]
@@ -247,8 +247,8 @@ def shape_limits(shape: Mapping[str, Any], why_not_gguf: str, space: SpaceConfig
         (wide, {"structure": ("width",), "kept": wide}, f"{_cuts('width', wide)} (none of {inner} channels would go)"),
         (deep, {"structure": ("layers",), "kept": deep}, f"{_cuts('layers', deep)} (none of {layers} would go)"),
     ]
-    rules = [(_forbidden(space, values), why) for holds, values, why in cases if holds]
-    return [Limit(rule, why) for rule, why in rules if rule is not None]
+    rules = [(_forbidden(space, values), reason) for holds, values, reason in cases if holds]
+    return [Limit(rule, reason) for rule, reason in rules if rule is not None]
 
 
 def _smallest(size: Any) -> int:
@@ -270,7 +270,9 @@ def _forbidden(space: SpaceConfig, values: Mapping[str, tuple[Value, ...]]) -> F
 
 def left_out(limits: Sequence[Limit]) -> str:
     """The remark on all that a base cannot go through; empty where there is nothing."""
-    return f"Left out, for this base cannot go through it: {'; '.join(why for _, why in limits)}." if limits else ""
+    return (
+        f"Left out, for this base cannot go through it: {'; '.join(reason for _, reason in limits)}." if limits else ""
+    )
 
 
 def recipe_of(params: Params) -> Recipe:

@@ -19,7 +19,7 @@ from agentlab.errors import DataError
 from agentlab.runs.atomic import make_folder, write_bytes
 from agentlab.train.checkpoints import Progress
 from agentlab.train.config import LoraConfig, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import Example
 from agentlab.train.state import Batch, TrainingState
 
@@ -45,7 +45,9 @@ class Teacher:
         """
         logs, tokens = self.logs[windows].to(logits.device), self.tokens[windows].long().to(logits.device)
         ours = logits.float().log_softmax(-1).gather(-1, tokens)
-        return (logs.exp() * (logs - ours)).sum(-1) + _rest(logs).exp() * (_rest(logs) - _rest(ours))
+        return (logs.exp() * (logs - ours)).sum(-1) + _log_remainder(logs).exp() * (
+            _log_remainder(logs) - _log_remainder(ours)
+        )
 
 
 @torch.inference_mode()
@@ -74,13 +76,13 @@ def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check:
         logits = model(window[None].to(model.device)).logits[0].float()
         if not torch.isfinite(logits).all():
             raise DataError("The logits of the original are not finite.", hint="Load it in float32.")
-        found = logits.log_softmax(-1).topk(min(_KEPT, logits.shape[-1] - 1))
-        tokens.append(found.indices.int().cpu())
-        logs.append(found.values.cpu())
-    kept = {"tokens": torch.stack(tokens), "logs": torch.stack(logs)}
+        likeliest = logits.log_softmax(-1).topk(min(_KEPT, logits.shape[-1] - 1))
+        tokens.append(likeliest.indices.int().cpu())
+        logs.append(likeliest.values.cpu())
+    tensors = {"tokens": torch.stack(tokens), "logs": torch.stack(logs)}
     make_folder(path.parent)
-    write_bytes(path, save(kept, metadata={_ORIGIN: origin}))
-    return Teacher(kept["tokens"], kept["logs"])
+    write_bytes(path, save(tensors, metadata={_ORIGIN: origin}))
+    return Teacher(tensors["tokens"], tensors["logs"])
 
 
 def recover(
@@ -117,7 +119,7 @@ def recover(
         StorageError: the disk is full or not ours.
     """
     split = _split(windows, held_out)
-    with _changed(model, job.lora, job.seed) as weights:
+    with _apply_low_rank(model, job.lora, job.seed) as weights:
         state = TrainingState(split, weights, job, "sorted", origin)
         state.restore()
         losses = partial(_losses, model, teacher, bf16)
@@ -141,29 +143,31 @@ def recover(
     return state.progress
 
 
-def _split(windows: Tensor, held_out: int) -> Split:
+def _split(windows: Tensor, held_out: int) -> TrainingSplit:
     rows = [tuple(row) for row in windows.tolist()]
     examples = [Example(index, row, row, 0) for index, row in enumerate(rows)]
     learnt = len(examples) - held_out
-    return Split(tuple(examples[:learnt]), tuple(examples[learnt:]))
+    return TrainingSplit(tuple(examples[:learnt]), tuple(examples[learnt:]))
 
 
 def _losses(model: Any, teacher: Teacher | None, bf16: bool, batch: Batch) -> Tensor:
     """Of every token of a batch."""
     examples = [row[0] for row in batch]
-    tokens = torch.tensor([each.input_ids for each in examples], device=model.device)
+    tokens = torch.tensor([example.input_ids for example in examples], device=model.device)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         logits = model(tokens, use_cache=False).logits
     if teacher is not None:
-        return teacher.divergence(logits, torch.tensor([each.line for each in examples]))
+        return teacher.divergence(logits, torch.tensor([example.line for example in examples]))
     return torch.nn.functional.cross_entropy(logits[:, :-1].float().mT, tokens[:, 1:], reduction="none")
 
 
 @torch.no_grad()
-def _held_out(losses: Any, split: Split, job: TrainingJob) -> float:
+def _held_out(losses: Any, split: TrainingSplit, job: TrainingJob) -> float:
     size, rows = job.training.batch_size, split.held_out
-    found = [losses([(each,) for each in rows[at : at + size]]).flatten() for at in range(0, len(rows), size)]
-    return float(torch.cat(found).double().mean())
+    token_losses = [
+        losses([(example,) for example in rows[start : start + size]]).flatten() for start in range(0, len(rows), size)
+    ]
+    return float(torch.cat(token_losses).double().mean())
 
 
 class _LowRank(torch.nn.Module):
@@ -181,7 +185,7 @@ class _LowRank(torch.nn.Module):
 
 
 @contextmanager
-def _changed(model: Any, lora: LoraConfig, seed: int) -> Iterator[Mapping[str, torch.nn.Parameter]]:
+def _apply_low_rank(model: Any, lora: LoraConfig, seed: int) -> Iterator[Mapping[str, torch.nn.Parameter]]:
     """The factors of a change of every linear layer, that is added if all goes well and else taken back."""
     weights: dict[str, torch.nn.Parameter] = {}
     modules = linears(model)
@@ -202,6 +206,6 @@ def _changed(model: Any, lora: LoraConfig, seed: int) -> Iterator[Mapping[str, t
         model.requires_grad_(False)
 
 
-def _rest(logs: Tensor) -> Tensor:
+def _log_remainder(logs: Tensor) -> Tensor:
     """The logarithm of what is left of 1."""
     return torch.log1p(-logs.logsumexp(-1).exp().clamp(max=1 - 1e-6))

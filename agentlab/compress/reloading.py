@@ -27,8 +27,8 @@ def reload_gguf(path: Path, checkpoint: Path, reference: Path, threads: int, che
         ModelFileError, WorkerDiedError: it cannot be read.
     """
     request = {"op": "gguf", "path": str(path), "checkpoint": str(checkpoint), "reference": str(reference)}
-    found = _ask(request, path, threads, check)
-    return Divergence.of(found["windows"])
+    answer = _ask(request, path, threads, check)
+    return Divergence.of(answer["windows"])
 
 
 def reload_transformers(
@@ -36,8 +36,8 @@ def reload_transformers(
 ) -> tuple[Divergence, Divergence, dict[str, Any]]:
     """A folder in float32 and bfloat16, as transformers loads it, and other figures of the latter; see `Measures`."""
     request = {"op": "transformers", "path": str(path), "base": str(base), "reference": str(reference)}
-    found = _ask(request, path, threads, check)
-    return Divergence.of(found.pop("weights")), Divergence.of(found.pop("runtime")), found
+    answer = _ask(request, path, threads, check)
+    return Divergence.of(answer.pop("weights")), Divergence.of(answer.pop("runtime")), answer
 
 
 def read_transformers(path: Path, reference: Path, threads: int, check: Callable[[], None]) -> Divergence:
@@ -47,8 +47,8 @@ def read_transformers(path: Path, reference: Path, threads: int, check: Callable
 
 
 def _ask(request: Mapping[str, Any], path: Path, threads: int, check: Callable[[], None]) -> dict[str, Any]:
-    asked = {**request, "threads": threads}
-    return run_job("agentlab.compress.reloading", asked, f"read {path.name} back", check=check, threads=threads)
+    job = {**request, "threads": threads}
+    return run_job("agentlab.compress.reloading", job, f"read {path.name} back", check=check, threads=threads)
 
 
 # -- in the process -------------------------------------------------------------------------------------------------
@@ -59,13 +59,13 @@ def divergences(model: Any, reference: Path) -> list[dict[str, float]]:
     import torch
     from safetensors import safe_open
 
-    found = []
+    per_window = []
     with safe_open(reference, framework="np") as file, torch.inference_mode():
         tokens, base, at = file.get_tensor("tokens"), file.get_slice("logprobs"), file.get_tensor("at")
-        for place, ids in enumerate(tokens):
+        for index, ids in enumerate(tokens):
             logits = model(torch.from_numpy(ids)[None].to(model.device)).logits[0, :-1].float().cpu().numpy()
-            found.append(window(base[place], log_softmax(logits), ids, at[place]))
-    return found
+            per_window.append(window(base[index], log_softmax(logits), ids, at[index]))
+    return per_window
 
 
 def _work(request: dict[str, Any]) -> Mapping[str, Any]:
@@ -89,7 +89,7 @@ def _gguf(request: Mapping[str, Any]) -> dict[str, Any]:
     model = load_base(Path(request["checkpoint"]), "fp32", "sdpa").model
     config = model.config.to_dict()
     name_of = tensor_names(config)
-    ours = {name_of(name): (name, each) for name, each in model.named_parameters()}
+    ours = {name_of(name): (name, weight) for name, weight in model.named_parameters()}
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     with torch.no_grad():
         for tensor in GGUFReader(request["path"]).tensors:
@@ -139,7 +139,7 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
     gpu = _gpu() if device == "cuda" else {}
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     prompt = tokenizer(PROMPT, return_tensors="pt").to(model.device)
-    said = model.generate(**prompt, max_new_tokens=_ANSWER, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    generated = model.generate(**prompt, max_new_tokens=_ANSWER, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     runtime = divergences(model, reference)
     del model, base
     return {
@@ -149,7 +149,7 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
         "load": load,
         "peak": peak,
         "gpu": gpu,
-        "says": str(tokenizer.decode(said, skip_special_tokens=True)).strip(),
+        "says": str(tokenizer.decode(generated, skip_special_tokens=True)).strip(),
     }
 
 
@@ -173,22 +173,22 @@ def _speeds(model: Any, base: Any) -> dict[str, Any]:
     read: list[float] = []
     written: dict[Any, list[float]] = {model: [], base: []}
 
-    def step(each: Any, tokens: Any, cache: Any = None) -> None:
-        states[each] = each(tokens, past_key_values=cache, use_cache=True)
-        int(states[each].logits[0, -1].argmax())  # a GPU is waited for
+    def step(network: Any, tokens: Any, cache: Any = None) -> None:
+        states[network] = network(tokens, past_key_values=cache, use_cache=True)
+        int(states[network].logits[0, -1].argmax())  # a GPU is waited for
 
     def measure() -> float:
-        for each, rates in written.items():
+        for network, rates in written.items():
             began = time.perf_counter()
             for _ in range(_WRITTEN):
-                step(each, states[each].logits[:, -1:].argmax(-1), states[each].past_key_values)
+                step(network, states[network].logits[:, -1:].argmax(-1), states[network].past_key_values)
             rates.append(_WRITTEN / (time.perf_counter() - began))
         return written[model][-1] / written[base][-1]
 
     with torch.inference_mode():
-        for each in [base, *[model] * _PROMPTS]:
+        for network in [base, *[model] * _PROMPTS]:
             began = time.perf_counter()
-            step(each, prompt)
+            step(network, prompt)
             read.append(_READ / (time.perf_counter() - began))
         measure()  # to warm up
         ratios = measure_ratios(measure)

@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentlab.compress.result import WORDS, CompressResult, ModelResult, RecipeRow, row_table
-from agentlab.runs.document import Block, Code, Figure, Heading, Text, known, mebibytes, table
+from agentlab.compress.result import WORDS, CompressModelResult, CompressResult, RecipeRow, row_table
+from agentlab.runs.document import Block, Code, Figure, Heading, Text, figure_or_dash, mebibytes, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
 from agentlab.study.control import pair_table
 
 _LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
 
 
-def write_compress_report(run: Run, result: CompressResult) -> None:
+def write_compress_report(run: OpenRun, result: CompressResult) -> None:
     """Draw the fronts and write report.md and report.html; the verdict comes first."""
     blocks: list[Block] = list(result.blocks())
     for number, model in enumerate(result.models):
@@ -25,10 +25,10 @@ def write_compress_report(run: Run, result: CompressResult) -> None:
     write_report(run, f"Compression {run.id}", blocks)
 
 
-def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
+def _details(run: OpenRun, model: CompressModelResult, goal: str, plot: str) -> list[Block]:
     blocks: list[Block] = []
-    others = "These read its format as well, and were not tried here:"
-    for text, commands in (("The winner loads with:", model.loads[:1]), (others, model.loads[1:])):
+    other_title = "These read its format as well, and were not tried here:"
+    for text, commands in (("The winner loads with:", model.loads[:1]), (other_title, model.loads[1:])):
         blocks += [Text(text), Code("\n".join(commands), command=True)] if commands else []
     if any(row.kl is not None for row in model.rows):
         run.write_bytes(plot, front_plot(model))
@@ -44,7 +44,7 @@ def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
     return blocks
 
 
-def _proposals(model: ModelResult) -> Block:
+def _proposals(model: CompressModelResult) -> Block:
     columns: dict[str, Callable[[RecipeRow], str | float | None]] = {
         "": lambda row: row.id,
         "recipe": lambda row: row.recipe,
@@ -54,27 +54,29 @@ def _proposals(model: ModelResult) -> Block:
     return table(model.rows, columns, f"Who proposed what; {legend(row.source for row in model.rows)}")
 
 
-def _runtime(model: ModelResult) -> Block:
+def _runtime(model: CompressModelResult) -> Block:
     columns: dict[str, Callable[[RecipeRow], str | float | None]] = {
         "": lambda row: row.id,
         "recipe": lambda row: row.recipe,
-        "load, s": lambda row: known(row.load, ".2f"),
-        "reading, tokens/s": lambda row: known(row.prefill, ".0f"),
-        "writing, tokens/s": lambda row: known(row.decode, ".1f"),
+        "load, s": lambda row: figure_or_dash(row.load, ".2f"),
+        "reading, tokens/s": lambda row: figure_or_dash(row.prefill, ".0f"),
+        "writing, tokens/s": lambda row: figure_or_dash(row.decode, ".1f"),
         "peak, MiB": lambda row: mebibytes(row.peak),
     }
     if any(row.gpu for row in model.best):
-        columns["GPU busy"] = lambda row: known(row.gpu.get("busy"), ".0%")
-        columns["watts"] = lambda row: known(row.gpu.get("watts"), ".0f")
+        columns["GPU busy"] = lambda row: figure_or_dash(row.gpu.get("busy"), ".0%")
+        columns["watts"] = lambda row: figure_or_dash(row.gpu.get("watts"), ".0f")
     return table(model.best, columns, "The best in their runtimes, each in a process of its own")
 
 
 def _energy(result: CompressResult) -> list[Block]:
     cost = f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2. Energy is {result.energy}."
     stages = sorted(result.stages.items(), key=lambda stage: -stage[1]["joules"])
-    rows = [(each, row) for each in result.models for row in each.rows if row.seconds]
+    rows = [(model, row) for model in result.models for row in model.rows if row.seconds]
     several = len(result.models) > 1
-    recipes = [(f"{f'{each.base} ' if several else ''}{row.id}: {row.recipe}", row.model_dump()) for each, row in rows]
+    recipes = [
+        (f"{f'{model.base} ' if several else ''}{row.id}: {row.recipe}", row.model_dump()) for model, row in rows
+    ]
     return [
         Text(f"{result.seconds:.0f} s of work, {cost}"),
         _costs("stage", stages, "By stage; what is common to recipes is done once"),
@@ -82,33 +84,33 @@ def _energy(result: CompressResult) -> list[Block]:
     ]
 
 
-def _costs(what: str, costs: Sequence[tuple[str, Mapping[str, Any]]], caption: str) -> Block:
+def _costs(label: str, costs: Sequence[tuple[str, Mapping[str, Any]]], caption: str) -> Block:
     columns = {
-        what: lambda each: each[0],
-        "seconds": lambda each: f"{each[1]['seconds']:.1f}",
-        "kJ": lambda each: f"{each[1]['joules'] / 1e3:.2f}",
-        "g of CO2": lambda each: f"{each[1]['grams']:.2g}",
+        label: lambda cost: cost[0],
+        "seconds": lambda cost: f"{cost[1]['seconds']:.1f}",
+        "kJ": lambda cost: f"{cost[1]['joules'] / 1e3:.2f}",
+        "g of CO2": lambda cost: f"{cost[1]['grams']:.2g}",
     }
     return table(costs, columns, caption)
 
 
-def front_plot(model: ModelResult) -> bytes:
+def front_plot(model: CompressModelResult) -> bytes:
     """Bytes against KL in the runtime, by family, with the speed of what is on the front; PNG."""
     figure, axes = new_figure(width=8.5, height=4.8)
-    places = {
+    points = {
         row.id: (row.share, max(row.kl, _LEAST)) for row in model.rows if row.share is not None and row.kl is not None
     }
-    rows = [row for row in model.rows if row.id in places]
+    rows = [row for row in model.rows if row.id in points]
     for number, family in enumerate(dict.fromkeys(row.family for row in rows)):
-        sizes, kls = zip(*(places[row.id] for row in rows if row.family == family), strict=True)
+        sizes, kls = zip(*(points[row.id] for row in rows if row.family == family), strict=True)
         axes.plot(sizes, kls, color=COLOURS[number], marker=MARKERS[number], ls="", label=family)
-    if line := sorted(places[row.id] for row in rows if row.front):
+    if line := sorted(points[row.id] for row in rows if row.front):
         axes.step(*zip(*line, strict=True), where="post", color="0.6", lw=1, zorder=0)
     for row in rows:
         if row.front and row.speed is not None:
-            axes.annotate(f"{row.speed:.2f}x", places[row.id], (5, 5), textcoords="offset points", fontsize=8)
+            axes.annotate(f"{row.speed:.2f}x", points[row.id], (5, 5), textcoords="offset points", fontsize=8)
     if model.winner is not None:
-        axes.plot(*places[model.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
+        axes.plot(*points[model.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
     axes.axvline(model.source / model.dense, color="0.8", lw=1, ls="--", label="the source file")
     axes.set(xlabel="bytes, as a share of the bfloat16 base", ylabel="KL from the base, nats a token", yscale="log")
     figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)

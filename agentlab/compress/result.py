@@ -5,13 +5,24 @@ from typing import Any
 
 from pydantic import Field
 
-from agentlab.compress.config import CompressConfig, limits_of, offered
+from agentlab.compress.config import CompressConfig, apply_limits, limits_of
 from agentlab.compress.goal import WORDS as MEASURES
 from agentlab.compress.goal import Goal, Measure, Verdict
-from agentlab.compress.meter import Spent
+from agentlab.compress.meter import CompressCost
 from agentlab.compress.recipe import left_out, recipe_of
 from agentlab.models.base_model import BaseFile
-from agentlab.runs.document import Block, Document, Heading, Plain, Table, Text, known, mebibytes, number, table
+from agentlab.runs.document import (
+    AnswerDocument,
+    Block,
+    Heading,
+    Plain,
+    Table,
+    Text,
+    figure_or_dash,
+    mebibytes,
+    number,
+    table,
+)
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Value
 from agentlab.stats.control import Control
@@ -36,10 +47,10 @@ WORDS = Words(
 )
 
 
-def charges(events: Iterable[Event]) -> list[tuple[str, str, Spent]]:
+def charges(events: Iterable[Event]) -> list[tuple[str, str, CompressCost]]:
     """What was spent, piece by piece: on which base, empty for the only one, in which stage, and what."""
-    found = [(event.id, dict(event.data)) for event in events if event.type == SPENT]
-    return [(data.pop("base", ""), stage, Spent(**data)) for stage, data in found]
+    entries = [(event.id, dict(event.data)) for event in events if event.type == SPENT]
+    return [(data.pop("base", ""), stage, CompressCost(**data)) for stage, data in entries]
 
 
 class Confirmed(Plain):
@@ -98,7 +109,7 @@ class RecipeRow(Plain):
     params: dict[str, Value]
 
 
-class Advice(Document):
+class Advice(AnswerDocument):
     """What an agent said: in words, as steps, and as recipes with what is expected of them.
 
     `by` are the models, empty where rules alone spoke; `goal` as it was understood, of a plan outside a run, and
@@ -115,19 +126,19 @@ class Advice(Document):
     def blocks(self) -> list[Block]:
         """What a reader sees."""
         lines = [f"Goal: {self.goal}."] if self.goal and self.goal not in self.output else []
-        found: list[Block] = [*map(Text, [*lines, self.output, *(f"- {todo}" for todo in self.todos)])]
+        blocks: list[Block] = [*map(Text, [*lines, self.output, *(f"- {todo}" for todo in self.todos)])]
         if self.recipes:
             columns: dict[str, Callable[[dict[str, Any]], str | float | None]] = {
-                "recipe": lambda each: str(recipe_of(each["params"])),
-                "bytes, estimated": lambda each: known(each.get("estimate", {}).get("size"), ".0%"),
-                "KL, estimated": lambda each: number(each.get("estimate", {}).get("kl")),
+                "recipe": lambda recipe: str(recipe_of(recipe["params"])),
+                "bytes, estimated": lambda recipe: figure_or_dash(recipe.get("estimate", {}).get("size"), ".0%"),
+                "KL, estimated": lambda recipe: number(recipe.get("estimate", {}).get("kl")),
             }
-            found.append(
+            blocks.append(
                 table(self.recipes, columns, "Recipes to try; estimates come from what was measured of others")
             )
         if self.forecast:
-            found.append(Text(f"Forecast of the run: {self.forecast}."))
-        return found
+            blocks.append(Text(f"Forecast of the run: {self.forecast}."))
+        return blocks
 
 
 class Volume(Plain):
@@ -142,7 +153,7 @@ class Volume(Plain):
     joules: float
 
 
-class ModelResult(Plain):
+class CompressModelResult(Plain):
     """What came of a base. `exports` is a folder of the run, which its rows' files lie in.
 
     `volumes` compare the search with who has other recipes, each at equal cost. `control` says what the agent was
@@ -171,11 +182,11 @@ class ModelResult(Plain):
         return [row for row in self.rows if row.front or row.id == self.winner]
 
     @property
-    def kept(self) -> dict[str, str]:
+    def kept_files(self) -> dict[str, str]:
         return {row.id: row.file for row in self.best if row.file}
 
 
-class CompressResult(Document):
+class CompressResult(AnswerDocument):
     """A finished compression of one base or several. `stages` says what each stage has cost, of all of them.
 
     `calls` are those of language models, and `asked` the same by model.
@@ -184,7 +195,7 @@ class CompressResult(Document):
     sentence: str
     remarks: list[str]
     goal: str
-    models: list[ModelResult]
+    models: list[CompressModelResult]
     stages: dict[str, dict[str, float]]
     seconds: float
     joules: float
@@ -195,31 +206,31 @@ class CompressResult(Document):
 
     def blocks(self) -> list[Block]:
         """What the terminal shows: the verdict and the front of each base."""
-        found: list[Block] = [*map(Text, (self.remarks if len(self.models) == 1 else [self.sentence, *self.remarks]))]
+        blocks: list[Block] = [*map(Text, (self.remarks if len(self.models) == 1 else [self.sentence, *self.remarks]))]
         for model in self.models:
             if len(self.models) > 1:
-                found.append(Heading(model.base))
-            found += [*map(Text, (model.sentence, *model.remarks))]
-            found.append(row_table(model.best, model, self.goal))
-        return found
+                blocks.append(Heading(model.base))
+            blocks += [*map(Text, (model.sentence, *model.remarks))]
+            blocks.append(row_table(model.best, model, self.goal))
+        return blocks
 
 
-def row_table(rows: Iterable[RecipeRow], model: ModelResult, goal: str) -> Table:
+def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) -> Table:
     """Recipes by size."""
-    shown = sorted(rows, key=lambda row: (row.size is None, row.size))
+    by_size = sorted(rows, key=lambda row: (row.size is None, row.size))
     return table(
-        shown,
+        by_size,
         {
             "": lambda r: r.id + (" *" if r.id == model.winner else ""),
             "recipe": lambda r: r.recipe,
             "format, mostly in": lambda r: f"{r.format}, {_largest(r.held)}" if r.held else r.format,
             "MiB": lambda r: mebibytes(r.size),
-            "of bfloat16": lambda r: known(r.share, ".0%"),
-            "bits a weight": lambda r: known(r.bits, ".2f"),
+            "of bfloat16": lambda r: figure_or_dash(r.share, ".0%"),
+            "bits a weight": lambda r: figure_or_dash(r.bits, ".2f"),
             "KL": lambda r: number(r.kl),
             "perplexity": lambda r: with_interval(r.loss, r.within.get("loss"), "+.1%"),
             "windows": lambda r: r.windows or None,
-            "same token": lambda r: known(r.top1, ".1%"),
+            "same token": lambda r: figure_or_dash(r.top1, ".1%"),
             "speed": lambda r: speed_of(r),
             "verdict": lambda r: "" if r.failed else r.verdict,
             "note": lambda r: r.failed or "; ".join(_notes(r)),
@@ -231,7 +242,11 @@ def row_table(rows: Iterable[RecipeRow], model: ModelResult, goal: str) -> Table
 
 def with_interval(value: float | None, within: Sequence[float] | None, form: str) -> str:
     """A figure and its interval: `+2.7% [+2.1%, +3.3%]`."""
-    return known(value, form) if not within else f"{known(value, form)} [{within[0]:{form}}, {within[1]:{form}}]"
+    return (
+        figure_or_dash(value, form)
+        if not within
+        else f"{figure_or_dash(value, form)} [{within[0]:{form}}, {within[1]:{form}}]"
+    )
 
 
 def speed_of(row: RecipeRow) -> str:
@@ -247,16 +262,16 @@ def _notes(row: RecipeRow) -> list[str]:
     return [*filter(None, [row.research, measured]), *(f"not {bound}" for bound in row.broken)]
 
 
-def _largest(held: Mapping[str, int]) -> str:
+def _largest(bytes_by_type: Mapping[str, int]) -> str:
     """The type that most bytes are in, and their share."""
-    name = max(held, key=lambda each: held[each])
-    return f"{name} {held[name] / sum(held.values()):.0%}"
+    name = max(bytes_by_type, key=lambda kind: bytes_by_type[kind])
+    return f"{name} {bytes_by_type[name] / sum(bytes_by_type.values()):.0%}"
 
 
 # -- before it runs -----------------------------------------------------------------------------------------------
 
 
-class CompressPlan(Document):
+class CompressPlan(AnswerDocument):
     """The answer of `compress --dry-run`. `imports` are the bases that are made of their GGUF file first.
 
     `left_out` says of a base what it cannot go through, as far as its checkpoint is there.
@@ -279,7 +294,7 @@ class CompressPlan(Document):
     @property
     def foreseen(self) -> str:
         """The forecast, marked as one."""
-        memory, disk = (self.forecast[place] / 2**30 for place in ("memory", "disk"))
+        memory, disk = (self.forecast[resource] / 2**30 for resource in ("memory", "disk"))
         room = f"{memory:.1f} GiB of memory, {disk:.1f} on the disk" if disk else "memory and disk once it is imported"
         costs = "{seconds:.0f} s, {joules:.0f} J, {grams:.2g} g of CO2".format(**self.forecast)
         beyond = [unit for unit, limit in self.limits.items() if self.forecast[unit] > limit]
@@ -291,8 +306,8 @@ class CompressPlan(Document):
         """One line."""
         limits = "".join(f", at most {limit:g} {unit}" for unit, limit in self.limits.items())
         recipes = f"{self.trials} recipes{' each' if len(self.bases) > 1 else ''}"
-        beside = f", beside {', '.join(self.beside)}" if self.beside else ""
-        return f"{', '.join(self.bases)}: {self.goal}; {recipes}{beside}{limits}"
+        rivals = f", beside {', '.join(self.beside)}" if self.beside else ""
+        return f"{', '.join(self.bases)}: {self.goal}; {recipes}{rivals}{limits}"
 
     def blocks(self) -> list[Block]:
         """One fact a row."""
@@ -308,7 +323,7 @@ class CompressPlan(Document):
             ),
             ("at most", limits or "no bound on time, energy or CO2"),
             ("forecast", self.foreseen),
-            *((name, why) for name, why in self.left_out.items()),
+            *((name, reason) for name, reason in self.left_out.items()),
         ]
         return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
 
@@ -317,12 +332,14 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
     """The plan of a checked config."""
     text = config.text
     limits = {base.path.name: limits_of(config, base.path) if base.path.is_dir() else [] for base in bases}
-    possible = {str(recipe) for name, known in limits.items() for recipe in offered(config, known, name)[1]}
+    possible = {
+        str(recipe) for name, base_limits in limits.items() for recipe in apply_limits(config, base_limits, name)[1]
+    }
     return CompressPlan(
         bases=[base.path.name for base in bases],
         imports=[base.path.name for base in bases if not base.path.is_dir()],
         goal=str(goal),
-        measure="; ".join(f"{each}: {MEASURES[each]}" for each in MEASURES if each in goal.measures),
+        measure="; ".join(f"{measure}: {MEASURES[measure]}" for measure in MEASURES if measure in goal.measures),
         text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
         f"out, of {text.length} tokens",
         portfolio=[name for recipe in config.recipes if (name := str(recipe)) in possible],
@@ -331,7 +348,7 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
         planner=_planner(config),
         beside=list(config.beside),
         limits=dict(config.budget.limits),
-        left_out={name: left_out(known) for name, known in limits.items() if known},
+        left_out={name: left_out(base_limits) for name, base_limits in limits.items() if base_limits},
         forecast=forecast,
     )
 
@@ -358,6 +375,6 @@ def narrate(event: Event) -> Narration | None:
             return Narration(detail=event.id)
         case "trial.finished":
             m = data["metrics"]
-            said = f"{m['size'] / 2**20:.1f} MiB, KL {m['kl']:.4f}, perplexity {m['loss']:+.1%}"
-            return Narration(line=f"  {event.id}  {said}")
+            summary = f"{m['size'] / 2**20:.1f} MiB, KL {m['kl']:.4f}, perplexity {m['loss']:+.1%}"
+            return Narration(line=f"  {event.id}  {summary}")
     return narrate_study(event, WORDS)

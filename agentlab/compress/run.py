@@ -9,15 +9,15 @@ from functools import cache, partial
 from pathlib import Path
 
 from agentlab import machine
-from agentlab.compress.agent import advised
-from agentlab.compress.config import CompressConfig, limits_of, offered
+from agentlab.compress.agent import open_router
+from agentlab.compress.config import CompressConfig, apply_limits, limits_of
 from agentlab.compress.costs import cheapest, opening, weights_of, work_of, work_of_run
 from agentlab.compress.goal import Goal, read_goal
-from agentlab.compress.intensity import Intensity, asked, key_of, known
+from agentlab.compress.intensity import Intensity, fetch_intensity, key_of, look_up_intensity
 from agentlab.compress.memory import known_rate, memory_of
-from agentlab.compress.meter import Meter, Source, Spent, best_source, budget_remark
+from agentlab.compress.meter import CompressCost, EnergySource, Meter, best_source, budget_remark
 from agentlab.compress.objective import Workshop
-from agentlab.compress.part import Part, Search, opened
+from agentlab.compress.part import CompressPart, Search, open_workshop
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
@@ -35,10 +35,10 @@ from agentlab.errors import (
 )
 from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
-from agentlab.models.base_model import BaseFile, find_base, imported
+from agentlab.models.base_model import BaseFile, find_base, import_base
 from agentlab.runs.context import Context
-from agentlab.runs.events import noted
-from agentlab.runs.run import Outcome, Run
+from agentlab.runs.events import first_event_data
+from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.search.space import SearchSpace
 from agentlab.study.calls import model_rows, totals
 from agentlab.study.control import require_pairs
@@ -65,17 +65,19 @@ class CompressExperiment:
 
     def _forecast(self) -> dict[str, float]:
         """What it takes from nothing, of all bases together; memory of the largest."""
-        total = Spent()
+        total = CompressCost()
         for base in self.bases:
-            there = base.path.is_dir()
-            recipes = offered(self.config, limits_of(self.config, base.path) if there else (), base.name)[1]
-            work = work_of_run(self.config, recipes, weights_of(base), imports=not there)
+            has_checkpoint = base.path.is_dir()
+            recipes = apply_limits(self.config, limits_of(self.config, base.path) if has_checkpoint else (), base.name)[
+                1
+            ]
+            work = work_of_run(self.config, recipes, weights_of(base), imports=not has_checkpoint)
             rate = known_rate(self.config, base, self.context.workspace)
             total = total + rate * (work / rate.work)
         memory, disk = zip(*self.rooms, strict=True) if self.rooms else ((0,), (0,))
         return {**total.units, "memory": max(memory), "disk": sum(disk)}
 
-    def run(self, run: Run) -> tuple[CompressResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[CompressResult, RunOutcome]:
         """Search, or go on with a search, and report.
 
         Raises:
@@ -85,20 +87,22 @@ class CompressExperiment:
         """
         if len(self.bases) == 1:
             with self.opened(run) as work:
-                work.advance(lambda opened: search(opened.study, opened.check, opened.update))
+                work.advance(
+                    lambda opened_search: search(opened_search.study, opened_search.check, opened_search.update)
+                )
                 return work.conclude()
-        parts, source, over = self._parts(run), best_source(self.config.energy.watts), None
+        parts, source, end_reason = self._parts(run), best_source(self.config.energy.watts), None
         try:
             self._check_budgets(parts)
             self._side_by_side(parts, source)
         except BudgetExceededError as error:
-            over = error.message
+            end_reason = error.message
         finally:
             _settle(parts)
-        return self.reported(run, parts, source, over)
+        return self.report_result(run, parts, source, end_reason)
 
     @contextmanager
-    def opened(self, run: Run) -> Iterator["OpenCompression"]:
+    def opened(self, run: OpenRun) -> Iterator["OpenCompression"]:
         """The search of the only base in its run folder, ready for the steps.
 
         Raises:
@@ -107,94 +111,98 @@ class CompressExperiment:
         if len(self.bases) > 1:
             raise UsageError("Several bases are no single search.", hint="Name one with `base`, and leave `models`.")
         parts, source, config = self._parts(run), best_source(self.config.energy.watts), self.config
-        threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+        threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=threads)
         meter = self._meter(run, source)
-        workshop = cache(partial(self._opened, parts[0], threads, meter))
+        workshop = cache(partial(self._open_workshop, parts[0], threads, meter))
         try:
-            with machine.torch_threads(threads), advised(config, self.context, RunRecorder(run)) as router:
+            with machine.torch_threads(threads), open_router(config, self.context, RunRecorder(run)) as router:
                 work = OpenCompression(self, run, parts, source)
                 with work.within_budget():
                     self._check_budgets(parts)
-                    work.search = parts[0].opened(workshop, meter, self.context.stop.check, router)
+                    work.search = parts[0].open_search(workshop, meter, self.context.stop.check, router)
                 yield work
         finally:
             meter.flush()
             _settle(parts)
 
-    def _parts(self, run: Run) -> list[Part]:
+    def _parts(self, run: OpenRun) -> list[CompressPart]:
         several, memory = len(self.bases) > 1, memory_of(self.config, self.context.workspace)
-        parts = [Part(run, base, base.path.name if several else "", self.config, memory) for base in self.bases]
-        done, total = sum(len(part.searched) for part in parts), self.config.budget.trials * len(parts)
+        parts = [CompressPart(run, base, base.path.name if several else "", self.config, memory) for base in self.bases]
+        done, total = sum(len(part.search_trials) for part in parts), self.config.budget.trials * len(parts)
         run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
         return parts
 
-    def _check_budgets(self, parts: Sequence[Part]) -> None:
+    def _check_budgets(self, parts: Sequence[CompressPart]) -> None:
         """See that there is room for a recipe of each base of which none was begun."""
         for part in parts:
-            if not part.searched:
+            if not part.search_trials:
                 _check_budget(self.config, part.base, known_rate(self.config, part.base, self.context.workspace))
 
-    def reported(
-        self, run: Run, parts: Sequence[Part], source: Source, over: str | None
-    ) -> tuple[CompressResult, Outcome]:
+    def report_result(
+        self, run: OpenRun, parts: Sequence[CompressPart], source: EnergySource, end_reason: str | None
+    ) -> tuple[CompressResult, RunOutcome]:
         """The result, with its report; `over` says why the work ended early, if a budget did that."""
-        if over is None:  # else more budget may go on with them
+        if end_reason is None:  # else more budget may go on with them
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
-        calls, asked = totals(run.events, RunRecorder(run).spent()), model_rows(run.events, WORDS)
-        spent = _spent(run)
-        remarks = [] if over is None else [f"The budget ended the work: {over}"]
-        remarks += budget_remark(self.config.budget.limits, sum(spent.values(), Spent()))
-        result, outcome = answer(models, self.goal, spent, self._energy(run, source), remarks, calls, asked)
+        calls, model_calls = totals(run.events, RunRecorder(run).total_usage()), model_rows(run.events, WORDS)
+        stage_costs = _stage_costs(run)
+        remarks = [] if end_reason is None else [f"The budget ended the work: {end_reason}"]
+        remarks += budget_remark(self.config.budget.limits, sum(stage_costs.values(), CompressCost()))
+        result, outcome = answer(models, self.goal, stage_costs, self._energy(run, source), remarks, calls, model_calls)
         write_compress_report(run, result)
         if not any(model.winner for model in models):
-            ended = "" if over is None else f" The budget ended the work: {over}"
+            end_note = "" if end_reason is None else f" The budget ended the work: {end_reason}"
             hint = "The report shows what was tried. Ask for less, or give half as much again as a dry run forecasts: "
             hint += "--carbon-budget, --set budget.joules or budget.seconds."
-            raise GateError(f"{result.sentence}{ended}", hint=hint)
+            raise GateError(f"{result.sentence}{end_note}", hint=hint)
         return result, outcome
 
-    def _meter(self, run: Run, source: Source) -> Meter:
-        def record(stage: str, spent: Spent) -> None:
-            run.emit(SPENT, stage, **asdict(spent))
+    def _meter(self, run: OpenRun, source: EnergySource) -> Meter:
+        def record(stage: str, cost: CompressCost) -> None:
+            run.emit(SPENT, stage, **asdict(cost))
 
-        before = [(stage, spent) for _, stage, spent in charges(run.events)]
+        before = [(stage, cost) for _, stage, cost in charges(run.events)]
         grams, config = self._intensity(run).grams, self.config
         usual = known_rate(config, self.bases[0], self.context.workspace)
         return Meter(source.joules, grams, config.budget.limits, before, record, usual=usual)
 
-    def _intensity(self, run: Run) -> Intensity:
+    def _intensity(self, run: OpenRun) -> Intensity:
         """Of the grid, as it was when the run began."""
         if not run.has(INTENSITY):
             energy, context = self.config.energy, self.context
-            found = known(energy.intensity)
+            intensity = look_up_intensity(energy.intensity)
             if energy.zone is not None:
                 cache = context.workspace.root / ".agentlab" / "compress" / "intensity.json"
-                found = asked(energy.service, energy.zone, key_of(energy.service, context.env), cache, found)
-            run.emit(INTENSITY, **asdict(found))
-        return Intensity(**noted(run.events, INTENSITY))
+                intensity = fetch_intensity(
+                    energy.service, energy.zone, key_of(energy.service, context.env), cache, intensity
+                )
+            run.emit(INTENSITY, **asdict(intensity))
+        return Intensity(**first_event_data(run.events, INTENSITY))
 
-    def _energy(self, run: Run, source: Source) -> str:
+    def _energy(self, run: OpenRun, source: EnergySource) -> str:
         intensity, kind = self._intensity(run), "measured" if source.measured else "estimated"
         return f"{kind}: {source.label}; {intensity.grams:g} g a kWh, {intensity.source}"
 
-    def _opened(self, part: Part, threads: int, meter: Meter) -> Workshop:
+    def _open_workshop(self, part: CompressPart, threads: int, meter: Meter) -> Workshop:
         meter.stage("open")
-        _room_for(imported(part.base), self.config, self.context.workspace.root)
-        return opened(part, self.config, self.context, threads, meter)
+        _room_for(import_base(part.base), self.config, self.context.workspace.root)
+        return open_workshop(part, self.config, self.context, threads, meter)
 
-    def _side_by_side(self, parts: list[Part], source: Source) -> None:
+    def _side_by_side(self, parts: list[CompressPart], source: EnergySource) -> None:
         """In processes, as many as cores and memory take; one where a counter of joules, or a GPU, serves them all."""
         run, root, meter = parts[0].run, self.context.workspace.root, self._meter(parts[0].run, source)
         meter.stage("open")
-        needed = max(_room_for(imported(part.base), self.config, root)[0] for part in parts)
+        needed = max(_room_for(import_base(part.base), self.config, root)[0] for part in parts)
         meter.flush()
         alone = source.measured or machine.device() == "cuda"
         cores = machine.threads(self.config.threads)
         together = 1 if alone else max(1, min(len(parts), cores, machine.memory().available // needed))
         run.emit_once(THREADS, count=cores // together)
-        threads = noted(run.events, THREADS)["count"]  # of each, as when the run began: last bits depend on it
+        threads = first_event_data(run.events, THREADS)[
+            "count"
+        ]  # of each, as when the run began: last bits depend on it
         together = min(together, max(1, cores // threads))
         grams = self._intensity(run).grams
         search_side_by_side(parts, self.config, self.context, grams, together=together, threads=threads)
@@ -205,9 +213,9 @@ class OpenCompression:
     """The search of one base at work in its run folder. Without `search`, the budget was spent before it began."""
 
     experiment: CompressExperiment
-    run: Run
-    parts: Sequence[Part]
-    source: Source
+    run: OpenRun
+    parts: Sequence[CompressPart]
+    source: EnergySource
     search: Search | None = None
     over: str | None = None
 
@@ -225,7 +233,7 @@ class OpenCompression:
             with self.within_budget():
                 step(self.search)
 
-    def conclude(self) -> tuple[CompressResult, Outcome]:
+    def conclude(self) -> tuple[CompressResult, RunOutcome]:
         """After the search: what it is held against, and the report.
 
         Raises:
@@ -233,22 +241,22 @@ class OpenCompression:
         """
         self.advance(lambda search: search.conclude())
         _settle(self.parts)
-        return self.experiment.reported(self.run, self.parts, self.source, self.over)
+        return self.experiment.report_result(self.run, self.parts, self.source, self.over)
 
 
-def _settle(parts: Sequence[Part]) -> None:
+def _settle(parts: Sequence[CompressPart]) -> None:
     """Leave no export that nobody needs, and remember what was measured."""
     for part in parts:
         part.tidy()
         part.remember()
 
 
-def _spent(run: Run) -> dict[str, Spent]:
+def _stage_costs(run: OpenRun) -> dict[str, CompressCost]:
     """What each stage has cost so far."""
-    found: dict[str, Spent] = {}
-    for _, stage, spent in charges(run.events):
-        found[stage] = found.get(stage, Spent()) + spent
-    return found
+    costs: dict[str, CompressCost] = {}
+    for _, stage, cost in charges(run.events):
+        costs[stage] = costs.get(stage, CompressCost()) + cost
+    return costs
 
 
 def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
@@ -276,15 +284,15 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         key_of(config.energy.service, context.env)
     text = config.text
     parts = pieces(None if text.file is None else context.workspace.resolve(text.file))
-    SearchSpace.of(config.searched, config.rules)
-    searched = getattr(config.searched.root.get("quantizer"), "choices", ())
+    SearchSpace.of(config.searched_space, config.rules)
+    searched = getattr(config.searched_space.root.get("quantizer"), "choices", ())
     _check_packages({*searched, *(recipe.quantizer for recipe in config.recipes)} - {"none"})
     rooms = []
     for base in bases:
         if base.path.is_dir():  # else it is imported first, and this is found then
             rooms.append(_room_for(base.path, config, context.workspace.root))
             counts = (text.calibration, text.held_out)
-            offered(config, limits_of(config, base.path), base.name)
+            apply_limits(config, limits_of(config, base.path), base.name)
             check_enough(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     if config.planner == "agent" or config.control == "full":
         check_optional(config.llm, context)
@@ -293,17 +301,17 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     return CompressExperiment(config, context, bases, read_goal(config.goal), tuple(rooms))
 
 
-def _check_budget(config: CompressConfig, base: BaseFile, rate: Spent) -> None:
+def _check_budget(config: CompressConfig, base: BaseFile, rate: CompressCost) -> None:
     """See that the budget has room for a recipe and its measuring, were all that runs share there already."""
     weights = weights_of(base)
     begins, (recipe, stages) = opening(config, weights, imports=not base.path.is_dir()), cheapest(config, weights)
-    least = rate * (work_of([begins[0], *stages]) / rate.work)
-    whole = rate * (work_of([*begins, *cheapest(config, weights, ())[1]]) / rate.work)
+    least_cost = rate * (work_of([begins[0], *stages]) / rate.work)
+    full_cost = rate * (work_of([*begins, *cheapest(config, weights, ())[1]]) / rate.work)
     for unit, limit in config.budget.limits.items():
-        if least.units[unit] > limit:
+        if least_cost.units[unit] > limit:
             raise BudgetExceededError(
                 f"The budget of {limit:g} {unit} has no room for one recipe of {base.name}: the cheapest, {recipe}, is "
-                f"forecast to take {whole.units[unit]:.3g} {unit}, measuring included.",
+                f"forecast to take {full_cost.units[unit]:.3g} {unit}, measuring included.",
             )
 
 
@@ -324,21 +332,25 @@ def _room_for(folder: Path, config: CompressConfig, root: Path) -> tuple[int, in
 
     model = outline(folder)
     check_architecture(model.config)
-    text, weights = config.text, sum(int(each.numel()) for each in model.parameters())
+    text, weights = config.text, sum(int(parameter.numel()) for parameter in model.parameters())
     logits = 4 * text.length * int(model.config.vocab_size)
     statistics = memory_needed(model.config, text.calibration, text.length)
     recovery = 3 * config.recovery.batch * logits if any(recipe.recovery != "none" for recipe in config.recipes) else 0
     memory = 2 * 4 * weights + max(statistics, recovery, text.held_out * logits)
-    there = machine.memory().available
-    if memory > there:
+    limit = machine.memory().available
+    if memory > limit:
         raise ModelFileError(
-            f"{folder.name} takes {memory / 2**30:.1f} GiB of memory to compress; there are {there / 2**30:.1f} GiB.",
+            f"{folder.name} takes {memory / 2**30:.1f} GiB of memory to compress; there are {limit / 2**30:.1f} GiB.",
             hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
         )
-    cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.shaped})
+    cuts = len(
+        {(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.has_own_checkpoint}
+    )
     looks = 2 * MOST if read_goal(config.goal).bounds_kl else 0
-    kept = (text.held_out + looks) * logits + statistics_bytes(model.config)  # and float32 files
-    needed = kept + 4 * weights + cuts * (2 * 4 * weights + statistics_bytes(model.config)) + _EXPORTS * 2 * weights
+    kept_bytes = (text.held_out + looks) * logits + statistics_bytes(model.config)  # and float32 files
+    needed = (
+        kept_bytes + 4 * weights + cuts * (2 * 4 * weights + statistics_bytes(model.config)) + _EXPORTS * 2 * weights
+    )
     free = shutil.disk_usage(root).free
     if needed > free:
         raise StorageError(

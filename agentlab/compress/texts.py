@@ -20,7 +20,7 @@ _CHARACTERS = 8  # of a token: prose has half as many
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class CompressTexts:
     """Windows of equal length, as token ids. `sha256` is of the text, and `source` says where it is from.
 
     `held_out` is what every recipe is measured on; it begins `choose`, which is for those near a bound. `confirm` is
@@ -55,17 +55,17 @@ def pieces(path: Path | None) -> dict[str, str]:
         raise DataError(f"{path} is no UTF-8 text: {error}") from error
     except ValueError as error:
         raise DataError(f"{path} cannot be used: {error}.", hint="A part of it will do.") from error
-    found = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
-    if not found:
+    paragraphs = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
+    if not paragraphs:
         raise DataError(
             f"{path} is empty.", hint="Calibration needs some thousand words of text like that of later use."
         )
-    return found
+    return paragraphs
 
 
 def windows(
     tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int, seed: int = 0
-) -> Texts:
+) -> CompressTexts:
     """Calibration and held-out windows; no piece of text is in both.
 
     Args:
@@ -81,28 +81,30 @@ def windows(
     """
     begin: list[int] = tokenizer("")["input_ids"]
     ids: list[list[int]] = [tokenizer(side, add_special_tokens=False)["input_ids"] for side in _sides(parts)]
-    found = [_cut(begin, side, count, length) for side, count in zip(ids, counts, strict=True)]
-    _refuse_short(source, [len(some) for some in found], counts, length)
-    whole = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
-    held_out = tuple(found[1])
-    left = [window for window in dict.fromkeys(_cut(begin, ids[1], len(ids[1]), length)) if window not in held_out]
+    side_windows = [_cut(begin, side, count, length) for side, count in zip(ids, counts, strict=True)]
+    _refuse_short(source, [len(group) for group in side_windows], counts, length)
+    digest = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
+    held_out = tuple(side_windows[1])
+    unused = [window for window in dict.fromkeys(_cut(begin, ids[1], len(ids[1]), length)) if window not in held_out]
     rng = np.random.default_rng([seed, _STREAM])
-    drawn = [tuple(half[place] for place in rng.permutation(len(half))[:MOST]) for half in (left[::2], left[1::2])]
-    choose, seen = (*held_out, *drawn[0])[: max(MOST, len(held_out))], frozenset(begin + ids[0])
-    return Texts(tuple(found[0]), held_out, choose, drawn[1], seen, f"sha256:{whole}", source)
+    samples = [
+        tuple(half[index] for index in rng.permutation(len(half))[:MOST]) for half in (unused[::2], unused[1::2])
+    ]
+    choose, seen = (*held_out, *samples[0])[: max(MOST, len(held_out))], frozenset(begin + ids[0])
+    return CompressTexts(tuple(side_windows[0]), held_out, choose, samples[1], seen, f"sha256:{digest}", source)
 
 
 def check_enough(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int) -> None:
     """Refuse what `windows` would refuse, reading no more of a long text than it takes to know; arguments as there."""
     width = length - len(tokenizer("")["input_ids"])
-    there = []
+    available = []
     for side, count in zip(_sides(parts), counts, strict=True):
         beginning = side[: count * width * _CHARACTERS]
         tokens = len(tokenizer(beginning, add_special_tokens=False)["input_ids"])
         if tokens < count * width and len(beginning) < len(side):
             tokens = len(tokenizer(side, add_special_tokens=False)["input_ids"])
-        there.append(min(tokens // width, count))
-    _refuse_short(source, there, counts, length)
+        available.append(min(tokens // width, count))
+    _refuse_short(source, available, counts, length)
 
 
 def _sides(parts: Mapping[str, str]) -> tuple[str, str]:
@@ -113,8 +115,8 @@ def _sides(parts: Mapping[str, str]) -> tuple[str, str]:
     return "\n\n".join(sides[0]), "\n\n".join(sides[1])
 
 
-def _refuse_short(source: str, there: Sequence[int], counts: Sequence[int], length: int) -> None:
-    if short := [f"{some} of {count}" for some, count in zip(there, counts, strict=True) if some < count]:
+def _refuse_short(source: str, available: Sequence[int], counts: Sequence[int], length: int) -> None:
+    if short := [f"{present} of {count}" for present, count in zip(available, counts, strict=True) if present < count]:
         raise DataError(
             f"{source} has too little text: {' and '.join(short)} windows of {length} tokens.",
             hint="Give more text, in paragraphs; or ask for less: --set text.length=128 or text.held_out=4.",
@@ -129,8 +131,8 @@ def _cut(begin: Sequence[int], ids: Sequence[int], count: int, length: int) -> l
     """`count` windows, evenly spread over the tokens."""
     width = length - len(begin)
     free = len(ids) // width
-    return [(*begin, *ids[place * width : (place + 1) * width]) for place in _spread(free, count)]
+    return [(*begin, *ids[index * width : (index + 1) * width]) for index in _spread(free, count)]
 
 
 def _spread(free: int, count: int) -> list[int]:
-    return list(range(free)) if free < count else [free * place // count for place in range(count)]
+    return list(range(free)) if free < count else [free * index // count for index in range(count)]

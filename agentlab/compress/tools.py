@@ -14,15 +14,15 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from agentlab.compress.config import RecoveryConfig, point
 from agentlab.compress.goal import Goal, read_goal
-from agentlab.compress.memory import Experiment
+from agentlab.compress.memory import RememberedExperiment
 from agentlab.compress.objective import alone
 from agentlab.compress.recipe import Pruner, Quantizer, Recipe, Recovery, Structure, recipe_of
-from agentlab.compress.transfer import HERE, Forecast, Measured
+from agentlab.compress.transfer import HERE, MeasuredRecipe, RecipeForecast
 from agentlab.config.base import StrictModel
 from agentlab.config.sentences import complaint
 from agentlab.errors import UnknownNameError, UsageError
 from agentlab.llm.tool_loop import Action
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.types import Params, Trial, TrialResult, Value
 from agentlab.stats.fronts import front
 from agentlab.stats.intervals import paired_interval
@@ -44,20 +44,24 @@ class Situation:
     """
 
     goal: Goal
-    rules: Rules
+    rules: ScreenRules
     trials: Sequence[Trial] = ()
-    here: Sequence[Experiment] = ()
-    elsewhere: Sequence[Experiment] = ()
+    here: Sequence[RememberedExperiment] = ()
+    elsewhere: Sequence[RememberedExperiment] = ()
 
-    def forecast(self) -> Forecast:
+    def forecast(self) -> RecipeForecast:
         """Of recipes, from all that was measured."""
-        found = [Measured(HERE, row["params"], row["size"], row["kl"], row["joules"]) for row in self.rows()]
-        return Forecast(self.rules.space, [*found, *(each.elsewhere for each in self.elsewhere)])
+        measurements = [
+            MeasuredRecipe(HERE, row["params"], row["size"], row["kl"], row["joules"]) for row in self.rows()
+        ]
+        return RecipeForecast(
+            self.rules.space, [*measurements, *(experiment.elsewhere for experiment in self.elsewhere)]
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """What was measured of this base, by the run or before it, each recipe once. What is research only is not."""
-        done = [(run_id(each.number), each.proposal.params, each.result) for each in self.trials]
-        done += [(each.key, each.recipe, each.result(self.goal, None)) for each in self.here]
+        done = [(run_id(trial.number), trial.proposal.params, trial.result) for trial in self.trials]
+        done += [(experiment.key, experiment.recipe, experiment.result(self.goal, None)) for experiment in self.here]
         rows: dict[str, dict[str, Any]] = {}
         for name, params, result in done:
             if result.objectives and not recipe_of(params).research:
@@ -83,10 +87,10 @@ def _row(name: str, params: Params, result: TrialResult) -> dict[str, Any]:
     }
 
 
-def told(row: Mapping[str, Any]) -> dict[str, Any]:
+def summarize_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as a model is shown it."""
-    shown = {name: row[name] for name in ("id", "recipe", "size", "kl", "loss", "speed", "joules")}
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in shown.items()}
+    values = {name: row[name] for name in ("id", "recipe", "size", "kl", "loss", "speed", "joules")}
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in values.items()}
 
 
 # -- settings ---------------------------------------------------------------------------------------------------
@@ -96,8 +100,13 @@ def configure_quantization(
     quantizer: Quantizer, quantization_bits: int, group: int = 64, importance: bool = False
 ) -> dict[str, Any]:
     """Settings of a quantization, checked: rtn, gptq and awq take 4 or 8 bits, kquant 2 to 6 or 8."""
-    given = {"quantizer": quantizer, "quantization_bits": quantization_bits, "group": group, "importance": importance}
-    return {"recipe": _checked(read(Recipe, given)).model_dump(exclude_defaults=True)}
+    settings = {
+        "quantizer": quantizer,
+        "quantization_bits": quantization_bits,
+        "group": group,
+        "importance": importance,
+    }
+    return {"recipe": _check_recipe(read(Recipe, settings)).model_dump(exclude_defaults=True)}
 
 
 def configure_pruning(
@@ -108,7 +117,7 @@ def configure_pruning(
 ) -> dict[str, Any]:
     """Settings of a cut, checked: width or layers of which a share is kept; or zeros, which save nothing today."""
     cut = {"structure": structure, "kept": kept, "pruner": pruner, "pruning_sparsity": pruning_sparsity}
-    return {"recipe": _checked(read(Recipe, cut)).model_dump(exclude_defaults=True)}
+    return {"recipe": _check_recipe(read(Recipe, cut)).model_dump(exclude_defaults=True)}
 
 
 def configure_lora(rank: int = 16, steps: int = 40, learning_rate: float = 2e-4) -> dict[str, Any]:
@@ -126,20 +135,20 @@ def _recovery(kind: str, rank: int, steps: int, learning_rate: float) -> dict[st
     return {"recipe": {"recovery": kind}, "config": {"recovery": config.model_dump()}}
 
 
-def read(model: type[M], given: Any) -> M:
+def read(model: type[M], raw: Any) -> M:
     """What a caller has written, as a model.
 
     Raises:
         UsageError: what is wrong, in sentences.
     """
     try:
-        return model.model_validate(given)
+        return model.model_validate(raw)
     except ValidationError as error:
         raise UsageError(f"This cannot be used: {'; '.join(map(complaint, error.errors()))}.") from error
 
 
-def _checked(recipe: Recipe) -> Recipe:
-    if wrong := [said for _, said in recipe.problems()]:
+def _check_recipe(recipe: Recipe) -> Recipe:
+    if wrong := [problem for _, problem in recipe.problems()]:
         raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
     return recipe
 
@@ -152,13 +161,13 @@ def estimate(situation: Situation, recipe: Recipe) -> dict[str, Any]:
     forecast = situation.forecast()
     if not forecast.known:
         raise UsageError("Nothing was measured yet that an estimate could come from.")
-    place = point(_checked(recipe), situation.rules.space)
-    if recipe_of(place) != recipe:
+    params = point(_check_recipe(recipe), situation.rules.space)
+    if recipe_of(params) != recipe:
         raise UsageError("A setting of it was not searched, so nothing is known of it.")
-    if wrong := situation.rules.space.problems(place):
+    if wrong := situation.rules.space.problems(params):
         raise UsageError(f"That is no point of the space: {'; '.join(wrong)}.")
-    found = forecast.of([place])[0]
-    figures = {"size": found.size, "kl": found.kl, "joules": found.joules}
+    prediction = forecast.of([params])[0]
+    figures = {"size": prediction.size, "kl": prediction.kl, "joules": prediction.joules}
     return {"estimate": True, "measurements": len(forecast.known), **{k: float(f"{v:.3g}") for k, v in figures.items()}}
 
 
@@ -184,24 +193,24 @@ def compare_models(situation: Situation, one: str, other: str) -> dict[str, Any]
         if name not in rows:
             raise UnknownNameError("measured recipe", name, list(rows))
     first, second = rows[one], rows[other]
-    found = paired_interval(first["windows"], second["windows"], np.random.default_rng(0))
-    difference = {"kl": found.estimate, "low": found.low, "high": found.high, "windows": len(first["windows"])}
-    return {"one": told(first), "other": told(second), "one less other": difference}
+    interval = paired_interval(first["windows"], second["windows"], np.random.default_rng(0))
+    difference = {"kl": interval.estimate, "low": interval.low, "high": interval.high, "windows": len(first["windows"])}
+    return {"one": summarize_row(first), "other": summarize_row(second), "one less other": difference}
 
 
 def query_experiments(situation: Situation, settings: dict[str, Value] | None = None) -> dict[str, Any]:
     """What was measured of this base, of recipes with these settings, best first for the goal."""
-    wanted = settings or {}
-    for name in wanted:
+    filters = settings or {}
+    for name in filters:
         if name not in Recipe.model_fields:
             raise UnknownNameError("setting", name, list(Recipe.model_fields))
     rows = [
         row
         for row in situation.rows()
-        if all(str(getattr(recipe_of(row["params"]), name)) == str(value) for name, value in wanted.items())
+        if all(str(getattr(recipe_of(row["params"]), name)) == str(value) for name, value in filters.items())
     ]
     ranked = sorted(rows, key=lambda row: situation.goal.worth(row["shares"], row["bytes"], row["within"]))
-    return {"found": len(ranked), "best": [told(row) for row in ranked[:_SHOWN]]}
+    return {"found": len(ranked), "best": [summarize_row(row) for row in ranked[:_SHOWN]]}
 
 
 def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]:
@@ -210,7 +219,7 @@ def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]
     best = query_experiments(replace(situation, goal=goal))["best"]
     if not best:
         raise UsageError("Nothing was measured yet.")
-    row = next(each for each in situation.rows() if each["id"] == best[0]["id"])
+    row = next(candidate for candidate in situation.rows() if candidate["id"] == best[0]["id"])
     measured = row["shares"], row["bytes"], row["within"]
     verdict = {"verdict": goal.verdict(*measured), "broken": goal.broken(*measured)}
     return {"goal": str(goal), **verdict, **best[0], "params": row["params"]}
@@ -219,8 +228,8 @@ def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]
 def show_front(situation: Situation) -> dict[str, Any]:
     """The recipes that no other one beats in both size and KL."""
     rows = situation.rows()
-    best = [rows[place] for place in front([(row["size"], row["kl"]) for row in rows])]
-    return {"measured": len(rows), "front": [told(row) for row in sorted(best, key=lambda row: row["size"])]}
+    best = [rows[index] for index in front([(row["size"], row["kl"]) for row in rows])]
+    return {"measured": len(rows), "front": [summarize_row(row) for row in sorted(best, key=lambda row: row["size"])]}
 
 
 # -- as tools of a language model -------------------------------------------------------------------------------
@@ -255,15 +264,15 @@ SPECIALISTS: Mapping[str, tuple[str, tuple[Function, ...]]] = {
 def action(function: Function, situation: Situation) -> Action:
     """A function as a tool; its parameters are what the model fills in."""
     parameters = dict(inspect.signature(function).parameters)
-    given = (situation,) if "situation" in parameters else ()
+    leading_args = (situation,) if "situation" in parameters else ()
     parameters.pop("situation", None)
     fields: dict[str, Any] = {
-        name: (each.annotation, ... if each.default is each.empty else each.default)
-        for name, each in parameters.items()
+        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in parameters.items()
     }
     takes = create_model(function.__name__, __base__=StrictModel, **fields)
 
-    def run(asked: Any) -> str:
-        return json.dumps(function(*given, **{name: getattr(asked, name) for name in parameters}))
+    def run(arguments: Any) -> str:
+        return json.dumps(function(*leading_args, **{name: getattr(arguments, name) for name in parameters}))
 
     return Action(function.__name__, (function.__doc__ or "").partition("\n")[0], takes, run)

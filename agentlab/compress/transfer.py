@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from agentlab.compress.objective import REFERENCE, alone
-from agentlab.search.history import finished
+from agentlab.search.history import finished_trials
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial
 from agentlab.stats.fronts import front, hypervolume
@@ -29,7 +29,7 @@ HERE = ""  # the base that is compressed
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRecipe:
     """A recipe on a base: bytes as a share of the bfloat16 base, KL, and the joules that it took."""
 
     where: str
@@ -40,7 +40,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class RecipeEstimate:
     """What is forecast of a recipe; never a measurement."""
 
     size: float
@@ -53,13 +53,13 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class RecipeForecast:
     """Of recipes here, from what was measured here and elsewhere. Pure: the same measurements, the same forecast."""
 
     space: SearchSpace
-    known: Sequence[Measured]
+    known: Sequence[MeasuredRecipe]
 
-    def of(self, points: Sequence[Params]) -> list[Estimate]:
+    def of(self, points: Sequence[Params]) -> list[RecipeEstimate]:
         """One for each point.
 
         Raises:
@@ -67,34 +67,34 @@ class Forecast:
         """
         across = self._alike(points, np.zeros(len(points), dtype=np.int64))
         logs = self._logs.mean(axis=0) + across @ self._weights
-        return [Estimate(*row) for row in np.exp(logs).tolist()]
+        return [RecipeEstimate(*row) for row in np.exp(logs).tolist()]
 
     def holds(self) -> bool:
         """Whether each KL that was measured here would have been forecast from all the others.
 
         Left out one by one, its squared error is less than half of that of the mean of the others here.
         """
-        here = np.flatnonzero(self._base == 0)
-        if len(here) < _ENOUGH or len(here) == len(self._base):
+        local_indices = np.flatnonzero(self._base == 0)
+        if len(local_indices) < _ENOUGH or len(local_indices) == len(self._base):
             return False
-        left_out = self._weights[here, _KL] / self._inverse.diagonal()[here]
-        logs = self._logs[here, _KL]
-        plain = (logs - logs.mean()) * len(here) / (len(here) - 1)
+        left_out = self._weights[local_indices, _KL] / self._inverse.diagonal()[local_indices]
+        logs = self._logs[local_indices, _KL]
+        plain = (logs - logs.mean()) * len(local_indices) / (len(local_indices) - 1)
         return bool(left_out @ left_out < _BELIEVED * plain @ plain)
 
     @cached_property
     def _base(self) -> np.ndarray:
-        places = {HERE: 0}
-        return np.array([places.setdefault(each.where, len(places)) for each in self.known])
+        base_indices = {HERE: 0}
+        return np.array([base_indices.setdefault(measurement.where, len(base_indices)) for measurement in self.known])
 
     @cached_property
     def _logs(self) -> np.ndarray:
-        rows = [(each.size, each.kl, each.joules) for each in self.known]
+        rows = [(measurement.size, measurement.kl, measurement.joules) for measurement in self.known]
         return np.log(np.maximum(np.array(rows, dtype=np.float64), _LEAST))
 
     @cached_property
     def _inverse(self) -> np.ndarray:
-        within = self._alike([each.params for each in self.known], self._base)
+        within = self._alike([measurement.params for measurement in self.known], self._base)
         return np.linalg.inv(within + _NOISE * np.eye(len(within)))
 
     @cached_property
@@ -104,18 +104,23 @@ class Forecast:
     def _alike(self, points: Sequence[Params], base: np.ndarray) -> np.ndarray:
         """Covariance of points on bases with all that is known, float64 (points, known)."""
         same = base[:, None] == self._base[None]
-        shared = 1 - distances(self.space, points, [each.params for each in self.known]) / len(self.space.parameters)
+        shared = 1 - distances(self.space, points, [measurement.params for measurement in self.known]) / len(
+            self.space.parameters
+        )
         return np.asarray((shared + shared**2) / 2 * (_COMMON + _OWN * same) + _LEVEL * same)
 
 
-def distances(space: SearchSpace, some: Sequence[Params], others: Sequence[Params]) -> np.ndarray:
+def distances(space: SearchSpace, left_points: Sequence[Params], right_points: Sequence[Params]) -> np.ndarray:
     """`SearchSpace.distance` of each with each, float64 (some, others)."""
-    ordered = np.array([spec.ordered for spec in space.parameters.values()])
-    places = [np.array([space.encode(point) for point in points]) for points in (some, others)]
-    active = [np.array([[name in point for name in space.parameters] for point in points]) for points in (some, others)]
-    apart = np.abs(places[0][:, None] - places[1][None])
-    apart = np.where(ordered, apart, apart > 0)
-    return np.asarray(np.where(active[0][:, None] == active[1][None], apart, 1.0).sum(-1))
+    ordered = np.array([spec.is_ordered for spec in space.parameters.values()])
+    encoded = [np.array([space.encode(point) for point in points]) for points in (left_points, right_points)]
+    active = [
+        np.array([[name in point for name in space.parameters] for point in points])
+        for points in (left_points, right_points)
+    ]
+    differences = np.abs(encoded[0][:, None] - encoded[1][None])
+    differences = np.where(ordered, differences, differences > 0)
+    return np.asarray(np.where(active[0][:, None] == active[1][None], differences, 1.0).sum(-1))
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Recalling:
 
     base: Proposer
     space: SearchSpace
-    elsewhere: Sequence[Measured]
+    elsewhere: Sequence[MeasuredRecipe]
 
     @property
     def name(self) -> str:
@@ -136,37 +141,43 @@ class Recalling:
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """Up to `n` points, those of memory first."""
-        here = [each for trial in finished(history) if (each := measured(HERE, trial))]
-        forecast = Forecast(self.space, [*here, *self.elsewhere[:_MOST]])
+        measurements = [
+            measurement for trial in finished_trials(history) if (measurement := measurement_of(HERE, trial))
+        ]
+        forecast = RecipeForecast(self.space, [*measurements, *self.elsewhere[:_MOST]])
         if not forecast.holds():
             return self.base.ask(history, n, rng)
         tried = {self.space.key(trial.proposal.params) for trial in history}
         points = self.space.points(_ALL) or [self.space.sample(rng) for _ in range(_DRAWN)]
         free = [point for point in points if self.space.key(point) not in tried]
-        found = best_first(free, forecast.of(free) if free else [], [(each.size, each.kl) for each in here], n)
-        recalled = [Proposal(point, "memory") for point in found]
+        chosen = best_first(free, forecast.of(free) if free else [], [(row.size, row.kl) for row in measurements], n)
+        recalled = [Proposal(point, "memory") for point in chosen]
         return recalled + (self.base.ask(history, n - len(recalled), rng) if len(recalled) < n else [])
 
 
 def best_first(
-    points: Sequence[Params], estimates: Sequence[Estimate], there: Sequence[tuple[float, float]], n: int
+    points: Sequence[Params], estimates: Sequence[RecipeEstimate], objectives: Sequence[tuple[float, float]], n: int
 ) -> list[Params]:
     """Up to `n` points that would add to a front: each adds most hypervolume a joule to those before. Pure."""
-    best, left, found = [there[place] for place in front(there)], list(range(len(points))), list[Params]()
-    while left and len(found) < n:
+    best, remaining, chosen = (
+        [objectives[index] for index in front(objectives)],
+        list(range(len(points))),
+        list[Params](),
+    )
+    while remaining and len(chosen) < n:
         before = hypervolume(best, REFERENCE)
         worth = {
-            place: (hypervolume([*best, estimates[place].objectives], REFERENCE) - before)
-            / _roughly(estimates[place].joules)
-            for place in left
+            index: (hypervolume([*best, estimates[index].objectives], REFERENCE) - before)
+            / _roughly(estimates[index].joules)
+            for index in remaining
         }
-        left = [place for place in left if worth[place] > 0]  # what adds nothing now adds nothing later
-        if left:
-            first = max(left, key=lambda place: (worth[place], -place))
+        remaining = [index for index in remaining if worth[index] > 0]  # what adds nothing now adds nothing later
+        if remaining:
+            first = max(remaining, key=lambda index: (worth[index], -index))
             best = [*best, estimates[first].objectives]
-            found.append(points[first])
-            left.remove(first)
-    return found
+            chosen.append(points[first])
+            remaining.remove(first)
+    return chosen
 
 
 def _roughly(joules: float) -> float:
@@ -174,20 +185,24 @@ def _roughly(joules: float) -> float:
     return float(f"{max(joules, _LEAST):.1e}")
 
 
-def scored(space: SearchSpace, trials: Sequence[Trial], elsewhere: Sequence[Measured]) -> dict[str, float]:
+def score_forecasts(
+    space: SearchSpace, trials: Sequence[Trial], elsewhere: Sequence[MeasuredRecipe]
+) -> dict[str, float]:
     """How far off a forecast of each trial would have been, made of all before it: median factors, 1 is exact.
 
     Returns:
         `size`, `kl`, `joules`, and how many trials: `count`. Empty where nothing could be forecast.
     """
     off: list[np.ndarray] = []
-    for place, trial in enumerate(trials):
-        before = [each for other in trials[:place] if (each := measured(HERE, other))]
-        forecast = Forecast(space, [*before, *elsewhere[:_MOST]])
-        found = measured(HERE, trial)
-        if found is not None and forecast.known and found.joules > 0:
-            said = forecast.of([trial.proposal.params])[0]
-            pairs = ((said.size, found.size), (said.kl, found.kl), (said.joules, found.joules))
+    for index, trial in enumerate(trials):
+        before = [
+            measurement for earlier_trial in trials[:index] if (measurement := measurement_of(HERE, earlier_trial))
+        ]
+        forecast = RecipeForecast(space, [*before, *elsewhere[:_MOST]])
+        actual = measurement_of(HERE, trial)
+        if actual is not None and forecast.known and actual.joules > 0:
+            prediction = forecast.of([trial.proposal.params])[0]
+            pairs = ((prediction.size, actual.size), (prediction.kl, actual.kl), (prediction.joules, actual.joules))
             off.append(np.abs([np.log(max(a, _LEAST) / max(b, _LEAST)) for a, b in pairs]))
     if not off:
         return {}
@@ -195,9 +210,9 @@ def scored(space: SearchSpace, trials: Sequence[Trial], elsewhere: Sequence[Meas
     return {"size": size, "kl": kl, "joules": joules, "count": len(off)}
 
 
-def measured(where: str, trial: Trial) -> Measured | None:
+def measurement_of(where: str, trial: Trial) -> MeasuredRecipe | None:
     """What a trial measured, if it did; what was remembered counts with what it cost then."""
     if len(trial.result.objectives) != len(REFERENCE):
         return None
     size, kl = trial.result.objectives
-    return Measured(where, trial.proposal.params, size, kl, alone(trial.result.metrics)["joules"])
+    return MeasuredRecipe(where, trial.proposal.params, size, kl, alone(trial.result.metrics)["joules"])

@@ -8,12 +8,20 @@ from typing import Any
 
 from agentlab.compress.control import ended_within, joules_of, volume_of
 from agentlab.compress.goal import Goal, Measure
-from agentlab.compress.meter import Spent
+from agentlab.compress.meter import CompressCost
 from agentlab.compress.objective import ERR, counts, figures
 from agentlab.compress.recipe import recipe_of
-from agentlab.compress.result import CompressResult, Confirmed, ModelResult, RecipeRow, Volume, speed_of, with_interval
-from agentlab.runs.manifest import Metric, Tokens
-from agentlab.runs.run import Outcome
+from agentlab.compress.result import (
+    CompressModelResult,
+    CompressResult,
+    Confirmed,
+    RecipeRow,
+    Volume,
+    speed_of,
+    with_interval,
+)
+from agentlab.runs.manifest import Metric, RunTokens
+from agentlab.runs.run import RunOutcome
 from agentlab.stats.control import Control
 from agentlab.stats.fronts import dominates, front
 from agentlab.study.calls import ModelRow, Planner, silent
@@ -38,7 +46,7 @@ _LOADS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseFacts:
     """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type.
 
     `grid`: its weights lie on a 4-bit grid already. `odd`: how many matrices have rows that 256 does not divide, and
@@ -56,32 +64,32 @@ class Base:
 
 
 def verdict(
-    base: Base,
+    base: BaseFacts,
     goal: Goal,
     searched: Sequence[TrialState],
-    beside: Mapping[str, Sequence[TrialState]],
-    made: Sequence[TrialState],
+    rivals: Mapping[str, Sequence[TrialState]],
+    made_trials: Sequence[TrialState],
     agent: tuple[Control | None, str],
     confirmed: Mapping[str, Mapping[str, Any]],
     run: Path,
     exports: str,
-) -> ModelResult:
+) -> CompressModelResult:
     """What came of a base: trials of its search, of what it is held against (by name), and of what was made again.
 
     `agent` is what the agent was worth and the sentence that says it, `confirmed` by recipe the `losses` and `kls` of
     windows that nothing was chosen by (see `figures`), `exports` the folder in that of the run that exports lie in.
     """
-    rows = rows_of({"made": made, "search": searched, **beside}, goal, confirmed)
+    rows = rows_of({"made": made_trials, "search": searched, **rivals}, goal, confirmed)
     winner = _winner(rows, goal, len(confirmed))
-    volumes, beyond, same = _volumes(searched, beside)
-    control, said = agent
-    return ModelResult(
+    volumes, beyond, same = _volumes(searched, rivals)
+    control, agent_remark = agent
+    return CompressModelResult(
         base=base.name,
         exports=exports,
         dense=base.dense,
         source=base.source,
         sentence=_sentence(winner, goal, base, rows),
-        remarks=[*_remarks(base, rows, winner), *_comparison(volumes, beyond, same), *filter(None, [said])],
+        remarks=[*_remarks(base, rows, winner), *_comparison(volumes, beyond, same), *filter(None, [agent_remark])],
         winner=None if winner is None else winner.id,
         loads=[] if winner is None or winner.file is None else _loads(winner, base, str(run / exports / winner.file)),
         rows=rows,
@@ -92,14 +100,14 @@ def verdict(
 
 
 def answer(
-    models: Sequence[ModelResult],
+    models: Sequence[CompressModelResult],
     goal: Goal,
-    spent: Mapping[str, Spent],
+    stage_costs: Mapping[str, CompressCost],
     energy: str,
     remarks: Sequence[str],
     calls: Planner,
-    asked: Sequence[ModelRow],
-) -> tuple[CompressResult, Outcome]:
+    model_calls: Sequence[ModelRow],
+) -> tuple[CompressResult, RunOutcome]:
     """The answer of a run on one base or several, with what each of its stages has cost.
 
     `energy` says where joules and grams are from; `remarks` are on the budget; `calls` are those of language models all
@@ -107,29 +115,31 @@ def answer(
     """
     several = len(models) > 1
     result = CompressResult(
-        sentence="\n".join(f"{each.base}: {each.sentence}" if several else each.sentence for each in models),
-        remarks=[*remarks, *silent(asked)],
+        sentence="\n".join(f"{model.base}: {model.sentence}" if several else model.sentence for model in models),
+        remarks=[*remarks, *silent(model_calls)],
         goal=str(goal),
         models=list(models),
-        stages={stage or "begin": asdict(cost) for stage, cost in spent.items()},
-        **sum(spent.values(), Spent()).units,
+        stages={stage or "begin": asdict(cost) for stage, cost in stage_costs.items()},
+        **sum(stage_costs.values(), CompressCost()).units,
         energy=energy,
         calls=calls,
-        asked=list(asked),
+        asked=list(model_calls),
     )
     metrics = {
-        f"{each.base}.{name}" if several else name: metric for each in models for name, metric in _metrics(each).items()
+        f"{model.base}.{name}" if several else name: metric
+        for model in models
+        for name, metric in _metrics(model).items()
     }
     control = None if several else models[0].control  # else each base has its own, in the report
-    tokens = Tokens(input=calls.input_tokens, output=calls.output_tokens)
-    return result, Outcome(metrics, control, tokens, calls.cost_usd)
+    tokens = RunTokens(input=calls.input_tokens, output=calls.output_tokens)
+    return result, RunOutcome(metrics, control, tokens, calls.cost_usd)
 
 
-def _loads(row: RecipeRow, base: Base, path: str) -> list[str]:
+def _loads(row: RecipeRow, base: BaseFacts, path: str) -> list[str]:
     kind = row.params.get("cache", "f16")
     cache = "" if kind == "f16" else f" -fa on --cache-type-k {kind} --cache-type-v {kind}"
-    first, *others = _LOADS[row.format]
-    commands = [first if base.chat or row.format != "gguf" else _UNTALKED, *others]
+    first, *other_commands = _LOADS[row.format]
+    commands = [first if base.chat or row.format != "gguf" else _UNTALKED, *other_commands]
     return [command.format(path=shlex.quote(path), cache=cache) for command in commands]
 
 
@@ -150,11 +160,11 @@ def rows_of(
             if trial.result is not None:
                 trials.setdefault(_name(trial), (arm, trial))
     finished = [(name, trial.objectives) for name, (_, trial) in trials.items() if counts(trial)]
-    best = {finished[place][0] for place in front([objectives for _, objectives in finished])}
+    best = {finished[index][0] for index in front([objectives for _, objectives in finished])}
     return [_row(arm, trial, goal, name in best, confirmed.get(name)) for name, (arm, trial) in trials.items()]
 
 
-def _confirmed(row: RecipeRow, goal: Goal, losses: Sequence[float], kls: Sequence[float]) -> Confirmed:
+def _confirm_row(row: RecipeRow, goal: Goal, losses: Sequence[float], kls: Sequence[float]) -> Confirmed:
     """What other text says of a recipe; too little of it says nothing against it."""
     if len(losses) < _FEWEST:
         return Confirmed(windows=0, figures={}, within={}, verdict=row.verdict)
@@ -165,11 +175,11 @@ def _confirmed(row: RecipeRow, goal: Goal, losses: Sequence[float], kls: Sequenc
 
 def _row(arm: str, trial: TrialState, goal: Goal, on_front: bool, confirmed: Mapping[str, Any] | None) -> RecipeRow:
     assert trial.result is not None
-    recipe, result, found = recipe_of(trial.proposal.params), trial.result, trial.result.metrics
-    shares, within = found.get("shares", {}), found.get("within", {})
-    measured = shares, int(found.get("size", 0)), within
+    recipe, result, metrics = recipe_of(trial.proposal.params), trial.result, trial.result.metrics
+    shares, within = metrics.get("shares", {}), metrics.get("within", {})
+    measured = shares, int(metrics.get("size", 0)), within
     row = RecipeRow(
-        **{name: found[name] for name in RecipeRow.model_fields if name in found},
+        **{name: metrics[name] for name in RecipeRow.model_fields if name in metrics},
         id=trial.id if arm == "search" else f"{arm}/{trial.id}",
         recipe=str(recipe),
         family=recipe.family,
@@ -179,16 +189,16 @@ def _row(arm: str, trial: TrialState, goal: Goal, on_front: bool, confirmed: Map
         front=on_front,
         broken=goal.broken(*measured) if shares else [],
         verdict=goal.verdict(*measured) if shares else "undecided",
-        windows=len(found.get("losses", result.items)),
+        windows=len(metrics.get("losses", result.items)),
         failed=result.error,
         research=recipe.research,
         params=dict(trial.proposal.params),
         share=shares.get("size"),
         speed=shares.get("speed"),
-        remembered=found.get("run", ""),
+        remembered=metrics.get("run", ""),
         why=trial.proposal.note,
     )
-    return row if confirmed is None else row.model_copy(update={"confirmed": _confirmed(row, goal, **confirmed)})
+    return row if confirmed is None else row.model_copy(update={"confirmed": _confirm_row(row, goal, **confirmed)})
 
 
 def _shares(row: RecipeRow) -> dict[Measure, float]:
@@ -200,37 +210,41 @@ def _worth(row: RecipeRow, goal: Goal) -> float:
 
 
 def _volumes(
-    searched: Sequence[TrialState], beside: Mapping[str, Sequence[TrialState]]
+    searched: Sequence[TrialState], rivals: Mapping[str, Sequence[TrialState]]
 ) -> tuple[list[Volume], list[str], list[str]]:
     """The search beside each other one at equal cost, the recipes that none of these dominates, and who had the same.
 
     What was remembered costs the search nothing; the others have no memory, and pay for it.
     """
     ours = [trial.result.metrics.get("joules", 0.0) if trial.result else 0.0 for trial in searched]
-    found, same, measured = list[Volume](), list[str](), list[TrialState]()
-    for name, trials in beside.items():
+    volumes, same, measured = list[Volume](), list[str](), list[TrialState]()
+    for name, trials in rivals.items():
         theirs = joules_of(trials)
         cost = min(sum(ours), sum(theirs))
-        search, other = ended_within(searched, ours, cost), ended_within(trials, theirs, cost)
+        search, rival = ended_within(searched, ours, cost), ended_within(trials, theirs, cost)
         # Which of the same recipes had ended by then is a matter of what thinking costs, and of the order.
-        if _names(search) - _names(trials) or _names(other) - _names(searched):
-            found.append(Volume(name=name, search=volume_of(search), other=volume_of(other), joules=cost))
+        if _names(search) - _names(trials) or _names(rival) - _names(searched):
+            volumes.append(Volume(name=name, search=volume_of(search), other=volume_of(rival), joules=cost))
         elif _names(searched):
             same.append(name)
         measured += [trial for trial in trials if counts(trial)]
-    known = _names(measured)
-    new = [trial for trial in searched if known and counts(trial) and _name(trial) not in known]
-    beyond = [each.id for each in new if not any(dominates(other.objectives, each.objectives) for other in measured)]
-    return found, beyond, same
+    measured_names = _names(measured)
+    new = [trial for trial in searched if measured_names and counts(trial) and _name(trial) not in measured_names]
+    beyond = [
+        new_trial.id
+        for new_trial in new
+        if not any(dominates(rival_trial.objectives, new_trial.objectives) for rival_trial in measured)
+    ]
+    return volumes, beyond, same
 
 
 def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence[str]) -> list[str]:
-    found = [f"At equal cost the search's recipes are those of {name}: there is nothing to compare." for name in same]
+    remarks = [f"At equal cost the search's recipes are those of {name}: there is nothing to compare." for name in same]
     if volumes:
         sides = [f"at {v.joules / 1e3:.2f} kJ each: search {v.search:.4f}, {v.name} {v.other:.4f}" for v in volumes]
         named = f": {', '.join(beyond)}" if beyond else ""
-        found.append(f"Hypervolume {'; '.join(sides)}. {len(beyond)} found that no recipe of these dominates{named}.")
-    return found
+        remarks.append(f"Hypervolume {'; '.join(sides)}. {len(beyond)} found that no recipe of these dominates{named}.")
+    return remarks
 
 
 def _names(trials: Sequence[TrialState]) -> set[str]:
@@ -241,7 +255,7 @@ def _name(trial: TrialState) -> str:
     return str(recipe_of(trial.proposal.params))
 
 
-def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, rows: Sequence[RecipeRow]) -> str:
+def _sentence(winner: RecipeRow | None, goal: Goal, base: BaseFacts, rows: Sequence[RecipeRow]) -> str:
     if winner is not None and winner.size is not None:
         begins = "The winner is no smaller than the source file: " if winner.size >= base.source else ""
         return (
@@ -251,8 +265,8 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, rows: Sequence[R
         )
     done = [row for row in rows if not row.failed]
     if not done:
-        why = next((f": {row.id} ({row.recipe}): {row.failed}" for row in rows if row.failed), "")
-        return f"No recipe was measured{why}."
+        reason = next((f": {row.id} ({row.recipe}): {row.failed}" for row in rows if row.failed), "")
+        return f"No recipe was measured{reason}."
     nearest = min(done, key=lambda row: _worth(row, goal))
     lacks = [*(f"not {bound}" for bound in nearest.broken), *filter(None, [nearest.research])]
     if nearest.confirmed:
@@ -263,37 +277,37 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, rows: Sequence[R
 
 def _quality(row: RecipeRow) -> str:
     """Loss and KL with intervals, as far as they were measured on text that no choice saw; else of the last look."""
-    other = row.confirmed if row.confirmed and row.confirmed.windows else None
-    figures, within = (other.figures, other.within) if other else (_shares(row), row.within)
-    found = [f"perplexity {with_interval(figures['loss'], within.get('loss'), '+.2%')}"]
-    found += [f"KL {with_interval(figures['kl'], within.get('kl'), '.4f')}"] if "kl" in figures else []
-    return ", ".join(found) + (f", on {other.windows} windows that no choice saw" if other else "")
+    confirmation = row.confirmed if row.confirmed and row.confirmed.windows else None
+    figures, within = (confirmation.figures, confirmation.within) if confirmation else (_shares(row), row.within)
+    parts = [f"perplexity {with_interval(figures['loss'], within.get('loss'), '+.2%')}"]
+    parts += [f"KL {with_interval(figures['kl'], within.get('kl'), '.4f')}"] if "kl" in figures else []
+    return ", ".join(parts) + (f", on {confirmation.windows} windows that no choice saw" if confirmation else "")
 
 
-def _remarks(base: Base, rows: Sequence[RecipeRow], winner: RecipeRow | None) -> list[str]:
-    found = [base.left_out] if base.left_out else []
+def _remarks(base: BaseFacts, rows: Sequence[RecipeRow], winner: RecipeRow | None) -> list[str]:
+    remarks = [base.left_out] if base.left_out else []
     if winner and not (winner.confirmed and winner.confirmed.windows):
-        why = "the text has too few windows that no choice saw" if winner.confirmed else "the work ended before"
-        found.append(f"Nothing was confirmed: {why}.")
+        reason = "the text has too few windows that no choice saw" if winner.confirmed else "the work ended before"
+        remarks.append(f"Nothing was confirmed: {reason}.")
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
         was = f"is quantised itself ({base.stored})" if stored else "lies on a 4-bit grid: it was quantised once"
-        found.append(
+        remarks.append(
             f"The source {was}, and its dequantised weights are the base: a recipe that meets its grid loses nothing "
             "here, which says nothing of other models."
         )
     if base.odd[0] and any(row.family == "k-quant" for row in rows):
-        found.append(
+        remarks.append(
             f"llama.cpp holds {base.odd[0]} of {base.odd[1]} matrices in another type than a k-quant names, for 256 "
             "does not divide their rows; the bits a weight are those of the file."
         )
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))
-        found.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
+        remarks.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
     slow = [row.id for row in rows if row.front and row.within.get("speed", (0, row.speed or 1))[1] < 1]
     if slow:
-        found.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")
-    return found
+        remarks.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")
+    return remarks
 
 
 def forecast_remark(scores: Mapping[str, float]) -> list[str]:
@@ -307,16 +321,16 @@ def forecast_remark(scores: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _metrics(model: ModelResult) -> dict[str, Metric]:
-    found = {}
+def _metrics(model: CompressModelResult) -> dict[str, Metric]:
+    metrics = {}
     winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is not None:
-        told = {**_shares(winner), **(winner.confirmed.figures if winner.confirmed else {})}
-        found["size"] = Metric(value=float(winner.size or 0), unit="bytes", direction="lower")
-        found["kl"] = Metric(value=told["kl"], unit="nats a token", direction="lower")
-        found["loss"] = Metric(value=told["loss"], unit="rise of perplexity", direction="lower")
-        found["speed"] = Metric(value=told["speed"], unit="of the source", direction="higher")
+        shares = {**_shares(winner), **(winner.confirmed.figures if winner.confirmed else {})}
+        metrics["size"] = Metric(value=float(winner.size or 0), unit="bytes", direction="lower")
+        metrics["kl"] = Metric(value=shares["kl"], unit="nats a token", direction="lower")
+        metrics["loss"] = Metric(value=shares["loss"], unit="rise of perplexity", direction="lower")
+        metrics["speed"] = Metric(value=shares["speed"], unit="of the source", direction="higher")
     if model.volumes:
-        most = max(model.volumes, key=lambda each: each.joules)
-        found["hypervolume"] = Metric(value=most.search, direction="higher")
-    return found
+        costliest = max(model.volumes, key=lambda volume: volume.joules)
+        metrics["hypervolume"] = Metric(value=costliest.search, direction="higher")
+    return metrics

@@ -38,18 +38,18 @@ class Fewer:
             window is left out.
         """
         new, begins = list[int](), list[int]()
-        for place, token in enumerate(tokens):
+        for index, token in enumerate(tokens):
             new += self.pieces[token]
-            begins += [place, *[-1] * (len(self.pieces[token]) - 1)]
+            begins += [index, *[-1] * (len(self.pieces[token]) - 1)]
         return new[: len(tokens)], begins[1 : len(tokens)]
 
     def distributions(self, logs: np.ndarray) -> np.ndarray:
         """Log-probabilities (..., old tokens) of the token, as those of its first piece (..., new tokens)."""
         first = np.array([pieces[0] for pieces in self.pieces])
-        found = np.zeros((*logs.shape[:-1], len(self.kept)), np.float32)
-        for row, probabilities in zip(found.reshape(-1, len(self.kept)), logs.reshape(-1, len(first)), strict=True):
+        totals = np.zeros((*logs.shape[:-1], len(self.kept)), np.float32)
+        for row, probabilities in zip(totals.reshape(-1, len(self.kept)), logs.reshape(-1, len(first)), strict=True):
             row += np.bincount(first, np.exp(probabilities.astype(np.float64)), len(self.kept))
-        return np.log(np.maximum(found, np.finfo(np.float32).tiny))
+        return np.log(np.maximum(totals, np.finfo(np.float32).tiny))
 
 
 def cut_vocabulary(model: Any, tokenizer: Path, seen: Iterable[int], out: Path) -> Fewer:
@@ -72,31 +72,33 @@ def cut_vocabulary(model: Any, tokenizer: Path, seen: Iterable[int], out: Path) 
         StorageError: the disk is full or not ours.
     """
     content = _byte_level(tokenizer)
-    kept = _kept_tokens(content, set(seen))
-    number, size = {old: new for new, old in enumerate(kept)}, model.config.vocab_size
-    write_json(out / _TOKENIZER, _renumbered(content, number))
+    kept_tokens = _kept_tokens(content, set(seen))
+    number, size = {old: new for new, old in enumerate(kept_tokens)}, model.config.vocab_size
+    write_json(out / _TOKENIZER, _renumber_tokens(content, number))
     for name in _BESIDE:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
     _renumber_settings(out / "tokenizer_config.json", number)
-    _cut_matrices(model, torch.tensor(kept, device=model.device))
-    for place in (model.config, model.generation_config):
+    _cut_matrices(model, torch.tensor(kept_tokens, device=model.device))
+    for config in (model.config, model.generation_config):
         for key in _TOKENS:
-            value = getattr(place, key, None)
+            value = getattr(config, key, None)
             if value is not None:
-                setattr(place, key, [number[each] for each in value] if isinstance(value, list) else number[value])
-    return Fewer(tuple(kept), tuple(_pieces(content, out / _TOKENIZER, number, size)))
+                setattr(config, key, [number[token] for token in value] if isinstance(value, list) else number[value])
+    return Fewer(tuple(kept_tokens), tuple(_pieces(content, out / _TOKENIZER, number, size)))
 
 
 @torch.no_grad()
-def _cut_matrices(model: Any, kept: Tensor) -> None:
+def _cut_matrices(model: Any, kept_tokens: Tensor) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embedding.weight
-    embedding.weight = torch.nn.Parameter(embedding.weight[kept].clone(), requires_grad=False)
-    embedding.num_embeddings = len(kept)
+    embedding.weight = torch.nn.Parameter(embedding.weight[kept_tokens].clone(), requires_grad=False)
+    embedding.num_embeddings = len(kept_tokens)
     embedding.padding_idx = None  # it matters in training alone, where no gradient would reach that token
-    head.weight = embedding.weight if tied else torch.nn.Parameter(head.weight[kept].clone(), requires_grad=False)
-    head.out_features = model.config.vocab_size = model.vocab_size = len(kept)
+    head.weight = (
+        embedding.weight if tied else torch.nn.Parameter(head.weight[kept_tokens].clone(), requires_grad=False)
+    )
+    head.out_features = model.config.vocab_size = model.vocab_size = len(kept_tokens)
 
 
 def _byte_level(folder: Path) -> dict[str, Any]:
@@ -125,15 +127,15 @@ def _kept_tokens(content: dict[str, Any], seen: set[int]) -> list[int]:
     for first, second in map(_pair, content["model"]["merges"]):
         parts.setdefault(first + second, []).extend((first, second))
     names = {number: token for token, number in vocabulary.items()}
-    left = [names[number] for number in seen if number in names]
-    found = {token for token in ByteLevel.alphabet() if token in vocabulary}
-    while left:
-        token = left.pop()
-        if token not in found:
-            found.add(token)
-            left += parts.get(token, ())
-    added = {each["id"] for each in content.get("added_tokens", ())}
-    return sorted({vocabulary[token] for token in found} | added)
+    pending = [names[number] for number in seen if number in names]
+    kept_names = {token for token in ByteLevel.alphabet() if token in vocabulary}
+    while pending:
+        token = pending.pop()
+        if token not in kept_names:
+            kept_names.add(token)
+            pending += parts.get(token, ())
+    added = {entry["id"] for entry in content.get("added_tokens", ())}
+    return sorted({vocabulary[token] for token in kept_names} | added)
 
 
 def _pieces(content: dict[str, Any], path: Path, number: dict[int, int], size: int) -> list[tuple[int, ...]]:
@@ -141,11 +143,11 @@ def _pieces(content: dict[str, Any], path: Path, number: dict[int, int], size: i
 
     names = {old: token for token, old in content["model"]["vocab"].items()}
     split = Tokenizer.from_file(str(path)).model.tokenize
-    found = [
+    split_tokens = [
         (number[old],) if old in number else tuple(piece.id for piece in split(names[old])) if old in names else (0,)
         for old in range(size)  # rows of the embedding that are no token's are never likely
     ]
-    return [pieces or (0,) for pieces in found]
+    return [pieces or (0,) for pieces in split_tokens]
 
 
 def _pair(merge: Any) -> tuple[str, str]:
@@ -154,13 +156,13 @@ def _pair(merge: Any) -> tuple[str, str]:
     return first, second
 
 
-def _renumbered(content: dict[str, Any], number: dict[int, int]) -> dict[str, Any]:
+def _renumber_tokens(content: dict[str, Any], number: dict[int, int]) -> dict[str, Any]:
     model = content["model"]
     vocabulary = {token: number[old] for token, old in model["vocab"].items() if old in number}
     merges = [
         merge for merge in model["merges"] if all(part in vocabulary for part in (*_pair(merge), "".join(_pair(merge))))
     ]
-    added = [{**each, "id": number[each["id"]]} for each in content.get("added_tokens", ())]
+    added = [{**entry, "id": number[entry["id"]]} for entry in content.get("added_tokens", ())]
     processor = _with_numbers(content.get("post_processor"), number)
     return {
         **content,
@@ -174,12 +176,12 @@ def _with_numbers(value: Any, number: dict[int, int]) -> Any:
     """A post-processor with new numbers in its special tokens: `ids` of templates, and pairs of a token and its own."""
     if isinstance(value, dict):
         return {
-            key: [number[each] for each in inner] if key == "ids" else _with_numbers(inner, number)
+            key: [number[token] for token in inner] if key == "ids" else _with_numbers(inner, number)
             for key, inner in value.items()
         }
     if isinstance(value, list):
         pair = len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
-        return [value[0], number[value[1]]] if pair else [_with_numbers(each, number) for each in value]
+        return [value[0], number[value[1]]] if pair else [_with_numbers(part, number) for part in value]
     return value
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agentlab.compress.config import BudgetConfig
+from agentlab.compress.config import CompressBudgetConfig
 from agentlab.compress.goal import Goal
-from agentlab.compress.meter import Spent
+from agentlab.compress.meter import CompressCost
 from agentlab.compress.result import TEXTS, charges
 from agentlab.compress.verdict import rows_of
-from agentlab.runs.document import Block, Document, Heading, Plain, Text, known, mebibytes, number, table
+from agentlab.runs.document import AnswerDocument, Block, Heading, Plain, Text, figure_or_dash, mebibytes, number, table
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.search.types import Trial
@@ -38,7 +38,7 @@ class BaseNow(Plain):
     todo: list[str]
 
 
-class Watched(Document):
+class Watched(AnswerDocument):
     """The answer of `compress watch`. `limits` are what `spent` may come to; `stage` is the last that was charged."""
 
     run: str
@@ -55,26 +55,26 @@ class Watched(Document):
             for unit, value in self.spent.items()
         ]
         stage = f", {self.stage}" if self.stage else ""
-        found: list[Block] = [Text(f"{self.run}: {self.status}{stage}; {', '.join(parts)}")]
+        blocks: list[Block] = [Text(f"{self.run}: {self.status}{stage}; {', '.join(parts)}")]
         for base in self.bases:
             if len(self.bases) > 1:
-                found.append(Heading(base.name))
-            found += [Text(line) for line in base.todo]
+                blocks.append(Heading(base.name))
+            blocks += [Text(line) for line in base.todo]
             columns: dict[str, Callable[[FrontRow], str | float | None]] = {
                 "": lambda row: row.id,
                 "recipe": lambda row: row.recipe,
                 "proposed by": lambda row: row.source,
                 "MiB": lambda row: mebibytes(row.size),
-                "of bfloat16": lambda row: known(row.share, ".0%"),
+                "of bfloat16": lambda row: figure_or_dash(row.share, ".0%"),
                 "KL": lambda row: number(row.kl),
                 "speed": lambda row: f"{row.speed:.2f}x",
             }
             failed = f", {base.failed} failed" if base.failed else ""
-            found.append(table(base.front, columns, f"The front of {base.measured} measured recipes{failed}"))
-        return found
+            blocks.append(table(base.front, columns, f"The front of {base.measured} measured recipes{failed}"))
+        return blocks
 
 
-def watched(path: Path, status: str, budget: BudgetConfig) -> Watched:
+def read_progress(path: Path, status: str, budget: CompressBudgetConfig) -> Watched:
     """A run as it is now.
 
     Raises:
@@ -83,7 +83,7 @@ def watched(path: Path, status: str, budget: BudgetConfig) -> Watched:
     events = read_events(path / "events.jsonl")
     costs = charges(events)
     names = list(dict.fromkeys(event.id for event in events if event.type == TEXTS)) or [""]
-    total = sum((spent for _, _, spent in costs), Spent())
+    total = sum((cost for _, _, cost in costs), CompressCost())
     return Watched(
         run=path.name,
         status=status,
@@ -96,8 +96,8 @@ def watched(path: Path, status: str, budget: BudgetConfig) -> Watched:
 
 def trials_of(events: Sequence[Event], name: str) -> list[Trial]:
     """The trials of a search; `name` is that of its base in a run of several."""
-    own = [replace(each, id=each.id.removeprefix(f"{name}/")) for each in events if _of(name, each)]
-    return [each.as_trial() for each in rebuild(own).trials]
+    base_events = [replace(event, id=event.id.removeprefix(f"{name}/")) for event in events if _of(name, event)]
+    return [trial.as_trial() for trial in rebuild(base_events).trials]
 
 
 def _of(name: str, event: Event) -> bool:
@@ -106,10 +106,12 @@ def _of(name: str, event: Event) -> bool:
 
 def _base(path: Path, name: str, events: Sequence[Event]) -> BaseNow:
     """The recipes of a base, also those beside its search; their names as the run has them."""
-    own = [replace(event, id=event.id.removeprefix(f"{name}/")) for event in events]
-    arms = dict.fromkeys(event.id.rpartition("/")[0] for event in own if event.type == "trial.proposed")
-    inside = {arm: [replace(e, id=e.id.removeprefix(f"{arm}/")) for e in own if e.id.startswith(arm)] for arm in arms}
-    rows = rows_of({arm or "search": rebuild(some).trials for arm, some in inside.items()}, Goal("kl"), {})
+    base_events = [replace(event, id=event.id.removeprefix(f"{name}/")) for event in events]
+    arms = dict.fromkeys(event.id.rpartition("/")[0] for event in base_events if event.type == "trial.proposed")
+    inside = {
+        arm: [replace(e, id=e.id.removeprefix(f"{arm}/")) for e in base_events if e.id.startswith(arm)] for arm in arms
+    }
+    rows = rows_of({arm or "search": rebuild(arm_events).trials for arm, arm_events in inside.items()}, Goal("kl"), {})
     best = [{field: getattr(row, field) for field in FrontRow.model_fields} for row in rows if row.front]
     file = path / (f"todo-{name}.md" if name else "todo.md")
     return BaseNow(

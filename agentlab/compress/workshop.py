@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from agentlab import machine
 from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears, on_a_grid
-from agentlab.compress.calibration import Statistics, calibrate
+from agentlab.compress.calibration import CalibrationStatistics, calibrate
 from agentlab.compress.config import SCORED, CompressConfig, limits_of
 from agentlab.compress.costs import SHARED, cheapest, look, opening, stages_of
 from agentlab.compress.goal import read_goal
@@ -43,8 +43,8 @@ from agentlab.gguf.writing import tensor_names, write_gguf
 from agentlab.hf.checkpoint import CONFIG
 from agentlab.runs.atomic import make_folder, write_bytes, write_json
 from agentlab.runs.context import Context
-from agentlab.runs.events import noted, require_unchanged
-from agentlab.runs.run import Run
+from agentlab.runs.events import first_event_data, require_unchanged
+from agentlab.runs.run import OpenRun
 from agentlab.stats.divergence import Divergence
 from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
@@ -62,7 +62,7 @@ class RealWorkshop:
         base: Path,
         source: Path | None,
         name: str,
-        run: Run,
+        run: OpenRun,
         context: Context,
         threads: int,
         meter: Meter,
@@ -90,7 +90,7 @@ class RealWorkshop:
         self._stages = run.folder.folder("stages").path
         self._source = source
         self._tell_input()
-        self._weights = int(noted(run.events, BASE, name)["weights"])
+        self._weights = int(first_event_data(run.events, BASE, name)["weights"])
         self._made = {name for name in SHARED if (self._shared / name).exists()}
         first = cheapest(config, self._weights, self._made)[1]
         self._meter.expect([*opening(config, self._weights)[1:], *first])
@@ -101,30 +101,30 @@ class RealWorkshop:
         changed = RunMismatchError(
             "The base or the text is not what it was when the run began.", hint="Put it back, or begin a new run."
         )
-        require_unchanged(noted(self._run.events, TEXTS, self._name), changed, **now)
+        require_unchanged(first_event_data(self._run.events, TEXTS, self._name), changed, **now)
         self._run.emit_once(TEXTS, self._name, source=self._texts.source, **now)
-        weights = sum(each.numel() for each in self._base.model.parameters())
-        beside = sum(file.stat().st_size for file in [self._base.path / CONFIG, *files_beside(self._base.path)])
-        checkpoint = beside + sum(file.stat().st_size for file in self._base.path.glob("*.safetensors"))
+        weights = sum(parameter.numel() for parameter in self._base.model.parameters())
+        side_bytes = sum(file.stat().st_size for file in [self._base.path / CONFIG, *files_beside(self._base.path)])
+        checkpoint = side_bytes + sum(file.stat().st_size for file in self._base.path.glob("*.safetensors"))
         size = self._source.stat().st_size if self._source else checkpoint
-        dense = 2 * weights + beside  # what a bfloat16 export of the base would hold
+        dense = 2 * weights + side_bytes  # what a bfloat16 export of the base would hold
         stored = None if self._source is None else metadata.read(self._source).quantisation
-        grid = all(on_a_grid(each.weight) for each in linears(self._base.model).values())
-        shapes = {name: each.weight.shape for name, each in linears(self._base.model).items()}
+        grid = all(on_a_grid(layer.weight) for layer in linears(self._base.model).values())
+        shapes = {name: layer.weight.shape for name, layer in linears(self._base.model).items()}
         odd = [len(falls_back(shapes, "Q4_K_M")), len(shapes)]
-        found = {"weights": weights, "dense": dense, "source": size, "stored": stored, "grid": grid, "odd": odd}
+        facts = {"weights": weights, "dense": dense, "source": size, "stored": stored, "grid": grid, "odd": odd}
         limits = [(limit.rule.model_dump(mode="json"), limit.why) for limit in limits_of(self._config, self._base.path)]
-        self._run.emit_once(BASE, self._name, **found, limits=limits, chat=bool(self._base.tokenizer.chat_template))
+        self._run.emit_once(BASE, self._name, **facts, limits=limits, chat=bool(self._base.tokenizer.chat_template))
 
     @property
     def dense(self) -> int:
-        return int(noted(self._run.events, BASE, self._name)["dense"])
+        return int(first_event_data(self._run.events, BASE, self._name)["dense"])
 
     def make(self, recipe: Recipe, out: Path) -> Measures:
         stages = stages_of(recipe, self._config, self._weights, self._made)
         self._meter.expect(stages)
         self._made |= {stage.makes for stage in stages}
-        folder = self._shaped(recipe)
+        folder = self._shaped_checkpoint(recipe)
         out.parent.mkdir(parents=True, exist_ok=True)
         if recipe.format == "gguf":
             return self._gguf(recipe, folder, out.with_name(f"{out.name}.gguf"))
@@ -133,15 +133,15 @@ class RealWorkshop:
     def read(self, recipe: Recipe, out: Path, side: Side, start: int, stop: int) -> tuple[Floats, Floats]:
         windows = getattr(self._texts, side)[start:stop]
         full = read_goal(self._config.goal).bounds_kl
-        folder = self._base.path if recipe.vocabulary == "all" else self._shaped(recipe)
+        folder = self._base.path if recipe.vocabulary == "all" else self._shaped_checkpoint(recipe)
         losses, kls, step = Floats(), Floats(), self._config.text.held_out if full else MOST  # which memory holds
         for begin in range(0, len(windows), step):
             part = windows[begin : begin + step]
             self._meter.expect(look(len(part), self._config, self._weights))
             reference = self._reference(part, folder, full=full)
             self._stage("measure")
-            found = self._divergence(recipe, out, reference)
-            losses, kls = losses + found.losses, kls + found.windows
+            divergence = self._divergence(recipe, out, reference)
+            losses, kls = losses + divergence.losses, kls + divergence.windows
         return losses, kls
 
     def _divergence(self, recipe: Recipe, out: Path, reference: Path) -> Divergence:
@@ -165,7 +165,7 @@ class RealWorkshop:
         fewer, first = self._fewer(folder), full and windows == self._texts.held_out
         name = "held-out" if first and not fewer else f"held-out-{_hash(fewer and folder.name, full, windows)}"
         path = (self._stages if fewer else self._shared) / f"{name}.safetensors"
-        if not _whole(path):
+        if not _is_whole(path):
             self._stage("reference")
             tokens, logs, counted = [], [], []
             for window in windows:
@@ -208,9 +208,9 @@ class RealWorkshop:
         write_json(folder.with_name(f"{folder.name}-vocabulary.json"), asdict(fewer))
         return words
 
-    def _shaped(self, recipe: Recipe) -> Path:
+    def _shaped_checkpoint(self, recipe: Recipe) -> Path:
         """The checkpoint before it is quantized: the base's, or one that was cut and recovered."""
-        if not recipe.shaped:
+        if not recipe.has_own_checkpoint:
             return self._base.path
         made_of = recipe.model_dump(
             include={"structure", "kept", "pruner", "pruning_sparsity", "recovery", "vocabulary"}
@@ -269,20 +269,22 @@ class RealWorkshop:
         bf16 = machine.describe().bf16
         recover(model, self._windows, SCORED, job, origin, teacher=teacher, bf16=bf16, check=self._check)
 
-    def _statistics(self, folder: Path, model: Any) -> Statistics:
+    def _statistics(self, folder: Path, model: Any) -> CalibrationStatistics:
         """Of the inputs of all linear layers, of the model in a folder."""
         self._stage("calibrate")
         base = folder == self._base.path
-        place = (self._shared if base else folder) / "statistics"
+        cache_folder = (self._shared if base else folder) / "statistics"
         origin = self._key if base else f"{self._key}/{folder.name}"
         fewer = self._fewer(folder)
-        windows = torch.tensor([fewer.window(each)[0] for each in self._texts.calibration]) if fewer else self._windows
-        return calibrate(model, windows, place, origin, memory=None, check=self._check)
+        windows = (
+            torch.tensor([fewer.window(window)[0] for window in self._texts.calibration]) if fewer else self._windows
+        )
+        return calibrate(model, windows, cache_folder, origin, memory=None, check=self._check)
 
     def _plain_gguf(self, folder: Path) -> Path:
         """The checkpoint of a folder as a GGUF file in float32, which all k-quants are made of."""
         file = (self._shared if folder == self._base.path else folder) / "float32.gguf"
-        if not _whole(file):
+        if not _is_whole(file):
             self._stage("write gguf")
             make_folder(file.parent)
             file.unlink(missing_ok=True)
@@ -301,25 +303,25 @@ class RealWorkshop:
         reference, file = self._reference(self._texts.held_out, folder), metadata.read(out)
         self._stage("measure")
         weights = reload_gguf(out, folder, reference, self._threads, self._check)
-        found = self._divergence(recipe, out, reference)
+        runtime = self._divergence(recipe, out, reference)
         files = [out, self._source or self._plain_gguf(self._base.path)]
         ours, source = speed_gguf(files, self._threads, self._check, kv_type=recipe.cache)
         says = answer_gguf(out, PROMPT, self._threads, self._check)
-        told = {**asdict(ours), "source_decode": source.decode, "says": says, "kl_computed": None}
-        return self._measures(out, file.file_bytes, weights, found, held=dict(file.types), **told)
+        figures = {**asdict(ours), "source_decode": source.decode, "says": says, "kl_computed": None}
+        return self._measures(out, file.file_bytes, weights, runtime, held=dict(file.types), **figures)
 
     def _checkpoint(self, recipe: Recipe, folder: Path, out: Path) -> Measures:
         shutil.rmtree(out, ignore_errors=True)
-        model, held = self._written(recipe, folder, out)
+        model, bytes_by_type = self._write_checkpoint(recipe, folder, out)
         reference = self._reference(self._texts.held_out, folder)
         self._stage("measure")
         size = sum(file.stat().st_size for file in out.iterdir())
         computed = Divergence.of(divergences(model, reference))
         del model
-        weights, runtime, told = reload_transformers(out, self._base.path, reference, self._threads, self._check)
-        return self._measures(out, size, weights, runtime, held=held, kl_computed=computed.kl, **told)
+        weights, runtime, figures = reload_transformers(out, self._base.path, reference, self._threads, self._check)
+        return self._measures(out, size, weights, runtime, held=bytes_by_type, kl_computed=computed.kl, **figures)
 
-    def _written(self, recipe: Recipe, folder: Path, out: Path) -> tuple[Any, dict[str, int]]:
+    def _write_checkpoint(self, recipe: Recipe, folder: Path, out: Path) -> tuple[Any, dict[str, int]]:
         """The model of a folder, quantized if so, and written; its weights are those of the file."""
         if recipe.quantizer == "bitsandbytes":
             self._stage("quantize")
@@ -334,33 +336,35 @@ class RealWorkshop:
             write_packed(model, codes, folder, out, "bfloat16", self._check)
         else:
             write_dense(model, folder, out, "bfloat16", self._check)
-        for name, each in model.named_parameters():
+        for name, parameter in model.named_parameters():
             if name.removesuffix(".weight") not in codes:
-                each.data.copy_(each.data.bfloat16())  # as it is written
-        held: Counter[str] = Counter()
+                parameter.data.copy_(parameter.data.bfloat16())  # as it is written
+        bytes_by_type: Counter[str] = Counter()
         for code in codes.values():
-            held[str(code.grid)] += code.bits() // 8
-        return model, dict(held)
+            bytes_by_type[str(code.grid)] += code.bits() // 8
+        return model, dict(bytes_by_type)
 
-    def _measures(self, out: Path, size: int, weights: Divergence, found: Divergence, **more: Any) -> Measures:
+    def _measures(self, out: Path, size: int, weights: Divergence, runtime: Divergence, **figures: Any) -> Measures:
         """Of an export, by its weights and by what its runtime makes of it."""
-        bits = float(8 * size / noted(self._run.events, BASE, self._name)["weights"])
-        return Measures(file=out.name, size=size, bits=bits, kl_weights=weights.kl, **asdict(found), **more)
+        bits = float(8 * size / first_event_data(self._run.events, BASE, self._name)["weights"])
+        return Measures(file=out.name, size=size, bits=bits, kl_weights=weights.kl, **asdict(runtime), **figures)
 
     def _importance(self, folder: Path) -> dict[str, np.ndarray]:
         """Of each matrix by its GGUF name, the mean square of each of its inputs."""
         model = self._base.model if folder == self._base.path else load_base(folder, "fp32", "sdpa").model
         statistics, name_of = self._statistics(folder, model), tensor_names(model.config.to_dict())
-        found: dict[str, np.ndarray] = {}
+        importance: dict[str, np.ndarray] = {}
         for index in range(len(layers_of(model))):
-            known = statistics.layer(index)
-            for each in INPUTS:
-                row = known.squares[each.key].diagonal().numpy()
-                found |= {str(name_of(f"{layer_name(index, reader)}.weight")): row for reader in each.readers}
-        return found
+            layer_statistics = statistics.layer(index)
+            for layer_input in INPUTS:
+                row = layer_statistics.squares[layer_input.key].diagonal().numpy()
+                importance |= {
+                    str(name_of(f"{layer_name(index, reader)}.weight")): row for reader in layer_input.readers
+                }
+        return importance
 
 
-def _whole(file: Path) -> bool:
+def _is_whole(file: Path) -> bool:
     """Whether a file that earlier work has left can be used; a damaged one is made again."""
     try:
         if file.suffix == ".gguf":

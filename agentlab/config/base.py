@@ -83,8 +83,8 @@ def budget_field(default: Any = ..., **kwargs: Any) -> Any:
 
 def machine_field(default: Any = ..., **kwargs: Any) -> Any:
     """A field that says where the work runs, not what it is. Not part of the config hash."""
-    given = {} if default is ... else {"default": default}
-    return Field(json_schema_extra={"role": "machine"}, **given, **kwargs)
+    default_arguments = {} if default is ... else {"default": default}
+    return Field(json_schema_extra={"role": "machine"}, **default_arguments, **kwargs)
 
 
 def preset_field(folder: str, default: Any = ..., **kwargs: Any) -> Any:
@@ -176,12 +176,14 @@ def config_hash(config: BaseModel) -> str:
     """SHA-256 of what defines the experiment: the resolved config less its `budget` and `machine` fields."""
     left_out = tuple(name for name, _ in roles(type(config)))
     flat = flatten(config.model_dump(mode="json"))
-    kept = {k: v for k, v in flat.items() if not any(k == name or k.startswith(f"{name}.") for name in left_out)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    defining_values = {
+        k: v for k, v in flat.items() if not any(k == name or k.startswith(f"{name}.") for name in left_out)
+    }
+    return hashlib.sha256(json.dumps(defining_values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class KeyDifference:
     """A dotted key whose values differ; None where a config does not have it."""
 
     key: str
@@ -190,18 +192,18 @@ class Difference:
     role: Role | None
 
 
-def differences(old: BaseModel, new: BaseModel) -> list[Difference]:
+def differences(old: BaseModel, new: BaseModel) -> list[KeyDifference]:
     """Every key whose resolved values differ, in the order of the config."""
     before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     marked = dict(roles(type(new)))
     return [
-        Difference(key, before.get(key), after.get(key), _role(key, marked))
+        KeyDifference(key, before.get(key), after.get(key), _role(key, marked))
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     ]
 
 
-def larger_budget(changed: Sequence[Difference]) -> bool:
+def larger_budget(changed: Sequence[KeyDifference]) -> bool:
     """Whether one of the changes leaves more to do: a higher limit, or none where there was one."""
     return any(d.role == "budget" and d.old is not None and (d.new is None or d.new > d.old) for d in changed)
 

@@ -53,7 +53,7 @@ def parse_env(text: str, label: str) -> dict[str, str]:
     Raises:
         ConfigError: a line is no assignment; names `label` and the line.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -61,8 +61,8 @@ def parse_env(text: str, label: str) -> dict[str, str]:
         match = _LINE.fullmatch(stripped)
         if not match or not _NAME.fullmatch(match["name"]):
             raise ConfigError(f"{label}:{number}: expected NAME=VALUE.", hint="Comments start with #.")
-        found[match["name"]] = _value(match["value"], f"{label}:{number}: {match['name']}")
-    return found
+        variables[match["name"]] = _value(match["value"], f"{label}:{number}: {match['name']}")
+    return variables
 
 
 def _value(raw: str, where: str) -> str:
@@ -74,8 +74,8 @@ def _value(raw: str, where: str) -> str:
     match = (_SINGLE if raw[0] == "'" else _DOUBLE).match(raw)
     if not match:
         raise ConfigError(f"{where}: the quote is not closed on its line.")
-    rest = raw[match.end() :].strip()
-    if rest and not rest.startswith("#"):
+    trailing_text = raw[match.end() :].strip()
+    if trailing_text and not trailing_text.startswith("#"):
         raise ConfigError(f"{where}: there is more text after the closing quote.")
     if raw[0] == "'":
         return match["text"]

@@ -26,14 +26,14 @@ def preset_slots(annotation: Any, data: Any, path: Key = ()) -> Iterator[PresetS
     """Every field declared by `preset_field` that `data` has room for, lists and mappings of models included."""
     for model in fitting_models(annotation, data):
         for name, field in model.model_fields.items():
-            extra, place = field.json_schema_extra, (*path, name)
+            extra, field_path = field.json_schema_extra, (*path, name)
             if isinstance(extra, dict) and "presets" in extra:
                 default = field.default if isinstance(field.default, str) else None
-                yield PresetSlot(place, str(extra["presets"]), default)
+                yield PresetSlot(field_path, str(extra["presets"]), default)
                 continue
-            given = data.get(name) if isinstance(data, Mapping) else None
-            if given is not None or (_is_model(field.annotation) and not field.is_required()):
-                yield from preset_slots(field.annotation, {} if given is None else given, place)
+            field_data = data.get(name) if isinstance(data, Mapping) else None
+            if field_data is not None or (_is_model(field.annotation) and not field.is_required()):
+                yield from preset_slots(field.annotation, {} if field_data is None else field_data, field_path)
     for name, item in _items(data):
         for inner in _inner(annotation):
             yield from preset_slots(inner, item, (*path, name))
@@ -62,19 +62,19 @@ def known_keys(model: Model, data: Any, path: Key) -> list[str]:
 
 def below(annotations: Collection[Any], part: str, data: Any) -> list[Any]:
     """What may stand at `part` of `data`, of which the annotations speak."""
-    found: list[Any] = []
+    part_annotations: list[Any] = []
     for annotation in annotations:
         fields = [m.model_fields[part] for m in fitting_models(annotation, data) if part in m.model_fields]
-        found += [*(Annotated[field.annotation, field] for field in fields), *_inner(annotation)]
-    return found
+        part_annotations += [*(Annotated[field.annotation, field] for field in fields), *_inner(annotation)]
+    return part_annotations
 
 
 def is_tagged(annotation: Any) -> bool:
     """Whether a tag tells the members of this union apart; pydantic then names it in the place of every error."""
-    origin, held = get_origin(annotation), get_args(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return any(_tells_apart(mark) for mark in held[1:]) or is_tagged(held[0])
-    return origin in (Union, types.UnionType) and any(is_tagged(member) for member in held)
+        return any(_tells_apart(mark) for mark in arguments[1:]) or is_tagged(arguments[0])
+    return origin in (Union, types.UnionType) and any(is_tagged(member) for member in arguments)
 
 
 def _tells_apart(mark: Any) -> bool:
@@ -106,12 +106,12 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
 
 def _inner(annotation: Any) -> list[Any]:
     """What the containers among an annotation's alternatives hold: list items, values of mappings."""
-    found = []
+    inner_annotations = []
     for alternative in _alternatives(annotation):
-        origin, held = get_origin(alternative), get_args(alternative)
+        origin, arguments = get_origin(alternative), get_args(alternative)
         if isinstance(origin, type) and issubclass(origin, Collection):
-            found.append(held[-1] if issubclass(origin, Mapping) else held[0])
-    return found
+            inner_annotations.append(arguments[-1] if issubclass(origin, Mapping) else arguments[0])
+    return inner_annotations
 
 
 def _is_model(annotation: Any) -> bool:

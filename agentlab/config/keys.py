@@ -25,8 +25,8 @@ def split(text: str) -> Key:
     Raises:
         ValueError: an empty part, or a quote that is not closed.
     """
-    parts, rest = split_prefix(text)
-    if rest:
+    parts, remainder = split_prefix(text)
+    if remainder:
         raise ValueError(f"the key {text!r} holds an equals sign outside quotes")
     return parts
 

@@ -12,7 +12,7 @@ from agentlab.config.fields import preset_slots
 from agentlab.config.keys import join, split
 from agentlab.config.overrides import Layer, Override
 from agentlab.config.presets import ConfigFile, Sources, is_path, named_files, path_file
-from agentlab.config.sentences import problems, shown
+from agentlab.config.sentences import display_value, problems
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text, read_yaml, write_yaml
 from agentlab.errors import ConfigError
@@ -23,7 +23,7 @@ _MAX_LISTED = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Generic[C]):
+class LoadedConfig(Generic[C]):
     """A config, the file it came from as it was given, and where each dotted key got its value."""
 
     config: C
@@ -41,7 +41,7 @@ def load(
     workspace: Workspace,
     env: Mapping[str, str],
     cwd: Path,
-) -> Loaded[C]:
+) -> LoadedConfig[C]:
     """The config that `agentlab COMMAND REF --set ...` means; without `ref` the preset `default`.
 
     An override of a key that names a file (see `StrictModel.includes`) takes the place of what the files say there, and
@@ -67,11 +67,11 @@ def load(
                 layer = _with_layers(model, layer, _given_file(override, cwd), sources)
         except ConfigError as error:
             wrong.append(error.message)
-    layer = layer.pruned()
+    layer = layer.drop_nulls()
     config = _validate(
         model, layer, env, source.label, wrong, hint=f"`agentlab configs show {command}` prints every key."
     )
-    return Loaded(config, text, source.label, _origins(config, layer))
+    return LoadedConfig(config, text, source.label, _origins(config, layer))
 
 
 def load_resolved(model: type[C], path: Path, overrides: Sequence[Override], *, env: Mapping[str, str]) -> C:
@@ -81,7 +81,7 @@ def load_resolved(model: type[C], path: Path, overrides: Sequence[Override], *, 
         ConfigError: the file or an override is wrong, or an override names a preset, which could have changed.
     """
     tree = read_yaml(read_text(path, path.name), path.name)
-    layer = Layer(tree.data, {key: f"{path.name}:{place}" for key, place in tree.places.items()})
+    layer = Layer(tree.data, {key: f"{path.name}:{position}" for key, position in tree.places.items()})
     wrong: list[str] = []
     for override in overrides:
         if override.key in _includes(model):
@@ -105,14 +105,14 @@ def source_file(folder: str, ref: str, workspace: Workspace, cwd: Path) -> Confi
     return path_file(ref, cwd) if is_path(ref) else named_files(folder, ref, workspace)[0]
 
 
-def resolved(config: BaseModel) -> dict[str, Any]:
+def config_values(config: BaseModel) -> dict[str, Any]:
     """Every value as plain data. Keys stay the names of variables; `${...}` elsewhere is already replaced."""
     return config.model_dump(mode="json")
 
 
 def dump_yaml(config: BaseModel) -> str:
     """The text of a run's `config.yaml`; loading it gives an equal config."""
-    return write_yaml(resolved(config))
+    return write_yaml(config_values(config))
 
 
 def _includes(model: type[BaseModel]) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _includes(model: type[BaseModel]) -> tuple[str, ...]:
 def _given_file(override: Override, cwd: Path) -> ConfigFile:
     where = f"{override.origin}: {override.key}"
     if not isinstance(override.value, str):
-        raise ConfigError(f"{where}: must be the path of a YAML file, not {shown(override.value)}")
+        raise ConfigError(f"{where}: must be the path of a YAML file, not {display_value(override.value)}")
     file = path_file(override.value, cwd)
     if not file.path.is_file():
         raise ConfigError(f"{where}: there is no file {file.label}")
@@ -133,7 +133,7 @@ def _with_layers(model: type[BaseModel], layer: Layer, file: ConfigFile, sources
     """The layer with a file and all that it stands on laid on it."""
     workspace = sources.workspace
     for lower in sources.layers(file):
-        layer = _with_presets(model, layer.under(lower), workspace, workspace.root)
+        layer = _with_presets(model, layer.with_upper(lower), workspace, workspace.root)
     return _with_presets(model, layer, workspace, workspace.root, defaults=True)
 
 
@@ -145,14 +145,14 @@ def _with_presets(
     Relative paths start at `base`: in a file at the workspace, as typed at the current folder.
     """
     for slot in list(preset_slots(model, layer.data)):
-        given = layer.value(slot.path)
-        name = slot.default if given is None and defaults else given
+        slot_value = layer.value(slot.path)
+        name = slot.default if slot_value is None and defaults else slot_value
         if isinstance(name, str):
             preset, sources = Layer(), Sources(slot.folder, workspace)
             where = f"{layer.origin(slot.path) or 'default'}: {join(slot.path)}"
-            named = path_file(name, base) if is_path(name) else sources.named(name, where)[0]
-            for lower in sources.layers(named):
-                preset = preset.under(lower)
+            preset_file = path_file(name, base) if is_path(name) else sources.find_named(name, where)[0]
+            for lower in sources.layers(preset_file):
+                preset = preset.with_upper(lower)
             layer = layer.graft(slot.path, preset)
     return layer
 
@@ -166,24 +166,24 @@ def _validate(
         ConfigError: with the problems `wrong`, all that the model finds, and when it finds none, those between its
             parts.
     """
-    found = list(wrong)
+    complaints = list(wrong)
     try:
         config = model.model_validate(layer.data, context={"env": env})
     except ValidationError as error:
-        found += problems(error, model, layer, label)
+        complaints += problems(error, model, layer, label)
     else:
         between = config.problems() if isinstance(config, StrictModel) else ()
-        found += [f"{layer.origin(key) or label}: {join(key)}: {sentence}" for key, sentence in between]
-        if not found:
+        complaints += [f"{layer.origin(key) or label}: {join(key)}: {sentence}" for key, sentence in between]
+        if not complaints:
             return config
-    more = [f"... and {len(found) - _MAX_LISTED} more"] if len(found) > _MAX_LISTED else []
-    raise ConfigError("\n".join([*found[:_MAX_LISTED], *more]), hint=hint)
+    omitted = [f"... and {len(complaints) - _MAX_LISTED} more"] if len(complaints) > _MAX_LISTED else []
+    raise ConfigError("\n".join([*complaints[:_MAX_LISTED], *omitted]), hint=hint)
 
 
 def _origins(config: BaseModel, layer: Layer) -> dict[str, str]:
     """Where each key of the resolved config got its value; `default` is the model's."""
-    places = {key: split(key) for key in flatten(resolved(config))}
+    paths = {key: split(key) for key in flatten(config_values(config))}
     return {
-        key: "default" if layer.value(place) is None else layer.origins.get(place, "default")
-        for key, place in places.items()
+        key: "default" if layer.value(path) is None else layer.origins.get(path, "default")
+        for key, path in paths.items()
     }

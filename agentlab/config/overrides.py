@@ -29,20 +29,20 @@ def parse(text: str) -> Override:
         ConfigError: no equals sign, a broken key, no value, or one that is not YAML.
     """
     try:
-        parts, rest = split_prefix(text)
+        parts, remainder = split_prefix(text)
     except ValueError as error:
         raise ConfigError(f"--set: {error}.", hint="Write --set KEY=VALUE, as in --set training.epochs=3.") from error
-    if not rest:
+    if not remainder:
         raise ConfigError(f"--set {text!r} has no equals sign.", hint=f"Write --set {text}=VALUE.")
     key = join(parts)
-    if not rest[1:].strip():
+    if not remainder[1:].strip():
         raise ConfigError(
             f"{key}= behind --set has no value.",
             hint=f"Is a variable of the shell not set? --set {key}=null resets the key.",
         )
     if len(parts) > MAX_DEPTH:
         raise ConfigError(f"--set {key[:40]}... is nested deeper than {MAX_DEPTH} levels.")
-    return Override(key=key, value=_value(rest[1:], f"--set {key}"))
+    return Override(key=key, value=_value(remainder[1:], f"--set {key}"))
 
 
 def _value(text: str, label: str) -> Any:
@@ -50,12 +50,12 @@ def _value(text: str, label: str) -> Any:
     return text if text.startswith(_RESERVED) else read_value(text, label)
 
 
-def typed(settings: Mapping[str, Any]) -> str:
+def format_set_options(settings: Mapping[str, Any]) -> str:
     """`--set key=value ...` as it is typed into a shell: behind the shell's quotes, `parse` reads the same values."""
-    return " ".join(f"--set {_quoted(f'{key}={_written(value)}')}" for key, value in settings.items())
+    return " ".join(f"--set {_quote_for_shell(f'{key}={_format_value(value)}')}" for key, value in settings.items())
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A value as `parse` reads it, plain where that is unambiguous. JSON is YAML."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(_written_item(item) for item in value)}]"
@@ -68,13 +68,13 @@ def _written_item(value: Any) -> str:
 
 def _reads(text: str, value: Any) -> bool:
     try:
-        found = _value(text, "--set")
+        parsed_value = _value(text, "--set")
     except ConfigError:
         return False
-    return type(found) is type(value) and bool(found == value)
+    return type(parsed_value) is type(value) and bool(parsed_value == value)
 
 
-def _quoted(text: str) -> str:
+def _quote_for_shell(text: str) -> str:
     """For a shell; in double quotes where that is easier to read than what `quote` makes of an apostrophe."""
     simple = "'" in text and not any(mark in text for mark in '"$`\\!')
     return f'"{text}"' if simple else quote(text)
@@ -90,39 +90,39 @@ def address(tree: Mapping[str, Any], override: Override) -> Key:
         parts = split(override.key)
     except ValueError as error:
         raise ConfigError(f"{override.origin}: {error}.") from error
-    here: Any = tree
-    found: list[str] = []
+    node: Any = tree
+    path: list[str] = []
     for part in parts:
-        if isinstance(here, list):
-            part = _index(here, part, override, found)
-            here = here[int(part)]
-        elif isinstance(here, Mapping) or here is None:
-            here = here.get(part) if here else None
+        if isinstance(node, list):
+            part = _index(node, part, override, path)
+            node = node[int(part)]
+        elif isinstance(node, Mapping) or node is None:
+            node = node.get(part) if node else None
         else:
-            raise ConfigError(f"{override.origin}: {override.key}: {join(found)} is a single value, without keys.")
-        found.append(part)
-    return tuple(found)
+            raise ConfigError(f"{override.origin}: {override.key}: {join(path)} is a single value, without keys.")
+        path.append(part)
+    return tuple(path)
 
 
-def replaced(tree: Any, path: Sequence[str], value: Any) -> Any:
+def replace_at(tree: Any, path: Sequence[str], value: Any) -> Any:
     """A copy of `tree` with `value` at `path`, which `address` has found."""
     if not path:
         return value
-    head, rest = path[0], path[1:]
+    head, tail = path[0], path[1:]
     if isinstance(tree, list):
-        return [replaced(item, rest, value) if i == int(head) else item for i, item in enumerate(tree)]
-    return {**(tree or {}), head: replaced((tree or {}).get(head), rest, value)}
+        return [replace_at(item, tail, value) if i == int(head) else item for i, item in enumerate(tree)]
+    return {**(tree or {}), head: replace_at((tree or {}).get(head), tail, value)}
 
 
-def _index(items: list[Any], part: str, override: Override, found: Sequence[str]) -> str:
+def _index(items: list[Any], part: str, override: Override, path: Sequence[str]) -> str:
     for index, item in enumerate(items):
         if part in _names(item):
             return str(index)
     if part.isdecimal() and int(part) < len(items):
         return str(int(part))
-    known = ", ".join(name for item in items for name in _names(item)[:1])
-    listed = f"known are {known}" if known else f"it has {len(items)}, counted from 0"
-    raise ConfigError(f"{override.origin}: {override.key}: {join(found)} has no element {part!r}; {listed}.")
+    names = ", ".join(name for item in items for name in _names(item)[:1])
+    listed = f"known are {names}" if names else f"it has {len(items)}, counted from 0"
+    raise ConfigError(f"{override.origin}: {override.key}: {join(path)} has no element {part!r}; {listed}.")
 
 
 def _names(item: Any) -> list[str]:
@@ -137,18 +137,18 @@ class Layer:
     data: dict[str, Any] = field(default_factory=dict)
     origins: Mapping[Key, str] = field(default_factory=dict)
 
-    def under(self, over: "Layer") -> "Layer":
+    def with_upper(self, upper: "Layer") -> "Layer":
         """This layer with `over` laid on it: mappings are merged; lists, scalars and nulls replace."""
         origins = dict(self.origins)
-        data = _merge(self.data, over.data, (), origins)
-        return Layer(data, {**origins, **over.origins})
+        data = _merge(self.data, upper.data, (), origins)
+        return Layer(data, {**origins, **upper.origins})
 
     def graft(self, path: Key, sub: "Layer") -> "Layer":
         """This layer with the tree of `sub` at `path`, in place of what was there."""
         origins = dict(self.origins)
         _forget_below(path, origins)
         origins |= {(*path, *key): origin for key, origin in sub.origins.items()}
-        return Layer(replaced(self.data, path, sub.data), origins)
+        return Layer(replace_at(self.data, path, sub.data), origins)
 
     def override(self, change: Override) -> "Layer":
         """This layer with one value changed.
@@ -160,18 +160,18 @@ class Layer:
         origins = {path[:length]: change.origin for length in range(1, len(path))} | dict(self.origins)
         _forget_below(path, origins)
         origins |= {(*path, *key): change.origin for key in _keys(change.value)}
-        return Layer(replaced(self.data, path, change.value), origins)
+        return Layer(replace_at(self.data, path, change.value), origins)
 
-    def pruned(self) -> "Layer":
+    def drop_nulls(self) -> "Layer":
         """Without the keys that are null, so that the model's defaults hold for them."""
         return Layer(without_nulls(self.data), self.origins)
 
     def value(self, path: Key) -> Any:
         """What the tree holds at `path`; None when there is nothing."""
-        here: Any = self.data
+        node: Any = self.data
         for part in path:
-            here = child(here, part)
-        return here
+            node = child(node, part)
+        return node
 
     def origin(self, path: Key) -> str | None:
         """Where the value at `path`, or the nearest mapping around it, was written."""
@@ -188,9 +188,9 @@ def without_nulls(tree: Any) -> Any:
     return [without_nulls(item) for item in tree] if isinstance(tree, list) else tree
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: Key, origins: dict[Key, str]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], upper: Mapping[str, Any], path: Key, origins: dict[Key, str]) -> dict[str, Any]:
     merged = dict(base)
-    for key, value in over.items():
+    for key, value in upper.items():
         below = base.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
             merged[key] = _merge(below, value, (*path, key), origins)

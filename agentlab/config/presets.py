@@ -70,22 +70,24 @@ def named_files(folder: str, name: str, workspace: Workspace) -> list[ConfigFile
             hint="A name has letters, digits, dots, dashes and underscores.",
         )
     label = f"configs/{folder}/{name}.yaml"
-    found = [root / folder / f"{name}.yaml" for root in _roots(workspace)]
-    files = [ConfigFile(path, label) for path in found if path.is_file()]
+    candidates = [root / folder / f"{name}.yaml" for root in _roots(workspace)]
+    files = [ConfigFile(path, label) for path in candidates if path.is_file()]
     if not files:
-        raise UnknownNameError(f"{folder} preset", name, known(folder, workspace), hint="See `agentlab configs list`.")
+        raise UnknownNameError(
+            f"{folder} preset", name, preset_names(folder, workspace), hint="See `agentlab configs list`."
+        )
     return files
 
 
-def known(folder: str, workspace: Workspace) -> list[str]:
+def preset_names(folder: str, workspace: Workspace) -> list[str]:
     """Names of all presets of a folder."""
-    found = (path for root in _roots(workspace) for path in (root / folder).glob("*.yaml"))
-    return sorted({path.stem for path in found if path.is_file()})
+    paths = (path for root in _roots(workspace) for path in (root / folder).glob("*.yaml"))
+    return sorted({path.stem for path in paths if path.is_file()})
 
 
 def presets(folder: str, workspace: Workspace) -> list[Preset]:
     """All presets of a folder, by name; the workspace's hide shipped ones of the same name."""
-    return [_preset(folder, name, workspace) for name in known(folder, workspace) if _NAME.fullmatch(name)]
+    return [_preset(folder, name, workspace) for name in preset_names(folder, workspace) if _NAME.fullmatch(name)]
 
 
 def _preset(folder: str, name: str, workspace: Workspace) -> Preset:
@@ -131,9 +133,9 @@ class Sources:
             ConfigError: a file is no config, or leads back to itself.
             UnknownNameError: it extends a preset that does not exist.
         """
-        way = (*above, file)
-        if len(way) > MAX_FILES:
-            raise ConfigError(f"{way[0].label} leads to more than {MAX_FILES - 1} files in a row.")
+        file_chain = (*above, file)
+        if len(file_chain) > MAX_FILES:
+            raise ConfigError(f"{file_chain[0].label} leads to more than {MAX_FILES - 1} files in a row.")
         tree = read_yaml(read_text(file.path, file.label), file.label)
         below: list[Layer] = []
         for key in (_EXTENDS, *self.includes):
@@ -141,11 +143,15 @@ class Sources:
             if name is None or key in self.replaced:
                 continue
             where = f"{file.label}:{tree.places[(key,)]}: {key}"
-            meant = self._extended(name, where) if key == _EXTENDS else [self._included(name, file, where)]
-            below += self.layers(_fresh(meant, way, f"{where}: {_path(way)} -> {name}"), way)
-        return [*below, Layer(tree.data, {key: f"{file.label}:{place}" for key, place in tree.places.items()})]
+            candidates = (
+                self._find_extended(name, where) if key == _EXTENDS else [self._find_included(name, file, where)]
+            )
+            below += self.layers(
+                _first_unvisited(candidates, file_chain, f"{where}: {_path(file_chain)} -> {name}"), file_chain
+            )
+        return [*below, Layer(tree.data, {key: f"{file.label}:{position}" for key, position in tree.places.items()})]
 
-    def named(self, name: str, where: str) -> list[ConfigFile]:
+    def find_named(self, name: str, where: str) -> list[ConfigFile]:
         """The files behind a preset's name.
 
         Raises:
@@ -158,34 +164,34 @@ class Sources:
             error.args = (error.message,)
             raise
 
-    def _extended(self, name: Any, where: str) -> list[ConfigFile]:
+    def _find_extended(self, name: Any, where: str) -> list[ConfigFile]:
         """What `extends: name` may mean. A workspace preset that extends its own name means the shipped one."""
         if not isinstance(name, str):
             raise ConfigError(f"{where}: must be a preset's name or a path.")
-        return [path_file(name, self.workspace.root)] if is_path(name) else self.named(name, where)
+        return [path_file(name, self.workspace.root)] if is_path(name) else self.find_named(name, where)
 
-    def _included(self, name: Any, file: ConfigFile, where: str) -> ConfigFile:
+    def _find_included(self, name: Any, file: ConfigFile, where: str) -> ConfigFile:
         """A path from the workspace or, when nothing is there, from the file's own folder."""
         if not isinstance(name, str):
             raise ConfigError(f"{where}: must be the path of a YAML file.")
-        named = path_file(name, self.workspace.root)
-        beside = ConfigFile(file.path.parent / written_path(name), str(Path(file.label).parent / name))
-        for meant in (named, beside):
-            if meant.path.is_file():
-                return meant
+        workspace_file = path_file(name, self.workspace.root)
+        sibling_file = ConfigFile(file.path.parent / written_path(name), str(Path(file.label).parent / name))
+        for candidate in (workspace_file, sibling_file):
+            if candidate.path.is_file():
+                return candidate
         raise ConfigError(
             f"{where}: there is no file {name}.",
             hint=f"It was looked for in {self.workspace.root}, and beside {file.label}.",
         )
 
 
-def _fresh(meant: list[ConfigFile], way: tuple[ConfigFile, ...], step: str) -> ConfigFile:
-    met = {file.path.resolve() for file in way}
-    fresh = [file for file in meant if file.path.resolve() not in met]
-    if not fresh:
+def _first_unvisited(candidates: list[ConfigFile], file_chain: tuple[ConfigFile, ...], step: str) -> ConfigFile:
+    visited = {file.path.resolve() for file in file_chain}
+    unvisited = [file for file in candidates if file.path.resolve() not in visited]
+    if not unvisited:
         raise ConfigError(f"{step} is a circle.")
-    return fresh[0]
+    return unvisited[0]
 
 
-def _path(way: tuple[ConfigFile, ...]) -> str:
-    return " -> ".join(file.label for file in way)
+def _path(file_chain: tuple[ConfigFile, ...]) -> str:
+    return " -> ".join(file.label for file in file_chain)

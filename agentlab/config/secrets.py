@@ -50,8 +50,9 @@ SHAPE = re.compile(
     "|".join(
         (
             *(
-                rf"\b{start}{_HAS_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{rest}]{{{least},{_LONGEST}}}"
-                for start, rest, least in _SHAPES
+                rf"\b{start}{_HAS_DIGIT.format(_LETTERS) if start == 'sk-' else ''}"
+                rf"[{characters}]{{{shortest},{_LONGEST}}}"
+                for start, characters, shortest in _SHAPES
             ),
             rf"(?<=Bearer ){_HAS_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{12,{_LONGEST}}}",
         )
@@ -148,7 +149,7 @@ def _may_hide(name: str, value: str) -> bool:
 def _is_mixed(run: str) -> bool:
     """Whether capitals, small letters and digits take turns as they do in random text, a third of the time."""
     kinds = [(char.isupper(), char.isdigit()) for char in run if char.isalnum()]
-    changes = sum(one != other for one, other in pairwise(kinds))
+    changes = sum(kind != next_kind for kind, next_kind in pairwise(kinds))
     return len(set(kinds)) == 3 and changes >= len(kinds) / 3
 
 
@@ -159,8 +160,8 @@ def open_shape() -> re.Pattern[str]:
     It holds no other characters than SHAPE_CHARACTERS, and begins in the last OPEN_LENGTH of them.
     """
     shapes = (
-        rf"\b{start}{_MAY_GET_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{rest}]{{0,{_LONGEST}}}+"
-        for start, rest, _ in _SHAPES
+        rf"\b{start}{_MAY_GET_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{characters}]{{0,{_LONGEST}}}+"
+        for start, characters, _ in _SHAPES
     )
     starts = sorted({rf"\b{start[:length]}" for start, _, _ in _SHAPES for length in range(1, len(start))})
     bearer = rf"(?<=Bearer ){_MAY_GET_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{1,{_LONGEST}}}+"

@@ -50,7 +50,7 @@ _LIMITS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """What is wrong at a key. `branch` is the union member that said so, with the place of the union."""
 
     path: Key
@@ -61,9 +61,9 @@ class Problem:
 def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label: str) -> list[str]:
     """One line per wrong key: `file:line:column: key: sentence`, in the order of the config model."""
     complaints = [dict(raw) for raw in error.errors(include_url=False)]
-    found = [_locate(raw, model, layer.data) for raw in complaints if not _echoes(raw)]
+    located = [_locate(raw, model, layer.data) for raw in complaints if not _echoes(raw)]
     lines = []
-    for path, group in _by_key(_without_rival_branches(found)).items():
+    for path, group in _by_key(_without_rival_branches(located)).items():
         sentence = _sentence(group, model, layer.data)
         where = layer.origin(path) or label
         lines.append(f"{where}: {join(path)}: {sentence}" if path else f"{where}: {sentence}")
@@ -76,7 +76,7 @@ def complaint(problem: Mapping[str, Any]) -> str:
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def shown(value: Any, path: Key = ()) -> str:
+def display_value(value: Any, path: Key = ()) -> str:
     """A value in a message: short, and never one that may be a key."""
     if path and _SECRET_NAME.search(path[-1]):
         return "the value given"
@@ -98,7 +98,7 @@ def _echoes(raw: Mapping[str, Any]) -> bool:
     return raw["type"] == "too_short" and len(raw["input"]) >= int(raw["ctx"]["min_length"])
 
 
-def _locate(raw: dict[str, Any], model: type[BaseModel], data: Any) -> Problem:
+def _locate(raw: dict[str, Any], model: type[BaseModel], data: Any) -> ConfigProblem:
     """Walk pydantic's location through the config's tree; what is not in the tree is the name of a union member."""
     path: list[str] = []
     branch: tuple[Key, str] | None = None
@@ -117,7 +117,7 @@ def _locate(raw: dict[str, Any], model: type[BaseModel], data: Any) -> Problem:
         path.append(step)
     if raw["type"] == "union_tag_invalid" and isinstance(data, Mapping):
         path.append(_discriminator(raw))
-    return Problem(tuple(path), raw, branch)
+    return ConfigProblem(tuple(path), raw, branch)
 
 
 def _holds(data: Any, step: str) -> bool:
@@ -126,37 +126,37 @@ def _holds(data: Any, step: str) -> bool:
     return isinstance(data, Mapping) and step in data
 
 
-def _without_rival_branches(found: Sequence[Problem]) -> list[Problem]:
+def _without_rival_branches(located: Sequence[ConfigProblem]) -> list[ConfigProblem]:
     """Of a union's members, keep the one that was meant: complaints inside the value beat 'is no such thing at all'."""
-    rivals: dict[Key, list[Problem]] = {}
-    for problem in found:
+    rivals: dict[Key, list[ConfigProblem]] = {}
+    for problem in located:
         if problem.branch:
             rivals.setdefault(problem.branch[0], []).append(problem)
-    meant = {site: _meant(site, members) for site, members in rivals.items()}
-    return [p for p in found if not p.branch or meant[p.branch[0]] in (None, p.branch[1])]
+    meant_members = {site: _meant_member(site, members) for site, members in rivals.items()}
+    return [p for p in located if not p.branch or meant_members[p.branch[0]] in (None, p.branch[1])]
 
 
-def _meant(site: Key, rivals: Sequence[Problem]) -> str | None:
+def _meant_member(site: Key, rivals: Sequence[ConfigProblem]) -> str | None:
     """The member with the fewest complaints among those that accept the value's kind; None when no member does."""
-    members: dict[str, list[Problem]] = {}
+    members: dict[str, list[ConfigProblem]] = {}
     for problem in rivals:
         members.setdefault(problem.branch[1] if problem.branch else "", []).append(problem)
     inside = {n: ps for n, ps in members.items() if not any(p.path == site and p.raw["type"] in _KINDS for p in ps)}
     return min(inside, key=lambda name: len(inside[name])) if inside else None
 
 
-def _by_key(found: Sequence[Problem]) -> dict[Key, list[Problem]]:
-    groups: dict[Key, list[Problem]] = {}
-    for problem in found:
+def _by_key(located: Sequence[ConfigProblem]) -> dict[Key, list[ConfigProblem]]:
+    groups: dict[Key, list[ConfigProblem]] = {}
+    for problem in located:
         groups.setdefault(problem.path, []).append(problem)
     return groups
 
 
-def _sentence(group: Sequence[Problem], model: type[BaseModel], data: Any) -> str:
+def _sentence(group: Sequence[ConfigProblem], model: type[BaseModel], data: Any) -> str:
     expected = list(dict.fromkeys(text for problem in group if (text := _expectation(problem.raw))))
     if expected:
-        return f"must be {' or '.join(expected)}, not {shown(group[0].raw['input'], group[0].path)}"
-    return "; ".join(dict.fromkeys(_told(problem, model, data) for problem in group))
+        return f"must be {' or '.join(expected)}, not {display_value(group[0].raw['input'], group[0].path)}"
+    return "; ".join(dict.fromkeys(_describe_problem(problem, model, data) for problem in group))
 
 
 def _expectation(raw: Mapping[str, Any]) -> str | None:
@@ -173,7 +173,7 @@ def _expectation(raw: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _told(problem: Problem, model: type[BaseModel], data: Any) -> str:
+def _describe_problem(problem: ConfigProblem, model: type[BaseModel], data: Any) -> str:
     raw, path = problem.raw, problem.path
     match raw["type"]:
         case "missing":
@@ -183,8 +183,8 @@ def _told(problem: Problem, model: type[BaseModel], data: Any) -> str:
         case "union_tag_not_found":
             return f"{_discriminator(raw)} is required"
         case "union_tag_invalid":
-            known = [tag.strip("'") for tag in raw["ctx"]["expected_tags"].split(", ")]
-            return _unknown(f"{_discriminator(raw)} {raw['ctx']['tag']!r}", raw["ctx"]["tag"], known)
+            known_tags = [tag.strip("'") for tag in raw["ctx"]["expected_tags"].split(", ")]
+            return _unknown(f"{_discriminator(raw)} {raw['ctx']['tag']!r}", raw["ctx"]["tag"], known_tags)
         case "value_error":
             return str(raw["msg"]).removeprefix("Value error, ")
     message = str(raw["msg"])
@@ -196,8 +196,8 @@ def _discriminator(raw: Mapping[str, Any]) -> str:
     return str(raw["ctx"]["discriminator"]).strip("'")
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+def _unknown(subject: str, name: str, known_names: Sequence[str]) -> str:
+    near = get_close_matches(name, known_names, n=1, cutoff=0.6)
     if near:
-        return f"unknown {what}; did you mean {near[0]}?"
-    return f"unknown {what}; known are {', '.join(known)}" if known else f"unknown {what}"
+        return f"unknown {subject}; did you mean {near[0]}?"
+    return f"unknown {subject}; known are {', '.join(known_names)}" if known_names else f"unknown {subject}"

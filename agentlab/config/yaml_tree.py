@@ -44,14 +44,14 @@ _MEANING = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class YamlPlace:
     """Where a key or list element begins; both numbers count from 1."""
 
     line: int
     column: int
 
     @classmethod
-    def of(cls, mark: yaml.Mark) -> "Place":
+    def of(cls, mark: yaml.Mark) -> "YamlPlace":
         """PyYAML counts from 0."""
         return cls(mark.line + 1, mark.column + 1)
 
@@ -64,7 +64,7 @@ class YamlTree:
     """Plain data, and where each key or list element begins."""
 
     data: dict[str, Any]
-    places: dict[Key, Place]
+    places: dict[Key, YamlPlace]
 
 
 def read_text(path: Path, label: str) -> str:
@@ -102,7 +102,7 @@ def read_yaml(text: str, label: str) -> YamlTree:
         return YamlTree({}, {})
     if not isinstance(node, yaml.MappingNode):
         raise _error(label, node.start_mark, "a config is a mapping of keys to values")
-    builder = _Builder(label)
+    builder = _TreeBuilder(label)
     data = builder.value(node, ())
     return YamlTree(data, builder.places)
 
@@ -114,7 +114,7 @@ def read_value(text: str, label: str) -> Any:
         ConfigError: not YAML.
     """
     node = _compose(text, label)
-    return None if node is None else _Builder(label).value(node, ())
+    return None if node is None else _TreeBuilder(label).value(node, ())
 
 
 def write_yaml(tree: Any) -> str:
@@ -125,7 +125,7 @@ def write_yaml(tree: Any) -> str:
     return text
 
 
-class _Reader(yaml.SafeLoader):
+class _YamlReader(yaml.SafeLoader):
     """Composes nodes, no deeper than allowed."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}  # type: ignore[misc] # PyYAML's stubs omit ClassVar
@@ -159,7 +159,7 @@ class _Writer(yaml.SafeDumper):
 
 
 _Writer.add_representer(str, _Writer.text)
-for _loader in (_Reader, _Writer):
+for _loader in (_YamlReader, _Writer):
     _loader.add_implicit_resolver(f"{_TAG}bool", _BOOL, list("tTfF"))
     _loader.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
     _loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
@@ -168,7 +168,7 @@ for _loader in (_Reader, _Writer):
 
 def _compose(text: str, label: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Reader)
+        return yaml.compose(text, Loader=_YamlReader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{label}:{line}: a control character is not allowed in YAML.") from error
@@ -181,16 +181,16 @@ def _compose(text: str, label: str) -> yaml.Node | None:
 
 
 def _error(label: str, mark: yaml.Mark | None, sentence: str) -> ConfigError:
-    where = f"{label}:{Place.of(mark)}" if mark else label
+    where = f"{label}:{YamlPlace.of(mark)}" if mark else label
     return ConfigError(f"{where}: {sentence}.")
 
 
-class _Builder:
+class _TreeBuilder:
     """Turns nodes into plain data and notes their places."""
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.places: dict[Key, Place] = {}
+        self.places: dict[Key, YamlPlace] = {}
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: Key) -> Any:
@@ -207,20 +207,20 @@ class _Builder:
         raise _error(self.label, node.start_mark, f"the tag {node.tag} is not read; only plain data is")
 
     def _element(self, node: yaml.Node, path: Key) -> Any:
-        self.places[path] = Place.of(node.start_mark)
+        self.places[path] = YamlPlace.of(node.start_mark)
         return self.value(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: Key) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node)
-            place = (*path, key)
-            if key in found:
-                first = self.places[place].line
-                raise _error(self.label, key_node.start_mark, f"{join(place)} is given twice; first on line {first}")
-            self.places[place] = Place.of(key_node.start_mark)
-            found[key] = self.value(value_node, place)
-        return found
+            key_path = (*path, key)
+            if key in mapping:
+                first = self.places[key_path].line
+                raise _error(self.label, key_node.start_mark, f"{join(key_path)} is given twice; first on line {first}")
+            self.places[key_path] = YamlPlace.of(key_node.start_mark)
+            mapping[key] = self.value(value_node, key_path)
+        return mapping
 
     def _key(self, node: yaml.Node) -> str:
         """A key is its text, as written: `on` and `1` are names here."""

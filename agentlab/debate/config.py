@@ -108,8 +108,8 @@ class DebateConfig(StrictModel):
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What is wrong between the parts."""
-        yield from self._who()
-        yield from self._what()
+        yield from self._agent_problems()
+        yield from self._topic_problems()
         if self.vote.round is not None and self.vote.round > self.protocol.rounds:
             yield ("vote", "round"), f"there are {self.protocol.rounds} rounds (protocol.rounds)"
         if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != "judge":
@@ -125,19 +125,19 @@ class DebateConfig(StrictModel):
         if self.vote.rule in ("confidence", "softmax") and self.turn.confidence != "said" and hosted:
             yield ("vote", "rule"), "models of `llm` tell no confidence but their word: set turn.confidence to said"
 
-    def _who(self) -> Iterator[tuple[Key, str]]:
+    def _agent_problems(self) -> Iterator[tuple[Key, str]]:
         names = [agent.name for agent in self.agents]
         if len(names) < 2:
             yield ("agents",), "a debate needs at least two agents"
-        for place, agent in enumerate(self.agents):
-            key = ("agents", str(place))
-            if names[place] in names[:place]:
+        for index, agent in enumerate(self.agents):
+            key = ("agents", str(index))
+            if names[index] in names[:index]:
                 yield (*key, "name"), f"two agents are called {agent.name}"
             if agent.adapter is not None and agent.model is not None:
                 yield key, "an adapter belongs to `base`: give the agent an adapter or a model, not both"
             if agent.model is not None and agent.model not in self.llm.models:
-                known = ", ".join(self.llm.models) or "none"
-                yield (*key, "model"), f"`llm` has no model {agent.model!r} (known: {known})"
+                model_names = ", ".join(self.llm.models) or "none"
+                yield (*key, "model"), f"`llm` has no model {agent.model!r} (known: {model_names})"
         if self.protocol.judge is not None and self.protocol.judge not in names:
             yield ("protocol", "judge"), f"no agent is called {self.protocol.judge!r} (known: {', '.join(names)})"
         if self.protocol.topology == "none" and self.protocol.agreement is not None:
@@ -147,7 +147,7 @@ class DebateConfig(StrictModel):
         if self.protocol.topology == "random" and self.protocol.peers >= max(len(names), 2):
             yield ("protocol", "peers"), f"{len(names)} agents have {len(names) - 1} peers each"
 
-    def _what(self) -> Iterator[tuple[Key, str]]:
+    def _topic_problems(self) -> Iterator[tuple[Key, str]]:
         different = {normal(position) for position in self.positions} - {""}
         if len(different) < len(self.positions) or len(different) == 1:
             yield ("positions",), "give at least two different positions, or none"

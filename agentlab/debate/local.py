@@ -17,25 +17,25 @@ import torch  # noqa: TID253 - reached lazily, where agents are opened
 from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import Confidence, DebateConfig
-from agentlab.debate.speakers import Asked, Said
+from agentlab.debate.speakers import TurnReply, TurnRequest
 from agentlab.errors import ModelFileError
 from agentlab.gguf import metadata
-from agentlab.hf.batch import Batch, Row
+from agentlab.hf.batch import AnswerBatch, AnswerRow
 from agentlab.hf.decoder import ends_of
 from agentlab.hf.likelihood import Choice, score
-from agentlab.hf.prefill import Past, Prompt, common, slides
+from agentlab.hf.prefill import CachedPast, Prompt, common, slides
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.lora.rowwise import Rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.models.base_model import find_base
-from agentlab.tasks.labelled import asked as labelled
 from agentlab.tasks.labelled import prompt
-from agentlab.tasks.questions import Question
+from agentlab.tasks.labelled import prompts_and_choices as labelled
+from agentlab.tasks.questions import QuizQuestion
 from agentlab.train.adapter_base import check_fit
-from agentlab.train.base import Base, check_files, load_base
+from agentlab.train.base import TrainingBase, check_files, load_base
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
-from agentlab.train.conversations import Turn as Message
-from agentlab.train.scoring import applied, score_choices
+from agentlab.train.conversations import ConversationTurn as Message
+from agentlab.train.scoring import apply_adapters, score_choices
 from agentlab.workers import memory
 
 _ANSWER = "Answer:"
@@ -56,14 +56,16 @@ def check_agents(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
         UsageError: an adapter was made for another base, or its layers are not the base's.
         DataError, ModelFileError: an adapter is damaged, or its numbers are none that a training makes.
     """
-    named = {agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None}
+    adapter_folders = {
+        agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None
+    }
     base = find_base(config.base, workspace)
     if base.source is not None:
         metadata.read(base.source)
     else:
         check_files(base.path)
-    check_fit(named.values(), base)
-    return named
+    check_fit(adapter_folders.values(), base)
+    return adapter_folders
 
 
 @dataclass(slots=True)
@@ -72,14 +74,14 @@ class _Read:
 
     adapter: int
     tokens: Sequence[int]
-    past: Past | None
+    past: CachedPast | None
 
 
 @dataclass(slots=True)
 class _Turn:
     """A turn in the making; `read` is what is known of it, or of something that begins alike."""
 
-    asked: Asked
+    asked: TurnRequest
     messages: Sequence[Message]
     prompt: str
     tokens: Sequence[int]
@@ -102,42 +104,46 @@ def local_speakers(
     Raises:
         UsageError, DataError, ModelFileError: as `check_agents`; or the base does not fit the memory.
     """
-    named = check_agents(config, workspace)
-    folders = list(dict.fromkeys(named.values()))
+    adapter_folders = check_agents(config, workspace)
+    folders = list(dict.fromkeys(adapter_folders.values()))
     base = load_base(path, "fp32" if config.dtype == "float32" else "bf16", "sdpa")
-    with applied(base, folders, config.dtype, any_base=True) as adapters, _asking(base.model, stop):
-        own = [agent.name for agent in config.agents if agent.model is None]
-        places = {name: folders.index(named[name]) if name in named else BASE for name in own}
-        yield LocalSpeakers(base, adapters, places, config.rows)
+    with apply_adapters(base, folders, config.dtype, any_base=True) as adapters, _asking(base.model, stop):
+        local_names = [agent.name for agent in config.agents if agent.model is None]
+        adapter_indices = {
+            name: folders.index(adapter_folders[name]) if name in adapter_folders else BASE for name in local_names
+        }
+        yield LocalSpeakers(base, adapters, adapter_indices, config.rows)
 
 
 class LocalSpeakers:
     """See `Speakers`."""
 
-    def __init__(self, base: Base, adapters: Rowwise, places: Mapping[str, int], rows: int) -> None:
+    def __init__(self, base: TrainingBase, adapters: Rowwise, adapter_indices: Mapping[str, int], rows: int) -> None:
         """`places` of the agents' adapters; at most so many `rows` are turns side by side."""
         self._base, self._template = base, ChatTemplate(base.tokenizer)
         self._model, self._tokenizer = base.model, base.tokenizer
-        self._adapters, self._places, self._rows = adapters, places, rows
-        self._batch = Batch(self._model, adapters, ends_of(self._model.generation_config, base.tokenizer))
+        self._adapters, self._adapter_indices, self._rows = adapters, adapter_indices, rows
+        self._batch = AnswerBatch(self._model, adapters, ends_of(self._model.generation_config, base.tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._keeps = self._batch.slow is None and not slides(self._model)
         self._kept: dict[str, _Read] = {}  # by dialogue, the oldest first
-        self._most = max(_MEMORY, sum(each.nbytes for each in base.model.parameters()))
+        self._max_kept_bytes = max(_MEMORY, sum(parameter.nbytes for parameter in base.model.parameters()))
 
     def forget(self) -> None:
         """Let go of all keys and values."""
         self._kept.clear()
 
     @torch.inference_mode()
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
         """So many turns at a time, by adapter. What does not fit the context is told.
 
         Raises:
             ModelFileError: so many turns do not fit the memory.
         """
-        begun = [self._begun(each) for each in asked]
-        turns = sorted((each for each in begun if isinstance(each, _Turn)), key=lambda turn: turn.read.adapter)
+        attempts = [self._begin_turn(request) for request in requests]
+        turns = sorted(
+            (attempt for attempt in attempts if isinstance(attempt, _Turn)), key=lambda turn: turn.read.adapter
+        )
         try:
             for start in range(0, len(turns), self._rows):
                 self._wave(turns[start : start + self._rows])
@@ -145,44 +151,44 @@ class LocalSpeakers:
             if isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error):
                 raise ModelFileError(f"{len(turns)} turns do not fit the memory.", hint=_LESS) from error
             raise
-        return [each if isinstance(each, Said) else _said(each) for each in begun]
+        return [attempt if isinstance(attempt, TurnReply) else _build_reply(attempt) for attempt in attempts]
 
-    def score(self, questions: Sequence[Question]) -> dict[str, dict[str, Scored]]:
+    def score(self, questions: Sequence[QuizQuestion]) -> dict[str, dict[str, Scored]]:
         """How choices stand under each agent alone, by question: by its adapter, whatever persona it is told to be."""
         fitting = [question for question in questions if question.choices and self._fits(question)]
-        places = list(dict.fromkeys(self._places.values()))
-        found = score_choices(self._base, self._adapters, places, labelled(fitting), lambda _: None)
-        chosen = {
-            place: {q.id: each.finite for q, each in zip(fitting, row, strict=True)}
-            for place, row in zip(places, found, strict=True)
+        indices = list(dict.fromkeys(self._adapter_indices.values()))
+        score_rows = score_choices(self._base, self._adapters, indices, labelled(fitting), lambda _: None)
+        by_index = {
+            index: {q.id: scored.finite for q, scored in zip(fitting, row, strict=True)}
+            for index, row in zip(indices, score_rows, strict=True)
         }
-        return {agent: chosen[place] for agent, place in self._places.items()}
+        return {agent: by_index[index] for agent, index in self._adapter_indices.items()}
 
-    def _fits(self, question: Question) -> bool:
+    def _fits(self, question: QuizQuestion) -> bool:
         texts = [self._template.render(prompt(question), prompt=True), max(question.choices, key=len)]
         return self._context is None or sum(len(self._ids(self._plain(text))) for text in texts) <= self._context
 
-    def _begun(self, asked: Asked) -> _Turn | Said:
+    def _begin_turn(self, request: TurnRequest) -> _Turn | TurnReply:
         """A turn whose prompt fits the context, or why there is none."""
-        messages = [Message(each.role, self._plain(each.content)) for each in asked.messages]
+        messages = [Message(message.role, self._plain(message.content)) for message in request.messages]
         try:
             prompt = last = self._template.render(messages, prompt=True)
-            if "p_true" in asked.confidences:
+            if "p_true" in request.confidences:
                 last = self._template.render([*messages, Message("assistant", "?"), _RIGHT], prompt=True)
         except TemplateRefusesError as error:
-            return Said(error=f"The chat template refuses the messages: {error}.")
+            return TurnReply(error=f"The chat template refuses the messages: {error}.")
         tokens = self._ids(prompt)
-        ending = max((len(self._ids(self._plain(choice))) + _ENDING for choice in asked.choices), default=0)
-        needed = len(self._ids(last)) + asked.max_tokens + ending
+        ending = max((len(self._ids(self._plain(choice))) + _ENDING for choice in request.choices), default=0)
+        needed = len(self._ids(last)) + request.max_tokens + ending
         if self._context is not None and needed > self._context:
-            why = f"Prompt and answer take {needed:,} tokens, the context has {self._context:,}."
-            return Said(error=why, input_tokens=len(tokens), overflow=True)
-        return _Turn(asked, messages, prompt, tokens, _Read(self._places[asked.agent], (), None))
+            reason = f"Prompt and answer take {needed:,} tokens, the context has {self._context:,}."
+            return TurnReply(error=reason, input_tokens=len(tokens), overflow=True)
+        return _Turn(request, messages, prompt, tokens, _Read(self._adapter_indices[request.agent], (), None))
 
     def _wave(self, turns: Sequence[_Turn]) -> None:
         """Turns side by side, from their prompts to their confidences."""
         for turn in turns:
-            turn.read = self._remembered(turn)
+            turn.read = self._find_kept_read(turn)
         self._speak([turn for turn in turns if turn.asked.max_tokens])
         self._choose([turn for turn in turns if turn.asked.choices])
         self._judge([turn for turn in turns if "p_true" in turn.asked.confidences and turn.text])
@@ -191,26 +197,29 @@ class LocalSpeakers:
                 self._kept.pop(turn.asked.dialogue, None)
                 self._kept[turn.asked.dialogue] = turn.read
             turn.read = _Read(turn.read.adapter, (), None)  # the rest of the call needs the memory
-        while len(self._kept) > 1 and sum(each.past.bytes for each in self._kept.values() if each.past) > self._most:
+        while (
+            len(self._kept) > 1
+            and sum(read.past.bytes for read in self._kept.values() if read.past) > self._max_kept_bytes
+        ):
             del self._kept[next(iter(self._kept))]
 
-    def _remembered(self, turn: _Turn) -> _Read:
+    def _find_kept_read(self, turn: _Turn) -> _Read:
         """What begins most like the prompt, of all that its adapter has read and is kept."""
-        mine = [each for each in self._kept.values() if each.adapter == turn.read.adapter]
-        best = max(mine, key=lambda each: common([each.tokens, turn.tokens]), default=turn.read)
+        reads = [read for read in self._kept.values() if read.adapter == turn.read.adapter]
+        best = max(reads, key=lambda read: common([read.tokens, turn.tokens]), default=turn.read)
         return best if best.tokens and common([best.tokens, turn.tokens]) >= _WORTH else turn.read
 
     def _speak(self, turns: Sequence[_Turn]) -> None:
-        rows: dict[Row, _Turn] = {}
+        rows: dict[AnswerRow, _Turn] = {}
         for turn in turns:
-            asked, read = turn.asked, turn.read
-            row = Row(
+            request, read = turn.asked, turn.read
+            row = AnswerRow(
                 read.adapter,
                 turn.tokens,
-                asked.max_tokens,
-                asked.temperature,
-                generator=torch.Generator(self._model.device).manual_seed(asked.seed),
-                logprob="logprob" in asked.confidences and not asked.choices,
+                request.max_tokens,
+                request.temperature,
+                generator=torch.Generator(self._model.device).manual_seed(request.seed),
+                logprob="logprob" in request.confidences and not request.choices,
                 past=read.past,
                 known=common([read.tokens, turn.tokens]) if read.past else 0,
                 keep=self._keeps,
@@ -229,43 +238,43 @@ class LocalSpeakers:
         for turn in turns:
             turn.text = self._plain(self._text(turn.said)).strip()
             if "logprob" in turn.asked.confidences and not turn.asked.choices:
-                answer = turn.logprobs[self._answer_in(turn.said) : len(turn.said)]
+                answer = turn.logprobs[self._answer_start(turn.said) : len(turn.said)]
                 _put(turn, "logprob", math.exp(sum(answer) / len(answer)) if answer else None)
 
-    def _answer_in(self, said: Sequence[int]) -> int:
+    def _answer_start(self, tokens: Sequence[int]) -> int:
         """The first token behind the last `Answer:`; without one, the first of all."""
-        before, found, _ = self._text(said).rpartition(_ANSWER)
-        begin = len(before) + len(found)
-        return bisect_right(range(len(said)), begin, key=lambda last: len(self._text(said[: last + 1])))
+        before, marker, _ = self._text(tokens).rpartition(_ANSWER)
+        begin = len(before) + len(marker)
+        return bisect_right(range(len(tokens)), begin, key=lambda last: len(self._text(tokens[: last + 1])))
 
     def _choose(self, turns: Sequence[_Turn]) -> None:
         """The likeliest choice behind what was said."""
-        asked = []
+        choices = []
         for turn in turns:
             turn.text = f"{turn.text.partition(_ANSWER)[0].strip()}\n{_ANSWER}".lstrip()
-            texts = [f" {self._plain(each)}" for each in turn.asked.choices]
-            asked.append(self._behind(turn, turn.prompt + turn.text, texts))
-        for turn, found in zip(turns, score(self._model, self._adapters, asked), strict=True):
-            turn.choice = turn.asked.choices[found.chosen()]
+            texts = [f" {self._plain(choice)}" for choice in turn.asked.choices]
+            choices.append(self._build_choice(turn, turn.prompt + turn.text, texts))
+        for turn, scored in zip(turns, score(self._model, self._adapters, choices), strict=True):
+            turn.choice = turn.asked.choices[scored.likeliest_index()]
             turn.text = f"{turn.text} {turn.choice}"
             if "logprob" in turn.asked.confidences:
-                _put(turn, "logprob", max(found.shares()))
+                _put(turn, "logprob", max(scored.shares()))
 
     def _judge(self, turns: Sequence[_Turn]) -> None:
         """Whether the agent calls its own answer right."""
-        asked = []
+        choices = []
         for turn in turns:
             messages = [*turn.messages, Message("assistant", self._plain(turn.text)), _RIGHT]
-            asked.append(self._behind(turn, self._template.render(messages, prompt=True), _LABELS))
-        for turn, found in zip(turns, score(self._model, self._adapters, asked), strict=True):
-            _put(turn, "p_true", found.shares("sum")[0])
+            choices.append(self._build_choice(turn, self._template.render(messages, prompt=True), _LABELS))
+        for turn, scored in zip(turns, score(self._model, self._adapters, choices), strict=True):
+            _put(turn, "p_true", scored.shares("sum")[0])
 
-    def _behind(self, turn: _Turn, text: str, texts: Sequence[str]) -> Choice:
+    def _build_choice(self, turn: _Turn, text: str, texts: Sequence[str]) -> Choice:
         """What could follow a text that begins with the prompt, read behind what is known of it."""
         before, read = self._ids(text), turn.read
-        known = common([read.tokens, before]) if read.past else 0
-        prompt = Prompt(read.adapter, before, read.past if known else None, known)
-        return Choice(prompt, [self._ids(each) for each in texts])
+        known_tokens = common([read.tokens, before]) if read.past else 0
+        prompt = Prompt(read.adapter, before, read.past if known_tokens else None, known_tokens)
+        return Choice(prompt, [self._ids(continuation) for continuation in texts])
 
     # -- tokens -------------------------------------------------------------------------------------------------------
 
@@ -281,8 +290,8 @@ class LocalSpeakers:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def _said(turn: _Turn) -> Said:
-    return Said(turn.text, turn.choice, turn.confidences, len(turn.tokens), len(turn.said))
+def _build_reply(turn: _Turn) -> TurnReply:
+    return TurnReply(turn.text, turn.choice, turn.confidences, len(turn.tokens), len(turn.said))
 
 
 def _put(turn: _Turn, kind: Confidence, value: float | None) -> None:
@@ -297,7 +306,7 @@ def _asking(model: Any, stop: Callable[[], object]) -> Iterator[None]:
     def ask(*_: Any) -> None:
         stop()
 
-    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     with ExitStack() as hooks:
         for layer in max(lists, key=len, default=()):
             hooks.enter_context(layer.register_forward_pre_hook(ask))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import listeners, split
-from agentlab.runs.document import Block, Document, Plain, Table, Text, table
-from agentlab.tasks.questions import Question
+from agentlab.runs.document import AnswerDocument, Block, Plain, Table, Text, table
+from agentlab.tasks.questions import QuizQuestion
 
 
 class PlannedAgent(Plain):
@@ -18,7 +18,7 @@ class PlannedAgent(Plain):
     hears: list[str]
 
 
-class DebatePlan(Document):
+class DebatePlan(AnswerDocument):
     """The answer of `--dry-run` and of `--rounds 0`. Turns and tokens are the most there can be."""
 
     agents: list[PlannedAgent]
@@ -41,9 +41,9 @@ class DebatePlan(Document):
             ("turns", f"at most {self.turns:,}, of {self.answer_tokens:,} tokens in all"),
             *([("base", self.base + imported)] if self.base else []),
         ]
-        return [self.who(), Table(("plan", ""), rows), Text(self.verdict)]
+        return [self.agent_table(), Table(("plan", ""), rows), Text(self.verdict)]
 
-    def who(self) -> Table:
+    def agent_table(self) -> Table:
         """A table of the agents."""
         return table(
             self.agents,
@@ -56,21 +56,21 @@ class DebatePlan(Document):
         )
 
 
-def plan_of(config: DebateConfig, questions: Sequence[Question], base: str | None, *, imports: bool) -> DebatePlan:
+def plan_of(config: DebateConfig, questions: Sequence[QuizQuestion], base: str | None, *, imports: bool) -> DebatePlan:
     """The plan. `base` is the checkpoint of agents without a model, if there are any; it may have to be imported."""
     names, dev = [agent.name for agent in config.agents], split(config, questions)[0]
-    own, again = len(names), len(names) * config.protocol.rounds
+    first_turns, later_turns = len(names), len(names) * config.protocol.rounds
     scored = 0 if config.topic is not None else len(questions) - len(dev)
-    turns = len(questions) * (own + again) + scored * (again + config.vote.samples)
+    turns = len(questions) * (first_turns + later_turns) + scored * (later_turns + config.vote.samples)
     return DebatePlan(
         agents=[
             PlannedAgent(
                 name=agent.name,
                 answers=agent.model or (f"the base under {agent.adapter}" if agent.adapter else "the base"),
                 persona=textwrap.shorten(agent.system or "", 60, placeholder="..."),
-                hears=[names[peer] for peer in listeners(config, questions[0].id, 1, place)],
+                hears=[names[peer] for peer in listeners(config, questions[0].id, 1, index)],
             )
-            for place, agent in enumerate(config.agents)
+            for index, agent in enumerate(config.agents)
         ],
         base=base,
         imports=imports,

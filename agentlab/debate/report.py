@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentlab.debate.protocol import by_round
-from agentlab.debate.result import NAMES, DebateResult, Scores, Telling
+from agentlab.debate.result import NAMES, CalibrationScores, DebateResult, Telling
 from agentlab.debate.transcript import Held, Turn
-from agentlab.runs.document import Block, Figure, Heading, Share, Table, Text, known, number, table
+from agentlab.runs.document import Block, BoundedShare, Figure, Heading, Table, Text, figure_or_dash, number, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_panels, png, whole_numbers
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
-from agentlab.tasks.questions import Question
+from agentlab.runs.run import OpenRun
+from agentlab.tasks.questions import QuizQuestion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ _LONGEST = 600  # characters of a turn; the transcript has all of it
 
 
 def write_debate_report(
-    run: Run, result: DebateResult, questions: Sequence[Question], held: Held, agents: Table
+    run: OpenRun, result: DebateResult, questions: Sequence[QuizQuestion], transcript: Held, agents: Table
 ) -> None:
     """Draw the figures and write report.md and report.html; the verdict comes first."""
     blocks = result.blocks()
@@ -34,9 +34,9 @@ def write_debate_report(
         run.write_bytes(_RELIABILITY, reliability(result))
         blocks.append(Figure(_RELIABILITY, "How often answers of a confidence are right, as given and as fitted"))
     blocks += [Heading("Who debates"), agents]
-    known_ = {question.id: question for question in questions}
-    for told in result.telling:
-        blocks += _story(told, known_[told.question], held)
+    questions_by_id = {question.id: question for question in questions}
+    for telling in result.telling:
+        blocks += _story(telling, questions_by_id[telling.question], transcript)
     write_report(run, f"Debate {run.id}", blocks)
 
 
@@ -47,13 +47,13 @@ def _rounds(result: DebateResult) -> Table:
     agents = list(result.rounds[0].agents)
     rows = [
         (
-            str(each.round),
-            str(each.debated),
-            f"{each.unreadable / max(1, each.turns):.1%}",
-            *(str(each.agents[name]) for name in agents),
-            str(each.oracle),
+            str(round_result.round),
+            str(round_result.debated),
+            f"{round_result.unreadable / max(1, round_result.turns):.1%}",
+            *(str(round_result.agents[name]) for name in agents),
+            str(round_result.oracle),
         )
-        for each in result.rounds
+        for round_result in result.rounds
     ]
     caption = "Questions that were debated, answers that could not be read, and who was right; 95 % intervals"
     return Table(("round", "debated", "unreadable", *agents, "anybody"), rows, caption)
@@ -66,7 +66,7 @@ def _rules(result: DebateResult) -> Table:
             "round": lambda r: r.round,
             "vote": lambda r: r.rule + (" *" if (r.round, r.rule) == (result.round, result.rule) else ""),
             "right": lambda r: str(r.accuracy),
-            "better by": lambda r: known(r.gain),
+            "better by": lambda r: figure_or_dash(r.gain),
         },
         f"Every vote, and by how many points it is better than {NAMES[result.against].format(best=result.best)}. "
         "* was named before the run; the others are exploratory",
@@ -74,8 +74,8 @@ def _rules(result: DebateResult) -> Table:
 
 
 def _changes(result: DebateResult) -> Iterator[Block]:
-    def of(part: int, whole: int) -> str:
-        return f"{part} of {whole}"
+    def of(part: int, total: int) -> str:
+        return f"{part} of {total}"
 
     yield table(
         result.changes,
@@ -106,9 +106,12 @@ def _together(result: DebateResult) -> Table:
 
 def _calibration(result: DebateResult) -> Table:
     rows = [
-        (each.kind, each.round, state, scores)
-        for each in result.calibration
-        for state, scores in (("as given", each.before), (f"fitted on {result.dev} questions", each.after))
+        (calibration.kind, calibration.round, state, scores)
+        for calibration in result.calibration
+        for state, scores in (
+            ("as given", calibration.before),
+            (f"fitted on {result.dev} questions", calibration.after),
+        )
         if scores is not None
     ]
     return table(
@@ -130,33 +133,40 @@ def _calibration(result: DebateResult) -> Table:
 # -- a debate as people read one ------------------------------------------------------------------------------------
 
 
-def _story(told: Telling, question: Question, held: Held) -> Iterator[Block]:
+def _story(telling: Telling, question: QuizQuestion, transcript: Held) -> Iterator[Block]:
     """Who said what in which round, with changes of mind and votes marked."""
-    yield Heading(f"Debate {question.id}: {told.why}" if question.answer is not None else "The debate")
+    yield Heading(f"Debate {question.id}: {telling.why}" if question.answer is not None else "The debate")
     yield Text(question.text + (f" ({', '.join(question.choices)})" if question.choices else ""))
     rows: list[Sequence[str]] = []
     last: dict[str, str | None] = {}
-    turns = [turn for turn in held.turns if turn.question == question.id]
-    agents = {turn.agent: place for place, turn in enumerate(turns) if turn.arm == "debate"}
+    turns = [turn for turn in transcript.turns if turn.question == question.id]
+    agents = {turn.agent: index for index, turn in enumerate(turns) if turn.arm == "debate"}
     rounds = by_round(turns, "debate", agents)[question.id]
-    judged = {ballot.round: ballot for ballot in held.ballots if ballot.question == question.id}
-    for place, (said, vote) in enumerate(zip(rounds, told.votes, strict=False)):  # later rounds were not voted on
-        for turn in said:
+    judged = {ballot.round: ballot for ballot in transcript.ballots if ballot.question == question.id}
+    for round_number, (round_turns, vote) in enumerate(
+        zip(rounds, telling.votes, strict=False)
+    ):  # later rounds were not voted on
+        for turn in round_turns:
             before = last.get(turn.agent, turn.answer)
-            changed = "" if before == turn.answer else f", was {known(before, otherwise='not to be read')}"
-            rows.append((str(place), turn.agent, _marked(question, turn.answer) + changed, _cut(turn)))
+            changed = "" if before == turn.answer else f", was {figure_or_dash(before, otherwise='not to be read')}"
+            rows.append((str(round_number), turn.agent, _format_answer(question, turn.answer) + changed, _cut(turn)))
             last[turn.agent] = turn.answer
-        if (ballot := judged.get(place)) is not None and ballot.asked:
+        if (ballot := judged.get(round_number)) is not None and ballot.asked:
             unread = f" ({ballot.unread} of {ballot.asked} named no answer)" if ballot.unread else ""
             rows.append(
-                (str(place), f"{ballot.agent}, judging", _marked(question, ballot.answer) + unread, _cut(ballot))
+                (
+                    str(round_number),
+                    f"{ballot.agent}, judging",
+                    _format_answer(question, ballot.answer) + unread,
+                    _cut(ballot),
+                )
             )
-        rows.append((str(place), "VOTE", _marked(question, vote.answer), str(vote)))
+        rows.append((str(round_number), "VOTE", _format_answer(question, vote.answer), str(vote)))
     right = f"Right is {question.answer}. " if question.answer is not None else ""
     yield Table(("round", "who", "answer", "said"), rows, f"{right}Changes of mind are marked by what was held before")
 
 
-def _marked(question: Question, answer: str | None) -> str:
+def _format_answer(question: QuizQuestion, answer: str | None) -> str:
     if answer is None:
         return "(cannot be read)"
     return answer if question.answer is None else f"{answer} ({'right' if question.right(answer) else 'wrong'})"
@@ -172,59 +182,61 @@ def _cut(turn: Turn) -> str:
 
 def accuracies(result: DebateResult) -> bytes:
     """Left the rounds: each agent, anybody, the vote. Right the arms. PNG."""
-    figure, (left, right) = new_panels(1, 2, 10.0, 4.2)
-    votes = {each.round: each.accuracy for each in result.rules if each.rule == result.rule}
+    figure, (left_axes, right_axes) = new_panels(1, 2, 10.0, 4.2)
+    votes = {rule_result.round: rule_result.accuracy for rule_result in result.rules if rule_result.rule == result.rule}
     for name in result.rounds[0].agents:
-        left.plot([e.round for e in result.rounds], [e.agents[name].value for e in result.rounds], color="0.75", lw=1)
-    left.plot([], [], color="0.75", label="each agent")
-    shown = {
+        left_axes.plot(
+            [e.round for e in result.rounds], [e.agents[name].value for e in result.rounds], color="0.75", lw=1
+        )
+    left_axes.plot([], [], color="0.75", label="each agent")
+    series = {
         f"debate, vote by {result.rule}": votes,
         NAMES["length"]: dict(enumerate(result.rereading)),
-        "anybody was right": {each.round: each.oracle for each in result.rounds},
+        "anybody was right": {round_result.round: round_result.oracle for round_result in result.rounds},
     }
-    for place, (label, shares) in enumerate(shown.items()):
+    for index, (label, shares) in enumerate(series.items()):
         if shares:
-            _bars(left, shares, label, place)
-    left.set_xlabel("round")
-    left.set_ylabel("share of questions right")
-    whole_numbers(left)
-    left.legend(frameon=False, fontsize=8)
-    for place, arm in enumerate(reversed(result.arms)):
+            _draw_bars(left_axes, shares, label, index)
+    left_axes.set_xlabel("round")
+    left_axes.set_ylabel("share of questions right")
+    whole_numbers(left_axes)
+    left_axes.legend(frameon=False, fontsize=8)
+    for index, arm in enumerate(reversed(result.arms)):
         low, high = arm.accuracy.value - arm.accuracy.low, arm.accuracy.high - arm.accuracy.value
         colour = COLOURS[0] if arm.arm == "debate" else COLOURS[1] if arm.arm == result.against else "0.45"
-        right.errorbar(arm.accuracy.value, place, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
+        right_axes.errorbar(arm.accuracy.value, index, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
     names = [NAMES[arm.arm].format(best=result.best) for arm in reversed(result.arms)]
-    right.set_yticks(range(len(names)), names, fontsize=8)
-    right.set_ylim(-0.5, len(names) - 0.5)
-    right.set_xlabel("share of questions right")
+    right_axes.set_yticks(range(len(names)), names, fontsize=8)
+    right_axes.set_ylim(-0.5, len(names) - 0.5)
+    right_axes.set_xlabel("share of questions right")
     return png(figure)
 
 
-def _bars(axes: "Axes", shares: Mapping[int, Share], label: str, place: int) -> None:
+def _draw_bars(axes: "Axes", shares: Mapping[int, BoundedShare], label: str, index: int) -> None:
     """Shares by round, beside those of the other places."""
     ends = [[s.value - s.low for s in shares.values()], [s.high - s.value for s in shares.values()]]
     axes.errorbar(
-        [number + 0.03 * place for number in shares],
+        [number + 0.03 * index for number in shares],
         [share.value for share in shares.values()],
         yerr=ends,
         label=label,
-        color=COLOURS[place],
-        marker=MARKERS[place],
-        linestyle="--" if place else "-",
+        color=COLOURS[index],
+        marker=MARKERS[index],
+        linestyle="--" if index else "-",
         capsize=3,
     )
 
 
 def reliability(result: DebateResult) -> bytes:
     """A panel for each kind of confidence, in the last round that has any; markers grow with their answers; PNG."""
-    kinds = list({each.kind: each for each in result.calibration}.values())
+    kinds = list({calibration.kind: calibration for calibration in result.calibration}.values())
     figure, panels = new_panels(1, len(kinds), 4.2 * len(kinds), 4.2)
-    for axes, each in zip(panels, kinds, strict=True):
+    for axes, calibration in zip(panels, kinds, strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", lw=1, linestyle=":")
-        for place, (label, scores) in enumerate((("as given", each.before), ("fitted", each.after))):
+        for index, (label, scores) in enumerate((("as given", calibration.before), ("fitted", calibration.after))):
             if scores is not None:
-                _reliable(axes, scores, f"{label}, ECE {scores.ece:.3f}", place)
-        axes.set_title(f"confidence: {each.kind}, round {each.round}", fontsize=9)
+                _draw_reliability(axes, scores, f"{label}, ECE {scores.ece:.3f}", index)
+        axes.set_title(f"confidence: {calibration.kind}, round {calibration.round}", fontsize=9)
         axes.set_xlabel("confidence")
         axes.set_ylabel("share of answers right")
         axes.set_xlim(-0.02, 1.02)
@@ -233,8 +245,8 @@ def reliability(result: DebateResult) -> bytes:
     return png(figure)
 
 
-def _reliable(axes: "Axes", scores: Scores, label: str, place: int) -> None:
-    x, y = [each.confidence for each in scores.bins], [each.accuracy for each in scores.bins]
-    sizes = [20 + 180 * each.count / scores.answers for each in scores.bins]
-    axes.plot(x, y, color=COLOURS[place], lw=1, alpha=0.6)
-    axes.scatter(x, y, s=sizes, color=COLOURS[place], marker=MARKERS[place], label=label, alpha=0.8)
+def _draw_reliability(axes: "Axes", scores: CalibrationScores, label: str, index: int) -> None:
+    x, y = [bucket.confidence for bucket in scores.bins], [bucket.accuracy for bucket in scores.bins]
+    sizes = [20 + 180 * bucket.count / scores.answers for bucket in scores.bins]
+    axes.plot(x, y, color=COLOURS[index], lw=1, alpha=0.6)
+    axes.scatter(x, y, s=sizes, color=COLOURS[index], marker=MARKERS[index], label=label, alpha=0.8)

@@ -6,7 +6,18 @@ from typing import Literal
 from agentlab.answers.calibration import Bin
 from agentlab.debate.config import Confidence, Rule
 from agentlab.debate.config import Control as Against
-from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
+from agentlab.runs.document import (
+    AnswerDocument,
+    Block,
+    BoundedDifference,
+    BoundedShare,
+    Plain,
+    Table,
+    Text,
+    figure_or_dash,
+    number,
+    table,
+)
 from agentlab.runs.events import Event, Narration
 from agentlab.stats.control import Control, verdict_sentence
 from agentlab.tasks.labelled import Labelled
@@ -33,13 +44,13 @@ class ArmResult(Plain):
     """
 
     arm: ArmName
-    accuracy: Share
+    accuracy: BoundedShare
     turns: int
     unreadable: int
     tokens: int
     seconds: float | None
     short: int = 0
-    gain: Difference | None
+    gain: BoundedDifference | None
 
 
 class RuleResult(Plain):
@@ -47,8 +58,8 @@ class RuleResult(Plain):
 
     round: int
     rule: Rule
-    accuracy: Share
-    gain: Difference | None
+    accuracy: BoundedShare
+    gain: BoundedDifference | None
 
 
 class RoundResult(Plain):
@@ -58,8 +69,8 @@ class RoundResult(Plain):
     debated: int
     turns: int
     unreadable: int
-    agents: dict[str, Share]
-    oracle: Share
+    agents: dict[str, BoundedShare]
+    oracle: BoundedShare
 
 
 class Change(Plain):
@@ -81,7 +92,7 @@ class Change(Plain):
     convinced: int
 
 
-class Scores(Plain):
+class CalibrationScores(Plain):
     """How far confidences are probabilities. `within`: how often, of a right and a wrong answer to the same question,
     the right one has the higher confidence (ties half), over `pairs`."""
 
@@ -99,8 +110,8 @@ class Calibration(Plain):
 
     kind: Confidence
     round: int
-    before: Scores
-    after: Scores | None
+    before: CalibrationScores
+    after: CalibrationScores | None
 
 
 class Position(Plain):
@@ -112,7 +123,7 @@ class Position(Plain):
     confidence: float | None
 
 
-class Outcome(Plain):
+class VoteOutcome(Plain):
     """A vote on one question; `share` of the weight is behind the answer."""
 
     answer: str | None
@@ -129,10 +140,10 @@ class Telling(Plain):
 
     question: str
     why: str
-    votes: list[Outcome]
+    votes: list[VoteOutcome]
 
 
-class DebateResult(Document):
+class DebateResult(AnswerDocument):
     """The answer of `agentlab debate`. `compared` differences are exploratory, and one family (Holm).
 
     `rereading` is how arm `length` ended after each round; `alone` how agents choose by likelihood, without a word.
@@ -151,7 +162,7 @@ class DebateResult(Document):
     compared: int
     arms: list[ArmResult]
     rules: list[RuleResult]
-    rereading: list[Share]
+    rereading: list[BoundedShare]
     rounds: list[RoundResult]
     alone: Labelled | None = None
     changes: list[Change]
@@ -167,26 +178,27 @@ class DebateResult(Document):
 
     def blocks(self) -> list[Block]:
         """The verdict, and the debate beside what is held against it; of a topic, who held what."""
-        told = [*map(Text, (self.sentence, *self.remarks))]
+        texts = [*map(Text, (self.sentence, *self.remarks))]
         if self.topic is not None:
-            return [*self._topic(), *told]
-        return [*told, *([self._arms()] if self.arms else ()), *(self.alone.blocks() if self.alone else ())]
+            return [*self._topic(), *texts]
+        return [*texts, *([self._arms()] if self.arms else ()), *(self.alone.blocks() if self.alone else ())]
 
     def _topic(self) -> Iterator[Block]:
-        for told in self.telling:
-            changed, last = sum(each.first != each.last for each in self.positions), len(told.votes) - 1
+        for telling in self.telling:
+            changed, last = sum(position.first != position.last for position in self.positions), len(telling.votes) - 1
             early = "" if last == self.round else ", in which all agreed and nothing was left to debate,"
             yield Text(
-                f"After round {last}{early} the vote by {self.rule} is for {known(told.votes[-1].answer)}, with "
-                f"{told.votes[-1]}; {changed} of {len(self.positions)} agents changed their mind."
+                f"After round {last}{early} the vote by {self.rule} is for "
+                f"{figure_or_dash(telling.votes[-1].answer)}, with {telling.votes[-1]}; "
+                f"{changed} of {len(self.positions)} agents changed their mind."
             )
         yield table(
             self.positions,
             {
                 "agent": lambda p: p.agent,
-                "at first": lambda p: known(p.first),
-                "in the end": lambda p: "the same" if p.first == p.last else known(p.last),
-                "confidence": lambda p: known(p.confidence, ".0%"),
+                "at first": lambda p: figure_or_dash(p.first),
+                "in the end": lambda p: "the same" if p.first == p.last else figure_or_dash(p.last),
+                "confidence": lambda p: figure_or_dash(p.confidence, ".0%"),
             },
             "Positions",
         )
@@ -197,7 +209,7 @@ class DebateResult(Document):
             {
                 "": lambda a: NAMES[a.arm].format(best=self.best) + (" *" if a.arm == self.against else ""),
                 "right": lambda a: str(a.accuracy),
-                "debate better by": lambda a: known(a.gain),
+                "debate better by": lambda a: figure_or_dash(a.gain),
                 "unreadable": lambda a: f"{a.unreadable / max(1, a.turns):.0%}",
                 "tokens": lambda a: f"{a.tokens:,}",
                 "seconds": lambda a: number(a.seconds, 1),
@@ -208,7 +220,7 @@ class DebateResult(Document):
         )
 
 
-def sentence(control: Control, accuracy: Share | None) -> str:
+def sentence(control: Control, accuracy: BoundedShare | None) -> str:
     """The verdict in one sentence."""
     if control.verdict == "not_measured" or accuracy is None:
         return f"Not measured: {control.note[:1].lower()}{control.note[1:]}"
@@ -231,8 +243,8 @@ def narrate(event: Event) -> Narration | None:
             right = ", ".join(f"{name} {share:.0%}" for name, share in data["accuracy"].items())
             return Narration(line=f"  own answers to {data['questions']} questions to fit on are right: {right}")
         case "turn.said":
-            said = f"  round {data['round']}, {data['agent']}: {_cut(data['text'] or data['error'])}"
-            return Narration(line=said) if data["question"] == TOPIC else Narration(verbose=said)
+            line = f"  round {data['round']}, {data['agent']}: {_cut(data['text'] or data['error'])}"
+            return Narration(line=line) if data["question"] == TOPIC else Narration(verbose=line)
         case "wave.finished":
             so_far = f"right on {data['right']} of {data['scored']}" if data.get("scored") else None
             return Narration(detail=so_far, done=data.get("done"), total=data.get("total"))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from agentlab.debate.speakers import Asked, Said
+from agentlab.debate.speakers import TurnReply, TurnRequest
 from agentlab.errors import (
     AgentlabError,
     AllModelsFailedError,
@@ -30,28 +30,32 @@ class RoutedSpeakers:
         """`models` names each agent's model in the router's config."""
         self._router, self._models, self._stop = router, models, stop
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
         """A model that fails, or is silent for too long, harms its own turn alone.
 
         Raises:
             BudgetExceededError: a model was not asked, because it may cost too much.
             Interrupted: a stop was requested.
         """
-        return asyncio.run(all_of([partial(self._said, each) for each in asked], _AT_ONCE, self._stop))
+        return asyncio.run(
+            all_of([partial(self._answer_request, request) for request in requests], _AT_ONCE, self._stop)
+        )
 
-    async def _said(self, asked: Asked) -> Said:
+    async def _answer_request(self, request: TurnRequest) -> TurnReply:
         options = Options(
-            model=self._models[asked.agent],
+            model=self._models[request.agent],
             strategy="single",
-            temperature=asked.temperature,
-            max_tokens=max(asked.max_tokens, _LETTER),
-            seed=asked.seed,
-            json_schema=asked.schema,
+            temperature=request.temperature,
+            max_tokens=max(request.max_tokens, _LETTER),
+            seed=request.seed,
+            json_schema=request.schema,
             cache=False,
             fail_fast=True,  # nothing can take over for the agent, and the others of its wave wait for it
         )
         try:
-            found = await self._router.complete(asked.messages, "debate.turn", call_id=asked.id, options=options)
+            completion = await self._router.complete(
+                request.messages, "debate.turn", call_id=request.id, options=options
+            )
         except (BudgetExceededError, Interrupted, LLMCancelledError):
             raise
         except AgentlabError as error:
@@ -59,10 +63,10 @@ class RoutedSpeakers:
             overflow, formless = (
                 any(kind.__name__ in line for line in lines) for kind in (ContextOverflowError, SchemaError)
             )
-            why = f"{error.kind}: {error.message}"[:1000]
-            return Said(error=why, overflow=overflow, formless=formless and asked.schema is not None)
-        usage = found.usage
-        return Said(found.text, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)
+            reason = f"{error.kind}: {error.message}"[:1000]
+            return TurnReply(error=reason, overflow=overflow, formless=formless and request.schema is not None)
+        usage = completion.usage
+        return TurnReply(completion.text, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)
 
     def forget(self) -> None:
         """Every question holds its whole chat."""

@@ -18,20 +18,20 @@ from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
-from agentlab.debate.voting import Fitted, fitted, primary
+from agentlab.debate.voting import Fitted, fit_votes, primary
 from agentlab.debate.wave import Score, Setting, Wave
 from agentlab.errors import AllModelsFailedError, RunMismatchError, RunUnreadableError, UsageError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Router
 from agentlab.lora.card import read_card
 from agentlab.lora.catalogue import find as find_adapter
-from agentlab.models.base_model import find_base, imported
+from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event, noted, require_unchanged
+from agentlab.runs.events import Event, first_event_data, require_unchanged
 from agentlab.runs.journal import read_events
-from agentlab.runs.manifest import Metric, Tokens
-from agentlab.runs.run import Outcome, Run
-from agentlab.tasks.questions import Question, digest, generated, jsonl, read_questions
+from agentlab.runs.manifest import Metric, RunTokens
+from agentlab.runs.run import OpenRun, RunOutcome
+from agentlab.tasks.questions import QuizQuestion, digest, generate_questions, jsonl, read_questions
 
 READ, FITTED, HELD, THREADS = "questions.read", "dev.fitted", "wave.finished", "threads.chosen"
 QUESTIONS = "questions.jsonl"
@@ -43,7 +43,7 @@ class DebateExperiment:
 
     config: DebateConfig
     context: Context
-    questions: tuple[Question, ...]
+    questions: tuple[QuizQuestion, ...]
 
     def plan(self) -> DebatePlan:
         """Who would debate about what, and how much would be said."""
@@ -52,7 +52,7 @@ class DebateExperiment:
         imports = base is not None and not base.path.is_dir()
         return plan_of(self.config, self.questions, None if base is None else str(base.path), imports=imports)
 
-    def run(self, run: Run) -> tuple[DebateResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[DebateResult, RunOutcome]:
         """Hold the debates, or go on with them."""
         with self.opened(run) as debates:
             while debates.wave is not None:
@@ -62,7 +62,7 @@ class DebateExperiment:
             return debates.conclude()
 
     @contextmanager
-    def opened(self, run: Run) -> Iterator["Debates"]:
+    def opened(self, run: OpenRun) -> Iterator["Debates"]:
         """The debates with everybody there who answers."""
         dev = len(protocol.split(self.config, self.questions)[0])
         run.write_text(QUESTIONS, jsonl(self.questions))
@@ -70,43 +70,47 @@ class DebateExperiment:
         with ExitStack() as stack:
             yield Debates(self, run, self._setting(run, stack))
 
-    def _setting(self, run: Run, stack: ExitStack) -> Setting:
+    def _setting(self, run: OpenRun, stack: ExitStack) -> Setting:
         config, context = self.config, self.context
-        found: dict[str, Speakers] = {}
+        speakers: dict[str, Speakers] = {}
         score: Score = lambda _: {}  # noqa: E731 - nobody tells likelihoods
         if config.llm.models and any(agent.model for agent in config.agents):
-            env, place, recorder = context.env, context.workspace, RunRecorder(run)
-            router = Router(config.llm, env=env, workspace=place, recorder=recorder, stop=context.stop)
+            env, workspace, recorder = context.env, context.workspace, RunRecorder(run)
+            router = Router(config.llm, env=env, workspace=workspace, recorder=recorder, stop=context.stop)
             stack.enter_context(router)
             models = {agent.name: agent.model for agent in config.agents if agent.model is not None}
-            found |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
-        own = [agent for agent in config.agents if agent.model is None]
-        if own:
+            speakers |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
+        base_agents = [agent for agent in config.agents if agent.model is None]
+        if base_agents:
             from agentlab.debate.local import local_speakers
 
-            threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+            threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
             run.emit_once(THREADS, count=threads)
             stack.enter_context(machine.torch_threads(threads))
             base = find_base(config.base, context.workspace)
             if base.source is not None:
                 run.stream("base.importing", base.name)
-            path = imported(base)
+            path = import_base(base)
             run.stream("base.loading", base.name)
             local = stack.enter_context(local_speakers(config, path, context.workspace, context.stop.check))
-            found |= dict.fromkeys((agent.name for agent in own), local)
+            speakers |= dict.fromkeys((agent.name for agent in base_agents), local)
             score = local.score
         forms = [_form(config, agent) for agent in config.agents]
         return Setting(
-            config, Panel(found), forms, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json")), score
+            config, Panel(speakers), forms, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json")), score
         )
 
 
 class Debates:
     """The debates of a run, wave by wave: the one in work (None: all are done), and what comes of all of them."""
 
-    def __init__(self, experiment: DebateExperiment, run: Run, setting: Setting) -> None:
+    def __init__(self, experiment: DebateExperiment, run: OpenRun, setting: Setting) -> None:
         self.run, self.setting, self._stop = run, setting, experiment.context.stop
-        self._config, self._questions, self._who = experiment.config, experiment.questions, experiment.plan().who()
+        self._config, self._questions, self._who = (
+            experiment.config,
+            experiment.questions,
+            experiment.plan().agent_table(),
+        )
         self._dev, self._test = protocol.split(self._config, self._questions)
         size = max(1, self._config.rows // len(self._config.agents))
         self._waves = [
@@ -122,16 +126,16 @@ class Debates:
         for name, part in self._waves:
             if not self.run.has(HELD, name):
                 if part[0] in self._test:
-                    self.fitted()
+                    self.fit_once()
                 return Wave(self.setting, name, part)
         return None
 
-    def fitted(self) -> Fitted:
+    def fit_once(self) -> Fitted:
         """What the questions put aside for it tell: on which agents and confidences one may rely. Told once."""
         if not self.run.has(FITTED):
-            told = fitted(self._dev, said_in(self._config, self.run.events), self._config)
-            self.run.emit(FITTED, **told.model_dump(mode="json"))
-        return Fitted.model_validate(noted(self.run.events, FITTED))
+            new_fit = fit_votes(self._dev, load_transcript(self._config, self.run.events), self._config)
+            self.run.emit(FITTED, **new_fit.model_dump(mode="json"))
+        return Fitted.model_validate(first_event_data(self.run.events, FITTED))
 
     def speak(self) -> None:
         """Another round of the wave in work."""
@@ -145,8 +149,8 @@ class Debates:
         wave.judge()
         scored = self._config.topic is None and wave.questions[0] in self._test
         if scored:
-            wave.control(self.fitted().best)
-        right = right_on(wave.questions, wave.held, self.fitted(), self._config) if scored else []
+            wave.control(self.fit_once().best)
+        right = right_on(wave.questions, wave.transcript, self.fit_once(), self._config) if scored else []
         self.setting.panel.forget()
         so_far = next((event.data for event in reversed(self.run.events) if event.type == HELD), {})
         self.run.emit(
@@ -156,37 +160,37 @@ class Debates:
             total=len(self._questions),
             right=so_far.get("right", 0) + sum(right),
             scored=so_far.get("scored", 0) + len(right),
-            **wave.held.model_dump(mode="json"),
+            **wave.transcript.model_dump(mode="json"),
         )
         self.wave = self._next()
 
-    def conclude(self) -> tuple[DebateResult, Outcome]:
+    def conclude(self) -> tuple[DebateResult, RunOutcome]:
         """What it came to, the transcript and the report.
 
         Raises:
             AllModelsFailedError: not one turn was answered.
         """
-        held = said_in(self._config, self.run.events)
-        result = verdict(self._test, held, self.fitted(), self._config)
-        lines = (each.model_dump_json() for each in (*held.turns, *held.ballots))
+        transcript = load_transcript(self._config, self.run.events)
+        result = verdict(self._test, transcript, self.fit_once(), self._config)
+        lines = (entry.model_dump_json() for entry in (*transcript.turns, *transcript.ballots))
         self.run.write_text("transcript.jsonl", "".join(f"{line}\n" for line in lines))
         self.run.write_json("transcript.schema.json", TypeAdapter(Turn | Ballot).json_schema())
-        write_debate_report(self.run, result, self._questions, held, self._who)
-        if all(turn.error for turn in held.turns):
+        write_debate_report(self.run, result, self._questions, transcript, self._who)
+        if all(turn.error for turn in transcript.turns):
             raise AllModelsFailedError(
-                f"No turn was answered; {held.turns[0].agent}: {held.turns[0].error}",
+                f"No turn was answered; {transcript.turns[0].agent}: {transcript.turns[0].error}",
                 hint=f"See {self.run.file('report.html')}; mend what it names, then start a new run.",
             )
-        known = result.accuracy
-        metrics = {} if known is None else {"accuracy": Metric(value=known, direction="higher")}
-        spoken = (*held.turns, *held.ballots)
-        tokens = Tokens(
-            input=sum(each.input_tokens for each in spoken), output=sum(each.output_tokens for each in spoken)
+        accuracy = result.accuracy
+        metrics = {} if accuracy is None else {"accuracy": Metric(value=accuracy, direction="higher")}
+        spoken = (*transcript.turns, *transcript.ballots)
+        tokens = RunTokens(
+            input=sum(entry.input_tokens for entry in spoken), output=sum(entry.output_tokens for entry in spoken)
         )
-        return result, Outcome(metrics, result.control, tokens)
+        return result, RunOutcome(metrics, result.control, tokens)
 
 
-def said_in(config: DebateConfig, events: Iterable[Event]) -> Held:
+def load_transcript(config: DebateConfig, events: Iterable[Event]) -> Held:
     """All finished waves of a run as one.
 
     Raises:
@@ -194,25 +198,25 @@ def said_in(config: DebateConfig, events: Iterable[Event]) -> Held:
     """
     names = {agent.name for agent in config.agents}
     waves = list[Held]()
-    for event in (each for each in events if each.type == HELD):
+    for event in (logged_event for logged_event in events if logged_event.type == HELD):
         try:
-            held = Held.model_validate({key: value for key, value in event.data.items() if key in Held.model_fields})
+            wave = Held.model_validate({key: value for key, value in event.data.items() if key in Held.model_fields})
         except ValidationError as error:
             raise RunUnreadableError(f"What was said in {event.id} cannot be read: {str(error)[:300]}") from error
-        if strangers := {turn.agent for turn in held.turns} - names:
+        if strangers := {turn.agent for turn in wave.turns} - names:
             raise RunUnreadableError(f"In {event.id} somebody speaks who is no agent: {', '.join(sorted(strangers))}.")
-        waves.append(held)
-    arms = dict.fromkeys(arm for held in waves for arm in held.seconds)
+        waves.append(wave)
+    arms = dict.fromkeys(arm for wave in waves for arm in wave.seconds)
     return Held(
-        questions=[each for held in waves for each in held.questions],
-        turns=[each for held in waves for each in held.turns],
-        ballots=[each for held in waves for each in held.ballots],
-        seconds={arm: sum(held.seconds.get(arm, 0.0) for held in waves) for arm in arms},
-        shortened=sum(held.shortened for held in waves),
-        worded=sum(held.worded for held in waves),
+        questions=[question_id for wave in waves for question_id in wave.questions],
+        turns=[entry for wave in waves for entry in wave.turns],
+        ballots=[ballot for wave in waves for ballot in wave.ballots],
+        seconds={arm: sum(wave.seconds.get(arm, 0.0) for wave in waves) for arm in arms},
+        shortened=sum(wave.shortened for wave in waves),
+        worded=sum(wave.worded for wave in waves),
         alone={
-            agent: {question: each for held in waves for question, each in held.alone.get(agent, {}).items()}
-            for agent in dict.fromkeys(agent for held in waves for agent in held.alone)
+            agent: {question: scored for wave in waves for question, scored in wave.alone.get(agent, {}).items()}
+            for agent in dict.fromkeys(agent for wave in waves for agent in wave.alone)
         },
     )
 
@@ -231,27 +235,27 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     changed = RunMismatchError(
         "The run's questions are not those that were asked.", hint=f"Restore {folder / QUESTIONS}."
     )
-    require_unchanged(noted(events, READ), changed, sha256=digest(questions))
+    require_unchanged(first_event_data(events, READ), changed, sha256=digest(questions))
     test = protocol.split(config, questions)[1]
-    held = said_in(config, events)
-    if set(held.questions).isdisjoint(question.id for question in test):
+    transcript = load_transcript(config, events)
+    if set(transcript.questions).isdisjoint(question.id for question in test):
         raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
     if config.vote.rule == "judge":
-        if not held.ballots:
+        if not transcript.ballots:
             hint = "Begin one with protocol.judge, or vote by another rule."
             raise UsageError("Nobody judged in this run.", hint=hint)
         if primary(config) != (judged := primary(config.model_copy(update={"vote": named}))):
             hint = "Vote by another rule, or leave out --round."
             raise UsageError(f"The judge of this run judged after round {judged} alone.", hint=hint)
-    told = Fitted.model_validate(noted(events, FITTED))
-    return verdict(test, held, told, config, named)
+    fit = Fitted.model_validate(first_event_data(events, FITTED))
+    return verdict(test, transcript, fit, config, named)
 
 
-def _topic(config: DebateConfig) -> tuple[Question] | None:
+def _topic(config: DebateConfig) -> tuple[QuizQuestion] | None:
     """The topic as a question that nobody can mark."""
     if config.topic is None:
         return None
-    return (Question(TOPIC, config.topic, None, config.positions, "choice" if config.positions else "text"),)
+    return (QuizQuestion(TOPIC, config.topic, None, config.positions, "choice" if config.positions else "text"),)
 
 
 def _form(config: DebateConfig, agent: AgentConfig) -> protocol.Form:
@@ -277,7 +281,7 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
         "The questions are not what they were when the run began.",
         hint="Put the file back as it was, or begin a new run.",
     )
-    require_unchanged(noted(events, READ), changed, sha256=digest(questions))
+    require_unchanged(first_event_data(events, READ), changed, sha256=digest(questions))
     if any(agent.model is None for agent in config.agents):
         from agentlab.debate.local import check_agents
 
@@ -296,16 +300,16 @@ def _with_system(agent: AgentConfig, workspace: Workspace) -> AgentConfig:
     return agent.model_copy(update={"system": card.data.system})
 
 
-def read(config: DebateConfig, context: Context) -> tuple[Question, ...]:
+def read(config: DebateConfig, context: Context) -> tuple[QuizQuestion, ...]:
     """What is debated.
 
     Raises:
         MissingFileError, DataError: the file of questions is absent or not what it should be.
         UsageError: there are not so many questions.
     """
-    asked = config.questions
+    questions_config = config.questions
     if (topic := _topic(config)) is not None:
         return topic
-    if asked.file is not None:
-        return read_questions(context.workspace.resolve(asked.file))[: asked.count]
-    return generated(asked.generate, asked.count, config.seed)
+    if questions_config.file is not None:
+        return read_questions(context.workspace.resolve(questions_config.file))[: questions_config.count]
+    return generate_questions(questions_config.generate, questions_config.count, config.seed)

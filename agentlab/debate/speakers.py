@@ -9,7 +9,7 @@ from agentlab.llm.types import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TurnRequest:
     """A turn that is wanted.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TurnReply:
     """An answer, or in `error` why there is none; `choice` is the likeliest of `Asked.choices`, where that is known.
 
     With `overflow` prompt and answer do not fit the context; with `formless` no answer followed the schema.
@@ -56,7 +56,7 @@ class Said:
 class Speakers(Protocol):
     """Agents of one kind."""
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
         """The turns, in their order. What is computed may depend on which of them are asked for together."""
         ...
 
@@ -72,13 +72,13 @@ class Panel:
         self._speakers = speakers
         self._kinds = list({id(kind): kind for kind in speakers.values()}.values())
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
         """One kind after the other, each asked once."""
-        found: dict[str, Said] = {}
+        replies: dict[str, TurnReply] = {}
         for kind in self._kinds:
-            if mine := [each for each in asked if self._speakers[each.agent] is kind]:
-                found.update(zip((each.id for each in mine), kind.answer(mine), strict=True))
-        return [found[each.id] for each in asked]
+            if mine := [request for request in requests if self._speakers[request.agent] is kind]:
+                replies.update(zip((request.id for request in mine), kind.answer(mine), strict=True))
+        return [replies[request.id] for request in requests]
 
     def forget(self) -> None:
         """All of them."""

@@ -15,20 +15,20 @@ from agentlab.debate.result import (
     ArmName,
     ArmResult,
     DebateResult,
-    Outcome,
     Position,
     RuleResult,
     Telling,
+    VoteOutcome,
     sentence,
 )
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
-from agentlab.debate.voting import RULES, Case, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
+from agentlab.debate.voting import RULES, DebateCase, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
 from agentlab.llm.policy import BREAKER_OPEN
-from agentlab.runs.document import Difference, Share
-from agentlab.stats.control import LEVEL, Comparison, Control, Evidence, judge, not_measured
+from agentlab.runs.document import BoundedDifference, BoundedShare
+from agentlab.stats.control import LEVEL, Control, ControlComparison, Evidence, judge, not_measured
 from agentlab.stats.referee import compare, compare_family
 from agentlab.tasks.labelled import share_of
-from agentlab.tasks.questions import Question
+from agentlab.tasks.questions import QuizQuestion
 
 LEAST_QUESTIONS = 100
 Compared = str | tuple[int, Rule]  # an arm, or a round and rule
@@ -37,7 +37,7 @@ _SHOWN = 2  # questions of a kind
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class _ArmOutcome:
     """An arm on one question: whether its answer was right, and the turns that it took."""
 
     right: bool
@@ -50,7 +50,11 @@ class _Ended:
 
 
 def verdict(
-    questions: Sequence[Question], said: Held, fitted: Fitted, config: DebateConfig, named: VoteConfig | None = None
+    questions: Sequence[QuizQuestion],
+    transcript: Held,
+    fitted: Fitted,
+    config: DebateConfig,
+    named: VoteConfig | None = None,
 ) -> DebateResult:
     """What the debates came to, by the vote of the config; all other votes are exploratory.
 
@@ -60,12 +64,12 @@ def verdict(
         fitted: on other questions.
         named: the vote that was named before the run, where `config.vote` is one that was thought of afterwards.
     """
-    cases = cases_of(questions, said, config)
-    held = [votes(case.debate, fitted, config, case.ballots) for case in cases]
+    cases = cases_of(questions, transcript, config)
+    case_tallies = [votes(case.debate, fitted, config, case.ballots) for case in cases]
     topic = config.topic is not None
-    after = named is not None and _compared(config.model_copy(update={"vote": named})) != _compared(config)
-    arms = {} if topic else _arms(cases, held, fitted, config)
-    rules = [] if topic else _rules(cases, held, config)
+    after = named is not None and _comparison_key(config.model_copy(update={"vote": named})) != _comparison_key(config)
+    arms = {} if topic else _arms(cases, case_tallies, fitted, config)
+    rules = [] if topic else _rules(cases, case_tallies, config)
     against = arms.get(config.vote.against, [])
     rivals: dict[Compared, tuple[list[bool], list[bool]]] = {
         name: (_marks(arms["debate"]), _marks(arm)) for name, arm in arms.items() if name != "debate"
@@ -74,19 +78,19 @@ def verdict(
         rivals |= {(number, rule): (right, _marks(against)) for number, rule, right in rules}
     gains = _gains(rivals, config, after=after)
     control = _control(arms, fitted, config, gains, len(cases), after=after)
-    results = [_arm(name, arms, said, gains.get(name)) for name in arms]
+    results = [_arm(name, arms, transcript, gains.get(name)) for name in arms]
     voted = [
         RuleResult(
             round=number,
             rule=rule,
             accuracy=share_of(right),
-            gain=Difference.of(gains[number, rule]) if against else None,
+            gain=BoundedDifference.of(gains[number, rule]) if against else None,
         )
         for number, rule, right in rules
     ]
     return DebateResult(
         sentence=sentence(control, results[0].accuracy if results else None),
-        remarks=[*_failed(said), *_remarks(results)],
+        remarks=[*_failure_remarks(transcript), *_remarks(results)],
         topic=config.topic,
         questions=len(cases),
         dev=fitted.questions,
@@ -102,14 +106,14 @@ def verdict(
         rounds=[] if topic else measures.rounds(cases, config),
         changes=[] if topic else measures.changes(cases, config),
         correlations={} if topic else measures.correlations(cases, config),
-        alone=measures.alone(questions, said),
-        calibration=[] if topic else measures.calibrated(cases, fitted, primary(config)),
+        alone=measures.alone(questions, transcript),
+        calibration=[] if topic else measures.calibration_results(cases, fitted, primary(config)),
         positions=_positions(cases[0], fitted, config) if topic and cases else [],
-        telling=list(_telling(cases, held, config)),
+        telling=list(_telling(cases, case_tallies, config)),
     )
 
 
-def _compared(config: DebateConfig) -> tuple[int, str, str]:
+def _comparison_key(config: DebateConfig) -> tuple[int, str, str]:
     return primary(config), config.vote.rule, config.vote.against
 
 
@@ -131,96 +135,102 @@ def _gains(
     return gains
 
 
-def _marks(arm: Sequence[_Ended]) -> list[bool]:
-    return [ended.right for ended in arm]
+def _marks(arm: Sequence[_ArmOutcome]) -> list[bool]:
+    return [outcome.right for outcome in arm]
 
 
 def _arms(
-    cases: Sequence[Case], held: Sequence[Sequence[Tallies]], fitted: Fitted, config: DebateConfig
-) -> dict[ArmName, list[_Ended]]:
+    cases: Sequence[DebateCase], case_tallies: Sequence[Sequence[Tallies]], fitted: Fitted, config: DebateConfig
+) -> dict[ArmName, list[_ArmOutcome]]:
     """Each arm on all questions, those that were held. Nobody judged the others: the majority stands for a judge."""
     rule, last = config.vote.rule, primary(config)
     best = [agent.name for agent in config.agents].index(fitted.best)
-    found: dict[ArmName, list[_Ended]] = {}
+    outcomes: dict[ArmName, list[_ArmOutcome]] = {}
 
-    def ended(case: Case, rule: Rule, rounds: Rounds) -> _Ended:
+    def build_outcome(case: DebateCase, rule: Rule, rounds: Rounds) -> _ArmOutcome:
         right = case.marks[vote_by(rule, rounds, fitted, config).winner]
-        return _Ended(right, [turn for turns in rounds for turn in turns])
+        return _ArmOutcome(right, [turn for turns in rounds for turn in turns])
 
-    for case, tallies in zip(cases, held, strict=True):
-        said = [turn for turns in case.debate[: last + 1] for turn in turns]
+    for case, tallies in zip(cases, case_tallies, strict=True):
+        debate_turns = [turn for turns in case.debate[: last + 1] for turn in turns]
         judged = case.ballots if rule == "judge" else ()
-        debate = _Ended(case.marks[_named(tallies, config).winner], said, judged)
-        arms: dict[ArmName, _Ended] = {
+        debate = _ArmOutcome(case.marks[_configured_tally(tallies, config).winner], debate_turns, judged)
+        arms: dict[ArmName, _ArmOutcome] = {
             "debate": debate,
-            "vote": ended(case, rule, case.debate[:1]),
-            "single": ended(case, "majority", [[case.debate[0][best]]]),
+            "vote": build_outcome(case, rule, case.debate[:1]),
+            "single": build_outcome(case, "majority", [[case.debate[0][best]]]),
         }
         if case.samples:
             counted: Rule = rule if rule in _OF_SAMPLES else "majority"
-            arms["samples"] = ended(case, counted, [_as_many(case.samples, debate.tokens)])
+            arms["samples"] = build_outcome(case, counted, [_as_many(case.samples, debate.tokens)])
         if len(case.length) >= min(last + 1, len(case.debate)):
-            arms["length"] = ended(case, rule, case.length[: last + 1])
+            arms["length"] = build_outcome(case, rule, case.length[: last + 1])
         for name, arm in arms.items():
-            found.setdefault(name, []).append(arm)
-    return {name: arm for name, arm in found.items() if len(arm) == len(cases)}
+            outcomes.setdefault(name, []).append(arm)
+    return {name: arm for name, arm in outcomes.items() if len(arm) == len(cases)}
 
 
-def right_on(questions: Sequence[Question], said: Held, fitted: Fitted, config: DebateConfig) -> list[bool]:
+def right_on(questions: Sequence[QuizQuestion], transcript: Held, fitted: Fitted, config: DebateConfig) -> list[bool]:
     """Of each of these questions, whether the vote that is named in the config is right."""
-    cases = cases_of(questions, said, config)
-    return [case.marks[_named(votes(case.debate, fitted, config, case.ballots), config).winner] for case in cases]
+    cases = cases_of(questions, transcript, config)
+    return [
+        case.marks[_configured_tally(votes(case.debate, fitted, config, case.ballots), config).winner] for case in cases
+    ]
 
 
-def _named(tallies: Sequence[Tallies], config: DebateConfig) -> Tally[str]:
+def _configured_tally(tallies: Sequence[Tallies], config: DebateConfig) -> Tally[str]:
     voted = at_round(tallies, config)
     return voted.get(config.vote.rule, voted["majority"])
 
 
 def _as_many(samples: Sequence[Turn], tokens: int) -> list[Turn]:
     """Samples in their order, until they took as many tokens; the one that reaches them is the last."""
-    taken: list[Turn] = []
+    used_turns: list[Turn] = []
     for turn in samples:
-        taken.append(turn)
+        used_turns.append(turn)
         if (tokens := tokens - turn.tokens) <= 0:
             break
-    return taken
+    return used_turns
 
 
-def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, gain: Evidence | None) -> ArmResult:
+def _arm(
+    name: ArmName, arms: Mapping[ArmName, Sequence[_ArmOutcome]], transcript: Held, gain: Evidence | None
+) -> ArmResult:
     """The figures of an arm; its seconds are those of its turns, shared out by tokens where it used a part of them."""
-    own, debate = arms[name], arms["debate"]
-    spent = Counter[Arm]()
-    for turn in (*said.turns, *said.ballots):
-        spent[turn.arm] += turn.tokens
-    used = [turn for ended in own for turn in (*ended.turns, *ended.judged) if turn.tokens]
-    known = all(turn.arm in said.seconds for turn in used)
+    outcomes, debate = arms[name], arms["debate"]
+    arm_tokens = Counter[Arm]()
+    for turn in (*transcript.turns, *transcript.ballots):
+        arm_tokens[turn.arm] += turn.tokens
+    used = [turn for outcome in outcomes for turn in (*outcome.turns, *outcome.judged) if turn.tokens]
+    is_timed = all(turn.arm in transcript.seconds for turn in used)
     return ArmResult(
         arm=name,
-        accuracy=share_of([ended.right for ended in own]),
-        turns=sum(len(ended.turns) for ended in own),
-        unreadable=sum(turn.answer is None for ended in own for turn in ended.turns),
-        tokens=sum(ended.tokens for ended in own),
-        seconds=sum(said.seconds[turn.arm] * turn.tokens / spent[turn.arm] for turn in used) if known else None,
-        short=_short(own, debate) if name == "samples" else 0,
-        gain=None if gain is None else Difference.of(gain),
+        accuracy=share_of([outcome.right for outcome in outcomes]),
+        turns=sum(len(outcome.turns) for outcome in outcomes),
+        unreadable=sum(turn.answer is None for outcome in outcomes for turn in outcome.turns),
+        tokens=sum(outcome.tokens for outcome in outcomes),
+        seconds=sum(transcript.seconds[turn.arm] * turn.tokens / arm_tokens[turn.arm] for turn in used)
+        if is_timed
+        else None,
+        short=_short(outcomes, debate) if name == "samples" else 0,
+        gain=None if gain is None else BoundedDifference.of(gain),
     )
 
 
-def _short(samples: Sequence[_Ended], debate: Sequence[_Ended]) -> int:
+def _short(samples: Sequence[_ArmOutcome], debate: Sequence[_ArmOutcome]) -> int:
     """On how many questions all samples took fewer tokens than the debate."""
     return sum(ours.tokens < theirs.tokens for ours, theirs in zip(samples, debate, strict=True))
 
 
-def _budget(arms: Mapping[ArmName, Sequence[_Ended]], against: ArmName) -> str:
+def _budget(arms: Mapping[ArmName, Sequence[_ArmOutcome]], against: ArmName) -> str:
     """What the control was given, and what both took."""
-    took = {name: sum(ended.tokens for ended in arms[name]) for name in ("debate", against) if name in arms}
+    took = {name: sum(outcome.tokens for outcome in arms[name]) for name in ("debate", against) if name in arms}
     rule = "samples until they reach the debate's tokens, by question" if against == "samples" else "its own tokens"
     return f"{rule}; {', '.join(f'{name} took {tokens:,}' for name, tokens in took.items())}"
 
 
 def _control(
-    arms: Mapping[ArmName, Sequence[_Ended]],
+    arms: Mapping[ArmName, Sequence[_ArmOutcome]],
     fitted: Fitted,
     config: DebateConfig,
     gains: Mapping[Compared, Evidence],
@@ -230,7 +240,7 @@ def _control(
 ) -> Control:
     """The one comparison that was named before the run."""
     against = config.vote.against
-    what = Comparison(
+    comparison = ControlComparison(
         agent=f"debate, vote by {config.vote.rule} after round {primary(config)}",
         control=NAMES[against].format(best=fitted.best),
         metric="accuracy",
@@ -239,30 +249,34 @@ def _control(
         budget=_budget(arms, against),
     )
     if config.topic is not None:
-        return not_measured(what, 0, LEVEL, "A topic has no right answer.")
+        return not_measured(comparison, 0, LEVEL, "A topic has no right answer.")
     if after:
-        return not_measured(what, n, LEVEL, "This vote was named after the run, so all that it shows is exploratory.")
+        return not_measured(
+            comparison, n, LEVEL, "This vote was named after the run, so all that it shows is exploratory."
+        )
     if against not in arms:
-        return not_measured(what, n, LEVEL, "Nothing was held against the debate.")
-    said = [turn for name in ("debate", against) for ended in arms[name] for turn in ended.turns]
-    if against == "samples" and any(turn.text and not turn.tokens for turn in said):
-        return not_measured(what, n, LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
+        return not_measured(comparison, n, LEVEL, "Nothing was held against the debate.")
+    turns = [turn for name in ("debate", against) for outcome in arms[name] for turn in outcome.turns]
+    if against == "samples" and any(turn.text and not turn.tokens for turn in turns):
+        return not_measured(comparison, n, LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
     if n < LEAST_QUESTIONS:
         smallest = gains[against].smallest
         seen = "no difference" if smallest is None else f"less than {100 * smallest:.0f} points"
-        why = f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen."
-        return not_measured(what, n, LEVEL, why)
+        reason = f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen."
+        return not_measured(comparison, n, LEVEL, reason)
     if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
-        return not_measured(what, n, LEVEL, f"The control had fewer tokens on {short} of {n}: raise vote.samples.")
+        return not_measured(
+            comparison, n, LEVEL, f"The control had fewer tokens on {short} of {n}: raise vote.samples."
+        )
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
-    return judge(what, n, gains[against], "full")
+    return judge(comparison, n, gains[against], "full")
 
 
 def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
     """What the other arms say about the verdict."""
-    found = {arm.arm: arm for arm in arms}
-    first, reread = (found[name].gain if name in found else None for name in ("vote", "length"))
+    arms_by_name = {arm.arm: arm for arm in arms}
+    first, reread = (arms_by_name[name].gain if name in arms_by_name else None for name in ("vote", "length"))
     if first is not None and reread is not None:
         if reread.low > 0:
             yield f"Hearing peers is {reread} points better than rereading one's own answers."
@@ -273,72 +287,80 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
                 f"The debate is {first} points better than the vote before it, but it was not seen to be the peers: "
                 f"against rereading one's own answers, in prompts as long, it is {reread} points."
             )
-    if "samples" in found and (short := found["samples"].short):
+    if "samples" in arms_by_name and (short := arms_by_name["samples"].short):
         yield f"Questions on which all samples took fewer tokens than the debate: {short}. Raise vote.samples."
 
 
-def _failed(said: Held) -> Iterator[str]:
+def _failure_remarks(transcript: Held) -> Iterator[str]:
     """What went wrong, of which nothing was lost."""
-    if said.shortened:
-        yield f"{said.shortened} prompts did not fit their context and were put again with the last answers alone."
-    if said.worded:
-        yield f"{said.worded} answers did not follow their schema and were asked for again in words."
-    for agent in dict.fromkeys(turn.agent for turn in said.turns):
-        own = [turn for turn in said.turns if turn.agent == agent]
-        if errors := [turn.error for turn in own if turn.error]:
-            why = errors[0].rpartition("the first said: ")[2]  # of the router, which asked one model alone
+    if transcript.shortened:
+        yield (
+            f"{transcript.shortened} prompts did not fit their context and were put again with the last answers alone."
+        )
+    if transcript.worded:
+        yield f"{transcript.worded} answers did not follow their schema and were asked for again in words."
+    for agent in dict.fromkeys(turn.agent for turn in transcript.turns):
+        turns = [turn for turn in transcript.turns if turn.agent == agent]
+        if errors := [turn.error for turn in turns if turn.error]:
+            reason = errors[0].rpartition("the first said: ")[2]  # of the router, which asked one model alone
             unasked = sum(BREAKER_OPEN in error for error in errors)
             besides = f" ({unasked} of them without being asked, since it kept failing)" if unasked else ""
-            yield f"{agent} failed in {len(errors)} of {len(own)} turns, which count as wrong{besides}: {why[:200]}"
-    if failed := [ballot for ballot in said.ballots if ballot.unread or ballot.error]:
-        unread, asked = (sum(getattr(ballot, name) for ballot in said.ballots) for name in ("unread", "asked"))
+            count = f"{len(errors)} of {len(turns)} turns"
+            yield f"{agent} failed in {count}, which count as wrong{besides}: {reason[:200]}"
+    if failed := [ballot for ballot in transcript.ballots if ballot.unread or ballot.error]:
+        unread, comparisons = (
+            sum(getattr(ballot, name) for ballot in transcript.ballots) for name in ("unread", "asked")
+        )
         yield (
-            f"Questions on which the judge failed: {len(failed)} ({unread} of {asked} comparisons named no answer); "
+            f"Questions on which the judge failed: {len(failed)} "
+            f"({unread} of {comparisons} comparisons named no answer); "
             "where it says nothing, the answer that was given first wins."
         )
 
 
 def _rules(
-    cases: Sequence[Case], held: Sequence[Sequence[Tallies]], config: DebateConfig
+    cases: Sequence[DebateCase], case_tallies: Sequence[Sequence[Tallies]], config: DebateConfig
 ) -> list[tuple[int, Rule, list[bool]]]:
     """Of each round and rule that all questions have, on which of them its answer is right."""
-    found: list[tuple[int, Rule, list[bool]]] = []
+    scored_rules: list[tuple[int, Rule, list[bool]]] = []
     for number in range(config.protocol.rounds + 1 if cases else 0):
-        tallies = [at_round(each, config, number) for each in held]
+        tallies = [at_round(per_round, config, number) for per_round in case_tallies]
         for rule in RULES:
-            if all(rule in each for each in tallies):
-                right = [case.marks[each[rule].winner] for case, each in zip(cases, tallies, strict=True)]
-                found.append((number, rule, right))
-    return found
+            if all(rule in by_rule for by_rule in tallies):
+                right = [case.marks[by_rule[rule].winner] for case, by_rule in zip(cases, tallies, strict=True)]
+                scored_rules.append((number, rule, right))
+    return scored_rules
 
 
-def _rereading(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> list[Share]:
+def _rereading(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfig) -> list[BoundedShare]:
     """The vote on arm `length` after each round."""
     rule, numbers = config.vote.rule, range(config.protocol.rounds + 1)
     right = [[c.marks[vote_by(rule, c.length[: n + 1], fitted, config).winner] for c in cases] for n in numbers]
-    return [share_of(each) for each in right]
+    return [share_of(marks) for marks in right]
 
 
-def _positions(case: Case, fitted: Fitted, config: DebateConfig) -> list[Position]:
+def _positions(case: DebateCase, fitted: Fitted, config: DebateConfig) -> list[Position]:
     """Where each agent stood on a topic, before and after."""
     kind = config.turn.confidence
     return [
         Position(agent=a.agent, first=a.answer, last=b.answer, confidence=fitted.probability(b, kind))
-        for a, b in zip(case.debate[0], measures.said(case, primary(config)), strict=True)
+        for a, b in zip(case.debate[0], measures.round_turns(case, primary(config)), strict=True)
     ]
 
 
-def _telling(cases: Sequence[Case], held: Sequence[Sequence[Tallies]], config: DebateConfig) -> Iterator[Telling]:
+def _telling(
+    cases: Sequence[DebateCase], case_tallies: Sequence[Sequence[Tallies]], config: DebateConfig
+) -> Iterator[Telling]:
     """Some debates that a reader learns from: where the vote changed for better and worse, and ties. The longest first:
     where all agree at once there is little to read."""
-    shown: dict[str, int] = {}
-    for case, tallies in sorted(zip(cases, held, strict=True), key=lambda each: -len(each[0].debate)):
-        voted = [each.get(config.vote.rule, each["majority"]) for each in tallies[: primary(config) + 1]]
+    shown_counts: dict[str, int] = {}
+    for case, tallies in sorted(zip(cases, case_tallies, strict=True), key=lambda pair: -len(pair[0].debate)):
+        voted = [by_rule.get(config.vote.rule, by_rule["majority"]) for by_rule in tallies[: primary(config) + 1]]
         before, after = (case.marks[tally.winner] for tally in (voted[0], voted[-1]))
         unchanged = "a tie" if len(voted[-1].leaders) > 1 else "the vote did not change"
-        why = unchanged if before == after else "from wrong to right" if after else "from right to wrong"
-        if shown.get(why, 0) == _SHOWN:
+        reason = unchanged if before == after else "from wrong to right" if after else "from right to wrong"
+        if shown_counts.get(reason, 0) == _SHOWN:
             continue
-        shown[why] = shown.get(why, 0) + 1
-        votes_ = [Outcome(answer=t.winner, share=t.share, tied=len(t.leaders) > 1) for t in voted]
-        yield Telling(question=case.question.id, why=why, votes=votes_)
+        shown_counts[reason] = shown_counts.get(reason, 0) + 1
+        votes_ = [VoteOutcome(answer=t.winner, share=t.share, tied=len(t.leaders) > 1) for t in voted]
+        yield Telling(question=case.question.id, why=reason, votes=votes_)

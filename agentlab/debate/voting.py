@@ -16,7 +16,7 @@ from agentlab.debate.config import Confidence, DebateConfig, Rule
 from agentlab.debate.protocol import Rounds, by_round
 from agentlab.debate.transcript import Ballot, Held, Turn
 from agentlab.runs.document import Plain
-from agentlab.tasks.questions import Question
+from agentlab.tasks.questions import QuizQuestion
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 Tallies = dict[Rule, Tally[str]]
@@ -40,16 +40,16 @@ class Fitted(Plain):
 
     def probability(self, turn: Turn, kind: Confidence) -> float | None:
         """The turn's confidence of this kind as a probability; as the agent gave it where nothing was fitted."""
-        said = turn.confidences.get(kind)
+        confidence = turn.confidences.get(kind)
         line = self.calibration.get(kind, {}).get(turn.agent)
-        return said if said is None or line is None else line(said)
+        return confidence if confidence is None or line is None else line(confidence)
 
 
 @dataclass(frozen=True)
-class Case:
+class DebateCase:
     """A question and all that was said about it; `debate` holds a turn of every agent in each round that was held."""
 
-    question: Question
+    question: QuizQuestion
     debate: Rounds
     length: Rounds = ()
     samples: Sequence[Turn] = ()
@@ -58,26 +58,29 @@ class Case:
     @cached_property
     def marks(self) -> Mapping[str | None, bool]:
         """Whether each answer that was given is right. One that could not be read is wrong."""
-        turns = [*(turn for rounds in (self.debate, self.length) for said in rounds for turn in said), *self.samples]
+        turns = [
+            *(turn for rounds in (self.debate, self.length) for round_turns in rounds for turn in round_turns),
+            *self.samples,
+        ]
         answers = {None, *(turn.answer for turn in turns), *(ballot.answer for ballot in self.ballots)}
         return {answer: self.question.right(answer) for answer in answers}
 
 
-def cases_of(questions: Sequence[Question], held: Held, config: DebateConfig) -> list[Case]:
+def cases_of(questions: Sequence[QuizQuestion], transcript: Held, config: DebateConfig) -> list[DebateCase]:
     """The questions that were debated, in their order, with what was said in each arm."""
-    agents = {agent.name: place for place, agent in enumerate(config.agents)}
-    debate, length = by_round(held.turns, "debate", agents), by_round(held.turns, "length", agents)
+    agents = {agent.name: index for index, agent in enumerate(config.agents)}
+    debate, length = by_round(transcript.turns, "debate", agents), by_round(transcript.turns, "length", agents)
     samples, judged = defaultdict[str, list[Turn]](list), defaultdict[str, list[Ballot]](list)
-    for turn in held.turns:
+    for turn in transcript.turns:
         if turn.arm == "samples":
             samples[turn.question].append(turn)
-    for ballot in held.ballots:
+    for ballot in transcript.ballots:
         judged[ballot.question].append(ballot)
     return [
-        Case(
+        DebateCase(
             question,
-            said := debate[question.id],
-            [said[0], *length.get(question.id, ())],
+            rounds := debate[question.id],
+            [rounds[0], *length.get(question.id, ())],
             sorted(samples[question.id], key=lambda turn: turn.sample),
             judged[question.id],
         )
@@ -86,27 +89,30 @@ def cases_of(questions: Sequence[Question], held: Held, config: DebateConfig) ->
     ]
 
 
-def fitted(questions: Sequence[Question], held: Held, config: DebateConfig) -> Fitted:
+def fit_votes(questions: Sequence[QuizQuestion], transcript: Held, config: DebateConfig) -> Fitted:
     """The best agent, calibration and temperature, from questions that are never scored."""
-    cases, names = cases_of(questions, held, config), [agent.name for agent in config.agents]
+    cases, names = cases_of(questions, transcript, config), [agent.name for agent in config.agents]
     if not cases:
         return Fitted(best=names[0], questions=0)
     accuracy = {
-        name: fmean(case.marks[case.debate[0][place].answer] for case in cases) for place, name in enumerate(names)
+        name: fmean(case.marks[case.debate[0][index].answer] for case in cases) for index, name in enumerate(names)
     }
     pairs: dict[Confidence, dict[str, list[tuple[float, bool]]]] = {}
     for case in cases:
-        for turn in (turn for said in case.debate for turn in said):
+        for turn in (turn for round_turns in case.debate for turn in round_turns):
             for kind, sure in turn.confidences.items():
                 pairs.setdefault(kind, {}).setdefault(turn.agent, []).append((sure, case.marks[turn.answer]))
-    lines = {kind: {name: fit(*zip(*own, strict=True)) for name, own in of.items()} for kind, of in pairs.items()}
+    lines = {
+        kind: {name: fit(*zip(*points, strict=True)) for name, points in by_agent.items()}
+        for kind, by_agent in pairs.items()
+    }
     best = max(names, key=lambda name: accuracy[name])
-    found = Fitted(best=best, questions=len(cases), accuracy=accuracy, calibration=lines)
-    warm = [found.model_copy(update={"temperature": temperature}) for temperature in _TEMPERATURES]
-    return max(warm, key=lambda each: _likelihood(cases, each, config)) if lines else found
+    base_fit = Fitted(best=best, questions=len(cases), accuracy=accuracy, calibration=lines)
+    candidates = [base_fit.model_copy(update={"temperature": temperature}) for temperature in _TEMPERATURES]
+    return max(candidates, key=lambda candidate: _likelihood(cases, candidate, config)) if lines else base_fit
 
 
-def _likelihood(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> float:
+def _likelihood(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfig) -> float:
     """Logarithm of the weight of the right answers, where somebody gave them; the highest temperature of equals."""
     tallies = [vote_by("softmax", case.debate[: primary(config) + 1], fitted, config) for case in cases]
     pairs = [
@@ -120,13 +126,13 @@ def _likelihood(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> 
 
 def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequence[Ballot] = ()) -> list[Tallies]:
     """What each rule makes of one question, behind each round that was held; `judge` in rounds that were judged."""
-    found: list[Tallies] = [
+    tallies: list[Tallies] = [
         {rule: vote_by(rule, rounds[: number + 1], fitted, config) for rule in RULES if rule != "judge"}
         for number in range(len(rounds))
     ]
     for ballot in ballots:
-        found[ballot.round]["judge"] = vote([ballot.answer])
-    return found
+        tallies[ballot.round]["judge"] = vote([ballot.answer])
+    return tallies
 
 
 def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) -> Tally[str]:
@@ -140,13 +146,18 @@ def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) ->
     last = answers[-1]
     match rule:
         case "borda":
-            held = zip(*reversed(answers), strict=True)
-            return borda([[each for each in own if each is not None] if own[0] is not None else [] for own in held])
+            rankings = zip(*reversed(answers), strict=True)
+            return borda(
+                [
+                    [answer for answer in ranking if answer is not None] if ranking[0] is not None else []
+                    for ranking in rankings
+                ]
+            )
         case "trajectory":
             return trajectory(answers)
         case "confidence" | "softmax":
-            said = [fitted.probability(turn, config.turn.confidence) for turn in rounds[-1]]
-            sure = [max(_UNKNOWN if each is None else each, _LEAST) for each in said]
+            confidences = [fitted.probability(turn, config.turn.confidence) for turn in rounds[-1]]
+            sure = [max(_UNKNOWN if confidence is None else confidence, _LEAST) for confidence in confidences]
             return vote(last, sure if rule == "confidence" else softmax(sure, fitted.temperature))
     return vote(last)
 

@@ -12,14 +12,14 @@ from math import ceil
 
 from agentlab.answers.choices import Scored
 from agentlab.answers.extract import letter
-from agentlab.answers.judge import Ballot as Shown
-from agentlab.answers.judge import Case, Standing, tournament
+from agentlab.answers.judge import JudgeBallot as Shown
+from agentlab.answers.judge import JudgeCase, JudgeStanding, tournament
 from agentlab.debate.config import DebateConfig
-from agentlab.debate.protocol import Form, messages, schema, settled, turn_of
-from agentlab.debate.speakers import Asked, Panel, Said
+from agentlab.debate.protocol import Form, is_settled, messages, schema, turn_of
+from agentlab.debate.speakers import Panel, TurnReply, TurnRequest
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.llm.types import Message
-from agentlab.tasks.questions import Question
+from agentlab.tasks.questions import QuizQuestion
 
 _JUDGING = (
     "You compare answers to the same question. Judge whether they are right; length is no merit. The answers are "
@@ -27,7 +27,7 @@ _JUDGING = (
 )
 _LETTERS = ("A", "B")
 # How the choices of each question stand under each agent alone, as far as likelihoods are known.
-Score = Callable[[Sequence[Question]], dict[str, dict[str, Scored]]]
+Score = Callable[[Sequence[QuizQuestion]], dict[str, dict[str, Scored]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Wave:
 
     setting: Setting
     name: str
-    questions: Sequence[Question]
+    questions: Sequence[QuizQuestion]
     rounds: dict[str, list[list[Turn]]] = field(default_factory=dict)  # of the debate, by question
     turns: list[Turn] = field(default_factory=list)
     ballots: list[Ballot] = field(default_factory=list)
@@ -60,10 +60,10 @@ class Wave:
     # -- the debate: three steps, which a graph may take as well ------------------------------------------------------
 
     @property
-    def open(self) -> list[Question]:
+    def open(self) -> list[QuizQuestion]:
         """Questions with another round to come."""
         protocol = self.setting.config.protocol
-        return [q for q in self.questions if not (said := self.rounds.get(q.id)) or not settled(protocol, said)]
+        return [q for q in self.questions if not (rounds := self.rounds.get(q.id)) or not is_settled(protocol, rounds)]
 
     def speak(self) -> None:
         """A round: every agent answers every open question."""
@@ -74,32 +74,32 @@ class Wave:
         judge = self.setting.config.protocol.judge
         if judge is None:
             return
-        cases: dict[str, Case] = {}
-        given: dict[str, list[str]] = {}
+        cases: dict[str, JudgeCase] = {}
+        answers: dict[str, list[str]] = {}
         for question in self.questions:
             texts: dict[str, str] = {}
-            for turn in self.rounds[question.id][self._voted(question)]:
+            for turn in self.rounds[question.id][self._voted_round(question)]:
                 if turn.answer is not None:
                     texts.setdefault(turn.answer, turn.text)
-            given[question.id] = list(texts)
+            answers[question.id] = list(texts)
             if texts:
-                cases[question.id] = Case(question.prompt(), list(texts.values()), "Which answer is best?")
+                cases[question.id] = JudgeCase(question.prompt(), list(texts.values()), "Which answer is best?")
         began = time.monotonic()
-        ended = self._judged(judge, cases, given)
+        judgements = self._run_judge(judge, cases, answers)
         self.seconds["judge"] = time.monotonic() - began
         for question in self.questions:
-            best, said = ended.get(question.id, (None, []))
+            best, replies = judgements.get(question.id, (None, []))
             self.ballots.append(
                 Ballot(
                     question=question.id,
-                    round=self._voted(question),
+                    round=self._voted_round(question),
                     agent=judge,
-                    text="\n".join(each.text or "(nothing)" for each in said),
-                    answer=None if best is None else given[question.id][best.best],
-                    input_tokens=sum(each.input_tokens for each in said),
-                    output_tokens=sum(each.output_tokens for each in said),
-                    error=next((each.error for each in said if each.error), ""),
-                    asked=len(said),
+                    text="\n".join(reply.text or "(nothing)" for reply in replies),
+                    answer=None if best is None else answers[question.id][best.best],
+                    input_tokens=sum(reply.input_tokens for reply in replies),
+                    output_tokens=sum(reply.output_tokens for reply in replies),
+                    error=next((reply.error for reply in replies if reply.error), ""),
+                    asked=len(replies),
                     unread=0 if best is None else best.unread,
                 )
             )
@@ -109,25 +109,32 @@ class Wave:
     def control(self, best: str) -> None:
         """The debate again with one's own earlier answers for the peers'; then `best` alone, for as many tokens."""
         self.alone = self.setting.score(self.questions)
-        own = {q.id: [self.rounds[q.id][0]] for q in self.questions}
-        while going := [q for q in self.questions if len(own[q.id]) < len(self.rounds[q.id])]:
-            self._round("length", going, own)
+        own_rounds = {q.id: [self.rounds[q.id][0]] for q in self.questions}
+        while going := [q for q in self.questions if len(own_rounds[q.id]) < len(self.rounds[q.id])]:
+            self._round("length", going, own_rounds)
         config = self.setting.config
-        place = [agent.name for agent in config.agents].index(best)
-        wanted = {q.id: sum(turn.tokens for said in self.rounds[q.id] for turn in said) for q in self.questions}
+        index = [agent.name for agent in config.agents].index(best)
+        token_goals = {
+            q.id: sum(turn.tokens for round_turns in self.rounds[q.id] for turn in round_turns) for q in self.questions
+        }
         for ballot in self.ballots if config.vote.rule == "judge" else ():
-            wanted[ballot.question] += ballot.tokens
-        drawn: dict[str, list[Turn]] = {q.id: [] for q in self.questions}
+            token_goals[ballot.question] += ballot.tokens
+        sample_turns: dict[str, list[Turn]] = {q.id: [] for q in self.questions}
         while samples := [
-            _Wanted(q, place, "samples", sample=len(drawn[q.id]) + more)
+            _TurnPlan(q, index, "samples", sample=len(sample_turns[q.id]) + extra)
             for q in self.questions
-            for more in range(min(_more(wanted[q.id], drawn[q.id]), config.vote.samples - len(drawn[q.id])))
+            for extra in range(
+                min(
+                    _samples_needed(token_goals[q.id], sample_turns[q.id]),
+                    config.vote.samples - len(sample_turns[q.id]),
+                )
+            )
         ]:
-            for turn in self._answered(samples):
-                drawn[turn.question].append(turn)
+            for turn in self._collect_turns(samples):
+                sample_turns[turn.question].append(turn)
 
     @property
-    def held(self) -> Held:
+    def transcript(self) -> Held:
         """All that was said."""
         return Held(
             questions=[question.id for question in self.questions],
@@ -141,20 +148,20 @@ class Wave:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def _round(self, arm: Arm, questions: Sequence[Question], rounds: dict[str, list[list[Turn]]]) -> None:
+    def _round(self, arm: Arm, questions: Sequence[QuizQuestion], rounds: dict[str, list[list[Turn]]]) -> None:
         agents = range(len(self.setting.config.agents))
-        wanted = [_Wanted(q, place, arm, tuple(rounds.get(q.id, ()))) for q in questions for place in agents]
-        turns = iter(self._answered(wanted))
+        turn_plans = [_TurnPlan(q, index, arm, tuple(rounds.get(q.id, ()))) for q in questions for index in agents]
+        turns = iter(self._collect_turns(turn_plans))
         for question in questions:
             rounds.setdefault(question.id, []).append([next(turns) for _ in agents])
 
-    def _answered(self, wanted: Sequence["_Wanted"]) -> list[Turn]:
+    def _collect_turns(self, turn_plans: Sequence["_TurnPlan"]) -> list[Turn]:
         began = time.monotonic()
-        asked = [self._asked(each) for each in wanted]
-        said = self._said(asked, lambda n, failed: self._otherwise(wanted[n], failed))
+        requests = [self._build_request(turn_plan) for turn_plan in turn_plans]
+        replies = self._ask_panel(requests, lambda n, failed: self._otherwise(turn_plans[n], failed))
         turns = [
-            turn_of(ask, heard, each.question, each.arm, len(each.rounds), each.sample)
-            for each, ask, heard in zip(wanted, asked, said, strict=True)
+            turn_of(request, reply, turn_plan.question, turn_plan.arm, len(turn_plan.rounds), turn_plan.sample)
+            for turn_plan, request, reply in zip(turn_plans, requests, replies, strict=True)
         ]
         for turn in turns:
             self.setting.tell(turn)
@@ -163,116 +170,118 @@ class Wave:
             self.seconds[turns[0].arm] = self.seconds.get(turns[0].arm, 0.0) + time.monotonic() - began
         return turns
 
-    def _said(self, asked: Sequence[Asked], otherwise: Callable[[int, Said], Asked | None]) -> list[Said]:
+    def _ask_panel(
+        self, requests: Sequence[TurnRequest], otherwise: Callable[[int, TurnReply], TurnRequest | None]
+    ) -> list[TurnReply]:
         """What is said; where that fails for a reason that can be mended, to what is asked `otherwise`."""
-        said = self.setting.panel.answer(asked)
-        failed = {n: each for n, each in enumerate(said) if each.overflow or each.formless}
-        if again := {n: other for n, each in failed.items() if (other := otherwise(n, each)) is not None}:
-            self.shortened += sum(said[n].overflow for n in again)
-            self.worded += sum(said[n].formless for n in again)
-            for place, each in zip(again, self.setting.panel.answer(list(again.values())), strict=True):
-                said[place] = each
-        return said
+        replies = self.setting.panel.answer(requests)
+        failed = {n: reply for n, reply in enumerate(replies) if reply.overflow or reply.formless}
+        if retries := {n: retry for n, reply in failed.items() if (retry := otherwise(n, reply)) is not None}:
+            self.shortened += sum(replies[n].overflow for n in retries)
+            self.worded += sum(replies[n].formless for n in retries)
+            for index, reply in zip(retries, self.setting.panel.answer(list(retries.values())), strict=True):
+                replies[index] = reply
+        return replies
 
-    def _otherwise(self, wanted: "_Wanted", failed: Said) -> Asked | None:
+    def _otherwise(self, turn_plan: "_TurnPlan", failed: TurnReply) -> TurnRequest | None:
         if failed.overflow:
-            return self._asked(wanted, brief=True) if wanted.rounds else None
+            return self._build_request(turn_plan, brief=True) if turn_plan.rounds else None
         if self.setting.config.turn.form != "auto":
             return None
-        self.wordy.add(wanted.place)
-        return self._asked(wanted)
+        self.wordy.add(turn_plan.place)
+        return self._build_request(turn_plan)
 
-    def _asked(self, wanted: "_Wanted", *, brief: bool = False) -> Asked:
-        config, question, arm, rounds = self.setting.config, wanted.question, wanted.arm, wanted.rounds
-        agent, form = config.agents[wanted.place].name, self.setting.forms[wanted.place]
+    def _build_request(self, turn_plan: "_TurnPlan", *, brief: bool = False) -> TurnRequest:
+        config, question, arm, rounds = self.setting.config, turn_plan.question, turn_plan.arm, turn_plan.rounds
+        agent, form = config.agents[turn_plan.place].name, self.setting.forms[turn_plan.place]
         suffix = "/brief" if brief else ""
-        if form == "json" and wanted.place in self.wordy:
+        if form == "json" and turn_plan.place in self.wordy:
             form, suffix = "text", f"{suffix}/words"
-        dialogue, number = f"{question.id}/{arm}/{agent}", wanted.sample or len(rounds)
-        return Asked(
+        dialogue, number = f"{question.id}/{arm}/{agent}", turn_plan.sample or len(rounds)
+        return TurnRequest(
             id=f"{dialogue}/{number}{suffix}",
             agent=agent,
             dialogue="" if arm == "samples" else dialogue,
-            messages=messages(config, question, wanted.place, rounds, arm, form=form, brief=brief),
+            messages=messages(config, question, turn_plan.place, rounds, arm, form=form, brief=brief),
             choices=question.choices if form == "scored" else (),
             max_tokens=config.turn.max_tokens,
             temperature=config.vote.temperature if arm == "samples" else config.turn.temperature,
-            seed=_seed(config.seed, dialogue, number),
+            seed=_turn_seed(config.seed, dialogue, number),
             schema=schema(question) if form == "json" else None,
             confidences=frozenset([config.turn.confidence]),
         )
 
-    def _voted(self, question: Question) -> int:
+    def _voted_round(self, question: QuizQuestion) -> int:
         """The round that is voted on, or the last that the question came to."""
-        last, wanted = len(self.rounds[question.id]) - 1, self.setting.config.vote.round
-        return last if wanted is None else min(wanted, last)
+        last, vote_round = len(self.rounds[question.id]) - 1, self.setting.config.vote.round
+        return last if vote_round is None else min(vote_round, last)
 
-    def _judged(
-        self, judge: str, cases: Mapping[str, Case], given: Mapping[str, Sequence[str]]
-    ) -> dict[str, tuple[Standing, list[Said]]]:
+    def _run_judge(
+        self, judge: str, cases: Mapping[str, JudgeCase], answers: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[JudgeStanding, list[TurnReply]]]:
         """How each judgement ends, and all that the judge said; those of all questions are asked together."""
         brief = {
-            question: replace(case, answers=[f"Answer: {each}" for each in given[question]])
+            question: replace(case, answers=[f"Answer: {answer}" for answer in answers[question]])
             for question, case in cases.items()
         }
         judgings = {question: tournament(case, range(len(case.answers))) for question, case in cases.items()}
-        found: dict[str, tuple[Standing, list[Said]]] = {}
-        said: dict[str, list[Said]] = {question: [] for question in cases}
+        judgements: dict[str, tuple[JudgeStanding, list[TurnReply]]] = {}
+        replies: dict[str, list[TurnReply]] = {question: [] for question in cases}
         verdicts: dict[str, list[int | None]] = {question: [] for question in cases}
         while verdicts:
-            shown: list[tuple[str, Shown]] = []
+            open_ballots: list[tuple[str, Shown]] = []
             for question, last in verdicts.items():
                 try:
                     ballots = judgings[question].send(last) if last else next(judgings[question])
-                    shown += [(question, ballot) for ballot in ballots]
+                    open_ballots += [(question, ballot) for ballot in ballots]
                 except StopIteration as end:
-                    found[question] = end.value, said[question]
+                    judgements[question] = end.value, replies[question]
 
-            def shorter(n: int, _: Said, shown: Sequence[tuple[str, Shown]] = shown) -> Asked:
-                question, ballot = shown[n]
-                (less,) = brief[question].ballots([ballot.places], ballot.number - 1)
-                return self._to_judge(judge, question, less, "/brief")
+            def shorter(n: int, _: TurnReply, open_ballots: Sequence[tuple[str, Shown]] = open_ballots) -> TurnRequest:
+                question, ballot = open_ballots[n]
+                (brief_ballot,) = brief[question].ballots([ballot.places], ballot.number - 1)
+                return self._to_judge(judge, question, brief_ballot, "/brief")
 
-            asked = [self._to_judge(judge, *each) for each in shown]
-            verdicts = {question: [] for question, _ in shown}
-            for (question, _), each in zip(shown, self._said(asked, shorter), strict=True):
-                said[question].append(each)
-                read = each.choice or letter(each.text, _LETTERS)
+            requests = [self._to_judge(judge, *entry) for entry in open_ballots]
+            verdicts = {question: [] for question, _ in open_ballots}
+            for (question, _), reply in zip(open_ballots, self._ask_panel(requests, shorter), strict=True):
+                replies[question].append(reply)
+                read = reply.choice or letter(reply.text, _LETTERS)
                 verdicts[question].append(None if read is None else _LETTERS.index(read))
-        return found
+        return judgements
 
-    def _to_judge(self, judge: str, question: str, ballot: Shown, suffix: str = "") -> Asked:
+    def _to_judge(self, judge: str, question: str, ballot: Shown, suffix: str = "") -> TurnRequest:
         """A comparison, for the judge, who is not told whose answers it sees."""
-        return Asked(
+        return TurnRequest(
             id=f"{question}/judge/{judge}/{ballot.number}{suffix}",
             agent=judge,
             dialogue="",
             messages=(Message("system", _JUDGING), Message("user", ballot.prompt)),
             choices=_LETTERS,
             max_tokens=0,
-            seed=_seed(self.setting.config.seed, question, ballot.number),
+            seed=_turn_seed(self.setting.config.seed, question, ballot.number),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _TurnPlan:
     """A turn: of an agent by its place, behind the rounds before."""
 
-    question: Question
+    question: QuizQuestion
     place: int
     arm: Arm
     rounds: Sequence[Sequence[Turn]] = ()
     sample: int = 0
 
 
-def _more(wanted: int, drawn: Sequence[Turn]) -> int:
+def _samples_needed(token_goal: int, sample_turns: Sequence[Turn]) -> int:
     """How many further samples it takes to come to so many tokens, as far as those before tell."""
-    spent = sum(turn.tokens for turn in drawn)
-    if not drawn:
+    tokens = sum(turn.tokens for turn in sample_turns)
+    if not sample_turns:
         return 1
-    return ceil((wanted - spent) * len(drawn) / spent) if 0 < spent < wanted else 0
+    return ceil((token_goal - tokens) * len(sample_turns) / tokens) if 0 < tokens < token_goal else 0
 
 
-def _seed(seed: int, dialogue: str, number: int) -> int:
+def _turn_seed(seed: int, dialogue: str, number: int) -> int:
     """Of a turn: the same for the same place in the same debate."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{dialogue}/{number}".encode()).digest()[:4], "big")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from agentlab.doctor.probes import Found
 from agentlab.errors import MissingError, UnknownNameError
 from agentlab.gguf.deaths import REBUILD
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Table, Text
 
 PYTHON = (3, 11)
 KEYS = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -36,7 +36,7 @@ _FASTER = f"Answers are right, only slower. A build for any processor may use mo
 Status = Literal["ok", "warn", "missing"]
 
 
-class Row(BaseModel):
+class DoctorRow(BaseModel):
     """One thing that was looked at. `remedy` says how to put it right, None when there is nothing to do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,10 +47,10 @@ class Row(BaseModel):
     remedy: str | None = None
 
 
-class DoctorReport(Document):
+class DoctorReport(AnswerDocument):
     """All rows, in the order of the examination."""
 
-    rows: list[Row]
+    rows: list[DoctorRow]
 
     def blocks(self) -> list[Block]:
         """A table, then the remedies, each in full so that a command can be copied."""
@@ -70,41 +70,43 @@ class DoctorReport(Document):
                 raise UnknownNameError("row of doctor", name, list(by_name))
         failed = [by_name[name] for name in names if by_name[name].status != "ok"]
         if failed:
-            said = "; ".join(f"{row.name}: {row.detail}" for row in failed)
-            raise MissingError(f"Required and not there: {said}.", hint=failed[0].remedy)
+            details = "; ".join(f"{row.name}: {row.detail}" for row in failed)
+            raise MissingError(f"Required and not there: {details}.", hint=failed[0].remedy)
 
 
-def python(version: tuple[int, int, int]) -> Row:
+def python(version: tuple[int, int, int]) -> DoctorRow:
     """The interpreter."""
-    said = ".".join(str(part) for part in version)
+    detail = ".".join(str(part) for part in version)
     if version[:2] >= PYTHON:
-        return Row(name="python", status="ok", detail=said)
-    return Row(name="python", status="missing", detail=said, remedy="Install Python 3.11 or newer.")
+        return DoctorRow(name="python", status="ok", detail=detail)
+    return DoctorRow(name="python", status="missing", detail=detail, remedy="Install Python 3.11 or newer.")
 
 
-def libraries(versions: Mapping[str, str | None]) -> Row:
+def libraries(versions: Mapping[str, str | None]) -> DoctorRow:
     """The installed distributions by name; None is not installed."""
     absent = [name for name, version in versions.items() if version is None]
-    said = ", ".join(f"{name} {version or '(absent)'}" for name, version in versions.items())
+    detail = ", ".join(f"{name} {version or '(absent)'}" for name, version in versions.items())
     if absent == [OURSELVES]:
-        return Row(name="libraries", status="warn", detail=said, remedy="Run `make setup` in the checkout.")
+        return DoctorRow(name="libraries", status="warn", detail=detail, remedy="Run `make setup` in the checkout.")
     if absent:
         remedy = f"pip install {' '.join(name for name in absent if name != OURSELVES)}"
-        return Row(name="libraries", status="missing", detail=said, remedy=remedy)
-    return Row(name="libraries", status="ok", detail=said)
+        return DoctorRow(name="libraries", status="missing", detail=detail, remedy=remedy)
+    return DoctorRow(name="libraries", status="ok", detail=detail)
 
 
-def memory(total: int, available: int) -> Row:
+def memory(total: int, available: int) -> DoctorRow:
     """Main memory in bytes. The embedded model takes 0.25 GB, training it about 2 GB."""
     detail = f"{available / 1e9:.1f} of {total / 1e9:.1f} GB free"
     remedy = "Close other programs; training takes about 2 GB, the embedded model 0.25 GB."
-    return Row(name="memory", status=_level(available, _ENOUGH_MEMORY, _LITTLE_MEMORY), detail=detail, remedy=remedy)
+    return DoctorRow(
+        name="memory", status=_level(available, _ENOUGH_MEMORY, _LITTLE_MEMORY), detail=detail, remedy=remedy
+    )
 
 
-def disk(free: int) -> Row:
+def disk(free: int) -> DoctorRow:
     """Free bytes where models and runs go."""
     remedy = "Free some space, or set AGENTLAB_HOME to a folder on another disk."
-    return Row(
+    return DoctorRow(
         name="disk",
         status=_level(free, _ENOUGH_DISK, _LITTLE_DISK),
         detail=f"{free / 1e9:.1f} GB free",
@@ -112,103 +114,111 @@ def disk(free: int) -> Row:
     )
 
 
-def torch(found: Found) -> Row:
+def torch(finding: Found) -> DoctorRow:
     """Whether torch loads, and where it computes."""
-    if found.error:
+    if finding.error:
         remedy = "pip install --force-reinstall torch"
-        return Row(name="torch", status="missing", detail=found.error, remedy=remedy)
-    seen = found.values
+        return DoctorRow(name="torch", status="missing", detail=finding.error, remedy=remedy)
+    seen = finding.values
     bf16 = "bfloat16 in hardware" if seen.get("bf16") else "bfloat16 in software, slower than float32"
-    return Row(
+    return DoctorRow(
         name="torch", status="ok", detail=f"{seen['device']}, {seen['cores']} cores, {seen['processor']}, {bf16}"
     )
 
 
-def gpu(found: Found) -> Row:
+def gpu(finding: Found) -> DoctorRow:
     """Whether there is an accelerator. Nothing needs one."""
-    seen = found.values
+    seen = finding.values
     if seen.get("device") in ("cuda", "mps"):
         size = seen.get("device_memory_bytes")
         detail = seen["device_name"] + (f", {size / 1e9:.0f} GB" if size else "")
-        return Row(name="gpu", status="ok", detail=detail)
+        return DoctorRow(name="gpu", status="ok", detail=detail)
     remedy = "Nothing needs one. If the machine has a CUDA device, install a CUDA build of torch (pytorch.org)."
-    return Row(name="gpu", status="warn", detail="none that torch can use; everything runs on the CPU", remedy=remedy)
+    return DoctorRow(
+        name="gpu", status="warn", detail="none that torch can use; everything runs on the CPU", remedy=remedy
+    )
 
 
-def llama_cpp(found: Found) -> Row:
+def llama_cpp(finding: Found) -> DoctorRow:
     """Whether llama.cpp loads."""
-    if found.error:
-        return Row(name="llama.cpp", status="missing", detail=found.error, remedy=_REBUILD_LLAMA)
-    return Row(name="llama.cpp", status="ok", detail=f"{found.values['version']}; {found.values['features']}")
+    if finding.error:
+        return DoctorRow(name="llama.cpp", status="missing", detail=finding.error, remedy=_REBUILD_LLAMA)
+    return DoctorRow(name="llama.cpp", status="ok", detail=f"{finding.values['version']}; {finding.values['features']}")
 
 
-def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str], problem: str | None) -> Row:
+def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str], problem: str | None) -> DoctorRow:
     """Whether the embedded model answers, and with which settings.
 
     `used`: settings by who uses them; `against`: why settings are not used, by their name. `problem`: why it does not
     answer; None if it does.
     """
     if model is None:
-        return Row(name="engine", status="missing", detail="no model to try it with", remedy="agentlab models pull")
+        return DoctorRow(
+            name="engine", status="missing", detail="no model to try it with", remedy="agentlab models pull"
+        )
     if problem:
-        return Row(name="engine", status="missing", detail=f"{model} does not answer: {problem}", remedy=REBUILD)
-    said = "; ".join([f"{model} answers", *(f"{who} with {way}" for who, way in used.items())])
-    said += "".join(f"; not {way}: {why}" for way, why in against.items())
-    return Row(name="engine", status="warn" if against else "ok", detail=said, remedy=_FASTER if against else None)
+        return DoctorRow(name="engine", status="missing", detail=f"{model} does not answer: {problem}", remedy=REBUILD)
+    detail = "; ".join([f"{model} answers", *(f"{user} with {settings}" for user, settings in used.items())])
+    detail += "".join(f"; not {settings}: {reason}" for settings, reason in against.items())
+    return DoctorRow(
+        name="engine", status="warn" if against else "ok", detail=detail, remedy=_FASTER if against else None
+    )
 
 
-def gpu_offload(llama: Found, hardware: Found) -> Row:
+def gpu_offload(llama: Found, hardware: Found) -> DoctorRow:
     """Whether llama.cpp uses the accelerator that torch sees."""
     remedy = f'CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD_LLAMA}'
     if llama.error:
-        return Row(name="gpu-offload", status="missing", detail="llama.cpp does not load", remedy=_REBUILD_LLAMA)
+        return DoctorRow(name="gpu-offload", status="missing", detail="llama.cpp does not load", remedy=_REBUILD_LLAMA)
     if llama.values.get("gpu_offload"):
-        return Row(name="gpu-offload", status="ok", detail="llama.cpp was built with it")
+        return DoctorRow(name="gpu-offload", status="ok", detail="llama.cpp was built with it")
     if hardware.values.get("device") == "cuda":
-        return Row(name="gpu-offload", status="warn", detail="llama.cpp was built for the CPU only", remedy=remedy)
-    return Row(
+        return DoctorRow(
+            name="gpu-offload", status="warn", detail="llama.cpp was built for the CPU only", remedy=remedy
+        )
+    return DoctorRow(
         name="gpu-offload", status="warn", detail="CPU build, as fits this machine", remedy=f"With a GPU: {remedy}"
     )
 
 
-def bitsandbytes(found: Found) -> Row:
+def bitsandbytes(finding: Found) -> DoctorRow:
     """Whether 4-bit weights survive a round trip."""
     remedy = "pip install --force-reinstall 'bitsandbytes>=0.50'"
-    if found.error:
-        return Row(name="bitsandbytes", status="missing", detail=found.error, remedy=remedy)
-    version, device, error = found.values["version"], found.values["device"], float(found.values["error"])
+    if finding.error:
+        return DoctorRow(name="bitsandbytes", status="missing", detail=finding.error, remedy=remedy)
+    version, device, error = finding.values["version"], finding.values["device"], float(finding.values["error"])
     if not error <= _NF4_ERROR:
         detail = f"{version}: 4-bit weights come back wrong on {device} (off by {error:.2f})"
-        return Row(name="bitsandbytes", status="missing", detail=detail, remedy=remedy)
-    return Row(name="bitsandbytes", status="ok", detail=f"{version}, 4-bit works on {device}")
+        return DoctorRow(name="bitsandbytes", status="missing", detail=detail, remedy=remedy)
+    return DoctorRow(name="bitsandbytes", status="ok", detail=f"{version}, 4-bit works on {device}")
 
 
-def keys(env: Mapping[str, str]) -> Row:
+def keys(env: Mapping[str, str]) -> DoctorRow:
     """Which keys are set, by name; never their values."""
-    found = [name for name in KEYS if env.get(name)]
-    if found:
-        return Row(name="keys", status="ok", detail=", ".join(found))
+    key_names = [name for name in KEYS if env.get(name)]
+    if key_names:
+        return DoctorRow(name="keys", status="ok", detail=", ".join(key_names))
     remedy = f"For hosted models put one of {', '.join(KEYS)} into the environment or into .env of the workspace."
-    return Row(name="keys", status="warn", detail="none; the embedded model needs none", remedy=remedy)
+    return DoctorRow(name="keys", status="warn", detail="none; the embedded model needs none", remedy=remedy)
 
 
-def folders(problems: Mapping[str, str | None]) -> Row:
+def folders(problems: Mapping[str, str | None]) -> DoctorRow:
     """Whether the workspace's folders can be written: folder -> what is wrong, None when nothing is."""
     wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if wrong:
         remedy = "Give yourself write permission, or set AGENTLAB_HOME to a folder of your own."
-        return Row(name="folders", status="missing", detail="; ".join(wrong), remedy=remedy)
-    return Row(name="folders", status="ok", detail=f"{', '.join(problems)} can be written")
+        return DoctorRow(name="folders", status="missing", detail="; ".join(wrong), remedy=remedy)
+    return DoctorRow(name="folders", status="ok", detail=f"{', '.join(problems)} can be written")
 
 
-def model(name: str, path: str | None, problem: str | None) -> Row:
+def model(name: str, path: str | None, problem: str | None) -> DoctorRow:
     """The embedded model: where it lies, and what is wrong with it."""
     remedy = f"agentlab models pull {name}"
     if path is None:
-        return Row(name="model", status="missing", detail=f"{name} is not on this machine", remedy=remedy)
+        return DoctorRow(name="model", status="missing", detail=f"{name} is not on this machine", remedy=remedy)
     if problem:
-        return Row(name="model", status="missing", detail=problem, remedy=remedy)
-    return Row(name="model", status="ok", detail=f"{name}, verified, at {path}")
+        return DoctorRow(name="model", status="missing", detail=problem, remedy=remedy)
+    return DoctorRow(name="model", status="ok", detail=f"{name}, verified, at {path}")
 
 
 def _level(value: int, enough: int, little: int) -> Status:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.doctor import checks
-from agentlab.doctor.checks import DoctorReport, Row
+from agentlab.doctor.checks import DoctorReport, DoctorRow
 from agentlab.doctor.probes import ask
 from agentlab.errors import AgentlabError, MissingFileError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
@@ -20,7 +20,7 @@ from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.proof import Proofs, name_of
 from agentlab.models import catalogue, store
 from agentlab.models.catalogue import verify
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 
 
 def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
@@ -50,45 +50,45 @@ def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
     )
 
 
-def _engine(workspace: Workspace, embedded: tuple[str, str | None, str | None]) -> Row:
+def _engine(workspace: Workspace, embedded: tuple[str, str | None, str | None]) -> DoctorRow:
     """Ask the embedded model for a token, as `llm: embedded` and as a pipeline does."""
     name, path, problem = embedded
     if path is None or problem:
         return checks.engine(None, {}, {}, None)
     proofs, used, against = Proofs.of(workspace), dict[str, str](), dict[str, str]()
     plainest = EngineConfig(Path(path), context=512, repack=True)
-    for who, config in (("nas and llm", plainest), ("pipeline", replace(plainest, flash=True))):
+    for user, config in (("nas and llm", plainest), ("pipeline", replace(plainest, flash=True))):
         engine, problem = WorkerEngine(config, proofs), None
         for _ in range(2):  # an engine that dies has plain settings the second time
             try:
-                list(engine.chat(ChatRequest([{"role": "user", "content": "Say yes."}], max_tokens=1)))
+                list(engine.chat(EngineRequest([{"role": "user", "content": "Say yes."}], max_tokens=1)))
                 break
             except AgentlabError as error:
                 problem = error.message
         else:
             return checks.engine(name, {}, {}, problem)
         engine.close()
-        used[who] = name_of(engine.used)
-        against |= {way: why for way, why in proofs.verdicts(config).items() if why}
+        used[user] = name_of(engine.used)
+        against |= {settings: reason for settings, reason in proofs.verdicts(config).items() if reason}
     return checks.engine(name, used, against, None)
 
 
 def write_problem(folder: Path) -> str | None:
     """Why nothing can be written into a folder that exists or would have to be made; None when it can."""
-    place = folder
+    nearest = folder
     try:
-        place = _nearest(folder)
-        if not place.is_dir():
-            return f"{place} is not a folder"
-        with tempfile.TemporaryFile(dir=place):
+        nearest = _nearest(folder)
+        if not nearest.is_dir():
+            return f"{nearest} is not a folder"
+        with tempfile.TemporaryFile(dir=nearest):
             return None
     except OSError as error:
-        return f"{place}: {error.strerror or error}"
+        return f"{nearest}: {error.strerror or error}"
 
 
 def _nearest(path: Path) -> Path:
     """The path itself, or the closest parent that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(ancestor for ancestor in (path, *path.parents) if ancestor.exists())
 
 
 def _version(distribution: str) -> str | None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentlab.evolve.genome import BASE, BLEND, Child
-from agentlab.evolve.recipes import Recipes
+from agentlab.evolve.recipes import RecipeGenome
 from agentlab.lora.card import content_hash
 from agentlab.lora.operators import MUTATIONS, OPERATORS
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
 from agentlab.runs.atomic import delete
-from agentlab.runs.events import Event, noted
+from agentlab.runs.events import Event, first_event_data
 from agentlab.search.types import Params
 from agentlab.study.state import number_of, run_id
 
@@ -23,7 +23,12 @@ class Children:
     """The adapters of a run's children. What a folder holds follows from recipe and seed alone."""
 
     def __init__(
-        self, root: Path, parents: Sequence[Path], genome: Recipes, seed: int, events: Callable[[], Sequence[Event]]
+        self,
+        root: Path,
+        parents: Sequence[Path],
+        genome: RecipeGenome,
+        seed: int,
+        events: Callable[[], Sequence[Event]],
     ) -> None:
         """`events` are those of the run, which tell of earlier children; folders are made below `root`."""
         self._root, self._parents, self._genome, self._seed, self._events = root, parents, genome, seed, events
@@ -31,7 +36,7 @@ class Children:
     def _recipe(self, search: str, number: int) -> Params:
         """The recipe of an earlier child."""
         name = f"{search}/{run_id(number)}" if search else run_id(number)
-        return cast("Params", noted(self._events(), "trial.proposed", name)["params"])
+        return cast("Params", first_event_data(self._events(), "trial.proposed", name)["params"])
 
     def _closing(self, search: str) -> list[int]:
         """The last children of the generations that the budget cut short."""
@@ -49,23 +54,23 @@ class Children:
             return self._parents[child.number]
         if child.params["operator"] == BASE:
             return None
-        place = self._root / (child.search or "main") / run_id(child.number)
-        if not place.is_dir():
-            self.make(child, place)
-        return place
+        path = self._root / (child.search or "main") / run_id(child.number)
+        if not path.is_dir():
+            self.make(child, path)
+        return path
 
-    def make(self, child: Child, out: Path, more: Mapping[str, Any] | None = None) -> None:
+    def make(self, child: Child, out: Path, card_extra: Mapping[str, Any] | None = None) -> None:
         """Write the adapter of a child, and of those that it is bred from where they are lost.
 
         `child`: no parent, and not the base; `more`: what its card says besides.
         """
         params, numbers = child.params, self._genome.bred_from(child.params, child.number, self._closing(child.search))
-        named = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]
-        found = [self.folder(each) for each in named] if named else list(self._parents)
+        sources = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]
+        folders = [self.folder(source) for source in sources] if sources else list(self._parents)
         digest = hashlib.sha256(f"{self._seed}:{json.dumps(dict(params), sort_keys=True)}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
         with ExitStack() as stack:
-            adapters = [stack.enter_context(Adapter(each)) for each in found if each is not None]
+            adapters = [stack.enter_context(Adapter(folder)) for folder in folders if folder is not None]
             largest = [max(m.rank for m in stack.enter_context(Adapter(p)).modules.values()) for p in self._parents]
             rank = self._genome.config.rank or max(largest)
             method = str(params["operator"])
@@ -74,16 +79,16 @@ class Children:
             elif method in MUTATIONS:
                 recipe = plan(adapters, method, rank=rank, seed=seed, step=float(params["step"]))
             else:
-                share, alike = float(params["share"]), len({content_hash(each.path) for each in adapters}) == 1
+                share, alike = float(params["share"]), len({content_hash(adapter.path) for adapter in adapters}) == 1
                 if alike and OPERATORS.load(method).thins:
                     method = "sum"  # an adapter that is crossed with its equal stays what it is
                 recipe = plan(adapters, method, weights=(1 - share, share), rank=rank, seed=seed)
-            blend(adapters, recipe, out, lambda *_: None, any_base=True, more=more)
+            blend(adapters, recipe, out, lambda *_: None, any_base=True, extra_fields=card_extra)
 
     def keep(self, names: Collection[str]) -> None:
         """Remove all folders but those of these children, as events name them; what was removed can be made again."""
-        kept = {self._root / (name if "/" in name else f"main/{name}") for name in names}
-        searches = [place for place in self._root.glob("*") if place.is_dir() and not place.is_symlink()]
+        kept_folders = {self._root / (name if "/" in name else f"main/{name}") for name in names}
+        searches = [path for path in self._root.glob("*") if path.is_dir() and not path.is_symlink()]
         for child in (child for search in searches for child in search.iterdir()):
-            if child not in kept:
+            if child not in kept_folders:
                 delete(child)

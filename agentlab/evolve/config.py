@@ -103,8 +103,8 @@ class EvolveConfig(StrictModel):
         if self.genome.kind == "deltas" and self.algorithm not in _BREEDERS:
             yield ("algorithm",), f"{self.algorithm} searches numbers; deltas are bred by {', '.join(_BREEDERS)}"
         if self.max_items < self.population * self.tasks.train:
-            least = self.population * self.tasks.train
-            yield ("max_items",), f"generation 0 alone takes {least}: population times tasks.train"
+            minimum = self.population * self.tasks.train
+            yield ("max_items",), f"generation 0 alone takes {minimum}: population times tasks.train"
 
     @property
     def starts(self) -> int:

@@ -40,7 +40,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class FitnessJudge:
     """How terms are found.
 
     Attributes:
@@ -58,17 +58,17 @@ class Judge:
 
     def seen(self, history: Sequence[Trial]) -> list[Trial]:
         """The history as proposers learn from it: the value of a child is what it lacks in fitness."""
-        found = self.terms(history)
+        terms = self.terms(history)
         return [
-            replace(trial, result=replace(trial.result, value=1 - found[trial.number].fitness))
-            if trial.number in found
+            replace(trial, result=replace(trial.result, value=1 - terms[trial.number].fitness))
+            if trial.number in terms
             else trial
             for trial in history
         ]
 
     def terms(self, history: Sequence[Trial]) -> dict[int, Terms]:
         """By number, of the children in finished generations that did not fail."""
-        found: dict[int, Terms] = {}
+        terms: dict[int, Terms] = {}
         archive: list[Trial] = []
         scale: _Scale | None = None
         for members in batches(history, self.population):
@@ -76,38 +76,42 @@ class Judge:
                 break
             raw = self._raw(members, archive)
             scale = scale or self._scale(raw, members)
-            found |= {number: scale.weighed(each) for number, each in raw.items()}
-            archive += self._whole(members)
-        return found
+            terms |= {number: scale.weigh_terms(raw_terms) for number, raw_terms in raw.items()}
+            archive += self._fully_answered(members)
+        return terms
 
-    def _whole(self, members: Sequence[Trial]) -> list[Trial]:
+    def _fully_answered(self, members: Sequence[Trial]) -> list[Trial]:
         """Those that answered every question."""
         return [trial for trial in members if len(trial.result.items) == len(self.right)]
 
     def _raw(self, members: Sequence[Trial], archive: Sequence[Trial]) -> dict[int, Terms]:
-        found = {
+        terms = {
             trial.number: Terms(1 - trial.result.value, trial.result.metrics["accuracy"])
             for trial in members
             if trial.result.value is not None
         }
-        whole = self._whole(members)
-        shares = shapley([tuple(trial.result.metrics["answers"]) for trial in whole], self.right, self.choices)
-        distances = novelty([t.result.items for t in whole], [t.result.items for t in archive], self.config.neighbours)
-        for trial, share, distance in zip(whole, shares, distances, strict=True):
-            found[trial.number] = replace(found[trial.number], cooperation=share, novelty=distance)
-        return found
+        complete_trials = self._fully_answered(members)
+        shares = shapley(
+            [tuple(trial.result.metrics["answers"]) for trial in complete_trials], self.right, self.choices
+        )
+        distances = novelty(
+            [t.result.items for t in complete_trials], [t.result.items for t in archive], self.config.neighbours
+        )
+        for trial, share, distance in zip(complete_trials, shares, distances, strict=True):
+            terms[trial.number] = replace(terms[trial.number], cooperation=share, novelty=distance)
+        return terms
 
     def _scale(self, raw: dict[int, Terms], members: Sequence[Trial]) -> "_Scale":
-        parents = [trial for trial in self._whole(members) if trial.number in self.parents]
-        least = -1.0
+        parents = [trial for trial in self._fully_answered(members) if trial.number in self.parents]
+        minimum_task = -1.0
         if parents:
             errors = [float(np.std(trial.result.items, ddof=1)) / sqrt(len(self.right)) for trial in parents]
-            least = median(raw[trial.number].task for trial in parents) - median(errors)
+            minimum_task = median(raw[trial.number].task for trial in parents) - median(errors)
         return _Scale(
-            least,
-            _spread([each.task for each in raw.values()]),
-            _spread([each.cooperation for each in raw.values() if each.cooperation is not None]),
-            _spread([each.novelty for each in raw.values() if each.novelty is not None]),
+            minimum_task,
+            _spread([terms.task for terms in raw.values()]),
+            _spread([terms.cooperation for terms in raw.values() if terms.cooperation is not None]),
+            _spread([terms.novelty for terms in raw.values() if terms.novelty is not None]),
             self.config,
         )
 
@@ -127,7 +131,7 @@ class _Scale:
     novelty: tuple[float, float]
     config: FitnessConfig
 
-    def weighed(self, raw: Terms) -> Terms:
+    def weigh_terms(self, raw: Terms) -> Terms:
         bonus = 0.0
         for weight, value, (mean, deviation) in (
             (self.config.cooperation, raw.cooperation, self.cooperation),
@@ -148,12 +152,12 @@ def novelty(items: Sequence[Sequence[float]], archive: Sequence[Sequence[float]]
     """
     if not items:
         return []
-    known = np.array([*archive, *items], dtype=np.float64)
-    known -= known.mean(axis=1, keepdims=True)
-    mine = known[len(archive) :]
-    distances = np.sqrt(((mine[:, None] - known[None]) ** 2).mean(axis=2))
+    behaviours = np.array([*archive, *items], dtype=np.float64)
+    behaviours -= behaviours.mean(axis=1, keepdims=True)
+    mine = behaviours[len(archive) :]
+    distances = np.sqrt(((mine[:, None] - behaviours[None]) ** 2).mean(axis=2))
     distances[np.arange(len(mine)), len(archive) + np.arange(len(mine))] = np.inf
-    count = min(nearest, len(known) - 1)
+    count = min(nearest, len(behaviours) - 1)
     return [float(row[:count].mean()) if count else 0.0 for row in np.sort(distances, axis=1)]
 
 
@@ -169,45 +173,45 @@ def shapley(answers: Sequence[tuple[int, ...]], right: Sequence[int], choices: S
         choices: of each question, how many there are.
     """
     values = [0.0] * len(answers)
-    for question, (place, count) in enumerate(zip(right, choices, strict=True)):
-        said = [row[question] for row in answers]
-        votes = {answer: said.count(answer) for answer in set(said)}
-        others = tuple(sorted(number for answer, number in votes.items() if answer != place))
-        gained = _gained(votes.get(place, 0), others, count)
-        for voter, answer in enumerate(said):
-            values[voter] += gained[0 if answer == place else votes[answer]]
+    for question, (right_choice, count) in enumerate(zip(right, choices, strict=True)):
+        question_answers = [row[question] for row in answers]
+        votes = {answer: question_answers.count(answer) for answer in set(question_answers)}
+        wrong_counts = tuple(sorted(number for answer, number in votes.items() if answer != right_choice))
+        voter_values = _voter_values(votes.get(right_choice, 0), wrong_counts, count)
+        for voter, answer in enumerate(question_answers):
+            values[voter] += voter_values[0 if answer == right_choice else votes[answer]]
     return [value / len(right) for value in values] if right else values
 
 
 @cache
-def _gained(right: int, others: tuple[int, ...], choices: int) -> dict[int, float]:
+def _voter_values(right: int, wrong_counts: tuple[int, ...], choices: int) -> dict[int, float]:
     """On one question: the value of a voter for the right answer (key 0), and of one for a wrong answer with so many.
 
     Voters who answer alike are alike, so teams are told apart by how many of each answer they hold: with 16 voters and
     four answers at most 625, instead of 65,536.
     """
-    groups, found = (right, *others), dict[int, float]()
-    whole = sum(groups)
-    for place, size in enumerate(groups):
-        key = size if place else 0
-        if not size or key in found:
+    groups, values = (right, *wrong_counts), dict[int, float]()
+    voter_count = sum(groups)
+    for group_index, size in enumerate(groups):
+        key = size if group_index else 0
+        if not size or key in values:
             continue
-        own = [number - (index == place) for index, number in enumerate(groups)]
+        remaining = [number - (index == group_index) for index, number in enumerate(groups)]
         value = 0.0
-        for team in product(*(range(number + 1) for number in own)):
-            joined = tuple(number + (index == place) for index, number in enumerate(team))
+        for team in product(*(range(number + 1) for number in remaining)):
+            joined = tuple(number + (index == group_index) for index, number in enumerate(team))
             ways = 1
-            for number, held in zip(own, team, strict=True):
-                ways *= comb(number, held)
-            chance = ways * factorial(sum(team)) * factorial(whole - sum(team) - 1) / factorial(whole)
+            for number, member_count in zip(remaining, team, strict=True):
+                ways *= comb(number, member_count)
+            chance = ways * factorial(sum(team)) * factorial(voter_count - sum(team) - 1) / factorial(voter_count)
             value += chance * (_worth(joined, choices) - _worth(team, choices))
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def _worth(team: tuple[int, ...], choices: int) -> float:
     """The chance that a team's vote is right; the first number is that of voices for the right answer."""
-    most = max(team)
-    if most == 0:
+    most_votes = max(team)
+    if most_votes == 0:
         return 1 / choices
-    return 1 / team.count(most) if team[0] == most else 0.0
+    return 1 / team.count(most_votes) if team[0] == most_votes else 0.0

@@ -16,7 +16,7 @@ _LAYER = re.compile(r"\.(\d+)\.(\w+)")  # number and part of a layer: `layers.3.
 _MOST = 64  # numbers of a child
 
 
-def called(start: Proposal) -> str:
+def describe_start(start: Proposal) -> str:
     """A start, as a sentence names it."""
     return {PARENT: f"the parent {start.note}", BLEND: "the uniform blend of all parents"}.get(
         start.source, "the base alone"
@@ -52,9 +52,9 @@ class Coefficients:
         Raises:
             UsageError: a child would have more numbers than can be searched.
         """
-        found = {name: _LAYER.search(name) for name in modules}
-        depth = 1 + max((int(place[1]) for place in found.values() if place), default=0)
-        slots = {name: _slot(place, depth, config.groups) for name, place in found.items()}
+        matches = {name: _LAYER.search(name) for name in modules}
+        depth = 1 + max((int(layer_match[1]) for layer_match in matches.values() if layer_match), default=0)
+        slots = {name: _slot(layer_match, depth, config.groups) for name, layer_match in matches.items()}
         count = len(set(slots.values())) * len(parents)
         if count > _MOST:
             raise UsageError(
@@ -92,10 +92,10 @@ class Coefficients:
         }
 
 
-def _slot(place: re.Match[str] | None, depth: int, groups: int) -> str:
+def _slot(layer_match: re.Match[str] | None, depth: int, groups: int) -> str:
     """Layers 0 to 14 of 30 are the first of two groups; what lies outside of layers is a part of its own."""
-    if place is None:
+    if layer_match is None:
         return "outside"
-    group = int(place[1]) * groups // depth
+    group = int(layer_match[1]) * groups // depth
     first, last = -(-group * depth // groups), -(-(group + 1) * depth // groups) - 1
-    return f"layers {first}-{last} {place[2]}"
+    return f"layers {first}-{last} {layer_match[2]}"

@@ -10,8 +10,8 @@ _NAMED = re.compile(r"\btrials? (\d+)(?: and (\d+))?")
 
 def parents_in(note: str) -> list[int]:
     """Numbers of the trials that a child was bred from, as its algorithm says; none where it was drawn at random."""
-    found = _NAMED.search(note)
-    return [int(number) for number in found.groups() if number] if found else []
+    match = _NAMED.search(note)
+    return [int(number) for number in match.groups() if number] if match else []
 
 
 def mermaid(rows: Sequence[ChildRow], winner: str) -> str:

@@ -14,9 +14,9 @@ from agentlab.evolve.genome import Child
 from agentlab.evolve.scoring import Answer
 from agentlab.search.types import Params, TrialResult
 from agentlab.stats.intervals import paired_interval
-from agentlab.study.state import Candidate, number_of
-from agentlab.tasks.labelled import marked, right_place
-from agentlab.tasks.questions import Question
+from agentlab.study.state import StudyCandidate, number_of
+from agentlab.tasks.labelled import mark_answers, right_place
+from agentlab.tasks.questions import QuizQuestion
 
 _RACE = 5  # stream of the generator, apart from those of a study
 _RESAMPLES = 2_000
@@ -33,56 +33,63 @@ class TrainSplit:
     """
 
     answer: Answer
-    questions: Sequence[Question]
+    questions: Sequence[QuizQuestion]
     race: RaceConfig
     rival: Callable[[], TrialResult | None]
     search: str = ""
     known: Callable[[Params], TrialResult | None] = lambda _: None
 
-    def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+    def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         """All of them, in the same batches."""
-        found = {each.name: known for each in batch if (known := self.known(each.params)) is not None}
-        found |= self._raced([each for each in batch if each.name not in found])
-        return [found[each.name] for each in batch]
+        results = {
+            candidate.name: earlier for candidate in batch if (earlier := self.known(candidate.params)) is not None
+        }
+        results |= self._run_race([candidate for candidate in batch if candidate.name not in results])
+        return [results[candidate.name] for candidate in batch]
 
-    def _raced(self, batch: Sequence[Candidate]) -> Mapping[str, TrialResult]:
+    def _run_race(self, batch: Sequence[StudyCandidate]) -> Mapping[str, TrialResult]:
         if not batch:  # another search has measured all of them
             return {}
         rival, began = self.rival(), time.perf_counter()
-        scored: dict[str, list[Scored]] = {each.name: [] for each in batch}
+        scored: dict[str, list[Scored]] = {candidate.name: [] for candidate in batch}
         running, seen, seconds = list(batch), 0, dict[str, float]()
         for stop in self._stops(rival):
             questions = self.questions[seen:stop]
-            children = [Child(self.search, number_of(each.name), each.params) for each in running]
-            for each, told in zip(running, self.answer(children, questions), strict=True):
-                scored[each.name] += told
-            seen, spent = stop, (time.perf_counter() - began) / max(1, len(running))
+            children = [Child(self.search, number_of(candidate.name), candidate.params) for candidate in running]
+            for candidate, child_scores in zip(running, self.answer(children, questions), strict=True):
+                scored[candidate.name] += child_scores
+            seen, elapsed = stop, (time.perf_counter() - began) / max(1, len(running))
             began = time.perf_counter()
-            for each in running:
-                seconds[each.name] = seconds.get(each.name, 0.0) + spent
+            for candidate in running:
+                seconds[candidate.name] = seconds.get(candidate.name, 0.0) + elapsed
             if rival is not None and seen < len(self.questions):
-                running = [each for each in running if not self._lost(self._errors(scored[each.name]), rival.items)]
+                running = [
+                    candidate
+                    for candidate in running
+                    if not self._is_beaten(self._errors(scored[candidate.name]), rival.items)
+                ]
             if not running:
                 break
-        return {name: self._result(told, rival, seconds[name]) for name, told in scored.items()}
+        return {name: self._result(child_scores, rival, seconds[name]) for name, child_scores in scored.items()}
 
     def _stops(self, rival: TrialResult | None) -> list[int]:
         """After how many questions somebody may stop: twice as many each time."""
-        found, stop = list[int](), self.race.first
+        stops, stop = list[int](), self.race.first
         while rival is not None and stop < len(self.questions):
-            found.append(stop)
+            stops.append(stop)
             stop *= 2
-        return [*found, len(self.questions)]
+        return [*stops, len(self.questions)]
 
-    def _lost(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
+    def _is_beaten(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
         """Whether the child is clearly worse than the rival on what it was asked."""
         rng = np.random.default_rng([_RACE, len(errors)])
-        level, held = self.race.level, rival[: len(errors)]
-        return paired_interval(errors, held, rng, level=level, resamples=_RESAMPLES).low > 0
+        level, rival_errors = self.race.level, rival[: len(errors)]
+        return paired_interval(errors, rival_errors, rng, level=level, resamples=_RESAMPLES).low > 0
 
     def _errors(self, scored: Sequence[Scored]) -> list[float]:
         return [
-            1 - each.shares()[right_place(question)] for each, question in zip(scored, self.questions, strict=False)
+            1 - question_score.shares()[right_place(question)]
+            for question_score, question in zip(scored, self.questions, strict=False)
         ]
 
     def _result(self, scored: Sequence[Scored], rival: TrialResult | None, seconds: float) -> TrialResult:
@@ -90,23 +97,23 @@ class TrainSplit:
         errors = self._errors(scored)
         value = fmean(errors)
         if len(errors) < len(self.questions) and rival is not None and rival.value is not None:
-            behind = value - fmean(rival.items[: len(errors)])
-            value = min(1.0, rival.value + behind)
-        marks = marked(scored, self.questions)
+            deficit = value - fmean(rival.items[: len(errors)])
+            value = min(1.0, rival.value + deficit)
+        marks = mark_answers(scored, self.questions)
         metrics = {
             "items": len(errors),
             "accuracy": fmean(marks),
             "sets": by_set(marks, self.questions),
-            "answers": [each.chosen() for each in scored],
-            "choices": [list(map(list, each.finite)) for each in scored],
+            "answers": [question_score.likeliest_index() for question_score in scored],
+            "choices": [list(map(list, question_score.finite)) for question_score in scored],
             "seconds": round(seconds, 3),
         }
         return TrialResult("finished", value, metrics, items=tuple(errors))
 
 
-def by_set(marks: Sequence[bool], questions: Sequence[Question]) -> dict[str, float]:
+def by_set(marks: Sequence[bool], questions: Sequence[QuizQuestion]) -> dict[str, float]:
     """Share of right answers in each set of questions."""
-    found: dict[str, list[bool]] = {}
+    marks_by_set: dict[str, list[bool]] = {}
     for mark, question in zip(marks, questions, strict=False):
-        found.setdefault(set_of(question), []).append(mark)
-    return {name: fmean(each) for name, each in found.items()}
+        marks_by_set.setdefault(set_of(question), []).append(mark)
+    return {name: fmean(set_marks) for name, set_marks in marks_by_set.items()}

@@ -1,15 +1,15 @@
 """What a search is going to do, for `--dry-run` and the first line on the screen. Pure."""
 
 from agentlab.evolve.config import EvolveConfig
-from agentlab.evolve.data import Split
+from agentlab.evolve.data import QuestionSplit
 from agentlab.evolve.genome import Coefficients
-from agentlab.evolve.recipes import Recipes
+from agentlab.evolve.recipes import RecipeGenome
 from agentlab.models.base_model import BaseFile
-from agentlab.runs.document import Block, Document, Table
+from agentlab.runs.document import AnswerDocument, Block, Table
 from agentlab.search.types import meaning
 
 
-class EvolvePlan(Document):
+class EvolvePlan(AnswerDocument):
     """The answer of `evolve --dry-run`."""
 
     parents: list[str]
@@ -47,7 +47,9 @@ class EvolvePlan(Document):
         return [Table(("plan", ""), rows)]
 
 
-def plan_of(config: EvolveConfig, base: BaseFile, genome: Coefficients | Recipes, questions: Split) -> EvolvePlan:
+def plan_of(
+    config: EvolveConfig, base: BaseFile, genome: Coefficients | RecipeGenome, questions: QuestionSplit
+) -> EvolvePlan:
     """The plan of a checked config."""
     searched = list(genome.space.parameters)
     deltas = f"an adapter, by {', '.join(config.genome.operators)}"
@@ -56,7 +58,7 @@ def plan_of(config: EvolveConfig, base: BaseFile, genome: Coefficients | Recipes
         parents=list(genome.parents),
         base=str(base.path.name),
         imports=not base.path.is_dir(),
-        genome=deltas if isinstance(genome, Recipes) else f"{len(searched)} weights",
+        genome=deltas if isinstance(genome, RecipeGenome) else f"{len(searched)} weights",
         searched=searched,
         algorithm=f"{config.algorithm} ({meaning(config.algorithm)})",
         population=config.population,

@@ -15,18 +15,18 @@ from agentlab.evolve.genome import Child, Coefficients
 from agentlab.lora.anatomy import Tell
 from agentlab.lora.blend import Truncated, concatenate, kept_energy
 from agentlab.lora.card import CARD_FILE, read_card
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.mutation import rotate
 from agentlab.lora.reading import Adapter, total_rank, union
 from agentlab.lora.recipe import card_of, combine, plan, same_base
 from agentlab.lora.writing import derive
 from agentlab.runs.atomic import write_json
-from agentlab.runs.document import Block, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Text
 from agentlab.search.types import Params
 from agentlab.study.state import run_id
 
 
-class Exported(Document):
+class ExportedChild(AnswerDocument):
     """A child of a run as an adapter. `kept` is the share of its energy that fitted into its rank.
 
     `start` is what it is if it was there before the search; else empty.
@@ -40,8 +40,8 @@ class Exported(Document):
 
     def blocks(self) -> list[Block]:
         start = f"It is {self.start}, which was there before the search" if self.start else ""
-        kept = start or f"{self.kept:.2%} of it was kept"
-        return [Text(f"{self.child} is an adapter of rank {self.rank} in {self.path}. {kept}.")]
+        remark = start or f"{self.kept:.2%} of it was kept"
+        return [Text(f"{self.child} is an adapter of rank {self.rank} in {self.path}. {remark}.")]
 
 
 def export(
@@ -51,8 +51,8 @@ def export(
     params: Params,
     out: Path,
     tell: Tell,
-    more: Mapping[str, Any],
-) -> Exported:
+    card_extra: Mapping[str, Any],
+) -> ExportedChild:
     """Write a child of weights as the adapter that it is, exactly: ranks add.
 
     `folders`: of its parents, by name; `more`: what its card says besides: run, fitness.
@@ -66,28 +66,28 @@ def export(
         parents = [stack.enter_context(Adapter(folders[name])) for name in genome.parents]
         rank, names = total_rank(parents), list(weights)
 
-        def operator(module: str, deltas: list[Delta]) -> Delta:
+        def operator(module: str, deltas: list[LoraDelta]) -> LoraDelta:
             tell(names.index(module), len(names), module)
             return concatenate(deltas, weights[module])
 
         blend = {"method": "coefficients", "rank": rank, "kept": 1.0, "weights": dict(params)}
 
         def finish(folder: Path) -> None:
-            write_json(folder / CARD_FILE, {**card_of(out.name, parents, None, blend), **more})
+            write_json(folder / CARD_FILE, {**card_of(out.name, parents, None, blend), **card_extra})
 
         derive(parents, out, rank, operator, any_base=True, finish=finish)
-    return Exported(path=str(out), child=child, rank=rank, kept=1.0)
+    return ExportedChild(path=str(out), child=child, rank=rank, kept=1.0)
 
 
-def export_recipe(children: Children, child: Child, out: Path, more: Mapping[str, Any]) -> Exported:
+def export_recipe(children: Children, child: Child, out: Path, card_extra: Mapping[str, Any]) -> ExportedChild:
     """Make a child of a recipe where it is to lie. Arguments and errors: see `export` and `Children.folder`."""
-    children.make(child, out, more)
+    children.make(child, out, card_extra)
     with Adapter(out) as adapter:
         rank = max(module.rank for module in adapter.modules.values())
-    return Exported(path=str(out), child=run_id(child.number), rank=rank, kept=read_card(out).blend.kept or 0.0)
+    return ExportedChild(path=str(out), child=run_id(child.number), rank=rank, kept=read_card(out).blend.kept or 0.0)
 
 
-class Crossed(Document):
+class Crossed(AnswerDocument):
     """A child that was made at once. `change` is the mean change of the modules that mutated, as a share of each."""
 
     path: str
@@ -101,11 +101,11 @@ class Crossed(Document):
 
     def blocks(self) -> list[Block]:
         """What it took over, and what changed."""
-        of = " and ".join(f"{w:.0%} of {name}" for name, w in zip(self.parents, self.weights, strict=True))
+        shares_text = " and ".join(f"{w:.0%} of {name}" for name, w in zip(self.parents, self.weights, strict=True))
         mutated = f"{self.mutated} of {self.modules} modules mutated"
-        by = f", each by {self.change:.2%} of its norm" if self.mutated else ""
-        kept = f"rank {self.rank} keeps {self.kept:.2%} of the energy of their sum"
-        return [Text(f"{self.path}: {of}; {kept}; {mutated}{by}.")]
+        change_text = f", each by {self.change:.2%} of its norm" if self.mutated else ""
+        kept_text = f"rank {self.rank} keeps {self.kept:.2%} of the energy of their sum"
+        return [Text(f"{self.path}: {shares_text}; {kept_text}; {mutated}{change_text}.")]
 
 
 def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: float, seed: int, tell: Tell) -> Crossed:
@@ -119,8 +119,8 @@ def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: f
         DataError: shapes differ.
     """
     if not 0 <= alpha <= 1 or not 0 <= rate <= 1 or not 0 < step <= 1:
-        said = f"--alpha, --mut and --mut-std are shares of 1, and not {alpha:g}, {rate:g} and {step:g}."
-        raise UsageError(said, hint="As 0.6, 0.03 and 0.01; a mutation changes more than nothing.")
+        message = f"--alpha, --mut and --mut-std are shares of 1, and not {alpha:g}, {rate:g} and {step:g}."
+        raise UsageError(message, hint="As 0.6, 0.03 and 0.01; a mutation changes more than nothing.")
     parts, changes = list[Truncated](), list[float]()
     with ExitStack() as stack:
         parents = [stack.enter_context(Adapter(folder)) for folder in folders]
@@ -129,7 +129,7 @@ def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: f
         recipe = plan(parents, "sum", weights=(alpha, 1 - alpha), seed=seed)
         count = len(union(parents, any_base=one_base))
 
-        def operator(module: str, deltas: list[Delta]) -> Delta:
+        def operator(module: str, deltas: list[LoraDelta]) -> LoraDelta:
             tell(len(parts), count, module)
             part = combine(recipe, module, deltas)
             digest = hashlib.sha256(f"mutation:{seed}:{module}".encode()).digest()

@@ -18,7 +18,7 @@ _SMALLEST = 0.01  # step of a mutation
 
 
 @dataclass(frozen=True)
-class Recipes:
+class RecipeGenome:
     """The genome; implements `search.genome.Genome`. Whom a recipe names are earlier children by their numbers."""
 
     parents: tuple[str, ...]
@@ -34,17 +34,17 @@ class Recipes:
         """What can be proposed; every point of it can be made."""
         pairs = {"operator": self.pairs}
         number = {"type": "int", "low": 0, "high": _MOST}
-        found: dict[str, Categorical | Integer | Real] = {
+        parameters: dict[str, Categorical | Integer | Real] = {
             "operator": Categorical(type="categorical", choices=self.config.operators),
             "first": Integer.model_validate(number),
         }
         if self.pairs:
-            found["second"] = Integer.model_validate({**number, "when": pairs})
-            found["share"] = Real.model_validate({"type": "float", "low": 0.0, "high": 1.0, "when": pairs})
+            parameters["second"] = Integer.model_validate({**number, "when": pairs})
+            parameters["share"] = Real.model_validate({"type": "float", "low": 0.0, "high": 1.0, "when": pairs})
         if self.alone:
             step = {"type": "float", "low": _SMALLEST, "high": 1.0, "log": True, "when": {"operator": self.alone}}
-            found["step"] = Real.model_validate(step)
-        return SearchSpace(found)
+            parameters["step"] = Real.model_validate(step)
+        return SearchSpace(parameters)
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -57,8 +57,8 @@ class Recipes:
     @property
     def starts(self) -> Iterator[Proposal]:
         """See `Coefficients.starts`."""
-        for place, parent in enumerate(self.parents):
-            yield Proposal({"operator": PARENT, "first": place}, PARENT, parent)
+        for index, parent in enumerate(self.parents):
+            yield Proposal({"operator": PARENT, "first": index}, PARENT, parent)
         yield Proposal({"operator": BLEND, "first": 0}, BLEND, f"{1 / len(self.parents):.3g} of each parent")
         yield Proposal({"operator": BASE, "first": 0}, BASE)
 
@@ -70,10 +70,10 @@ class Recipes:
         if params["operator"] not in self.config.operators:
             return []
         base = len(self.parents) + 1
-        begun = max((last + 1 for last in closing if last < number), default=0)
-        known = number - (number - begun) % self.population or base  # children before its generation
-        found = [int(params[key]) % known for key in ("first", "second") if key in params]
-        return [base - 1 if each == base else each for each in found]
+        generation_start = max((last + 1 for last in closing if last < number), default=0)
+        earlier_count = number - (number - generation_start) % self.population or base  # children before its generation
+        sources = [int(params[key]) % earlier_count for key in ("first", "second") if key in params]
+        return [base - 1 if source == base else source for source in sources]
 
     def random(self, rng: np.random.Generator) -> Params:
         return self.space.sample(rng)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentlab.evolve.result import NAMES, ChildRow, EvolveResult
-from agentlab.runs.document import Block, Figure, Heading, Table, Text, known, table
+from agentlab.runs.document import Block, Figure, Heading, Table, Text, figure_or_dash, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, new_panels, png, whole_numbers
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
 from agentlab.study.calls import model_table
 from agentlab.study.control import Pair
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TEST, _FITNESS, _LINEAGE = "plots/test.png", "plots/fitness.png", "plots/lineage.png"
 
 
-def write_evolve_report(run: Run, result: EvolveResult) -> None:
+def write_evolve_report(run: OpenRun, result: EvolveResult) -> None:
     """Draw the figures and write report.md and report.html; the verdict comes first."""
     run.write_bytes(_TEST, test_bars(result))
     run.write_bytes(_FITNESS, fitness_by_generation(result))
@@ -54,9 +54,9 @@ def generation_table(result: EvolveResult) -> Table:
             "children": lambda g: str(g.children),
             "stopped": lambda g: str(g.stopped),
             "failed": lambda g: str(g.failed),
-            "best": lambda g: known(g.best),
+            "best": lambda g: figure_or_dash(g.best),
             "task": lambda g: g.task,
-            "right": lambda g: known(g.solo, ".1%"),
+            "right": lambda g: figure_or_dash(g.solo, ".1%"),
             "vote": lambda g: g.cooperation,
             "novelty": lambda g: g.novelty,
             "fitness": lambda g: g.fitness,
@@ -70,7 +70,7 @@ def generation_table(result: EvolveResult) -> Table:
 
 def pairs_table(result: EvolveResult) -> Table:
     """What each pair of searches came to."""
-    beside = {pair.seed: pair for pair in result.pairs_by.get(BESIDE, [])}
+    pair_by_seed = {pair.seed: pair for pair in result.pairs_by.get(BESIDE, [])}
     return table(
         [p for p in result.pairs if p.agent is not None and p.control is not None],
         {
@@ -79,7 +79,7 @@ def pairs_table(result: EvolveResult) -> Table:
             "random search": lambda p: f"{1 - (p.control or 0.0):.1%}",
             "answers of both": lambda p: "–" if p.spent is None else f"{p.spent[0]:,} / {p.spent[1]:,}",
             "better by": _better,
-            f"better, by {BESIDE}": lambda p: _better(beside[p.seed]) if p.seed in beside else "–",
+            f"better, by {BESIDE}": lambda p: _better(pair_by_seed[p.seed]) if p.seed in pair_by_seed else "–",
         },
         "Right on the sealed questions, of the winners of both searches with a seed; differences in points",
     )
@@ -101,7 +101,7 @@ def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
             "note": lambda c: c.failed or c.note,
             "asked": lambda c: str(c.items),
             "task": lambda c: None if c.error is None else 1 - c.error,
-            "right": lambda c: known(c.accuracy, ".1%"),
+            "right": lambda c: figure_or_dash(c.accuracy, ".1%"),
             "vote": lambda c: c.cooperation,
             "novelty": lambda c: c.novelty,
             "fitness": lambda c: c.fitness,
@@ -112,17 +112,17 @@ def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
 
 def test_bars(result: EvolveResult) -> bytes:
     """Each candidate's share of right answers; PNG."""
-    shown = list(reversed(result.standings))
-    figure, axes = new_figure(width=8.0, height=1.2 + 0.55 * len(shown))
-    for place, each in enumerate(shown):
-        low, high = each.test.value - each.test.low, each.test.high - each.test.value
-        colour = COLOURS[0] if each is result.standings[0] else "0.45"
-        axes.errorbar(each.test.value, place, xerr=[[low], [high]], color=colour, marker="o", capsize=3, ls="")
-        axes.plot(each.train, place + 0.22, color=colour, marker="|", ms=9, ls="")
+    standings = list(reversed(result.standings))
+    figure, axes = new_figure(width=8.0, height=1.2 + 0.55 * len(standings))
+    for position, standing in enumerate(standings):
+        low, high = standing.test.value - standing.test.low, standing.test.high - standing.test.value
+        colour = COLOURS[0] if standing is result.standings[0] else "0.45"
+        axes.errorbar(standing.test.value, position, xerr=[[low], [high]], color=colour, marker="o", capsize=3, ls="")
+        axes.plot(standing.train, position + 0.22, color=colour, marker="|", ms=9, ls="")
     axes.plot([], [], color="0.45", marker="o", ls="", label="sealed split")
     axes.plot([], [], color="0.45", marker="|", ms=9, ls="", label="train split")
-    axes.set_yticks(range(len(shown)), [NAMES[each.name] for each in shown], fontsize=9)
-    axes.set(xlabel="share of questions right", ylim=(-0.6, len(shown) - 0.4))
+    axes.set_yticks(range(len(standings)), [NAMES[standing.name] for standing in standings], fontsize=9)
+    axes.set(xlabel="share of questions right", ylim=(-0.6, len(standings) - 0.4))
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return png(figure)
 
@@ -131,22 +131,22 @@ def lineage(result: EvolveResult) -> bytes:
     """Children by generation and task, with lines to those they were bred from; PNG."""
     figure, axes = new_figure(width=9.0, height=4.8)
     rows = {c.id: c for c in result.trials if c.error is not None}
-    place: dict[str, float] = {}
+    x_positions: dict[str, float] = {}
     for generation in result.generations:
         members = [c.id for c in result.trials if c.generation == generation.number]
-        place |= {name: generation.number + 0.6 * n / len(members) - 0.3 for n, name in enumerate(members)}
+        x_positions |= {name: generation.number + 0.6 * n / len(members) - 0.3 for n, name in enumerate(members)}
     ancestors = _ancestors(rows, result.winner)
     for child in rows.values():
         for parent in (rows[name] for name in child.parents if name in rows):
             mine = child.id in ancestors and parent.id in ancestors
-            ends = (place[parent.id], place[child.id]), (_task(parent), _task(child))
+            ends = (x_positions[parent.id], x_positions[child.id]), (_task(parent), _task(child))
             axes.plot(*ends, color=COLOURS[1] if mine else "0.85", lw=1.8 if mine else 0.7, zorder=2 if mine else 1)
     for number, source in enumerate(dict.fromkeys(c.source for c in rows.values())):
         some = [c for c in rows.values() if c.source == source]
         look = {"color": COLOURS[number % 6], "marker": MARKERS[number % 6], "ls": "", "ms": 5, "zorder": 3}
-        axes.plot([place[c.id] for c in some], [_task(c) for c in some], label=source, **look)  # type: ignore[arg-type] # as matplotlib takes them
+        axes.plot([x_positions[c.id] for c in some], [_task(c) for c in some], label=source, **look)  # type: ignore[arg-type] # as matplotlib takes them
     best = rows[result.winner]
-    axes.plot(place[best.id], _task(best), "o", ms=12, mfc="none", mec="black", ls="", label="winner", zorder=4)
+    axes.plot(x_positions[best.id], _task(best), "o", ms=12, mfc="none", mec="black", ls="", label="winner", zorder=4)
     axes.set(xlabel="generation", ylabel="probability of the right answer")
     whole_numbers(axes)
     figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
@@ -155,13 +155,13 @@ def lineage(result: EvolveResult) -> bytes:
 
 def _ancestors(rows: Mapping[str, ChildRow], name: str) -> set[str]:
     """The child and all that it comes from."""
-    found, waiting = set[str](), [name]
+    ancestors, waiting = set[str](), [name]
     while waiting:
-        each = waiting.pop()
-        if each in rows and each not in found:
-            found.add(each)
-            waiting += rows[each].parents
-    return found
+        child_id = waiting.pop()
+        if child_id in rows and child_id not in ancestors:
+            ancestors.add(child_id)
+            waiting += rows[child_id].parents
+    return ancestors
 
 
 def _task(child: ChildRow) -> float:
@@ -184,7 +184,9 @@ def _term(axes: "Axes", result: EvolveResult, name: str) -> None:
     points = [(c.generation, value) for c in result.trials if (value := _value(c, name)) is not None]
     if not points:
         return
-    by_generation = {n: [value for place, value in points if place == n] for n in {place for place, _ in points}}
+    by_generation = {
+        n: [value for generation, value in points if generation == n] for n in {generation for generation, _ in points}
+    }
     axes.plot(*zip(*points, strict=True), ".", color="0.7", label="a child", ls="")
     means = sorted((n, sum(values) / len(values)) for n, values in by_generation.items())
     axes.plot(*zip(*means, strict=True), color=COLOURS[1], marker=MARKERS[1], ms=4, label="mean")
@@ -193,5 +195,5 @@ def _term(axes: "Axes", result: EvolveResult, name: str) -> None:
 
 
 def _value(child: ChildRow, name: str) -> float | None:
-    found: float | None = _task(child) if name == "task" else getattr(child, name)
-    return None if child.cooperation is None else found
+    value: float | None = _task(child) if name == "task" else getattr(child, name)
+    return None if child.cooperation is None else value

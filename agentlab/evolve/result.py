@@ -4,7 +4,18 @@ from pydantic import Field
 
 from agentlab.answers.choices import Normalisation
 from agentlab.evolve.genome import BASE, BLEND, PARENT
-from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
+from agentlab.runs.document import (
+    AnswerDocument,
+    Block,
+    BoundedDifference,
+    BoundedShare,
+    Plain,
+    Table,
+    Text,
+    figure_or_dash,
+    number,
+    table,
+)
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Value
 from agentlab.stats.control import Control
@@ -37,7 +48,7 @@ NAMES = {
 }
 
 
-class Standing(Plain):
+class EvolveStanding(Plain):
     """One candidate on the sealed split, beside what it was on the train split.
 
     Attributes:
@@ -53,14 +64,14 @@ class Standing(Plain):
     name: str
     what: str
     train: float
-    test: Share
+    test: BoundedShare
     gap: float
-    gain: Difference | None
+    gain: BoundedDifference | None
     differ: int
     start: str = ""
     spent: int | None = None
-    tests: dict[Normalisation, Share] = Field(default_factory=dict)
-    gains: dict[Normalisation, Difference] = Field(default_factory=dict)
+    tests: dict[Normalisation, BoundedShare] = Field(default_factory=dict)
+    gains: dict[Normalisation, BoundedDifference] = Field(default_factory=dict)
 
 
 class ChildRow(Plain):
@@ -101,7 +112,7 @@ class GenerationRow(Plain):
     items: int
 
 
-class EvolveResult(Document):
+class EvolveResult(AnswerDocument):
     """A finished evolution. `control` is the comparison with random search; `agent` that with a language model.
 
     `controls` and `pairs_by`: the same by every normalisation; empty in runs of earlier versions.
@@ -114,7 +125,7 @@ class EvolveResult(Document):
     train: int
     test: int
     items: int
-    standings: list[Standing]
+    standings: list[EvolveStanding]
     control: Control
     controls: dict[Normalisation, Control] = Field(default_factory=dict)
     agent: Control | None
@@ -142,10 +153,10 @@ def standing_table(result: EvolveResult) -> Table:
             "answers": lambda s: "–" if s.spent is None else f"{s.spent:,}",
             "right on train": lambda s: f"{s.train:.1%}",
             "right on test": lambda s: str(s.test),
-            f"by {BESIDE}": lambda s: known(s.tests.get(BESIDE)),
+            f"by {BESIDE}": lambda s: figure_or_dash(s.tests.get(BESIDE)),
             "train less test": lambda s: f"{100 * s.gap:+.1f}",
-            "evolved is better by": lambda s: known(s.gain),
-            f"better, by {BESIDE}": lambda s: known(s.gains.get(BESIDE)),
+            "evolved is better by": lambda s: figure_or_dash(s.gain),
+            f"better, by {BESIDE}": lambda s: figure_or_dash(s.gains.get(BESIDE)),
             "answers that differ": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
         },
         f"One candidate of each, named by {result.train} train questions before the {result.test} sealed ones were "
@@ -175,8 +186,8 @@ def narrate(event: Event) -> Narration | None:
         case "split.scored":
             return Narration(line="  the sealed questions are answered", detail="writing the report")
         case "decision.made":
-            found = narrate_study(event, WORDS)
-            return None if found is None else Narration(verbose=found.line)
+            narration = narrate_study(event, WORDS)
+            return None if narration is None else Narration(verbose=narration.line)
     return narrate_study(event, WORDS)
 
 
@@ -187,7 +198,7 @@ def _generation(event: Event) -> str:
     if not terms:
         return f"{begins}every child failed"
     best = max(terms, key=lambda child: terms[child]["task"])
-    stopped = sum(each["cooperation"] is None for each in terms.values())
+    stopped = sum(child_terms["cooperation"] is None for child_terms in terms.values())
     early = f", {stopped} stopped early" if stopped else ""
     return (
         f"{begins}best {best}, probability of the right answer {number(terms[best]['task'])}, right on "

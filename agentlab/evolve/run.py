@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from agentlab import machine
 from agentlab.errors import GateError, MissingFileError, RunMismatchError, UnknownNameError, UsageError
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
-from agentlab.evolve.data import Split, lessons, split
-from agentlab.evolve.genome import BASE, PARENT, Child, Coefficients, called
+from agentlab.evolve.data import QuestionSplit, lessons, split
+from agentlab.evolve.genome import BASE, PARENT, Child, Coefficients, describe_start
 from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
-from agentlab.evolve.recipes import Recipes
+from agentlab.evolve.recipes import RecipeGenome
 from agentlab.evolve.report import write_evolve_report
 from agentlab.evolve.result import ANSWERED, EVOLVED, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
@@ -24,11 +24,11 @@ from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.lora.card import content_hash
 from agentlab.lora.catalogue import find as find_adapter
-from agentlab.models.base_model import BaseFile, find_base, imported
+from agentlab.models.base_model import BaseFile, find_base, import_base
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event, noted, require_unchanged
+from agentlab.runs.events import Event, first_event_data, require_unchanged
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Outcome, Run
+from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.search.history import batches
 from agentlab.study.control import require_pairs
 from agentlab.study.state import TrialState, rebuild
@@ -36,7 +36,7 @@ from agentlab.tasks.questions import digest, jsonl
 from agentlab.train.adapter_base import check_fit
 
 if TYPE_CHECKING:
-    from agentlab.evolve.product import Exported
+    from agentlab.evolve.product import ExportedChild
     from agentlab.evolve.scoring import Answer
     from agentlab.lora.anatomy import Tell
 
@@ -52,13 +52,13 @@ class EvolveExperiment:
     context: Context
     base: BaseFile
     parents: Mapping[str, Path]
-    genome: Coefficients | Recipes
-    questions: Split
+    genome: Coefficients | RecipeGenome
+    questions: QuestionSplit
 
     def plan(self) -> EvolvePlan:
         return plan_of(self.config, self.base, self.genome, self.questions)
 
-    def run(self, run: Run) -> tuple[EvolveResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[EvolveResult, RunOutcome]:
         """Search, or go on with a search, and report.
 
         Raises:
@@ -70,14 +70,14 @@ class EvolveExperiment:
 
         self._tell_input(run)
         context = self.context
-        env, place, stop, recorder = context.env, context.workspace, context.stop, RunRecorder(run)
+        env, workspace, stop, recorder = context.env, context.workspace, context.stop, RunRecorder(run)
         with (
-            Router(self.config.llm, env=env, workspace=place, recorder=recorder, stop=stop) as router,
+            Router(self.config.llm, env=env, workspace=workspace, recorder=recorder, stop=stop) as router,
             self._answers(run) as answers,
         ):
             searches = Searches(self.config, self.genome, self.questions, run, answers, router, context.stop.check)
             searches.hold()
-            contenders = searches.scored()
+            contenders = searches.score_contenders()
             result, outcome = verdict(self.config, self.genome, self.questions, run.events, contenders, router.usage)
         run.write_json(
             "lineage.json", {"winner": result.winner, "children": [row.model_dump() for row in result.trials]}
@@ -87,7 +87,7 @@ class EvolveExperiment:
         write_evolve_report(run, result)
         return result, outcome
 
-    def _tell_input(self, run: Run) -> None:
+    def _tell_input(self, run: OpenRun) -> None:
         """Say what is evolved on what, or see that it is still the same."""
         for name, sha256 in _see_parents(self.parents, run.events).items():
             run.emit_once(PARENTS, name, sha256=sha256)
@@ -95,17 +95,17 @@ class EvolveExperiment:
         for name, half in halves.items():
             run.write_text(f"{name}.jsonl", jsonl(half))
         run.emit_once(SPLIT, **{name: digest(half) for name, half in halves.items()})
-        done, plan = int(rebuild(run.events).spent("items")), self.plan()
+        done, plan = int(rebuild(run.events).amount_spent("items")), self.plan()
         run.emit("study.opened", summary=plan.summary, done=done, total=plan.searches * plan.items)
 
     @contextmanager
-    def _answers(self, run: Run) -> Iterator["Answer"]:
+    def _answers(self, run: OpenRun) -> Iterator["Answer"]:
         """The population, loaded when it is first asked: a run that only lacks its report loads no model."""
         config, context = self.config, self.context
-        threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+        threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=threads)
 
-        done = int(rebuild(run.events).spent("items"))
+        done = int(rebuild(run.events).amount_spent("items"))
         total = self.plan().searches * config.max_items
 
         def tell(count: int) -> None:
@@ -115,28 +115,28 @@ class EvolveExperiment:
             run.stream(ANSWERED, done=done, total=max(done, total))
 
         with machine.torch_threads(threads), ExitStack() as stack:
-            opened = cache(lambda: stack.enter_context(self._opened(run, tell)))
+            opened = cache(lambda: stack.enter_context(self._load_population(run, tell)))
             yield lambda children, questions: opened()(children, questions)
 
     @contextmanager
-    def _opened(self, run: Run, tell: "Callable[[int], object]") -> Iterator["Answer"]:
+    def _load_population(self, run: OpenRun, tell: "Callable[[int], object]") -> Iterator["Answer"]:
         from agentlab.evolve.children import Children
-        from agentlab.evolve.scoring import weighted, written
+        from agentlab.evolve.scoring import open_weighted_children, open_written_children
 
         if self.base.source is not None:
             run.stream("base.importing", self.base.name)
-        path = imported(self.base)
+        path = import_base(self.base)
         run.stream("base.loading", self.base.name)
         parents, genome, dtype = list(self.parents.values()), self.genome, self.config.dtype
         if isinstance(genome, Coefficients):
-            with weighted(path, parents, genome.weights, dtype, tell) as population:
+            with open_weighted_children(path, parents, genome.weights, dtype, tell) as population:
                 yield population
             return
         root = run.folder.folder("children").path
         children = Children(root, parents, genome, self.config.seed, lambda: run.events)
-        with written(path, children.folder, dtype, tell) as population:
+        with open_written_children(path, children.folder, dtype, tell) as population:
             yield population
-        if named := noted(run.events, OPENED):  # the winners alone remain
+        if named := first_event_data(run.events, OPENED):  # the winners alone remain
             children.keep(named["named"].values())
 
 
@@ -161,57 +161,59 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     return EvolveExperiment(config, context, base, parents, genome, replace(questions, unknown=tuple(unknown)))
 
 
-def _genome(config: EvolveConfig, parents: Mapping[str, Path], modules: Sequence[str]) -> Coefficients | Recipes:
+def _genome(config: EvolveConfig, parents: Mapping[str, Path], modules: Sequence[str]) -> Coefficients | RecipeGenome:
     if config.genome.kind == "deltas":
-        return Recipes(tuple(parents), config.population, config.genome)
+        return RecipeGenome(tuple(parents), config.population, config.genome)
     return Coefficients.of(list(parents), modules, config.genome)
 
 
-def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Split) -> None:
+def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: QuestionSplit) -> None:
     changed = RunMismatchError(
         "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
     )
-    require_unchanged(noted(events, SPLIT), changed, train=digest(questions.train), test=digest(questions.test))
+    require_unchanged(
+        first_event_data(events, SPLIT), changed, train=digest(questions.train), test=digest(questions.test)
+    )
     seen = UsageError(
         "The sealed split of this run is open: a longer search would choose with its answers known.",
         hint="Start a new run with the larger budget.",
     )
     limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
-    require_unchanged(noted(events, OPENED), seen, **limits)
+    require_unchanged(first_event_data(events, OPENED), seen, **limits)
 
 
 def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[str, str]:
     """The content hash of each parent, which is that of the run's beginning."""
     changed = RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
-    found = {name: content_hash(folder) for name, folder in parents.items()}
-    for name, sha256 in found.items():
-        require_unchanged(noted(events, PARENTS, name), changed, sha256=sha256)
-    return found
+    hashes = {name: content_hash(folder) for name, folder in parents.items()}
+    for name, sha256 in hashes.items():
+        require_unchanged(first_event_data(events, PARENTS, name), changed, sha256=sha256)
+    return hashes
 
 
 def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for name in config.parents:
         try:
             folder = find_adapter(name, context.workspace)
         except (UnknownNameError, MissingFileError) as error:
             raise MissingFileError(error.message, hint=f"{_HINT} {error.hint or ''}".rstrip()) from error
-        if folder.name in found:
+        if folder.name in folders:
             raise UsageError(f"Two parents are called {folder.name}.", hint="Rename one of the folders.")
-        found[folder.name] = folder
-    return found
+        folders[folder.name] = folder
+    return folders
 
 
 def _nothing_found(winner: TrialState, parents: Mapping[str, Path]) -> GateError:
     """Why there is no evolved adapter, and what to use instead."""
     instead = {PARENT: f"Use {parents.get(winner.proposal.note)} itself", BASE: "Use the base without an adapter"}
     return GateError(
-        f"Nothing better was found than {called(winner.proposal)}, so there is no evolved adapter to export.",
+        f"Nothing better was found than {describe_start(winner.proposal)}, so there is no evolved adapter to export.",
         hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} writes it all the same.",
     )
 
 
-def exported(
+def export_child(
     config: EvolveConfig,
     context: Context,
     run: str,
@@ -219,7 +221,7 @@ def exported(
     child: str | None,
     out: Path | None,
     tell: "Tell",
-) -> "Exported":
+) -> "ExportedChild":
     """Write a child of a run as an adapter; see `product.export`.
 
     `context`: where its parents lie; `child`: its id; None is the winner, if the search found it. `out`: the folder to
@@ -237,7 +239,7 @@ def exported(
     parents = _parents(config, context)
     _see_parents(parents, events)
     trials = {trial.id: trial for trial in rebuild(events).trials}
-    named = child or noted(events, OPENED).get("named", {}).get(EVOLVED)
+    named = child or first_event_data(events, OPENED).get("named", {}).get(EVOLVED)
     if named is None:
         raise UsageError("The winner of this run is not named yet.", hint="Name a child with --id, or finish the run.")
     if named not in trials:
@@ -248,19 +250,19 @@ def exported(
         raise _nothing_found(trial, parents)
     modules = check_fit(parents.values(), base)
     genome, params = _genome(config, parents, modules), trial.proposal.params
-    if isinstance(genome, Recipes) and trial.proposal.source in (PARENT, BASE):  # made by no operator
+    if isinstance(genome, RecipeGenome) and trial.proposal.source in (PARENT, BASE):  # made by no operator
         genome = Coefficients.of(list(parents), modules, GenomeConfig(groups=1))
         params = list(genome.starts)[trial.number].params
     generations = enumerate(batches(list(trials.values()), config.population))
     generation = next(number for number, members in generations if trial in members)
-    place = out or context.workspace.adapters / f"gen_{generation:04d}" / named
+    target = out or context.workspace.adapters / f"gen_{generation:04d}" / named
     metrics = dict(trial.result.metrics) if trial.result else {}
     fitness = {**terms_of(events).get(named, {}), "sets": metrics.get("sets", {})}
-    more = {"run": run, "seed": config.seed, "fitness": fitness}
+    card_extra = {"run": run, "seed": config.seed, "fitness": fitness}
     if isinstance(genome, Coefficients):
-        made = export(genome, parents, named, params, place, tell, more)
+        exported_child = export(genome, parents, named, params, target, tell, card_extra)
     else:
         with TemporaryDirectory(dir=context.workspace.root) as scratch:
             children = Children(Path(scratch), list(parents.values()), genome, config.seed, lambda: events)
-            made = export_recipe(children, Child("", trial.number, params), place, more)
-    return made.model_copy(update={"start": called(trial.proposal) if before else ""})
+            exported_child = export_recipe(children, Child("", trial.number, params), target, card_extra)
+    return exported_child.model_copy(update={"start": describe_start(trial.proposal) if before else ""})

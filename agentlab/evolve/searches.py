@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from agentlab.answers.choices import DECIDES, NORMALISATIONS, Normalisation, Scored
 from agentlab.errors import AgentlabError
 from agentlab.evolve.config import EvolveConfig
-from agentlab.evolve.data import Split
-from agentlab.evolve.fitness import Judge
+from agentlab.evolve.data import QuestionSplit
+from agentlab.evolve.fitness import FitnessJudge
 from agentlab.evolve.genome import PARENT, Child, Coefficients
-from agentlab.evolve.recipes import Recipes
+from agentlab.evolve.recipes import RecipeGenome
 from agentlab.evolve.result import EVOLVED, GENERATION, OPENED, RANDOM, SCORED, WORDS
 from agentlab.evolve.verdict import Contender
-from agentlab.runs.branch import Branch
-from agentlab.runs.events import noted
-from agentlab.runs.run import Run
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.events import first_event_data
+from agentlab.runs.run import OpenRun
 from agentlab.search.arms import ARMS
 from agentlab.search.history import batches
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Proposer, Trial, TrialResult
 from agentlab.study.evaluator import Items
@@ -29,7 +29,7 @@ from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyState, TrialState, rebuild
 from agentlab.study.steps import search
-from agentlab.tasks.labelled import marked
+from agentlab.tasks.labelled import mark_answers
 
 if TYPE_CHECKING:
     from agentlab.evolve.scoring import Answer
@@ -44,16 +44,16 @@ class Searches:
     def __init__(
         self,
         config: EvolveConfig,
-        genome: Coefficients | Recipes,
-        questions: Split,
-        run: Run,
+        genome: Coefficients | RecipeGenome,
+        questions: QuestionSplit,
+        run: OpenRun,
         answer: "Answer",
         router: "Router",
         check: Callable[[], None],
     ) -> None:
         self._config, self._genome, self._questions = config, genome, questions
         self._run, self._answer, self._router, self._check = run, answer, router, check
-        self._judge = Judge(
+        self._judge = FitnessJudge(
             config.fitness,
             questions.right,
             tuple(len(question.choices) for question in questions.train),
@@ -61,7 +61,7 @@ class Searches:
             config.population,
         )
         self.winners: dict[str, TrialState] = {}  # by the name of the search
-        self._ended: dict[str, StudyState] = {}
+        self._states: dict[str, StudyState] = {}
         self._branches: dict[str, str] = {}  # under which names their events lie
 
     def hold(self) -> None:
@@ -71,13 +71,17 @@ class Searches:
         budget = {unit: float(limit) for unit, limit in limits.items() if limit is not None}
         for number in range(pairs):
             end, seed = f" {number}" if number else "", config.seed + number
-            run = Branch(self._run, f"evolve-{number}") if number else self._run
+            run = RunBranch(self._run, f"evolve-{number}") if number else self._run
             state = self._hold(EVOLVED + end, run, seed, config.algorithm, budget)
-            control = Branch(self._run, f"random-{number}")
-            same = budget if config.max_seconds is None else {"items": state.spent("items")}  # a clock is no measure
+            control = RunBranch(self._run, f"random-{number}")
+            same = (
+                budget if config.max_seconds is None else {"items": state.amount_spent("items")}
+            )  # a clock is no measure
             self._hold(RANDOM + end, control, seed, "random", same)
 
-    def _hold(self, name: str, run: Run | Branch, seed: int, arm: str, budget: Mapping[str, float]) -> StudyState:
+    def _hold(
+        self, name: str, run: OpenRun | RunBranch, seed: int, arm: str, budget: Mapping[str, float]
+    ) -> StudyState:
         """One search to its end. Random search is a control: no language model takes part in it."""
         setup = replace(self._setup(arm), budget=budget)
         study = setup.study(run, seed, agent=not name.startswith(RANDOM))
@@ -85,15 +89,15 @@ class Searches:
             state = search(study, setup.check, lambda state: self._tell(run, state))
         finally:
             study.executor.close()
-        self.winners[name], self._ended[name] = self._winner(state), state
-        self._branches[name] = run.name if isinstance(run, Branch) else ""
+        self.winners[name], self._states[name] = self._winner(state), state
+        self._branches[name] = run.name if isinstance(run, RunBranch) else ""
         return state
 
     def _setup(self, arm: str) -> Setup:
         genome = self._genome
         return Setup(
             words=WORDS,
-            rules=Rules(genome.space),
+            rules=ScreenRules(genome.space),
             starts=tuple(genome.starts),
             base=arm,
             budget={},
@@ -119,54 +123,54 @@ class Searches:
 
         proposer: Any = ARMS.load(name)(name, space, seed)
         ours: dict[str, object] = {"population": self._config.population, "descriptor": good_at}
-        if isinstance(self._genome, Recipes):
+        if isinstance(self._genome, RecipeGenome):
             ours["genome"] = self._genome
-        known = [field.name for field in fields(proposer)] if is_dataclass(proposer) else []
-        return replace(proposer, **{key: ours[key] for key in known if key in ours})  # type: ignore[no-any-return] # a proposer
+        field_names = [field.name for field in fields(proposer)] if is_dataclass(proposer) else []
+        return replace(proposer, **{key: ours[key] for key in field_names if key in ours})  # type: ignore[no-any-return] # a proposer
 
-    def _executor(self, run: Run | Branch) -> TrialExecutor:
+    def _executor(self, run: OpenRun | RunBranch) -> TrialExecutor:
         from agentlab.evolve.objective import TrainSplit
 
         space, starts = self._genome.space, self._config.starts
-        first = rebuild(self._run.events).trials[:starts] if isinstance(run, Branch) else []
-        known = {space.key(trial.proposal.params): trial.result for trial in first}
+        first = rebuild(self._run.events).trials[:starts] if isinstance(run, RunBranch) else []
+        known_results = {space.key(trial.proposal.params): trial.result for trial in first}
 
         def rival() -> TrialResult | None:
-            ended = [t.result for t in rebuild(run.events).trials[:starts] if t.result and t.result.value is not None]
-            return min(ended, key=lambda result: result.value or 0.0, default=None)
+            results = [t.result for t in rebuild(run.events).trials[:starts] if t.result and t.result.value is not None]
+            return min(results, key=lambda result: result.value or 0.0, default=None)
 
         objective = TrainSplit(
             self._answer,
             self._questions.train,
             self._config.race,
             rival,
-            run.name if isinstance(run, Branch) else "",
-            lambda params: known.get(space.key(params)),
+            run.name if isinstance(run, RunBranch) else "",
+            lambda params: known_results.get(space.key(params)),
         )
         return LocalExecutor(objective, self._config.population, self._worst)
 
-    def _tell(self, run: Run | Branch, state: StudyState) -> None:
+    def _tell(self, run: OpenRun | RunBranch, state: StudyState) -> None:
         """Log the terms of the generations that are finished."""
-        told = {event.id for event in run.events if event.type == GENERATION}
+        logged = {event.id for event in run.events if event.type == GENERATION}
         terms = self._judge.terms(state.history)
         items = 0
         for number, members in enumerate(batches(state.trials, self._config.population)):
             name = f"gen_{number:04d}"
-            items += sum(result.metrics.get("items", 0) for trial in members for result in trial.ended)
-            if name not in told and all(trial.decision for trial in members):
+            items += sum(result.metrics.get("items", 0) for trial in members for result in trial.ended_results)
+            if name not in logged and all(trial.decision for trial in members):
                 rows = {trial.id: asdict(terms[trial.number]) for trial in members if trial.number in terms}
                 run.emit(GENERATION, name, items=items, children=len(members), terms=rows)
 
     def _winner(self, state: StudyState) -> TrialState:
         """The best on the whole train split; the test split is still sealed."""
-        whole = [t for t in state.ranked if t.result and len(t.result.items) == len(self._questions.train)]
-        if not whole:
-            lost = [trial.result.error for trial in state.trials if trial.result]
-            why = f"All {len(lost)} children failed; the last one: {lost[-1] if lost else 'none was born'}"
-            raise AgentlabError(why, hint=f"Tracebacks are in {self._run.path / 'events.jsonl'}.")
-        return whole[0]
+        complete_trials = [t for t in state.ranking if t.result and len(t.result.items) == len(self._questions.train)]
+        if not complete_trials:
+            errors = [trial.result.error for trial in state.trials if trial.result]
+            message = f"All {len(errors)} children failed; the last one: {errors[-1] if errors else 'none was born'}"
+            raise AgentlabError(message, hint=f"Tracebacks are in {self._run.path / 'events.jsonl'}.")
+        return complete_trials[0]
 
-    def scored(self) -> list[Contender]:
+    def score_contenders(self) -> list[Contender]:
         """Every winner, the best parent, the blend and the base on the sealed split, which is opened for it once."""
         trials = rebuild(self._run.events).trials
         count = len(self._genome.parents)
@@ -182,17 +186,27 @@ class Searches:
         if not self._run.has(SCORED):
             questions = self._questions.test
             children = [Child(self._branches.get(name, ""), t.number, t.proposal.params) for name, t in named.items()]
-            told = self._answer(children, questions)
-            choices = dict(zip(named, ([list(map(list, each.finite)) for each in some] for some in told), strict=True))
+            scores = self._answer(children, questions)
+            choices = dict(
+                zip(
+                    named,
+                    (
+                        [list(map(list, question_score.finite)) for question_score in child_scores]
+                        for child_scores in scores
+                    ),
+                    strict=True,
+                )
+            )
             self._run.emit(SCORED, choices=choices)
-        found = noted(self._run.events, SCORED)
+        noted_scores = first_event_data(self._run.events, SCORED)
         return [
-            Contender(name, trial, self._marks(found, name), self._ended.get(name)) for name, trial in named.items()
+            Contender(name, trial, self._marks(noted_scores, name), self._states.get(name))
+            for name, trial in named.items()
         ]
 
-    def _marks(self, found: Mapping[str, Any], name: str) -> dict[Normalisation, tuple[bool, ...]]:
+    def _marks(self, noted_scores: Mapping[str, Any], name: str) -> dict[Normalisation, tuple[bool, ...]]:
         """Which sealed questions somebody answers right; runs of earlier versions know it by the mean alone."""
-        if "choices" not in found:
-            return {DECIDES: tuple(map(bool, found["marks"][name]))}
-        scored = [Scored(*each) for each in found["choices"][name]]
-        return {by: tuple(marked(scored, self._questions.test, by)) for by in NORMALISATIONS}
+        if "choices" not in noted_scores:
+            return {DECIDES: tuple(map(bool, noted_scores["marks"][name]))}
+        scored = [Scored(*parts) for parts in noted_scores["choices"][name]]
+        return {by: tuple(mark_answers(scored, self._questions.test, by)) for by in NORMALISATIONS}

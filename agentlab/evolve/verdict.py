@@ -9,10 +9,10 @@ import numpy as np
 
 from agentlab.answers.choices import DECIDES, Normalisation
 from agentlab.evolve.config import EvolveConfig
-from agentlab.evolve.data import Split
-from agentlab.evolve.genome import BASE, BLEND, PARENT, Coefficients, called
+from agentlab.evolve.data import QuestionSplit
+from agentlab.evolve.genome import BASE, BLEND, PARENT, Coefficients, describe_start
 from agentlab.evolve.lineage import parents_in
-from agentlab.evolve.recipes import Recipes
+from agentlab.evolve.recipes import RecipeGenome
 from agentlab.evolve.result import (
     EVOLVED,
     GENERATION,
@@ -21,17 +21,17 @@ from agentlab.evolve.result import (
     WORDS,
     ChildRow,
     EvolveResult,
+    EvolveStanding,
     GenerationRow,
-    Standing,
 )
 from agentlab.llm.types import Usage
-from agentlab.runs.document import Difference
+from agentlab.runs.document import BoundedDifference
 from agentlab.runs.events import Event
-from agentlab.runs.manifest import Metric, Tokens
-from agentlab.runs.run import Outcome
+from agentlab.runs.manifest import Metric, RunTokens
+from agentlab.runs.run import RunOutcome
 from agentlab.search.history import batches
 from agentlab.search.types import meaning
-from agentlab.stats.control import Comparison, Control, Evidence, judge, verdict_sentence
+from agentlab.stats.control import Control, ControlComparison, Evidence, judge, verdict_sentence
 from agentlab.stats.referee import compare, compare_family
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
@@ -52,31 +52,31 @@ class Contender:
     search: StudyState | None = None  # that it won
 
     @property
-    def spent(self) -> int:
-        return int(self.search.spent("items")) if self.search else 0
+    def answers_spent(self) -> int:
+        return int(self.search.amount_spent("items")) if self.search else 0
 
     def start(self, starts: int) -> str:
         """Of the winner of a search, what it is if it was there before, being one of so many starts; else empty."""
-        return called(self.trial.proposal) if self.search and self.trial.number < starts else ""
+        return describe_start(self.trial.proposal) if self.search and self.trial.number < starts else ""
 
 
 def verdict(
     config: EvolveConfig,
-    genome: Coefficients | Recipes,
-    questions: Split,
+    genome: Coefficients | RecipeGenome,
+    questions: QuestionSplit,
     events: Sequence[Event],
     contenders: Sequence[Contender],
     usage: Usage,
-) -> tuple[EvolveResult, Outcome]:
+) -> tuple[EvolveResult, RunOutcome]:
     """The result of a run whose sealed split is scored."""
     state = rebuild(events)
-    found = {each.name: each for each in contenders}
-    evolved = found[EVOLVED]
-    gains = {by: _gains(config, found, by) for by in evolved.marks}
-    standings = [_standing(found[name], gains, evolved, config.starts) for name in NAMES if name in found]
-    pairs = {by: _pairs(config, found, by) for by in gains}
-    lost = _lost(contenders)
-    controls = {by: unless_lost(_control(config, found, gains[by][RANDOM], pairs[by]), lost) for by in gains}
+    by_name = {contender.name: contender for contender in contenders}
+    evolved = by_name[EVOLVED]
+    gains = {by: _gains(config, by_name, by) for by in evolved.marks}
+    standings = [_standing(by_name[name], gains, evolved, config.starts) for name in NAMES if name in by_name]
+    pairs = {by: _pairs(config, by_name, by) for by in gains}
+    losses = _lost_errors(contenders)
+    controls = {by: unless_lost(_control(config, by_name, gains[by][RANDOM], pairs[by]), losses) for by in gains}
     control = controls[DECIDES]
     agent, note = light_control(state.trials, config.seed, WORDS)
     models = model_rows(events, WORDS)
@@ -85,14 +85,14 @@ def verdict(
         sentence=f"{nothing_better(standings)}{sentence(standings, control, paired=bool(pairs[DECIDES]))}",
         remarks=[
             *_disagreements(standings, controls if pairs[DECIDES] else {}),
-            *_remarks(config, questions, evolved, found[RANDOM], control),
+            *_remarks(config, questions, evolved, by_name[RANDOM], control),
             *silent(models),
         ],
         winner=evolved.trial.id,
         starts=config.starts,
         train=len(questions.train),
         test=len(questions.test),
-        items=int(state.spent("items")),
+        items=int(state.amount_spent("items")),
         standings=standings,
         control=control,
         controls=controls,
@@ -106,21 +106,27 @@ def verdict(
         models=models,
     )
     accuracy = Metric(value=standings[0].test.value, unit="share", direction="higher")
-    tokens = Tokens(input=result.planner.input_tokens, output=result.planner.output_tokens)
-    return result, Outcome({"test_accuracy": accuracy}, control, tokens, result.planner.cost_usd)
+    tokens = RunTokens(input=result.planner.input_tokens, output=result.planner.output_tokens)
+    return result, RunOutcome({"test_accuracy": accuracy}, control, tokens, result.planner.cost_usd)
 
 
 def _standing(
-    one: Contender, gains: Mapping[Normalisation, Mapping[str, Evidence]], evolved: Contender, starts: int
-) -> Standing:
-    assert one.trial.result is not None
-    same = one is evolved or one.trial.number == evolved.trial.number < starts  # all searches share the starts
-    train, mine = one.trial.result.metrics["accuracy"], one.marks[DECIDES]
-    tests = {by: share_of(each) for by, each in one.marks.items()}
-    better = {by: Difference.of(each[one.name]) for by, each in gains.items() if one.name in each and not same}
-    return Standing(
-        name=one.name,
-        what=f"{one.trial.id}{f' ({one.trial.proposal.note})' if one.name == PARENT else ''}",
+    contender: Contender, gains: Mapping[Normalisation, Mapping[str, Evidence]], evolved: Contender, starts: int
+) -> EvolveStanding:
+    assert contender.trial.result is not None
+    same = (
+        contender is evolved or contender.trial.number == evolved.trial.number < starts
+    )  # all searches share the starts
+    train, mine = contender.trial.result.metrics["accuracy"], contender.marks[DECIDES]
+    tests = {by: share_of(marks) for by, marks in contender.marks.items()}
+    better = {
+        by: BoundedDifference.of(evidence_by_name[contender.name])
+        for by, evidence_by_name in gains.items()
+        if contender.name in evidence_by_name and not same
+    }
+    return EvolveStanding(
+        name=contender.name,
+        what=f"{contender.trial.id}{f' ({contender.trial.proposal.note})' if contender.name == PARENT else ''}",
         train=train,
         test=tests[DECIDES],
         tests=tests,
@@ -128,8 +134,8 @@ def _standing(
         gain=better.get(DECIDES),
         gains=better,
         differ=sum(a != b for a, b in zip(mine, evolved.marks[DECIDES], strict=True)),
-        start=one.start(starts),
-        spent=one.spent if one.search else None,
+        start=contender.start(starts),
+        spent=contender.answers_spent if contender.search else None,
     )
 
 
@@ -145,74 +151,88 @@ def _gains(config: EvolveConfig, contenders: Mapping[str, Contender], by: Normal
     return {RANDOM: named, **compare_family(family, rng)}
 
 
-def _lost(contenders: Sequence[Contender]) -> dict[str, list[str]]:
+def _lost_errors(contenders: Sequence[Contender]) -> dict[str, list[str]]:
     """Why searches lost children, by the arm that they belong to."""
     errors: dict[str, list[str]] = {EVOLVED: [], RANDOM: []}
-    for one in contenders:
-        if one.search:
-            errors[RANDOM if one.name.startswith(RANDOM) else EVOLVED] += [trial.lost for trial in one.search.trials]
+    for contender in contenders:
+        if contender.search:
+            errors[RANDOM if contender.name.startswith(RANDOM) else EVOLVED] += [
+                trial.loss_reason for trial in contender.search.trials
+            ]
     return errors
 
 
-def _budget(config: EvolveConfig, found: Mapping[str, Contender]) -> str:
+def _budget(config: EvolveConfig, contenders: Mapping[str, Contender]) -> str:
     """The limits that both arms have, and what each took of them."""
     limits = f"{config.max_items:,} answers{f' and {config.max_trials:,} children' if config.max_trials else ''}"
     if config.max_seconds is not None:
         limits += f" and {config.max_seconds:g} seconds, random search as many answers as evolution then had"
     count = config.control_seeds if config.control == "full" else 1
     evolved, random = (
-        sum(one.spent for name, one in found.items() if name.startswith(arm)) / count for arm in (EVOLVED, RANDOM)
+        sum(contender.answers_spent for name, contender in contenders.items() if name.startswith(arm)) / count
+        for arm in (EVOLVED, RANDOM)
     )
-    each = f" on average of {count} searches" if count > 1 else ""
-    return f"at most {limits} each; evolution took {evolved:,.0f}, random search {random:,.0f}{each}"
+    suffix = f" on average of {count} searches" if count > 1 else ""
+    return f"at most {limits} each; evolution took {evolved:,.0f}, random search {random:,.0f}{suffix}"
 
 
-def _pairs(config: EvolveConfig, found: Mapping[str, Contender], by: Normalisation) -> list[Pair]:
+def _pairs(config: EvolveConfig, contenders: Mapping[str, Contender], by: Normalisation) -> list[Pair]:
     """Shares of wrong answers on the sealed split, of each pair of searches, and the answers that these took."""
     names = [("", config.seed), *((f" {n}", config.seed + n) for n in range(1, config.control_seeds))]
-    both = {seed: (found[EVOLVED + end], found[RANDOM + end]) for end, seed in names if EVOLVED + end in found}
+    both = {
+        seed: (contenders[EVOLVED + end], contenders[RANDOM + end])
+        for end, seed in names
+        if EVOLVED + end in contenders
+    }
     return [
-        Pair(seed=seed, agent=1 - fmean(a.marks[by]), control=1 - fmean(b.marks[by]), spent=(a.spent, b.spent))
+        Pair(
+            seed=seed,
+            agent=1 - fmean(a.marks[by]),
+            control=1 - fmean(b.marks[by]),
+            spent=(a.answers_spent, b.answers_spent),
+        )
         for seed, (a, b) in both.items()
         if config.control == "full"
     ]
 
 
-def _control(config: EvolveConfig, found: Mapping[str, Contender], gain: Evidence, pairs: Sequence[Pair]) -> Control:
+def _control(
+    config: EvolveConfig, contenders: Mapping[str, Contender], gain: Evidence, pairs: Sequence[Pair]
+) -> Control:
     """The one comparison that was named before the run: with random search at the same limits.
 
     One pair of searches tells nothing of what other seeds would have found, so it is a light study, and may not say
     `helped`, however many questions there are.
     """
-    what = Comparison(
+    comparison = ControlComparison(
         agent=f"evolution by {meaning(config.algorithm)}",
         control="random search",
         metric="accuracy on the sealed questions",
         unit="share of questions",
         direction="higher",
-        budget=_budget(config, found),
+        budget=_budget(config, contenders),
     )
     if pairs:
         ours, theirs = (
-            [1 - (each or 0.0) for each in side] for side in zip(*((p.agent, p.control) for p in pairs), strict=True)
+            [1 - (error or 0.0) for error in side] for side in zip(*((p.agent, p.control) for p in pairs), strict=True)
         )
-        return full_study(what, ours, theirs, np.random.default_rng([config.seed, _FULL]))
-    return judge(what, gain.n, gain, "light")
+        return full_study(comparison, ours, theirs, np.random.default_rng([config.seed, _FULL]))
+    return judge(comparison, gain.n, gain, "light")
 
 
-def sentence(standings: Sequence[Standing], control: Control, *, paired: bool) -> str:
+def sentence(standings: Sequence[EvolveStanding], control: Control, *, paired: bool) -> str:
     """The verdict, in the order in which a reader asks: how good, and better than whom."""
-    evolved, others = standings[0], [each for each in standings[1:] if each.name in (PARENT, BLEND, RANDOM)]
-    said = [each.gain.beside(_NAMES[each.name]) for each in others if each.gain is not None]
+    evolved, rivals = standings[0], [standing for standing in standings[1:] if standing.name in (PARENT, BLEND, RANDOM)]
+    phrases = [standing.gain.verdict_against(_NAMES[standing.name]) for standing in rivals if standing.gain is not None]
     return (
         f"{_subject(evolved)} is right on {evolved.test} of {evolved.test.count} sealed questions"
-        f"{': ' if said else ''}{'; '.join(said)}. {_overall(control, paired=paired)}"
+        f"{': ' if phrases else ''}{'; '.join(phrases)}. {_overall(control, paired=paired)}"
     )
 
 
-def nothing_better(standings: Sequence[Standing]) -> str:
+def nothing_better(standings: Sequence[EvolveStanding]) -> str:
     """What comes first if the winner was there before the search; empty if it was found."""
-    evolved, random = standings[0], next((each for each in standings if each.name == RANDOM), None)
+    evolved, random = standings[0], next((standing for standing in standings if standing.name == RANDOM), None)
     if not evolved.start:
         return ""
     neither = " Nor did random search find anything." if random and random.start else ""
@@ -221,7 +241,7 @@ def nothing_better(standings: Sequence[Standing]) -> str:
     )
 
 
-def _subject(evolved: Standing) -> str:
+def _subject(evolved: EvolveStanding) -> str:
     return f"{evolved.start[0].upper()}{evolved.start[1:]}" if evolved.start else f"The evolved adapter {evolved.what}"
 
 
@@ -234,37 +254,41 @@ def _overall(control: Control, *, paired: bool) -> str:
     return "One search of each kind tells nothing of other seeds; --control full repeats both."
 
 
-def _disagreements(standings: Sequence[Standing], controls: Mapping[Normalisation, Control]) -> Iterator[str]:
+def _disagreements(standings: Sequence[EvolveStanding], controls: Mapping[Normalisation, Control]) -> Iterator[str]:
     """Where it depends on the normalisation who is better; `controls` are those of pairs of searches."""
     subject, names = _subject(standings[0]), {**NAMES, **_NAMES}
-    mine, other = (
-        {f"{subject} against {names[each.name]}": each.gains[by] for each in standings if by in each.gains}
+    deciding_gains, beside_gains = (
+        {
+            f"{subject} against {names[standing.name]}": standing.gains[by]
+            for standing in standings
+            if by in standing.gains
+        }
         for by in (DECIDES, BESIDE)
     )
-    yield from disagreements(mine, other)
+    yield from disagreements(deciding_gains, beside_gains)
     pair = [controls[by] for by in (DECIDES, BESIDE) if by in controls]
-    values = [each.estimate for each in pair if each.estimate is not None]
+    values = [control.estimate for control in pair if control.estimate is not None]
     if len(values) == 2 and (pair[0].verdict != pair[1].verdict or values[0] * values[1] < 0):
         yield f"By the {BESIDE} of log-probabilities: {verdict_sentence(pair[1], 'evolution', 'pairs of searches')}"
 
 
 def _remarks(
-    config: EvolveConfig, questions: Split, evolved: Contender, random: Contender, control: Control
+    config: EvolveConfig, questions: QuestionSplit, evolved: Contender, random: Contender, control: Control
 ) -> list[str]:
-    found = []
+    remarks = []
     if random.start(config.starts) and not evolved.start(config.starts):
-        found.append(f"Random search found nothing better than {random.start(config.starts)} ({random.trial.id}).")
+        remarks.append(f"Random search found nothing better than {random.start(config.starts)} ({random.trial.id}).")
     if questions.unknown:
-        found.append(
+        remarks.append(
             f"What {', '.join(questions.unknown)} learnt from is not known here, so its questions may be among these."
         )
     if control.note and control.verdict != "not_measured":  # the verdict says it then
-        found.append(control.note)
-    return found
+        remarks.append(control.note)
+    return remarks
 
 
 def _children(
-    config: EvolveConfig, genome: Coefficients | Recipes, state: StudyState, events: Sequence[Event]
+    config: EvolveConfig, genome: Coefficients | RecipeGenome, state: StudyState, events: Sequence[Event]
 ) -> list[ChildRow]:
     terms, closing = terms_of(events), [trial.number for trial in state.trials if trial.closes]
     return [
@@ -277,14 +301,14 @@ def _children(
 def terms_of(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
     """The terms of the main search's children, by id."""
     logged = (event.data["terms"] for event in events if event.type == GENERATION and "/" not in event.id)
-    return {name: each for terms in logged for name, each in terms.items()}
+    return {name: child_terms for terms in logged for name, child_terms in terms.items()}
 
 
 def _bred_from(
-    trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes, closing: Collection[int] = ()
+    trial: TrialState, config: EvolveConfig, genome: Coefficients | RecipeGenome, closing: Collection[int] = ()
 ) -> list[int]:
     """Numbers of the trials that a child comes from. What a language model notes names none, whatever it says."""
-    if isinstance(genome, Recipes):
+    if isinstance(genome, RecipeGenome):
         return genome.bred_from(trial.proposal.params, trial.number, closing)
     return parents_in(trial.proposal.note) if trial.proposal.source == config.algorithm else []
 
@@ -313,30 +337,30 @@ def _child(trial: TrialState, generation: int, parents: Sequence[int], terms: Ma
 
 
 def _generations(children: Sequence[ChildRow], events: Sequence[Event]) -> list[GenerationRow]:
-    spent = {event.id: event.data["items"] for event in events if event.type == GENERATION}
-    found: list[GenerationRow] = []
+    items_by_generation = {event.id: event.data["items"] for event in events if event.type == GENERATION}
+    rows: list[GenerationRow] = []
     for number in range(children[-1].generation + 1):
-        members = [each for each in children if each.generation == number]
-        whole = [each for each in members if each.cooperation is not None]
-        best = min(whole, key=lambda each: each.error or 0.0, default=None)
-        found.append(
+        members = [child for child in children if child.generation == number]
+        complete = [child for child in members if child.cooperation is not None]
+        best = min(complete, key=lambda child: child.error or 0.0, default=None)
+        rows.append(
             GenerationRow(
                 number=number,
                 children=len(members),
-                stopped=sum(not each.failed and each.cooperation is None for each in members),
-                failed=sum(bool(each.failed) for each in members),
+                stopped=sum(not child.failed and child.cooperation is None for child in members),
+                failed=sum(bool(child.failed) for child in members),
                 best=None if best is None else best.id,
-                task=_mean([None if each.error is None else 1 - each.error for each in whole]),
-                solo=_mean([each.accuracy for each in whole]),
-                cooperation=_mean([each.cooperation for each in whole]),
-                novelty=_mean([each.novelty for each in whole]),
-                fitness=_mean([each.fitness for each in whole]),
-                items=spent.get(f"gen_{number:04d}", 0),
+                task=_mean([None if child.error is None else 1 - child.error for child in complete]),
+                solo=_mean([child.accuracy for child in complete]),
+                cooperation=_mean([child.cooperation for child in complete]),
+                novelty=_mean([child.novelty for child in complete]),
+                fitness=_mean([child.fitness for child in complete]),
+                items=items_by_generation.get(f"gen_{number:04d}", 0),
             )
         )
-    return found
+    return rows
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    known_values = [value for value in values if value is not None]
+    return fmean(known_values) if known_values else None

@@ -44,8 +44,8 @@ def fault(status: int, log: str) -> str | None:
 
 def at_fault(error: AgentlabError) -> bool:
     """Whether an engine's error is a death of which `fault` knows the signal."""
-    said = error.message if isinstance(error, WorkerDiedError) else ""
-    return bool(_FAULTY.search(said)) and not _MEMORY.search(said.partition("\n")[2])
+    message = error.message if isinstance(error, WorkerDiedError) else ""
+    return bool(_FAULTY.search(message)) and not _MEMORY.search(message.partition("\n")[2])
 
 
 def out_of_memory(error: AgentlabError) -> bool:

@@ -10,7 +10,7 @@ from agentlab.errors import BadRequestError, MissingExtraError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.schema import grammar_of
 from agentlab.workers import memory
-from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
+from agentlab.workers.chat import Chunk, EngineRequest, StopFinder
 from agentlab.workers.templates import TemplateRefusesError, prepare, render
 
 _TOP_P = 0.95  # llama.cpp's own
@@ -18,7 +18,7 @@ _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than 
 _REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` makes a new one."
 
 
-class Decoder:
+class GgufDecoder:
     """Owns the loaded model. Not thread-safe."""
 
     def __init__(self, config: EngineConfig) -> None:
@@ -33,7 +33,7 @@ class Decoder:
         except (ImportError, OSError, RuntimeError) as error:
             raise MissingExtraError(f"llama-cpp-python cannot be loaded: {error}.", hint=_REINSTALL) from error
         prepare()
-        memory.bound(config.memory_bytes)
+        memory.bound_memory(config.memory_bytes)
         self._native = Native(config)
         self._capacity = config.context
         self._read: list[int] = []  # the tokens of the last prompt that are in the model's memory, from position 0 on
@@ -45,7 +45,7 @@ class Decoder:
             )
         self._tokens = dict(zip(("bos_token", "eos_token"), self._native.ends(), strict=True))
 
-    def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
+    def chat(self, request: EngineRequest) -> Generator[Chunk, None, None]:
         """Decode an answer. Closing the iterator stops the decoding.
 
         Raises:
@@ -54,7 +54,7 @@ class Decoder:
             WorkerDiedError: llama.cpp cannot go on; the worker has to end.
         """
         prompt = self._tokenize(request.messages)
-        most = request.tokens_within(self._capacity, len(prompt))
+        max_tokens = request.tokens_within(self._capacity, len(prompt))
         grammar = None if request.schema is None else _grammar(request.schema)
         top_p = _TOP_P if request.top_p is None else request.top_p
         with self._native.sampling(grammar, request.temperature, top_p, request.seed) as draw:
@@ -69,11 +69,11 @@ class Decoder:
                     logprob += self._native.logprob(token)
                 if piece := stops.feed(text.decode(data)):
                     yield Chunk(text=piece)
-                if stops.found or count == most:
+                if stops.found or count == max_tokens:
                     break
                 self._native.evaluate([token])
         yield Chunk(
-            text=stops.feed(text.decode(b"", final=True)) + stops.rest(),
+            text=stops.feed(text.decode(b"", final=True)) + stops.remaining_text(),
             finish="stop" if data is None or stops.found else "length",
             prompt_tokens=len(prompt),
             completion_tokens=count,
@@ -126,7 +126,7 @@ def reusable(cached: Sequence[int], prompt: Sequence[int], batch: int) -> int:
     cut as in a fresh start, and no bit of any logit differs. The last token is never among them, because its logits are
     wanted. `cached`: tokens that were evaluated in batches of `batch` from position 0 on.
     """
-    shared, most = 0, min(len(cached), len(prompt) - 1)
-    while (end := shared + batch) <= most and cached[shared:end] == prompt[shared:end]:
+    shared, limit = 0, min(len(cached), len(prompt) - 1)
+    while (end := shared + batch) <= limit and cached[shared:end] == prompt[shared:end]:
         shared = end
     return shared

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import machine
-from agentlab.gguf.memory import COPIES, Buffers, Shape
+from agentlab.gguf.memory import COPIES, Buffers, MemoryShape
 from agentlab.gguf.records import Records
 from agentlab.workers.channel import Channel
 
@@ -15,7 +15,7 @@ _MODULE = "agentlab.gguf.dry_run_worker"
 _MAX_BYTES = 1 << 50
 
 
-def dry_run(path: Path, shape: Shape, key: str, cache_file: Path) -> Buffers | None:
+def dry_run(path: Path, shape: MemoryShape, key: str, cache_file: Path) -> Buffers | None:
     """The buffers that llama.cpp plans for a model, exact to 0.01 MiB; None when it cannot be asked.
 
     It cannot without the engine, with one that is broken, or with a file that it cannot load: then the formulas of
@@ -27,17 +27,17 @@ def dry_run(path: Path, shape: Shape, key: str, cache_file: Path) -> Buffers | N
         cache_file: where they are kept.
     """
     records, name = Records(cache_file), f"{key} {shape}"
-    known = _buffers(records.get(name))
-    if known is not None:
-        return known
-    said = _ask(path, shape)
-    found = _buffers(said)
-    if found is not None:
-        records.put(name, said)
-    return found
+    known_buffers = _buffers(records.get(name))
+    if known_buffers is not None:
+        return known_buffers
+    answer = _ask(path, shape)
+    buffers = _buffers(answer)
+    if buffers is not None:
+        records.put(name, answer)
+    return buffers
 
 
-def _ask(path: Path, shape: Shape) -> dict[str, Any] | None:
+def _ask(path: Path, shape: MemoryShape) -> dict[str, Any] | None:
     request = {"path": str(path.absolute()), **asdict(shape), "batch": min(shape.batch, shape.context)}
     deadline = time.monotonic() + _SECONDS
     try:
@@ -45,22 +45,22 @@ def _ask(path: Path, shape: Shape) -> dict[str, Any] | None:
     except OSError:  # no memory or no process number left
         return None
     try:
-        said = None
+        answer = None
         if channel.send(request, _SECONDS):
-            while said is None and time.monotonic() < deadline:
-                said = channel.receive(deadline - time.monotonic())
+            while answer is None and time.monotonic() < deadline:
+                answer = channel.receive(deadline - time.monotonic())
     except (EOFError, ValueError):  # it died, or does not speak the protocol
         return None
     finally:
         channel.dispose()
-    return said
+    return answer
 
 
 def _buffers(value: object) -> Buffers | None:
     """The answer, or what a file says it was, if it is one."""
     if not isinstance(value, dict) or value.keys() != {field.name for field in fields(Buffers)}:
         return None
-    found = Buffers(**value)
-    counts = (found.cache, found.compute, found.compute_gpu, 0 if found.process is None else found.process)
+    buffers = Buffers(**value)
+    counts = (buffers.cache, buffers.compute, buffers.compute_gpu, 0 if buffers.process is None else buffers.process)
     sound = all(type(count) is int and 0 <= count < _MAX_BYTES for count in counts)
-    return found if sound and found.copies in COPIES and found.compute + found.compute_gpu > 0 else None
+    return buffers if sound and buffers.copies in COPIES and buffers.compute + buffers.compute_gpu > 0 else None

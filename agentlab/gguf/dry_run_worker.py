@@ -53,11 +53,11 @@ def _load(config: EngineConfig) -> str:
     log: list[str] = []
 
     @api.llama_log_callback  # type: ignore[untyped-decorator] # ctypes
-    def heard(_: int, text: bytes, __: object) -> None:
+    def collect_sizes(_: int, text: bytes, __: object) -> None:
         if "size" in (line := text.decode(errors="replace")) and len(log) < _MAX_LOG // 200:
             log.append(line[:200])
 
-    api.llama_log_set(heard, ctypes.c_void_p(0))
+    api.llama_log_set(collect_sizes, ctypes.c_void_p(0))
     model_params = native.model_params(config)
     model_params.no_alloc, model_params.use_mmap = True, False
     model = api.llama_model_load_from_file(os.fsencode(config.path), model_params)
@@ -68,11 +68,11 @@ def _load(config: EngineConfig) -> str:
 
 def _serve(pipes: child.Pipes, requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
     fields = requests.get()
-    memory.bound(_HEADROOM)
+    memory.bound_memory(_HEADROOM)
     config = EngineConfig(Path(fields.pop("path")), **fields)
-    said = sizes(_load(config))
-    taken = memory.of(os.getpid())
-    pipes.reply({**said, "process": taken.resident if taken else None})
+    buffer_sizes = sizes(_load(config))
+    used_memory = memory.of(os.getpid())
+    pipes.reply({**buffer_sizes, "process": used_memory.resident if used_memory else None})
 
 
 if __name__ == "__main__":

@@ -79,7 +79,10 @@ def quantize_gguf(
             if importance is not None:
                 from safetensors.numpy import save_file
 
-                save_file({name: np.ascontiguousarray(each, np.float32) for name, each in importance.items()}, matrix)
+                save_file(
+                    {name: np.ascontiguousarray(mean_squares, np.float32) for name, mean_squares in importance.items()},
+                    matrix,
+                )
                 request["importance"] = str(matrix.absolute())
             run_job(
                 _WORKER,
@@ -133,8 +136,8 @@ def divergence_gguf(
     """
     files = {"path": str(path.absolute()), "reference": str(reference.absolute())}
     request = {"op": "divergence", "kv_type": kv_type, **files}
-    found = _ask(request, path, threads, check)
-    return Divergence.of(found["windows"])
+    answer = _ask(request, path, threads, check)
+    return Divergence.of(answer["windows"])
 
 
 def speed_gguf(
@@ -148,8 +151,8 @@ def speed_gguf(
         ModelFileError, WorkerDiedError: as `divergence_gguf`.
     """
     request = {"op": "speed", "kv_type": kv_type, "paths": [str(path.absolute()) for path in paths]}
-    found = _ask(request, paths[0], threads, check)
-    return [Speed(**each, ratios=tuple(found["ratios"])) for each in found["speeds"]]
+    answer = _ask(request, paths[0], threads, check)
+    return [Speed(**speed, ratios=tuple(answer["ratios"])) for speed in answer["speeds"]]
 
 
 def answer_gguf(path: Path, prompt: str, threads: int, check: Check = lambda: None) -> str:
@@ -159,5 +162,5 @@ def answer_gguf(path: Path, prompt: str, threads: int, check: Check = lambda: No
 
 
 def _ask(request: Mapping[str, Any], path: Path, threads: int, check: Check) -> dict[str, Any]:
-    asked = {**request, "threads": threads}
-    return run_job(_WORKER, asked, f"measured {path.name}", check=check, threads=threads, causes=CAUSES)
+    job_request = {**request, "threads": threads}
+    return run_job(_WORKER, job_request, f"measured {path.name}", check=check, threads=threads, causes=CAUSES)

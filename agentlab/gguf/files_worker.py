@@ -33,7 +33,7 @@ def _work(request: dict[str, Any]) -> Mapping[str, Any]:
 def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
     params = _api.llama_model_quantize_default_params()
     params.ftype, params.nthread = request["type"], request["threads"]
-    kept = []  # ctypes holds bare pointers
+    live_rows = []  # ctypes holds bare pointers
     if "importance" in request:
         with safe_open(request["importance"], framework="np") as file:
             rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -41,20 +41,20 @@ def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
         for entry, (name, row) in zip(entries, rows.items(), strict=False):
             entry.name, entry.size = name.encode(), row.size
             entry.data = row.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            kept.append(row)
+            live_rows.append(row)
         params.imatrix = entries
-    said: list[str] = []
+    errors: list[str] = []
 
     @_api.llama_log_callback  # type: ignore[untyped-decorator] # ctypes
-    def heard(level: int, text: bytes, _: object) -> None:
+    def collect_errors(level: int, text: bytes, _: object) -> None:
         if level == _ERROR:
-            said.append(text.decode(errors="replace").strip())
+            errors.append(text.decode(errors="replace").strip())
 
-    _api.llama_log_set(heard, ctypes.c_void_p(0))
+    _api.llama_log_set(collect_errors, ctypes.c_void_p(0))
     source, out = (os.fsencode(request[key]) for key in ("source", "out"))
     if _api.llama_model_quantize(source, out, ctypes.byref(params)):
-        why = " ".join(said[-3:]) or "it does not say why."
-        raise ModelFileError(f"llama.cpp cannot quantize {request['source']}: {why[:400]}")
+        reason = " ".join(errors[-3:]) or "it does not say why."
+        raise ModelFileError(f"llama.cpp cannot quantize {request['source']}: {reason[:400]}")
     with Path(request["out"]).open("rb+") as file:
         os.fsync(file.fileno())
     return {"size": Path(request["out"]).stat().st_size}
@@ -68,21 +68,21 @@ def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
         native = Native(_config(request["path"], request, room, room, request["kv_type"]), outputs=length)
         if vocabulary and native.vocabulary != vocabulary[0]:
             raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary[0]}.")
-        found = [
-            window(base[place], log_softmax(native.window(ids.tolist())[:-1]), ids, at[place])
-            for place, ids in enumerate(tokens)
+        windows = [
+            window(base[index], log_softmax(native.window(ids.tolist())[:-1]), ids, at[index])
+            for index, ids in enumerate(tokens)
         ]
-    return {"windows": found}
+    return {"windows": windows}
 
 
 def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
-    ours, *others = request["paths"]
-    config = [_config(ours, request, 512, _READ, request["kv_type"])]
-    config += [_config(path, request, 512, _READ) for path in others]
+    ours, *other_paths = request["paths"]
+    configs = [_config(ours, request, 512, _READ, request["kv_type"])]
+    configs += [_config(path, request, 512, _READ) for path in other_paths]
     natives, loads, peaks = [], [], []
-    for each in config:
+    for engine_config in configs:
         before, began = _resident(), time.perf_counter()
-        natives.append(Native(each))
+        natives.append(Native(engine_config))
         loads.append(time.perf_counter() - began)
         natives[-1].evaluate(_prompt(natives[-1]))
         peaks.append(max(0, _resident() - before))
@@ -129,8 +129,8 @@ def _prompt(native: Native) -> list[int]:
 
 
 def _resident() -> int:
-    taken = memory.of(os.getpid())
-    return taken.resident if taken else 0
+    used_memory = memory.of(os.getpid())
+    return used_memory.resident if used_memory else 0
 
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _NOTHING = bytes(_BLOCK)
 _LIBRARIES = ("*.so", "*.dylib", "*.dll")
 
 
-def fingerprint(path: Path, kept: Path | None = None) -> str:
+def fingerprint(path: Path, records_file: Path | None = None) -> str:
     """The digest ("sha256:...") of a file's size and of all its bytes; of a model in several files, of this one.
 
     It takes a second for 1.5 GB, and no time for the holes of a sparse file. Remembered for as long as size,
@@ -28,22 +28,22 @@ def fingerprint(path: Path, kept: Path | None = None) -> str:
         ModelFileError: it cannot be read.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise MissingFileError(
             f"There is no model file {path}.", hint="`agentlab models list` shows what is there."
         ) from error
-    return _remembered(path.resolve(), found.st_size, found.st_mtime_ns, found.st_ino, kept)
+    return _cached_digest(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino, records_file)
 
 
 @lru_cache(maxsize=1024)
-def _remembered(path: Path, size: int, modified: int, inode: int, kept: Path | None) -> str:
-    records, name = None if kept is None else Records(kept), f"{path} {size} {modified} {inode}"
-    known = None if records is None else records.get(name)
-    if isinstance(known, str) and known.startswith("sha256:"):
-        return known
+def _cached_digest(path: Path, size: int, modified: int, inode: int, records_file: Path | None) -> str:
+    records, name = None if records_file is None else Records(records_file), f"{path} {size} {modified} {inode}"
+    recorded = None if records is None else records.get(name)
+    if isinstance(recorded, str) and recorded.startswith("sha256:"):
+        return recorded
     try:
-        digest = _whole(path, size)
+        digest = _compute_digest(path, size)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}.", hint="Check its permissions.") from error
     if records is not None:
@@ -51,7 +51,7 @@ def _remembered(path: Path, size: int, modified: int, inode: int, kept: Path | N
     return digest
 
 
-def _whole(path: Path, size: int) -> str:
+def _compute_digest(path: Path, size: int) -> str:
     """Over the size, and over each block of 1 MiB: its digest, or for blocks of nothing but zeros their number."""
     digest, zeros, at = hashlib.sha256(size.to_bytes(8, "big")), 0, 0
     with path.open("rb", buffering=0) as file:
@@ -87,11 +87,11 @@ def engine_build() -> str:
     A library that was built for other processors, or for a GPU, is another library with another digest; one that
     chooses its kernels when it starts is told apart by the machine's family only.
     """
-    found = importlib.util.find_spec("llama_cpp")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations:
         return "llama-cpp-python none"
     digest = hashlib.sha256()
-    for folder in found.submodule_search_locations:
+    for folder in spec.submodule_search_locations:
         for path in sorted(path for kind in _LIBRARIES for path in Path(folder, "lib").glob(kind)):
             digest.update(f"{path.name}={fingerprint(path)}\n".encode())
     version = importlib.metadata.version("llama-cpp-python")

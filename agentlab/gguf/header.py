@@ -71,7 +71,7 @@ def read_header(path: Path) -> Header:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        reader = _Reader(file)
+        reader = _HeaderReader(file)
         if reader.bytes(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
         version = reader.number("<I")
@@ -91,7 +91,7 @@ def read_header(path: Path) -> Header:
     return Header(keys, tuple(tensor for tensor, _ in described), size)
 
 
-class _Reader:
+class _HeaderReader:
     """Reads little-endian values, a block at a time, and refuses to run past the end of the file."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -153,10 +153,10 @@ class _Reader:
         except struct.error as error:
             raise ValueError("it has a damaged number") from error
 
-    def count(self, limit: int, what: str) -> int:
+    def count(self, limit: int, unit: str) -> int:
         value = int(self.number("<Q"))
         if value > limit:
-            raise ValueError(f"it claims {value} {what}")
+            raise ValueError(f"it claims {value} {unit}")
         return value
 
     def text(self, limit: int = _MAX_STRING) -> str:

@@ -44,7 +44,7 @@ _VOCABULARY_BYTES = 420  # per token, with its merges, measured
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class MemoryShape:
     """What decides memory besides the file; see `EngineConfig`."""
 
     context: int
@@ -124,29 +124,33 @@ class MemoryEstimate:
         return int((self.weights + self.cache) * self.offloaded) + self.compute_gpu
 
 
-def estimate(metadata: GgufMetadata, shape: Shape, said: Buffers | None = None) -> MemoryEstimate:
+def estimate(metadata: GgufMetadata, shape: MemoryShape, planned_buffers: Buffers | None = None) -> MemoryEstimate:
     """Memory of one worker with this model.
 
     `metadata`: of the file, or of all its parts; `said`: what a dry run of the engine found; it takes the place of the
     formulas.
     """
     tokens, cells = min(shape.batch, shape.context), _cells(shape.context)
-    on_cpu = said is not None and not said.compute_gpu  # whatever was asked for: a build or a machine without a GPU
-    offloaded = 0.0 if on_cpu else _offloaded(metadata, shape)
+    on_cpu = (
+        planned_buffers is not None and not planned_buffers.compute_gpu
+    )  # whatever was asked for: a build or a machine without a GPU
+    offloaded = 0.0 if on_cpu else _offloaded_share(metadata, shape)
     compute = tokens * (_flash_row if shape.flash else _row)(metadata, shape, cells) + _rotations(metadata, shape)
     process = _PROCESS_BYTES + _VOCABULARY_BYTES * metadata.vocabulary
-    if said is not None and said.process is not None:
-        process = said.process
+    if planned_buffers is not None and planned_buffers.process is not None:
+        process = planned_buffers.process
     return MemoryEstimate(
         weights=metadata.weight_bytes,
-        repacked=_repacked(metadata, "CPU_REPACK" if said is None else said.copies) if shape.repack else 0,
-        cache=_cache(metadata, shape, cells) if said is None else said.cache,
-        compute=compute if said is None else said.compute,
+        repacked=_repacked_bytes(metadata, "CPU_REPACK" if planned_buffers is None else planned_buffers.copies)
+        if shape.repack
+        else 0,
+        cache=_cache(metadata, shape, cells) if planned_buffers is None else planned_buffers.cache,
+        compute=compute if planned_buffers is None else planned_buffers.compute,
         work=0 if shape.flash else 2 * tokens * cells * metadata.heads,
         process=process,
         offloaded=offloaded,
-        compute_gpu=said.compute_gpu if said is not None else compute if offloaded else 0,
-        source="formula" if said is None else "dry run",
+        compute_gpu=planned_buffers.compute_gpu if planned_buffers is not None else compute if offloaded else 0,
+        source="formula" if planned_buffers is None else "dry run",
     )
 
 
@@ -155,13 +159,13 @@ def _cells(context: int) -> int:
     return -(-context // _PADDING) * _PADDING
 
 
-def _offloaded(metadata: GgufMetadata, shape: Shape) -> float:
+def _offloaded_share(metadata: GgufMetadata, shape: MemoryShape) -> float:
     """The output layer counts as one, as in llama.cpp."""
     layers = metadata.layers + 1
     return 1.0 if shape.gpu_layers == -1 else min(shape.gpu_layers, layers) / layers
 
 
-def _row(metadata: GgufMetadata, _: Shape, cells: int) -> int:
+def _row(metadata: GgufMetadata, _: MemoryShape, cells: int) -> int:
     """Bytes of the compute buffer per token of a batch, without flash attention."""
     residual, heads_kv = 4 * metadata.embedding, max(metadata.heads_kv, default=0)
     query = 4 * metadata.heads * metadata.key_length
@@ -170,7 +174,7 @@ def _row(metadata: GgufMetadata, _: Shape, cells: int) -> int:
     return max(attention, 4 * cells + 12 * _width(metadata) + 3 * residual + keys_values)
 
 
-def _flash_row(metadata: GgufMetadata, shape: Shape, cells: int) -> int:
+def _flash_row(metadata: GgufMetadata, shape: MemoryShape, cells: int) -> int:
     """The same with flash attention, which keeps no attention weights."""
     residual = 4 * metadata.embedding
     return 2 * cells + 12 * _width(metadata) + (3 if _rotates(metadata, shape) else 4) * residual
@@ -180,16 +184,16 @@ def _width(metadata: GgufMetadata) -> int:
     return max(*metadata.feed_forward, metadata.expert_width, 0)
 
 
-def _rotates(metadata: GgufMetadata, shape: Shape) -> bool:
+def _rotates(metadata: GgufMetadata, shape: MemoryShape) -> bool:
     return shape.kv_type != "f16" and metadata.key_length % _ROTATED == 0
 
 
-def _rotations(metadata: GgufMetadata, shape: Shape) -> int:
+def _rotations(metadata: GgufMetadata, shape: MemoryShape) -> int:
     """Bytes of the rotation matrices of keys and values."""
     return 4 * (metadata.key_length**2 + _ROTATED**2) if _rotates(metadata, shape) else 0
 
 
-def _cache(metadata: GgufMetadata, shape: Shape, cells: int) -> int:
+def _cache(metadata: GgufMetadata, shape: MemoryShape, cells: int) -> int:
     block, size = _BLOCKS[shape.kv_type]
 
     def row(elements: int) -> int:
@@ -203,5 +207,5 @@ def _cache(metadata: GgufMetadata, shape: Shape, cells: int) -> int:
     return attention + metadata.state_bytes
 
 
-def _repacked(metadata: GgufMetadata, copies: str) -> int:
+def _repacked_bytes(metadata: GgufMetadata, copies: str) -> int:
     return int(sum(size * COPIES[copies].get(kind, 0) for kind, size in metadata.multiplied.items()))

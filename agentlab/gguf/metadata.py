@@ -144,15 +144,17 @@ def known_architecture(name: str) -> bool:
 def _mixtures() -> dict[str, int]:
     """Name of a mixture -> its number in `general.file_type`."""
     types = constants().LlamaFileType
-    known = (kind for kind in types if kind is not types.GUESSED)
-    return {kind.name.removeprefix("MOSTLY_").removeprefix("ALL_"): kind.value for kind in known}
+    known_types = (kind for kind in types if kind is not types.GUESSED)
+    return {kind.name.removeprefix("MOSTLY_").removeprefix("ALL_"): kind.value for kind in known_types}
 
 
 def _check_part(header: Header, number: int, count: int) -> None:
-    said = header.keys.get("split.no", 0), header.keys.get("split.count", 1)
-    alone = count == 1 and said[1] in (0, 1)
-    if not alone and said != (number, count):
-        raise ValueError(f"by its header it is part {said[0]!r:.20} (from 0) of {said[1]!r:.20}, and not by its name")
+    declared = header.keys.get("split.no", 0), header.keys.get("split.count", 1)
+    alone = count == 1 and declared[1] in (0, 1)
+    if not alone and declared != (number, count):
+        raise ValueError(
+            f"by its header it is part {declared[0]!r:.20} (from 0) of {declared[1]!r:.20}, and not by its name"
+        )
 
 
 def _describe(headers: Sequence[Header]) -> GgufMetadata:
@@ -162,8 +164,8 @@ def _describe(headers: Sequence[Header]) -> GgufMetadata:
     if not isinstance(architecture, str) or not tensors:
         raise ValueError("it holds no model")
     shape = _Shape(keys, architecture)
-    layers, embedding = shape.one("block_count"), shape.one("embedding_length")
-    heads = shape.one("attention.head_count")
+    layers, embedding = shape.number("block_count"), shape.number("embedding_length")
+    heads = shape.number("attention.head_count")
     heads_kv = shape.heads_kv(layers, heads)
     types = _bytes_by_type(tensors)
     tied = all(tensor.name != _OUTPUT for tensor in tensors)
@@ -176,15 +178,15 @@ def _describe(headers: Sequence[Header]) -> GgufMetadata:
         quantisation=types.most_common(1)[0][0],
         weight_bytes=types.total(),
         file_bytes=sum(header.size for header in headers),
-        context_length=shape.one("context_length"),
+        context_length=shape.number("context_length"),
         layers=layers,
         embedding=embedding,
-        feed_forward=shape.each("feed_forward_length", layers, 0),
+        feed_forward=shape.per_layer("feed_forward_length", layers, 0),
         heads=heads,
         heads_kv=heads_kv,
-        key_length=shape.one("attention.key_length", embedding // max(heads, 1)),
-        value_length=shape.one("attention.value_length", embedding // max(heads, 1)),
-        vocabulary=shape.one("vocab_size", _rows(tensors, embedding)),
+        key_length=shape.number("attention.key_length", embedding // max(heads, 1)),
+        value_length=shape.number("attention.value_length", embedding // max(heads, 1)),
+        vocabulary=shape.number("vocab_size", _rows(tensors, embedding)),
         chat_template=bool(keys.get("tokenizer.chat_template")),
         tensors=len(tensors),
         types=types,
@@ -197,10 +199,10 @@ def _describe(headers: Sequence[Header]) -> GgufMetadata:
 
 
 def _bytes_by_type(tensors: Sequence[Tensor]) -> Counter[str]:
-    found: Counter[str] = Counter()
+    bytes_by_type: Counter[str] = Counter()
     for tensor in tensors:
-        found[tensor.kind] += tensor.stored
-    return found
+        bytes_by_type[tensor.kind] += tensor.stored
+    return bytes_by_type
 
 
 def _rows(tensors: Sequence[Tensor], columns: int) -> int:
@@ -213,14 +215,14 @@ class _Shape:
     def __init__(self, keys: Mapping[str, Any], architecture: str) -> None:
         self._keys, self._architecture = keys, architecture
 
-    def one(self, name: str, default: int | None = None) -> int:
+    def number(self, name: str, default: int | None = None) -> int:
         value = self._keys.get(f"{self._architecture}.{name}", default)
         value = max(value) if isinstance(value, tuple) and value else value
         if not isinstance(value, int) or not 0 <= value < 1 << 31:
             raise ValueError(f"its {self._architecture}.{name} is {value!r:.80}")
         return value
 
-    def each(self, name: str, layers: int, default: int) -> tuple[int, ...]:
+    def per_layer(self, name: str, layers: int, default: int) -> tuple[int, ...]:
         if layers > KEPT_ARRAY:
             raise ValueError(f"it claims {layers} layers")
         value = self._keys.get(f"{self._architecture}.{name}", default)
@@ -231,23 +233,27 @@ class _Shape:
 
     def heads_kv(self, layers: int, heads: int) -> tuple[int, ...]:
         """Per layer; 0 where it shares an earlier layer's cache, or is recurrent."""
-        found = self.each("attention.head_count_kv", layers, heads)
-        own, interval = layers - self.one("attention.shared_kv_layers", 0), self.one("full_attention_interval", 0)
+        counts = self.per_layer("attention.head_count_kv", layers, heads)
+        caching_layers, interval = (
+            layers - self.number("attention.shared_kv_layers", 0),
+            self.number("full_attention_interval", 0),
+        )
         return tuple(
-            0 if layer >= own or (interval and (layer + 1) % interval) else count for layer, count in enumerate(found)
+            0 if layer >= caching_layers or (interval and (layer + 1) % interval) else count
+            for layer, count in enumerate(counts)
         )
 
     def experts(self) -> int:
-        shared = self.one("expert_shared_count", 0) * self.one("expert_feed_forward_length", 0)
-        return self.one("expert_used_count", 0) * self.one("expert_feed_forward_length", 0) + shared
+        shared = self.number("expert_shared_count", 0) * self.number("expert_feed_forward_length", 0)
+        return self.number("expert_used_count", 0) * self.number("expert_feed_forward_length", 0) + shared
 
     def latent(self) -> int:
-        if not self.one("attention.key_length_mla", 0):
+        if not self.number("attention.key_length_mla", 0):
             return 0
-        return self.one("attention.kv_lora_rank", 0) + self.one("rope.dimension_count", 0)
+        return self.number("attention.kv_lora_rank", 0) + self.number("rope.dimension_count", 0)
 
     def state(self) -> int:
         """Bytes of one recurrent layer: the last inputs of its convolution, and its state, in float32."""
-        inner, size = self.one("ssm.inner_size", 0), self.one("ssm.state_size", 0)
-        past = max(self.one("ssm.conv_kernel", 1) - 1, 0)
-        return 4 * (past * (inner + 2 * self.one("ssm.group_count", 0) * size) + size * inner)
+        inner, size = self.number("ssm.inner_size", 0), self.number("ssm.state_size", 0)
+        conv_inputs = max(self.number("ssm.conv_kernel", 1) - 1, 0)
+        return 4 * (conv_inputs * (inner + 2 * self.number("ssm.group_count", 0) * size) + size * inner)

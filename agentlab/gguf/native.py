@@ -69,14 +69,14 @@ class Native:
 
     def _adapter(self, path: Path) -> Any:
         """An array of one LoRA adapter, loaded for the model."""
-        made = _api.llama_adapter_lora_init(self._model, os.fsencode(path))
-        return (_api.llama_adapter_lora_p_ctypes * 1)(self._or_fail(made, f"use the adapter {path}", _OF_THIS_MODEL))
+        adapter = _api.llama_adapter_lora_init(self._model, os.fsencode(path))
+        return (_api.llama_adapter_lora_p_ctypes * 1)(self._or_fail(adapter, f"use the adapter {path}", _OF_THIS_MODEL))
 
-    def _or_fail(self, made: Any, what: str, hint: str = _IF_MEMORY) -> Any:
-        if not made:
-            said = " ".join(self._log) or "it does not say why."
-            raise ModelFileError(f"llama.cpp cannot {what}: {said}", hint=hint)
-        return made
+    def _or_fail(self, handle: Any, action: str, hint: str = _IF_MEMORY) -> Any:
+        if not handle:
+            reason = " ".join(self._log) or "it does not say why."
+            raise ModelFileError(f"llama.cpp cannot {action}: {reason}", hint=hint)
+        return handle
 
     def template(self) -> str | None:
         """The chat template that came with the file."""
@@ -119,8 +119,8 @@ class Native:
 
         A recurrent model cannot go back, and one with a sliding window may have forgotten what it would need.
         """
-        whole = keep > 0 and _api.llama_memory_seq_pos_min(self._memory, 0) == 0
-        if whole and _api.llama_memory_seq_rm(self._memory, 0, keep, -1):
+        is_whole = keep > 0 and _api.llama_memory_seq_pos_min(self._memory, 0) == 0
+        if is_whole and _api.llama_memory_seq_rm(self._memory, 0, keep, -1):
             return keep
         _api.llama_memory_clear(self._memory, False)
         return 0
@@ -150,9 +150,9 @@ class Native:
         batch = _api.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
-            for place, token in enumerate(tokens):
-                batch.token[place], batch.pos[place], batch.logits[place] = token, place, 1
-                batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
+            for position, token in enumerate(tokens):
+                batch.token[position], batch.pos[position], batch.logits[position] = token, position, 1
+                batch.n_seq_id[position], batch.seq_id[position][0] = 1, 0
             if status := _api.llama_decode(self._context, batch):
                 raise WorkerDiedError(f"llama.cpp could not read a window (status {status}): {' '.join(self._log)}")
         finally:
@@ -198,8 +198,8 @@ class Native:
                 if not bound:
                     raise BadRequestError("llama.cpp rejects the grammar of the schema.")
                 _api.llama_sampler_chain_add(chain, bound)
-            for one in _samplers(temperature, top_p, seed):
-                _api.llama_sampler_chain_add(chain, one)
+            for sampler in _samplers(temperature, top_p, seed):
+                _api.llama_sampler_chain_add(chain, sampler)
             yield lambda: self._draw(chain, bound if temperature == 0 else None)
         finally:
             _api.llama_sampler_free(chain)
@@ -258,11 +258,11 @@ def _listen(recent: collections.deque[str], buffers: set[str]) -> Any:
     level = 0
 
     @_api.llama_log_callback  # type: ignore[untyped-decorator] # ctypes
-    def callback(said: int, text: bytes, _: object) -> None:
+    def callback(log_level: int, text: bytes, _: object) -> None:
         nonlocal level
-        level = level if said == _CONTINUED else said
-        if found := _BUFFER.search(text):
-            buffers.add(found[1].decode(errors="replace"))
+        level = level if log_level == _CONTINUED else log_level
+        if match := _BUFFER.search(text):
+            buffers.add(match[1].decode(errors="replace"))
         if level >= _WARNING and level != _CONTINUED:
             os.write(2, text)
             recent.append(text.decode(errors="replace").strip()[:300])

@@ -31,7 +31,7 @@ class WorkerEngine(ChatProcess):
                 variables={**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"},
                 load=self._fields,
                 load_seconds=config.load_seconds,
-                death=self._died,
+                death=self._explain_death,
             )
         )
 
@@ -54,7 +54,7 @@ class WorkerEngine(ChatProcess):
         del fields["load_seconds"]
         return fields
 
-    def _died(self, status: int, log: str) -> tuple[str, str | None]:
+    def _explain_death(self, status: int, log: str) -> tuple[str, str | None]:
         cause, hint = describe(status, deaths.CAUSES)
         if self._proofs is None or self.used == plain(self.used) or not (signal := deaths.fault(status, log)):
             return cause, hint

@@ -60,8 +60,8 @@ class Proofs:
     def of(cls, workspace: Workspace) -> "Proofs":
         """Kept in the user's cache, for all workspaces; in the workspace where that cannot be written."""
         shared = workspace.cache / ".agentlab"
-        there = next(place for place in (shared, *shared.parents) if place.exists())
-        return cls((shared if os.access(there, os.W_OK) else workspace.state) / "gguf")
+        existing_folder = next(folder for folder in (shared, *shared.parents) if folder.exists())
+        return cls((shared if os.access(existing_folder, os.W_OK) else workspace.state) / "gguf")
 
     def fingerprint(self, path: Path) -> str:
         """Of a model file; see `fingerprint.fingerprint`."""
@@ -69,8 +69,8 @@ class Proofs:
 
     def verdicts(self, config: EngineConfig) -> dict[str, str]:
         """Why each way of computing cannot be used, by its name; empty where it can. Those not tried are left out."""
-        found = self._records.get(self._name(config))
-        return {str(way): str(why) for way, why in found.items()} if isinstance(found, dict) else {}
+        recorded = self._records.get(self._name(config))
+        return {str(name): str(reason) for name, reason in recorded.items()} if isinstance(recorded, dict) else {}
 
     def settle(self, config: EngineConfig, cancelled: Callable[[], bool] = lambda: False) -> EngineConfig:
         """The fastest settings that are known to be sound, tried now if need be; the plain ones if none is.
@@ -82,21 +82,21 @@ class Proofs:
             LLMCancelledError: `cancelled` returned True.
             MissingFileError, ModelFileError: the file cannot be read.
         """
-        known, ways = self.verdicts(config), _ways(config)
-        faster = itertools.takewhile(lambda way: known.get(name_of(way)) != "", ways)
-        if untried := [way for way in faster if name_of(way) not in known]:
-            known |= self._prove(config, untried, cancelled)
-        return next((way for way in ways if known.get(name_of(way)) == ""), plain(config))
+        verdicts, variants = self.verdicts(config), _variants(config)
+        faster = itertools.takewhile(lambda variant: verdicts.get(name_of(variant)) != "", variants)
+        if untried := [variant for variant in faster if name_of(variant) not in verdicts]:
+            verdicts |= self._prove(config, untried, cancelled)
+        return next((variant for variant in variants if verdicts.get(name_of(variant)) == ""), plain(config))
 
-    def known(self, config: EngineConfig) -> EngineConfig:
+    def known_settings(self, config: EngineConfig) -> EngineConfig:
         """The same without trying anything."""
-        known = self.verdicts(config)
-        return next((way for way in _ways(config) if known.get(name_of(way)) == ""), plain(config))
+        verdicts = self.verdicts(config)
+        return next((variant for variant in _variants(config) if verdicts.get(name_of(variant)) == ""), plain(config))
 
-    def distrust(self, config: EngineConfig, why: str) -> None:
+    def distrust(self, config: EngineConfig, reason: str) -> None:
         """Use the plain settings from now on: an engine died with others."""
         if config != plain(config):
-            self._keep(config, dict.fromkeys(map(name_of, _ways(replace(config, flash=True, repack=True))), why))
+            self._keep(config, dict.fromkeys(map(name_of, _variants(replace(config, flash=True, repack=True))), reason))
 
     @property
     def _records(self) -> Records:
@@ -110,25 +110,27 @@ class Proofs:
         self._records.put(self._name(config), self.verdicts(config) | dict(verdicts))
 
     def _prove(
-        self, config: EngineConfig, ways: Sequence[EngineConfig], cancelled: Callable[[], bool]
+        self, config: EngineConfig, variants: Sequence[EngineConfig], cancelled: Callable[[], bool]
     ) -> dict[str, str]:
         """Try ways until one is sound; what could not be tried at all, for want of memory say, is not remembered."""
-        found: dict[str, str] = {}
+        verdicts: dict[str, str] = {}
         deadline = time.monotonic() + _SECONDS
-        while (left := [way for way in ways if name_of(way) not in found]) and "" not in found.values():
-            told, status, log = _ask(config, left, cancelled, deadline)
-            found |= told.verdicts
-            if told.trying in found or not told.trying:
+        while (
+            untried := [variant for variant in variants if name_of(variant) not in verdicts]
+        ) and "" not in verdicts.values():
+            report, status, log = _ask(config, untried, cancelled, deadline)
+            verdicts |= report.verdicts
+            if report.trying in verdicts or not report.trying:
                 break
             if time.monotonic() > deadline:
-                found |= {name_of(way): f"it could not be tried within {_SECONDS:.0f} s" for way in left}
+                verdicts |= {name_of(variant): f"it could not be tried within {_SECONDS:.0f} s" for variant in untried}
             elif signal := deaths.fault(status, log):
-                found[told.trying] = f"it dies ({signal})"
+                verdicts[report.trying] = f"it dies ({signal})"
             else:
                 break
-        if found:
-            self._keep(config, found)
-        return found
+        if verdicts:
+            self._keep(config, verdicts)
+        return verdicts
 
 
 def name_of(config: EngineConfig) -> str:
@@ -142,27 +144,29 @@ def plain(config: EngineConfig) -> EngineConfig:
     return replace(config, flash=config.kv_type != "f16", repack=False)
 
 
-def _ways(config: EngineConfig) -> list[EngineConfig]:
+def _variants(config: EngineConfig) -> list[EngineConfig]:
     """From the fastest wished for on, without the plain one. Repacked weights gain more than flash attention."""
-    least = plain(config)
-    ways = [replace(config, flash=flash, repack=repack) for repack in (True, False) for flash in (True, least.flash)]
-    allowed = [way for way in ways if way.repack <= config.repack and way.flash <= config.flash]
-    return list(dict.fromkeys(way for way in allowed if way != least))
+    plain_config = plain(config)
+    variants = [
+        replace(config, flash=flash, repack=repack) for repack in (True, False) for flash in (True, plain_config.flash)
+    ]
+    allowed = [variant for variant in variants if variant.repack <= config.repack and variant.flash <= config.flash]
+    return list(dict.fromkeys(variant for variant in allowed if variant != plain_config))
 
 
-def disagreement(expected: "Row", found: "Row") -> str | None:
+def disagreement(expected: "Row", actual: "Row") -> str | None:
     """Why two rows of logits are not the same model's, None if rounding explains all; pure.
 
     `expected`: float32 of shape (vocabulary,), computed plainly; `found`: the same, computed fast.
     """
     import numpy as np
 
-    if not found.max() < np.inf:  # nor is it for NaN; a token may be ruled out by -inf
+    if not actual.max() < np.inf:  # nor is it for NaN; a token may be ruled out by -inf
         return "its logits are no numbers"
-    p, q = _log_softmax(expected), _log_softmax(found)
+    p, q = _log_softmax(expected), _log_softmax(actual)
     likely = p > -30.0
     divergence = float((np.exp(p[likely]) * (p - q)[likely]).sum())
-    gap = float(p.max() - p[found.argmax()])
+    gap = float(p.max() - p[actual.argmax()])
     if divergence <= _DIVERGENCE and gap <= _GAP:
         return None
     return f"it disagrees with the plain settings (divergence {min(divergence, 999):.2g}, gap {min(gap, 999):.2g} nats)"
@@ -179,7 +183,7 @@ def _log_softmax(row: "Row") -> "NDArray[np.float64]":
 
 
 @dataclass(slots=True)
-class _Told:
+class _ProofReport:
     """What the process said before it ended: verdicts, and the way that it was trying, "" for the plain one."""
 
     verdicts: dict[str, str]
@@ -187,31 +191,31 @@ class _Told:
 
 
 def _ask(
-    config: EngineConfig, ways: Sequence[EngineConfig], cancelled: Callable[[], bool], deadline: float
-) -> tuple[_Told, int, str]:
+    config: EngineConfig, variants: Sequence[EngineConfig], cancelled: Callable[[], bool], deadline: float
+) -> tuple[_ProofReport, int, str]:
     """Try ways in a new process; also its exit status and the tail of its log."""
-    told, finished = _Told({}), False
+    report, finished = _ProofReport({}), False
     fields = asdict(replace(config, context=_CONTEXT, adapter=None)) | {"path": str(config.path.absolute())}
     try:
         channel = Channel(
             "agentlab.gguf.proof", {**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"}
         )
     except OSError as error:  # no memory or no process number left
-        return told, 0, str(error)
+        return report, 0, str(error)
     try:
-        job = {"config": fields, "ways": [[way.flash, way.repack] for way in ways]}
+        job = {"config": fields, "ways": [[variant.flash, variant.repack] for variant in variants]}
         finished = not channel.send(job, _SECONDS)
         while not finished and time.monotonic() < deadline:
             if cancelled():
                 raise LLMCancelledError("The call was cancelled while its model's engine was tried.")
-            said = channel.receive(_POLL_SECONDS) or {}
-            told.trying = said.get("trying", told.trying)
-            told.verdicts |= said.get("verdict", {})
+            message = channel.receive(_POLL_SECONDS) or {}
+            report.trying = message.get("trying", report.trying)
+            report.verdicts |= message.get("verdict", {})
     except (EOFError, ValueError):  # it is done, or it died
         pass
     finally:
         status, log = channel.dispose()
-    return told, status, log
+    return report, status, log
 
 
 def _rows(native: "Native", tokens: Sequence[int], lengths: Sequence[int], *, afresh: bool) -> Iterator["Row"]:
@@ -230,30 +234,30 @@ def _rows(native: "Native", tokens: Sequence[int], lengths: Sequence[int], *, af
         read = length + 1
 
 
-def _try(config: EngineConfig, ways: Sequence[EngineConfig], say: Callable[[dict[str, Any]], None]) -> None:
+def _try(config: EngineConfig, variants: Sequence[EngineConfig], say: Callable[[dict[str, Any]], None]) -> None:
     """Compare ways with the plain one until one agrees. Each is named before it is tried: it may be the last word."""
     from agentlab.gguf.native import Native
 
-    least = Native(plain(config))
-    tokens = least.tokenize(_TEXT * (1 + LENGTHS[-1] // len(_TEXT.split())))
+    plain_native = Native(plain(config))
+    tokens = plain_native.tokenize(_TEXT * (1 + LENGTHS[-1] // len(_TEXT.split())))
     tokens = (tokens * LENGTHS[-1])[: LENGTHS[-1] + 1]  # a vocabulary may have a token for the whole text
     expected: list[Row] = []
-    for way in ways:
-        say({"trying": name_of(way)})
-        native = Native(way)
+    for variant in variants:
+        say({"trying": name_of(variant)})
+        native = Native(variant)
         # where nothing was repacked, it is the plain way itself, and a word from it is enough
-        same = native.buffers == least.buffers and way.flash == plain(way).flash
+        same = native.buffers == plain_native.buffers and variant.flash == plain(variant).flash
         lengths = LENGTHS[:1] if same else LENGTHS
         if len(expected) < 2 * len(lengths):
             say({"trying": ""})
-            least.cut(0)
-            expected = list(_rows(least, tokens, lengths, afresh=False))
-            say({"trying": name_of(way)})
-        found = zip(expected, _rows(native, tokens, lengths, afresh=True), strict=False)
-        why = next((why for pair in found if (why := disagreement(*pair))), None)
+            plain_native.cut(0)
+            expected = list(_rows(plain_native, tokens, lengths, afresh=False))
+            say({"trying": name_of(variant)})
+        row_pairs = zip(expected, _rows(native, tokens, lengths, afresh=True), strict=False)
+        reason = next((reason for pair in row_pairs if (reason := disagreement(*pair))), None)
         native.free()
-        say({"verdict": {name_of(way): why or ""}})
-        if why is None:
+        say({"verdict": {name_of(variant): reason or ""}})
+        if reason is None:
             return
 
 
@@ -261,7 +265,7 @@ def _serve(pipes: child.Pipes, requests: "queue.SimpleQueue[dict[str, Any]]") ->
     job = requests.get()
     fields = job["config"]
     config = EngineConfig(**fields | {"path": Path(fields["path"])})
-    memory.bound(config.memory_bytes)
+    memory.bound_memory(config.memory_bytes)
     try:
         _try(config, [replace(config, flash=flash, repack=repack) for flash, repack in job["ways"]], pipes.reply)
     except AgentlabError as error:  # the load that follows says so, too

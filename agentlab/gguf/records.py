@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.errors import StorageError
-from agentlab.gguf.memory import Shape
+from agentlab.gguf.memory import MemoryShape
 from agentlab.runs.atomic import make_folder, read_text, write_json
 
 _MAX_RECORDS, _MAX_BYTES = 512, 4 << 20
@@ -29,28 +29,28 @@ class Records:
 
     def put(self, name: str, value: Any) -> None:
         """Keep a value that JSON can hold."""
-        known = self._all()
-        known.pop(name, None)
-        known[name] = value
+        records = self._all()
+        records.pop(name, None)
+        records[name] = value
         with contextlib.suppress(StorageError):
             make_folder(self._path.parent)
-            write_json(self._path, dict(list(known.items())[-_MAX_RECORDS:]))
+            write_json(self._path, dict(list(records.items())[-_MAX_RECORDS:]))
 
     def _all(self) -> dict[str, Any]:
         try:
-            found = json.loads(read_text(self._path, _MAX_BYTES))
+            records = json.loads(read_text(self._path, _MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return records if isinstance(records, dict) else {}
 
 
-class History:
+class LoadHistory:
     """What loaded models were measured to take, in a file (see `Records`). It counts where an estimate was too low."""
 
     def __init__(self, path: Path) -> None:
         self._records = Records(path)
 
-    def add(self, key: str, shape: Shape, measured: int, estimated: int) -> None:
+    def add(self, key: str, shape: MemoryShape, measured: int, estimated: int) -> None:
         """Keep the peak of a worker that is done (`WorkerEngine.measured`), beside what it was estimated at.
 
         Args:
@@ -61,15 +61,15 @@ class History:
         loads = [*self._loads(key, shape), [measured, estimated]]
         self._records.put(f"{key} {shape}", loads[-_KEPT:])
 
-    def learned(self, key: str, shape: Shape) -> int | None:
+    def learned_peak(self, key: str, shape: MemoryShape) -> int | None:
         """The 95th percentile (nearest rank) of what loads of this model in this shape took; None: never measured."""
         peaks = sorted(measured for measured, _ in self._loads(key, shape))
         return peaks[-(-len(peaks) * 95 // 100) - 1] if peaks else None
 
-    def _loads(self, key: str, shape: Shape) -> list[list[int]]:
-        found = self._records.get(f"{key} {shape}")
-        return [load for load in found if _is_load(load)] if isinstance(found, list) else []
+    def _loads(self, key: str, shape: MemoryShape) -> list[list[int]]:
+        loads = self._records.get(f"{key} {shape}")
+        return [load for load in loads if _is_load(load)] if isinstance(loads, list) else []
 
 
 def _is_load(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(each) is int and each > 0 for each in value)
+    return isinstance(value, list) and len(value) == 2 and all(type(size) is int and size > 0 for size in value)

@@ -70,11 +70,11 @@ def literal(text: str) -> str:
     return '"' + "".join({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\x7f": "\\x7F"}.get(c, c) for c in text) + '"'
 
 
-def repeated(rule: str, least: int, most: int | None) -> str:
+def repeat_rule(rule: str, minimum: int, maximum: int | None) -> str:
     """So many of a rule, as far as llama.cpp can count: `least` and `most` are cut to `MAX_REPEATS`."""
-    least = min(least, MAX_REPEATS)
-    bound = "" if most is None else str(min(max(most, least), MAX_REPEATS))
-    return "" if bound == "0" else f"{rule}{{{least},{bound}}}"
+    minimum = min(minimum, MAX_REPEATS)
+    bound = "" if maximum is None else str(min(max(maximum, minimum), MAX_REPEATS))
+    return "" if bound == "0" else f"{rule}{{{minimum},{bound}}}"
 
 
 class _NothingFits(ValueError):  # noqa: N818 - a state, not a fault
@@ -108,23 +108,29 @@ class _Rules:
         if not isinstance(schema, Mapping):
             raise _NothingFits("nothing fits false")
         if "$ref" in schema:
-            rest = {key: value for key, value in schema.items() if key != "$ref"}
-            return self._referred(schema["$ref"]) if _is_free(rest) else self.of(merged(self._target(schema), rest))
+            other_keywords = {key: value for key, value in schema.items() if key != "$ref"}
+            return (
+                self._reference_rule(schema["$ref"])
+                if _is_free(other_keywords)
+                else self.of(merge_schemas(self._target(schema), other_keywords))
+            )
         for keyword in ("allOf", "anyOf", "oneOf"):
             if keyword in schema:
-                rest = {key: value for key, value in schema.items() if key != keyword}
+                other_keywords = {key: value for key, value in schema.items() if key != keyword}
                 if keyword == "allOf":
-                    return self.of(reduce(merged, map(self._resolved, schema[keyword]), rest))
-                alone = _is_free(rest)
-                return self._either([part if alone else merged(rest, self._resolved(part)) for part in schema[keyword]])
+                    return self.of(reduce(merge_schemas, map(self._resolve, schema[keyword]), other_keywords))
+                alone = _is_free(other_keywords)
+                return self._either(
+                    [part if alone else merge_schemas(other_keywords, self._resolve(part)) for part in schema[keyword]]
+                )
         if "enum" in schema or "const" in schema:
             return self._values(schema)
         types = _types(schema)
         if len(types) != 1:
             return self._any() if types == list(_TYPES) else self._either([{**schema, "type": kind} for kind in types])
-        return self._typed(types[0], schema)
+        return self._rule_of_type(types[0], schema)
 
-    def _typed(self, kind: str, schema: Mapping[str, Any]) -> str:
+    def _rule_of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
         make: dict[str, Callable[[Mapping[str, Any]], str]] = {
             "object": self._object,
             "array": self._array,
@@ -136,7 +142,7 @@ class _Rules:
 
     # -- rules --------------------------------------------------------------------------------------------------
 
-    def _named(self, body: str) -> str:
+    def _add_rule(self, body: str) -> str:
         """A rule with this body, made once."""
         if body not in self._names:
             self._names[body] = f"r{len(self._names)}"
@@ -161,17 +167,17 @@ class _Rules:
     # -- schemas of schemas -------------------------------------------------------------------------------------
 
     def _either(self, parts: Sequence[Any]) -> str:
-        found: list[str] = []
+        alternatives: list[str] = []
         for part in parts:
             try:
-                found.append(self.of(part))
+                alternatives.append(self.of(part))
             except _NothingFits:
                 continue
-        if not found:
+        if not alternatives:
             raise _NothingFits("nothing fits any of its alternatives")
-        return f"({' | '.join(dict.fromkeys(found))})"
+        return f"({' | '.join(dict.fromkeys(alternatives))})"
 
-    def _referred(self, reference: str) -> str:
+    def _reference_rule(self, reference: str) -> str:
         """A rule for what a reference leads to: it may contain itself."""
         if reference not in self._references:
             name = self._references[reference] = f"d{len(self._references)}"
@@ -180,27 +186,27 @@ class _Rules:
             except _NothingFits:
                 self.bodies[name], self._references[reference] = _NEVER, None  # a rule inside it may have its name
                 raise
-        known = self._references[reference]
-        if known is None:
+        rule = self._references[reference]
+        if rule is None:
             raise _NothingFits(f"nothing fits {reference[:80]}")
-        return known
+        return rule
 
     def _target(self, schema: Mapping[str, Any]) -> Any:
-        place: Any = self._root
+        node: Any = self._root
         reference = str(schema["$ref"])
         if reference != "#" and not reference.startswith("#/"):
             raise ValueError(f"it refers to {reference[:80]!r}")
         for part in reference.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
-            place = place[int(key)] if isinstance(place, list) else place[key]
-        return place
+            node = node[int(key)] if isinstance(node, list) else node[key]
+        return node
 
-    def _resolved(self, schema: Any) -> Any:
+    def _resolve(self, schema: Any) -> Any:
         """A part of `allOf` or `anyOf` without a reference at its top, so that it can be merged."""
         for _ in range(_DEEPEST):
             if not isinstance(schema, Mapping) or "$ref" not in schema:
                 return schema
-            schema = merged({key: value for key, value in schema.items() if key != "$ref"}, self._target(schema))
+            schema = merge_schemas({key: value for key, value in schema.items() if key != "$ref"}, self._target(schema))
         raise ValueError("it refers to itself")
 
     # -- values -------------------------------------------------------------------------------------------------
@@ -215,24 +221,24 @@ class _Rules:
         return f"({' | '.join(dict.fromkeys(literal(_text(value)) for value in fitting))})"
 
     def _string(self, schema: Mapping[str, Any]) -> str:
-        form, least, most = str(schema.get("format")), schema.get("minLength", 0), schema.get("maxLength")
-        _ordered(least, most)
-        inner = pattern_rule(schema["pattern"], self._named) if "pattern" in schema else _FORMATS.get(form)
+        form, min_length, max_length = str(schema.get("format")), schema.get("minLength", 0), schema.get("maxLength")
+        _check_order(min_length, max_length)
+        inner = pattern_rule(schema["pattern"], self._add_rule) if "pattern" in schema else _FORMATS.get(form)
         if inner is None:
-            inner = repeated(self._char(), int(least), None if most is None else int(most))
-        return self._named(f'"\\"" {inner} "\\""')
+            inner = repeat_rule(self._char(), int(min_length), None if max_length is None else int(max_length))
+        return self._add_rule(f'"\\"" {inner} "\\""')
 
     def _number(self, schema: Mapping[str, Any]) -> str:
-        low, high, places = _bounds(schema)
+        low, high, decimals = _bounds(schema)
         if low is None and high is None:
             fraction = "" if schema.get("type") == "integer" else ' ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?'
-            return self._named(f'"-"? ("0" | [1-9] [0-9]{{0,{MOST_DIGITS - 1}}}){fraction}')
-        found = between(low, high, places)
-        if not found:
+            return self._add_rule(f'"-"? ("0" | [1-9] [0-9]{{0,{MOST_DIGITS - 1}}}){fraction}')
+        alternatives = between(low, high, decimals)
+        if not alternatives:
             raise _NothingFits("no number lies between its bounds")
-        return self._named(" | ".join(found))
+        return self._add_rule(" | ".join(alternatives))
 
-    def _other(self, names: Sequence[str]) -> str:
+    def _string_other_than(self, names: Sequence[str]) -> str:
         """What stands between the quotes of a string that is none of these names: letter by letter another one."""
         if not names:
             return f"{self._char()}*"
@@ -241,39 +247,46 @@ class _Rules:
             if name:
                 following.setdefault(name[0], []).append(name[1:])
         codes = "".join(f"\\U{ord(letter):08X}" for letter in following)
-        ways = [f'[^"\\\\\\x7F\\x00-\\x1F{codes}] {self._char()}*']  # no escapes: they could write a name otherwise
-        ways += [f"{literal(_text(letter)[1:-1])} {self._other(rest)}" for letter, rest in following.items()]
-        return f"({' | '.join(ways)}){'' if '' in names else '?'}"
+        alternatives = [
+            f'[^"\\\\\\x7F\\x00-\\x1F{codes}] {self._char()}*'
+        ]  # no escapes: they could write a name otherwise
+        alternatives += [
+            f"{literal(_text(letter)[1:-1])} {self._string_other_than(endings)}"
+            for letter, endings in following.items()
+        ]
+        return f"({' | '.join(alternatives)}){'' if '' in names else '?'}"
 
     def _array(self, schema: Mapping[str, Any]) -> str:
-        least, most = int(schema.get("minItems", 0)), schema.get("maxItems")
-        _ordered(least, most)
-        most = MAX_REPEATS if most is None else int(most)  # without a bound a small model may never end it
-        first = [self.of(part) for part in schema.get("prefixItems", [])][:most]
+        min_items, max_items = int(schema.get("minItems", 0)), schema.get("maxItems")
+        _check_order(min_items, max_items)
+        max_items = (
+            MAX_REPEATS if max_items is None else int(max_items)
+        )  # without a bound a small model may never end it
+        first = [self.of(part) for part in schema.get("prefixItems", [])][:max_items]
         try:
-            item = self.of(schema.get("items", True)) if most > len(first) else None
+            item = self.of(schema.get("items", True)) if max_items > len(first) else None
         except _NothingFits:
             item = None
-        if item is None and len(first) < least:
+        if item is None and len(first) < min_items:
             raise _NothingFits("its array cannot be long enough")
         inner = ""
         if item is not None:
-            more = self._named(f"comma {self._named(item)}")
+            next_item = self._add_rule(f"comma {self._add_rule(item)}")
             if first:
-                inner = repeated(more, max(0, least - len(first)), most - len(first))
+                inner = repeat_rule(next_item, max(0, min_items - len(first)), max_items - len(first))
             else:
-                inner = f"{self._named(item)} {repeated(more, max(0, least - 1), most - 1)}"
-                inner = inner if least else f"({inner})?"
-        for place in reversed(range(len(first))):
-            inner = f"{'comma ' if place else ''}{first[place]} {inner}".rstrip()
-            inner = inner if place < least else f"({inner})?"
-        return self._named(f'"[" space {inner} space "]"')
+                inner = f"{self._add_rule(item)} {repeat_rule(next_item, max(0, min_items - 1), max_items - 1)}"
+                inner = inner if min_items else f"({inner})?"
+        for index in reversed(range(len(first))):
+            inner = f"{'comma ' if index else ''}{first[index]} {inner}".rstrip()
+            inner = inner if index < min_items else f"({inner})?"
+        return self._add_rule(f'"[" space {inner} space "]"')
 
     def _object(self, schema: Mapping[str, Any]) -> str:
         """Pairs in the order of the schema: a rule for what may follow each of them."""
         properties, required = dict(schema.get("properties", {})), list(schema.get("required", []))
-        other = schema.get("additionalProperties", not properties and not required)
-        properties |= {name: True if other is False else other for name in required if name not in properties}
+        additional = schema.get("additionalProperties", not properties and not required)
+        properties |= {name: True if additional is False else additional for name in required if name not in properties}
         pairs: list[tuple[str, bool]] = []
         starts: list[str] = []  # what may come first
         for name, part in properties.items():
@@ -282,46 +295,49 @@ class _Rules:
             except _NothingFits:
                 if name in required:
                     raise
-        rest = ""
-        if other is not False:
-            key = self._named(f'"\\"" {self._other(list(properties))} "\\""')
-            pair = self._named(f'{key} space ":" space {self.of(other)}')
-            rest = f"(comma {pair})*"
-            starts.append(f"{pair} {rest}")
+        following = ""
+        if additional is not False:
+            key = self._add_rule(f'"\\"" {self._string_other_than(list(properties))} "\\""')
+            pair = self._add_rule(f'{key} space ":" space {self.of(additional)}')
+            following = f"(comma {pair})*"
+            starts.append(f"{pair} {following}")
         for pair, needed in reversed(pairs):
-            starts = [f"{pair} {rest}", *([] if needed else starts)]
-            rest = self._named(f"comma {pair} {rest}" if needed else f"(comma {pair})? {rest}")
+            starts = [f"{pair} {following}", *([] if needed else starts)]
+            following = self._add_rule(f"comma {pair} {following}" if needed else f"(comma {pair})? {following}")
         optional = "" if any(needed for _, needed in pairs) else "?"
         inner = f"({' | '.join(starts)}){optional}" if starts else ""
-        return self._named(f'"{{" space {inner} space "}}"')
+        return self._add_rule(f'"{{" space {inner} space "}}"')
 
 
-def merged(first: Any, second: Any) -> Any:
+def merge_schemas(first: Any, second: Any) -> Any:
     """What fits both schemas, as far as keywords can be put together; of others the first one's stays."""
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
         return first and second if isinstance(first, bool) else second and first
     both, all_of = {**second, **first}, [*first.get("allOf", []), *second.get("allOf", [])]
     for key in first.keys() & second.keys():
-        one, other = first[key], second[key]
+        first_value, second_value = first[key], second[key]
         match key:
             case "properties":
-                both[key] = {**one, **{k: merged(one[k], v) if k in one else v for k, v in other.items()}}
+                both[key] = {
+                    **first_value,
+                    **{k: merge_schemas(first_value[k], v) if k in first_value else v for k, v in second_value.items()},
+                }
             case "required":
-                both[key] = list(dict.fromkeys([*one, *other]))
+                both[key] = list(dict.fromkeys([*first_value, *second_value]))
             case "type":
                 both[key] = _common(_types(first), _types(second))
             case "enum":
-                both[key] = [value for value in one if _text(value) in map(_text, other)]
+                both[key] = [value for value in first_value if _text(value) in map(_text, second_value)]
             case _ if key in _STRICTER:
-                both[key] = _STRICTER[key](one, other)
+                both[key] = _STRICTER[key](first_value, second_value)
             case "items" | "additionalProperties":
-                both[key] = merged(one, other)
-            case "const" if _text(one) != _text(other):
+                both[key] = merge_schemas(first_value, second_value)
+            case "const" if _text(first_value) != _text(second_value):
                 both["enum"] = []
-            case "$ref" if one != other:
-                all_of += [{key: both.pop(key)}, {key: other}]
-            case "anyOf" | "oneOf" if one != other:
-                both[key] = _pairs(one, other)
+            case "$ref" if first_value != second_value:
+                all_of += [{key: both.pop(key)}, {key: second_value}]
+            case "anyOf" | "oneOf" if first_value != second_value:
+                both[key] = _pairs(first_value, second_value)
     return both | ({"allOf": all_of} if all_of else {})
 
 
@@ -329,42 +345,42 @@ def _pairs(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
     """What fits one of each of two lists of schemas."""
     if len(first) * len(second) > _MOST_PARTS:
         raise ValueError("it has too many combinations")
-    return [{"allOf": [one, other]} for one in first for other in second]
+    return [{"allOf": [first_part, second_part]} for first_part in first for second_part in second]
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> list[str]:
     """The types that two lists allow: an integer is a number."""
-    found = [kind for kind in first if kind in second or (kind == "integer" and "number" in second)]
-    return found + [kind for kind in second if kind == "integer" and "number" in first and kind not in first]
+    common = [kind for kind in first if kind in second or (kind == "integer" and "number" in second)]
+    return common + [kind for kind in second if kind == "integer" and "number" in first and kind not in first]
 
 
 def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, int]:
     """The least and the largest number, and how many decimals it is written with."""
-    given = {key: Decimal(str(schema[key])) for key in _TELLING["number"] if _kinds(schema.get(key)) & {"number"}}
-    exponents = [int(bound.normalize().as_tuple().exponent) for bound in given.values()]
-    places = (
+    bounds = {key: Decimal(str(schema[key])) for key in _TELLING["number"] if _kinds(schema.get(key)) & {"number"}}
+    exponents = [int(bound.normalize().as_tuple().exponent) for bound in bounds.values()]
+    decimals = (
         0 if schema.get("type") == "integer" else min(_MOST_DECIMALS, max([0, *(-e for e in exponents)]) + _DECIMALS)
     )
-    unit = Decimal(10) ** places
+    unit = Decimal(10) ** decimals
     lows, highs = [], []
-    for key, bound in given.items():
+    for key, bound in bounds.items():
         if key.endswith("inimum") and bound > -_LARGEST:
-            least = (bound * unit).to_integral_value("ROUND_FLOOR" if key[0] == "e" else "ROUND_CEILING")
-            lows.append((least + (key[0] == "e")) / unit)
+            lowest = (bound * unit).to_integral_value("ROUND_FLOOR" if key[0] == "e" else "ROUND_CEILING")
+            lows.append((lowest + (key[0] == "e")) / unit)
         elif key.endswith("aximum") and bound < _LARGEST:
-            most = (bound * unit).to_integral_value("ROUND_CEILING" if key[0] == "e" else "ROUND_FLOOR")
-            highs.append((most - (key[0] == "e")) / unit)
+            highest = (bound * unit).to_integral_value("ROUND_CEILING" if key[0] == "e" else "ROUND_FLOOR")
+            highs.append((highest - (key[0] == "e")) / unit)
     low, high = max(lows, default=None), min(highs, default=None)
     if max((abs(bound) for bound in (low, high) if bound is not None), default=Decimal(0)) > _LARGEST:
         raise _NothingFits("no number that can be written lies between its bounds")
-    return low, high, places
+    return low, high, decimals
 
 
 def _types(schema: Mapping[str, Any]) -> list[str]:
     kind = schema.get("type")
     if kind is None:
-        told = [kind for kind, keywords in _TELLING.items() if any(keyword in schema for keyword in keywords)]
-        return told or list(_TYPES)
+        implied_types = [kind for kind, keywords in _TELLING.items() if any(keyword in schema for keyword in keywords)]
+        return implied_types or list(_TYPES)
     return [kind] if isinstance(kind, str) else list(kind)
 
 
@@ -377,9 +393,9 @@ def _kinds(value: Any) -> set[str]:
     return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
 
 
-def _ordered(least: int, most: int | None) -> None:
-    if most is not None and most < least:
-        raise _NothingFits(f"at least {least} are more than at most {most}")
+def _check_order(minimum: int, maximum: int | None) -> None:
+    if maximum is not None and maximum < minimum:
+        raise _NothingFits(f"at least {minimum} are more than at most {maximum}")
 
 
 def _is_free(schema: Mapping[str, Any]) -> bool:

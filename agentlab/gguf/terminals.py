@@ -28,7 +28,7 @@ class _NotHeld(Exception):  # noqa: N818 - a state, not a fault
     """A grammar cannot say it."""
 
 
-def pattern_rule(pattern: str, named: Callable[[str], str]) -> str | None:
+def pattern_rule(pattern: str, add_rule: Callable[[str], str]) -> str | None:
     """What stands between the quotes of a JSON string that matches; None where a grammar cannot say it.
 
     A grammar has no assertions but `^` at the beginning and `$` at the end, no back references and no flags. `named`
@@ -42,25 +42,25 @@ def pattern_rule(pattern: str, named: Callable[[str], str]) -> str | None:
         if parsed.state.flags & ~re.UNICODE:
             return None
         nodes = list(parsed)
-        starts = bool(nodes) and _is(nodes[0], "AT_BEGINNING", "AT_BEGINNING_STRING")
-        ends = bool(nodes) and _is(nodes[-1], "AT_END", "AT_END_STRING")
+        starts = bool(nodes) and _is_anchor(nodes[0], "AT_BEGINNING", "AT_BEGINNING_STRING")
+        ends = bool(nodes) and _is_anchor(nodes[-1], "AT_END", "AT_END_STRING")
         inner = nodes[1 if starts else 0 : -1 if ends else None]
-        anything = named(_characters([(0, _LAST)])) + "*"
-        parts = ["" if starts else anything, _sequence(inner, named), "" if ends else anything]
+        anything = add_rule(_characters([(0, _LAST)])) + "*"
+        parts = ["" if starts else anything, _sequence(inner, add_rule), "" if ends else anything]
     except (re.error, _NotHeld, RecursionError, OverflowError):
         return None
     return " ".join(part for part in parts if part)
 
 
-def _is(node: Any, *places: str) -> bool:
-    return str(node[0]) == "AT" and str(node[1]) in places
+def _is_anchor(node: Any, *anchors: str) -> bool:
+    return str(node[0]) == "AT" and str(node[1]) in anchors
 
 
-def _sequence(nodes: Iterable[Any], named: Callable[[str], str]) -> str:
-    return " ".join(_node(str(op), value, named) for op, value in nodes)
+def _sequence(nodes: Iterable[Any], add_rule: Callable[[str], str]) -> str:
+    return " ".join(_node(str(op), value, add_rule) for op, value in nodes)
 
 
-def _node(op: str, value: Any, named: Callable[[str], str]) -> str:
+def _node(op: str, value: Any, add_rule: Callable[[str], str]) -> str:
     match op:
         case "LITERAL":
             return _characters([(value, value)])
@@ -71,17 +71,17 @@ def _node(op: str, value: Any, named: Callable[[str], str]) -> str:
         case "IN":
             return _characters(_set(value))
         case "BRANCH":
-            return named(" | ".join(_sequence(branch, named) or '""' for branch in value[1]))
+            return add_rule(" | ".join(_sequence(branch, add_rule) or '""' for branch in value[1]))
         case "SUBPATTERN" if not value[1] and not value[2]:
-            return named(_sequence(value[3], named) or '""')
+            return add_rule(_sequence(value[3], add_rule) or '""')
         case "MAX_REPEAT" | "MIN_REPEAT":
-            least, most, body = value
-            bound = None if most == re._constants.MAXREPEAT else int(most)  # type: ignore[attr-defined] # as above
-            if max(least, bound or 0) > MAX_REPEATS:
+            minimum, maximum, body = value
+            bound = None if maximum == re._constants.MAXREPEAT else int(maximum)  # type: ignore[attr-defined] # as above
+            if max(minimum, bound or 0) > MAX_REPEATS:
                 raise ValueError(f"it repeats more than {MAX_REPEATS} times")
             if body.getwidth()[0] == 0 and bound != 1:  # llama.cpp tries every way to count what may be empty
-                least, bound = 0, None
-            return f"{named(_sequence(body, named) or chr(34) * 2)}{{{least},{'' if bound is None else bound}}}"
+                minimum, bound = 0, None
+            return f"{add_rule(_sequence(body, add_rule) or chr(34) * 2)}{{{minimum},{'' if bound is None else bound}}}"
     raise _NotHeld
 
 
@@ -105,14 +105,14 @@ def _set(items: Iterable[Any]) -> Spans:
     return _without(spans, _ASCII if classes else (0, _LAST)) if negated else spans
 
 
-def _without(taken: Spans, room: tuple[int, int]) -> Spans:
+def _without(excluded: Spans, room: tuple[int, int]) -> Spans:
     """What is left of a room."""
-    left, place = [], room[0]
-    for first, last in [*sorted(taken), (room[1] + 1, room[1] + 1)]:
-        if place < first:
-            left.append((place, min(first - 1, room[1])))
-        place = max(place, last + 1)
-    return left
+    spans, position = [], room[0]
+    for first, last in [*sorted(excluded), (room[1] + 1, room[1] + 1)]:
+        if position < first:
+            spans.append((position, min(first - 1, room[1])))
+        position = max(position, last + 1)
+    return spans
 
 
 def _characters(spans: Spans) -> str:
@@ -121,7 +121,7 @@ def _characters(spans: Spans) -> str:
         span for first, last in spans for span in _without([*_ESCAPED, _NEVER], (first, last)) if span[0] <= span[1]
     ]
     parts = ["[" + "".join(f"{_code(first)}-{_code(last)}" for first, last in plain) + "]"] if plain else []
-    parts += [_quoted(json.dumps(chr(code))[1:-1]) for code in _special(spans)]
+    parts += [_quote(json.dumps(chr(code))[1:-1]) for code in _special(spans)]
     if not parts:
         raise _NotHeld
     return parts[0] if len(parts) == 1 else f"({' | '.join(parts)})"
@@ -132,7 +132,7 @@ def _special(spans: Spans) -> Iterator[int]:
         yield from (code for code in range(first, last + 1) if any(a <= code <= b for a, b in spans))
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\x7f", "\\x7F") + '"'
 
 
@@ -140,35 +140,37 @@ def _code(point: int) -> str:
     return f"\\U{point:08X}"
 
 
-def between(low: Decimal | None, high: Decimal | None, places: int) -> list[str]:
+def between(low: Decimal | None, high: Decimal | None, max_decimals: int) -> list[str]:
     """Alternatives for the numbers in [low, high], written with up to `places` decimals; none where there is none."""
-    whole = max([MOST_DIGITS, *(len(str(abs(int(bound)))) + 1 for bound in (low, high) if bound is not None)])
-    found: list[str] = []
-    for decimals in range(places + 1):
-        unit, largest = Decimal(10) ** decimals, 10 ** (whole + decimals) - 1
-        least = -largest if low is None else int((low * unit).to_integral_value("ROUND_CEILING"))
-        most = largest if high is None else int((high * unit).to_integral_value("ROUND_FLOOR"))
-        found += [f'"-" {one}' for one in _counts(max(1, -most), -least, decimals)]
-        found += _counts(max(0, least), most, decimals)
-    return found
+    whole_digits = max([MOST_DIGITS, *(len(str(abs(int(bound)))) + 1 for bound in (low, high) if bound is not None)])
+    alternatives: list[str] = []
+    for decimals in range(max_decimals + 1):
+        unit, largest = Decimal(10) ** decimals, 10 ** (whole_digits + decimals) - 1
+        lowest = -largest if low is None else int((low * unit).to_integral_value("ROUND_CEILING"))
+        highest = largest if high is None else int((high * unit).to_integral_value("ROUND_FLOOR"))
+        alternatives += [f'"-" {alternative}' for alternative in _counts(max(1, -highest), -lowest, decimals)]
+        alternatives += _counts(max(0, lowest), highest, decimals)
+    return alternatives
 
 
 def _counts(low: int, high: int, decimals: int) -> list[str]:
     """Alternatives for the whole numbers in [low, high], with a point before the last so many digits."""
-    found: list[str] = []
+    alternatives: list[str] = []
     full: list[int] = []  # lengths of which every number counts
     for length in range(decimals + 1, max(len(str(high)), decimals + 1) + 1) if low <= high else ():
         first = 10 ** (length - 1) if length > decimals + 1 else 0
-        least, most = max(low, first), min(high, 10**length - 1)
-        if first and (least, most) == (first, 10**length - 1):
+        lowest, highest = max(low, first), min(high, 10**length - 1)
+        if first and (lowest, highest) == (first, 10**length - 1):
             full.append(length)
-        elif least <= most:
-            spans = _spans(str(least).zfill(length), str(most).zfill(length))
-            found += [" ".join((*span[: length - decimals], *_point(span[length - decimals :]))) for span in spans]
+        elif lowest <= highest:
+            spans = _spans(str(lowest).zfill(length), str(highest).zfill(length))
+            alternatives += [
+                " ".join((*span[: length - decimals], *_point(span[length - decimals :]))) for span in spans
+            ]
     if full:
         head = f"[1-9] [0-9]{{{full[0] - decimals - 1},{full[-1] - decimals - 1}}}"
-        found.append(" ".join((head, *_point(["[0-9]"] * decimals))))
-    return found
+        alternatives.append(" ".join((head, *_point(["[0-9]"] * decimals))))
+    return alternatives
 
 
 def _point(digits: Sequence[str]) -> Sequence[str]:
@@ -177,14 +179,14 @@ def _point(digits: Sequence[str]) -> Sequence[str]:
 
 def _spans(low: str, high: str) -> list[list[str]]:
     """Sequences of classes of digits that together match the numbers between two of one length."""
-    rest = len(low) - 1
-    if rest < 0:
+    other_digits = len(low) - 1
+    if other_digits < 0:
         return [[]]
     if low[0] == high[0]:
         return [[f"[{low[0]}]", *span] for span in _spans(low[1:], high[1:])]
-    zeros, nines, first, last = "0" * rest, "9" * rest, int(low[0]), int(high[0])
+    zeros, nines, first, last = "0" * other_digits, "9" * other_digits, int(low[0]), int(high[0])
     below = [] if low[1:] == zeros else [[f"[{first}]", *span] for span in _spans(low[1:], nines)]
     above = [] if high[1:] == nines else [[f"[{last}]", *span] for span in _spans(zeros, high[1:])]
     first, last = first + bool(below), last - bool(above)
-    middle = [[f"[{first}-{last}]", *["[0-9]"] * rest]] if first <= last else []
+    middle = [[f"[{first}-{last}]", *["[0-9]"] * other_digits]] if first <= last else []
     return [*below, *middle, *above]

@@ -52,32 +52,36 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
 
 def _vocabulary(path: Path, size: int) -> Vocabulary:
-    found = json.loads(path.read_text("utf-8"))
-    model, added = found["model"], {each["id"]: each for each in found["added_tokens"]}
-    names = {place: text for text, place in model["vocab"].items()} | {n: each["content"] for n, each in added.items()}
+    document = json.loads(path.read_text("utf-8"))
+    model, added = document["model"], {token["id"]: token for token in document["added_tokens"]}
+    names = {token_id: text for text, token_id in model["vocab"].items()} | {
+        n: token["content"] for n, token in added.items()
+    }
     if model.get("type") != "BPE" or max(names) >= size:
         raise ModelFileError(f"{path} is a tokenizer that no GGUF file holds ({model.get('type')}).", hint=_HINT)
-    tokens = [names.get(place, f"[PAD{place}]") for place in range(size)]
-    merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
+    tokens = [names.get(token_id, f"[PAD{token_id}]") for token_id in range(size)]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     spm = bool(model.get("byte_fallback"))
-    types = [_type(place, names, added, model, spm=spm) for place in range(size)]
+    types = [_type(token_id, names, added, model, spm=spm) for token_id in range(size)]
     if not spm:
-        return Vocabulary("gpt2", _pre(path, found["pre_tokenizer"]), tokens, types, None, merges, space_prefix=False)
+        return Vocabulary(
+            "gpt2", _pre(path, document["pre_tokenizer"]), tokens, types, None, merges, space_prefix=False
+        )
     ranks = {"".join(merge.split(" ")): -float(rank) for rank, merge in enumerate(merges)}
     scores = [ranks.get(text, -1e6 if kind == _NORMAL else 0.0) for text, kind in zip(tokens, types, strict=True)]
-    return Vocabulary("llama", None, tokens, types, scores, None, space_prefix=_prefixes(found))
+    return Vocabulary("llama", None, tokens, types, scores, None, space_prefix=_prefixes(document))
 
 
 def _type(
-    place: int, names: Mapping[int, str], added: Mapping[int, Any], model: Mapping[str, Any], *, spm: bool
+    token_id: int, names: Mapping[int, str], added: Mapping[int, Any], model: Mapping[str, Any], *, spm: bool
 ) -> int:
-    if place not in names:
+    if token_id not in names:
         return _UNUSED
-    if spm and names[place] == model.get("unk_token"):
+    if spm and names[token_id] == model.get("unk_token"):
         return _UNKNOWN
-    if place in added:
-        return _CONTROL if added[place].get("special") else _USER
-    text = names[place]
+    if token_id in added:
+        return _CONTROL if added[token_id].get("special") else _USER
+    text = names[token_id]
     return _BYTE if spm and len(text) == len("<0x00>") and text.startswith("<0x") else _NORMAL
 
 
@@ -95,8 +99,8 @@ def _pre(path: Path, splitter: Any) -> str:
     return _PATTERNS[pattern]
 
 
-def _prefixes(found: Mapping[str, Any]) -> bool:
+def _prefixes(document: Mapping[str, Any]) -> bool:
     """Whether a text gets a space before it."""
-    steps = (found.get("normalizer") or {}).get("normalizers", [found.get("normalizer") or {}])
-    splitter = found.get("pre_tokenizer") or {}
+    steps = (document.get("normalizer") or {}).get("normalizers", [document.get("normalizer") or {}])
+    splitter = document.get("pre_tokenizer") or {}
     return any(step.get("prepend") == _SPACE for step in steps) or splitter.get("prepend_scheme") in ("first", "always")

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentlab.gguf.engine import EngineConfig
 from agentlab.workers import child
-from agentlab.workers.chat_server import ChatServer, Decoder, Load
+from agentlab.workers.chat_server import ChatDecoder, ChatServer, Load
 
 
 def _prepare() -> Load:
@@ -19,8 +19,8 @@ def _prepare() -> Load:
     ):  # what is wrong with the library is said by the first load
         importlib.import_module("agentlab.gguf.native")
 
-    def load(path: str, adapter: str | None = None, **fields: Any) -> Decoder:
-        return decoder.Decoder(EngineConfig(Path(path), adapter=Path(adapter) if adapter else None, **fields))
+    def load(path: str, adapter: str | None = None, **fields: Any) -> ChatDecoder:
+        return decoder.GgufDecoder(EngineConfig(Path(path), adapter=Path(adapter) if adapter else None, **fields))
 
     return load
 

@@ -18,7 +18,7 @@ from agentlab.runs.atomic import storage_errors, sync_folder
 if TYPE_CHECKING:
     import torch
 
-Kept = Literal["f32", "f16", "bf16"]
+MatrixType = Literal["f32", "f16", "bf16"]
 DENSE = ("llama", "qwen2", "qwen3")  # model_type of what can be written; llama.cpp calls them the same
 _HIGHEST = {"f32": 0, "f16": 1, "bf16": 32}  # llama_ftype
 _LEAST_SPREAD = 1e-5
@@ -96,7 +96,7 @@ def tensor_names(config: Mapping[str, Any]) -> Callable[[str], str | None]:
     return lambda name: table.get_name(name, try_suffixes=(".weight", ".bias"))
 
 
-def write_gguf(checkpoint: Path, out: Path, kept: Kept, check: Callable[[], None] = lambda: None) -> None:
+def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Callable[[], None] = lambda: None) -> None:
     """A checkpoint folder of a dense Llama, Qwen2 or Qwen3 as one GGUF file, a tensor at a time.
 
     Args:
@@ -125,9 +125,11 @@ def write_gguf(checkpoint: Path, out: Path, kept: Kept, check: Callable[[], None
         raise ModelFileError(f"{checkpoint}: {strange[0]} has no place in a GGUF file.")
     rows = tensors["model.embed_tokens.weight"][1][0]
     vocabulary = read_vocabulary(checkpoint, rows)
-    matrix = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16, "bf16": GGMLQuantizationType.BF16}[kept]
+    matrix = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16, "bf16": GGMLQuantizationType.BF16}[
+        matrix_type
+    ]
     with gguf_writer(out, str(config["model_type"])) as writer:
-        _describe(writer, config, checkpoint.name, _HIGHEST[kept])
+        _describe(writer, config, checkpoint.name, _HIGHEST[matrix_type])
         _add_vocabulary(writer, vocabulary)
         SpecialVocab(checkpoint, n_vocab=rows).add_to_gguf(writer, quiet=True)
         factors = frequency_factors(config)
@@ -145,14 +147,14 @@ def write_gguf(checkpoint: Path, out: Path, kept: Kept, check: Callable[[], None
             writer.write_tensor_data(factors.view(Complete))
         for ours, (file, _) in tensors.items():
             check()
-            data = quantize(_arranged(ours, _load(file, ours), config).numpy(), kinds[ours])
+            data = quantize(_arrange_rows(ours, _load(file, ours), config).numpy(), kinds[ours])
             writer.write_tensor_data(data.view(Complete))
 
 
 def _config(checkpoint: Path) -> dict[str, Any]:
     try:
-        found = json.loads((checkpoint / "config.json").read_text("utf-8"))
-        return dict(found)
+        config = json.loads((checkpoint / "config.json").read_text("utf-8"))
+        return dict(config)
     except (OSError, ValueError, TypeError) as error:
         raise ModelFileError(f"{checkpoint / 'config.json'} cannot be read: {str(error)[:200]}") from error
 
@@ -161,16 +163,16 @@ def _tensors(checkpoint: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
     """Where each tensor lies, and its shape."""
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    tensors: dict[str, tuple[Path, tuple[int, ...]]] = {}
     for file in sorted(checkpoint.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as opened:
-                found |= {name: (file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118 - no mapping
+                tensors |= {name: (file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{file} is damaged: {str(error)[:200]}") from error
-    if "model.embed_tokens.weight" not in found:
+    if "model.embed_tokens.weight" not in tensors:
         raise ModelFileError(f"{checkpoint} holds no model.embed_tokens.weight.")
-    return found
+    return tensors
 
 
 def _load(file: Path, name: str) -> "torch.Tensor":
@@ -180,7 +182,7 @@ def _load(file: Path, name: str) -> "torch.Tensor":
         return opened.get_tensor(name).float().contiguous()  # type: ignore[no-any-return] # safetensors has no types
 
 
-def _arranged(name: str, tensor: "torch.Tensor", config: Mapping[str, Any]) -> "torch.Tensor":
+def _arrange_rows(name: str, tensor: "torch.Tensor", config: Mapping[str, Any]) -> "torch.Tensor":
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
     if config["model_type"] != "llama" or heads is None:
         return tensor

@@ -21,11 +21,11 @@ _CALL = 256  # columns of a row that are read as long as a call takes
 _attend: ContextVar[Attend] = ContextVar("attend")
 
 
-def _called(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+def _call_attention(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
     return _attend.get()(*args, **kwargs), None
 
 
-AttentionInterface.register(_NAME, _called)
+AttentionInterface.register(_NAME, _call_attention)
 
 
 def may_attend(model: Any) -> bool:
@@ -34,8 +34,8 @@ def may_attend(model: Any) -> bool:
     Its layers must not slide: they would be given no mask that says so.
     """
     config = model.config.get_text_config(decoder=True)
-    known = model.device.type == "cpu" and config._attn_implementation == "sdpa"
-    return known and bool(getattr(model, "_supports_attention_backend", False))
+    is_cpu_sdpa = model.device.type == "cpu" and config._attn_implementation == "sdpa"
+    return is_cpu_sdpa and bool(getattr(model, "_supports_attention_backend", False))
 
 
 @contextmanager
@@ -57,8 +57,8 @@ def of_texts(lengths: Sequence[int]) -> Attend:
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: None, **keys: Any
     ) -> torch.Tensor:
         sides = (torch.split(side.transpose(0, 2), list(lengths), dim=2) for side in (query, key, value))
-        found = [sdpa_attention_forward(module, q, k, v, None, **keys)[0] for q, k, v in zip(*sides, strict=True)]
-        return torch.cat(found, dim=1).transpose(0, 1)
+        outputs = [sdpa_attention_forward(module, q, k, v, None, **keys)[0] for q, k, v in zip(*sides, strict=True)]
+        return torch.cat(outputs, dim=1).transpose(0, 1)
 
     return attend
 
@@ -71,12 +71,14 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
     product = _products if dtype is torch.float32 else scaled_dot_product_attention  # which rounds no score
     widest, parts = max(lengths), list[tuple[slice, slice, torch.Tensor | None]]()
     for rows in shares:
-        own = lengths[rows]
-        hidden = torch.arange(max(own)) < max(own) - torch.tensor(own)[:, None, None, None]
+        row_lengths = lengths[rows]
+        hidden = torch.arange(max(row_lengths)) < max(row_lengths) - torch.tensor(row_lengths)[:, None, None, None]
         mask = (
-            torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf")) if min(own) < max(own) else None
+            torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+            if min(row_lengths) < max(row_lengths)
+            else None
         )
-        parts.append((rows, slice(widest - max(own), None), mask))
+        parts.append((rows, slice(widest - max(row_lengths), None), mask))
 
     def attend(  # what else transformers gives, models of this kind do not use, or torch's attention does not know
         _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **keys: Any
@@ -84,11 +86,12 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
         count, heads, _one, size = query.shape
         query = query.reshape(count, key.shape[1], -1, size)  # heads that share a key, as tokens that see the same
         scale = keys.get("scaling") or size**-0.5
-        found = [
-            product(query[rows], key[rows, :, own], value[rows, :, own], mask, scale=scale) for rows, own, mask in parts
+        outputs = [
+            product(query[rows], key[rows, :, columns], value[rows, :, columns], mask, scale=scale)
+            for rows, columns, mask in parts
         ]
-        whole = found[0] if len(found) == 1 else torch.cat(found)
-        return whole.reshape(count, 1, heads, -1)
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return output.reshape(count, 1, heads, -1)
 
     return attend
 
@@ -107,10 +110,10 @@ def together(lengths: Sequence[int]) -> list[slice]:
     """Neighbouring rows that are best computed as one: padded to the longest, what costs least beside calls."""
     best: list[tuple[int, list[slice]]] = [(0, [])]
     for stop in range(1, len(lengths) + 1):
-        longest, found = 0, list[tuple[int, int]]()
+        longest, costs = 0, list[tuple[int, int]]()
         for start in reversed(range(stop)):
             longest = max(longest, lengths[start])
-            found.append((best[start][0] + _CALL + longest * (stop - start), start))
-        cost, start = min(found)
+            costs.append((best[start][0] + _CALL + longest * (stop - start), start))
+        cost, start = min(costs)
         best.append((cost, [*best[start][1], slice(start, stop)]))
     return best[-1][1]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch  # noqa: TID253 - reached lazily, where a model answers
 
 from agentlab.errors import UsageError
-from agentlab.hf.cache import Apart, Table
-from agentlab.hf.prefill import Past, Prompt, Read, piece_of, read_all, unmergeable
+from agentlab.hf.cache import CacheTable, SeparateCaches
+from agentlab.hf.prefill import CachedPast, Prompt, Read, piece_of, read_all, unmergeable
 from agentlab.lora.rowwise import Rowwise
 
 _ADMITTED = 8  # a share of the rows that one admission changes at least: reading a prompt takes as long as a step
@@ -18,7 +18,7 @@ _LIKELY = 2048  # tokens that are put in order first
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class AnswerRow:
     """An answer in the making; the object itself is its key.
 
     Attributes:
@@ -41,7 +41,7 @@ class Row:
     top_p: float | None = None
     generator: torch.Generator | None = None
     logprob: bool = False
-    past: Past | None = None
+    past: CachedPast | None = None
     known: int = 0
     keep: bool = False
 
@@ -57,14 +57,14 @@ class Token:
         count: tokens of the answer by now, this one included.
     """
 
-    row: Row
+    row: AnswerRow
     token: int
     count: int
     logprob: float | None = None
     finish: Literal["stop", "length"] | None = None
 
 
-class Batch:
+class AnswerBatch:
     """A table of rows that are answered side by side. Not thread-safe.
 
     What a row's numbers are depends in the last bits on which rows share its steps: the same rows admitted in the same
@@ -86,22 +86,22 @@ class Batch:
         self._clear()
 
     def _clear(self) -> None:
-        self._table: Table | Apart = Table(self._model) if self.slow is None else Apart()
+        self._table: CacheTable | SeparateCaches = CacheTable(self._model) if self.slow is None else SeparateCaches()
         self._newest: list[Token] = []  # of each row that lives, in the table's order: not read yet
-        self._coming: set[Row] = set()  # will live when their prompts are read
-        self._new: list[Row] = []  # those of them that are to be read in pieces, and are not begun
-        self._begun: deque[tuple[Sequence[Row], Iterator[Read]]] = deque()
+        self._coming: set[AnswerRow] = set()  # will live when their prompts are read
+        self._new: list[AnswerRow] = []  # those of them that are to be read in pieces, and are not begun
+        self._begun: deque[tuple[Sequence[AnswerRow], Iterator[Read]]] = deque()
 
     def __len__(self) -> int:
         """How many rows live, or will when their prompts are read."""
         return len(self._newest) + len(self._coming)
 
-    def __contains__(self, row: Row) -> bool:
+    def __contains__(self, row: AnswerRow) -> bool:
         """Whether it lives, or will."""
-        return row in self._coming or any(each.row is row for each in self._newest)
+        return row in self._coming or any(token.row is row for token in self._newest)
 
     @torch.inference_mode()
-    def admit(self, rows: Sequence[Row]) -> list[Token]:
+    def admit(self, rows: Sequence[AnswerRow]) -> list[Token]:
         """Read prompts at once, all or none of them: the first token of each answer, in the order of the rows.
 
         Rows of one adapter that begin alike read their common beginning once.
@@ -110,17 +110,17 @@ class Batch:
             UsageError: a row has no prompt, asks for no token, names no adapter, or wants to draw without a generator.
         """
         self._expect(rows)
-        found: dict[Row, Token] = {}
+        first_tokens: dict[AnswerRow, Token] = {}
         try:
             pieces = self._pieces(rows)
-            while len(found) < len(rows):
-                found.update((each.row, each) for each in self._read(rows, pieces))
+            while len(first_tokens) < len(rows):
+                first_tokens.update((token.row, token) for token in self._read(rows, pieces))
         except BaseException:
             self.evict(rows)
             raise
-        return [found[row] for row in rows]
+        return [first_tokens[row] for row in rows]
 
-    def enter(self, rows: Sequence[Row]) -> None:
+    def enter(self, rows: Sequence[AnswerRow]) -> None:
         """Let rows come; `read` is to read their prompts. Errors: see `admit`."""
         self._expect(rows)
         self._new += rows
@@ -134,7 +134,7 @@ class Batch:
         piece, new, self._new = piece_of(self._model), [row for row in self._new if row in self._coming], []
         short = [row for row in new if len(row.prompt) <= piece]
         long = [[row] for row in new if len(row.prompt) > piece]
-        self._begun += [(some, self._pieces(some, piece)) for some in (short, *long) if some]
+        self._begun += [(group, self._pieces(group, piece)) for group in (short, *long) if group]
         if not self._begun:
             return []
         rows, pieces = self._begun[0]
@@ -152,39 +152,39 @@ class Batch:
         """The next token of every row that lives. Those that are finished have left afterwards."""
         if not self._newest:
             return []
-        rows, last = [each.row for each in self._newest], [each.token for each in self._newest]
+        rows, last = [token.row for token in self._newest], [token.token for token in self._newest]
         try:
             logits = self._table.step(self._model, self._adapters, [row.adapter for row in rows], last)
-            tokens = self._picked(rows, logits, [each.count for each in self._newest])
-            for place, each in enumerate(tokens):
-                if each.finish and each.row.keep and isinstance(self._table, Table):
-                    each.row.past = self._table.past(place)
+            tokens = self._pick_tokens(rows, logits, [token.count for token in self._newest])
+            for index, token in enumerate(tokens):
+                if token.finish and token.row.keep and isinstance(self._table, CacheTable):
+                    token.row.past = self._table.copy_past(index)
         except BaseException:
             self._clear()
             raise
         self._newest = list(tokens)
-        self.evict(each.row for each in tokens if each.finish)
+        self.evict(token.row for token in tokens if token.finish)
         return tokens
 
     @torch.inference_mode()
-    def evict(self, rows: Iterable[Row]) -> None:
+    def evict(self, rows: Iterable[AnswerRow]) -> None:
         """Let rows go before they are finished, as when nobody waits for them; those that have left are passed."""
-        gone = set(rows)
-        self._coming -= gone
-        self._begun = deque(each for each in self._begun if not self._coming.isdisjoint(each[0]))
-        for place in reversed(range(len(self._newest))):
-            if self._newest[place].row in gone:
-                self._table.leave(place)
-                self._newest[place] = self._newest[-1]
+        leaving = set(rows)
+        self._coming -= leaving
+        self._begun = deque(reading for reading in self._begun if not self._coming.isdisjoint(reading[0]))
+        for index in reversed(range(len(self._newest))):
+            if self._newest[index].row in leaving:
+                self._table.leave(index)
+                self._newest[index] = self._newest[-1]
                 self._newest.pop()
 
-    def run(self, rows: Iterable[Row], size: int, *, waves: bool = False) -> Iterator[list[Token]]:
+    def run(self, rows: Iterable[AnswerRow], size: int, *, waves: bool = False) -> Iterator[list[Token]]:
         """Answer rows, at most `size` side by side, in the order given: the tokens of each admission and step.
 
         `rows`: taken when there is room for them; `waves`: fill the table when it is empty, and only then; else
         whenever an eighth of it is free.
         """
-        waiting, entered = iter(rows), list[Row]()
+        waiting, entered = iter(rows), list[AnswerRow]()
         try:
             while True:
                 free = size - len(self)
@@ -200,56 +200,58 @@ class Batch:
         finally:
             self.evict(entered)  # where nobody asks for the rest
 
-    def _expect(self, rows: Sequence[Row]) -> None:
+    def _expect(self, rows: Sequence[AnswerRow]) -> None:
         for row in rows:
             if not row.prompt or row.max_tokens < 1 or (row.temperature > 0 and row.generator is None):
                 raise UsageError("A row needs a prompt, a token to answer with, and to draw it, a generator.")
         self._coming.update(rows)
 
-    def _pieces(self, rows: Sequence[Row], piece: int | None = None) -> Iterator[Read]:
+    def _pieces(self, rows: Sequence[AnswerRow], piece: int | None = None) -> Iterator[Read]:
         prompts = [Prompt(row.adapter, row.prompt, row.past, row.known) for row in rows]
         return read_all(self._model, self._adapters, prompts, piece)
 
-    def _read(self, rows: Sequence[Row], pieces: Iterator[Read]) -> list[Token]:
+    def _read(self, rows: Sequence[AnswerRow], pieces: Iterator[Read]) -> list[Token]:
         """Read a piece; the first tokens of those of the rows whose prompts are read, unless they have been let go."""
         part, logits, past = next(pieces)
-        places = [place for place, index in enumerate(part) if rows[index] in self._coming]
-        if not places:
+        positions = [position for position, index in enumerate(part) if rows[index] in self._coming]
+        if not positions:
             return []
-        tokens = self._picked([rows[part[place]] for place in places], logits[places], [0] * len(places))
-        for place, each in zip(places, tokens, strict=True):
-            each.row.past = past.row(place) if each.finish and each.row.keep else None
-        entering = [(place, each) for place, each in zip(places, tokens, strict=True) if not each.finish]
+        tokens = self._pick_tokens(
+            [rows[part[position]] for position in positions], logits[positions], [0] * len(positions)
+        )
+        for position, token in zip(positions, tokens, strict=True):
+            token.row.past = past.row(position) if token.finish and token.row.keep else None
+        entering = [(position, token) for position, token in zip(positions, tokens, strict=True) if not token.finish]
         if entering:
-            self._table.enter([(past, place, len(each.row.prompt)) for place, each in entering], len(self))
-        self._newest += [each for _, each in entering]
-        self._coming.difference_update(each.row for each in tokens)
+            self._table.enter([(past, position, len(token.row.prompt)) for position, token in entering], len(self))
+        self._newest += [token for _, token in entering]
+        self._coming.difference_update(token.row for token in tokens)
         return tokens
 
-    def _picked(self, rows: Sequence[Row], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
+    def _pick_tokens(self, rows: Sequence[AnswerRow], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
         """A token for each row from logits of shape (rows, vocabulary), where so many were picked before."""
         logits = logits.float()
         tokens: list[int] = logits.argmax(-1).tolist()
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row.generator is not None and row.temperature > 0:
-                tokens[place] = pick(logits[place], row.temperature, row.top_p, row.generator)
-        wanted = [place for place, row in enumerate(rows) if row.logprob]
-        chosen = torch.tensor([tokens[place] for place in wanted], dtype=torch.long, device=logits.device)
-        known = dict(zip(wanted, _logprobs(logits[wanted], chosen), strict=True)) if wanted else {}
+                tokens[index] = pick(logits[index], row.temperature, row.top_p, row.generator)
+        scored_rows = [index for index, row in enumerate(rows) if row.logprob]
+        chosen = torch.tensor([tokens[index] for index in scored_rows], dtype=torch.long, device=logits.device)
+        logprobs = dict(zip(scored_rows, _logprobs(logits[scored_rows], chosen), strict=True)) if scored_rows else {}
         return [
-            Token(row, token, count + 1, known.get(place), self._finish(row, token, count + 1))
-            for place, (row, token, count) in enumerate(zip(rows, tokens, counts, strict=True))
+            Token(row, token, count + 1, logprobs.get(index), self._finish(row, token, count + 1))
+            for index, (row, token, count) in enumerate(zip(rows, tokens, counts, strict=True))
         ]
 
-    def _finish(self, row: Row, token: int, count: int) -> Literal["stop", "length"] | None:
+    def _finish(self, row: AnswerRow, token: int, count: int) -> Literal["stop", "length"] | None:
         if token in self._ends:
             return "stop"
         return "length" if count >= row.max_tokens else None
 
 
 def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
-    found: list[float] = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1).tolist()
-    return found
+    logprobs: list[float] = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1).tolist()
+    return logprobs
 
 
 def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generator: torch.Generator) -> int:
@@ -271,12 +273,12 @@ def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generato
     # order takes three times as long as all the rest, and the winner is among the first, as a bound nearly always shows
     lots = torch.empty_like(chances).exponential_(generator=generator)
     for count in (min(_LIKELY, len(chances)), len(chances)):
-        least = chances.topk(count, sorted=False).values.min()
-        tokens = (chances >= least).nonzero().squeeze(1)
+        threshold = chances.topk(count, sorted=False).values.min()
+        tokens = (chances >= threshold).nonzero().squeeze(1)
         likely, order = chances[tokens].sort(descending=True, stable=True)
         if top_p is not None:
             likely = likely.where(likely.cumsum(-1) - likely < top_p, 0.0)
-        shares, rest = likely / lots[: len(likely)], lots[len(likely) :]
-        if likely[-1] == 0 or not len(rest) or shares.max() > least / rest.min():
+        shares, other_lots = likely / lots[: len(likely)], lots[len(likely) :]
+        if likely[-1] == 0 or not len(other_lots) or shares.max() > threshold / other_lots.min():
             break
     return int(tokens[order[shares.argmax()]])

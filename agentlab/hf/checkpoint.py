@@ -112,12 +112,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def loading(
-    what: str, hint: str = NEEDED, less: str = "Use a smaller model, or close other programs."
+    failure: str, hint: str = NEEDED, memory_hint: str = "Use a smaller model, or close other programs."
 ) -> Iterator[None]:
-    """What transformers raises over a stranger's files inside the block, as one error; `less` helps without memory.
+    """What transformers raises over a stranger's files inside the block, as one error.
 
     Raises:
-        ModelFileError: `what` failed, and why.
+        ModelFileError: `failure`, and why.
     """
     try:
         yield
@@ -127,19 +127,21 @@ def loading(
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust: tokenizers
             raise
         short = memory.ran_out(error) or type(error).__name__ == "OutOfMemoryError"
-        said = " ".join(str(error).split())[:300]
-        raise ModelFileError(f"{what}: {type(error).__name__}: {said}", hint=less if short else hint) from error
+        reason = " ".join(str(error).split())[:300]
+        raise ModelFileError(
+            f"{failure}: {type(error).__name__}: {reason}", hint=memory_hint if short else hint
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object of finite numbers, no deeper and with no more values than such files have."""
     try:
-        found = json.loads(read_text(path, _MOST_BYTES.get(path.name, _MOST_OTHERS)))
+        document = json.loads(read_text(path, _MOST_BYTES.get(path.name, _MOST_OTHERS)))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {' '.join(str(error).split())[:300]}", hint=_AGAIN) from error
-    if not isinstance(found, dict):
-        raise _wrong(path, "it", found, "a JSON object")
-    open_: list[tuple[str, Any, int]] = [("", found, 0)]
+    if not isinstance(document, dict):
+        raise _wrong(path, "it", document, "a JSON object")
+    open_: list[tuple[str, Any, int]] = [("", document, 0)]
     count = 0
     while open_:
         name, value, depth = open_.pop()
@@ -151,7 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
             open_ += ((f"{name}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items())
         elif isinstance(value, list):
             open_ += ((name, inner, depth + 1) for inner in value)
-    return found
+    return document
 
 
 def _check_value(path: Path, name: str, value: Any) -> None:
@@ -160,29 +162,29 @@ def _check_value(path: Path, name: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value) and field not in _INFINITE:
         raise _wrong(path, name, value, "a finite number")
     if type(value) is int and field not in _FREE:
-        most = _MOST_LAYERS if re.search(r"layers?$", field) else _MOST_WHOLE
-        if not -most <= value <= most:
-            raise _wrong(path, name, value, f"a whole number of at most {most:,}")
+        limit = _MOST_LAYERS if re.search(r"layers?$", field) else _MOST_WHOLE
+        if not -limit <= value <= limit:
+            raise _wrong(path, name, value, f"a whole number of at most {limit:,}")
     if field in _SWITCHES and value is not None and not isinstance(value, bool):
         raise _wrong(path, name, value, "true or false")
     if field in _SIDES and value not in ("left", "right", None):
         raise _wrong(path, name, value, "left or right")
     if field in _NUMBERS and value is not None:
-        least, highest = _NUMBERS[field]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= highest:
-            raise _wrong(path, name, value, f"a number from {least:g} to {highest:g}")
+        lowest, highest = _NUMBERS[field]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+            raise _wrong(path, name, value, f"a number from {lowest:g} to {highest:g}")
 
 
 def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> None:
     """Types and ranges of a model's fields, and whether its weights can be of that shape."""
-    for name, most in _SIZES.items():
+    for name, limit in _SIZES.items():
         if name in config:
-            _check_size(path, name, config[name], most)
-    for name, most in _OPTIONAL_SIZES.items():
-        given = config.get(name)
-        for value in given if isinstance(given, list) else [given]:
+            _check_size(path, name, config[name], limit)
+    for name, limit in _OPTIONAL_SIZES.items():
+        setting = config.get(name)
+        for value in setting if isinstance(setting, list) else [setting]:
             if value is not None:
-                _check_size(path, name, value, most)
+                _check_size(path, name, value, limit)
     for names, kind, expected in (
         (_FLAGS, bool, "true or false"),
         (_TEXTS, str, "a text"),
@@ -192,8 +194,8 @@ def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> Non
             if config.get(name) is not None and not isinstance(config[name], kind):
                 raise _wrong(path, name, config[name], expected)
     for name in _TOKENS:
-        given = config.get(name)
-        for value in given if isinstance(given, list) else [given]:
+        setting = config.get(name)
+        for value in setting if isinstance(setting, list) else [setting]:
             if value is not None and (type(value) is not int or not -1 <= value < _MOST_WORDS):
                 raise _wrong(path, name, value, f"the number of a token, below {_MOST_WORDS:,}")
     _check_together(path, config, weights)
@@ -211,32 +213,32 @@ def _check_together(path: str, config: Mapping[str, Any], weights: _Weights) -> 
     for name, size in (("vocab_size", config.get("vocab_size")), ("intermediate_size", inner), ("hidden_size", width)):
         if type(size) is int and size * width > weights.bits:
             raise _wrong(path, name, size, f"so few that {width:,} numbers for each fit into the files")
-    own = config.get("head_dim") is None
-    if heads and own and width % heads:
+    derives_head_dim = config.get("head_dim") is None
+    if heads and derives_head_dim and width % heads:
         raise _wrong(path, _HEADS[0], heads, f"a divisor of the width, {width:,}")
-    if heads and own and (width // heads) % 2 and any(name.startswith("rope") for name in config):
+    if heads and derives_head_dim and (width // heads) % 2 and any(name.startswith("rope") for name in config):
         raise _wrong(path, _HEADS[0], heads, "such that each head has an even width, which rotary positions need")
-    kept = config.get("num_key_value_heads")
-    if heads and type(kept) is int and heads % kept:
-        raise _wrong(path, _HEADS[0], heads, f"a multiple of num_key_value_heads, {kept}")
+    key_value_heads = config.get("num_key_value_heads")
+    if heads and type(key_value_heads) is int and heads % key_value_heads:
+        raise _wrong(path, _HEADS[0], heads, f"a multiple of num_key_value_heads, {key_value_heads}")
 
 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
     return next((int(config[name]) for name in names if name in config), 0)
 
 
-def _check_size(path: str, name: str, value: Any, most: int) -> None:
-    if type(value) is not int or not 1 <= value <= most:
-        raise _wrong(path, name, value, f"a whole number from 1 to {most:,}")
+def _check_size(path: str, name: str, value: Any, limit: int) -> None:
+    if type(value) is not int or not 1 <= value <= limit:
+        raise _wrong(path, name, value, f"a whole number from 1 to {limit:,}")
 
 
 def _check_template(path: Path, template: Any) -> None:
     """A text, or several with names."""
     several = template if isinstance(template, list) else [{"name": "", "template": template or ""}]
-    for each in several:
-        text = each.get("template") if isinstance(each, dict) and isinstance(each.get("name"), str) else None
+    for entry in several:
+        text = entry.get("template") if isinstance(entry, dict) and isinstance(entry.get("name"), str) else None
         if not isinstance(text, str) or len(text) > _MOST_TEMPLATE:
-            raise _wrong(path, "chat_template", each, f"a text of at most {_MOST_TEMPLATE:,} characters")
+            raise _wrong(path, "chat_template", entry, f"a text of at most {_MOST_TEMPLATE:,} characters")
 
 
 def _weights(folder: Path) -> _Weights:
@@ -255,8 +257,8 @@ def _weights(folder: Path) -> _Weights:
                     sides.update(tensor.get_shape())
                     packed = packed or tensor.get_dtype() not in _PLAIN_NUMBERS
         except (SafetensorError, OSError) as error:
-            said = f"transformers cannot load {folder}: {path.name} is damaged: {str(error)[:200]}"
-            raise ModelFileError(said, hint=_AGAIN) from error
+            message = f"transformers cannot load {folder}: {path.name} is damaged: {str(error)[:200]}"
+            raise ModelFileError(message, hint=_AGAIN) from error
         bits += 8 * path.stat().st_size
     if not names:  # a config alone has a shape, too; whoever loads it finds that they are missing
         return _Weights(_MOST_LAYERS, 1 << 50, frozenset())
@@ -265,5 +267,5 @@ def _weights(folder: Path) -> _Weights:
 
 
 def _wrong(path: Path | str, name: str, value: object, expected: str) -> ModelFileError:
-    shown = value if isinstance(value, str) and " " in value else json.dumps(value, default=str)[:80]
-    return ModelFileError(f"{path}: {name[:120]} is {shown}, not {expected}.", hint=_AGAIN)
+    value_text = value if isinstance(value, str) and " " in value else json.dumps(value, default=str)[:80]
+    return ModelFileError(f"{path}: {name[:120]} is {value_text}, not {expected}.", hint=_AGAIN)

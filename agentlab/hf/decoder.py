@@ -11,15 +11,15 @@ import torch  # noqa: TID253 - imported by the decoder alone, in its worker proc
 
 from agentlab import machine
 from agentlab.errors import BadRequestError, ModelFileError, UsageError, WorkerDiedError
-from agentlab.hf.batch import Batch, Row, Token
+from agentlab.hf.batch import AnswerBatch, AnswerRow, Token
 from agentlab.hf.cache import HEADROOM
 from agentlab.hf.checkpoint import loading, read_config
 from agentlab.hf.fingerprint import fingerprint_of
-from agentlab.hf.packed import packed
+from agentlab.hf.packed import pack_weights
 from agentlab.lora.card import read_card
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
-from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
+from agentlab.workers.chat import Chunk, EngineRequest, StopFinder
 from agentlab.workers.templates import TemplateRefusesError, prepare, render_chat
 
 _BROKEN = "\ufffd"  # stands for bytes that are no whole character yet
@@ -27,7 +27,7 @@ _PATIENCE = 32  # tokens; a character has four bytes at most, but a token may en
 _PARTS = 3  # of the memory that loading left: one is for keys and values, one for moving them
 
 
-class Decoder:
+class HfDecoder:
     """Owns a model, its tokenizer and the adapters that were asked for. Not thread-safe."""
 
     def __init__(self, path: str, dtype: str, threads: int) -> None:
@@ -43,21 +43,23 @@ class Decoder:
         with loading(f"transformers cannot load {path}"):
             self._tokenizer, self._model = _load(path, dtype)
             self._model.to(self._device).eval()
-            self._open.enter_context(packed(self._model))
+            self._open.enter_context(pack_weights(self._model))
         if not self._tokenizer.chat_template:
             raise ModelFileError(
                 f"{path} holds no chat template, so it cannot be talked to.",
                 hint="Use an instruct model, for example `agentlab models import smollm2-135m`.",
             )
         self._adapters = self._open.enter_context(rowwise(self._model, [], any_base=True))
-        self._places: dict[str | None, int] = {None: BASE}
-        self._batch = Batch(self._model, self._adapters, ends_of(self._model.generation_config, self._tokenizer))
+        self._slots: dict[str | None, int] = {None: BASE}
+        self._batch = AnswerBatch(self._model, self._adapters, ends_of(self._model.generation_config, self._tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._room = machine.free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
-        self._rows: dict[Row, deque[Token | None] | None] = {}  # in their order: see `_next`; None has to wait yet
+        self._rows: dict[
+            AnswerRow, deque[Token | None] | None
+        ] = {}  # in their order: see `_next`; None has to wait yet
         self._note = self._batch.slow
 
-    def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
+    def chat(self, request: EngineRequest) -> Generator[Chunk, None, None]:
         """Decode an answer, side by side with others. Closing the iterator stops it. No schema is enforced.
 
         Raises:
@@ -66,10 +68,10 @@ class Decoder:
             MissingFileError, ModelFileError: there is no such adapter, or it cannot be used with this model.
         """
         prompt = self._tokenize(request.messages)
-        most = request.max_tokens if self._context is None else request.tokens_within(self._context, len(prompt))
+        max_tokens = request.max_tokens if self._context is None else request.tokens_within(self._context, len(prompt))
         generator = torch.Generator(self._device).manual_seed(request.seed % (1 << 63))
-        adapter = self._place(request.adapter)
-        row = Row(adapter, prompt, most, request.temperature, request.top_p, generator, request.logprob)
+        adapter = self._adapter_slot(request.adapter)
+        row = AnswerRow(adapter, prompt, max_tokens, request.temperature, request.top_p, generator, request.logprob)
         text, stops = Detokenizer(self._decode), StopFinder(request.stop)
         count, logprob, finish = 0, 0.0, None
         self._rows[row] = None
@@ -86,10 +88,10 @@ class Decoder:
         finally:
             del self._rows[row]
             self._batch.evict([row])
-        rest = stops.feed(text.rest()) + stops.rest()
+        last_text = stops.feed(text.flush()) + stops.remaining_text()
         note, self._note = self._note, None  # once is enough
         yield Chunk(
-            text=rest,
+            text=last_text,
             finish="stop" if finish == "stop" or stops.found else "length",
             prompt_tokens=len(prompt),
             completion_tokens=count,
@@ -97,37 +99,37 @@ class Decoder:
             note=note,
         )
 
-    def _place(self, adapter: str | None) -> int:
+    def _adapter_slot(self, adapter: str | None) -> int:
         """Where an adapter is in the stack; it is read when it is first asked for."""
-        if adapter not in self._places:
+        if adapter not in self._slots:
             folder = Path(adapter or "")
             try:
                 self._check_base(folder)
-                self._places[adapter] = self._adapters.put(folder)
+                self._slots[adapter] = self._adapters.put(folder)
             except UsageError as error:
                 raise ModelFileError(
                     f"{folder.name} cannot be used with {self._path.name}: {error.message}", hint=error.hint
                 ) from error
             self._note = self._adapters.slow or self._note
-        return self._places[adapter]
+        return self._slots[adapter]
 
     def _check_base(self, adapter: Path) -> None:
         """Shapes do not tell two checkpoints of one architecture apart; the card of an adapter does, if it has one."""
-        known = read_card(adapter).base
-        if known.fingerprint and known.fingerprint != fingerprint_of(self._path):
+        base = read_card(adapter).base
+        if base.fingerprint and base.fingerprint != fingerprint_of(self._path):
             raise UsageError(
                 "it was trained on another base model, as its fingerprint says.",
-                hint=f"The base that it was trained on lay at {known.path or 'an unknown place'}; use that one.",
+                hint=f"The base that it was trained on lay at {base.path or 'an unknown place'}; use that one.",
             )
 
-    def _may_enter(self, row: Row) -> bool:
+    def _may_enter(self, row: AnswerRow) -> bool:
         """Whether it is the next one, and there is memory for it beside those that are in."""
-        inside = [each for each, tokens in self._rows.items() if tokens is not None]
-        longest = max(len(each.prompt) + each.max_tokens for each in (row, *inside)) + HEADROOM
-        is_next = row is next(each for each, tokens in self._rows.items() if tokens is None)
+        inside = [queued_row for queued_row, tokens in self._rows.items() if tokens is not None]
+        longest = max(len(queued_row.prompt) + queued_row.max_tokens for queued_row in (row, *inside)) + HEADROOM
+        is_next = row is next(queued_row for queued_row, tokens in self._rows.items() if tokens is None)
         return is_next and (not inside or longest * (len(inside) + 1) <= self._room)
 
-    def _next(self, row: Row) -> Token | None:
+    def _next(self, row: AnswerRow) -> Token | None:
         """The next token of a row; None while it waits, or while its prompt is read.
 
         Whoever has none left has a step made, and a piece of the prompts read: all that are in get a token, or a None.
@@ -142,9 +144,9 @@ class Decoder:
         if not tokens:
             if row not in self._batch:
                 raise WorkerDiedError("The model failed in the middle of an answer.", hint="Ask again.")
-            inside = {each: waiting for each, waiting in self._rows.items() if waiting is not None}
-            for some in (self._batch.step, self._batch.read):
-                for token in some():
+            inside = {queued_row: waiting for queued_row, waiting in self._rows.items() if waiting is not None}
+            for advance in (self._batch.step, self._batch.read):
+                for token in advance():
                     inside[token.row].append(token)
             for waiting in inside.values():
                 if not waiting:
@@ -176,9 +178,9 @@ def _load(path: str, dtype: str) -> tuple[Any, Any]:
     only_here = {"local_files_only": True, "trust_remote_code": False}
     tokenizer: Any = AutoTokenizer.from_pretrained(path, **only_here)
     make: Any = AutoModelForCausalLM.from_pretrained
-    model, told = make(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **only_here)
-    if told["missing_keys"]:  # transformers makes them up
-        raise ValueError(f"its files lack {', '.join(sorted(told['missing_keys'])[:3])}")
+    model, loading_info = make(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **only_here)
+    if loading_info["missing_keys"]:  # transformers makes them up
+        raise ValueError(f"its files lack {', '.join(sorted(loading_info['missing_keys'])[:3])}")
     return tokenizer, model
 
 
@@ -187,14 +189,14 @@ def _bytes_of_token(model: Any) -> int:
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kept = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
+    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * key_value_heads * size * model.dtype.itemsize)
 
 
 def ends_of(config: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens after which an answer is over."""
-    given = config.eos_token_id
-    ends = given if isinstance(given, list) else [given]
+    eos_token_id = config.eos_token_id
+    ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
     return frozenset(token for token in (*ends, tokenizer.eos_token_id) if token is not None)
 
 
@@ -220,10 +222,10 @@ class Detokenizer:
         self._before, self._said = self._said, len(self._tokens)
         return new
 
-    def rest(self) -> str:
+    def flush(self) -> str:
         """What is left when the answer ends in the middle of a character."""
         return self._new()
 
     def _new(self) -> str:
-        known = self._decode(self._tokens[self._before : self._said])
-        return self._decode(self._tokens[self._before :])[len(known) :]
+        emitted_text = self._decode(self._tokens[self._before : self._said])
+        return self._decode(self._tokens[self._before :])[len(emitted_text) :]

@@ -26,10 +26,10 @@ class HfConfig:
     load_seconds: float = 300.0
 
 
-def _died(status: int, log: str) -> tuple[str, str | None]:
+def _explain_death(status: int, log: str) -> tuple[str, str | None]:
     cause, hint = deaths.describe(status)
-    less = "Ask again; if it dies again, ask less at a time, use a smaller model, or close other programs."
-    return cause, less if hint is None or memory.ran_out(RuntimeError(log)) else hint
+    memory_hint = "Ask again; if it dies again, ask less at a time, use a smaller model, or close other programs."
+    return cause, memory_hint if hint is None or memory.ran_out(RuntimeError(log)) else hint
 
 
 class HfEngine(ChatProcess):
@@ -51,7 +51,7 @@ class HfEngine(ChatProcess):
                 variables={**machine.worker_environment(config.threads), "HF_HUB_OFFLINE": "1"},
                 load=load,
                 load_seconds=config.load_seconds,
-                death=_died,
+                death=_explain_death,
                 calls=CALLS,
             )
         )

@@ -24,8 +24,8 @@ def fingerprint_of(folder: Path) -> str:
     if not files:
         raise MissingFileError(f"{folder} is no checkpoint folder.", hint="`agentlab models list` shows what is there.")
     for path in files:
-        found = path.stat()
-        digest.update(f"{path.name}={_of_file(path.absolute(), found.st_size, found.st_mtime_ns)}\n".encode())
+        status = path.stat()
+        digest.update(f"{path.name}={_of_file(path.absolute(), status.st_size, status.st_mtime_ns)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -14,7 +14,7 @@ _TYPES = {torch.float32, torch.bfloat16}
 
 
 @contextmanager
-def packed(model: torch.nn.Module) -> Iterator[None]:
+def pack_weights(model: torch.nn.Module) -> Iterator[None]:
     """The model with packed weights inside the `with` block; afterwards it has its own again, to the bit.
 
     Forward hooks and PEFT's layers keep working. There is no second copy: inside the block a packed layer's `weight` is
@@ -49,7 +49,7 @@ def _layers(model: torch.nn.Module) -> list[tuple[Any, bool]]:
     """The layers that can be packed, and whether another module uses the weight of each."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call] # torch has no type for it
         return []
-    users = Counter(id(each) for module in model.modules() for each in module.parameters(recurse=False))
+    users = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     return [
         (module, users[id(module.weight)] > 1)
         for module in model.modules()
@@ -69,5 +69,5 @@ def _product(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -
         raise UsageError(
             "A model with packed weights was asked for a gradient.", hint="Train it outside of the `packed` block."
         )
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return found
+    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return output

@@ -24,7 +24,7 @@ _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for ev
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class CachedPast:
     """What was read of some texts, padded on the left.
 
     `cache`: keys and values, of shape (rows, heads, columns, size) in each layer; `seen`: bool of shape (rows,
@@ -35,34 +35,37 @@ class Past:
     seen: torch.Tensor
 
     @classmethod
-    def empty(cls, model: Any) -> "Past":
+    def empty(cls, model: Any) -> "CachedPast":
         """Of one text, in the kind of cache that the model makes for itself."""
         return cls(DynamicCache(config=model.config), torch.ones(1, 0, dtype=torch.bool, device=model.device))
 
-    def select(self, rows: Sequence[int]) -> "Past":
+    def select(self, rows: Sequence[int]) -> "CachedPast":
         """The past of these rows, which may be named more than once, as a copy."""
         index = torch.tensor(rows, device=self.seen.device)
         parts = [(layer.keys[index], layer.values[index]) for layer in self.cache.layers]
-        return Past(DynamicCache(parts), self.seen[index])
+        return CachedPast(DynamicCache(parts), self.seen[index])
 
-    def row(self, row: int) -> "Past":
+    def row(self, row: int) -> "CachedPast":
         """The past of one row without its padding, as a copy."""
-        own, columns = slice(row, row + 1), self.seen[row].nonzero().squeeze(1)
-        parts = [(layer.keys[own][:, :, columns], layer.values[own][:, :, columns]) for layer in self.cache.layers]
-        return Past(DynamicCache(parts), self.seen[own, columns])
+        row_slice, columns = slice(row, row + 1), self.seen[row].nonzero().squeeze(1)
+        parts = [
+            (layer.keys[row_slice][:, :, columns], layer.values[row_slice][:, :, columns])
+            for layer in self.cache.layers
+        ]
+        return CachedPast(DynamicCache(parts), self.seen[row_slice, columns])
 
     @classmethod
-    def joined(cls, prompts: Sequence["Prompt"]) -> "Past":
+    def from_prompts(cls, prompts: Sequence["Prompt"]) -> "CachedPast":
         """What is known of each of these prompts, which is something, side by side, as a copy."""
-        pasts, lengths = [each.past for each in prompts if each.past], [each.known for each in prompts]
+        pasts, lengths = [prompt.past for prompt in prompts if prompt.past], [prompt.known for prompt in prompts]
         width = max(lengths)
         parts = []
         for layers in zip(*(past.cache.layers for past in pasts), strict=True):
             sides = [[layer.keys for layer in layers], [layer.values for layer in layers]]
             new = [side[0].new_zeros(len(pasts), side[0].shape[1], width, side[0].shape[3]) for side in sides]
             for to, side in zip(new, sides, strict=True):
-                for place, (given, length) in enumerate(zip(side, lengths, strict=True)):
-                    to[place, :, width - length :] = given[0, :, :length]
+                for index, (states, length) in enumerate(zip(side, lengths, strict=True)):
+                    to[index, :, width - length :] = states[0, :, :length]
             parts.append((new[0], new[1]))
         seen = torch.arange(width) >= torch.tensor([[width - length] for length in lengths])
         return cls(DynamicCache(parts), seen.to(pasts[0].seen.device))
@@ -85,22 +88,24 @@ class Prompt(NamedTuple):
 
     adapter: int
     tokens: Sequence[int]
-    past: Past | None = None
+    past: CachedPast | None = None
     known: int = 0
 
 
-Read = tuple[list[int], torch.Tensor, Past]  # which prompts, the logits behind them, and what was read
+Read = tuple[list[int], torch.Tensor, CachedPast]  # which prompts, the logits behind them, and what was read
 
 
 def unmergeable(model: Any) -> str | None:
     """Why rows of this model cannot be answered side by side; None if they can."""
-    others = _kinds(model) - {"full_attention", "sliding_attention"}
-    if others:
-        return f"{type(model).__name__} has layers of {', '.join(sorted(others))}: its rows are computed one by one."
+    unsupported = _kinds(model) - {"full_attention", "sliding_attention"}
+    if unsupported:
+        return (
+            f"{type(model).__name__} has layers of {', '.join(sorted(unsupported))}: its rows are computed one by one."
+        )
     if not _takes_positions(model.__class__):
         return f"{type(model).__name__} takes no positions: its rows are computed one by one."
-    given = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    ropes = {each.get("rope_type") for each in (given, *given.values()) if isinstance(each, dict)}
+    rope_parameters = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    ropes = {rope.get("rope_type") for rope in (rope_parameters, *rope_parameters.values()) if isinstance(rope, dict)}
     if ropes & {"dynamic", "longrope"}:
         return f"{type(model).__name__} scales positions by the longest row: its rows are computed one by one."
     return None
@@ -120,18 +125,18 @@ def _takes_positions(model: Hashable) -> bool:
     return "position_ids" in inspect.signature(model.forward).parameters  # type: ignore[attr-defined] # a class of transformers
 
 
-def padded(
-    model: Any, texts: Sequence[Sequence[int]], past: Past | None = None, *, multiple: int = _MULTIPLE
+def pad_texts(
+    model: Any, texts: Sequence[Sequence[int]], past: CachedPast | None = None, *, multiple: int = _MULTIPLE
 ) -> dict[str, Any]:
     """The arguments of a model that reads texts side by side: padded on the left, behind a past if there is one."""
     longest = -(-max(map(len, texts)) // multiple) * multiple
-    seen = torch.arange(longest) >= torch.tensor([[longest - len(each)] for each in texts])
-    ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in texts])
+    seen = torch.arange(longest) >= torch.tensor([[longest - len(text)] for text in texts])
+    ids = torch.tensor([[0] * (longest - len(text)) + list(text) for text in texts])
     seen = seen.to(model.device) if past is None else torch.cat([past.seen, seen.to(model.device)], dim=1)
-    found = {"input_ids": ids.to(model.device), "attention_mask": seen}
+    arguments = {"input_ids": ids.to(model.device), "attention_mask": seen}
     if _takes_positions(model.__class__):
-        found["position_ids"] = (seen.long().cumsum(1) - 1).clamp(min=0)[:, -longest:]
-    return {**found, "past_key_values": DynamicCache() if past is None else past.cache}
+        arguments["position_ids"] = (seen.long().cumsum(1) - 1).clamp(min=0)[:, -longest:]
+    return {**arguments, "past_key_values": DynamicCache() if past is None else past.cache}
 
 
 def read(
@@ -139,10 +144,10 @@ def read(
     adapters: Rowwise,
     rows: Sequence[int],
     texts: Sequence[Sequence[int]],
-    past: Past | None = None,
+    past: CachedPast | None = None,
     *,
     multiple: int = _MULTIPLE,
-) -> tuple[torch.Tensor, Past]:
+) -> tuple[torch.Tensor, CachedPast]:
     """Read texts side by side, behind a past, which is used up.
 
     Args:
@@ -156,35 +161,35 @@ def read(
         Logits behind each text, of shape (texts, vocabulary), and what was read by now.
     """
     if past is None and len(texts) > 1 and may_attend(model) and not slides(model) and adapters.slow is None:
-        return _unpadded(model, adapters, rows, texts)
+        return _read_unpadded(model, adapters, rows, texts)
     adapters.rows(rows)
-    batch = padded(model, texts, past, multiple=multiple)
+    batch = pad_texts(model, texts, past, multiple=multiple)
     out = model(**batch, use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
+    return out.logits[:, -1], CachedPast(batch["past_key_values"], batch["attention_mask"])
 
 
-def _unpadded(
+def _read_unpadded(
     model: Any, adapters: Rowwise, rows: Sequence[int], texts: Sequence[Sequence[int]]
-) -> tuple[torch.Tensor, Past]:
+) -> tuple[torch.Tensor, CachedPast]:
     """As `read`, with one text behind the other: to the model, each token is a row, and attention knows the texts."""
-    lengths, more = [len(each) for each in texts], -sum(map(len, texts)) % _MULTIPLE
-    lengths[-1] += more  # behind a text, nothing in it is changed
-    tokens = torch.tensor([*(token for text in texts for token in text), *[0] * more])[:, None]
+    lengths, padding = [len(ids) for ids in texts], -sum(map(len, texts)) % _MULTIPLE
+    lengths[-1] += padding  # behind a text, nothing in it is changed
+    tokens = torch.tensor([*(token for text in texts for token in text), *[0] * padding])[:, None]
     positions = torch.cat([torch.arange(length) for length in lengths])[:, None]
     adapters.rows([row for row, length in zip(rows, lengths, strict=True) for _ in range(length)])
     last = positions.roll(-1) == 0
-    last[-1 - more], last[-1] = True, more == 0
+    last[-1 - padding], last[-1] = True, padding == 0
     cache = DynamicCache()
     batch = {"input_ids": tokens, "position_ids": positions, "past_key_values": cache, "use_cache": True}
     with attending(model, of_texts(lengths)):
         logits = logits_at(model, model.get_output_embeddings(), last, batch)
-    lengths[-1] -= more
+    lengths[-1] -= padding
     layers: Sequence[Any] = cache.layers
-    for each in layers:
-        split = (side[: sum(lengths), :, 0].split(lengths) for side in (each.keys, each.values))
-        sides = [pad_sequence(list(some), batch_first=True, padding_side="left") for some in split]
-        each.keys, each.values = (side.transpose(1, 2) for side in sides)
-    return logits, Past(cache, torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None])
+    for layer in layers:
+        split = (side[: sum(lengths), :, 0].split(lengths) for side in (layer.keys, layer.values))
+        sides = [pad_sequence(list(states), batch_first=True, padding_side="left") for states in split]
+        layer.keys, layer.values = (side.transpose(1, 2) for side in sides)
+    return logits, CachedPast(cache, torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None])
 
 
 def at_once(model: Any) -> int:
@@ -210,30 +215,33 @@ def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: in
             before its last. None for as many as are quickest.
     """
     if unmergeable(model):
-        for index, each in enumerate(prompts):
-            yield [index], *read(model, adapters, [each.adapter], [each.tokens], Past.empty(model), multiple=1)
+        for index, prompt in enumerate(prompts):
+            yield (
+                [index],
+                *read(model, adapters, [prompt.adapter], [prompt.tokens], CachedPast.empty(model), multiple=1),
+            )
         return
-    most = piece or at_once(model)
-    rests = [Prompt(each.adapter, each.tokens[each.known :]) for each in prompts]
-    for part in parts(rests, [index for index, each in enumerate(prompts) if each.past], 0, most):
-        past = Past.joined([prompts[index] for index in part])
+    max_tokens = piece or at_once(model)
+    rests = [Prompt(prompt.adapter, prompt.tokens[prompt.known :]) for prompt in prompts]
+    for part in parts(rests, [index for index, prompt in enumerate(prompts) if prompt.past], 0, max_tokens):
+        past = CachedPast.from_prompts([prompts[index] for index in part])
         rows, texts = [rests[index].adapter for index in part], [rests[index].tokens for index in part]
         yield part, *(yield from _pieces(model, adapters, rows, texts, past, piece))
-    rest: list[int] = []
-    order = sorted((index for index, each in enumerate(prompts) if not each.past), key=lambda i: prompts[i].adapter)
+    unshared: list[int] = []
+    order = sorted((index for index, prompt in enumerate(prompts) if not prompt.past), key=lambda i: prompts[i].adapter)
     for adapter, group in groupby(order, lambda index: prompts[index].adapter):
         members = list(group)
         shared = 0 if slides(model) or len(members) == 1 else common([prompts[index].tokens for index in members])
         if shared < SHARED:
-            rest += members
+            unshared += members
             continue
         beginning = [prompts[members[0]].tokens[:shared]]
         _, past = yield from _pieces(model, adapters, [adapter], beginning, None, piece, multiple=1)
-        for part in parts(prompts, members, shared, most):
+        for part in parts(prompts, members, shared, max_tokens):
             texts = [prompts[index].tokens[shared:] for index in part]
-            behind = past.select([0] * len(part))
-            yield part, *(yield from _pieces(model, adapters, [adapter] * len(part), texts, behind, piece))
-    for part in parts(prompts, rest, 0, most):
+            shared_past = past.select([0] * len(part))
+            yield part, *(yield from _pieces(model, adapters, [adapter] * len(part), texts, shared_past, piece))
+    for part in parts(prompts, unshared, 0, max_tokens):
         texts = [prompts[index].tokens for index in part]
         yield (
             part,
@@ -246,10 +254,10 @@ def _pieces(
     adapters: Rowwise,
     rows: Sequence[int],
     texts: Sequence[Sequence[int]],
-    past: Past | None,
+    past: CachedPast | None,
     piece: int | None,
     **keys: int,
-) -> Generator[Read, None, tuple[torch.Tensor, Past]]:
+) -> Generator[Read, None, tuple[torch.Tensor, CachedPast]]:
     """As `read`. A text that is longer than a piece is alone; the odd piece comes first, so that padding does."""
     while piece and len(texts[0]) > piece:
         cut = len(texts[0]) % piece or piece
@@ -259,18 +267,18 @@ def _pieces(
     return read(model, adapters, rows, texts, past, **keys)
 
 
-def parts(prompts: Sequence[Prompt], some: Sequence[int], shared: int, most: int) -> Iterator[list[int]]:
+def parts(prompts: Sequence[Prompt], indices: Sequence[int], shared: int, max_tokens: int) -> Iterator[list[int]]:
     """Prompts of like length, the longest first, as many as are read at once, in the order of their adapters."""
     lengths = [len(prompt.tokens) - shared for prompt in prompts]
-    for part in batches(sorted(some, key=lambda index: -lengths[index]), lengths, most):
+    for part in batches(sorted(indices, key=lambda index: -lengths[index]), lengths, max_tokens):
         yield sorted(part, key=lambda index: prompts[index].adapter)
 
 
-def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def batches(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Indices of texts, cut where a batch that is padded would have more than so many tokens."""
     batch: list[int] = []
     for index in order:
-        if batch and (len(batch) + 1) * max(lengths[batch[0]], lengths[index]) > most:
+        if batch and (len(batch) + 1) * max(lengths[batch[0]], lengths[index]) > max_tokens:
             yield batch
             batch = []
         batch.append(index)
@@ -281,8 +289,8 @@ def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator
 def common(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, the last of the shortest left out: something is to be read of each."""
     first, last = min(map(list, prompts)), max(map(list, prompts))  # all others lie between
-    most = min(map(len, prompts)) - 1
-    return next((place for place in range(most) if first[place] != last[place]), most)
+    limit = min(map(len, prompts)) - 1
+    return next((index for index in range(limit) if first[index] != last[index]), limit)
 
 
 def logits_at(model: Any, head: torch.nn.Module, where: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from agentlab.workers.chat_server import ChatServer, Load
 def _prepare() -> Load:
     from agentlab.hf import decoder
 
-    return decoder.Decoder
+    return decoder.HfDecoder
 
 
 if __name__ == "__main__":

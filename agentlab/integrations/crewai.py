@@ -51,10 +51,10 @@ class NoAnswerError(RuntimeError):
 
     def __init__(self, cause: AgentlabError) -> None:
         failures = cause.failures if isinstance(cause, AllModelsFailedError) else (f": {cause.kind}: ",)
-        told = [" ".join(line.split(": ")[:2]).strip() for line in failures]
-        super().__init__(f"No language model answered ({', '.join(told)}).")
+        causes = [" ".join(line.split(": ")[:2]).strip() for line in failures]
+        super().__init__(f"No language model answered ({', '.join(causes)}).")
         self.cause = cause
-        self.overflow = bool(told) and all(line.endswith(ContextOverflowError.__name__) for line in told)
+        self.overflow = bool(causes) and all(line.endswith(ContextOverflowError.__name__) for line in causes)
 
 
 class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where types are checked
@@ -66,7 +66,7 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
     _manager: LLMManager = PrivateAttr()
 
     @classmethod
-    def over(cls, manager: LLMManager, name: str, strategy: Strategy) -> "AgentlabLLM":
+    def from_manager(cls, manager: LLMManager, name: str, strategy: Strategy) -> "AgentlabLLM":
         """A model over a manager, which stays the caller's to close."""
         llm = cls(model=name, strategy=strategy)
         llm._manager = manager
@@ -87,15 +87,15 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
     def get_context_window_size(self) -> int:
         """Usable tokens of the smallest window: any of the models may have to answer."""
         config = self._manager.config
-        known = [config.models[name].context for name in config.candidates(TASK)]
-        return int(_USABLE * min((window for window in known if window), default=_WHOLE_WINDOW))
+        windows = [config.models[name].context for name in config.candidates(TASK)]
+        return int(_USABLE * min((window for window in windows if window), default=_WHOLE_WINDOW))
 
     def get_input_tokens_count(self, messages: Any, tools: Any = None, response_model: Any = None) -> int:
         """An estimate: which model will answer, and so which tokenizer counts, is not known before."""
         del response_model
-        asked = messages_of(self._format_messages(messages))
+        prompt_messages = messages_of(self._format_messages(messages))
         described = (Message("system", json.dumps(tools, default=str)),) if tools else ()
-        return tokens_of((*asked, *described))
+        return tokens_of((*prompt_messages, *described))
 
     # -- asking -------------------------------------------------------------------------------------------------
 
@@ -112,15 +112,17 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         """As of `BaseLLM`: text, a value of `response_model`, or calls of tools for the executor to run."""
         origin = {"from_task": from_task, "from_agent": from_agent}
         with llm_call_context():
-            asked = self._begun(messages, tools, callbacks, available_functions, origin)
+            prompt_messages = self._begin_call(messages, tools, callbacks, available_functions, origin)
             answer = failure = None
             try:
                 answer = self._manager.router.complete_sync(
-                    messages_of(asked), TASK, response_model, options=self._options(tools)
+                    messages_of(prompt_messages), TASK, response_model, options=self._options(tools)
                 )
             except AgentlabError as error:
                 failure = error
-            return self._told(answer or self._given_up(failure, origin), asked, available_functions, origin)
+            return self._finish_call(
+                answer or self._given_up(failure, origin), prompt_messages, available_functions, origin
+            )
 
     async def acall(
         self,
@@ -135,24 +137,26 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         """`call` for a loop."""
         origin = {"from_task": from_task, "from_agent": from_agent}
         with llm_call_context():
-            asked = self._begun(messages, tools, callbacks, available_functions, origin)
+            prompt_messages = self._begin_call(messages, tools, callbacks, available_functions, origin)
             answer = failure = None
             try:
                 answer = await self._manager.router.complete(
-                    messages_of(asked), TASK, response_model, options=self._options(tools)
+                    messages_of(prompt_messages), TASK, response_model, options=self._options(tools)
                 )
             except AgentlabError as error:
                 failure = error
-            return self._told(answer or self._given_up(failure, origin), asked, available_functions, origin)
+            return self._finish_call(
+                answer or self._given_up(failure, origin), prompt_messages, available_functions, origin
+            )
 
-    def _begun(self, messages: Any, tools: Any, callbacks: Any, functions: Any, origin: Mapping[str, Any]) -> Any:
+    def _begin_call(self, messages: Any, tools: Any, callbacks: Any, functions: Any, origin: Mapping[str, Any]) -> Any:
         """The messages of a call, after CrewAI and its hooks have heard of it."""
         self._emit_call_started_event(
             messages=messages, tools=tools, callbacks=callbacks, available_functions=functions, **origin
         )
-        asked = self._format_messages(messages)
-        self._invoke_before_llm_call_hooks(asked, origin["from_agent"])
-        return asked
+        prompt_messages = self._format_messages(messages)
+        self._invoke_before_llm_call_hooks(prompt_messages, origin["from_agent"])
+        return prompt_messages
 
     def _options(self, tools: list[dict[str, Any]] | None) -> Options:
         return Options(
@@ -173,8 +177,12 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
             raise LLMContextLengthExceededError(str(error))  # CrewAI summarises the conversation and asks again
         raise error
 
-    def _told(
-        self, answer: Completion[Any], asked: Any, functions: Mapping[str, Any] | None, origin: Mapping[str, Any]
+    def _finish_call(
+        self,
+        answer: Completion[Any],
+        prompt_messages: Any,
+        functions: Mapping[str, Any] | None,
+        origin: Mapping[str, Any],
     ) -> Any:
         """What CrewAI makes of an answer, after its events and hooks."""
         usage = _usage(answer)
@@ -186,23 +194,33 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
             if result is not None:
                 return result
         calls = [call_document(call) for call in answer.tool_calls]
-        said = calls or (answer.value if isinstance(answer.value, BaseModel) else self._apply_stop_words(answer.text))
+        response = calls or (
+            answer.value if isinstance(answer.value, BaseModel) else self._apply_stop_words(answer.text)
+        )
         self._emit_call_completed_event(
-            response=said,
+            response=response,
             call_type=LLMCallType.TOOL_CALL if calls else LLMCallType.LLM_CALL,
-            messages=asked,
+            messages=prompt_messages,
             usage=usage,
             finish_reason=answer.finish,
             **origin,
         )
-        return self._invoke_after_llm_call_hooks(asked, said, origin["from_agent"]) if isinstance(said, str) else said
+        return (
+            self._invoke_after_llm_call_hooks(prompt_messages, response, origin["from_agent"])
+            if isinstance(response, str)
+            else response
+        )
 
 
 def _usage(answer: Completion[Any]) -> dict[str, int] | None:
-    asked, said = answer.usage.input_tokens, answer.usage.output_tokens
-    if asked is None or said is None:
+    prompt_tokens, answer_tokens = answer.usage.input_tokens, answer.usage.output_tokens
+    if prompt_tokens is None or answer_tokens is None:
         return None  # unknown; CrewAI would count it as none
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": answer_tokens,
+        "total_tokens": prompt_tokens + answer_tokens,
+    }
 
 
 def _arguments(call: ToolCall) -> dict[str, Any]:
@@ -228,7 +246,7 @@ def create_llm_for_crewai(
         UnknownNameError: there is no such preset.
     """
     name = "agentlab" if config_path is None else f"agentlab/{Path(config_path).stem}"
-    return AgentlabLLM.over(LLMManager(config_path), name, strategy_of(use_fastest, use_parallel))
+    return AgentlabLLM.from_manager(LLMManager(config_path), name, strategy_of(use_fastest, use_parallel))
 
 
 def create_executor_agent(

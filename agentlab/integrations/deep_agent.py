@@ -22,15 +22,15 @@ from agentlab.compress import tools
 from agentlab.compress.agent import alone
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal, read_goal
-from agentlab.compress.memory import Memory, on_one_text
+from agentlab.compress.memory import CompressMemory, on_one_text
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.tools import configure_lora, setup_distillation
 from agentlab.compress.verdict import rows_of
 from agentlab.errors import GateError, UsageError
-from agentlab.models.base_model import find_base, imported
+from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.context import Context
 from agentlab.runs.journal import read_events
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.session import begin, surroundings
 from agentlab.study.state import rebuild
@@ -59,15 +59,17 @@ class CompressionConfig(Recipe):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        said = {name: value for name, value in given.items() if not (name == "pruning_sparsity" and value == 0)}
-        if said.get("quantization_bits", 16) != 16:
-            said.setdefault("quantizer", "kquant")
-        if said.get("pruning_sparsity") is not None:
-            said.setdefault("pruner", "sparsegpt")
-        return said
+    def _complete(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        recipe_fields = {
+            name: value for name, value in settings.items() if not (name == "pruning_sparsity" and value == 0)
+        }
+        if recipe_fields.get("quantization_bits", 16) != 16:
+            recipe_fields.setdefault("quantizer", "kquant")
+        if recipe_fields.get("pruning_sparsity") is not None:
+            recipe_fields.setdefault("pruner", "sparsegpt")
+        return recipe_fields
 
 
 @dataclass
@@ -93,11 +95,11 @@ class CompressionDeepAgent:
 
         Errors: those of `run_compression_optimization`, before work starts.
         """
-        told = replace(self, model_name=model_name, objective=objective)
-        config, context = told._checked(carbon_budget)
+        agent = replace(self, model_name=model_name, objective=objective)
+        config, context = agent._check_config(carbon_budget)
         self.model_name, self.objective = model_name, objective
         base = find_base(config.base, context.workspace).path.name
-        return alone(config, context, base, (), ended=False).model_dump()
+        return alone(config, context, base, (), has_ended=False).model_dump()
 
     def execute_experiment(self, config: Recipe | Mapping[str, Any]) -> dict[str, Any]:
         """Carry one recipe out and measure its file: the row of the report, with `run`, the folder of the export.
@@ -105,9 +107,9 @@ class CompressionDeepAgent:
         Errors: those of `run_compression_optimization`; a recipe that misses the objective's bounds is a result.
         """
         recipe = config if isinstance(config, Recipe) else tools.read(CompressionConfig, config)
-        if wrong := [said for _, said in recipe.problems()]:
+        if wrong := [problem for _, problem in recipe.problems()]:
             raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
-        one = {
+        single_recipe = {
             "portfolio": [recipe.model_dump(exclude_defaults=True)],
             "first": 1,
             "planner": "portfolio",
@@ -115,16 +117,18 @@ class CompressionDeepAgent:
         }
         goal = str(Goal(read_goal(self.objective).measure))  # its bounds decide between recipes, later
         try:
-            done = compress.run_compression_optimization(overrides={**self._changes(None), **one, "goal": goal})
+            done = compress.run_compression_optimization(
+                overrides={**self._changes(None), **single_recipe, "goal": goal}
+            )
             path, rows = done.path, done.result.models[0].rows
         except GateError as error:  # it has failed, or it serves research alone and wins nothing
             if error.run is None:
                 raise
             path = Path(error.run["path"])
-            found = rows_of({"search": rebuild(read_events(path / "events.jsonl")).trials}, read_goal(goal), {})
-            if not (rows := [each for each in found if not each.failed]):
+            measured_rows = rows_of({"search": rebuild(read_events(path / "events.jsonl")).trials}, read_goal(goal), {})
+            if not (rows := [candidate for candidate in measured_rows if not candidate.failed]):
                 raise
-        row = next(each for each in rows if each.recipe == str(recipe))
+        row = next(candidate for candidate in rows if candidate.recipe == str(recipe))
         return {**row.model_dump(), "run": str(path)}
 
     def reflect_and_improve(
@@ -136,25 +140,27 @@ class CompressionDeepAgent:
             solutions: what `execute_experiment` has returned; all of it is remembered already.
             objective: None is the one of before.
         """
-        told = replace(self, objective=self.objective if objective is None else objective)
-        config, context = told._checked(None)
-        self.objective = told.objective
-        if lacking := [each for each in solutions if not (isinstance(each, Mapping) and "params" in each)]:
+        agent = replace(self, objective=self.objective if objective is None else objective)
+        config, context = agent._check_config(None)
+        self.objective = agent.objective
+        if lacking := [
+            solution for solution in solutions if not (isinstance(solution, Mapping) and "params" in solution)
+        ]:
             raise UsageError(f"{len(lacking)} of the solutions are no results of execute_experiment.")
         base = find_base(config.base, context.workspace).path.name
-        return alone(config, context, base, (), ended=True).model_dump()
+        return alone(config, context, base, (), has_ended=True).model_dump()
 
     def _changes(self, carbon_budget: float | str | None) -> dict[str, Any]:
-        told = {"base": self.model_name, "goal": self.objective, "budget.carbon": carbon_budget}
-        own = {"llm": self.llm, "planner": "agent", "memory": str(self.workspace_dir.resolve()), "remember": True}
-        return {**own, **self.overrides, **{key: value for key, value in told.items() if value is not None}}
+        fields = {"base": self.model_name, "goal": self.objective, "budget.carbon": carbon_budget}
+        defaults = {"llm": self.llm, "planner": "agent", "memory": str(self.workspace_dir.resolve()), "remember": True}
+        return {**defaults, **self.overrides, **{key: value for key, value in fields.items() if value is not None}}
 
-    def _checked(self, carbon_budget: float | str | None) -> tuple[CompressConfig, Context]:
+    def _check_config(self, carbon_budget: float | str | None) -> tuple[CompressConfig, Context]:
         from agentlab.config.overrides import Override
 
         context = surroundings(os.environ, Path.cwd())
-        given = [Override(key, value, "plan") for key, value in self._changes(carbon_budget).items()]
-        session = begin("compress", None, given, context=context, runs_dir=context.workspace.runs, planning=True)
+        overrides = [Override(key, value, "plan") for key, value in self._changes(carbon_budget).items()]
+        session = begin("compress", None, overrides, context=context, runs_dir=context.workspace.runs, planning=True)
         return session.experiment.config, context  # type: ignore[attr-defined] # a CompressExperiment
 
 
@@ -196,9 +202,13 @@ def _situation(model_name: str, workspace_dir: str | Path, objective: str) -> to
     """What a workspace remembers of a model, and of others."""
     config, context = CompressConfig(), surroundings(os.environ, Path.cwd())
     base = find_base(model_name, context.workspace).path.name
-    space = SearchSpace.of(config.searched, config.rules)
-    done = [each for each in Memory(Path(workspace_dir)).experiments() if each.status == "finished"]
-    return tools.Situation(read_goal(objective), Rules(space), (), *on_one_text(done, base))
+    space = SearchSpace.of(config.searched_space, config.rules)
+    done = [
+        experiment
+        for experiment in CompressMemory(Path(workspace_dir)).experiments()
+        if experiment.status == "finished"
+    ]
+    return tools.Situation(read_goal(objective), ScreenRules(space), (), *on_one_text(done, base))
 
 
 def estimate_lora_impact(
@@ -246,7 +256,7 @@ def load_peft_model(model_name: str, adapter: str | Path) -> Any:
     from agentlab.lora.reading import Adapter
     from agentlab.train.base import load_base, quietly
 
-    folder = imported(find_base(model_name, surroundings(os.environ, Path.cwd()).workspace))
+    folder = import_base(find_base(model_name, surroundings(os.environ, Path.cwd()).workspace))
     Adapter(Path(adapter)).close()  # what is damaged is named before a model is loaded
     with quietly():
         from peft import PeftModel

@@ -13,10 +13,10 @@ from agentlab import __version__
 from agentlab.config.workspace import Workspace
 from agentlab.errors import UsageError
 from agentlab.lora.catalogue import find
-from agentlab.models.base_model import find_base, imported
+from agentlab.models.base_model import find_base, import_base
 from agentlab.persona.talk import checkpoint_of
 from agentlab.runs.atomic import make_folder, write_json
-from agentlab.runs.document import Block, Document, Plain, Text, number, table
+from agentlab.runs.document import AnswerDocument, Block, Plain, Text, number, table
 from agentlab.stats.control import Evidence
 from agentlab.stats.referee import compare_family
 
@@ -47,26 +47,26 @@ class Evaluated:
     tree: Mapping[str, Any]
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Self:
+    def of(cls, results: Mapping[str, Any]) -> Self:
         """From the results of lm-eval as plain data."""
-        samples: Mapping[str, list[Mapping[str, Any]]] = found.get("samples") or {}
+        samples: Mapping[str, list[Mapping[str, Any]]] = results.get("samples") or {}
         measures: dict[Key, Measure] = {}
-        for task, metrics in {**found["results"], **(found.get("groups") or {})}.items():
+        for task, metrics in {**results["results"], **(results.get("groups") or {})}.items():
             for key, value in metrics.items():
                 metric, comma, chain = key.partition(",")
                 if not comma or metric.endswith("_stderr") or not isinstance(value, int | float | None):
                     continue
-                items = [each.get(metric) for each in samples.get(task, []) if each["filter"] == chain]
-                count = (found.get("n-samples") or {}).get(task, {}).get("effective")
+                items = [sample.get(metric) for sample in samples.get(task, []) if sample["filter"] == chain]
+                count = (results.get("n-samples") or {}).get(task, {}).get("effective")
                 name = metric if chain == "none" else f"{metric} ({chain})"
                 measures[task, name] = Measure(value, count, _means(items, value))
-        values = {task: [_plain(each) for each in every] for task, every in samples.items()}
-        return cls(measures, {**{name: found[name] for name in _KEPT if name in found}, "items": values})
+        values = {task: [_plain(sample) for sample in every] for task, every in samples.items()}
+        return cls(measures, {**{name: results[name] for name in _KEPT if name in results}, "items": values})
 
 
 def _means(items: list[Any], value: float | None) -> tuple[float, ...] | None:
     """Values in [0, 1] of which the metric is the mean; None for any other metric."""
-    shares = [float(each) for each in items if isinstance(each, bool | int | float) and 0 <= each <= 1]
+    shares = [float(score) for score in items if isinstance(score, bool | int | float) and 0 <= score <= 1]
     if value is None or not shares or len(shares) != len(items) or not math.isclose(fmean(shares), value, abs_tol=1e-9):
         return None
     return tuple(shares)
@@ -86,7 +86,7 @@ class Score(Plain):
     high: float | None = None
 
 
-class Line(Plain):
+class EvaluationLine(Plain):
     """A metric of a task; `n` items."""
 
     task: str
@@ -96,27 +96,32 @@ class Line(Plain):
     adapters: dict[str, Score]
 
 
-class Evaluation(Document):
+class Evaluation(AnswerDocument):
     """The answer of `agentlab debate eval`."""
 
     base: str
     harness: str
-    lines: list[Line]
+    lines: list[EvaluationLine]
     files: list[str]
 
     @classmethod
-    def of(cls, base: str, harness: str, found: Mapping[str, Evaluated], files: Iterable[Path]) -> Self:
+    def of(cls, base: str, harness: str, evaluations: Mapping[str, Evaluated], files: Iterable[Path]) -> Self:
         """`found` holds BASE and the adapters by name. All differences are one family."""
-        base_measures, adapters = found[BASE].measures, {name: each for name, each in found.items() if name != BASE}
+        base_measures, adapters = (
+            evaluations[BASE].measures,
+            {name: evaluated for name, evaluated in evaluations.items() if name != BASE},
+        )
         rivals = {
-            (key, name): (own, measure.items)
+            (key, name): (adapter_items, measure.items)
             for key, measure in base_measures.items()
             for name, adapter in adapters.items()
-            if measure.items and (own := adapter.measures[key].items) and len(own) == len(measure.items)
+            if measure.items
+            and (adapter_items := adapter.measures[key].items)
+            and len(adapter_items) == len(measure.items)
         }
         evidence = compare_family(rivals, np.random.default_rng(0))
         lines = [
-            Line(
+            EvaluationLine(
                 task=key[0],
                 metric=key[1],
                 n=measure.n,
@@ -132,7 +137,7 @@ class Evaluation(Document):
 
     def blocks(self) -> list[Block]:
         """A table, and where the files are."""
-        shown: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "task": lambda line: line.task,
             "metric": lambda line: line.metric,
             "items": lambda line: line.n,
@@ -140,23 +145,23 @@ class Evaluation(Document):
         }
         names = list(self.lines[0].adapters) if self.lines else []
         for name in names:
-            shown[name] = lambda line, name=name: line.adapters[name].value
-            shown[f"{name} − {BASE}"] = lambda line, name=name: _told(line.adapters[name])
+            columns[name] = lambda line, name=name: line.adapters[name].value
+            columns[f"{name} − {BASE}"] = lambda line, name=name: _difference_text(line.adapters[name])
         caption = f"{self.harness}; the base is {self.base}."
         if names:
             caption += " Differences are on the same items, tested exactly, as one family corrected by Holm."
-        return [table(self.lines, shown, caption), Text(caption), Text(f"Written: {', '.join(self.files)}")]
+        return [table(self.lines, columns, caption), Text(caption), Text(f"Written: {', '.join(self.files)}")]
 
 
-def _score(base: Measure, own: Measure, evidence: Evidence | None) -> Score:
+def _score(base: Measure, adapter: Measure, evidence: Evidence | None) -> Score:
     if evidence is not None:
-        evidence = evidence.clipped(1.0)
-        return Score(value=own.value, difference=evidence.estimate, low=evidence.low, high=evidence.high)
-    known = own.value is not None and base.value is not None
-    return Score(value=own.value, difference=own.value - base.value if known else None)  # type: ignore[operator] # known
+        evidence = evidence.clip(1.0)
+        return Score(value=adapter.value, difference=evidence.estimate, low=evidence.low, high=evidence.high)
+    has_both = adapter.value is not None and base.value is not None
+    return Score(value=adapter.value, difference=adapter.value - base.value if has_both else None)  # type: ignore[operator] # known
 
 
-def _told(score: Score) -> str:
+def _difference_text(score: Score) -> str:
     if score.difference is None or score.low is None or score.high is None:
         return number(score.difference)
     return f"{score.difference:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
@@ -167,7 +172,7 @@ def file_of(folder: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '_')}_eval.json"
 
 
-def write(folder: Path, base: str, found: Mapping[str, Evaluated]) -> list[Path]:
+def write(folder: Path, base: str, evaluations: Mapping[str, Evaluated]) -> list[Path]:
     """`NAME_eval.json` for each, in place of what is there.
 
     Raises:
@@ -175,22 +180,22 @@ def write(folder: Path, base: str, found: Mapping[str, Evaluated]) -> list[Path]
     """
     make_folder(folder)
     files = []
-    for name, each in found.items():
+    for name, evaluated in evaluations.items():
         files.append(file_of(folder, name))
-        write_json(files[-1], {"schema": 1, "agentlab": __version__, "name": name, "base": base, **each.tree})
+        write_json(files[-1], {"schema": 1, "agentlab": __version__, "name": name, "base": base, **evaluated.tree})
     return files
 
 
-def named(names: Iterable[str]) -> list[str]:
+def unique_names(names: Iterable[str]) -> list[str]:
     """Names of adapters, each once.
 
     Raises:
         UsageError: one is called like the base is here.
     """
-    found = list(dict.fromkeys(names))
-    if BASE in found:
+    adapter_names = list(dict.fromkeys(names))
+    if BASE in adapter_names:
         raise UsageError(f"An adapter is called {BASE}, as the base model is here.", hint="Give it another name.")
-    return found
+    return adapter_names
 
 
 def local(
@@ -202,15 +207,15 @@ def local(
         UsageError, MissingFileError: an adapter or its base is not there, or they do not belong together.
     """
     folders = [find(name, workspace) for name in dict.fromkeys(adapters)]
-    found = dict(zip(named(folder.name for folder in folders), folders, strict=False))
-    if len(found) < len(folders):
+    folders_by_name = dict(zip(unique_names(folder.name for folder in folders), folders, strict=False))
+    if len(folders_by_name) < len(folders):
         raise UsageError("Two adapters have the same name.", hint="Give one folder another name.")
     paths = {checkpoint_of(folder, base, workspace, importing) for folder in folders}
     if base is not None:
-        paths.add(imported(find_base(base, workspace)))
+        paths.add(import_base(find_base(base, workspace)))
     if len(paths) != 1:
         raise UsageError(
             f"The adapters have different base models: {', '.join(sorted(path.name for path in paths))}.",
             hint="Evaluate those of each base apart.",
         )
-    return paths.pop(), found
+    return paths.pop(), folders_by_name

@@ -82,13 +82,13 @@ class AgentlabChatModel(BaseChatModel):
     def model_post_init(self, context: Any, /) -> None:
         """Load the config; nothing is opened yet."""
         super().model_post_init(context)
-        here = surroundings(os.environ, Path.cwd())
+        surrounding = surroundings(os.environ, Path.cwd())
         config = self.config
         if not isinstance(config, LLMConfig):
-            given = {"defaults.timeout.total": self.timeout, "defaults.retries": self.max_retries}
-            changes = [Override(key, value, "chat_model") for key, value in given.items() if value is not None]
-            config = load_llm(str(config), changes, here)
-        self._router = Router(config, env=here.env, workspace=here.workspace)
+            defaults = {"defaults.timeout.total": self.timeout, "defaults.retries": self.max_retries}
+            changes = [Override(key, value, "chat_model") for key, value in defaults.items() if value is not None]
+            config = load_llm(str(config), changes, surrounding)
+        self._router = Router(config, env=surrounding.env, workspace=surrounding.workspace)
 
     def close(self) -> None:
         self._router.close()
@@ -107,8 +107,8 @@ class AgentlabChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         del run_manager  # it hears of pieces, and this answer comes whole
-        asked, options, schema = self._asked(messages, stop, kwargs)
-        return result_of(self._router.complete_sync(asked, self.task, schema, options=options))
+        prompt_messages, options, schema = self._read_call(messages, stop, kwargs)
+        return result_of(self._router.complete_sync(prompt_messages, self.task, schema, options=options))
 
     async def _agenerate(
         self,
@@ -118,8 +118,8 @@ class AgentlabChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         del run_manager
-        asked, options, schema = self._asked(messages, stop, kwargs)
-        return result_of(await self._router.complete(asked, self.task, schema, options=options))
+        prompt_messages, options, schema = self._read_call(messages, stop, kwargs)
+        return result_of(await self._router.complete(prompt_messages, self.task, schema, options=options))
 
     def _stream(
         self,
@@ -128,11 +128,11 @@ class AgentlabChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        asked, options, schema = self._asked(messages, stop, kwargs)
+        prompt_messages, options, schema = self._read_call(messages, stop, kwargs)
         if schema is not None or options.json_schema is not None:  # an answer that may be rejected is not read out
-            yield whole_of(self._router.complete_sync(asked, self.task, schema, options=options))
+            yield whole_of(self._router.complete_sync(prompt_messages, self.task, schema, options=options))
             return
-        live = self._router.stream(asked, self.task, options=options)
+        live = self._router.stream(prompt_messages, self.task, options=options)
         for delta in pieces(live):
             for chunk in chunks_of(delta):
                 if run_manager:
@@ -147,11 +147,11 @@ class AgentlabChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        asked, options, schema = self._asked(messages, stop, kwargs)
+        prompt_messages, options, schema = self._read_call(messages, stop, kwargs)
         if schema is not None or options.json_schema is not None:
-            yield whole_of(await self._router.complete(asked, self.task, schema, options=options))
+            yield whole_of(await self._router.complete(prompt_messages, self.task, schema, options=options))
             return
-        live = self._router.stream(asked, self.task, options=options)
+        live = self._router.stream(prompt_messages, self.task, options=options)
         async for delta in live:
             for chunk in chunks_of(delta):
                 if run_manager:
@@ -159,26 +159,26 @@ class AgentlabChatModel(BaseChatModel):
                 yield chunk
         yield end_of(live.completion)
 
-    def _asked(
-        self, messages: list[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
+    def _read_call(
+        self, messages: list[BaseMessage], stop: list[str] | None, bound_kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Message, ...], Options, type[BaseModel] | None]:
         """Messages, options and the answer's type of a call. `given` comes from `bind` and goes before our fields."""
 
-        def said(name: str, ours: Any) -> Any:
-            return ours if given.get(name) is None else given[name]
+        def choose_setting(name: str, ours: Any) -> Any:
+            return ours if bound_kwargs.get(name) is None else bound_kwargs[name]
 
-        schema = given.get("answer_schema")
+        schema = bound_kwargs.get("answer_schema")
         typed = schema if isinstance(schema, type) else None
         options = Options(
-            strategy=said("strategy", self.strategy),
-            model=said("model", self.model_name),
-            temperature=said("temperature", self.temperature),
-            max_tokens=said("max_tokens", self.max_tokens),
-            seed=said("seed", self.seed),
-            top_p=said("top_p", self.top_p),
+            strategy=choose_setting("strategy", self.strategy),
+            model=choose_setting("model", self.model_name),
+            temperature=choose_setting("temperature", self.temperature),
+            max_tokens=choose_setting("max_tokens", self.max_tokens),
+            seed=choose_setting("seed", self.seed),
+            top_p=choose_setting("top_p", self.top_p),
             stop=tuple(self.stop or () if stop is None else stop),
-            tools=tools_of(given.get("tools") or ()),
-            tool_choice=tool_choice_of(given.get("tool_choice")),
+            tools=tools_of(bound_kwargs.get("tools") or ()),
+            tool_choice=tool_choice_of(bound_kwargs.get("tool_choice")),
             json_schema=schema if typed is None else None,
         )
         return messages_of(convert_to_openai_messages(messages)), options, typed
@@ -212,7 +212,7 @@ class AgentlabChatModel(BaseChatModel):
             ls_structured_output_format={"kwargs": {"method": kwargs.get("method", "json_schema")}, "schema": schema},
         )
         if not include_raw:
-            return asking | RunnableLambda(_parsed)
+            return asking | RunnableLambda(_parsed_value)
         return _with_raw(asking)
 
     def get_num_tokens(self, text: str) -> int:
@@ -225,9 +225,9 @@ class AgentlabChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        shown = {"task", "strategy", "model_name", "temperature", "max_tokens", "top_p", "seed", "stop"}
+        field_names = {"task", "strategy", "model_name", "temperature", "max_tokens", "top_p", "seed", "stop"}
         name = "LLMConfig" if isinstance(self.config, LLMConfig) else str(self.config)
-        return {"config": name, **self.model_dump(include=shown)}
+        return {"config": name, **self.model_dump(include=field_names)}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -235,28 +235,28 @@ class AgentlabChatModel(BaseChatModel):
         return LangSmithParams(**{"ls_model_name": first, **params, "ls_provider": "agentlab"})
 
 
-def _parsed(message: AIMessage) -> Any:
+def _parsed_value(message: AIMessage) -> Any:
     return message.additional_kwargs[PARSED]
 
 
 def _with_raw(asking: Runnable[LanguageModelInput, AIMessage]) -> Runnable[LanguageModelInput, dict[str, Any]]:
-    def told(message: AIMessage) -> dict[str, Any]:
-        return {"raw": message, "parsed": _parsed(message), "parsing_error": None}
+    def wrap_message(message: AIMessage) -> dict[str, Any]:
+        return {"raw": message, "parsed": _parsed_value(message), "parsing_error": None}
 
-    def failed(error: Exception) -> dict[str, Any]:
+    def wrap_error(error: Exception) -> dict[str, Any]:
         return {"raw": None, "parsed": None, "parsing_error": error}
 
-    def ask(given: LanguageModelInput, config: RunnableConfig) -> dict[str, Any]:
+    def ask(model_input: LanguageModelInput, config: RunnableConfig) -> dict[str, Any]:
         try:
-            return told(asking.invoke(given, config))
+            return wrap_message(asking.invoke(model_input, config))
         except (SchemaError, AllModelsFailedError) as error:
-            return failed(error)
+            return wrap_error(error)
 
-    async def aask(given: LanguageModelInput, config: RunnableConfig) -> dict[str, Any]:
+    async def aask(model_input: LanguageModelInput, config: RunnableConfig) -> dict[str, Any]:
         try:
-            return told(await asking.ainvoke(given, config))
+            return wrap_message(await asking.ainvoke(model_input, config))
         except (SchemaError, AllModelsFailedError) as error:
-            return failed(error)
+            return wrap_error(error)
 
     return RunnableLambda(ask, aask)
 

@@ -22,7 +22,7 @@ from agentlab.compress.config import CompressConfig
 from agentlab.compress.part import Search
 from agentlab.compress.run import OpenCompression
 from agentlab.debate.config import DebateConfig
-from agentlab.debate.protocol import agreed
+from agentlab.debate.protocol import is_unanimous
 from agentlab.debate.run import Debates
 from agentlab.errors import MissingExtraError
 from agentlab.nas.config import NasConfig
@@ -74,15 +74,15 @@ def nas_graph(
         MissingExtraError: LangGraph is not installed.
     """
 
-    def begin() -> "_Work[OpenStudy]":
-        return _Work.begin("nas", config, overrides or {}, runs_dir, _nas_state)
+    def begin() -> "_GraphWork[OpenStudy]":
+        return _GraphWork.begin("nas", config, overrides or {}, runs_dir, _nas_state)
 
     steps_ = {name: _of_study(step) for name, step in _STEPS.items()}
     route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
     return _graph(NasState, "agentlab-nas", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
-def _of_study(step: Step) -> "Callable[[_Work[OpenStudy]], object]":
+def _of_study(step: Step) -> "Callable[[_GraphWork[OpenStudy]], object]":
     return lambda work: step(work.opened.study)
 
 
@@ -97,7 +97,7 @@ def _nas_state(search: OpenStudy) -> dict[str, Any]:
         "trials": len(state.judged),
         "best_run_id": best.id if best else None,
         "best_val_mse": best.value if best else None,
-        "done": steps.over(search.study, state),
+        "done": steps.is_over(search.study, state),
     }
 
 
@@ -123,15 +123,15 @@ def compress_graph(
     What the search is held against, and the agent's reflection, come in the last node.
     """
 
-    def begin() -> "_Work[OpenCompression]":
-        return _Work.begin("compress", config, overrides or {}, runs_dir, _compress_state)
+    def begin() -> "_GraphWork[OpenCompression]":
+        return _GraphWork.begin("compress", config, overrides or {}, runs_dir, _compress_state)
 
     steps_ = {name: _of_compression(name) for name in _STEPS}
     route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
     return _graph(CompressState, "agentlab-compress", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
-def _of_compression(name: str) -> "Callable[[_Work[OpenCompression]], object]":
+def _of_compression(name: str) -> "Callable[[_GraphWork[OpenCompression]], object]":
     def step(search: Search) -> None:
         if name == "planner":
             search.check()
@@ -146,10 +146,10 @@ def _compress_state(work: OpenCompression) -> dict[str, Any]:
     if work.search is None:
         return {"over": work.over, "done": True}
     study = work.search.study
-    ended = study.state.ranked
-    best = front([trial.objectives for trial in ended])
-    done = work.over is not None or steps.over(study, study.state)
-    ids = [ended[place].id for place in best]
+    ranked_trials = study.state.ranking
+    best = front([trial.objectives for trial in ranked_trials])
+    done = work.over is not None or steps.is_over(study, study.state)
+    ids = [ranked_trials[position].id for position in best]
     return {"trials": len(study.state.judged), "front": ids, "over": work.over, "done": done}
 
 
@@ -173,10 +173,10 @@ def debate_graph(
 ) -> "CompiledStateGraph[DebateState, None, DebateState, DebateState]":
     """As `nas_graph`, for debates; the state is a `DebateState`."""
 
-    def begin() -> "_Work[Debates]":
-        return _Work.begin("debate", config, overrides or {}, runs_dir, _debate_state)
+    def begin() -> "_GraphWork[Debates]":
+        return _GraphWork.begin("debate", config, overrides or {}, runs_dir, _debate_state)
 
-    steps_: dict[str, Callable[[_Work[Debates]], object]] = {
+    steps_: dict[str, Callable[[_GraphWork[Debates]], object]] = {
         "agent": lambda work: work.opened.speak(),
         "metrics": lambda _: None,  # the state that every node leaves says it all
         "judge": lambda work: work.opened.finish(),
@@ -203,7 +203,7 @@ def _debate_state(debates: Debates) -> dict[str, Any]:
         "wave": wave.name,
         "round": max(map(len, wave.rounds.values()), default=0),
         "open": len(wave.open),
-        "agreed": sum(agreed(rounds[-1]) for rounds in wave.rounds.values()),
+        "agreed": sum(is_unanimous(rounds[-1]) for rounds in wave.rounds.values()),
         "done": False,
     }
 
@@ -211,8 +211,8 @@ def _debate_state(debates: Debates) -> dict[str, Any]:
 def _graph(
     state_type: Any,
     name: str,
-    begin: "Callable[[], _Work[Any]]",
-    steps_: "Mapping[str, Callable[[_Work[Any]], object]]",
+    begin: "Callable[[], _GraphWork[Any]]",
+    steps_: "Mapping[str, Callable[[_GraphWork[Any]], object]]",
     route: Mapping[str, tuple[Callable[[Any], str], list[str]]],
 ) -> Any:
     """begin, the steps one after another, conclude; behind those in `route`, a function says which place is next."""
@@ -222,7 +222,7 @@ def _graph(
         raise MissingExtraError(
             "LangGraph is not installed.", hint="Install the extra: pip install -e '.[langgraph]'"
         ) from error
-    works: dict[str, _Work[Any]] = {}
+    works: dict[str, _GraphWork[Any]] = {}
 
     def first(state: Any) -> Any:  # noqa: ARG001 - LangGraph passes it by this name
         work = begin()
@@ -241,13 +241,13 @@ def _graph(
     for before, after in pairwise(steps_):
         if before not in route:
             graph.add_edge(before, after)
-    for before, (follow, places) in route.items():
-        graph.add_conditional_edges(before, follow, places)
+    for before, (follow, next_steps) in route.items():
+        graph.add_conditional_edges(before, follow, next_steps)
     graph.add_edge("conclude", END)
     return graph.compile(name=name).with_config(recursion_limit=_RECURSION)
 
 
-def _node(works: "dict[str, _Work[Any]]", step: "Callable[[_Work[Any]], object]") -> Any:
+def _node(works: "dict[str, _GraphWork[Any]]", step: "Callable[[_GraphWork[Any]], object]") -> Any:
     def call(state: Any) -> Any:
         work = works[state["run"]]
         try:
@@ -260,7 +260,7 @@ def _node(works: "dict[str, _Work[Any]]", step: "Callable[[_Work[Any]], object]"
     return call
 
 
-class _Work(Generic[Opened]):
+class _GraphWork(Generic[Opened]):
     """A run at work, and what has to be let go of at its end: workers, router, run folder."""
 
     def __init__(self, opened: Opened, stack: ExitStack, tell: Callable[[Opened], dict[str, Any]]) -> None:
@@ -275,7 +275,7 @@ class _Work(Generic[Opened]):
         overrides: Mapping[str, Any],
         runs_dir: Path | None,
         tell: Callable[[Opened], dict[str, Any]],
-    ) -> "_Work[Opened]":
+    ) -> "_GraphWork[Opened]":
         """Check the config, create the run folder, and open what the command works with."""
         import os
 
@@ -283,9 +283,9 @@ class _Work(Generic[Opened]):
         from agentlab.session import Watch, begin, surroundings
 
         context = surroundings(os.environ, Path.cwd())
-        given = [Override(key, value, "overrides") for key, value in overrides.items()]
+        changes = [Override(key, value, "overrides") for key, value in overrides.items()]
         folder = runs_dir or context.workspace.runs
-        session = begin(name, config, given, context=context, runs_dir=folder, argv=[f"{name}_graph"])
+        session = begin(name, config, changes, context=context, runs_dir=folder, argv=[f"{name}_graph"])
         experiment: Any = session.experiment
         with ExitStack() as stack:
             run = stack.enter_context(session.opened(Watch()))

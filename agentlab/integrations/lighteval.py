@@ -38,36 +38,36 @@ def scorer(
 
     def score(model: str) -> Evaluated:
         # Its caches of answers go by a model's name, and would answer for another adapter of that name.
-        with tempfile.TemporaryDirectory() as place:
-            return _run(program, Path(place), base_url, model, words, env.get(KEY, "none"))
+        with tempfile.TemporaryDirectory() as scratch:
+            return _run(program, Path(scratch), base_url, model, words, env.get(KEY, "none"))
 
     return score
 
 
-def _run(program: str, place: Path, base_url: str, model: str, words: Sequence[str], key: str) -> Evaluated:
+def _run(program: str, scratch: Path, base_url: str, model: str, words: Sequence[str], key: str) -> Evaluated:
     settings = {
         "model_name": f"openai/{model}",
         "base_url": base_url,
         "provider": "server",  # of "openai" it would ask log-probabilities, which not every server has
-        "cache_dir": str(place / "cache"),
+        "cache_dir": str(scratch / "cache"),
         "generation_parameters": {"temperature": 0},
     }
-    (place / "model.yaml").write_text(json.dumps({"model_parameters": settings}))
+    (scratch / "model.yaml").write_text(json.dumps({"model_parameters": settings}))
     done = subprocess.run(
-        [program, "endpoint", "litellm", "model.yaml", *words, "--output-dir", str(place)],
-        cwd=place,
+        [program, "endpoint", "litellm", "model.yaml", *words, "--output-dir", str(scratch)],
+        cwd=scratch,
         env={**os.environ, "OPENAI_API_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
         capture_output=True,
         text=True,
         check=False,
     )
-    results = sorted(place.glob("results/**/results_*.json"))
+    results = sorted(scratch.glob("results/**/results_*.json"))
     silent = _SILENT in done.stdout + done.stderr
     if done.returncode or silent or not results:
-        said = " ".join((done.stderr or done.stdout).split())[-300:] or "it said nothing"
+        message = " ".join((done.stderr or done.stdout).split())[-300:] or "it said nothing"
         if silent:
-            said = "the server refused or failed some of its requests, which it scores as empty answers"
-        raise AgentlabError(f"lighteval failed for {model}: {said}", hint="Do its tasks run without agentlab?")
+            message = "the server refused or failed some of its requests, which it scores as empty answers"
+        raise AgentlabError(f"lighteval failed for {model}: {message}", hint="Do its tasks run without agentlab?")
     tree = json.loads(results[-1].read_text())
     measures = {
         (task, metric): Measure(value, None)

@@ -26,16 +26,16 @@ from agentlab.errors import (
     UnknownNameError,
     UsageError,
 )
-from agentlab.hf.batch import Batch, Row
+from agentlab.hf.batch import AnswerBatch, AnswerRow
 from agentlab.hf.likelihood import Choice, Likelihood, likelihoods
 from agentlab.hf.prefill import Prompt, batches
 from agentlab.integrations.evaluation import BASE, Evaluated
 from agentlab.lora import stacked
 from agentlab.lora.rowwise import Rowwise
 from agentlab.persona.ping import KEY
-from agentlab.tasks.questions import Question, checked
-from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.scoring import applied
+from agentlab.tasks.questions import QuizQuestion, check_questions
+from agentlab.train.base import TrainingBase, load_base, quietly
+from agentlab.train.scoring import apply_adapters
 from agentlab.workers.templates import render_chat
 
 try:
@@ -93,7 +93,7 @@ class Tasks:
         """What each task asks a model for: `generate_until`, else likelihoods."""
         return {name: str(task.get_config("output_type")) for name, task in self._loaded["tasks"].items()}
 
-    def questions(self, limit: int | None) -> tuple[Question, ...]:
+    def questions(self, limit: int | None) -> tuple[QuizQuestion, ...]:
         """The first `limit` items of each task, as questions of a debate.
 
         An item of multiple choice becomes a question with its choices, one that is answered in words a question with
@@ -109,13 +109,15 @@ class Tasks:
             if not choice and self.kinds[name] != _GENERATED:
                 raise UsageError(f"{name} has no answers.", hint="Name tasks of multiple choice or of short answers.")
             with _loading(name):
-                for place, doc in enumerate(islice(task.eval_docs, limit)):
+                for position, doc in enumerate(islice(task.eval_docs, limit)):
                     choices, target = list(task.doc_to_choice(doc)) if choice else None, task.doc_to_target(doc)
                     first = target[0] if isinstance(target, list) else target
                     text = str(task.doc_to_text(doc)).strip().removesuffix("Answer:").removeprefix("Question:")
                     answer = choices[first] if choices and isinstance(first, int) else first
-                    lines.append({"id": f"{name}-{place:04d}", "question": text, "choices": choices, "answer": answer})
-        return checked(enumerate(lines, 1), ", ".join(self._loaded["tasks"]))
+                    lines.append(
+                        {"id": f"{name}-{position:04d}", "question": text, "choices": choices, "answer": answer}
+                    )
+        return check_questions(enumerate(lines, 1), ", ".join(self._loaded["tasks"]))
 
     def put_to(self, model: Any, limit: int | None, server: str | None = None) -> Evaluated:
         """What a model of lm-eval, maybe a server's of that name, scores on the first `limit` items of each task.
@@ -134,17 +136,17 @@ class Tasks:
             task.set_fewshot_seed(seed=_SEEDS[1])
         chat = server is not None
         with quietly(), _asking(server):
-            found = evaluate(
+            results = evaluate(
                 model, self._loaded, limit=limit, bootstrap_iters=0, apply_chat_template=chat, fewshot_as_multiturn=chat
             )
-        tree = json.loads(json.dumps(found, default=handle_non_serializable), parse_constant=lambda _: None)
+        tree = json.loads(json.dumps(results, default=handle_non_serializable), parse_constant=lambda _: None)
         return Evaluated.of({**tree, "lm_eval_version": version("lm_eval")})
 
 
 class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are checked
     """The base and its adapters as one model of lm-eval; `who` answers. What is asked of one is computed for all."""
 
-    def __init__(self, base: Base, adapters: Rowwise, count: int, done: Callable[[int], object]) -> None:
+    def __init__(self, base: TrainingBase, adapters: Rowwise, count: int, done: Callable[[int], object]) -> None:
         """`adapters` are so many of the base's; `done` hears how many more texts, or tokens, are known."""
         super().__init__(pretrained=base.model, tokenizer=base.tokenizer, backend="causal", batch_size=64)
         self._rows, self._done = adapters, done
@@ -162,20 +164,20 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: object
     ) -> list[tuple[float, bool]]:
         keys = [(self._window(before, after), tuple(after)) for _, before, after in requests]
-        wanted: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+        missing: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
         for before, after in keys:
             if (before, after) not in self._known:
-                wanted.setdefault(before, {})[after] = None
-        texts = sorted(wanted, key=len)
+                missing.setdefault(before, {})[after] = None
+        texts = sorted(missing, key=len)
         for part in batches(range(len(texts)), [len(text) for text in texts], _AT_ONCE):
-            some = [(who, texts[place]) for who in self._everybody for place in part]
-            asked = [Choice(Prompt(who, before), list(wanted[before])) for who, before in some]
-            for choice, found in zip(asked, likelihoods(self.model, self._rows, asked), strict=True):
-                for text, each in zip(choice.texts, found, strict=True):
-                    self._known.setdefault((choice.before.tokens, text), {})[choice.before.adapter] = each
-            self._tell(sum(len(choice.texts) for choice in asked))
+            some = [(adapter, texts[index]) for adapter in self._everybody for index in part]
+            choices = [Choice(Prompt(adapter, before), list(missing[before])) for adapter, before in some]
+            for choice, text_likelihoods in zip(choices, likelihoods(self.model, self._rows, choices), strict=True):
+                for text, likelihood in zip(choice.texts, text_likelihoods, strict=True):
+                    self._known.setdefault((choice.before.tokens, text), {})[choice.before.adapter] = likelihood
+            self._tell(sum(len(choice.texts) for choice in choices))
         of: list[Likelihood] = [self._known[key][self.who] for key in keys]
-        return [(each.total, each.greedy) for each in of]
+        return [(likelihood.total, likelihood.greedy) for likelihood in of]
 
     def _window(self, before: Sequence[int], after: Sequence[int]) -> tuple[int, ...]:
         """The context, cut at its beginning to what the model takes."""
@@ -192,40 +194,46 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         """
         del disable_tqdm
         keys = [self._prompt(*request.args) for request in requests]
-        wanted = [key for key in dict.fromkeys(keys) if key not in self._known]
-        rows = {Row(who, key[0], key[1]): key for who in self._everybody for key in wanted}
+        missing_keys = [key for key in dict.fromkeys(keys) if key not in self._known]
+        rows = {AnswerRow(adapter, key[0], key[1]): key for adapter in self._everybody for key in missing_keys}
         for row, text in self._texts(rows).items():
             cut = postprocess_generated_text(text, stop=list(rows[row][2]), think_end_token=None)
             self._known.setdefault(rows[row], {})[row.adapter] = cut
         return [self._known[key][self.who] for key in keys]
 
-    def _texts(self, rows: Mapping[Row, _Key]) -> dict[Row, str]:
+    def _texts(self, rows: Mapping[AnswerRow, _Key]) -> dict[AnswerRow, str]:
         """The likeliest text of each row, up to what ends it or a little behind."""
-        said: dict[Row, list[int]] = {row: [] for row in rows}
-        batch = Batch(self.model, self._rows, [self.eot_token_id])
+        tokens_by_row: dict[AnswerRow, list[int]] = {row: [] for row in rows}
+        batch = AnswerBatch(self.model, self._rows, [self.eot_token_id])
         for tokens in batch.run(rows, _ROWS_AT_ONCE):
-            for each in tokens:
-                said[each.row].append(each.token)
-                if not each.finish:
-                    text = self.tok_decode(said[each.row])
-                    if any(end in text for end in rows[each.row][2]):
-                        batch.evict([each.row])
+            for row_token in tokens:
+                tokens_by_row[row_token.row].append(row_token.token)
+                if not row_token.finish:
+                    text = self.tok_decode(tokens_by_row[row_token.row])
+                    if any(end in text for end in rows[row_token.row][2]):
+                        batch.evict([row_token.row])
             self._tell(len(tokens))
-        return {row: str(self.tok_decode(tokens)) for row, tokens in said.items()}
+        return {row: str(self.tok_decode(tokens)) for row, tokens in tokens_by_row.items()}
 
-    def _prompt(self, context: str, asked: Mapping[str, Any]) -> _Key:
+    def _prompt(self, context: str, gen_kwargs: Mapping[str, Any]) -> _Key:
         """What lm-eval would give to transformers."""
-        how = normalize_gen_kwargs(dict(asked), self.max_gen_toks)
-        if how["do_sample"]:
+        settings = normalize_gen_kwargs(dict(gen_kwargs), self.max_gen_toks)
+        if settings["do_sample"]:
             raise UsageError(
                 "A task draws its answers at random; in process the likeliest is taken.",
                 hint="Put it to a server: --base-url URL --model NAME.",
             )
-        until = handle_stop_sequences(how["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
-        room = self.max_length - how["max_gen_toks"]
+        until = handle_stop_sequences(
+            settings["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        )
+        room = self.max_length - settings["max_gen_toks"]
         if room < 1:
-            raise DataError(f"A task asks for {how['max_gen_toks']} tokens; the model takes {self.max_length}.")
-        return tuple(self.tok_encode(context)[-room:]), how["max_gen_toks"], tuple(each for each in until if each)
+            raise DataError(f"A task asks for {settings['max_gen_toks']} tokens; the model takes {self.max_length}.")
+        return (
+            tuple(self.tok_encode(context)[-room:]),
+            settings["max_gen_toks"],
+            tuple(stop_text for stop_text in until if stop_text),
+        )
 
     def _tell(self, count: int) -> None:
         with contextlib.redirect_stderr(self._stderr):
@@ -240,13 +248,13 @@ def in_process(
     Raises:
         AgentlabError: see `load_base`, `applied` and `Tasks.put_to`.
     """
-    loaded, found = load_base(base, "fp32", "sdpa"), {}
-    with applied(loaded, list(adapters.values()), any_base=True) as each:  # `local` has compared their bases
+    loaded, evaluations = load_base(base, "fp32", "sdpa"), {}
+    with apply_adapters(loaded, list(adapters.values()), any_base=True) as rowwise:  # `local` has compared their bases
         with quietly():
-            rows = Rows(loaded, each, len(adapters), done)
+            rows = Rows(loaded, rowwise, len(adapters), done)
         for rows.who, name in enumerate((BASE, *adapters), stacked.BASE):
-            found[name] = tasks.put_to(rows, limit)
-    return found
+            evaluations[name] = tasks.put_to(rows, limit)
+    return evaluations
 
 
 def scorer(
@@ -260,16 +268,16 @@ def scorer(
         LLMConnectionError: later, the server does not answer.
     """
     tasks = Tasks(names, folders)
-    others = [name for name, kind in tasks.kinds.items() if kind != _GENERATED]
-    if others:
+    unsupported_tasks = [name for name, kind in tasks.kinds.items() if kind != _GENERATED]
+    if unsupported_tasks:
         raise UsageError(
-            f"A chat endpoint tells no likelihood of a given text, which {', '.join(others[:5])} needs.",
+            f"A chat endpoint tells no likelihood of a given text, which {', '.join(unsupported_tasks[:5])} needs.",
             hint="Leave out --base-url: such tasks run in process, with --adapter and --base.",
         )
-    return lambda model: tasks.put_to(_served(base_url, model, env), limit, model)
+    return lambda model: tasks.put_to(_server_client(base_url, model, env), limit, model)
 
 
-def _served(base_url: str, model: str, env: Mapping[str, str]) -> Any:
+def _server_client(base_url: str, model: str, env: Mapping[str, str]) -> Any:
     """lm-eval's own client of a chat endpoint, for one model of it.
 
     It is asked one word at once: a server that is not there, or does not know the model, is not tried for long.
@@ -280,12 +288,12 @@ def _served(base_url: str, model: str, env: Mapping[str, str]) -> Any:
         "header": {"Authorization": f"Bearer {env.get(KEY, 'none')}"},  # else it sends OPENAI_API_KEY to any server
     }
     with quietly(), _asking(model):
-        found = get_model("local-chat-completions").create_from_arg_obj(
+        client = get_model("local-chat-completions").create_from_arg_obj(
             {**settings, "num_concurrent": _REQUESTS, "max_retries": _RETRIES, "tokenizer_backend": None}
         )
         word = JsonChatStr(json.dumps([{"role": "user", "content": "Hello"}]))
-        found.model_call([word], gen_kwargs={"max_gen_toks": 1})
-    return found
+        client.model_call([word], gen_kwargs={"max_gen_toks": 1})
+    return client
 
 
 @contextlib.contextmanager

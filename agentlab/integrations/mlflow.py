@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from agentlab.errors import MissingExtraError, MissingFileError, RemoteError, StorageError, UsageError
 from agentlab.files import written_path
-from agentlab.integrations.tracking import Entry, Logged, Tracked, TrackedTrials, best_of, entries, having
+from agentlab.integrations.tracking import LoggedRun, Tracked, TrackedTrials, TrackerEntry, best_of, entries, having
 from agentlab.runs.atomic import make_folder
 from agentlab.runs.store import RunRecord
 
@@ -37,7 +37,7 @@ _AT_ONCE = 100  # parameters that MLflow takes
 _PAGE = 1000
 
 
-def log_run(record: RunRecord, store: str) -> Logged:
+def log_run(record: RunRecord, store: str) -> LoggedRun:
     """Log a run and its trials. One that is there as it is now stays; one that has grown is replaced.
 
     Args:
@@ -50,21 +50,21 @@ def log_run(record: RunRecord, store: str) -> Logged:
     """
     run, *trials = entries(record)
     name, mark = record.manifest.command, f"{run.tags['events']} {run.status}"
-    with _opened(store, new=True) as client:
-        found = client.get_experiment_by_name(name)
-        place = found.experiment_id if found else client.create_experiment(name)
-        old = [each for each in _runs(client, [place]) if each.data.tags[f"{_OURS}run"] == record.id]
-        whole = [each.info.run_id for each in old if each.data.tags.get(_WHOLE) == mark]
-        if whole:
-            return Logged(experiment=name, tracked=whole[0], trials=len(trials))
+    with _open_client(store, new=True) as client:
+        experiment = client.get_experiment_by_name(name)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
+        old = [old_run for old_run in _runs(client, [experiment_id]) if old_run.data.tags[f"{_OURS}run"] == record.id]
+        complete_ids = [old_run.info.run_id for old_run in old if old_run.data.tags.get(_WHOLE) == mark]
+        if complete_ids:
+            return LoggedRun(experiment=name, tracked=complete_ids[0], trials=len(trials))
         tags = {f"{_OURS}run": record.id, f"{_OURS}command": name}
-        parent = _write(client, place, run, tags)
-        for each in trials:
-            _write(client, place, each, {**tags, "mlflow.parentRunId": parent})
+        parent = _write(client, experiment_id, run, tags)
+        for trial in trials:
+            _write(client, experiment_id, trial, {**tags, "mlflow.parentRunId": parent})
         client.set_tag(parent, _WHOLE, mark)
-        for each in old:
-            client.delete_run(each.info.run_id)
-    return Logged(experiment=name, tracked=parent, trials=len(trials))
+        for old_run in old:
+            client.delete_run(old_run.info.run_id)
+    return LoggedRun(experiment=name, tracked=parent, trials=len(trials))
 
 
 def query(store: str, command: str | None, settings: Mapping[str, str]) -> TrackedTrials:
@@ -74,11 +74,13 @@ def query(store: str, command: str | None, settings: Mapping[str, str]) -> Track
         MissingFileError: nothing has been logged there.
         UsageError, StorageError, RemoteError: the store cannot be used.
     """
-    with _opened(store, new=False) as client:
-        places = [each.experiment_id for each in client.search_experiments() if command in (None, each.name)]
-        found = _runs(client, places)
-    whole = {each.info.run_id for each in found if _WHOLE in each.data.tags}  # no copy that a kill left half-written
-    trials = [_tracked(each) for each in found if each.data.tags.get("mlflow.parentRunId") in whole]
+    with _open_client(store, new=False) as client:
+        experiment_ids = [
+            experiment.experiment_id for experiment in client.search_experiments() if command in (None, experiment.name)
+        ]
+        runs = _runs(client, experiment_ids)
+    complete_ids = {run.info.run_id for run in runs if _WHOLE in run.data.tags}  # no copy that a kill left half-written
+    trials = [_tracked_run(run) for run in runs if run.data.tags.get("mlflow.parentRunId") in complete_ids]
     return TrackedTrials(trials=having(trials, settings))
 
 
@@ -95,7 +97,7 @@ def best(
 
 
 @contextlib.contextmanager
-def _opened(store: str, *, new: bool) -> Iterator[Any]:
+def _open_client(store: str, *, new: bool) -> Iterator[Any]:
     """A client of the store; what goes wrong there, in our words."""
     parts, file = urlsplit(store), None
     if parts.scheme.startswith("http") and parts.password:
@@ -108,8 +110,8 @@ def _opened(store: str, *, new: bool) -> Iterator[Any]:
     try:
         yield MlflowClient(tracking_uri=store if file is None else f"sqlite:///{file}")
     except MlflowException as error:
-        said = f"MLflow cannot use {file or parts.hostname}: {' '.join(str(error).split())[:300]}"
-        raise (StorageError if file else RemoteError)(said) from error
+        message = f"MLflow cannot use {file or parts.hostname}: {' '.join(str(error).split())[:300]}"
+        raise (StorageError if file else RemoteError)(message) from error
 
 
 def _check(file: Path, *, new: bool) -> None:
@@ -124,34 +126,34 @@ def _check(file: Path, *, new: bool) -> None:
         raise StorageError(f"{file} cannot be used: {error}.", hint="Name another --store.") from error
 
 
-def _runs(client: Any, places: list[str]) -> list[Any]:
+def _runs(client: Any, experiment_ids: list[str]) -> list[Any]:
     """All runs that are ours, oldest first."""
     ours, order = f"tags.`{_OURS}run` != ''", ["attributes.start_time", f"tags.`{_OURS}trial`"]
-    found, token = list[Any](), None
-    while places:
-        page = client.search_runs(places, ours, max_results=_PAGE, order_by=order, page_token=token)
-        found, token = [*found, *page], page.token
+    runs, token = list[Any](), None
+    while experiment_ids:
+        page = client.search_runs(experiment_ids, ours, max_results=_PAGE, order_by=order, page_token=token)
+        runs, token = [*runs, *page], page.token
         if not token:
             break
-    return found
+    return runs
 
 
-def _write(client: Any, place: str, entry: Entry, tags: Mapping[str, str]) -> str:
+def _write(client: Any, experiment_id: str, entry: TrackerEntry, tags: Mapping[str, str]) -> str:
     """A run of MLflow, whole."""
-    began, ended = (int(1000 * moment) for moment in (entry.began, entry.ended))
-    own = {f"{_OURS}{name}": value for name, value in entry.tags.items()}
-    run: str = client.create_run(place, began, {**own, **tags}, entry.name).info.run_id
+    start_ms, end_ms = (int(1000 * moment) for moment in (entry.began, entry.ended))
+    own_tags = {f"{_OURS}{name}": value for name, value in entry.tags.items()}
+    run: str = client.create_run(experiment_id, start_ms, {**own_tags, **tags}, entry.name).info.run_id
     params = [Param(name, value) for name, value in entry.params.items()]
-    metrics = [Metric(name, value, ended, 0) for name, value in entry.metrics.items()]
+    metrics = [Metric(name, value, end_ms, 0) for name, value in entry.metrics.items()]
     for start in range(0, max(len(params), len(metrics)), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         client.log_batch(run, metrics[some], params[some])
     if entry.status in _STATUS:
-        client.set_terminated(run, _STATUS[entry.status], ended)
+        client.set_terminated(run, _STATUS[entry.status], end_ms)
     return run
 
 
-def _tracked(run: Any) -> Tracked:
+def _tracked_run(run: Any) -> Tracked:
     tags = {name.removeprefix(_OURS): text for name, text in run.data.tags.items()}
     named = {name: tags.get(name, "") for name in ("run", "command", "trial", "status", "basis", "source")}
     return Tracked(**named, params=run.data.params, metrics=run.data.metrics, tracked=run.info.run_id)

@@ -31,12 +31,12 @@ class ProjectFiles:
 
     def listing(self) -> list[str]:
         """Paths of the files, sorted, at most 500; those of hidden and generated folders are left out."""
-        found: list[str] = []
+        paths: list[str] = []
         for path in _files(self.root):
-            found.append(path.relative_to(self.root).as_posix())
-            if len(found) == MOST_LISTED:
+            paths.append(path.relative_to(self.root).as_posix())
+            if len(paths) == MOST_LISTED:
                 break
-        return found
+        return paths
 
     def read(self, name: str) -> str:
         """The text of a file, its first 64 KiB.

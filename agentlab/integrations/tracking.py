@@ -10,8 +10,8 @@ from typing import Any, Literal
 from agentlab.commands import command
 from agentlab.config.base import flatten
 from agentlab.errors import UnknownNameError
-from agentlab.runs.compare import measured
-from agentlab.runs.document import Block, Document, Plain, Text, table
+from agentlab.runs.compare import read_measured_run
+from agentlab.runs.document import AnswerDocument, Block, Plain, Text, table
 from agentlab.runs.events import Event
 from agentlab.runs.measured import digest
 from agentlab.runs.store import RunRecord
@@ -21,7 +21,7 @@ _LONGEST_NAME, _LONGEST_TEXT = 240, 5000  # MLflow takes 250, and 6000 in a para
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TrackerEntry:
     """What becomes one run of a tracker. `status` is finished, stopped early, failed or running; times in seconds."""
 
     name: str
@@ -33,34 +33,34 @@ class Entry:
     ended: float
 
 
-def entries(record: RunRecord) -> Iterator[Entry]:
+def entries(record: RunRecord) -> Iterator[TrackerEntry]:
     """The run itself, then the trials of all its studies.
 
     Raises:
         ConfigError, RunUnreadableError: its config or its events are damaged.
     """
-    manifest, events, found = record.manifest, record.events(), measured(record)
+    manifest, events, measured_run = record.manifest, record.events(), read_measured_run(record)
     began = datetime.fromisoformat(manifest.created).timestamp()
     words = {"completed": "finished", "created": "running", "interrupted": "stopped early"}
-    yield Entry(
+    yield TrackerEntry(
         record.id,
         words.get(record.status, record.status),
-        _texts(flatten(found.config)),
+        _texts(flatten(measured_run.config)),
         _numbers({name: metric.value for name, metric in manifest.metrics.items()}),
         _texts({"seed": manifest.seed, "version": manifest.versions.get("agentlab"), "events": len(events)}),
         began,
         max([began, *(event.t for event in events[-1:])]),
     )
     basis = command(manifest.command).basis()
-    known, parts = digest(found, basis), {event.id for event in events if event.type == basis.event[0]}
+    basis_digest, parts = digest(measured_run, basis), {event.id for event in events if event.type == basis.event[0]}
     studies = _studies(events)
-    trials = [(name, trial) for name, each in studies.items() for trial in rebuild(each).trials]
-    whole = max((len(trial.result.items) for _, trial in trials if trial.result), default=0)
+    trials = [(name, trial) for name, study_events in studies.items() for trial in rebuild(study_events).trials]
+    most_items = max((len(trial.result.items) for _, trial in trials if trial.result), default=0)
     for name, trial in trials:
         part = name.partition("/")[0]  # of several bases each is another thing to measure
-        where = f"{known}/{part}" if part and part in parts else known
+        where = f"{basis_digest}/{part}" if part and part in parts else basis_digest
         times = [event.t for event in studies[name] if event.id == trial.id]
-        yield _entry(f"{name}/{trial.id}".lstrip("/"), trial, whole, where, times)
+        yield _entry(f"{name}/{trial.id}".lstrip("/"), trial, most_items, where, times)
 
 
 def _studies(events: Sequence[Event]) -> dict[str, list[Event]]:
@@ -72,12 +72,12 @@ def _studies(events: Sequence[Event]) -> dict[str, list[Event]]:
     }
 
 
-def _entry(name: str, trial: TrialState, whole: int, basis: str, times: Sequence[float]) -> Entry:
+def _entry(name: str, trial: TrialState, most_items: int, basis: str, times: Sequence[float]) -> TrackerEntry:
     result, proposal, decision = trial.result, trial.proposal, trial.decision
     status: str = result.status if result else "running"
-    if result and status == "finished" and len(result.items) < whole:
+    if result and status == "finished" and len(result.items) < most_items:
         status = "stopped early"  # what it scored is of fewer items
-    said = {
+    fields = {
         "trial": name,
         "status": status,
         "basis": basis,
@@ -89,29 +89,29 @@ def _entry(name: str, trial: TrialState, whole: int, basis: str, times: Sequence
         "error": result and result.error,
     }
     metrics = {**(flatten(result.metrics) if result else {}), "value": trial.value, "measurements": len(trial.values)}
-    tags = _texts({key: value for key, value in said.items() if value not in (None, "")})
-    return Entry(name, status, _texts(proposal.params), _numbers(metrics), tags, times[0], times[-1])
+    tags = _texts({key: value for key, value in fields.items() if value not in (None, "")})
+    return TrackerEntry(name, status, _texts(proposal.params), _numbers(metrics), tags, times[0], times[-1])
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    texts = {name: str(value) for name, value in _named(values).items()}
+    texts = {name: str(value) for name, value in _with_plain_names(values).items()}
     return {name: text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..." for name, text in texts.items()}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    kept = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    return {name: float(value) for name, value in _named(kept).items()}
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in _with_plain_names(numbers).items()}
 
 
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_plain_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """With names that trackers take; of two that would be one, the second says which it is."""
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for key, value in values.items():
         name = plain(key)
-        if name in found:
+        if name in renamed:
             name += f"_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-        found[name] = value
-    return found
+        renamed[name] = value
+    return renamed
 
 
 def plain(name: str) -> str:
@@ -133,7 +133,7 @@ class Tracked(Plain):
     tracked: str
 
 
-class TrackedTrials(Document):
+class TrackedTrials(AnswerDocument):
     """The answer of a question to a tracker; `metric` is what the trials were chosen by."""
 
     trials: list[Tracked]
@@ -144,18 +144,18 @@ class TrackedTrials(Document):
         if not self.trials:
             return [Text("No trial that was logged is like this. See: agentlab runs mlflow log --help")]
         columns: dict[str, Callable[[Tracked], str | float | None]] = {
-            "run": lambda each: each.run,
-            "trial": lambda each: each.trial,
-            "measured on": lambda each: each.basis,
-            "source": lambda each: each.source,
-            "status": lambda each: each.status,
-            self.metric: lambda each: each.metrics.get(self.metric),
-            "parameters": lambda each: ", ".join(f"{name}={value}" for name, value in each.params.items()),
+            "run": lambda trial: trial.run,
+            "trial": lambda trial: trial.trial,
+            "measured on": lambda trial: trial.basis,
+            "source": lambda trial: trial.source,
+            "status": lambda trial: trial.status,
+            self.metric: lambda trial: trial.metrics.get(self.metric),
+            "parameters": lambda trial: ", ".join(f"{name}={value}" for name, value in trial.params.items()),
         }
         return [table(self.trials, columns)]
 
 
-class Logged(Document):
+class LoggedRun(AnswerDocument):
     """The answer of logging a run: where it lies, and how many trials it has."""
 
     experiment: str
@@ -168,19 +168,19 @@ class Logged(Document):
 
 def having(trials: Iterable[Tracked], settings: Mapping[str, str]) -> list[Tracked]:
     """The trials with these parameters; 0.10 is 0.1, and true is True."""
-    asked = {plain(name): value for name, value in settings.items()}
+    wanted_params = {plain(name): value for name, value in settings.items()}
     return [
-        each
-        for each in trials
-        if all(name in each.params and _same(each.params[name], value) for name, value in asked.items())
+        trial
+        for trial in trials
+        if all(name in trial.params and _same(trial.params[name], value) for name, value in wanted_params.items())
     ]
 
 
-def _same(one: str, other: str) -> bool:
+def _same(first: str, second: str) -> bool:
     try:
-        return float(one) == float(other)
+        return float(first) == float(second)
     except ValueError:
-        return one.casefold() == other.casefold()
+        return first.casefold() == second.casefold()
 
 
 def best_of(trials: Sequence[Tracked], metric: str, direction: Literal["lower", "higher"]) -> list[Tracked]:
@@ -189,12 +189,14 @@ def best_of(trials: Sequence[Tracked], metric: str, direction: Literal["lower", 
     Raises:
         UnknownNameError: no finished trial has the metric.
     """
-    name, done = plain(metric), [each for each in trials if each.status == "finished"]
+    name, done = plain(metric), [trial for trial in trials if trial.status == "finished"]
     groups: dict[str, list[Tracked]] = {}
-    for each in done:
-        if name in each.metrics:
-            groups.setdefault(each.basis, []).append(each)
+    for trial in done:
+        if name in trial.metrics:
+            groups.setdefault(trial.basis, []).append(trial)
     if not groups:
-        raise UnknownNameError("metric", metric, sorted({known for each in done for known in each.metrics}))
+        raise UnknownNameError(
+            "metric", metric, sorted({metric_name for trial in done for metric_name in trial.metrics})
+        )
     choose = min if direction == "lower" else max
-    return [choose(group, key=lambda each: each.metrics[name]) for group in groups.values()]
+    return [choose(group, key=lambda trial: trial.metrics[name]) for group in groups.values()]

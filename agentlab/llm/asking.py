@@ -13,19 +13,19 @@ from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.provider_config import Cap, Strategy
-from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of, key_of
+from agentlab.llm.question import RouterCandidate, RouterOutcome, RouterQuestion, Value, candidate_of, key_of
 from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data, usage_from
 from agentlab.llm.structured import Rejected
-from agentlab.llm.types import Completion, Message, Request, ToolCall
+from agentlab.llm.types import Completion, Message, ModelRequest, ToolCall
 
 _MOST_CHARACTERS_PER_TOKEN = 8  # a prompt whose characters by this exceed a window cannot fit, whatever the tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RouterCall:
     """A question, and how it is to be put. `call_id` tells it from the same question asked elsewhere in the run."""
 
-    question: Question
+    question: RouterQuestion
     strategy: Strategy
     call_id: str
 
@@ -43,14 +43,14 @@ class Asked:
         )
 
 
-def asked(
+def build_call(
     config: LLMConfig,
     messages: Sequence[Message],
     task: str,
     schema: type[BaseModel] | None,
     options: Options,
     call_id: str,
-) -> Asked:
+) -> RouterCall:
     """The question of a call.
 
     Raises:
@@ -63,11 +63,11 @@ def asked(
     if options.temperature is not None and not 0 <= options.temperature < math.inf:
         raise BadRequestError(f"The temperature {options.temperature} is not a finite number from 0 on.")
     temperature, max_tokens = config.sampling(task)
-    wanted = options.json_schema if schema is None else structured.schema_of(schema)
-    request = Request(
+    json_schema = options.json_schema if schema is None else structured.schema_of(schema)
+    request = ModelRequest(
         model="",
         messages=tuple(messages),
-        schema=wanted,
+        schema=json_schema,
         temperature=temperature if options.temperature is None else options.temperature,
         max_tokens=options.max_tokens or max_tokens,
         seed=options.seed,
@@ -80,10 +80,10 @@ def asked(
     value: Value | None = structured.object_checker if options.json_only else None
     if schema is not None:
         value = structured.checker(schema)
-    elif wanted is not None:
-        value = structured.schema_checker(wanted)
+    elif json_schema is not None:
+        value = structured.schema_checker(json_schema)
     cached, strategy = config.manner(task)
-    question = Question(
+    question = RouterQuestion(
         task=task,
         request=request,
         value=value,
@@ -93,10 +93,10 @@ def asked(
         thoughts=options.thoughts,
         fail_fast=options.fail_fast,
     )
-    return Asked(question, options.strategy or strategy, call_id)
+    return RouterCall(question, options.strategy or strategy, call_id)
 
 
-def _candidates(config: LLMConfig, task: str, model: str | None, request: Request) -> tuple[Candidate, ...]:
+def _candidates(config: LLMConfig, task: str, model: str | None, request: ModelRequest) -> tuple[RouterCandidate, ...]:
     if model is not None and model not in config.models:
         raise UnknownNameError("model", model, list(config.models))
     names = config.candidates(task) if model is None else (model,)
@@ -107,8 +107,10 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: Reques
     candidates = tuple(candidate_of(config, name) for name in names)
     if request.tools:
         candidates = _able(candidates, "tools", task)
-    least = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN
-    fitting = tuple(each for each in candidates if each.context is None or each.context > least)
+    least_tokens = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN
+    fitting = tuple(
+        candidate for candidate in candidates if candidate.context is None or candidate.context > least_tokens
+    )
     if not fitting:
         raise ContextOverflowError(
             f"The prompt of {task}, about {tokens_of(request.messages)} tokens, is longer than its models can hold.",
@@ -117,14 +119,16 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: Reques
     return fitting
 
 
-def _within(seconds: float | None, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+def _within(seconds: float | None, candidates: tuple[RouterCandidate, ...]) -> tuple[RouterCandidate, ...]:
     return (
-        candidates if seconds is None else tuple(replace(each, total=min(each.total, seconds)) for each in candidates)
+        candidates
+        if seconds is None
+        else tuple(replace(candidate, total=min(candidate.total, seconds)) for candidate in candidates)
     )
 
 
-def _able(candidates: tuple[Candidate, ...], cap: Cap, task: str) -> tuple[Candidate, ...]:
-    able = tuple(each for each in candidates if cap in each.caps)
+def _able(candidates: tuple[RouterCandidate, ...], cap: Cap, task: str) -> tuple[RouterCandidate, ...]:
+    able = tuple(candidate for candidate in candidates if cap in candidate.caps)
     if not able:
         raise BadRequestError(
             f"None of the models of {task} can do this: {cap}.", hint="Name one that can, or see `caps` of the models."
@@ -132,9 +136,9 @@ def _able(candidates: tuple[Candidate, ...], cap: Cap, task: str) -> tuple[Candi
     return able
 
 
-def replayed(recorder: RunRecorder | None, asked: Asked) -> Completion[Any] | None:
+def replay_call(recorder: RunRecorder | None, router_call: RouterCall) -> Completion[Any] | None:
     """What the record says the call came to, None if it knows nothing; a failure is raised again."""
-    data = recorder.replay(asked.key) if recorder else None
+    data = recorder.replay(router_call.key) if recorder else None
     if data is None:
         return None
     if data["error"]:
@@ -142,20 +146,26 @@ def replayed(recorder: RunRecorder | None, asked: Asked) -> Completion[Any] | No
     text, finish = data["text"], data["finish"]
     calls = tuple(ToolCall(**call) for call in data["tool_calls"])
     value: Any = text
-    calling = calls and asked.question.request.tools and not text.strip()
-    if asked.question.value is not None and not calling:
-        value = asked.question.value(text, finish == "length")
+    calling = calls and router_call.question.request.tools and not text.strip()
+    if router_call.question.value is not None and not calling:
+        value = router_call.question.value(text, finish == "length")
         if isinstance(value, Rejected):
-            raise SchemaError(f"The recorded answer to {asked.question.task} no longer fits: {value.problems[0]}.")
+            raise SchemaError(
+                f"The recorded answer to {router_call.question.task} no longer fits: {value.problems[0]}."
+            )
     attempts = tuple(attempt_from(attempt) for attempt in data["attempts"])
     usage = usage_from(data["usage"])
     return Completion(value, text, data["model"], usage, attempts, True, calls, finish, None)
 
 
-def settled(recorder: RunRecorder | None, asked: Asked, outcome: Outcome) -> Completion[Any]:
+def settle_call(recorder: RunRecorder | None, router_call: RouterCall, outcome: RouterOutcome) -> Completion[Any]:
     """The completion, recorded; an error is recorded and raised."""
     if recorder and outcome.attempts:
-        recorder.record(asked.key, asked.call_id or asked.question.task, outcome_data(asked.question.task, outcome))
+        recorder.record(
+            router_call.key,
+            router_call.call_id or router_call.question.task,
+            outcome_data(router_call.question.task, outcome),
+        )
     if outcome.error is not None:
         raise outcome.error
     return Completion(

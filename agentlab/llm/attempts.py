@@ -25,11 +25,11 @@ from agentlab.errors import (
     ServerFaultError,
 )
 from agentlab.llm import policy, structured
-from agentlab.llm.budget import estimate, priced
+from agentlab.llm.budget import estimate, priced_usage
 from agentlab.llm.guard import Ticket
 from agentlab.llm.ledger.arm import CachedAnswer
-from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
-from agentlab.llm.reply import Reply
+from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, Sink
+from agentlab.llm.reply import ModelReply
 from agentlab.llm.structured import Rejected, Rung
 from agentlab.llm.turns import Turns, after_overflow
 from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
@@ -39,7 +39,7 @@ _USAGE_SECONDS = 1.5  # more than a provider waits for it
 _LONGEST_MESSAGE = 500
 
 
-class Said(NamedTuple):
+class CallerAnswer(NamedTuple):
     """An answer as the caller sees it."""
 
     text: str
@@ -51,7 +51,7 @@ class AttemptLoop:
     """Asks one question. Used once."""
 
     def __init__(
-        self, question: Question, means: Means, sink: Sink | None = None, before: tuple[Attempt, ...] = ()
+        self, question: RouterQuestion, means: Means, sink: Sink | None = None, before: tuple[Attempt, ...] = ()
     ) -> None:
         """`sink` hears the answer while it comes; from its first piece on the answer cannot be another model's.
 
@@ -69,7 +69,7 @@ class AttemptLoop:
         self.begun = asyncio.Event()  # some answer has begun
 
     @property
-    def _committed(self) -> bool:
+    def _is_committed(self) -> bool:
         return self._listener is not None and self._listener.shown
 
     @property
@@ -77,7 +77,7 @@ class AttemptLoop:
         """What has been tried so far, for a loop that is given up."""
         return tuple(self._attempts)
 
-    async def run(self) -> Outcome:
+    async def run(self) -> RouterOutcome:
         """Try the candidates in order. Errors of models and budget come back in the outcome; cancellation is raised."""
         self._means.retry_budget.deposit()
         pending = list(self._question.candidates)
@@ -87,40 +87,40 @@ class AttemptLoop:
                 break
             pending.remove(candidate)
             try:
-                return self._known(candidate) or await self._ask(candidate)
+                return self._cached_outcome(candidate) or await self._ask(candidate)
             except LLMCancelledError:
                 raise
             except BudgetExceededError as error:
-                return Outcome(self.attempts, error=error)
+                return RouterOutcome(self.attempts, error=error)
             except AgentlabError as error:
                 rule = policy.rule_for(error)
-                if self._committed or not rule.move_on:
-                    return Outcome(self.attempts, error=self._scrubbed(error))
+                if self._is_committed or not rule.move_on:
+                    return RouterOutcome(self.attempts, error=self._scrub_error(error))
                 if isinstance(error, ContextOverflowError):
                     pending = after_overflow(pending, candidate.context, self._turns.tokens)
                 if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._means.retries:
                     pending.append(candidate)  # its guard knows for how long; the others are asked first
-        return Outcome(self.attempts, error=self._nobody_answered())
+        return RouterOutcome(self.attempts, error=self._nobody_answered())
 
-    def _known(self, candidate: Candidate) -> Outcome | None:
+    def _cached_outcome(self, candidate: RouterCandidate) -> RouterOutcome | None:
         """The answer of the response cache, if one may be used and still fits."""
         if not self._question.cached:
             return None
-        answer = self._means.cache.known(self._question, candidate)
+        answer = self._means.cache.find_answer(self._question, candidate)
         if answer is None:
             return None
         value = self._value(answer.text, answer.finish, answer.tool_calls)
         if isinstance(value, Rejected):
             return None
         self._note(candidate, Usage(0, 0, 0.0), None)
-        outcome = Outcome(
+        outcome = RouterOutcome(
             self.attempts, candidate.name, answer.text, value, None, answer.tool_calls, answer.finish, None, cached=True
         )
         if self._listener is not None:
             self._listener.hear(candidate.name, outcome.delta)
         return outcome
 
-    async def _ask(self, candidate: Candidate) -> Outcome:
+    async def _ask(self, candidate: RouterCandidate) -> RouterOutcome:
         """Ask one model: again after passing errors, and once more after an answer that its schema rejects."""
         question, means = self._question, self._means
         messages, asked_again = question.request.messages, False
@@ -131,12 +131,12 @@ class AttemptLoop:
             try:
                 reply = await self._attempt(candidate, messages, rung)
             except BadRequestError:
-                if self._committed or rung == rungs[-1]:
+                if self._is_committed or rung == rungs[-1]:
                     raise
                 step += 1  # perhaps it does not know this way of asking
                 continue
             except AgentlabError as error:
-                if not await self._again(candidate, error):
+                if not await self._wait_to_retry(candidate, error):
                     raise
                 continue
             if question.request.schema:
@@ -146,17 +146,19 @@ class AttemptLoop:
             if not isinstance(value, Rejected):
                 called = rung == "tool" or reply.finish == "tool_calls"
                 finish = "stop" if called and not calls else reply.finish or "stop"
-                return self._answered(candidate, reply, Said(text, calls, finish), value)
+                return self._build_outcome(candidate, reply, CallerAnswer(text, calls, finish), value)
             rejection = SchemaError(f"The answer was rejected: {'; '.join(value.problems)}.")
             self._note(candidate, reply.usage, rejection, reply.assumed_usd)
             means.observe.quality(question.task, candidate.name, 0.0)
-            if asked_again or self._committed:
+            if asked_again or self._is_committed:
                 raise rejection
             messages, asked_again = question.request.messages + structured.ask_again(text, value), True
 
-    def _answered(self, candidate: Candidate, reply: Reply, said: Said, value: object) -> Outcome:
+    def _build_outcome(
+        self, candidate: RouterCandidate, reply: ModelReply, caller_answer: CallerAnswer, value: object
+    ) -> RouterOutcome:
         question, means = self._question, self._means
-        text, calls, finish = said
+        text, calls, finish = caller_answer
         timing = _timing(reply, question.start, self._now())
         self._note(candidate, reply.usage, None, reply.assumed_usd)
         if question.value is not None:
@@ -164,38 +166,38 @@ class AttemptLoop:
         if question.cached and finish in ("stop", "tool_calls"):
             answer = CachedAnswer(text, calls, finish, candidate.name, reply.usage, timing, time.time())
             means.cache.keep(question, candidate, answer)
-        return Outcome(self.attempts, candidate.name, text, value, None, calls, finish, timing)
+        return RouterOutcome(self.attempts, candidate.name, text, value, None, calls, finish, timing)
 
     def _value(self, text: str, finish: str | None, calls: tuple[ToolCall, ...]) -> object:
         if self._question.value is None or (calls and self._question.request.tools and not text.strip()):
             return text  # a model that calls a tool has not answered yet
         return self._question.value(text, finish == "length")
 
-    async def _again(self, candidate: Candidate, error: AgentlabError) -> bool:
+    async def _wait_to_retry(self, candidate: RouterCandidate, error: AgentlabError) -> bool:
         """Whether the same model is asked again, after a moment. What its host had no place for was no try."""
         means, busy = self._means, isinstance(error, HostBusyError)
         if busy:
             self._tries[candidate.name] -= 1
             self._crowded += 1
         tries = self._crowded if busy else self._tries.get(candidate.name, 0)
-        if self._committed or not policy.rule_for(error).again:
+        if self._is_committed or not policy.rule_for(error).again:
             return False
         if not 0 < tries <= (policy.BUSY_TRIES if busy else means.retries):
             return False
         wait = policy.backoff(tries, means.random.random())
-        if (self._turns.patience_for_place if busy else self._turns.left) <= wait:
+        if (self._turns.patience_for_place if busy else self._turns.seconds_left) <= wait:
             return False
         if not (busy or means.retry_budget.allows()):
             return False
         await asyncio.sleep(wait)
         return self._turns.ready(candidate)
 
-    async def _attempt(self, candidate: Candidate, messages: tuple[Message, ...], rung: Rung) -> Reply:
+    async def _attempt(self, candidate: RouterCandidate, messages: tuple[Message, ...], rung: Rung) -> ModelReply:
         """One request. Its cost is reserved before and settled after, whatever happens; a failure is noted."""
-        means, asked = self._means, self._question.request
-        request = structured.shaped(replace(asked, model=candidate.id, messages=messages), rung)
+        means, original = self._means, self._question.request
+        request = structured.shape_request(replace(original, model=candidate.id, messages=messages), rung)
         cost = estimate(candidate.price, messages, request.max_tokens)
-        reply = Reply()
+        reply = ModelReply()
         if self._listener is not None:
             self._listener.begin()
         error: AgentlabError | None = None
@@ -206,8 +208,8 @@ class AttemptLoop:
                 self._tries[candidate.name] = self._tries.get(candidate.name, 0) + 1
                 try:
                     async with asyncio.timeout_at(self._turns.end) as clock:
-                        heard = partial(self._heard, candidate, rung, set(), clock)
-                        await reply.receive(means.connect(candidate.name), request, self._now, heard)
+                        on_delta = partial(self._hear_delta, candidate, rung, set(), clock)
+                        await reply.receive(means.connect(candidate.name), request, self._now, on_delta)
                 except TimeoutError:
                     seconds = (clock.when() or 0.0) - self._question.start
                     error = LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
@@ -220,24 +222,26 @@ class AttemptLoop:
                     LOG.debug("%s failed: %s", candidate.name, means.redactor.scrub(repr(failure)))
                     error = ServerFaultError(f"The provider failed: {type(failure).__name__}.")
                 finally:
-                    reply.usage = priced(reply.usage, candidate.price)
+                    reply.usage = priced_usage(reply.usage, candidate.price)
                     self._learn(candidate, ticket, reply, start, error)
         finally:
             reply.assumed_usd = means.budget.settle(cost, reply.usage, answered=reply.begun is not None)
             if error is not None:
                 self._note(candidate, reply.usage, error, reply.assumed_usd)
         if error is not None:
-            raise self._ended(error, reply)
+            raise self._final_error(error, reply)
         return reply
 
-    def _ended(self, error: AgentlabError, reply: Reply) -> AgentlabError:
+    def _final_error(self, error: AgentlabError, reply: ModelReply) -> AgentlabError:
         """After the caller saw a piece, the error says what has been shown: it cannot be taken back."""
-        if not self._committed or isinstance(error, LLMCancelledError):
+        if not self._is_committed or isinstance(error, LLMCancelledError):
             return error
         hint = error.hint or policy.rule_for(error).remedy
         return LLMTruncatedError(f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=hint)
 
-    def _heard(self, candidate: Candidate, rung: Rung, own: set[int], clock: asyncio.Timeout, delta: Delta) -> None:
+    def _hear_delta(
+        self, candidate: RouterCandidate, rung: Rung, own_indexes: set[int], clock: asyncio.Timeout, delta: Delta
+    ) -> None:
         if delta.finish is not None:  # the answer is whole, and only its usage may come
             clock.reschedule(max(clock.when() or 0.0, self._now() + _USAGE_SECONDS))
         if not (delta.text or delta.tools or delta.reasoning):
@@ -246,12 +250,12 @@ class AttemptLoop:
         if self._listener is None:
             return
         before = self._listener.shown
-        self._listener.hear(candidate.name, structured.heard(rung, delta, own))
+        self._listener.hear(candidate.name, structured.listener_delta(rung, delta, own_indexes))
         if self._listener.shown and not before:  # nobody else can answer any more
             clock.reschedule(self._question.start + candidate.total)
 
     def _learn(
-        self, candidate: Candidate, ticket: Ticket, reply: Reply, start: float, error: AgentlabError | None
+        self, candidate: RouterCandidate, ticket: Ticket, reply: ModelReply, start: float, error: AgentlabError | None
     ) -> None:
         means, usage, now = self._means, reply.usage, self._now()
         tokens = None if usage.input_tokens is None else usage.input_tokens + (usage.output_tokens or 0)
@@ -261,19 +265,19 @@ class AttemptLoop:
         kind = error.kind if error else None
         means.observe.attempt(self._question.task, candidate, kind, usage, _timing(reply, start, now))
         if error is not None and policy.rule_for(error).disables:
-            reason = self._scrubbed(error)
+            reason = self._scrub_error(error)
             means.out_of_use[candidate.name] = reason
             LOG.warning("%s is not asked any more: %s", candidate.name, reason.message)
 
     def _note(
-        self, candidate: Candidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None
+        self, candidate: RouterCandidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None
     ) -> None:
         message = "" if error is None else self._means.redactor.scrub(error.message)[:_LONGEST_MESSAGE]
         if error is not None and not any(attempt.error for attempt in self._attempts):
             self._hint = error.hint
         self._attempts.append(Attempt(candidate.name, error.kind if error else None, message, usage, assumed))
 
-    def _scrubbed(self, error: AgentlabError) -> AgentlabError:
+    def _scrub_error(self, error: AgentlabError) -> AgentlabError:
         error.message = self._means.redactor.scrub(error.message)
         error.args = (error.message,)
         error.hint = error.hint or policy.rule_for(error).remedy
@@ -284,7 +288,7 @@ class AttemptLoop:
         return policy.verdict(self._question.task, failed, self._hint, self._turns.patience())
 
 
-def _timing(reply: Reply, start: float, now: float) -> Timing:
+def _timing(reply: ModelReply, start: float, now: float) -> Timing:
     return Timing(None if reply.begun is None else reply.begun - start, now - start)
 
 
@@ -301,7 +305,7 @@ class Listener:
     Until a piece was shown, another model may still answer.
     """
 
-    def __init__(self, sink: Sink, question: Question) -> None:
+    def __init__(self, sink: Sink, question: RouterQuestion) -> None:
         """Nothing has come yet. Only what the question asks for is shown: tool calls, thoughts."""
         self._sink = sink
         self._tools, self._thoughts = question.request.offers_tools, question.thoughts

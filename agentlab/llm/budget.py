@@ -26,7 +26,7 @@ def estimate(price: Price | None, messages: Sequence[Message], max_tokens: int) 
     return (tokens_of(messages) * price.input + max_tokens * price.output) / _MILLION
 
 
-def priced(usage: Usage, price: Price | None) -> Usage:
+def priced_usage(usage: Usage, price: Price | None) -> Usage:
     """The usage with its cost: what the provider reported if above zero, else what the price list makes of it."""
     if usage.cost_usd or price is None or usage.input_tokens is None or usage.output_tokens is None:
         return usage
@@ -34,7 +34,7 @@ def priced(usage: Usage, price: Price | None) -> Usage:
     return Usage(usage.input_tokens, usage.output_tokens, cost)
 
 
-class Budget:
+class RouterBudget:
     """Counts up to a limit for the run, and to another for the day. Calls in flight count with their estimate."""
 
     def __init__(
@@ -70,18 +70,19 @@ class Budget:
         Raises:
             BudgetExceededError: nothing of the kind is left.
         """
-        spent = (self.usage.cost_usd or 0.0) + self._assumed
-        self._check(spent, self._limit, cost, "run", "--max-cost, budget.per_run_usd")
+        spent_usd = (self.usage.cost_usd or 0.0) + self._assumed
+        self._check(spent_usd, self._limit, cost, "run", "--max-cost, budget.per_run_usd")
         if self._day is not None and cost != 0:
-            spent = (self._spent_today() or 0.0) + self._assumed_today()
-            self._check(spent, self._day, cost, "day", "budget.per_day_usd")
+            spent_usd = (self._spent_today() or 0.0) + self._assumed_today()
+            self._check(spent_usd, self._day, cost, "day", "budget.per_day_usd")
         self._reserved += cost or 0.0
 
-    def _check(self, spent: float, limit: float, cost: float | None, span: str, flag: str) -> None:
-        spent += self._reserved
-        if spent >= limit if cost is None else cost > 0 and spent + cost > limit:
+    def _check(self, spent_usd: float, limit: float, cost: float | None, span: str, flag: str) -> None:
+        spent_usd += self._reserved
+        if spent_usd >= limit if cost is None else cost > 0 and spent_usd + cost > limit:
             raise BudgetExceededError(
-                f"The next call of a language model would exceed the budget of the {span}: {spent:.4f} of {limit:g} "
+                f"The next call of a language model would exceed the budget of the {span}: "
+                + f"{spent_usd:.4f} of {limit:g} "
                 + ("USD are spent." if cost is None else f"USD are spent and it may cost {cost:.4f}."),
                 hint=f"Raise it ({flag}), or use a model that costs nothing, such as the embedded one.",
             )

@@ -30,7 +30,7 @@ from agentlab.llm.provider_config import (
 from agentlab.llm.types import Tier
 
 
-class ModelConfig(StrictModel):
+class ChatModelConfig(StrictModel):
     """One model of a provider."""
 
     provider: str = Field(description="A name in `providers`.")
@@ -91,7 +91,7 @@ class DefaultsConfig(StrictModel):
     max_tokens: int = Field(256, ge=1, le=131_072, description="Tokens of the answer, at most.")
 
 
-class BudgetConfig(StrictModel):
+class RouterBudgetConfig(StrictModel):
     """What paid models may cost."""
 
     per_run_usd: float = budget_field(1.0, ge=0, description="USD for all calls of a run, earlier sessions included.")
@@ -111,11 +111,13 @@ class LLMConfig(StrictModel):
     """The language models of a command."""
 
     providers: dict[str, Provider] = Field(default_factory=dict, description="Endpoints and local files.")
-    models: dict[str, ModelConfig] = Field(default_factory=dict, description="Their models, under names of our own.")
+    models: dict[str, ChatModelConfig] = Field(
+        default_factory=dict, description="Their models, under names of our own."
+    )
     roles: RolesConfig = Field(default_factory=RolesConfig, description="The order in which models are tried.")
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Exceptions for single tasks.")
     defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Clocks, retries and sampling.")
-    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What it may cost.")
+    budget: RouterBudgetConfig = Field(default_factory=RouterBudgetConfig, description="What it may cost.")
     ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is remembered between runs.")
     threads: int | None = machine_field(
         None, ge=1, le=1024, description="Of each local model; null is half of OMP_NUM_THREADS, or of the cores."
@@ -123,16 +125,16 @@ class LLMConfig(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_roles_layout(cls, given: object) -> object:
-        if not (isinstance(given, dict) and "llm" in given):
-            return given
-        from agentlab.llm.roles_layout import converted  # brings YAML and takes 50 ms, which few configs need
+    def _from_roles_layout(cls, tree: object) -> object:
+        if not (isinstance(tree, dict) and "llm" in tree):
+            return tree
+        from agentlab.llm.roles_layout import convert_layout  # brings YAML and takes 50 ms, which few configs need
 
-        return converted(given)
+        return convert_layout(tree)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "LLMConfig":
-        problems = [*self._broken_names(), *self._circles()] or [*self._unused()]
+        problems = [*self._broken_names(), *self._circles()] or [*self._find_unused()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -158,8 +160,8 @@ class LLMConfig(StrictModel):
                     )
                 met.setdefault(name, role)
 
-    def _unused(self) -> Iterator[str]:
-        if self.models and not self.used():
+    def _find_unused(self) -> Iterator[str]:
+        if self.models and not self.used_models():
             yield "roles: no role names a model, so none would ever be asked"
             return
         for task in self.tasks:
@@ -176,22 +178,22 @@ class LLMConfig(StrictModel):
             first.setdefault((model.provider, model.id), name)
         return tuple(first.values())
 
-    def used(self) -> tuple[str, ...]:
+    def used_models(self) -> tuple[str, ...]:
         """Names of all models that some role names: the ones a run may ask."""
         return tuple(dict.fromkeys(name for role in ROLES for name in getattr(self.roles, role)))
 
     def sampling(self, task: str) -> tuple[float, int]:
         """Temperature and maximum number of answer tokens of a task."""
-        return self._said(task, "temperature"), self._said(task, "max_tokens")
+        return self._task_setting(task, "temperature"), self._task_setting(task, "max_tokens")
 
     def manner(self, task: str) -> tuple[bool, Strategy]:
         """Whether a task may be answered from the response cache, and its strategy."""
-        return self._said(task, "cache"), self._said(task, "strategy")
+        return self._task_setting(task, "cache"), self._task_setting(task, "strategy")
 
-    def _said(self, task: str, name: str) -> Any:
+    def _task_setting(self, task: str, name: str) -> Any:
         """The task's own word, or that of `defaults`."""
-        own = getattr(self.tasks.get(task), name, None)
-        return getattr(self.defaults, name) if own is None else own
+        task_value = getattr(self.tasks.get(task), name, None)
+        return getattr(self.defaults, name) if task_value is None else task_value
 
     def total(self, name: str) -> float:
         """Seconds after which a call has to be over if this model is the one that answers."""

@@ -13,7 +13,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import BadRequestError
 from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.types import ChatModel, Delta, EmbeddingModel, Request, ToolPiece
+from agentlab.llm.types import ChatModel, Delta, EmbeddingModel, ModelRequest, ToolPiece
 from agentlab.runs.redact import Redactor, StreamMask
 
 LOG = logging.getLogger("agentlab.llm")
@@ -26,7 +26,7 @@ class MaskedModel:
         self._model = model
         self._redactor = redactor
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """Pass the answer on, piece by piece; what may be the beginning of a key waits for the next one."""
         text, reasoning = self._redactor.stream(), self._redactor.stream()
         arguments: defaultdict[int, StreamMask] = defaultdict(self._redactor.stream)
@@ -41,9 +41,9 @@ class MaskedModel:
                 )
             ends = ((index, mask.end()) for index, mask in arguments.items())
             tools = tuple(ToolPiece(index, arguments=end) for index, end in ends if end)
-            rest = Delta(text.end(), reasoning=reasoning.end(), tools=tools)
-            if rest.text or rest.reasoning or rest.tools:
-                yield rest
+            last_delta = Delta(text.end(), reasoning=reasoning.end(), tools=tools)
+            if last_delta.text or last_delta.reasoning or last_delta.tools:
+                yield last_delta
         finally:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
@@ -56,7 +56,7 @@ class MaskedModel:
         await self._model.close()
 
 
-class Logged:
+class LoggedChatModel:
     """Implements `ChatModel` around another: whoever listens to the logger `agentlab.llm` hears it word for word.
 
     Rejected and broken-off answers are heard, too; secrets are masked.
@@ -67,7 +67,7 @@ class Logged:
         self._model = model
         self._redactor = redactor
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """Pass the answer on, piece by piece."""
         turns = "\n".join(f"[{message.role}]\n{message.content}" for message in request.messages)
         sampling = f"temperature {request.temperature:g}, at most {request.max_tokens} tokens"
@@ -112,7 +112,7 @@ class Connections:
             MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
         """
         model = MaskedModel(self._model(name), self.redactor)
-        return Logged(name, model, self.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
+        return LoggedChatModel(name, model, self.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
 
     def embedder(self, name: str) -> EmbeddingModel:
         """Who makes the vectors of a model of the config.

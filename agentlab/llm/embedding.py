@@ -13,11 +13,11 @@ from agentlab.errors import (
     UnknownNameError,
 )
 from agentlab.llm import policy
-from agentlab.llm.budget import estimate, priced
+from agentlab.llm.budget import estimate, priced_usage
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.question import Candidate, Means, Question, candidate_of
+from agentlab.llm.question import Means, RouterCandidate, RouterQuestion, candidate_of
 from agentlab.llm.turns import Turns
-from agentlab.llm.types import Attempt, Embeddings, Message, Request, Timing, Usage
+from agentlab.llm.types import Attempt, Embeddings, Message, ModelRequest, Timing, Usage
 
 MOST_TEXTS = 2048
 
@@ -41,13 +41,13 @@ async def embed(
     able = [candidate_of(config, name) for name in names if "embeddings" in config.caps(name)]
     if not able:
         raise BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
-    question = Question(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
-    asking = _Asking(question, means)
+    question = RouterQuestion(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
+    asking = _EmbeddingCall(question, means)
     failed: list[Attempt] = []
     hint: str | None = None
-    for place, candidate in enumerate(able):
+    for position, candidate in enumerate(able):
         try:
-            return candidate.name, await asking.ask(candidate, able[place + 1 :], texts)
+            return candidate.name, await asking.ask(candidate, able[position + 1 :], texts)
         except AgentlabError as error:
             if not policy.rule_for(error).move_on:
                 raise
@@ -56,22 +56,24 @@ async def embed(
     raise policy.verdict(task, failed, hint)
 
 
-def request_of(texts: Sequence[str]) -> Request:
+def request_of(texts: Sequence[str]) -> ModelRequest:
     """The texts as a request, for what looks at requests of every kind."""
-    return Request("", tuple(Message("user", text) for text in texts), max_tokens=0)
+    return ModelRequest("", tuple(Message("user", text) for text in texts), max_tokens=0)
 
 
-class _Asking:
+class _EmbeddingCall:
     """One call."""
 
-    def __init__(self, question: Question, means: Means) -> None:
+    def __init__(self, question: RouterQuestion, means: Means) -> None:
         self._question, self._means = question, means
         self._turns = Turns(question, means, lambda *_: None)
         self._now = asyncio.get_running_loop().time
 
-    async def ask(self, candidate: Candidate, behind: Sequence[Candidate], texts: Sequence[str]) -> Embeddings:
+    async def ask(
+        self, candidate: RouterCandidate, later_candidates: Sequence[RouterCandidate], texts: Sequence[str]
+    ) -> Embeddings:
         """The vectors of one model, in time for those behind it. A host that has no place is asked again."""
-        self._turns.begin(candidate, behind)
+        self._turns.begin(candidate, later_candidates)
         tries = 0
         while True:
             try:
@@ -83,10 +85,10 @@ class _Asking:
                     raise
             await asyncio.sleep(wait)
 
-    async def _once(self, candidate: Candidate, texts: Sequence[str]) -> Embeddings:
+    async def _once(self, candidate: RouterCandidate, texts: Sequence[str]) -> Embeddings:
         """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
         means = self._means
-        if self._turns.left <= 0:
+        if self._turns.seconds_left <= 0:
             raise LLMTimeoutError("Not asked: the time of the call is over.")
         model = means.embedder(candidate.name)
         cost = estimate(candidate.price, self._question.request.messages, 0)
@@ -100,12 +102,12 @@ class _Asking:
                 try:
                     async with asyncio.timeout_at(self._turns.end):
                         answer = await model.embed(candidate.id, texts)
-                    usage = priced(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
+                    usage = priced_usage(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
                 except asyncio.CancelledError:
                     error = LLMCancelledError("The caller gave up.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
-                    error = _explained(failure, self._turns.end - self._question.start)
+                    error = _explain_failure(failure, self._turns.end - self._question.start)
                 finally:
                     means.guards[candidate.name].leave(self._now(), ticket, error, usage.input_tokens)
                     self._learn(candidate, error, usage, Timing(None, self._now() - began))
@@ -115,7 +117,7 @@ class _Asking:
             raise error or ServerFaultError("There were no vectors.")
         return Embeddings(answer.vectors, usage)
 
-    def _learn(self, candidate: Candidate, error: AgentlabError | None, usage: Usage, timing: Timing) -> None:
+    def _learn(self, candidate: RouterCandidate, error: AgentlabError | None, usage: Usage, timing: Timing) -> None:
         means = self._means
         means.slots[candidate.provider].limit = means.guards[candidate.name].provider.concurrency
         means.observe.attempt(self._question.task, candidate, error.kind if error else None, usage, timing)
@@ -124,7 +126,7 @@ class _Asking:
             means.out_of_use[candidate.name] = error
 
 
-def _explained(failure: Exception, seconds: float) -> AgentlabError:
+def _explain_failure(failure: Exception, seconds: float) -> AgentlabError:
     if isinstance(failure, AgentlabError):
         return failure
     if isinstance(failure, TimeoutError):

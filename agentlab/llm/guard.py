@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agentlab.errors import AgentlabError, HostBusyError, LLMConnectionError, QuotaError, RateLimitedError
 from agentlab.llm import policy
-from agentlab.llm.provider_config import Limits
+from agentlab.llm.provider_config import ProviderLimits
 
 QUOTA_COOL_DOWN = 600.0  # seconds; credit does not come back by itself, but somebody may top it up
 LONGEST_COOL_DOWN = 3600.0  # seconds; what a provider says is not believed without limit
@@ -117,14 +117,14 @@ class Bucket:
 
     def delay(self, now: float, units: float) -> float:
         """Seconds until `units` may be used. More than the capacity may be used as soon as the bucket is full."""
-        lacking = min(units, self.capacity) - self._filled(now)
+        lacking = min(units, self.capacity) - self._refill(now)
         return lacking / self.rate if lacking > self.capacity * _ROUNDING else 0.0
 
     def take(self, now: float, units: float) -> None:
         """Use units; a debt is paid off before anyone else's turn. Negative: give back what was not used after all."""
-        self._level = min(self.capacity, self._filled(now) - units)
+        self._level = min(self.capacity, self._refill(now) - units)
 
-    def _filled(self, now: float) -> float:
+    def _refill(self, now: float) -> float:
         if self._at is not None and now > self._at:
             self._level = min(self.capacity, self._level + (now - self._at) * self.rate)
         self._at = now if self._at is None else max(now, self._at)
@@ -148,7 +148,7 @@ class ProviderGuard:
     call that began before the last decrease does neither, or one burst would lower it many times over.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ProviderLimits) -> None:
         self._most = limits.concurrency
         self._requests = None if limits.rpm is None else Bucket(limits.rpm)
         self._tokens = None if limits.tpm is None else Bucket(limits.tpm)
@@ -175,8 +175,8 @@ class ProviderGuard:
         if ticket.entered < self._lowered:
             return
         if isinstance(error, RateLimitedError | HostBusyError):
-            most = error.connections if isinstance(error, HostBusyError) else 0
-            lower = min(self.concurrency - 1, most or self.concurrency // 2)
+            connections = error.connections if isinstance(error, HostBusyError) else 0
+            lower = min(self.concurrency - 1, connections or self.concurrency // 2)
             self.concurrency, self._clean, self._lowered = max(1, lower), 0, now
         elif error is None:
             self._clean += 1
@@ -203,9 +203,12 @@ class ModelGuard:
         self.probing_helps = False
         if self._disabled:
             return math.inf
-        asked, broken = max(0.0, self._cool_until - now, self.provider.delay(now, tokens)), self._breaker.delay(now)
-        self.probing_helps = broken > 0 and asked == 0 and not self._breaker.probing
-        return max(asked, broken)
+        limit_delay, breaker_delay = (
+            max(0.0, self._cool_until - now, self.provider.delay(now, tokens)),
+            self._breaker.delay(now),
+        )
+        self.probing_helps = breaker_delay > 0 and limit_delay == 0 and not self._breaker.probing
+        return max(limit_delay, breaker_delay)
 
     def enter(self, now: float, tokens: int) -> Ticket:
         """Set aside what the call needs; never refused, so that an open breaker can be probed early."""
@@ -244,10 +247,10 @@ class ModelGuard:
         if isinstance(error, QuotaError):
             return QUOTA_COOL_DOWN
         self._refusals += 1
-        said = error.retry_after if isinstance(error, RateLimitedError) else None
-        if said is None or math.isnan(said):
+        retry_after = error.retry_after if isinstance(error, RateLimitedError) else None
+        if retry_after is None or math.isnan(retry_after):
             return policy.backoff(self._refusals, 1.0)
-        return min(max(0.0, said), LONGEST_COOL_DOWN)
+        return min(max(0.0, retry_after), LONGEST_COOL_DOWN)
 
 
 class Slots:

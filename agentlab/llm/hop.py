@@ -20,10 +20,10 @@ def marks(header: str) -> tuple[str, ...]:
     Raises:
         ValueError: it is none of ours.
     """
-    found = tuple(mark.strip() for mark in header.split(",")) if header else ()
-    if not all(_MARK.fullmatch(mark) for mark in found):
+    header_marks = tuple(mark.strip() for mark in header.split(",")) if header else ()
+    if not all(_MARK.fullmatch(mark) for mark in header_marks):
         raise ValueError(f"{HEADER} holds marks of gateways, separated by commas")
-    return found
+    return header_marks
 
 
 def enter(passed: tuple[str, ...]) -> None:

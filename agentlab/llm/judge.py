@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentlab.answers.judge import MOST_SHOWN, Ballot, Case
+from agentlab.answers.judge import MOST_SHOWN, JudgeBallot, JudgeCase
 from agentlab.llm.types import Message
 
 TASK = "judge"
@@ -19,13 +19,15 @@ class Verdict(BaseModel):
     best: Literal["A", "B", "C", "D", "E", "F", "G", "H"] = Field(description="The letter of the best answer.")
 
 
-def case(conversation: Sequence[Message], answers: Sequence[str]) -> Case:
+def case(conversation: Sequence[Message], answers: Sequence[str]) -> JudgeCase:
     """What is to be judged. What was asked last comes last, so a long conversation loses its beginning."""
-    asked = "\n\n".join(f"[{message.role}]\n{message.content}" for message in conversation if message.content)
-    return Case(asked[-MOST_SHOWN:], answers, "Which answer is best?")
+    conversation_text = "\n\n".join(
+        f"[{message.role}]\n{message.content}" for message in conversation if message.content
+    )
+    return JudgeCase(conversation_text[-MOST_SHOWN:], answers, "Which answer is best?")
 
 
-def messages(ballot: Ballot) -> tuple[Message, ...]:
+def messages(ballot: JudgeBallot) -> tuple[Message, ...]:
     """The judge's question. The answers are quoted as data: what they say about themselves is not believed."""
     return (
         Message(

@@ -42,20 +42,20 @@ def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: C
 
 def absent(config: LLMConfig, context: Context) -> dict[str, str]:
     """What is wrong with the local files of a config, model or adapter, by provider; empty when they are there."""
-    around, found = Surroundings(context.env, context.workspace), dict[str, str]()
+    around, problems = Surroundings(context.env, context.workspace), dict[str, str]()
     for name, provider in config.providers.items():
         if isinstance(provider, GgufProvider | HfProvider):
             try:
                 build(name, provider, around)
             except AgentlabError as error:
-                found[name] = f"{error.message} {error.hint or ''}".strip()
-    return found
+                problems[name] = f"{error.message} {error.hint or ''}".strip()
+    return problems
 
 
 def _inside(override: Override) -> Override:
-    first, _, rest = override.key.partition(".")
-    ours = first == "llm" and rest.partition(".")[0] in LLMConfig.model_fields
-    return replace(override, key=rest) if ours else override
+    first, _, subkey = override.key.partition(".")
+    ours = first == "llm" and subkey.partition(".")[0] in LLMConfig.model_fields
+    return replace(override, key=subkey) if ours else override
 
 
 def check_optional(config: LLMConfig, context: Context) -> None:

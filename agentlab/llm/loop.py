@@ -145,9 +145,9 @@ class CallersLoop:
             raise UsageError("This router lives in the loop of its caller.", hint="Use `await router.aclose()`.")
 
     def _check(self) -> None:
-        here = asyncio.get_running_loop()
-        self._loop = self._loop or here
-        if self._loop is not here:
+        current_loop = asyncio.get_running_loop()
+        self._loop = self._loop or current_loop
+        if self._loop is not current_loop:
             raise UsageError(
                 "This router lives in the loop in which it was first used, and this is another one.",
                 hint="Make one router in each loop, or leave out `in_callers_loop`: then any loop may use it.",
@@ -199,10 +199,10 @@ class Live:
         def sink(model: str, delta: Delta) -> None:
             self.model = model
             try:
-                here = asyncio.get_running_loop() is loop
+                in_loop = asyncio.get_running_loop() is loop
             except RuntimeError:
-                here = False
-            if here:
+                in_loop = False
+            if in_loop:
                 pieces.put_nowait(delta)
             else:
                 loop.call_soon_threadsafe(pieces.put_nowait, delta)

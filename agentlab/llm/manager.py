@@ -17,7 +17,7 @@ from typing import Self
 
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.load import load_llm
 from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options, Router
@@ -44,7 +44,7 @@ class ModelTally:
     errors: Mapping[str, int] = field(default_factory=dict)
     usage: Usage = Usage()  # noqa: RUF009 - frozen
 
-    def with_sample(self, sample: Sample) -> "ModelTally":
+    def with_sample(self, sample: AttemptSample) -> "ModelTally":
         """After one more attempt."""
         usage = self.usage + sample.usage
         if sample.error is None:
@@ -67,7 +67,7 @@ class Tallies:
         with self._lock:
             return dict(self._models)
 
-    def count(self, sample: Sample) -> None:
+    def count(self, sample: AttemptSample) -> None:
         with self._lock:
             self._models[sample.model] = self._models[sample.model].with_sample(sample)
 
@@ -114,7 +114,7 @@ class LLMManager:
         context = surroundings(os.environ, Path.cwd())
         self.config: LLMConfig = load_llm(None if path is None else str(path), (), context)
         self._tallies = Tallies(self.config.models)
-        self.router = Router(self.config, env=context.env, workspace=context.workspace, told=self._tallies.count)
+        self.router = Router(self.config, env=context.env, workspace=context.workspace, on_sample=self._tallies.count)
         atexit.register(self.close)
 
     async def generate_response(self, prompt: str, use_fastest: bool = True, use_parallel: bool = False) -> Response:
@@ -130,8 +130,8 @@ class LLMManager:
         try:
             answer = await self.router.complete([Message("user", prompt)], TASK, options=Options(strategy=strategy))
         except AgentlabError as error:
-            said = f"{error.message} {error.hint}" if error.hint else error.message
-            return Response(False, "", "", time.perf_counter() - start, said)
+            message = f"{error.message} {error.hint}" if error.hint else error.message
+            return Response(False, "", "", time.perf_counter() - start, message)
         return Response(True, answer.text, answer.model, time.perf_counter() - start)
 
     def get_fastest_model(self) -> ModelTally | None:

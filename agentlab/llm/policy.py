@@ -91,7 +91,7 @@ def rule_for(error: AgentlabError) -> Rule:
 
 def rule_of(kind: type[AgentlabError] | None) -> Rule:
     """The row of the table for a class of errors; None is one that nobody knows."""
-    return next((_RULES[each] for each in kind.__mro__ if each in _RULES), _OTHERWISE) if kind else _OTHERWISE
+    return next((_RULES[base] for base in kind.__mro__ if base in _RULES), _OTHERWISE) if kind else _OTHERWISE
 
 
 def kind_of(name: str | None) -> type[AgentlabError] | None:
@@ -122,9 +122,9 @@ def verdict(
     first, kinds = attempts[0], [kind_of(attempt.error) for attempt in attempts]
     hint = hint or rule_of(kinds[0]).remedy
     if kinds[0] is not None and all(rule_of(kind).refuses for kind in kinds):
-        more = " No other model takes it, either." if len({each.model for each in attempts}) > 1 else ""
-        return kinds[0](f"{first.model}: {first.message}{more}", hint=hint)
-    lines = tuple(f"{each.model}: {each.error}: {each.message}" for each in attempts)
+        others_note = " No other model takes it, either." if len({failure.model for failure in attempts}) > 1 else ""
+        return kinds[0](f"{first.model}: {first.message}{others_note}", hint=hint)
+    lines = tuple(f"{failure.model}: {failure.error}: {failure.message}" for failure in attempts)
     return AllModelsFailedError(
         f"No language model answered {task}; the first said: {lines[0]}",
         failures=lines,

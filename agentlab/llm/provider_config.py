@@ -103,12 +103,12 @@ def require_trust(variable: str, url: str, env: Mapping[str, str]) -> None:
         raise UntrustedHostError(variable, host, homes)
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
+def unknown(noun: str, name: str, known_names: Iterable[str]) -> str:
     """What is said of a name that leads nowhere: the nearest one, or those that there are."""
-    known = tuple(known)
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return f"there is no {what} named {name!r} ({hint})"
+    known_names = tuple(known_names)
+    near = get_close_matches(name, known_names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_names) or 'none'}"
+    return f"there is no {noun} named {name!r} ({hint})"
 
 
 BaseUrl = Annotated[EnvText, AfterValidator(check_base_url)]
@@ -116,7 +116,7 @@ Name = Annotated[EnvText, Field(min_length=1, max_length=200)]
 Place = Annotated[EnvPath, Field(min_length=1, max_length=4096)]  # a name or a path
 
 
-class Limits(StrictModel):
+class ProviderLimits(StrictModel):
     """What a provider allows. Calls beyond wait their turn; null is unknown."""
 
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
@@ -130,7 +130,7 @@ class _Endpoint(StrictModel):
     kind: str
     base_url: BaseUrl = Field(description="Up to and without /chat/completions; https, or http on this machine.")
     api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
-    limits: Limits = Field(default_factory=Limits, description="What the provider allows.")
+    limits: ProviderLimits = Field(default_factory=ProviderLimits, description="What the provider allows.")
 
     @property
     def key_name(self) -> str | None:
@@ -214,20 +214,20 @@ class PluginProvider(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_no_slip(cls, given: object) -> object:
-        if isinstance(given, dict) and set(given) - {"kind", "options"}:
+    def _is_no_slip(cls, tree: object) -> object:
+        if isinstance(tree, dict) and set(tree) - {"kind", "options"}:
             raise ValueError(
-                f"there is no provider kind {given.get('kind')!r}; known are {', '.join(SHIPPED_KINDS)}; "
+                f"there is no provider kind {tree.get('kind')!r}; known are {', '.join(SHIPPED_KINDS)}; "
                 "one from a plug-in has `options` and nothing else"
             )
-        return given
+        return tree
 
 
 SHIPPED_KINDS = ("openai_compat", "anthropic", "gguf", "hf", "scripted")
 
 
-def _kind_of(given: object) -> str:
-    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
+def _kind_of(provider: object) -> str:
+    kind = provider.get("kind") if isinstance(provider, dict) else getattr(provider, "kind", None)
     return kind if isinstance(kind, str) and kind in SHIPPED_KINDS else "plugin"
 
 

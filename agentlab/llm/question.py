@@ -9,14 +9,24 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agentlab.errors import AgentlabError
-from agentlab.llm.budget import Budget, RetryBudget
+from agentlab.llm.budget import RetryBudget, RouterBudget
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.guard import ModelGuard, Slots
 from agentlab.llm.ledger import Ledger
-from agentlab.llm.ledger.arm import CachedAnswer, Sample
+from agentlab.llm.ledger.arm import AttemptSample, CachedAnswer
 from agentlab.llm.provider_config import Cap, Price
 from agentlab.llm.structured import Rejected
-from agentlab.llm.types import Attempt, ChatModel, Delta, EmbeddingModel, Request, Timing, ToolCall, ToolPiece, Usage
+from agentlab.llm.types import (
+    Attempt,
+    ChatModel,
+    Delta,
+    EmbeddingModel,
+    ModelRequest,
+    Timing,
+    ToolCall,
+    ToolPiece,
+    Usage,
+)
 from agentlab.runs.redact import Redactor
 
 # Makes of an answer's text what the caller wants, or says why it cannot; the flag says that the answer was cut off.
@@ -28,7 +38,7 @@ _NO_PART = {"limits", "api_key", "total"}
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RouterCandidate:
     """A model that may be asked. `total` is in seconds from the start of the call."""
 
     name: str
@@ -41,7 +51,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RouterQuestion:
     """What is asked, and of whom.
 
     Attributes:
@@ -55,11 +65,11 @@ class Question:
     """
 
     task: str
-    request: Request
+    request: ModelRequest
     value: Value | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[RouterCandidate, ...]
     start: float
-    later: tuple[Candidate, ...] = ()
+    later: tuple[RouterCandidate, ...] = ()
     cached: bool = False
     thoughts: bool = False
     fail_fast: bool = False
@@ -75,15 +85,15 @@ class ResponseCache:
         self._config = config
         self._ledger = ledger
 
-    def known(self, question: Question, candidate: Candidate) -> CachedAnswer | None:
+    def find_answer(self, question: RouterQuestion, candidate: RouterCandidate) -> CachedAnswer | None:
         """What this model answered to this request before."""
         return self._ledger.answer(self._key(question, candidate))
 
-    def keep(self, question: Question, candidate: Candidate, answer: CachedAnswer) -> None:
+    def keep(self, question: RouterQuestion, candidate: RouterCandidate, answer: CachedAnswer) -> None:
         """Remember an answer."""
         self._ledger.remember(self._key(question, candidate), answer)
 
-    def _key(self, question: Question, candidate: Candidate) -> str:
+    def _key(self, question: RouterQuestion, candidate: RouterCandidate) -> str:
         """SHA-256 of the whole request and of the provider it goes to."""
         provider = self._config.providers[candidate.provider].model_dump(mode="json")
         return key_of(
@@ -97,16 +107,16 @@ class ResponseCache:
 class Observer:
     """What the router's loops learn goes into the ledger."""
 
-    def __init__(self, ledger: Ledger, *, run: str, told: Callable[[Sample], None] | None) -> None:
+    def __init__(self, ledger: Ledger, *, run: str, on_sample: Callable[[AttemptSample], None] | None) -> None:
         """`run` is the id of the run that asks, empty without one; `told` hears of every attempt as well."""
         self._ledger = ledger
         self._run = run
-        self._told = told
+        self._told = on_sample
 
-    def attempt(self, task: str, candidate: Candidate, error: str | None, usage: Usage, timing: Timing) -> None:
+    def attempt(self, task: str, candidate: RouterCandidate, error: str | None, usage: Usage, timing: Timing) -> None:
         """One attempt is over."""
         name, provider = candidate.name, candidate.provider
-        sample = Sample(time.time(), task, name, provider, error, usage, timing.first, timing.total, self._run)
+        sample = AttemptSample(time.time(), task, name, provider, error, usage, timing.first, timing.total, self._run)
         self._ledger.record(sample)
         if self._told is not None:
             self._told(sample)
@@ -124,7 +134,7 @@ class Means:
     embedder: Callable[[str], EmbeddingModel]  # the same, for vectors
     guards: Mapping[str, ModelGuard]
     slots: Mapping[str, Slots]  # by the provider's name
-    budget: Budget
+    budget: RouterBudget
     redactor: Redactor
     retries: int
     retry_budget: RetryBudget
@@ -136,7 +146,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RouterOutcome:
     """An answer (`error` is None), or the error, and what it took."""
 
     attempts: tuple[Attempt, ...]
@@ -167,7 +177,9 @@ def key_of(question: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def candidate_of(config: LLMConfig, name: str) -> Candidate:
+def candidate_of(config: LLMConfig, name: str) -> RouterCandidate:
     """A model of the config as somebody to ask."""
     model = config.models[name]
-    return Candidate(name, model.id, model.provider, model.context, model.price, config.total(name), config.caps(name))
+    return RouterCandidate(
+        name, model.id, model.provider, model.context, model.price, config.total(name), config.caps(name)
+    )

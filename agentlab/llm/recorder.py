@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from agentlab import errors
 from agentlab.errors import AgentlabError, RunUnreadableError
 from agentlab.llm import policy
-from agentlab.llm.question import Outcome
+from agentlab.llm.question import RouterOutcome
 from agentlab.llm.types import Attempt, Usage
 
 if TYPE_CHECKING:
-    from agentlab.runs.run import Run
+    from agentlab.runs.run import OpenRun
 
 CALLED = "llm.called"
 
@@ -19,11 +19,11 @@ CALLED = "llm.called"
 class RunRecorder:
     """Remembers calls by key: keeps them as `llm.called` events of a run, and knows those of its earlier sessions."""
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: "OpenRun") -> None:
         self._run = run
         called = [event.data for event in run.events if event.type == CALLED]
         self._known: dict[str, dict[str, Any]] = {data["key"]: data for data in called if _stands(data)}
-        self._spent = sum(map(_spent, called), Usage())
+        self._spent = sum(map(_event_usage, called), Usage())
 
     @property
     def run(self) -> str:
@@ -39,14 +39,14 @@ class RunRecorder:
         event = self._run.emit(CALLED, id, key=key, **data)
         if _stands(event.data):
             self._known[key] = event.data
-        self._spent = self._spent + _spent(event.data)
+        self._spent = self._spent + _event_usage(event.data)
 
-    def spent(self) -> Usage:
+    def total_usage(self) -> Usage:
         """What all recorded calls consumed together, with what those are assumed to have cost that never said."""
         return self._spent
 
 
-def _spent(data: Mapping[str, Any]) -> Usage:
+def _event_usage(data: Mapping[str, Any]) -> Usage:
     assumed = [attempt.assumed_usd for attempt in map(attempt_from, data["attempts"])]
     return sum((Usage(cost_usd=cost) for cost in assumed), usage_from(data["usage"]))
 
@@ -56,7 +56,7 @@ def _stands(data: Mapping[str, Any]) -> bool:
     return not data["error"] or data["error"]["kind"] != errors.BudgetExceededError.__name__
 
 
-def outcome_data(task: str, outcome: Outcome) -> dict[str, Any]:
+def outcome_data(task: str, outcome: RouterOutcome) -> dict[str, Any]:
     """The outcome of a call as plain data. `model` and `text` are empty when there is an error."""
     return {
         "task": task,

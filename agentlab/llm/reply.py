@@ -3,13 +3,13 @@
 from collections.abc import AsyncGenerator, Callable
 
 from agentlab.errors import LLMTruncatedError, MalformedReplyError
-from agentlab.llm.types import ChatModel, Delta, Request, ToolCall, ToolPiece, Usage
+from agentlab.llm.types import ChatModel, Delta, ModelRequest, ToolCall, ToolPiece, Usage
 
 LONGEST_ANSWER = 262_144  # characters; whatever is used is recorded whole, so it has to be bounded
 _MOST_TOOL_CALLS, _LONGEST_NAME = 128, 200
 
 
-class Reply:
+class ModelReply:
     """What came in so far: it is counted even if the stream breaks."""
 
     __slots__ = ("_calls", "_length", "_parts", "assumed_usd", "begun", "finish", "usage")
@@ -30,10 +30,14 @@ class Reply:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls so far, in the order of their indexes."""
-        return tuple(_joined(index, self._calls[index]) for index in sorted(self._calls))
+        return tuple(_join_pieces(index, self._calls[index]) for index in sorted(self._calls))
 
     async def receive(
-        self, model: ChatModel, request: Request, now: Callable[[], float], heard: Callable[[Delta], None] | None
+        self,
+        model: ChatModel,
+        request: ModelRequest,
+        now: Callable[[], float],
+        on_delta: Callable[[Delta], None] | None,
     ) -> None:
         """Read an answer to its end. `now` is in seconds; `heard` is told each piece.
 
@@ -49,8 +53,8 @@ class Reply:
                     if self.begun is None:
                         self.begun = now()
                     self._take(delta)
-                if heard is not None:
-                    heard(delta)
+                if on_delta is not None:
+                    on_delta(delta)
                 if delta.finish:
                     self.finish = delta.finish
                 if delta.usage:
@@ -64,8 +68,8 @@ class Reply:
         if uncalled:
             self._calls.clear()
         if not self._calls and not any(part.strip() for part in self._parts):
-            what = "calls a tool, and none was offered" if uncalled else "is empty"
-            raise MalformedReplyError(f"The answer {what}.")
+            problem = "calls a tool, and none was offered" if uncalled else "is empty"
+            raise MalformedReplyError(f"The answer {problem}.")
 
     def _take(self, delta: Delta) -> None:
         self._parts.append(delta.text)
@@ -77,7 +81,7 @@ class Reply:
             raise MalformedReplyError(f"The answer is longer than {LONGEST_ANSWER} characters.")
 
 
-def _joined(index: int, pieces: list[ToolPiece]) -> ToolCall:
+def _join_pieces(index: int, pieces: list[ToolPiece]) -> ToolCall:
     identity = next((piece.id for piece in pieces if piece.id), f"call_{index}")
     name = next((piece.name for piece in pieces if piece.name), "")
     arguments = _clean("".join(piece.arguments for piece in pieces))

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from agentlab.config.base import StrictModel
 from agentlab.config.overrides import Layer, without_nulls
-from agentlab.config.sentences import problems, shown
+from agentlab.config.sentences import display_value, problems
 from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy, unknown
 from agentlab.llm.types import Tier
 
@@ -42,7 +42,7 @@ WELL_KNOWN: Mapping[str, Mapping[str, str]] = {
 _MINE = ("llm", "providers", "models", "roles")  # every other key means what it means in an `LLMConfig`
 
 
-class Settings(StrictModel):
+class RolesLayoutSettings(StrictModel):
     """The section `llm`."""
 
     default_provider: str | None = Field(None, description="Where models are that no provider lists.")
@@ -69,7 +69,7 @@ class ListedDefinition(Definition):
     name: str | None = Field(None, description="A name of our own, for the roles; the id if left out.")
 
 
-def converted(tree: Tree) -> Tree:
+def convert_layout(tree: Tree) -> Tree:
     """The tree of an `LLMConfig` that means the same; one without the section `llm` is given back as it is.
 
     Raises:
@@ -78,7 +78,7 @@ def converted(tree: Tree) -> Tree:
     if "llm" not in tree:
         return tree
     wrong: list[str] = []
-    settings = _checked(Settings, tree["llm"] or {}, "llm", wrong)
+    settings = _validate_tree(RolesLayoutSettings, tree["llm"] or {}, "llm", wrong)
     providers = {name: dict(entry) for name, entry in _mapping(tree.get("providers"), "providers", wrong)}
     listed: Tree = {}
     for provider, entry in providers.items():
@@ -88,29 +88,29 @@ def converted(tree: Tree) -> Tree:
     wrong += [f"{key}: belongs to the other layout; here `llm.model_roles` says it" for key in _MINE[2:] if key in tree]
     roles = _roles(settings, listed)
     unlisted = [name for names in roles.values() for name in names if name not in listed]
-    wrong += [] if wrong else _lost(settings, providers, unlisted, roles)
+    wrong += [] if wrong else _find_missing(settings, providers, unlisted, roles)
     home = settings.default_provider or next(iter(providers), "")
     if home in WELL_KNOWN:
         providers.setdefault(home, {})
-    providers = {name: _completed(name, entry, wrong) for name, entry in providers.items()}
+    providers = {name: _complete_entry(name, entry, wrong) for name, entry in providers.items()}
     if wrong:
         raise ValueError("; ".join(wrong))
-    kept = {key: value for key, value in tree.items() if key not in _MINE}
+    other_keys = {key: value for key, value in tree.items() if key not in _MINE}
     return {
-        **kept,
+        **other_keys,
         "providers": providers,
         "models": {**listed, **{name: {"provider": home, "id": name} for name in unlisted}},
         "roles": roles,
-        "defaults": Layer(_defaults(settings)).under(Layer(kept.get("defaults") or {})).data,
+        "defaults": Layer(_defaults(settings)).with_upper(Layer(other_keys.get("defaults") or {})).data,
     }
 
 
-def _checked(model: type[S], given: Any, where: str, wrong: list[str]) -> S:
+def _validate_tree(model: type[S], tree: Any, where: str, wrong: list[str]) -> S:
     """`given` as `model`; what is wrong with it is added to `wrong`, and the model's defaults stand in for it."""
-    if not isinstance(given, Mapping):
-        wrong.append(f"{where}: must be a mapping, not {shown(given)}")
+    if not isinstance(tree, Mapping):
+        wrong.append(f"{where}: must be a mapping, not {display_value(tree)}")
         return model()
-    layer = Layer(without_nulls(given))
+    layer = Layer(without_nulls(tree))
     try:
         return model.model_validate(layer.data)
     except ValidationError as error:
@@ -118,36 +118,36 @@ def _checked(model: type[S], given: Any, where: str, wrong: list[str]) -> S:
         return model()
 
 
-def _mapping(given: Any, where: str, wrong: list[str]) -> Iterator[tuple[str, Tree]]:
+def _mapping(tree: Any, where: str, wrong: list[str]) -> Iterator[tuple[str, Tree]]:
     """The entries of a mapping of mappings; an empty entry is an empty mapping."""
-    if not isinstance(given, Mapping | None):
-        wrong.append(f"{where}: must be a mapping, not {shown(given)}")
+    if not isinstance(tree, Mapping | None):
+        wrong.append(f"{where}: must be a mapping, not {display_value(tree)}")
         return
-    for name, entry in (given or {}).items():
+    for name, entry in (tree or {}).items():
         if isinstance(entry, Mapping | None):
             yield str(name), dict(entry or {})
         else:
-            wrong.append(f"{where}.{name}: must be a mapping, not {shown(entry)}")
+            wrong.append(f"{where}.{name}: must be a mapping, not {display_value(entry)}")
 
 
-def _definitions(given: Any, where: str, wrong: list[str]) -> Iterator[tuple[str, Tree]]:
+def _definitions(tree: Any, where: str, wrong: list[str]) -> Iterator[tuple[str, Tree]]:
     """The models of a provider, by name: from a mapping of definitions, or a list of ids and definitions."""
-    if not isinstance(given, list):
-        for name, entry in _mapping(given, where, wrong):
-            yield name, _checked(Definition, entry, f"{where}.{name}", wrong).model_dump(exclude_none=True)
+    if not isinstance(tree, list):
+        for name, entry in _mapping(tree, where, wrong):
+            yield name, _validate_tree(Definition, entry, f"{where}.{name}", wrong).model_dump(exclude_none=True)
         return
-    for index, item in enumerate(given):
-        place, entry = f"{where}.{index}", {"id": item} if isinstance(item, str) else item
+    for index, item in enumerate(tree):
+        item_where, entry = f"{where}.{index}", {"id": item} if isinstance(item, str) else item
         if isinstance(entry, Mapping) and not (entry.get("name") or entry.get("id")):
-            wrong.append(f"{place}: id is required")
+            wrong.append(f"{item_where}: id is required")
             continue
-        definition = _checked(ListedDefinition, entry, place, wrong).model_dump(exclude_none=True)
+        definition = _validate_tree(ListedDefinition, entry, item_where, wrong).model_dump(exclude_none=True)
         listed = definition.pop("name", None) or definition.get("id")
         if listed:  # else the entry was refused
             yield listed, definition
 
 
-def _roles(settings: Settings, listed: Tree) -> dict[str, list[str]]:
+def _roles(settings: RolesLayoutSettings, listed: Tree) -> dict[str, list[str]]:
     """The roles, by names of `listed` where a provider lists the model; the default model leads the primaries."""
     names = {definition["id"]: name for name, definition in listed.items()} | {name: name for name in listed}
     roles = {
@@ -159,30 +159,32 @@ def _roles(settings: Settings, listed: Tree) -> dict[str, list[str]]:
     return roles
 
 
-def _lost(settings: Settings, providers: Tree, unlisted: list[str], roles: Mapping[str, list[str]]) -> Iterator[str]:
+def _find_missing(
+    settings: RolesLayoutSettings, providers: Tree, unlisted: list[str], roles: Mapping[str, list[str]]
+) -> Iterator[str]:
     """What is missing for every role to lead to a model."""
     if not any(roles.values()):
         yield "llm: no model is named; give `default_model`, or `model_roles.primary`"
-    known = tuple(dict.fromkeys((*providers, *WELL_KNOWN)))
-    if settings.default_provider and settings.default_provider not in known:
-        yield f"llm.default_provider: {unknown('provider', settings.default_provider, known)}"
+    known_providers = tuple(dict.fromkeys((*providers, *WELL_KNOWN)))
+    if settings.default_provider and settings.default_provider not in known_providers:
+        yield f"llm.default_provider: {unknown('provider', settings.default_provider, known_providers)}"
     if unlisted and not settings.default_provider and len(providers) != 1:
         yield f"llm.default_provider: is required, since no provider lists {unlisted[0]!r}"
 
 
-def _completed(name: str, entry: Tree, wrong: list[str]) -> Tree:
+def _complete_entry(name: str, entry: Tree, wrong: list[str]) -> Tree:
     """An entry of `providers` with what its name, or its address, says about it."""
-    known = WELL_KNOWN.get(name, {})
+    well_known = WELL_KNOWN.get(name, {})
     if entry.get("base_url") is not None:  # a key goes to its own provider, and nowhere else unasked
-        return {"kind": known.get("kind", "openai_compat"), **entry}
-    if "kind" in entry and entry["kind"] != known.get("kind"):
+        return {"kind": well_known.get("kind", "openai_compat"), **entry}
+    if "kind" in entry and entry["kind"] != well_known.get("kind"):
         return entry
-    if not known:
+    if not well_known:
         wrong.append(f"providers.{name}: base_url is required; known by name are {', '.join(WELL_KNOWN)}")
-    return {**known, **entry}
+    return {**well_known, **entry}
 
 
-def _defaults(settings: Settings) -> Tree:
+def _defaults(settings: RolesLayoutSettings) -> Tree:
     defaults: Tree = {"strategy": settings.strategy}
     if settings.timeout is not None:
         defaults["timeout"] = {"total": settings.timeout}

@@ -18,21 +18,21 @@ from agentlab.config.trust import EXPAND
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError, DataError, LLMCancelledError
 from agentlab.llm import asking
-from agentlab.llm.asking import Asked
-from agentlab.llm.budget import Budget, RetryBudget
+from agentlab.llm.asking import RouterCall
+from agentlab.llm.budget import RetryBudget, RouterBudget
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
 from agentlab.llm.guard import ModelGuard, ProviderGuard, Slots
 from agentlab.llm.ledger import Ledger
-from agentlab.llm.ledger.arm import Arm, Sample
+from agentlab.llm.ledger.arm import Arm, AttemptSample
 from agentlab.llm.loop import CallersLoop, Live, LoopThread
 from agentlab.llm.options import PLAIN, Options
-from agentlab.llm.provider_config import Cap, Limits
-from agentlab.llm.question import Means, Observer, Outcome, Question, ResponseCache, Sink
+from agentlab.llm.provider_config import Cap, ProviderLimits
+from agentlab.llm.question import Means, Observer, ResponseCache, RouterOutcome, RouterQuestion, Sink
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.strategies import HedgeBudget, Strategist
 from agentlab.llm.structured import M
-from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, Request, Tier, Usage
+from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, ModelRequest, Tier, Usage
 from agentlab.runs.redact import Redactor, texts_of
 from agentlab.runs.stop import StopFlag
 
@@ -59,7 +59,7 @@ class Router:
         stop: StopFlag | None = None,
         models: Mapping[str, ChatModel] | None = None,
         ledger: Ledger | None = None,
-        told: Callable[[Sample], None] | None = None,
+        on_sample: Callable[[AttemptSample], None] | None = None,
         rng: random.Random | None = None,
         in_callers_loop: bool = False,
     ) -> None:
@@ -90,16 +90,16 @@ class Router:
         self._stop = stop
         self._path = workspace.state / "llm.sqlite"
         self._given_ledger = ledger
-        self._told = told
+        self._told = on_sample
         self._rng = rng or random.Random()  # noqa: S311 - who is asked, and when; no secret
         self._home: LoopThread | CallersLoop = CallersLoop() if in_callers_loop else LoopThread()
-        limits = {name: getattr(provider, "limits", Limits()) for name, provider in config.providers.items()}
+        limits = {name: getattr(provider, "limits", ProviderLimits()) for name, provider in config.providers.items()}
         providers = {name: ProviderGuard(limit) for name, limit in limits.items()}
         self.guards = {name: ModelGuard(providers[model.provider]) for name, model in config.models.items()}
         self._slots = {name: Slots(limit.concurrency) for name, limit in limits.items()}
-        self._budget = Budget(
+        self._budget = RouterBudget(
             config.budget.per_run_usd,
-            recorder.spent() if recorder else Usage(),
+            recorder.total_usage() if recorder else Usage(),
             day=config.budget.per_day_usd,
             spent_today=lambda: self.ledger.spent_since(time.time() // _DAY * _DAY),
             today=lambda: int(time.time() // _DAY),
@@ -130,7 +130,7 @@ class Router:
             retries=self.config.defaults.retries,
             retry_budget=RetryBudget(),
             random=self._rng,
-            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else "", told=self._told),
+            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else "", on_sample=self._told),
             cache=ResponseCache(self.config, self.ledger),
         )
         return Strategist(self.config, means, self.arm, HedgeBudget(self.config.defaults.hedge))
@@ -159,7 +159,7 @@ class Router:
             MissingFileError: a model file is not there.
             UnknownNameError: no such model file or kind of provider.
         """
-        for name in self.config.used():
+        for name in self.config.used_models():
             self._connections.model(name)
 
     @property
@@ -213,10 +213,12 @@ class Router:
             BudgetExceededError: the next attempt would cost too much.
             LLMCancelledError: the router was closed.
         """
-        asked = self._asked(messages, task, schema, options, call_id)
-        known = asking.replayed(self._recorder, asked)
+        router_call = self._build_call(messages, task, schema, options, call_id)
+        recorded_answer = asking.replay_call(self._recorder, router_call)
         return (
-            asking.settled(self._recorder, asked, await self._at_home(self._answer(asked))) if known is None else known
+            asking.settle_call(self._recorder, router_call, await self._at_home(self._answer(router_call)))
+            if recorded_answer is None
+            else recorded_answer
         )
 
     async def _at_home(self, coroutine: Coroutine[Any, Any, R]) -> R:
@@ -235,8 +237,8 @@ class Router:
         """
 
         async def ask(sink: Sink) -> Completion[str]:
-            asked = self._asked(messages, task, None, options, "")
-            return asking.settled(None, asked, await self._at_home(self._answer(asked, sink)))
+            router_call = self._build_call(messages, task, None, options, "")
+            return asking.settle_call(None, router_call, await self._at_home(self._answer(router_call, sink)))
 
         return Live(ask)
 
@@ -280,18 +282,18 @@ class Router:
         Raises:
             Interrupted: a stop was requested; the call is given up and will be asked again on resume.
         """
-        asked = self._asked(messages, task, schema, options, call_id)
-        known = asking.replayed(self._recorder, asked)
-        if known is not None:
-            return known
-        return asking.settled(self._recorder, asked, self._wait(self._home.submit(self._answer(asked))))
+        router_call = self._build_call(messages, task, schema, options, call_id)
+        recorded_answer = asking.replay_call(self._recorder, router_call)
+        if recorded_answer is not None:
+            return recorded_answer
+        return asking.settle_call(self._recorder, router_call, self._wait(self._home.submit(self._answer(router_call))))
 
-    def _asked(
+    def _build_call(
         self, messages: Sequence[Message], task: str, schema: type[Any] | None, options: Options, call_id: str
-    ) -> Asked:
-        asked = asking.asked(self.config, messages, task, schema, options, call_id)
-        self._refuse_secrets(asked.question.request)
-        return asked
+    ) -> RouterCall:
+        router_call = asking.build_call(self.config, messages, task, schema, options, call_id)
+        self._refuse_secrets(router_call.question.request)
+        return router_call
 
     def _refuse_secret_addresses(self, env: Mapping[str, str]) -> None:
         """See that no address or name of a model holds a secret word for word; variables are seen to in the config."""
@@ -304,7 +306,7 @@ class Router:
                     hint=f"Write it without; or allow it with {EXPAND}={variable}.",
                 )
 
-    def _refuse_secrets(self, request: Request) -> None:
+    def _refuse_secrets(self, request: ModelRequest) -> None:
         """See that no text of a request, its tools and their calls included, holds a secret."""
         for _, text in texts_of(request):
             if variable := self._redactor.variable_in(text):
@@ -313,11 +315,11 @@ class Router:
                     hint="Leave it out of the prompt; or unset the variable if its value is no secret.",
                 )
 
-    async def _answer(self, asked: Asked, sink: Sink | None = None) -> Outcome:
-        question: Question = replace(asked.question, start=asyncio.get_running_loop().time())
-        return await self._strategist.answer(question, asked.strategy, sink)
+    async def _answer(self, router_call: RouterCall, sink: Sink | None = None) -> RouterOutcome:
+        question: RouterQuestion = replace(router_call.question, start=asyncio.get_running_loop().time())
+        return await self._strategist.answer(question, router_call.strategy, sink)
 
-    def _wait(self, future: Future[Outcome]) -> Outcome:
+    def _wait(self, future: Future[RouterOutcome]) -> RouterOutcome:
         """Wait in slices, so that a signal handler of this thread runs and its request to stop is seen."""
         try:
             while not wait([future], timeout=_POLL_SECONDS).done:

@@ -49,7 +49,7 @@ def validator_of(schema: Mapping[str, Any]) -> Callable[[Any], Problems]:
         _check_bounds(schema)
         Draft202012Validator.check_schema(schema)
         applied = {**Draft202012Validator.VALIDATORS, **_own_keywords(steps)}
-        counted = {keyword: steps.counted(apply) for keyword, apply in applied.items()}
+        counted = {keyword: steps.wrap_keyword(apply) for keyword, apply in applied.items()}
         validator = extend(Draft202012Validator, counted)(schema, registry=Registry())
         next(validator.iter_errors({}), None)  # one that goes round in a circle shows now
     except SchemaError as error:
@@ -88,12 +88,12 @@ class _Steps:
         if self.left < 0:
             raise _TooManySteps
 
-    def counted(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_keyword(self, apply: Callable[..., Any]) -> Callable[..., Any]:
         """What applies a keyword, counted: one step, and one for each of the values that it goes through."""
 
-        def counting(validator: Any, wanted: Any, value: Any, schema: Any) -> Any:
-            self.take(1 + (len(wanted) if isinstance(wanted, list | Mapping) else 0))
-            return apply(validator, wanted, value, schema)
+        def counting(validator: Any, keyword_value: Any, value: Any, schema: Any) -> Any:
+            self.take(1 + (len(keyword_value) if isinstance(keyword_value, list | Mapping) else 0))
+            return apply(validator, keyword_value, value, schema)
 
         return counting
 
@@ -106,15 +106,15 @@ def _own_keywords(steps: _Steps) -> dict[str, Callable[..., Any]]:
         if isinstance(value, str) and not _matches(expression, value, steps):
             yield ValidationError(f"{value[:40]!r} does not match {expression[:80]!r}")
 
-    def unique(_: Any, wanted: bool, value: Any, __: Any) -> Iterator[ValidationError]:
-        if wanted and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
+    def unique(_: Any, is_required: bool, value: Any, __: Any) -> Iterator[ValidationError]:
+        if is_required and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
             yield ValidationError(f"{str(value)[:40]} has an item twice")
 
     return {"pattern": pattern, "uniqueItems": unique}
 
 
 def _check_bounds(schema: Mapping[str, Any]) -> None:
-    for refused in _refused(schema):
+    for refused in _find_refusals(schema):
         raise BadRequestError(f"The schema of the answer holds {refused}, which is not supported.")
     if _weight(schema, schema, {}) > _LARGEST:
         raise BadRequestError(
@@ -123,11 +123,11 @@ def _check_bounds(schema: Mapping[str, Any]) -> None:
         )
 
 
-def _refused(node: Any) -> Iterator[str]:
+def _find_refusals(node: Any) -> Iterator[str]:
     """What must not be applied: references to other documents, and patterns of names."""
     if isinstance(node, list):
         for item in node:
-            yield from _refused(item)
+            yield from _find_refusals(item)
     if not isinstance(node, Mapping):
         return
     for keyword, value in node.items():
@@ -140,53 +140,53 @@ def _refused(node: Any) -> Iterator[str]:
         if keyword in _BY_NAME and isinstance(value, Mapping):
             value = list(value.values())  # whose keys are names, not keywords
         if keyword not in _DATA:
-            yield from _refused(value)
+            yield from _find_refusals(value)
 
 
-def _weight(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
+def _weight(node: Any, root: Mapping[str, Any], weights: dict[str, int]) -> int:
     """How many schemas there are when references within the document are written out; a circle is cut after a turn."""
     if isinstance(node, list):
-        return sum(_weight(item, root, known) for item in node)
+        return sum(_weight(item, root, weights) for item in node)
     if not isinstance(node, Mapping):
         return 0
     weight = 1
     for keyword, value in node.items():
         if keyword in _REFERENCES and isinstance(value, str):
-            if value not in known:
-                known[value] = 1
-                known[value] = _weight(_target(value, root), root, known)
-            weight += known[value]
+            if value not in weights:
+                weights[value] = 1
+                weights[value] = _weight(_target(value, root), root, weights)
+            weight += weights[value]
         elif keyword in _BY_NAME and isinstance(value, Mapping):
             if keyword not in _DEFINITIONS:  # they count where they are referred to
-                weight += _weight(list(value.values()), root, known)
+                weight += _weight(list(value.values()), root, weights)
         elif keyword not in _DATA:
-            weight += _weight(value, root, known)
+            weight += _weight(value, root, weights)
     return weight
 
 
 def _target(reference: str, root: Mapping[str, Any]) -> Any:
     """What a JSON pointer such as `#/$defs/a` leads to; None for a name, and where nothing is."""
-    place: Any = root
+    node: Any = root
     if reference != "#" and not reference.startswith("#/"):
         return None
     for part in unquote(reference[1:]).split("/")[1:]:
         try:
-            place = place[int(part)] if isinstance(place, list) else place[part.replace("~1", "/").replace("~0", "~")]
+            node = node[int(part)] if isinstance(node, list) else node[part.replace("~1", "/").replace("~0", "~")]
         except (LookupError, ValueError, TypeError):
             return None
-    return place
+    return node
 
 
 def _canonical(value: Any) -> str:
     """The same text for values that JSON Schema takes for equal, as 1 and 1.0 are."""
-    return json.dumps(_whole(value), sort_keys=True)
+    return json.dumps(_with_integers(value), sort_keys=True)
 
 
-def _whole(value: Any) -> Any:
+def _with_integers(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _whole(part) for key, part in value.items()}
+        return {key: _with_integers(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_whole(part) for part in value]
+        return [_with_integers(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

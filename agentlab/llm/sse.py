@@ -24,7 +24,9 @@ class SseDecoder:
         Raises:
             MalformedReplyError: an event is too large, or not UTF-8.
         """
-        *lines, rest = block.split(b"\n")  # never the whole line so far: a stream of single bytes stays linear
+        *lines, unfinished_line = block.split(
+            b"\n"
+        )  # never the whole line so far: a stream of single bytes stays linear
         if lines and self._rest:
             lines[0] = b"".join((*self._rest, lines[0]))
             self._rest, self._waiting = [], 0
@@ -42,14 +44,14 @@ class SseDecoder:
                 events.append(self._event())
             else:  # a comment, another field, or the end of an event without data
                 self._check(len(line))
-        if rest:
-            self._rest.append(rest)
-            self._waiting += len(rest)
+        if unfinished_line:
+            self._rest.append(unfinished_line)
+            self._waiting += len(unfinished_line)
             self._check(self._waiting)
         return [event for event in events if event]
 
-    def _check(self, more: int) -> None:
-        if self._size + more > LARGEST_EVENT:
+    def _check(self, extra_bytes: int) -> None:
+        if self._size + extra_bytes > LARGEST_EVENT:
             raise MalformedReplyError(f"An event of the stream is larger than {LARGEST_EVENT} bytes.")
 
     def _event(self) -> str:

@@ -21,7 +21,7 @@ from agentlab.llm.attempts import AttemptLoop, given_up
 from agentlab.llm.config import LLMConfig, Weights
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.provider_config import Strategy
-from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
+from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, Sink
 
 LOG = logging.getLogger("agentlab.llm")
 _USUAL_TOKENS = 300  # an answer is seldom as long as it may be
@@ -49,31 +49,31 @@ class Strategist:
     hedges: "HedgeBudget"
     warned: set[str] = field(default_factory=set)  # tasks that were told that answers cannot be compared
 
-    async def answer(self, question: Question, strategy: Strategy, sink: Sink | None = None) -> Outcome:
+    async def answer(self, question: RouterQuestion, strategy: Strategy, sink: Sink | None = None) -> RouterOutcome:
         """Put a question. `sink` hears the answer while it comes, or whole when several were compared."""
         if strategy in ("best_of_two", "best_of_n"):
             several = self._several(question, 2 if strategy == "best_of_two" else self.config.defaults.answers)
             if several:
-                from agentlab.llm.best_of import BestOf  # most programs never compare
+                from agentlab.llm.best_of import RouterBestOf  # most programs never compare
 
-                outcome = await BestOf(self.config, self.means, self.arm).answer(question, several)
+                outcome = await RouterBestOf(self.config, self.means, self.arm).answer(question, several)
                 if sink is not None and outcome.error is None:
                     sink(outcome.model, outcome.delta)
                 return outcome
             strategy = "single"
-        question = replace(question, candidates=self._ordered(question, strategy))
+        question = replace(question, candidates=self._order_candidates(question, strategy))
         if sink is None and self.config.defaults.hedge and len(question.candidates) > 1:
             first = self.arm(question.task, question.candidates[0].name)
-            return await hedged(question, self.means, self.hedges, hedge_after(first))
+            return await ask_hedged(question, self.means, self.hedges, hedge_after(first))
         return await AttemptLoop(question, self.means, sink).run()
 
-    def _ordered(self, question: Question, strategy: Strategy) -> tuple[Candidate, ...]:
+    def _order_candidates(self, question: RouterQuestion, strategy: Strategy) -> tuple[RouterCandidate, ...]:
         candidates, roles = question.candidates, self.config.roles
         if strategy == "single":
-            return candidates[:1] + tuple(each for each in candidates[1:] if each.name in roles.fallback)
+            return candidates[:1] + tuple(candidate for candidate in candidates[1:] if candidate.name in roles.fallback)
         if strategy == "fallback" or len(candidates) < 2:
             return candidates
-        by_name = {each.name: each for each in candidates}
+        by_name = {candidate.name: candidate for candidate in candidates}
         arms = {name: self.arm(question.task, name) for name in by_name}
         if strategy == "fastest":
             primaries = [name for name in by_name if name in roles.primary]
@@ -83,10 +83,10 @@ class Strategist:
             first = thompson(list(by_name), arms, weights, tokens, self.means.random)
         return tuple(by_name[name] for name in dict.fromkeys([*first, *by_name]))
 
-    def _several(self, question: Question, wanted: int) -> tuple[Candidate, ...]:
+    def _several(self, question: RouterQuestion, count: int) -> tuple[RouterCandidate, ...]:
         """The primaries to compare; none, with a warning once a task, when they or the judge are missing."""
         roles = self.config.roles
-        primaries = tuple(each for each in question.candidates if each.name in roles.primary)[:wanted]
+        primaries = tuple(candidate for candidate in question.candidates if candidate.name in roles.primary)[:count]
         if len(primaries) >= 2 and roles.duplicate:
             return primaries
         if question.task not in self.warned:
@@ -185,8 +185,8 @@ def _drawn_share(good: float, bad: float, gauss: _Gauss) -> float:
     """From Beta(good, bad), as a normal draw with its moments, cut to 0..1: half the time, and the same regret."""
     count = good + bad
     mean = good / count
-    drawn = gauss(mean, math.sqrt(mean * (1 - mean) / (count + 1)))
-    return 0.0 if drawn < 0 else 1.0 if drawn > 1 else drawn
+    share = gauss(mean, math.sqrt(mean * (1 - mean) / (count + 1)))
+    return 0.0 if share < 0 else 1.0 if share > 1 else share
 
 
 def _drawn_seconds(arm: Arm, tokens: int, gauss: _Gauss) -> float:
@@ -218,7 +218,9 @@ class HedgeBudget:
         return True
 
 
-async def hedged(question: Question, means: Means, budget: HedgeBudget, patience: float | None) -> Outcome:
+async def ask_hedged(
+    question: RouterQuestion, means: Means, budget: HedgeBudget, patience: float | None
+) -> RouterOutcome:
     """The answer of the first candidate; the others are asked besides if it has not begun after `patience` seconds.
 
     The first good answer counts, the other is given up; both are paid for (Dean and Barroso, "The Tail at Scale",
@@ -229,35 +231,41 @@ async def hedged(question: Question, means: Means, budget: HedgeBudget, patience
         return await AttemptLoop(question, means).run()
     later = question.candidates[1:]
     first = replace(question, candidates=question.candidates[:1], later=later)
-    rest = replace(question, candidates=later)
+    later_question = replace(question, candidates=later)
     loop = AttemptLoop(first, means)
-    running, begun = asyncio.ensure_future(loop.run()), asyncio.ensure_future(loop.begun.wait())
+    running, first_piece = asyncio.ensure_future(loop.run()), asyncio.ensure_future(loop.begun.wait())
     try:
-        await asyncio.wait({running, begun}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if not (running.done() or begun.done()) and budget.allows():
-            return await _race(question.task, loop, running, AttemptLoop(rest, means))
+        await asyncio.wait({running, first_piece}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not (running.done() or first_piece.done()) and budget.allows():
+            return await _race(question.task, loop, running, AttemptLoop(later_question, means))
         outcome = await running
         if not _may_go_on(outcome):
             return outcome
-        return await AttemptLoop(rest, means, before=outcome.attempts).run()
+        return await AttemptLoop(later_question, means, before=outcome.attempts).run()
     finally:
-        await given_up(running, begun)
+        await given_up(running, first_piece)
 
 
-async def _race(task: str, first: AttemptLoop, running: "asyncio.Future[Outcome]", second: AttemptLoop) -> Outcome:
+async def _race(
+    task: str, first: AttemptLoop, running: "asyncio.Future[RouterOutcome]", second: AttemptLoop
+) -> RouterOutcome:
     """The first good answer, told with what both tried."""
-    beside = asyncio.ensure_future(second.run())
+    second_running = asyncio.ensure_future(second.run())
     try:
-        done, pending = await asyncio.wait({running, beside}, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait({running, second_running}, return_when=asyncio.FIRST_COMPLETED)
         outcome = done.pop().result()
         if _may_go_on(outcome) and pending:
             outcome = await pending.pop()
     finally:
-        await given_up(running, beside)
+        await given_up(running, second_running)
     attempts = first.attempts + second.attempts
-    error = policy.verdict(task, [each for each in attempts if each.error]) if _may_go_on(outcome) else outcome.error
+    error = (
+        policy.verdict(task, [attempt for attempt in attempts if attempt.error])
+        if _may_go_on(outcome)
+        else outcome.error
+    )
     return replace(outcome, attempts=attempts, error=error)
 
 
-def _may_go_on(outcome: Outcome) -> bool:
+def _may_go_on(outcome: RouterOutcome) -> bool:
     return outcome.error is not None and policy.rule_for(outcome.error).move_on

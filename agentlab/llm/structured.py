@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentlab.answers.extract import first_object, value_of
 from agentlab.llm.provider_config import Cap
-from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall
+from agentlab.llm.types import Delta, Message, ModelRequest, Tool, ToolCall
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -91,11 +91,11 @@ def schema_checker(schema: Mapping[str, Any]) -> Callable[[str, bool], dict[str,
     validator = validator_of(schema)
 
     def check(text: str, cut: bool) -> dict[str, Any] | Rejected:
-        found = _found(text, cut)
-        if found is None:
-            return _rejected(("the answer holds no JSON object",), cut)
-        problems = tuple(f"{where}: {what}"[:_PROBLEM_WIDTH] for where, what in validator(found))
-        return _rejected(problems, cut) if problems else found
+        json_object = _find_object(text, cut)
+        if json_object is None:
+            return _rejection(("the answer holds no JSON object",), cut)
+        problems = tuple(f"{where}: {problem}"[:_PROBLEM_WIDTH] for where, problem in validator(json_object))
+        return _rejection(problems, cut) if problems else json_object
 
     return check
 
@@ -110,7 +110,7 @@ def fits(text: str, schema: Mapping[str, Any]) -> Any | Rejected:
         value = value_of(text)
     except ValueError as error:
         return Rejected((f"the answer is not JSON: {error}"[:_PROBLEM_WIDTH],))
-    problems = tuple(f"{where}: {what}"[:_PROBLEM_WIDTH] for where, what in _validator(json.dumps(schema))(value))
+    problems = tuple(f"{where}: {problem}"[:_PROBLEM_WIDTH] for where, problem in _validator(json.dumps(schema))(value))
     return Rejected(problems) if problems else value
 
 
@@ -123,39 +123,39 @@ def _validator(schema: str) -> Callable[[Any], Iterator[tuple[str, str]]]:
 
 def object_checker(text: str, cut: bool) -> dict[str, Any] | Rejected:
     """Any JSON object will do."""
-    found = _found(text, cut)
-    return _rejected(("the answer holds no JSON object",), cut) if found is None else found
+    json_object = _find_object(text, cut)
+    return _rejection(("the answer holds no JSON object",), cut) if json_object is None else json_object
 
 
 def parse(text: str, model: type[M], *, cut: bool = False) -> M | Rejected:
     """The value in an answer, or why there is none. `cut` says that the answer ended at its token limit."""
-    found = _found(text, cut)
-    if found is None:
-        return _rejected(("the answer holds no JSON object",), cut)
+    json_object = _find_object(text, cut)
+    if json_object is None:
+        return _rejection(("the answer holds no JSON object",), cut)
     try:
-        return model.model_validate(found)
+        return model.model_validate(json_object)
     except ValidationError as error:
-        return _rejected(tuple(_lines(error)), cut)
+        return _rejection(tuple(_lines(error)), cut)
 
 
-def _rejected(problems: tuple[str, ...], cut: bool) -> Rejected:
+def _rejection(problems: tuple[str, ...], cut: bool) -> Rejected:
     return Rejected((*problems, "the answer was cut off at its token limit") if cut else problems)
 
 
-def _found(text: str, cut: bool) -> dict[str, Any] | None:
-    found = first_object(text)
-    return _repaired(text) if found is None and not cut else found
+def _find_object(text: str, cut: bool) -> dict[str, Any] | None:
+    json_object = first_object(text)
+    return _repair_object(text) if json_object is None and not cut else json_object
 
 
-def _repaired(text: str) -> dict[str, Any] | None:
+def _repair_object(text: str) -> dict[str, Any] | None:
     """The object of an answer with slips of syntax, such as a missing bracket. What it holds is checked as ever."""
     start, end = text.find("{"), text.rfind("}") + 1
     if not 0 <= start < end <= start + _MOST_REPAIRED:
         return None  # without its last bracket the answer is not whole, and nobody can know the rest
     import json_repair
 
-    found = json_repair.loads(text[start:end], skip_json_loads=True)
-    return found if isinstance(found, dict) and found else None
+    json_object = json_repair.loads(text[start:end], skip_json_loads=True)
+    return json_object if isinstance(json_object, dict) and json_object else None
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
@@ -175,7 +175,7 @@ def ask_again(answer: str, rejected: Rejected) -> tuple[Message, ...]:
     )
 
 
-def rungs(request: Request, caps: Iterable[Cap]) -> tuple[Rung, ...]:
+def rungs(request: ModelRequest, caps: Iterable[Cap]) -> tuple[Rung, ...]:
     """The ways in which a model with these capabilities can be asked, strictest first.
 
     A request that brings tools of its own cannot be asked through a tool.
@@ -188,7 +188,7 @@ def rungs(request: Request, caps: Iterable[Cap]) -> tuple[Rung, ...]:
     )
 
 
-def shaped(request: Request, rung: Rung) -> Request:
+def shape_request(request: ModelRequest, rung: Rung) -> ModelRequest:
     """The request, with its schema asked for in the way of a rung."""
     if request.schema is None or rung == "schema":
         return request
@@ -202,17 +202,23 @@ def shaped(request: Request, rung: Rung) -> Request:
 
 def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, tuple[ToolCall, ...]]:
     """Text and tool calls as the caller sees them: the arguments of the rung's own tool are the text."""
-    own = next((call for call in calls if call.name == _TOOL), None) if rung == "tool" else None
-    return (text, calls) if own is None else (own.arguments, tuple(call for call in calls if call is not own))
+    own_call = next((call for call in calls if call.name == _TOOL), None) if rung == "tool" else None
+    return (
+        (text, calls)
+        if own_call is None
+        else (own_call.arguments, tuple(call for call in calls if call is not own_call))
+    )
 
 
-def heard(rung: Rung, delta: Delta, own: set[int]) -> Delta:
+def listener_delta(rung: Rung, delta: Delta, own_indexes: set[int]) -> Delta:
     """A piece as a listener hears it: what the rung's own tool is given is text. `own` collects its indexes."""
     if rung != "tool" or not delta.tools:
         return delta
-    own.update(piece.index for piece in delta.tools if piece.name == _TOOL)
-    text = "".join(piece.arguments for piece in delta.tools if piece.index in own)
-    return replace(delta, text=delta.text + text, tools=tuple(piece for piece in delta.tools if piece.index not in own))
+    own_indexes.update(piece.index for piece in delta.tools if piece.name == _TOOL)
+    text = "".join(piece.arguments for piece in delta.tools if piece.index in own_indexes)
+    return replace(
+        delta, text=delta.text + text, tools=tuple(piece for piece in delta.tools if piece.index not in own_indexes)
+    )
 
 
 def _with_schema(messages: tuple[Message, ...], schema: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -49,20 +49,20 @@ def converse(
     Raises:
         as `Router.complete_sync`.
     """
-    by_name, said = {action.name: action for action in actions}, list[Message]()
+    by_name, new_messages = {action.name: action for action in actions}, list[Message]()
     options = Options(tools=tuple(action.tool for action in actions), tool_choice="required", max_tokens=_TOKENS)
     for turn in range(turns):
-        answer = router.complete_sync([*messages, *said], task, call_id=f"{call_id}/{turn}", options=options)
-        said.append(Message("assistant", answer.text, answer.tool_calls))
-        ended = not answer.tool_calls
-        for place, call in enumerate(answer.tool_calls):
+        answer = router.complete_sync([*messages, *new_messages], task, call_id=f"{call_id}/{turn}", options=options)
+        new_messages.append(Message("assistant", answer.text, answer.tool_calls))
+        is_over = not answer.tool_calls
+        for position, call in enumerate(answer.tool_calls):
             action = by_name.get(call.name)
-            text, worked = _carry_out(action, call) if place < _CALLS else ("error: too many calls at a time", False)
-            said.append(Message("tool", text[:_ROOM], tool_call_id=call.id))
-            ended = ended or (worked and action is not None and action.ends)
-        if ended:
+            text, worked = _carry_out(action, call) if position < _CALLS else ("error: too many calls at a time", False)
+            new_messages.append(Message("tool", text[:_ROOM], tool_call_id=call.id))
+            is_over = is_over or (worked and action is not None and action.ends)
+        if is_over:
             break
-    return said
+    return new_messages
 
 
 def _carry_out(action: Action | None, call: ToolCall) -> tuple[str, bool]:

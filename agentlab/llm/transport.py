@@ -84,7 +84,7 @@ class Transport:
         return self._lanes[-1]
 
     @asynccontextmanager
-    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator["Reply"]:
+    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator["HttpReply"]:
         """Send JSON and hand out the reply as soon as its headers are there; leaving closes the connection.
 
         Raises:
@@ -100,7 +100,7 @@ class Transport:
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         sound = False
         try:
-            async with self._sent(lane, f"{self._base_url}{path}", content) as reply:
+            async with self._send_request(lane, f"{self._base_url}{path}", content) as reply:
                 yield reply
             sound = True
         except RemoteError as error:
@@ -120,7 +120,7 @@ class Transport:
         closing.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
-    async def _sent(self, lane: "_Lane", url: str, content: bytes) -> AsyncIterator["Reply"]:
+    async def _send_request(self, lane: "_Lane", url: str, content: bytes) -> AsyncIterator["HttpReply"]:
         start = asyncio.get_running_loop().time()
         until = start + self._timeout.first_token
         try:
@@ -131,16 +131,16 @@ class Transport:
         except httpx.InvalidURL as error:
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         except httpx.HTTPError as error:
-            raise await self._explained(error, lane, start) from None
+            raise await self._explain_failure(error, lane, start) from None
         clock = Clock()
         try:
             _refuse_detours(response)
-            yield Reply(response, self._timeout, clock, until)
+            yield HttpReply(response, self._timeout, clock, until)
         finally:
             clock.stop()
             await response.aclose()
 
-    async def _explained(self, error: httpx.HTTPError, lane: "_Lane", start: float) -> RemoteError:
+    async def _explain_failure(self, error: httpx.HTTPError, lane: "_Lane", start: float) -> RemoteError:
         """Why a request that began at `start` had no reply: a host that serves others of ours takes no more of them."""
         lane.connected = False
         host = urlsplit(self._base_url).netloc
@@ -148,10 +148,12 @@ class Transport:
         if not isinstance(failed, LLMConnectionError) or len(self._lanes) - len(self._idle) < 2:
             return failed
         await asyncio.sleep(_SETTLE_SECONDS)
-        others = [each for each in self._lanes if each is not lane]
-        held = sum(each.connected for each in others if each not in self._idle)
-        if held or any(each.alive > start - _ALIVE_SECONDS for each in others):
-            return HostBusyError(f"{host} has no place for more of our requests than {held}.", connections=held)
+        other_lanes = [other_lane for other_lane in self._lanes if other_lane is not lane]
+        connected_count = sum(other_lane.connected for other_lane in other_lanes if other_lane not in self._idle)
+        if connected_count or any(other_lane.alive > start - _ALIVE_SECONDS for other_lane in other_lanes):
+            return HostBusyError(
+                f"{host} has no place for more of our requests than {connected_count}.", connections=connected_count
+            )
         return failed
 
     async def close(self) -> None:
@@ -179,21 +181,21 @@ class _Lane:
         request = self.client.build_request("POST", url, content=content, headers=headers)
         self._wire = WIRE.get()
         if self._wire is not None:
-            request.extensions["trace"] = self._heard
-        kept, self._answered = self._answered, False
+            request.extensions["trace"] = self._on_trace
+        is_reused, self._answered = self._answered, False
         clock = asyncio.get_running_loop().time
         start = clock()
-        if kept:
+        if is_reused:
             try:
-                return self._there(await self.client.send(request, stream=True))
+                return self._accept_response(await self.client.send(request, stream=True))
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 if clock() - start > _STALE_SECONDS:  # by then the other side may have worked on it
                     raise
         self.connected = False
-        request.extensions["trace"] = self._heard
-        return self._there(await self.client.send(request, stream=True))
+        request.extensions["trace"] = self._on_trace
+        return self._accept_response(await self.client.send(request, stream=True))
 
-    def _there(self, response: httpx.Response) -> httpx.Response:
+    def _accept_response(self, response: httpx.Response) -> httpx.Response:
         self._answered = True
         self._lives()
         if self._wire is not None:
@@ -207,15 +209,15 @@ class _Lane:
             return
         self._stamped, read, now = stream, stream.read, asyncio.get_running_loop().time
 
-        async def stamping(*given: Any, **named: Any) -> bytes:
-            data: bytes = await read(*given, **named)
+        async def stamping(*args: Any, **kwargs: Any) -> bytes:
+            data: bytes = await read(*args, **kwargs)
             if self._wire is not None:
                 self._wire.came = now()
             return data
 
         stream.read = stamping
 
-    async def _heard(self, event: str, _: Mapping[str, Any]) -> None:
+    async def _on_trace(self, event: str, _: Mapping[str, Any]) -> None:
         if event == "connection.connect_tcp.complete":
             self._lives()
         elif event == "http11.send_request_body.complete" and self._wire is not None:
@@ -225,7 +227,7 @@ class _Lane:
         self.connected, self.alive = True, asyncio.get_running_loop().time()
 
 
-class Reply:
+class HttpReply:
     """A reply whose headers are there. Its clock is the first token's, from `begun` on that of silence.
 
     From `ended` on, what still comes is read for a moment only, so that the connection can be used again.
@@ -248,11 +250,11 @@ class Reply:
         """Whether events follow, and not one document."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
-    def begun(self) -> None:
+    def mark_begun(self) -> None:
         """The first piece of the answer has arrived."""
         self._begun = True
 
-    def ended(self) -> None:
+    def mark_ended(self) -> None:
         """The last piece of the answer has arrived."""
         self._ended = True
         self._until = self._now() + _LINGER_SECONDS

@@ -9,7 +9,7 @@ from agentlab.errors import AgentlabError, LLMTimeoutError, RateLimitedError, Se
 from agentlab.llm import policy
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.guard import ModelGuard, Ticket
-from agentlab.llm.question import Candidate, Means, Question
+from agentlab.llm.question import Means, RouterCandidate, RouterQuestion
 
 _SHARE, _LEAST_SHARE = 0.1, 1.0  # of its clock, and seconds, that a model behind others is left
 
@@ -28,21 +28,25 @@ def turn_end(elapsed: float, clocks: Sequence[float]) -> float:
     return max(min(latest, clocks[0]), elapsed + even)
 
 
-def after_overflow(pending: Sequence[Candidate], window: int | None, tokens: int) -> list[Candidate]:
+def after_overflow(pending: Sequence[RouterCandidate], window: int | None, tokens: int) -> list[RouterCandidate]:
     """Who may hold what overflowed a window, larger and unknown windows first; None is unknown. Pure.
 
     A server's window may be smaller than the config says, so whoever should hold `tokens`, the estimate, is tried, too.
     """
     if window is None:
         return list(pending)
-    larger = [each for each in pending if each.context is None or each.context > window]
-    return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]
+    larger = [candidate for candidate in pending if candidate.context is None or candidate.context > window]
+    return larger + [
+        candidate for candidate in pending if candidate not in larger and tokens <= (candidate.context or 0)
+    ]
 
 
 class Turns:
     """The turns of one question's candidates."""
 
-    def __init__(self, question: Question, means: Means, note: Callable[[Candidate, AgentlabError], None]) -> None:
+    def __init__(
+        self, question: RouterQuestion, means: Means, note: Callable[[RouterCandidate, AgentlabError], None]
+    ) -> None:
         """`note` hears why a candidate was passed over for good. `tokens` are prompt and answer, about."""
         self._question = question
         self._means = means
@@ -51,13 +55,15 @@ class Turns:
         self._end = self._place_end = 0.0
         self.tokens = tokens_of(question.request.messages) + question.request.max_tokens
 
-    def begin(self, candidate: Candidate, pending: Sequence[Candidate]) -> None:
+    def begin(self, candidate: RouterCandidate, pending: Sequence[RouterCandidate]) -> None:
         """Start the turn of a model. Its clock leaves a share to those of `pending` that can still be asked."""
         now, start = self._now(), self._question.start
-        others = (each for each in (*pending, *self._question.later) if each is not candidate)
-        behind = [each.total for each in others if self._in_time(each)]
-        self._end = start + turn_end(now - start, [candidate.total, *behind])
-        self._place_end = (now + self._end) / 2 if behind else self._end
+        other_candidates = (
+            other_candidate for other_candidate in (*pending, *self._question.later) if other_candidate is not candidate
+        )
+        other_totals = [other_candidate.total for other_candidate in other_candidates if self._in_time(other_candidate)]
+        self._end = start + turn_end(now - start, [candidate.total, *other_totals])
+        self._place_end = (now + self._end) / 2 if other_totals else self._end
 
     @property
     def end(self) -> float:
@@ -65,7 +71,7 @@ class Turns:
         return self._end
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         return self._end - self._now()
 
     @property
@@ -73,12 +79,12 @@ class Turns:
         """Seconds for which a place may be waited for: half of a turn, where others are behind it."""
         return self._place_end - self._now()
 
-    def next(self, pending: list[Candidate]) -> Candidate | None:
+    def next(self, pending: list[RouterCandidate]) -> RouterCandidate | None:
         """The first that may be asked now; else one whose breaker wants a probe; else the one due soonest, if in time.
 
         Whoever is passed over for good leaves `pending`.
         """
-        soonest, least = None, math.inf
+        soonest, shortest_wait = None, math.inf
         for candidate in tuple(pending):
             delay = self._delay(candidate)
             if delay <= 0 < self._time(candidate):
@@ -88,22 +94,22 @@ class Turns:
             if problem is not None:
                 pending.remove(candidate)
                 self._note(candidate, problem)
-            elif (wait := 0.0 if self._may_probe(candidate) else delay) < least:
-                soonest, least = candidate, wait
+            elif (wait := 0.0 if self._may_probe(candidate) else delay) < shortest_wait:
+                soonest, shortest_wait = candidate, wait
         if soonest is None:
             return None
-        if least > min(policy.LONGEST_WAIT, self._time(soonest)):
+        if shortest_wait > min(policy.LONGEST_WAIT, self._time(soonest)):
             for candidate in pending:
-                self._note(candidate, _patience(least))
+                self._note(candidate, _patience(shortest_wait))
             return None
         self.begin(soonest, pending)
         return soonest
 
-    def ready(self, candidate: Candidate) -> bool:
+    def ready(self, candidate: RouterCandidate) -> bool:
         return self._delay(candidate) <= 0
 
     @asynccontextmanager
-    async def of(self, candidate: Candidate) -> AsyncIterator[Ticket]:
+    async def of(self, candidate: RouterCandidate) -> AsyncIterator[Ticket]:
         """Wait for its turn, and hold a place at its provider within the block. The ticket has to leave the guard.
 
         Raises:
@@ -116,7 +122,7 @@ class Turns:
                 async with asyncio.timeout(patience := max(0.0, self.patience_for_place)):
                     await slots.take()
             except TimeoutError:
-                raise self._noted(
+                raise self._note_error(
                     candidate, LLMTimeoutError(f"No place became free within {patience:.3g} seconds.")
                 ) from None
             try:
@@ -136,16 +142,16 @@ class Turns:
         wait = min(waits, default=math.inf)
         return wait if wait < math.inf else None
 
-    async def _until_ready(self, candidate: Candidate) -> None:
+    async def _until_ready(self, candidate: RouterCandidate) -> None:
         while (wait := self._delay(candidate)) > 0 and not self._may_probe(candidate):
             problem = self._never(candidate, wait)
-            if problem is None and wait > min(policy.LONGEST_WAIT, self.left):
+            if problem is None and wait > min(policy.LONGEST_WAIT, self.seconds_left):
                 problem = _patience(wait)
             if problem is not None:
-                raise self._noted(candidate, problem)
+                raise self._note_error(candidate, problem)
             await asyncio.sleep(wait)
 
-    def _never(self, candidate: Candidate, delay: float) -> AgentlabError | None:
+    def _never(self, candidate: RouterCandidate, delay: float) -> AgentlabError | None:
         """Why it will not be asked in this call, however long that waits."""
         if self._time(candidate) <= 0:
             return LLMTimeoutError("Not asked: the time of the call is over.")
@@ -156,27 +162,27 @@ class Turns:
         reason = self._means.out_of_use[candidate.name]
         return type(reason)(f"Not asked again: {reason.message}", hint=reason.hint)
 
-    def _in_time(self, candidate: Candidate) -> bool:
+    def _in_time(self, candidate: RouterCandidate) -> bool:
         """Whether it may be asked before its clock runs out, as far as is known now."""
         time = self._time(candidate)
         return time > 0 and (self._delay(candidate) < time or self._may_probe(candidate))
 
-    def _may_probe(self, candidate: Candidate) -> bool:
+    def _may_probe(self, candidate: RouterCandidate) -> bool:
         """Whether a breaker alone is in the way, and this call may see if the model is back. Behind a `_delay`."""
         return self._guard(candidate).probing_helps and not self._question.fail_fast
 
-    def _time(self, candidate: Candidate) -> float:
+    def _time(self, candidate: RouterCandidate) -> float:
         """Seconds until its clock runs out."""
         return self._question.start + candidate.total - self._now()
 
-    def _noted(self, candidate: Candidate, error: AgentlabError) -> AgentlabError:
+    def _note_error(self, candidate: RouterCandidate, error: AgentlabError) -> AgentlabError:
         self._note(candidate, error)
         return error
 
-    def _guard(self, candidate: Candidate) -> ModelGuard:
+    def _guard(self, candidate: RouterCandidate) -> ModelGuard:
         return self._means.guards[candidate.name]
 
-    def _delay(self, candidate: Candidate) -> float:
+    def _delay(self, candidate: RouterCandidate) -> float:
         return self._guard(candidate).delay(self._now(), self.tokens)
 
 

@@ -61,7 +61,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ModelRequest:
     """What a provider is asked.
 
     Attributes:
@@ -117,7 +117,7 @@ class Delta:
 class ChatModel(Protocol):
     """One provider; `Request.model` names which of its models. Errors are the RemoteError family."""
 
-    def stream(self, request: Request) -> AsyncIterator[Delta]: ...
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta]: ...
 
     async def close(self) -> None: ...
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.statistics import UNKNOWN
 from agentlab.llm.provider_config import ROLES
-from agentlab.runs.document import Block, Document, Heading, Text, known, table
+from agentlab.runs.document import AnswerDocument, Block, Heading, Text, figure_or_dash, table
 
 OTHERS = "(any other)"
 
 
-class ProviderLine(Document):
+class ProviderLine(AnswerDocument):
     """One provider. `key` names the variable, never its value; `key_set` is None where no key is needed.
 
     `problem` says what is wrong with its local files, None where all are there.
@@ -28,7 +28,7 @@ class ProviderLine(Document):
     concurrency: int | None
 
 
-class ModelLine(Document):
+class RouterModelLine(AnswerDocument):
     """One model; prices in USD per million tokens, None is unknown."""
 
     name: str
@@ -42,7 +42,7 @@ class ModelLine(Document):
     caps: list[str]
 
 
-class TaskLine(Document):
+class TaskLine(AnswerDocument):
     """How a task is put; `models` in the order in which they are tried."""
 
     name: str
@@ -53,12 +53,12 @@ class TaskLine(Document):
     cache: bool
 
 
-class Routing(Document):
+class Routing(AnswerDocument):
     """Who is asked what, and what it may take. Times in seconds, money in USD."""
 
     source: str
     providers: list[ProviderLine]
-    models: list[ModelLine]
+    models: list[RouterModelLine]
     tasks: list[TaskLine]
     timeout: dict[str, float]
     retries: int
@@ -93,7 +93,7 @@ class Routing(Document):
                     "id": lambda model: model.id,
                     "roles": lambda model: ", ".join(model.roles) or "none: never asked",
                     "tier": lambda model: model.tier,
-                    "context": lambda model: known(model.context, "", UNKNOWN),
+                    "context": lambda model: figure_or_dash(model.context, "", UNKNOWN),
                     "USD per Mtok": _price,
                     "can": lambda model: ", ".join(model.caps) or "plain text",
                 },
@@ -106,8 +106,8 @@ class Routing(Document):
                     "kind": lambda line: line.kind,
                     "at": lambda line: f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
                     "key": lambda line: line.key and f"{line.key} ({'set' if line.key_set else 'not set'})",
-                    "rpm": lambda line: known(line.rpm, "", UNKNOWN),
-                    "tpm": lambda line: known(line.tpm, "", UNKNOWN),
+                    "rpm": lambda line: figure_or_dash(line.rpm, "", UNKNOWN),
+                    "tpm": lambda line: figure_or_dash(line.tpm, "", UNKNOWN),
                     "at a time": lambda line: line.concurrency,
                 },
             ),
@@ -124,7 +124,7 @@ class Routing(Document):
         return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD a run, {day}; {memory}."
 
 
-def _price(model: ModelLine) -> str:
+def _price(model: RouterModelLine) -> str:
     return UNKNOWN if model.price_input is None else f"{model.price_input:g} in, {model.price_output:g} out"
 
 
@@ -161,9 +161,9 @@ def _provider(name: str, config: LLMConfig, env: Mapping[str, str], problem: str
     )
 
 
-def _model(name: str, config: LLMConfig) -> ModelLine:
+def _model(name: str, config: LLMConfig) -> RouterModelLine:
     model = config.models[name]
-    return ModelLine(
+    return RouterModelLine(
         name=name,
         provider=model.provider,
         id=model.id,

@@ -16,7 +16,7 @@ Tell = Callable[[int, int, str], None]  # modules done, modules in all, the modu
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AdapterPart:
     """Modules of one type, or all of them: Frobenius norms, and the share of energy in the first 1, 4, 8 directions.
 
     Energy is the squared norm, that of the strongest directions of every module as a share of the whole.
@@ -47,7 +47,7 @@ class Likeness:
     distance: float
 
 
-def anatomy(adapter: Adapter, tell: Tell) -> tuple[Part, ...]:
+def anatomy(adapter: Adapter, tell: Tell) -> tuple[AdapterPart, ...]:
     """One part per module type, in the adapter's order, and last the whole, named `all`.
 
     Raises:
@@ -58,7 +58,7 @@ def anatomy(adapter: Adapter, tell: Tell) -> tuple[Part, ...]:
         tell(done, len(adapter.modules), name)
         spectra[module_type(name)].append(singular_values(adapter.delta(name)).tolist())
     parts = [_part(name, values) for name, values in spectra.items()]
-    return (*parts, _part("all", [each for values in spectra.values() for each in values]))
+    return (*parts, _part("all", [spectrum for values in spectra.values() for spectrum in values]))
 
 
 def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Likeness, ...], tuple[Likeness, ...]]:
@@ -75,11 +75,14 @@ def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Liken
         figures = (geometry.norm(a), geometry.norm(b), geometry.inner(a, b), geometry.distance(a, b))
         modules.append(_likeness(name, [figures]))
         types[module_type(name)].append(figures)
-    everything = [figures for each in types.values() for figures in each]
-    return (*(_likeness(name, each) for name, each in types.items()), _likeness("all", everything)), tuple(modules)
+    everything = [figures for type_figures in types.values() for figures in type_figures]
+    return (
+        *(_likeness(name, type_figures) for name, type_figures in types.items()),
+        _likeness("all", everything),
+    ), tuple(modules)
 
 
-def _part(name: str, spectra: Sequence[Sequence[float]]) -> Part:
+def _part(name: str, spectra: Sequence[Sequence[float]]) -> AdapterPart:
     norms = [_length(values) for values in spectra]
     total = math.fsum(norm**2 for norm in norms)
     energy = tuple(
@@ -87,12 +90,12 @@ def _part(name: str, spectra: Sequence[Sequence[float]]) -> Part:
         for count in FIRST
     )
     mean = math.fsum(norms) / len(norms)
-    return Part(name, len(norms), mean, min(norms), max(norms), energy, max(len(values) for values in spectra))
+    return AdapterPart(name, len(norms), mean, min(norms), max(norms), energy, max(len(values) for values in spectra))
 
 
 def _likeness(name: str, figures: Sequence[tuple[float, float, float, float]]) -> Likeness:
-    first, second, distance = (_length(each[place] for each in figures) for place in (0, 1, 3))
-    both, inner = first * second, math.fsum(each[2] for each in figures)
+    first, second, distance = (_length(module_figures[column] for module_figures in figures) for column in (0, 1, 3))
+    both, inner = first * second, math.fsum(module_figures[2] for module_figures in figures)
     middle = math.sqrt((first**2 + second**2) / 2)
     return Likeness(
         name=name,

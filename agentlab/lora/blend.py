@@ -12,7 +12,7 @@ import torch  # noqa: TID253 - reached lazily, when adapters are blended
 
 from agentlab.errors import DataError, UsageError
 from agentlab.lora import geometry
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from agentlab.lora.spectrum import Spectrum, decompose, leading
 
 _EPS = torch.finfo(torch.float64).eps
@@ -23,18 +23,18 @@ _PARALLEL = 1e-6  # below this sine of the angle, the arc and its chord differ b
 class Truncated:
     """A delta of bounded rank; `total` and `lost` are squared Frobenius norms of the whole and of what was cut."""
 
-    delta: Delta
+    delta: LoraDelta
     total: float
     lost: float
 
     @property
-    def kept(self) -> float:
+    def kept_share(self) -> float:
         """Share of the energy that was kept: 1 if nothing was lost, also where there was nothing to lose."""
         return 1.0 - self.lost / self.total if self.total > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class BlendRecipe:
     """How adapters are combined; every choice made.
 
     Attributes:
@@ -79,7 +79,7 @@ class Operator:
         alone: it takes one parent, and changes it by the recipe's step.
     """
 
-    combine: Callable[[Sequence[Delta], Recipe, torch.Generator], Truncated]
+    combine: Callable[[Sequence[LoraDelta], BlendRecipe, torch.Generator], Truncated]
     pair: bool = False
     thins: bool = False
     adds_ranks: bool = False
@@ -92,7 +92,7 @@ def kept_energy(parts: Sequence[Truncated]) -> float:
     return 1.0 - math.fsum(part.lost for part in parts) / total if total > 0 else 1.0
 
 
-def concatenate(deltas: Sequence[Delta], weights: Sequence[float]) -> Delta:
+def concatenate(deltas: Sequence[LoraDelta], weights: Sequence[float]) -> LoraDelta:
     """The exact weighted sum: factors side by side, so that ranks add. Float64.
 
     Raises:
@@ -101,13 +101,17 @@ def concatenate(deltas: Sequence[Delta], weights: Sequence[float]) -> Delta:
     """
     shape = shape_of(deltas)
     check_weights(deltas, weights)
-    parts = [each.scaled(weight).folded() for each, weight in zip(deltas, weights, strict=True) if weight and each.rank]
+    parts = [
+        delta.scale_by(weight).fold_scale()
+        for delta, weight in zip(deltas, weights, strict=True)
+        if weight and delta.rank
+    ]
     if not parts:
         return zero(shape)
-    return Delta(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1))
+    return LoraDelta(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1))
 
 
-def truncate(delta: Delta, rank: int) -> Truncated:
+def truncate(delta: LoraDelta, rank: int) -> Truncated:
     """The nearest matrix of at most this rank in the Frobenius norm (Eckart and Young, 1936).
 
     Singular values that are rounding errors of the factors' product count as 0: parents that cancel leave nothing.
@@ -116,19 +120,19 @@ def truncate(delta: Delta, rank: int) -> Truncated:
         UsageError: the rank is below 1.
     """
     check_rank(rank)
-    kept, values = leading(delta, rank)
+    spectrum, values = leading(delta, rank)
     sizes = [float(torch.linalg.vector_norm(factor, dtype=torch.float64)) for factor in (delta.a, delta.b)]
     error = _EPS * max(delta.shape) * sizes[0] * sizes[1] * abs(delta.scale)
     energy = values.where(values > error, 0.0).square()
-    return Truncated(kept.select(kept.s > error).delta(), float(energy.sum()), float(energy[rank:].sum()))
+    return Truncated(spectrum.select(spectrum.s > error).delta(), float(energy.sum()), float(energy[rank:].sum()))
 
 
-def weighted_sum(deltas: Sequence[Delta], weights: Sequence[float], rank: int) -> Truncated:
+def weighted_sum(deltas: Sequence[LoraDelta], weights: Sequence[float], rank: int) -> Truncated:
     """The best approximation of rank `rank` to `sum(weight * delta)`. Errors: as `concatenate` and `truncate`."""
     return truncate(concatenate(deltas, weights), rank)
 
 
-def slerp(first: Delta, second: Delta, fraction: float) -> Delta:
+def slerp(first: LoraDelta, second: LoraDelta, fraction: float) -> LoraDelta:
     """The point at `fraction` of the arc from `first` to `second` (Shoemake, 1985), exact: ranks add.
 
     Where the arc is not defined (a parent is zero, or both lie on a line) it is the point of the straight line.
@@ -147,7 +151,7 @@ def slerp(first: Delta, second: Delta, fraction: float) -> Delta:
     return concatenate((first, second), weights)
 
 
-def shape_of(deltas: Sequence[Delta]) -> tuple[int, int]:
+def shape_of(deltas: Sequence[LoraDelta]) -> tuple[int, int]:
     """The common shape (outputs, inputs).
 
     Raises:
@@ -156,7 +160,7 @@ def shape_of(deltas: Sequence[Delta]) -> tuple[int, int]:
     """
     if not deltas:
         raise UsageError("There is no adapter to combine.")
-    shapes = {each.shape for each in deltas}
+    shapes = {delta.shape for delta in deltas}
     if len(shapes) > 1:
         raise DataError(
             f"The adapters change matrices of different shapes: {sorted(shapes)}.",
@@ -165,7 +169,7 @@ def shape_of(deltas: Sequence[Delta]) -> tuple[int, int]:
     return deltas[0].shape
 
 
-def check_weights(deltas: Sequence[Delta], weights: Sequence[float]) -> None:
+def check_weights(deltas: Sequence[LoraDelta], weights: Sequence[float]) -> None:
     """One finite weight per delta, or a `UsageError`."""
     if len(weights) != len(deltas) or not all(math.isfinite(weight) for weight in weights):
         raise UsageError(
@@ -180,15 +184,15 @@ def check_rank(rank: int) -> None:
         raise UsageError(f"An adapter cannot have rank {rank}.", hint="Give a rank of 1 or more.")
 
 
-def _sum(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Truncated:
+def _sum(deltas: Sequence[LoraDelta], recipe: BlendRecipe, _: torch.Generator) -> Truncated:
     return weighted_sum(deltas, recipe.weights, recipe.rank)
 
 
-def _slerp(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Truncated:
+def _slerp(deltas: Sequence[LoraDelta], recipe: BlendRecipe, _: torch.Generator) -> Truncated:
     return truncate(slerp(deltas[0], deltas[1], recipe.weights[1]), recipe.rank)
 
 
-def cross_directions(first: Delta, second: Delta, share: float, generator: torch.Generator) -> Delta:
+def cross_directions(first: LoraDelta, second: LoraDelta, share: float, generator: torch.Generator) -> LoraDelta:
     """A child whose i-th strongest direction is the i-th strongest of one parent, drawn for each i.
 
     A direction is a singular value with both its vectors, so that nothing depends on how a parent is factored. The
@@ -205,19 +209,19 @@ def cross_directions(first: Delta, second: Delta, share: float, generator: torch
     shape_of((first, second))
     mother, father = decompose(first), decompose(second)
     count = max(len(mother.s), len(father.s))
-    drawn = (torch.rand(count, generator=generator, dtype=torch.float64) < share).to(mother.s.device)
+    from_father = (torch.rand(count, generator=generator, dtype=torch.float64) < share).to(mother.s.device)
     chosen = (
-        mother.select((~drawn[: len(mother.s)]).nonzero()[:, 0]),
-        father.select(drawn[: len(father.s)].nonzero()[:, 0]),
+        mother.select((~from_father[: len(mother.s)]).nonzero()[:, 0]),
+        father.select(from_father[: len(father.s)].nonzero()[:, 0]),
     )
     return Spectrum(
-        torch.cat([each.u for each in chosen], dim=1),
-        torch.cat([each.s for each in chosen]),
-        torch.cat([each.v for each in chosen], dim=1),
+        torch.cat([spectrum.u for spectrum in chosen], dim=1),
+        torch.cat([spectrum.s for spectrum in chosen]),
+        torch.cat([spectrum.v for spectrum in chosen], dim=1),
     ).delta()
 
 
-def _svd_cross(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+def _svd_cross(deltas: Sequence[LoraDelta], recipe: BlendRecipe, generator: torch.Generator) -> Truncated:
     return truncate(cross_directions(deltas[0], deltas[1], recipe.weights[1], generator), recipe.rank)
 
 

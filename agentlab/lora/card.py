@@ -38,7 +38,7 @@ def _or_empty(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 
 def _as_texts(value: Any) -> dict[str, str]:
     entries = list(value.items())[:_MOST_ENTRIES] if isinstance(value, dict) else []
-    return {str(key)[:_LONGEST]: _as_text(each)[:_LONGEST] for key, each in entries}
+    return {str(key)[:_LONGEST]: _as_text(setting)[:_LONGEST] for key, setting in entries}
 
 
 def _as_text(value: Any) -> str:
@@ -124,16 +124,16 @@ class Card(_Part):
 
     def facts(self) -> dict[str, str]:
         """What is known, flat: `metrics.eval_loss` -> text."""
-        found: dict[str, str] = {}
+        facts: dict[str, str] = {}
         for key, value in self.model_dump(exclude={"parents"}, exclude_none=True).items():
             if isinstance(value, dict):
-                found.update({f"{key}.{inner}": _as_text(each) for inner, each in value.items()})
+                facts.update({f"{key}.{inner}": _as_text(setting) for inner, setting in value.items()})
             else:
-                found[key] = _as_text(value)
+                facts[key] = _as_text(value)
         for number, parent in enumerate(self.parents, 1):
-            known = (parent.name, parent.sha256 and parent.sha256[:12], parent.weight)
-            found[f"parent {number}"] = ", ".join(str(each) for each in known if each is not None)
-        return found
+            details = (parent.name, parent.sha256 and parent.sha256[:12], parent.weight)
+            facts[f"parent {number}"] = ", ".join(str(detail) for detail in details if detail is not None)
+        return facts
 
 
 def read_card(folder: Path) -> Card:
@@ -146,10 +146,10 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         return Card()
     try:
-        found = json.loads(read_text(path, _MOST_BYTES))
-        if not isinstance(found, dict):
+        document = json.loads(read_text(path, _MOST_BYTES))
+        if not isinstance(document, dict):
             raise ValueError("it is not a JSON object")
-        return Card.model_validate(found)
+        return Card.model_validate(document)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} cannot be read: {str(error)[:200]}.", hint="Remove it: the adapter works without its card."

@@ -17,7 +17,7 @@ _HINT = "`agentlab adapters list` shows all; a path is given with a slash."
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AdapterShape:
     """An adapter without its numbers: smallest and largest rank and scale of its modules, and how many of each type."""
 
     ranks: tuple[int, int]
@@ -27,7 +27,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AdapterEntry:
     """A folder of `adapters/`. Without a shape it is damaged; `problem` says what is wrong with it or its card.
 
     `made` is when its weights were written, in seconds since the epoch.
@@ -37,12 +37,12 @@ class Entry:
     path: Path
     bytes: int
     made: float | None
-    shape: Shape | None
+    shape: AdapterShape | None
     card: Card
     problem: str | None
 
 
-def list_adapters(workspace: Workspace) -> list[Entry]:
+def list_adapters(workspace: Workspace) -> list[AdapterEntry]:
     """Every folder of `adapters/`, by name; damaged ones too."""
     return [_entry(path) for path in _folders(workspace)]
 
@@ -61,17 +61,17 @@ def find(name: str, workspace: Workspace) -> Path:
         if not path.is_dir():
             raise MissingFileError(f"There is no adapter folder {path}.", hint=_HINT)
         return path
-    found = {path.name: path for path in _folders(workspace)}
-    if name not in found:
-        raise UnknownNameError("adapter", name, sorted(found), hint=_HINT)
-    return found[name]
+    folders = {path.name: path for path in _folders(workspace)}
+    if name not in folders:
+        raise UnknownNameError("adapter", name, sorted(folders), hint=_HINT)
+    return folders[name]
 
 
-def shape_of(adapter: "Adapter") -> Shape:
+def shape_of(adapter: "Adapter") -> AdapterShape:
     """What can be said of an open adapter without reading its numbers."""
     modules = adapter.modules.values()
-    ranks, scales = [each.rank for each in modules], [each.scale for each in modules]
-    return Shape(
+    ranks, scales = [module.rank for module in modules], [module.scale for module in modules]
+    return AdapterShape(
         ranks=(min(ranks), max(ranks)),
         scales=(min(scales), max(scales)),
         targets=dict(Counter(module_type(name) for name in adapter.modules)),
@@ -90,7 +90,7 @@ def _folders(workspace: Workspace) -> list[Path]:
     return sorted(path for path in workspace.adapters.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> AdapterEntry:
     from agentlab.lora.reading import Adapter  # loads torch, which a name does not need
 
     shape, card, problem = None, Card(), None
@@ -102,8 +102,8 @@ def _entry(path: Path) -> Entry:
         problem = error.message
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}."
-    size, made = _measure(path)
-    return Entry(path.name, path, size, made, shape, card, problem)
+    size, written_at = _measure(path)
+    return AdapterEntry(path.name, path, size, written_at, shape, card, problem)
 
 
 def _measure(path: Path) -> tuple[int, float | None]:

@@ -11,7 +11,7 @@ _BLOCK = 256  # rows of a dense matrix that are held at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Delta:
+class LoraDelta:
     """The matrix `scale * b @ a` of shape (outputs, inputs); the factors alone mean nothing.
 
     Any invertible matrix between the factors leaves the product as it is, so that averaging the factors of two
@@ -44,28 +44,28 @@ class Delta:
         """The inner dimension: an upper bound of the matrix's rank."""
         return self.a.shape[0]
 
-    def scaled(self, weight: float) -> "Delta":
-        return Delta(self.a, self.b, self.scale * weight)
+    def scale_by(self, weight: float) -> "LoraDelta":
+        return LoraDelta(self.a, self.b, self.scale * weight)
 
-    def transposed(self) -> "Delta":
-        return Delta(self.b.T, self.a.T, self.scale)
+    def transpose(self) -> "LoraDelta":
+        return LoraDelta(self.b.T, self.a.T, self.scale)
 
-    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def fold_scale(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The factors in float64 with the scale in `b`: `b @ a` is the delta."""
         return self.a.double(), self.b.double() * self.scale
 
     def dense(self) -> torch.Tensor:
         """The matrix in float64: for tests and for merging, not for the operators."""
-        a, b = self.folded()
+        a, b = self.fold_scale()
         return b @ a
 
     def row_blocks(self) -> Iterator[torch.Tensor]:
         """The dense matrix in float64, some rows at a time."""
-        a, b = self.folded()
+        a, b = self.fold_scale()
         for row in range(0, len(b), _BLOCK):
             yield b[row : row + _BLOCK] @ a
 
 
-def zero(shape: tuple[int, int]) -> Delta:
+def zero(shape: tuple[int, int]) -> LoraDelta:
     """A delta of rank 0: what an adapter does to a module it does not target."""
-    return Delta(torch.zeros(0, shape[1]), torch.zeros(shape[0], 0))
+    return LoraDelta(torch.zeros(0, shape[1]), torch.zeros(shape[0], 0))

@@ -11,7 +11,7 @@ from agentlab.errors import DataError, MissingFileError, UnknownNameError
 from agentlab.gguf import metadata
 from agentlab.lora.anatomy import Tell
 from agentlab.lora.card import CARD_FILE
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.gguf_export import GgufBase
 from agentlab.lora.reading import Adapter
 from agentlab.lora.writing import derive
@@ -47,7 +47,7 @@ def export_peft(adapter: Adapter, out: Path, dtype: str, tell: Tell) -> None:
     """
     done, card = list[str](), adapter.path / CARD_FILE
 
-    def copy(module: str, deltas: list[Delta]) -> Delta:
+    def copy(module: str, deltas: list[LoraDelta]) -> LoraDelta:
         tell(len(done), len(adapter.modules), module)
         done.append(module)
         return deltas[0]
@@ -73,17 +73,17 @@ def gguf_base(path: Path) -> GgufBase:
 
 
 def _of_gguf(path: Path) -> GgufBase:
-    found = metadata.read(path)
-    if len(set(found.heads_kv)) != 1:
+    model = metadata.read(path)
+    if len(set(model.heads_kv)) != 1:
         raise DataError(f"{path} has layers with different numbers of heads, for which adapters are not exported.")
     return GgufBase(
-        architecture=found.architecture,
-        blocks=found.layers,
-        hidden=found.embedding,
-        heads=found.heads,
-        kv_heads=found.heads_kv[0],
-        key=found.key_length,
-        value=found.value_length,
+        architecture=model.architecture,
+        blocks=model.layers,
+        hidden=model.embedding,
+        heads=model.heads,
+        kv_heads=model.heads_kv[0],
+        key=model.key_length,
+        value=model.value_length,
     )
 
 
@@ -93,24 +93,24 @@ def _of_checkpoint(path: Path) -> GgufBase:
             f"{path.parent} has no {path.name}.", hint="Name a checkpoint folder or a GGUF file with --base."
         )
     try:
-        found = json.loads(read_text(path, _MOST_BYTES))
+        config = json.loads(read_text(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {str(error)[:200]}.", hint=_ANOTHER) from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise DataError(f"{path} is not a JSON object.", hint=_ANOTHER)
-    kind = str(found.get("model_type"))[:64]
+    kind = str(config.get("model_type"))[:64]
     if kind not in _ARCHITECTURES:
         raise UnknownNameError("model type with GGUF adapters", kind, sorted(_ARCHITECTURES))
-    architecture, hidden = _ARCHITECTURES[kind], _number(path, found, "hidden_size")
-    heads = _number(path, found, "num_attention_heads")
-    kv_heads = heads if found.get("num_key_value_heads") is None else _number(path, found, "num_key_value_heads")
-    given = found.get("head_dim") is not None
-    width = _number(path, found, "head_dim") if given else _WIDTHS.get(architecture, hidden // heads)
-    return GgufBase(architecture, _number(path, found, "num_hidden_layers"), hidden, heads, kv_heads, width, width)
+    architecture, hidden = _ARCHITECTURES[kind], _number(path, config, "hidden_size")
+    heads = _number(path, config, "num_attention_heads")
+    kv_heads = heads if config.get("num_key_value_heads") is None else _number(path, config, "num_key_value_heads")
+    has_head_dim = config.get("head_dim") is not None
+    width = _number(path, config, "head_dim") if has_head_dim else _WIDTHS.get(architecture, hidden // heads)
+    return GgufBase(architecture, _number(path, config, "num_hidden_layers"), hidden, heads, kv_heads, width, width)
 
 
-def _number(path: Path, found: Mapping[str, Any], key: str) -> int:
-    value = found.get(key)
+def _number(path: Path, config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
     if type(value) is not int or not 1 <= value <= _MOST:
         raise DataError(f"{path}: {key} is {str(value)[:64]}, not a number of 1 to {_MOST}.", hint=_ANOTHER)
     return value
@@ -150,17 +150,19 @@ def _rank(adapter: Adapter) -> int:
 
 
 def _problems(name: str, adapter: Adapter) -> list[str]:
-    found = []
+    problems = []
     if "=" in name or any(character.isspace() for character in name):
-        found.append(f"{name!r} cannot be a name in --lora-modules: no spaces and no =.")
+        problems.append(f"{name!r} cannot be a name in --lora-modules: no spaces and no =.")
     if _rank(adapter) > RANKS[-1]:
-        found.append(f"{name} has rank {_rank(adapter)}; vLLM takes {RANKS[-1]} at most: truncate it.")
+        problems.append(f"{name} has rank {_rank(adapter)}; vLLM takes {RANKS[-1]} at most: truncate it.")
     scales = {module.scale for module in adapter.modules.values()}
     if scales != {adapter.settings.scale(adapter.settings.r, adapter.settings.lora_alpha)}:
-        found.append(f"{name} has modules of different rank or alpha, and vLLM would scale them alike: {_REWRITE}.")
+        problems.append(f"{name} has modules of different rank or alpha, and vLLM would scale them alike: {_REWRITE}.")
     if adapter.settings.fan_in_fan_out:
-        found.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM does not look at.")
-    outside = [each for each in adapter.modules if not any(part.isdecimal() for part in each.split("."))]
+        problems.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM does not look at.")
+    outside = [
+        module_name for module_name in adapter.modules if not any(part.isdecimal() for part in module_name.split("."))
+    ]
     if outside:
-        found.append(f"{name} changes {outside[0]}, outside the model's layers; vLLM may not load that.")
-    return found
+        problems.append(f"{name} changes {outside[0]}, outside the model's layers; vLLM may not load that.")
+    return problems

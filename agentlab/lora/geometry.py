@@ -6,11 +6,11 @@ They belong to one module; over a whole adapter inner products and squared norms
 import torch  # noqa: TID253 - reached lazily, through the operators only
 
 from agentlab.errors import DataError
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.spectrum import singular_values
 
 
-def inner(first: Delta, second: Delta) -> float:
+def inner(first: LoraDelta, second: LoraDelta) -> float:
     """<D1, D2> = trace((B1' B2) (A2 A1')): two products of rank by rank.
 
     Raises:
@@ -18,16 +18,16 @@ def inner(first: Delta, second: Delta) -> float:
     """
     if first.shape != second.shape:
         raise DataError(f"Deltas of shapes {first.shape} and {second.shape} cannot be compared.")
-    (a1, b1), (a2, b2) = first.folded(), second.folded()
+    (a1, b1), (a2, b2) = first.fold_scale(), second.fold_scale()
     return float(((b1.T @ b2) * (a1 @ a2.T)).sum())
 
 
-def norm(delta: Delta) -> float:
+def norm(delta: LoraDelta) -> float:
     """Frobenius norm, to full precision also where the delta is a difference that cancels."""
     return float(torch.linalg.vector_norm(singular_values(delta)))
 
 
-def distance(first: Delta, second: Delta) -> float:
+def distance(first: LoraDelta, second: LoraDelta) -> float:
     """Norm of the difference, to full precision: not by way of the inner products, which would cancel.
 
     Raises:
@@ -35,11 +35,11 @@ def distance(first: Delta, second: Delta) -> float:
     """
     if first.shape != second.shape:
         raise DataError(f"Deltas of shapes {first.shape} and {second.shape} cannot be compared.")
-    (a1, b1), (a2, b2) = first.folded(), second.folded()
-    return norm(Delta(torch.cat([a1, a2]), torch.cat([b1, -b2], dim=1)))
+    (a1, b1), (a2, b2) = first.fold_scale(), second.fold_scale()
+    return norm(LoraDelta(torch.cat([a1, a2]), torch.cat([b1, -b2], dim=1)))
 
 
-def cosine(first: Delta, second: Delta) -> float:
+def cosine(first: LoraDelta, second: LoraDelta) -> float:
     """Cosine of the angle between two deltas; 0 where one of them is zero. Errors: as `inner`."""
     both = norm(first) * norm(second)
     return inner(first, second) / both if both > 0 else 0.0

@@ -88,25 +88,25 @@ def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
     """Our name of each module -> the tensor's in the GGUF."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
-    known = {name: arch for arch, name in MODEL_ARCH_NAMES.items() if name in _ARCHITECTURES}
-    if base.architecture not in known:
-        raise UnknownNameError("architecture with GGUF adapters", base.architecture, sorted(known))
-    table = get_tensor_name_map(known[base.architecture], base.blocks)
+    architectures = {name: arch for arch, name in MODEL_ARCH_NAMES.items() if name in _ARCHITECTURES}
+    if base.architecture not in architectures:
+        raise UnknownNameError("architecture with GGUF adapters", base.architecture, sorted(architectures))
+    table = get_tensor_name_map(architectures[base.architecture], base.blocks)
     names: dict[str, str] = {}
     for module in adapter.modules:
-        found = table.get_name(f"{module}.weight", try_suffixes=(".weight",))
-        if found is None or found in _NO_SERVER:
+        tensor_name = table.get_name(f"{module}.weight", try_suffixes=(".weight",))
+        if tensor_name is None or tensor_name in _NO_SERVER:
             raise DataError(
                 f"{adapter.path}: {module} cannot be part of a GGUF adapter for {base.architecture}.",
                 hint="llama.cpp takes the linear layers inside the blocks only; train without embeddings and head.",
             )
-        shape, expected = adapter.modules[module].shape, base.shape_of(found)
+        shape, expected = adapter.modules[module].shape, base.shape_of(tensor_name)
         if any(due not in (None, side) for side, due in zip(shape, expected, strict=True)):
             raise DataError(
                 f"{adapter.path}: {module} is {_by(shape)}, and {_by(expected)} in the base model.",
                 hint="The adapter belongs to another base model; name the right one with --base.",
             )
-        names[module] = found
+        names[module] = tensor_name
     return names
 
 
@@ -116,14 +116,14 @@ def _by(shape: tuple[int | None, int | None]) -> str:
 
 def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, str], alpha: int) -> None:
     for module, name in names.items():
-        found = adapter.modules[module]
-        for side, shape in (("a", (found.rank, found.inputs)), ("b", (found.outputs, found.rank))):
+        layer = adapter.modules[module]
+        for side, shape in (("a", (layer.rank, layer.inputs)), ("b", (layer.outputs, layer.rank))):
             writer.add_tensor_info(f"{name}.lora_{side}", shape, np.dtype(np.float32), 4 * shape[0] * shape[1])
     write_header(writer)
     for module in names:
         delta = adapter.delta(module)
-        a, b = delta.folded()
-        b = _reordered(b * (delta.rank / alpha), module, base)
+        a, b = delta.fold_scale()
+        b = _reorder_rows(b * (delta.rank / alpha), module, base)
         for tensor in (a, b):
             stored = tensor.float().contiguous()
             if not torch.isfinite(stored).all():
@@ -131,7 +131,7 @@ def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, st
             writer.write_tensor_data(stored.numpy().view(Complete))
 
 
-def _reordered(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:
+def _reorder_rows(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:
     """Rows of llama's queries and keys in GGUF order: pairs of a rotation side by side instead of half a head apart."""
     heads = {"q_proj": base.heads, "k_proj": base.kv_heads}.get(module.rpartition(".")[2])
     if base.architecture != "llama" or heads is None:

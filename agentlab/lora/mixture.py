@@ -45,7 +45,7 @@ class Mixture(Stack):
         factors: dict[str, Factors] = {}
         self._owners: dict[str, torch.Tensor] = {}  # of a layer's directions: to which parent each belongs
         for name, deltas in each_module(parents, any_base=any_base):
-            sides = [delta.folded() for delta in deltas]
+            sides = [delta.fold_scale() for delta in deltas]
             a, b = torch.cat([side[0] for side in sides]), torch.cat([side[1] for side in sides], dim=1)
             factors[name] = a.to(**kind).T.contiguous()[None], b.to(**kind).T.contiguous()[None]
             ranks = torch.tensor([delta.rank for delta in deltas])
@@ -81,7 +81,7 @@ class Mixture(Stack):
     def _of(self, name: str, _: int, __: int) -> Factors:
         return self._factors[name]
 
-    def _planned(self, name: str, *, alone: bool) -> Weighted:  # noqa: ARG002 - of `Stack`
+    def _plan_layer(self, name: str, *, alone: bool) -> Weighted:  # noqa: ARG002 - of `Stack`
         a, b = self._factors[name]
         return Weighted(a[0], b[0], self._table[name][self._places, None])
 
@@ -89,5 +89,5 @@ class Mixture(Stack):
         """Refused: children are named by their weights, see `mix`."""
         raise UsageError(f"{folder} cannot join a mixture.", hint="Open another mixture with it among the parents.")
 
-    def drop(self, place: int) -> None:
+    def drop(self, slot: int) -> None:
         """Nothing: `mix` names all children anew."""

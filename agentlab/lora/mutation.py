@@ -12,8 +12,8 @@ import torch  # noqa: TID253 - reached lazily, when adapters are mutated
 
 from agentlab.errors import UsageError
 from agentlab.lora import geometry
-from agentlab.lora.blend import Operator, Recipe, Truncated, check_rank, concatenate, truncate
-from agentlab.lora.delta import Delta
+from agentlab.lora.blend import BlendRecipe, Operator, Truncated, check_rank, concatenate, truncate
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.spectrum import Spectrum, decompose
 
 _LARGEST = 1.0  # a step as long as the delta itself is no mutation any more
@@ -23,11 +23,11 @@ _LARGEST = 1.0  # a step as long as the delta itself is no mutation any more
 class Mutated:
     """A mutated delta and the size of the change as a share of the parent's norm; 0 for a parent that is zero."""
 
-    delta: Delta
+    delta: LoraDelta
     change: float
 
 
-def mutate_values(delta: Delta, relative: float, generator: torch.Generator) -> Mutated:
+def mutate_values(delta: LoraDelta, relative: float, generator: torch.Generator) -> Mutated:
     """Multiply each singular value by exp(relative * N(0, 1)): the directions stay, their strengths drift.
 
     For steps of some per cent the change is `relative` in the root mean square.
@@ -41,7 +41,7 @@ def mutate_values(delta: Delta, relative: float, generator: torch.Generator) -> 
     return _report(delta, Spectrum(spectrum.u, spectrum.s * factors, spectrum.v).delta())
 
 
-def rotate(delta: Delta, relative: float, generator: torch.Generator) -> Mutated:
+def rotate(delta: LoraDelta, relative: float, generator: torch.Generator) -> Mutated:
     """Turn singular vectors on both sides into random directions outside their span: strengths and norm stay.
 
     Turning all of them by an angle t changes the delta by sqrt(2) sin(t) times its norm, exactly, so that t follows
@@ -74,7 +74,7 @@ def rotate(delta: Delta, relative: float, generator: torch.Generator) -> Mutated
     return _report(delta, turned.delta())
 
 
-def new_directions(delta: Delta, relative: float, count: int, rank: int, generator: torch.Generator) -> Mutated:
+def new_directions(delta: LoraDelta, relative: float, count: int, rank: int, generator: torch.Generator) -> Mutated:
     """Add `count` random directions whose norm is `relative` times the delta's, in place of the weakest beyond `rank`.
 
     The weakest give way first, because a plain truncation afterwards would cut the small new ones off again. What they
@@ -88,25 +88,25 @@ def new_directions(delta: Delta, relative: float, count: int, rank: int, generat
     if not 1 <= count <= rank:
         raise UsageError(f"{count} new directions do not fit into rank {rank}.", hint="Give 1 to the rank.")
     spectrum = decompose(delta)
-    kept = spectrum.select(slice(rank - count)).delta()
+    strongest = spectrum.select(slice(rank - count)).delta()
     outputs, inputs = delta.shape
     b = _normal((outputs, count), generator, spectrum.u)
-    added = Delta(_normal((count, inputs), generator, spectrum.v), b)
+    added = LoraDelta(_normal((count, inputs), generator, spectrum.v), b)
     size = relative * spectrum.norm / geometry.norm(added)
-    return _report(delta, decompose(concatenate((kept, added), (1.0, size))).delta())
+    return _report(delta, decompose(concatenate((strongest, added), (1.0, size))).delta())
 
 
-def _report(parent: Delta, child: Delta) -> Mutated:
+def _report(parent: LoraDelta, child: LoraDelta) -> Mutated:
     size = geometry.norm(parent)
     return Mutated(child, geometry.distance(parent, child) / size if size > 0 else 0.0)
 
 
 def _outside(basis: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     """Random orthonormal columns (n, count), orthogonal to the orthonormal columns of `basis` (n, k)."""
-    found = _normal((basis.shape[0], count), generator, basis)
+    columns = _normal((basis.shape[0], count), generator, basis)
     for _ in range(2):  # once leaves rounding errors of the projection
-        found = torch.linalg.qr(found - basis @ (basis.T @ found)).Q
-    return found
+        columns = torch.linalg.qr(columns - basis @ (basis.T @ columns)).Q
+    return columns
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
@@ -121,15 +121,15 @@ def _check(relative: float) -> None:
         )
 
 
-def _values(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+def _values(deltas: Sequence[LoraDelta], recipe: BlendRecipe, generator: torch.Generator) -> Truncated:
     return truncate(mutate_values(deltas[0], recipe.relative, generator).delta, recipe.rank)
 
 
-def _rotate(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+def _rotate(deltas: Sequence[LoraDelta], recipe: BlendRecipe, generator: torch.Generator) -> Truncated:
     return truncate(rotate(truncate(deltas[0], recipe.rank).delta, recipe.relative, generator).delta, recipe.rank)
 
 
-def _directions(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+def _directions(deltas: Sequence[LoraDelta], recipe: BlendRecipe, generator: torch.Generator) -> Truncated:
     return truncate(new_directions(deltas[0], recipe.relative, 1, recipe.rank, generator).delta, recipe.rank)
 
 

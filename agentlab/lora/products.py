@@ -7,12 +7,12 @@ from pathlib import Path
 from agentlab.lora.exporting import plan_serving
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import Blended
-from agentlab.runs.document import Block, Code, Document, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Code, Table, Text
 
 _WORST = 5  # modules that are shown
 
 
-class BlendResult(Document):
+class BlendResult(AnswerDocument):
     """A child, and the share of its energy that fitted into its rank."""
 
     name: str
@@ -45,15 +45,15 @@ class BlendResult(Document):
 
     def blocks(self) -> list[Block]:
         """Where it lies, what was kept, and where least."""
-        worst = sorted(self.modules.items(), key=lambda each: each[1])[:_WORST]
+        worst = sorted(self.modules.items(), key=lambda pair: pair[1])[:_WORST]
         rows = [("all", f"{self.kept:.2%}"), *((name, f"{share:.2%}") for name, share in worst if share < self.kept)]
-        found: list[Block] = [Code(self.path), Table(("module", f"energy within rank {self.rank}"), rows)]
+        blocks: list[Block] = [Code(self.path), Table(("module", f"energy within rank {self.rank}"), rows)]
         if self.density is not None:
-            found.append(Text(f"{self.method} children are not of low rank: what is missing here is lost for good."))
-        return found
+            blocks.append(Text(f"{self.method} children are not of low rank: what is missing here is lost for good."))
+        return blocks
 
 
-class ExportResult(Document):
+class ExportResult(AnswerDocument):
     """A copy for other programs."""
 
     path: str

@@ -12,8 +12,8 @@ import torch  # noqa: TID253 - reached lazily, when an adapter is opened
 from safetensors import SafetensorError, safe_open
 
 from agentlab.errors import DataError, MissingFileError, ModelFileError, UsageError
-from agentlab.lora.delta import Delta, zero
-from agentlab.lora.settings import DAMAGED, MOST_RANK, Settings, read_settings
+from agentlab.lora.delta import LoraDelta, zero
+from agentlab.lora.settings import DAMAGED, MOST_RANK, AdapterSettings, read_settings
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what PEFT puts before the names of the base model's modules
@@ -57,7 +57,7 @@ class Adapter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.settings: Settings = read_settings(path)
+        self.settings: AdapterSettings = read_settings(path)
         self._file: Any = _open(path / WEIGHTS_FILE)
         try:
             self.modules: Mapping[str, Module] = _describe(path, self._file, self.settings)
@@ -65,14 +65,14 @@ class Adapter:
             self.close()
             raise
 
-    def delta(self, module: str) -> Delta:
+    def delta(self, module: str) -> LoraDelta:
         """The change of a module, in the type it is stored in, on the CPU.
 
         Raises:
             KeyError: the adapter does not change this module.
             ModelFileError: a number is infinite or none, too large for float32, or the change beyond all weights.
         """
-        found = self.modules[module]
+        layer = self.modules[module]
         a, b = (self._file.get_tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
         hint = "The training diverged; train the adapter again with a smaller learning rate."
         if not all(torch.isfinite(factor.float()).all() for factor in (a, b)):  # larger ones overflow when multiplied
@@ -83,14 +83,14 @@ class Adapter:
         if largest > _MOST_FACTOR:  # small in the product or not: beside others in a batch it would overflow for all
             raise ModelFileError(f"{self.path}: the factors of {module} hold numbers up to {largest:.2g}.", hint=hint)
         norms = float(torch.linalg.vector_norm(a.double()) * torch.linalg.vector_norm(b.double()))
-        change = abs(found.scale) * norms / math.sqrt(found.outputs * found.inputs)  # root mean square, at most
+        change = abs(layer.scale) * norms / math.sqrt(layer.outputs * layer.inputs)  # root mean square, at most
         if not change <= _MOST_CHANGE:
             raise ModelFileError(
                 f"{self.path}: its factors change each weight of {module} by up to {change:.2g}, and weights of "
                 "language models are around 1 at most.",
                 hint=hint,
             )
-        return Delta(a, b, found.scale)
+        return LoraDelta(a, b, layer.scale)
 
     def close(self) -> None:
         """Let go of the file. Tensors that were read stay valid."""
@@ -119,36 +119,36 @@ def union(parents: Sequence[Adapter], *, any_base: bool = False) -> dict[str, tu
         raise UsageError("There is no adapter to combine.")
     first = parents[0]
     shapes: dict[str, tuple[int, int]] = {}
-    for each in parents:
-        if each.settings.base != first.settings.base and not any_base:
+    for parent in parents:
+        if parent.settings.base != first.settings.base and not any_base:
             raise UsageError(
-                f"{first.path} belongs to {_base(first)}, {each.path} to {_base(each)}.",
+                f"{first.path} belongs to {_base(first)}, {parent.path} to {_base(parent)}.",
                 hint="Combine adapters of one base model and revision, or say that the base models are the same.",
             )
-        if each.settings.fan_in_fan_out != first.settings.fan_in_fan_out:
-            raise DataError(f"{first.path} and {each.path} differ in fan_in_fan_out: their base models do.")
-        for name, module in each.modules.items():
+        if parent.settings.fan_in_fan_out != first.settings.fan_in_fan_out:
+            raise DataError(f"{first.path} and {parent.path} differ in fan_in_fan_out: their base models do.")
+        for name, module in parent.modules.items():
             if shapes.setdefault(name, module.shape) != module.shape:
                 raise DataError(
-                    f"{name} is {module.shape} in {each.path} and {shapes[name]} in another adapter.",
+                    f"{name} is {module.shape} in {parent.path} and {shapes[name]} in another adapter.",
                     hint="They were trained on different base models; combine adapters of one base model.",
                 )
     return shapes
 
 
-def each_module(parents: Sequence[Adapter], *, any_base: bool = False) -> Iterator[tuple[str, list[Delta]]]:
+def each_module(parents: Sequence[Adapter], *, any_base: bool = False) -> Iterator[tuple[str, list[LoraDelta]]]:
     """Name and change in every parent of one module after another; a change of rank 0 where a parent leaves it alone.
 
     The order, the arguments and the errors are those of `union`; nothing is kept of a module when the next one comes.
     """
     for name, shape in union(parents, any_base=any_base).items():
-        yield name, [each.delta(name) if name in each.modules else zero(shape) for each in parents]
+        yield name, [parent.delta(name) if name in parent.modules else zero(shape) for parent in parents]
 
 
 def total_rank(parents: Sequence[Adapter]) -> int:
     """The rank an exact sum of the parents needs: the largest over the modules."""
     return max(
-        sum(each.modules[name].rank for each in parents if name in each.modules)
+        sum(parent.modules[name].rank for parent in parents if name in parent.modules)
         for name in union(parents, any_base=True)
     )
 
@@ -175,7 +175,7 @@ def _open(path: Path) -> Any:
         raise ModelFileError(f"{path} is damaged: {str(error)[:200]}.", hint=DAMAGED) from error
 
 
-def _describe(path: Path, file: Any, settings: Settings) -> dict[str, Module]:
+def _describe(path: Path, file: Any, settings: AdapterSettings) -> dict[str, Module]:
     names = list(file.keys())
     if len(names) > _MOST_TENSORS:
         raise DataError(f"{path} has {len(names)} tensors: that is no adapter.")
@@ -203,14 +203,14 @@ def _describe(path: Path, file: Any, settings: Settings) -> dict[str, Module]:
 
 
 def _parse(path: Path, name: str) -> tuple[str, str]:
-    found = _TENSOR.fullmatch(name) if len(name) <= 512 else None
-    if found is None:
+    match = _TENSOR.fullmatch(name) if len(name) <= 512 else None
+    if match is None:
         kind = "trains embeddings" if "lora_embedding" in name else f"holds the tensor {name[:120]!r}"
         raise DataError(
             f"{path} {kind}, which is not part of a plain LoRA adapter for linear layers.",
             hint="Train it with linear layers as target_modules and save it with PEFT.",
         )
-    return found["module"], found["side"]
+    return match["module"], match["side"]
 
 
 def _matrix(path: Path, name: str, tensor: Any) -> tuple[int, int]:
@@ -225,10 +225,10 @@ def _matrix(path: Path, name: str, tensor: Any) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _check_target(path: Path, name: str, settings: Settings) -> None:
+def _check_target(path: Path, name: str, settings: AdapterSettings) -> None:
     """PEFT ignores weights of modules that the config does not name: there the adapter would be another one."""
     targets = settings.target_modules
-    if isinstance(targets, list) and not any(name == each or name.endswith(f".{each}") for each in targets):
+    if isinstance(targets, list) and not any(name == target or name.endswith(f".{target}") for target in targets):
         raise DataError(
             f"{path} holds weights for {name}, which its target_modules do not name.",
             hint="The config and the weights are not of one adapter.",

@@ -12,9 +12,9 @@ import torch  # noqa: TID253 - reached lazily, when adapters are blended
 from agentlab import __version__
 from agentlab.errors import UsageError
 from agentlab.lora.anatomy import Tell
-from agentlab.lora.blend import Recipe, Truncated, check_rank, kept_energy
+from agentlab.lora.blend import BlendRecipe, Truncated, check_rank, kept_energy
 from agentlab.lora.card import CARD_FILE, Card, content_hash, read_card
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from agentlab.lora.operators import OPERATORS
 from agentlab.lora.reading import Adapter, total_rank, union
 from agentlab.lora.settings import MOST_RANK
@@ -29,7 +29,7 @@ class Blended:
     """The child's folder, and the share of energy that fitted into its rank, for the whole and by module."""
 
     path: Path
-    recipe: Recipe
+    recipe: BlendRecipe
     kept: float
     modules: dict[str, float]
 
@@ -43,7 +43,7 @@ def plan(
     density: float | None = None,
     seed: int = 0,
     step: float | None = None,
-) -> Recipe:
+) -> BlendRecipe:
     """Fill in what was left open, and refuse what cannot be: equal weights, the parents' largest rank, density 0.5.
 
     Raises:
@@ -65,22 +65,22 @@ def plan(
         raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
     if rank is not None and operator.adds_ranks:
         raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
-    largest = max(module.rank for each in parents for module in each.modules.values())
-    wanted = total_rank(parents) if operator.adds_ranks else largest if rank is None else rank
-    check_rank(wanted)
-    if wanted > MOST_RANK:
-        raise UsageError(f"A rank of {wanted} is more than the {MOST_RANK} that an adapter can have.")
-    return Recipe(method, shares, wanted, (density or _DENSITY) if operator.thins else None, seed, step)
+    largest = max(module.rank for parent in parents for module in parent.modules.values())
+    child_rank = total_rank(parents) if operator.adds_ranks else largest if rank is None else rank
+    check_rank(child_rank)
+    if child_rank > MOST_RANK:
+        raise UsageError(f"A rank of {child_rank} is more than the {MOST_RANK} that an adapter can have.")
+    return BlendRecipe(method, shares, child_rank, (density or _DENSITY) if operator.thins else None, seed, step)
 
 
 def blend(
     parents: Sequence[Adapter],
-    recipe: Recipe,
+    recipe: BlendRecipe,
     out: Path,
     tell: Tell,
     *,
     any_base: bool = False,
-    more: Mapping[str, Any] | None = None,
+    extra_fields: Mapping[str, Any] | None = None,
 ) -> Blended:
     """Write the child of some adapters with its card, whole or not at all.
 
@@ -93,12 +93,12 @@ def blend(
         ModelFileError: a parent is damaged.
         StorageError: the disk is full or not ours.
     """
-    cards = [read_card(each.path) for each in parents]
+    cards = [read_card(parent.path) for parent in parents]
     same = same_base(parents, cards, any_base)
     total = len(union(parents, any_base=same))
     names, parts = list[str](), list[Truncated]()
 
-    def operator(module: str, deltas: list[Delta]) -> Delta:
+    def operator(module: str, deltas: list[LoraDelta]) -> LoraDelta:
         tell(len(parts), total, module)
         part = combine(recipe, module, deltas)
         names.append(module)
@@ -107,15 +107,17 @@ def blend(
 
     def finish(folder: Path) -> None:
         settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
-        card = card_of(out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)}, **(more or {}))
+        card = card_of(
+            out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)}, **(extra_fields or {})
+        )
         write_json(folder / CARD_FILE, card)
 
     derive(parents, out, recipe.rank, operator, any_base=same, finish=finish)
-    kept = {name: part.kept for name, part in zip(names, parts, strict=True)}
-    return Blended(out, recipe, kept_energy(parts), kept)
+    kept_by_module = {name: part.kept_share for name, part in zip(names, parts, strict=True)}
+    return Blended(out, recipe, kept_energy(parts), kept_by_module)
 
 
-def combine(recipe: Recipe, module: str, deltas: Sequence[Delta]) -> Truncated:
+def combine(recipe: BlendRecipe, module: str, deltas: Sequence[LoraDelta]) -> Truncated:
     """One module of the child. Pure: the draws follow from the seed and the module's name."""
     digest = hashlib.sha256(f"{recipe.seed}:{module}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -163,22 +165,26 @@ def _one_base(cards: Sequence[Card]) -> bool:
 
 
 def card_of(
-    name: str, parents: Sequence[Adapter], weights: Sequence[float] | None, blend: Mapping[str, Any], **more: Any
+    name: str,
+    parents: Sequence[Adapter],
+    weights: Sequence[float] | None,
+    blend: Mapping[str, Any],
+    **extra_fields: Any,
 ) -> dict[str, Any]:
     """Plain data for the card of a child.
 
     `weights`: one per parent, where they have one for all modules; `blend`: how they were combined.
     """
-    cards = [read_card(each.path) for each in parents]
-    known = [{}] * len(parents) if weights is None else [{"weight": weight} for weight in weights]
+    cards = [read_card(adapter.path) for adapter in parents]
+    weight_entries = [{}] * len(parents) if weights is None else [{"weight": weight} for weight in weights]
     return {
         "name": name,
         "base": cards[0].base.model_dump(exclude_none=True) if _one_base(cards) else {},
         "parents": [
             {"name": parent.path.name, "sha256": content_hash(parent.path), **weight}
-            for parent, weight in zip(parents, known, strict=True)
+            for parent, weight in zip(parents, weight_entries, strict=True)
         ],
         "blend": dict(blend),
-        **more,
+        **extra_fields,
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }

@@ -26,7 +26,7 @@ class Rowwise(Protocol):
         """Add an adapter: its place. Nothing changes on an error, which is one of those of `rowwise`."""
         ...
 
-    def drop(self, place: int) -> None:
+    def drop(self, slot: int) -> None:
         """Let go of an adapter; its place may become another's."""
         ...
 
@@ -60,16 +60,16 @@ def rowwise(
 
             linear = not any(isinstance(module, Conv1D) for module in model.modules())
     with ExitStack() as hooks:
-        found: AdapterStack | _Named
+        row_adapters: AdapterStack | _PeftAdapters
         if linear:
-            found = AdapterStack(model.device, dtype or model.dtype, any_base)
-            found.size = len(folders)  # so that room is made once
-            hooks.enter_context(found.installed(model))
+            row_adapters = AdapterStack(model.device, dtype or model.dtype, any_base)
+            row_adapters.size = len(folders)  # so that room is made once
+            hooks.enter_context(row_adapters.install_hooks(model))
         else:
-            found = _Named(model, hooks, any_base)
+            row_adapters = _PeftAdapters(model, hooks, any_base)
         for folder in folders:
-            found.put(folder)
-        yield found
+            row_adapters.put(folder)
+        yield row_adapters
 
 
 class AdapterStack(Stack):
@@ -96,27 +96,27 @@ class AdapterStack(Stack):
 
     def put(self, folder: Path) -> int:
         """See `Rowwise.put`."""
-        place = min(set(range(self.size + 1)) - set(self._held))
+        slot = min(set(range(self.size + 1)) - set(self._held))
         with Adapter(folder) as adapter:
             if self._model is not None:
                 for name, module in adapter.modules.items():
                     linear_layer(self._model, name, module.inputs, module.outputs)
             union([*self._held.values(), adapter], any_base=self._any_base)
-            folded = {name: adapter.delta(name).folded() for name in adapter.modules}
-        self.size = max(self.size, place + 1)
+            folded = {name: adapter.delta(name).fold_scale() for name in adapter.modules}
+        self.size = max(self.size, slot + 1)
         for name in [*self._factors, *(name for name in folded if name not in self._factors)]:
-            left, right = folded.get(name, (None, None))
-            shape = None if left is None or right is None else (len(left), left.shape[1], len(right))
+            new_a, new_b = folded.get(name, (None, None))
+            shape = None if new_a is None or new_b is None else (len(new_a), new_a.shape[1], len(new_b))
             a, b = self._room(name, shape)
-            a[place], b[place] = 0, 0
-            if left is not None and right is not None:
-                a[place, : len(left)], b[place, : len(left)] = left, right.mT
-        self._held[place] = adapter
+            a[slot], b[slot] = 0, 0
+            if new_a is not None and new_b is not None:
+                a[slot, : len(new_a)], b[slot, : len(new_a)] = new_a, new_b.mT
+        self._held[slot] = adapter
         self._forget()
-        return place
+        return slot
 
-    def drop(self, place: int) -> None:
-        self._held.pop(place, None)
+    def drop(self, slot: int) -> None:
+        self._held.pop(slot, None)
         self._forget()
 
     def _check(self, rows: Sequence[int]) -> None:
@@ -124,17 +124,17 @@ class AdapterStack(Stack):
 
     def _room(self, name: str, shape: tuple[int, int, int] | None) -> Factors:
         """A layer's factors, with room for all places and for a change of this rank, inputs and outputs."""
-        known = self._factors.get(name)
+        factors = self._factors.get(name)
         rank, inputs, outputs = shape or (0, 0, 0)
-        if known is None:
+        if factors is None:
             self._modules[name] = partial(self._part, name)
-            known = torch.zeros(0, rank, inputs, **self._kind), torch.zeros(0, rank, outputs, **self._kind)
+            factors = torch.zeros(0, rank, inputs, **self._kind), torch.zeros(0, rank, outputs, **self._kind)
             self._hook(name, inputs, outputs)
-        a, b = known
-        more = (max(0, self.size - len(a)), max(0, rank - a.shape[1]))
-        if any(more):
-            a = torch.nn.functional.pad(a, (0, 0, 0, more[1], 0, more[0]))
-            b = torch.nn.functional.pad(b, (0, 0, 0, more[1], 0, more[0]))
+        a, b = factors
+        missing = (max(0, self.size - len(a)), max(0, rank - a.shape[1]))
+        if any(missing):
+            a = torch.nn.functional.pad(a, (0, 0, 0, missing[1], 0, missing[0]))
+            b = torch.nn.functional.pad(b, (0, 0, 0, missing[1], 0, missing[0]))
         self._factors[name] = a, b
         return a, b
 
@@ -143,7 +143,7 @@ class AdapterStack(Stack):
         return a[first : first + count].mT, b[first : first + count]
 
 
-class _Named:
+class _PeftAdapters:
     """Adapters that PEFT puts into the model, called by their places."""
 
     slow: str | None = (
@@ -163,10 +163,10 @@ class _Named:
         self._rows = [_ALONE if row == BASE else self._held[row][0] for row in rows]
 
     def put(self, folder: Path) -> int:
-        place, name = min(set(range(len(self._held) + 1)) - set(self._held)), str(self._count)
+        slot, name = min(set(range(len(self._held) + 1)) - set(self._held)), str(self._count)
         self._count += 1
         with Adapter(folder) as adapter:
-            union([*(each for _, each in self._held.values()), adapter], any_base=self._any_base)
+            union([*(loaded for _, loaded in self._held.values()), adapter], any_base=self._any_base)
         try:
             self._load(str(folder), name)
         except (RuntimeError, ValueError) as error:
@@ -174,15 +174,15 @@ class _Named:
                 f"{folder} does not fit the model: {str(error)[:300]}",
                 hint="Apply adapters to the base model that they were trained on.",
             ) from error
-        self._held[place] = name, adapter
-        for stale in set(self._wrapped.peft_config) - {known for known, _ in self._held.values()}:
+        self._held[slot] = name, adapter
+        for stale in set(self._wrapped.peft_config) - {loaded_name for loaded_name, _ in self._held.values()}:
             self._wrapped.delete_adapter(stale)
         self._wrapped.eval()
         self._hook()
-        return place
+        return slot
 
-    def drop(self, place: int) -> None:
-        self._held.pop(place, None)  # from PEFT it goes when the next one has come
+    def drop(self, slot: int) -> None:
+        self._held.pop(slot, None)  # from PEFT it goes when the next one has come
         self._rows = None
 
     def _load(self, folder: str, name: str) -> None:
@@ -200,7 +200,7 @@ class _Named:
             if isinstance(module, LoraLayer) and id(module) not in self._hooked:
                 self._hooked.add(id(module))
                 layer: torch.nn.Module = module  # type: ignore[assignment] # PEFT mixes it into modules
-                self._hooks.enter_context(layer.register_forward_pre_hook(self._named, with_kwargs=True))
+                self._hooks.enter_context(layer.register_forward_pre_hook(self._add_adapter_names, with_kwargs=True))
 
-    def _named(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _add_adapter_names(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "adapter_names": self._rows or [_ALONE] * len(args[0])}

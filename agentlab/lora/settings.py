@@ -47,7 +47,7 @@ _Rank = Annotated[int, Field(ge=1, le=MOST_RANK)]
 _Alpha = Annotated[float, Field(ge=-1e6, le=1e6)]  # some hundreds in practice; far more overflows in what is computed
 
 
-class Settings(BaseModel):
+class AdapterSettings(BaseModel):
     """The keys of the file that matter for the change an adapter makes."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -93,7 +93,7 @@ class Settings(BaseModel):
         return _assign(modules, self.alpha_pattern or {}, self.lora_alpha)
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> AdapterSettings:
     """Read and check the settings of an adapter folder.
 
     Raises:
@@ -107,30 +107,30 @@ def read_settings(folder: Path) -> Settings:
             hint="Name a folder that PEFT or `agentlab train-persona` wrote.",
         )
     try:
-        found = json.loads(read_text(path, _MOST_BYTES))
+        config = json.loads(read_text(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}.", hint=DAMAGED) from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise DataError(f"{path} is not a JSON object.", hint=DAMAGED)
-    _refuse(folder, found)
+    _refuse(folder, config)
     try:
-        return Settings.model_validate(found)
+        return AdapterSettings.model_validate(config)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: {where[:200]}: {first['msg']}.", hint=DAMAGED) from error
 
 
-def _refuse(folder: Path, found: Mapping[str, Any]) -> None:
-    if found.get("peft_type") != "LORA":
+def _refuse(folder: Path, config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
         raise DataError(
-            f"{folder} is a PEFT adapter of type {str(found.get('peft_type'))[:40]!r}, not LORA.",
+            f"{folder} is a PEFT adapter of type {str(config.get('peft_type'))[:40]!r}, not LORA.",
             hint="Only LoRA adapters can be combined as matrices.",
         )
-    beyond = [text for key, text in _BEYOND.items() if found.get(key)]
-    if found.get("bias", "none") != "none":
+    beyond = [text for key, text in _BEYOND.items() if config.get(key)]
+    if config.get("bias", "none") != "none":
         beyond.append("trains biases (bias is not none)")
-    start = found.get("init_lora_weights")
+    start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGED_BASE):
         beyond.append(f"belongs to a changed base model (init_lora_weights {start[:40]!r})")
     if beyond:
@@ -154,7 +154,9 @@ def _assign(modules: Iterable[str], patterns: Mapping[str, _Number], default: _N
     try:
         compiled = [(regex.compile(rf"(.*\.)?({key})$"), value) for key, value in patterns.items()]
         return {
-            name: next((value for each, value in compiled if each.match(name, timeout=_left(deadline))), default)
+            name: next(
+                (value for pattern, value in compiled if pattern.match(name, timeout=_seconds_left(deadline))), default
+            )
             for name in names
         }
     except (regex.error, RecursionError, OverflowError, TimeoutError) as error:
@@ -164,5 +166,5 @@ def _assign(modules: Iterable[str], patterns: Mapping[str, _Number], default: _N
         ) from error
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return max(1e-3, deadline - time.monotonic())

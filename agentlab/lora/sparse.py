@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch  # noqa: TID253 - reached lazily, through the sparse operators only
 
 from agentlab.errors import UsageError
-from agentlab.lora.blend import Operator, Recipe, Truncated, check_rank, check_weights, shape_of
-from agentlab.lora.delta import Delta
+from agentlab.lora.blend import BlendRecipe, Operator, Truncated, check_rank, check_weights, shape_of
+from agentlab.lora.delta import LoraDelta
 
 _OVERSAMPLING = 10  # columns of a block beyond the wanted rank (Halko, Martinsson and Tropp, 2011)
 _GAIN = 1e-6  # a step that captures less of what is left than this is the last one
@@ -30,14 +30,14 @@ def factor(matrix: torch.Tensor, rank: int) -> Truncated:
     """
     check_rank(rank)
     if matrix.shape[0] < matrix.shape[1]:
-        found = factor(matrix.T, rank)
-        return Truncated(found.delta.transposed(), found.total, found.lost)
+        factored = factor(matrix.T, rank)
+        return Truncated(factored.delta.transpose(), factored.total, factored.lost)
     right = _right_vectors(matrix, rank)
     image = matrix @ right  # its columns are orthogonal, and as long as the singular values
     root = torch.linalg.vector_norm(image, dim=0).sqrt()
     total = float(matrix.square().sum())
-    lost = max(0.0, total - float(image.square().sum()))
-    return Truncated(Delta((right * root).T, image / root.where(root > 0, 1.0)), total, lost)
+    lost_energy = max(0.0, total - float(image.square().sum()))
+    return Truncated(LoraDelta((right * root).T, image / root.where(root > 0, 1.0)), total, lost_energy)
 
 
 def _right_vectors(matrix: torch.Tensor, rank: int) -> torch.Tensor:
@@ -55,8 +55,8 @@ def _right_vectors(matrix: torch.Tensor, rank: int) -> torch.Tensor:
         before, captured = captured, float(energies[:rank].sum())
         enough = captured - before <= _GAIN * max(total - captured, _GAIN * total)
         if enough or basis.shape[1] + width > min(inputs, _BLOCKS * width):
-            found: torch.Tensor = basis @ vectors[:, :rank]
-            return found
+            leading_vectors: torch.Tensor = basis @ vectors[:, :rank]
+            return leading_vectors
         block = images[:, -width:]
         for _ in range(2):  # once leaves rounding errors of the projection
             block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
@@ -70,7 +70,7 @@ def _ritz(projected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return values.flip(0), vectors.flip(1)
 
 
-def ties(deltas: Sequence[Delta], weights: Sequence[float], density: float, rank: int) -> Truncated:
+def ties(deltas: Sequence[LoraDelta], weights: Sequence[float], density: float, rank: int) -> Truncated:
     """TIES merging (arXiv 2306.01708): trim each parent to its largest entries, elect a sign, average who agrees.
 
     Each parent keeps the share `density` of its entries and is multiplied by its weight. An entry's sign is that of the
@@ -85,7 +85,7 @@ def ties(deltas: Sequence[Delta], weights: Sequence[float], density: float, rank
 
 
 def dare(
-    deltas: Sequence[Delta], weights: Sequence[float], density: float, rank: int, generator: torch.Generator
+    deltas: Sequence[LoraDelta], weights: Sequence[float], density: float, rank: int, generator: torch.Generator
 ) -> Truncated:
     """DARE merging (arXiv 2311.03099): drop entries of each parent at random, enlarge the rest, sum up.
 
@@ -95,7 +95,7 @@ def dare(
     return factor(dare_matrix(deltas, weights, density, generator), rank)
 
 
-def ties_matrix(deltas: Sequence[Delta], weights: Sequence[float], density: float) -> torch.Tensor:
+def ties_matrix(deltas: Sequence[LoraDelta], weights: Sequence[float], density: float) -> torch.Tensor:
     """What `ties` factors, (outputs, inputs), float64."""
     shape, device = _check(deltas, weights, density)
     merged = torch.empty(shape, dtype=torch.float64, device=device)
@@ -115,7 +115,7 @@ def ties_matrix(deltas: Sequence[Delta], weights: Sequence[float], density: floa
 
 
 def dare_matrix(
-    deltas: Sequence[Delta], weights: Sequence[float], density: float, generator: torch.Generator
+    deltas: Sequence[LoraDelta], weights: Sequence[float], density: float, generator: torch.Generator
 ) -> torch.Tensor:
     """What `dare` factors, (outputs, inputs), float64."""
     shape, device = _check(deltas, weights, density)
@@ -130,11 +130,11 @@ def dare_matrix(
     return merged
 
 
-def _together(deltas: Sequence[Delta]) -> Iterator[tuple[torch.Tensor, ...]]:
+def _together(deltas: Sequence[LoraDelta]) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(delta.row_blocks() for delta in deltas), strict=True)
 
 
-def _limit(delta: Delta, density: float, room: torch.Tensor) -> float:
+def _limit(delta: LoraDelta, density: float, room: torch.Tensor) -> float:
     """Magnitude of the smallest entry that stays; `room` is a buffer of the delta's shape, overwritten."""
     row = 0
     for block in delta.row_blocks():
@@ -148,7 +148,9 @@ def _limit(delta: Delta, density: float, room: torch.Tensor) -> float:
     return float(entries[dropped])
 
 
-def _check(deltas: Sequence[Delta], weights: Sequence[float], density: float) -> tuple[tuple[int, int], torch.device]:
+def _check(
+    deltas: Sequence[LoraDelta], weights: Sequence[float], density: float
+) -> tuple[tuple[int, int], torch.device]:
     shape = shape_of(deltas)
     check_weights(deltas, weights)
     if not 0 < density <= 1:
@@ -156,12 +158,12 @@ def _check(deltas: Sequence[Delta], weights: Sequence[float], density: float) ->
     return shape, deltas[0].a.device
 
 
-def _ties(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Truncated:
+def _ties(deltas: Sequence[LoraDelta], recipe: BlendRecipe, _: torch.Generator) -> Truncated:
     relative = [weight * len(recipe.weights) for weight in recipe.weights]
     return ties(deltas, relative, recipe.share, recipe.rank)
 
 
-def _dare(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+def _dare(deltas: Sequence[LoraDelta], recipe: BlendRecipe, generator: torch.Generator) -> Truncated:
     return dare(deltas, recipe.weights, recipe.share, recipe.rank, generator)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch  # noqa: TID253 - reached lazily, through the operators only
 
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,39 +18,39 @@ class Spectrum:
     s: torch.Tensor
     v: torch.Tensor
 
-    def delta(self) -> Delta:
+    def delta(self) -> LoraDelta:
         """The decomposition as factors of equal norms, which train and mutate better than lopsided ones."""
         root = self.s.sqrt()
-        return Delta((self.v * root).T, self.u * root)
+        return LoraDelta((self.v * root).T, self.u * root)
 
-    def select(self, kept: torch.Tensor | slice) -> "Spectrum":
-        return Spectrum(self.u[:, kept], self.s[kept], self.v[:, kept])
+    def select(self, selection: torch.Tensor | slice) -> "Spectrum":
+        return Spectrum(self.u[:, selection], self.s[selection], self.v[:, selection])
 
     @property
     def norm(self) -> float:
         return float(torch.linalg.vector_norm(self.s))
 
 
-def decompose(delta: Delta) -> Spectrum:
+def decompose(delta: LoraDelta) -> Spectrum:
     """The whole spectrum of a delta."""
     return leading(delta, delta.rank)[0]
 
 
-def leading(delta: Delta, rank: int) -> tuple[Spectrum, torch.Tensor]:
+def leading(delta: LoraDelta, rank: int) -> tuple[Spectrum, torch.Tensor]:
     """The `rank` strongest directions of a delta, and all its singular values, largest first.
 
     By QR of both thin factors and a small SVD: O((outputs + inputs) rank² + rank³). The orthogonal factors are applied,
     never formed. In float64, because a blend of near-equal parents with opposite signs cancels most digits.
     """
-    a, b = delta.folded()
-    left, right = _Reflected(b), _Reflected(a.T)
-    u, s, vt = torch.linalg.svd(left.upper @ right.upper.T, full_matrices=False)
-    return Spectrum(left.apply(u[:, :rank]), s[:rank], right.apply(vt[:rank].T)), s
+    a, b = delta.fold_scale()
+    left_factor, right_factor = _Reflected(b), _Reflected(a.T)
+    u, s, vt = torch.linalg.svd(left_factor.upper @ right_factor.upper.T, full_matrices=False)
+    return Spectrum(left_factor.apply(u[:, :rank]), s[:rank], right_factor.apply(vt[:rank].T)), s
 
 
-def singular_values(delta: Delta) -> torch.Tensor:
+def singular_values(delta: LoraDelta) -> torch.Tensor:
     """The values alone, (k,), float64: half the work."""
-    a, b = delta.folded()
+    a, b = delta.fold_scale()
     values: torch.Tensor = torch.linalg.svdvals(_Reflected(b).upper @ _Reflected(a.T).upper.T)
     return values
 

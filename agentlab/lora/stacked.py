@@ -37,30 +37,30 @@ class Segment:
 
 def segments(rows: Sequence[int]) -> tuple[Segment, ...]:
     """The fewest products that a batch takes. `rows`: the adapter of each row, or BASE."""
-    found: list[Segment] = []
+    grouped: list[Segment] = []
     start = 0
     for adapter, members in groupby(rows):
         size = sum(1 for _ in members)
-        last = found[-1] if found else None
+        last = grouped[-1] if grouped else None
         follows = last is not None and BASE not in (adapter, last.first) and adapter == last.first + last.count
         if last is not None and follows and size * last.count == last.stop - last.start:
-            found[-1] = Segment(last.first, last.count + 1, last.start, start + size)
+            grouped[-1] = Segment(last.first, last.count + 1, last.start, start + size)
         else:
-            found.append(Segment(adapter, 1, start, start + size))
+            grouped.append(Segment(adapter, 1, start, start + size))
         start += size
-    return tuple(found)
+    return tuple(grouped)
 
 
-def check_rows(rows: Sequence[int], places: Collection[int]) -> None:
+def check_rows(rows: Sequence[int], slots: Collection[int]) -> None:
     """See that every row names the place of an adapter, or BASE.
 
     Raises:
         UsageError: one does not, or there is no row.
     """
-    wrong = [row for row in rows if row != BASE and row not in places]
+    wrong = [row for row in rows if row != BASE and row not in slots]
     if wrong or not rows:
         raise UsageError(
-            f"Row for adapter {wrong[0]} of {len(places)}." if wrong else "A batch needs a row.",
+            f"Row for adapter {wrong[0]} of {len(slots)}." if wrong else "A batch needs a row.",
             hint="Adapters count from 0; BASE is the base model alone.",
         )
 
@@ -71,12 +71,12 @@ class _Share:
     __slots__ = ("_count", "_factors", "_rows")
 
     def __init__(self, rows: Segment, batch: int, source: Source) -> None:
-        whole = rows.stop - rows.start == batch
-        self._rows = None if whole else slice(rows.start, rows.stop)  # views take a while, 210 times a token
+        covers_batch = rows.stop - rows.start == batch
+        self._rows = None if covers_batch else slice(rows.start, rows.stop)  # views take a while, 210 times a token
         self._count = rows.count
         self._factors = None if rows.first == BASE else source(rows.first, rows.count)
 
-    def changed(self, x: torch.Tensor, base: torch.Tensor, scale: float, *, in_place: bool) -> torch.Tensor:
+    def add_change(self, x: torch.Tensor, base: torch.Tensor, scale: float, *, in_place: bool) -> torch.Tensor:
         """The layer's output for these rows, from all rows' inputs and base outputs, or written over the latter."""
         if self._rows is not None:
             x, base = x[self._rows], base[self._rows]
@@ -123,7 +123,7 @@ class Stack:
         self._forget()
 
     @contextmanager
-    def installed(self, model: Any) -> Iterator[None]:
+    def install_hooks(self, model: Any) -> Iterator[None]:
         """The model with a hook in each layer inside the `with` block, idle before `rows` is called.
 
         Entering takes milliseconds, a new plan of rows less. Afterwards the model is as it was, whatever happened.
@@ -167,10 +167,10 @@ class Stack:
         self._idle = ordered[-1] == BASE
 
     @contextmanager
-    def applied(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
+    def apply_to(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
         """`installed` for one plan of `rows`; `generate` works while it keeps one row per answer, in this order."""
         self._check(rows)
-        with self.installed(model):
+        with self.install_hooks(model):
             self.rows(list(rows))
             yield
 
@@ -187,11 +187,11 @@ class Stack:
             layer = linear_layer(self._model, name, inputs, outputs)
             self._hooks.enter_context(layer.register_forward_hook(partial(self._add, name)))
 
-    def _add(self, name: str, module: Any, given: tuple[torch.Tensor, ...], base: torch.Tensor) -> torch.Tensor:
+    def _add(self, name: str, module: Any, inputs: tuple[torch.Tensor, ...], base: torch.Tensor) -> torch.Tensor:
         """What the layer returns: for all its rows, the base model's output and the adapters' change."""
         if self._idle:
             return base
-        x = given[0]
+        x = inputs[0]
         if len(x) != len(self._rows):
             raise UsageError(
                 f"A batch of {len(x)} rows came, and adapters were given for {len(self._rows)}.",
@@ -203,16 +203,16 @@ class Stack:
         alone = x.numel() == len(x) * x.shape[-1]
         shares = self._shares.get((name, alone))
         if shares is None:
-            shares = self._shares[name, alone] = self._planned(name, alone=alone)
+            shares = self._shares[name, alone] = self._plan_layer(name, alone=alone)
         if isinstance(shares, Weighted):
-            return shares.changed(x, base, in_place=in_place)
+            return shares.add_change(x, base, in_place=in_place)
         if self._order is not None:
             x, base = x[self._order], base[self._order]
-        parts = [share.changed(x, base, self._scale, in_place=in_place) for share in shares]
-        found = base if in_place else parts[0] if len(parts) == 1 else torch.cat(parts)
-        return found if self._back is None else found[self._back]
+        parts = [share.add_change(x, base, self._scale, in_place=in_place) for share in shares]
+        output = base if in_place else parts[0] if len(parts) == 1 else torch.cat(parts)
+        return output if self._back is None else output[self._back]
 
-    def _planned(self, name: str, *, alone: bool) -> "list[_Share] | Weighted":
+    def _plan_layer(self, name: str, *, alone: bool) -> "list[_Share] | Weighted":
         """What is to be computed in a layer; `alone` says that each row is one token."""
         rows, source = self._rows, self._modules[name]
         if alone and (len(self._plan) > 1 or self._order is not None) and len(rows) <= _NARROW:
@@ -222,10 +222,10 @@ class Stack:
             if len(a) * rank <= _NARROW and a.dtype == b.dtype:
                 if rank not in self._weights:
                     owners = torch.arange(first, last + 1).repeat_interleave(rank)
-                    own = torch.tensor(rows)[:, None, None] == owners
-                    self._weights[rank] = own.to(a) * self._scale
+                    ownership = torch.tensor(rows)[:, None, None] == owners
+                    self._weights[rank] = ownership.to(a) * self._scale
                 return Weighted(a.mT.reshape(-1, a.shape[1]).mT, b.reshape(-1, b.shape[-1]), self._weights[rank])
-        return [_Share(each, len(rows), source) for each in self._plan]
+        return [_Share(segment, len(rows), source) for segment in self._plan]
 
 
 class Weighted:
@@ -240,7 +240,7 @@ class Weighted:
     def __init__(self, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> None:
         self._a, self._b, self._weights = a, b, weights
 
-    def changed(self, x: torch.Tensor, base: torch.Tensor, *, in_place: bool) -> torch.Tensor:
+    def add_change(self, x: torch.Tensor, base: torch.Tensor, *, in_place: bool) -> torch.Tensor:
         """The layer's output, from its inputs and base outputs, or written over the latter."""
         weights = self._weights if x.dim() == 3 else self._weights.view(len(x), *[1] * (x.dim() - 2), -1)
         hidden = (x.to(self._a.dtype) @ self._a).mul_(weights)

@@ -6,31 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
-from agentlab.lora.anatomy import FIRST, Likeness, Part
+from agentlab.lora.anatomy import FIRST, AdapterPart, Likeness
 from agentlab.lora.card import Card
-from agentlab.lora.catalogue import Entry, Shape, shape_of
+from agentlab.lora.catalogue import AdapterEntry, AdapterShape, shape_of
 from agentlab.lora.exporting import ServePlan
 from agentlab.lora.reading import Adapter
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number, table
+from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text, number, table
 
 _MOST_MODULES = 5  # the most different ones that are shown
 _SHOWN = 80  # characters of a value beside another one
 
 
-class AdapterLine(Document):
+class AdapterLine(AnswerDocument):
     """A row of the list. A damaged adapter has its problem and no shape."""
 
     name: str
     path: str
     bytes: int
     made: str | None
-    shape: Shape | None
+    shape: AdapterShape | None
     base: str | None
     eval_loss: float | None
     problem: str | None
 
     @classmethod
-    def of(cls, entry: Entry) -> "AdapterLine":
+    def of(cls, entry: AdapterEntry) -> "AdapterLine":
         """From the catalogue. The card knows better than PEFT which base it was."""
         return cls(
             name=entry.name,
@@ -44,13 +44,13 @@ class AdapterLine(Document):
         )
 
 
-class AdapterList(Document):
+class AdapterList(AnswerDocument):
     """All adapters of the workspace."""
 
     adapters: list[AdapterLine]
 
     @classmethod
-    def of(cls, entries: Sequence[Entry]) -> "AdapterList":
+    def of(cls, entries: Sequence[AdapterEntry]) -> "AdapterList":
         """From the catalogue."""
         return cls(adapters=[AdapterLine.of(entry) for entry in entries])
 
@@ -64,7 +64,7 @@ class AdapterList(Document):
                 "adapter": lambda line: line.name,
                 "rank": lambda line: _range(line.shape.ranks) if line.shape else "damaged",
                 "scale": lambda line: _range(line.shape.scales) if line.shape else None,
-                "modules": lambda line: _counted(line.shape) if line.shape else None,
+                "modules": lambda line: _count_and_targets(line.shape) if line.shape else None,
                 "base": lambda line: line.base or None,
                 "size": lambda line: f"{line.bytes / 1e6:.1f} MB",
                 "held-out loss": lambda line: number(line.eval_loss, 3),
@@ -74,19 +74,19 @@ class AdapterList(Document):
         return [rows, *(Text(f"{line.name} is damaged: {line.problem}") for line in self.adapters if line.problem)]
 
 
-class AdapterView(Document):
+class AdapterView(AnswerDocument):
     """One adapter: its settings, what it does where, where it comes from, and how it is served."""
 
     name: str
     path: str
     settings: dict[str, str]
-    parts: list[Part]
+    parts: list[AdapterPart]
     card: Card
     serve: list[str]
     remarks: list[str]
 
     @classmethod
-    def of(cls, adapter: Adapter, parts: Sequence[Part], card: Card, plan: ServePlan) -> "AdapterView":
+    def of(cls, adapter: Adapter, parts: Sequence[AdapterPart], card: Card, plan: ServePlan) -> "AdapterView":
         """From what was found out about an open adapter."""
         return cls(
             name=adapter.path.name,
@@ -113,18 +113,18 @@ class AdapterView(Document):
             for p in self.parts
         ]
         caption = "Frobenius norms of the change; shares of its energy in each module's strongest directions"
-        found: list[Block] = [
+        blocks: list[Block] = [
             Table(("setting", "value"), list(self.settings.items())),
             Heading("Change"),
             Table(columns, rows, caption=caption),
         ]
         if facts := self.card.facts():
-            found += [Heading("Card"), Table(("key", "value"), list(facts.items()))]
-        found += [Heading("Serving with vLLM"), Code(shlex.join(("vllm", "serve", "BASE", *self.serve)))]
-        return [*found, *(Text(f"But {remark}") for remark in self.remarks)]
+            blocks += [Heading("Card"), Table(("key", "value"), list(facts.items()))]
+        blocks += [Heading("Serving with vLLM"), Code(shlex.join(("vllm", "serve", "BASE", *self.serve)))]
+        return [*blocks, *(Text(f"But {remark}") for remark in self.remarks)]
 
 
-class AdapterDiff(Document):
+class AdapterDiff(AnswerDocument):
     """Two adapters compared as what they do, and as how they were made."""
 
     first: str
@@ -147,7 +147,7 @@ class AdapterDiff(Document):
             first=str(first[0].path),
             second=str(second[0].path),
             types=list(types),
-            modules=sorted(modules, key=lambda each: -each.distance),
+            modules=sorted(modules, key=lambda likeness: -likeness.distance),
             settings=_differences(settings_of(first[0]), settings_of(second[0])),
             card=_differences(first[1].facts(), second[1].facts()),
         )
@@ -155,7 +155,7 @@ class AdapterDiff(Document):
     def blocks(self) -> list[Block]:
         """A row per module type, the most different modules, and what was set differently."""
         caption = f"distance: 0 for equal ones, {math.sqrt(2):.2f} for unrelated ones of one norm, 2 for opposite ones"
-        found: list[Block] = [
+        blocks: list[Block] = [
             _likenesses(self.types, caption),
             Heading("Most different modules"),
             _likenesses(self.modules[:_MOST_MODULES], ""),
@@ -163,8 +163,8 @@ class AdapterDiff(Document):
         for title, rows in (("Settings", self.settings), ("Cards", self.card)):
             if rows:
                 cells = [(key, first[:_SHOWN], second[:_SHOWN]) for key, (first, second) in rows.items()]
-                found += [Heading(title), Table(("key", "first", "second"), cells)]
-        return found
+                blocks += [Heading(title), Table(("key", "first", "second"), cells)]
+        return blocks
 
 
 def settings_of(adapter: Adapter) -> dict[str, str]:
@@ -178,7 +178,7 @@ def settings_of(adapter: Adapter) -> dict[str, str]:
         "scale": _range(shape.scales),
         "rank-stabilised": "yes" if settings.use_rslora else "no",
         "modules": f"{len(adapter.modules)}: {_targets(shape)}",
-        "parameters": str(sum(each.rank * (each.inputs + each.outputs) for each in adapter.modules.values())),
+        "parameters": str(sum(module.rank * (module.inputs + module.outputs) for module in adapter.modules.values())),
     }
 
 
@@ -187,15 +187,15 @@ def _when(seconds: float | None) -> str | None:
 
 
 def _range(bounds: tuple[float, float]) -> str:
-    least, most = bounds
-    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
+    lowest, highest = bounds
+    return f"{lowest:g}" if lowest == highest else f"{lowest:g} to {highest:g}"
 
 
-def _counted(shape: Shape) -> str:
+def _count_and_targets(shape: AdapterShape) -> str:
     return f"{sum(shape.targets.values())}: {_targets(shape)}"
 
 
-def _targets(shape: Shape) -> str:
+def _targets(shape: AdapterShape) -> str:
     return ", ".join(shape.targets)
 
 
@@ -211,12 +211,12 @@ def _likenesses(rows: Sequence[Likeness], caption: str) -> Table:
     return table(
         rows,
         {
-            "module": lambda each: each.name,
-            "count": lambda each: each.count,
-            "norm of first": lambda each: each.first,
-            "of second": lambda each: each.second,
-            "cosine": lambda each: f"{each.cosine:.4f}",
-            "distance": lambda each: f"{each.distance:.4f}",
+            "module": lambda likeness: likeness.name,
+            "count": lambda likeness: likeness.count,
+            "norm of first": lambda likeness: likeness.first,
+            "of second": lambda likeness: likeness.second,
+            "cosine": lambda likeness: f"{likeness.cosine:.4f}",
+            "distance": lambda likeness: f"{likeness.distance:.4f}",
         },
         caption,
     )

@@ -17,16 +17,16 @@ import torch  # noqa: TID253 - reached lazily, when an adapter is written
 
 from agentlab.errors import DataError, StorageError, UsageError
 from agentlab.lora.blend import check_rank
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.reading import PREFIX, WEIGHTS_FILE, Adapter, each_module, union
-from agentlab.lora.settings import CONFIG_FILE, Settings
+from agentlab.lora.settings import CONFIG_FILE, AdapterSettings
 from agentlab.runs.atomic import hidden_folder, make_folder, storage_errors, sync_folder, write_json
 
 _DTYPES = {"float32": ("F32", torch.float32), "bfloat16": ("BF16", torch.bfloat16), "float16": ("F16", torch.float16)}
 _SLACK = 1 << 20  # bytes beside the weights
 _MAKING = ".making-adapter-"
 
-Operator = Callable[[str, list[Delta]], Delta]
+Operator = Callable[[str, list[LoraDelta]], LoraDelta]
 
 
 def derive(
@@ -60,8 +60,12 @@ def derive(
     """
     shapes = union(parents, any_base=any_base)
     children = ((name, operator(name, deltas)) for name, deltas in each_module(parents, any_base=any_base))
-    suffixes = [each.settings.suffixes for each in parents]
-    shared = suffixes[0] if suffixes[0] and all(each == suffixes[0] for each in suffixes) else list(shapes)
+    suffixes = [parent.settings.suffixes for parent in parents]
+    shared = (
+        suffixes[0]
+        if suffixes[0] and all(parent_suffixes == suffixes[0] for parent_suffixes in suffixes)
+        else list(shapes)
+    )
     origin = parents[0].settings.model_copy(update={"target_modules": shared})
     write_adapter(out, shapes, children, rank, origin, dtype=dtype, metadata=metadata, finish=finish)
 
@@ -69,9 +73,9 @@ def derive(
 def write_adapter(
     out: Path,
     shapes: Mapping[str, tuple[int, int]],
-    modules: Iterable[tuple[str, Delta]],
+    modules: Iterable[tuple[str, LoraDelta]],
     rank: int,
-    origin: Settings,
+    origin: AdapterSettings,
     *,
     dtype: str = "float32",
     metadata: Mapping[str, str] | None = None,
@@ -100,21 +104,21 @@ def write_adapter(
         for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
     }
     header = tensors_header(sides, metadata)
-    with staged(out, len(header) + sum(size for _, _, size in sides.values())) as place:
-        with (place / WEIGHTS_FILE).open("xb") as file:
+    with stage_folder(out, len(header) + sum(size for _, _, size in sides.values())) as folder:
+        with (folder / WEIGHTS_FILE).open("xb") as file:
             file.write(header)
             _write_modules(file, shapes, modules, rank, kind)
             file.flush()
             os.fsync(file.fileno())
-        write_json(place / CONFIG_FILE, _config(origin, list(shapes), rank))
+        write_json(folder / CONFIG_FILE, _config(origin, list(shapes), rank))
         if finish is not None:
-            finish(place)
+            finish(folder)
 
 
 def _write_modules(
     file: IO[bytes],
     shapes: Mapping[str, tuple[int, int]],
-    modules: Iterable[tuple[str, Delta]],
+    modules: Iterable[tuple[str, LoraDelta]],
     rank: int,
     kind: torch.dtype,
 ) -> None:
@@ -123,7 +127,7 @@ def _write_modules(
             raise DataError(
                 f"{name} came as {delta.shape} of rank {delta.rank}; {expected} as {shape} of at most {rank} was due."
             )
-        for tensor in _padded(delta, rank):
+        for tensor in _pad_factors(delta, rank):
             stored = tensor.to("cpu", kind).contiguous()
             if not torch.isfinite(stored).all():
                 raise DataError(
@@ -132,8 +136,8 @@ def _write_modules(
             file.write(stored.view(torch.uint8).numpy().data)
 
 
-def _padded(delta: Delta, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = delta.folded()
+def _pad_factors(delta: LoraDelta, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = delta.fold_scale()
     missing = rank - delta.rank
     return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
 
@@ -152,7 +156,7 @@ def tensors_header(
     return struct.pack("<Q", len(text)) + text
 
 
-def _config(origin: Settings, modules: list[str], rank: int) -> dict[str, Any]:
+def _config(origin: AdapterSettings, modules: list[str], rank: int) -> dict[str, Any]:
     targets = origin.target_modules
     return {
         "peft_type": "LORA",
@@ -200,13 +204,13 @@ def _mebibytes(size: int) -> str:
 
 
 @contextlib.contextmanager
-def staged(out: Path, size: int) -> Iterator[Path]:
+def stage_folder(out: Path, size: int) -> Iterator[Path]:
     """A hidden folder beside `out` that takes its name if all goes well and is removed if not; see `room_for`."""
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
     with room_for(out, size):
-        with hidden_folder(out.parent, _MAKING) as place:
-            yield place
-            sync_folder(place)
-            place.rename(out)
+        with hidden_folder(out.parent, _MAKING) as folder:
+            yield folder
+            sync_folder(folder)
+            folder.rename(out)
         sync_folder(out.parent)

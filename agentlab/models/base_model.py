@@ -28,17 +28,17 @@ def find_base(name: str, workspace: Workspace) -> BaseFile:
     Raises:
         MissingFileError, UnknownNameError: there is no such model.
     """
-    found = store.find(name, workspace)
-    if found.is_dir():
-        return BaseFile(name, found)
-    imported = f"{store.stem_of(found.name)}-float32"
+    path = store.find(name, workspace)
+    if path.is_dir():
+        return BaseFile(name, path)
+    imported = f"{store.stem_of(path.name)}-float32"
     try:
-        return BaseFile(name, store.find(imported, workspace), file=found)
+        return BaseFile(name, store.find(imported, workspace), file=path)
     except (UnknownNameError, MissingFileError):
-        return BaseFile(name, workspace.models / imported, found, found)
+        return BaseFile(name, workspace.models / imported, path, path)
 
 
-def imported(base: BaseFile) -> Path:
+def import_base(base: BaseFile) -> Path:
     """The checkpoint, made of the GGUF file if it is not there yet (half a minute, once).
 
     Raises:

@@ -106,11 +106,11 @@ def verify(path: Path, row: CatalogueRow) -> None:
     """
     size = path.stat().st_size
     if size != row.bytes:
-        raise ModelFileError(f"{path} has {size} bytes instead of {row.bytes}.", hint=_again(row))
+        raise ModelFileError(f"{path} has {size} bytes instead of {row.bytes}.", hint=_retry_hint(row))
     with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != row.sha256:
-        raise ModelFileError(f"{path} has the SHA-256 {digest} instead of {row.sha256}.", hint=_again(row))
+        raise ModelFileError(f"{path} has the SHA-256 {digest} instead of {row.sha256}.", hint=_retry_hint(row))
 
 
 def copy_verified(stream: IO[bytes], target: Path, row: CatalogueRow, origin: str) -> None:
@@ -120,21 +120,21 @@ def copy_verified(stream: IO[bytes], target: Path, row: CatalogueRow, origin: st
         ModelFileError: the stream is shorter, longer or different; `origin` names it.
         OSError: reading or writing failed.
     """
-    digest, left = hashlib.sha256(), row.bytes
+    digest, bytes_left = hashlib.sha256(), row.bytes
     with target.open("xb") as file:
-        while block := stream.read(min(_BLOCK, left + 1)):
-            left -= len(block)
-            if left < 0:
+        while block := stream.read(min(_BLOCK, bytes_left + 1)):
+            bytes_left -= len(block)
+            if bytes_left < 0:
                 raise ModelFileError(f"{origin} delivers more than the {row.bytes} bytes of {row.file}.")
             digest.update(block)
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-    if left:
-        raise ModelFileError(f"{origin} delivers {row.bytes - left} bytes of {row.file} instead of {row.bytes}.")
+    if bytes_left:
+        raise ModelFileError(f"{origin} delivers {row.bytes - bytes_left} bytes of {row.file} instead of {row.bytes}.")
     if digest.hexdigest() != row.sha256:
         raise ModelFileError(f"{origin} delivers a {row.file} with the wrong SHA-256, {digest.hexdigest()}.")
 
 
-def _again(row: CatalogueRow) -> str:
+def _retry_hint(row: CatalogueRow) -> str:
     return f"Get it again with `agentlab models pull {row.name}`."

@@ -33,10 +33,10 @@ def as_dtype(name: str) -> Dtype:
     Raises:
         UnknownNameError: it is not one a checkpoint can be written in.
     """
-    known: dict[str, Dtype] = {dtype: dtype for dtype in get_args(Dtype)}
-    if name not in known:
-        raise UnknownNameError("dtype", name, list(known))
-    return known[name]
+    dtypes: dict[str, Dtype] = {dtype: dtype for dtype in get_args(Dtype)}
+    if name not in dtypes:
+        raise UnknownNameError("dtype", name, list(dtypes))
+    return dtypes[name]
 
 
 def import_gguf(path: Path, target: Path, dtype: Dtype) -> Path:
@@ -55,8 +55,8 @@ def import_gguf(path: Path, target: Path, dtype: Dtype) -> Path:
         raise UsageError(f"{target} exists already.", hint="Choose another folder with --out, or move this one away.")
     shape = metadata.read(path)
     needed = shape.parameters * (4 if dtype == "float32" else 2) + _TOKENIZER_BYTES
-    with stage(target.parent, needed, f"importing {path.name}") as place, _without_bars():
-        ready = place / "checkpoint"
+    with stage(target.parent, needed, f"importing {path.name}") as scratch, _without_bars():
+        ready = scratch / "checkpoint"
         model, tokenizer = _read_gguf(path, dtype)
         model.save_pretrained(ready)
         tokenizer.save_pretrained(ready)
@@ -93,8 +93,10 @@ def _compare(folder: Path, model: Any, tokenizer: Any) -> None:
 
     reread: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, local_files_only=True)
     retokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    said, resaid = _render(tokenizer), _render(retokenizer)
-    if said != resaid or not torch.equal(_logits(model, tokenizer, said), _logits(reread.eval(), retokenizer, resaid)):
+    prompt, reread_prompt = _render(tokenizer), _render(retokenizer)
+    if prompt != reread_prompt or not torch.equal(
+        _logits(model, tokenizer, prompt), _logits(reread.eval(), retokenizer, reread_prompt)
+    ):
         raise ModelFileError(f"{folder.name} reads back differently from what was written.", hint="Check the disk.")
 
 

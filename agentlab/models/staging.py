@@ -24,7 +24,7 @@ def models_storage(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, needed: int, what: str) -> Iterator[Path]:
+def stage(folder: Path, needed: int, action: str) -> Iterator[Path]:
     """An empty folder inside `folder`, removed at the end with all that was not moved out of it.
 
     `folder`: created if it is not there; `needed`: bytes that have to be free. `what`: the work, for the message:
@@ -38,8 +38,8 @@ def stage(folder: Path, needed: int, what: str) -> Iterator[Path]:
         free = shutil.disk_usage(folder).free
         if free < needed + _SLACK:
             raise StorageError(
-                f"{folder} has {free / 1e6:.0f} MB free, but {what} takes {(needed + _SLACK) / 1e6:.0f} MB.",
+                f"{folder} has {free / 1e6:.0f} MB free, but {action} takes {(needed + _SLACK) / 1e6:.0f} MB.",
                 hint=_ELSEWHERE,
             )
-        with hidden_folder(folder, _PREFIX) as place:
-            yield place
+        with hidden_folder(folder, _PREFIX) as scratch:
+            yield scratch

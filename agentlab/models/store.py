@@ -15,7 +15,7 @@ from agentlab.errors import MissingFileError, StorageError, UnknownNameError, Us
 from agentlab.models import catalogue
 from agentlab.models.catalogue import CATALOGUE, CatalogueRow
 from agentlab.runs.atomic import delete, read_text, storage_errors
-from agentlab.runs.document import Block, Code, Document, Table
+from agentlab.runs.document import AnswerDocument, Block, Code, Table
 
 Kind = Literal["gguf", "checkpoint"]
 _MAX_CONFIG = 4 << 20
@@ -23,7 +23,7 @@ _PULL = f"`agentlab models pull {catalogue.EMBEDDED}` brings the embedded model;
 
 
 @dataclass(frozen=True, slots=True)
-class ModelEntry:
+class StoredModel:
     """A model that is there."""
 
     name: str
@@ -33,7 +33,7 @@ class ModelEntry:
     place: Literal["workspace", "cache"]
 
 
-def list_models(workspace: Workspace) -> list[ModelEntry]:
+def list_models(workspace: Workspace) -> list[StoredModel]:
     """Every model of the workspace and the cache, by name; a name in both places is listed twice."""
     entries = [
         *(_entry(path, "workspace") for path in _models_in(workspace.models)),
@@ -60,10 +60,10 @@ def find(name: str, workspace: Workspace) -> Path:
             raise MissingFileError(f"There is no model {path}.", hint=_PULL)
         return path
     row = catalogue.by_name(name) or catalogue.by_file(name)
-    wanted = (row.file,) if row else (name, f"{name}.gguf")
+    file_names = (row.file,) if row else (name, f"{name}.gguf")
     for folder in (workspace.models, cached_models(workspace)):
         for path in _models_in(folder):
-            if path.name in wanted:
+            if path.name in file_names:
                 return path
     if row:
         raise MissingFileError(
@@ -71,8 +71,8 @@ def find(name: str, workspace: Workspace) -> Path:
             f"{cached_models(workspace)}.",
             hint=f"Get it with `agentlab models pull {row.name}`.",
         )
-    known = sorted({*catalogue.names(), *(entry.name for entry in list_models(workspace))})
-    raise UnknownNameError("model", name, known, hint=_PULL)
+    known_names = sorted({*catalogue.names(), *(entry.name for entry in list_models(workspace))})
+    raise UnknownNameError("model", name, known_names, hint=_PULL)
 
 
 def cached_models(workspace: Workspace) -> Path:
@@ -80,7 +80,7 @@ def cached_models(workspace: Workspace) -> Path:
     return workspace.cache / "models"
 
 
-def remove(name: str, workspace: Workspace) -> ModelEntry:
+def remove(name: str, workspace: Workspace) -> StoredModel:
     """Delete a model of the workspace; the cache and anything outside `models/` are never touched.
 
     Raises:
@@ -146,13 +146,13 @@ def _models_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _entry(path: Path, place: Literal["workspace", "cache"]) -> ModelEntry:
+def _entry(path: Path, place: Literal["workspace", "cache"]) -> StoredModel:
     kind: Kind = "gguf" if path.is_file() else "checkpoint"
     name = stem_of(path.name) if kind == "gguf" else path.name
-    return ModelEntry(name=name, kind=kind, path=path, bytes=size_of(path), place=place)
+    return StoredModel(name=name, kind=kind, path=path, bytes=size_of(path), place=place)
 
 
-class ModelLine(Document):
+class ModelListLine(AnswerDocument):
     """A row of `agentlab models list`. `path` is None for a known model that is not here."""
 
     name: str
@@ -163,17 +163,17 @@ class ModelLine(Document):
     path: str | None
 
 
-class ModelList(Document):
+class ModelList(AnswerDocument):
     """What is here, then what could be pulled."""
 
-    models: list[ModelLine]
+    models: list[ModelListLine]
 
     @classmethod
-    def of(cls, entries: Sequence[ModelEntry]) -> "ModelList":
+    def of(cls, entries: Sequence[StoredModel]) -> "ModelList":
         """Entries of the store, and the catalogue's rows that are not among them."""
-        here = {entry.name for entry in entries}
+        present_names = {entry.name for entry in entries}
         rows = {row.name: row for row in CATALOGUE}
-        absent = [_absent(row) for row in CATALOGUE if row.name not in here]
+        absent = [_absent(row) for row in CATALOGUE if row.name not in present_names]
         return cls(models=[*(_present(entry, rows.get(entry.name)) for entry in entries), *absent])
 
     def blocks(self) -> list[Block]:
@@ -184,8 +184,8 @@ class ModelList(Document):
         return [Table(("model", "kind", "size", "place", "licence", "path"), rows)]
 
 
-def _present(entry: ModelEntry, row: CatalogueRow | None) -> ModelLine:
-    return ModelLine(
+def _present(entry: StoredModel, row: CatalogueRow | None) -> ModelListLine:
+    return ModelListLine(
         name=entry.name,
         kind=entry.kind,
         bytes=entry.bytes,
@@ -195,11 +195,13 @@ def _present(entry: ModelEntry, row: CatalogueRow | None) -> ModelLine:
     )
 
 
-def _absent(row: CatalogueRow) -> ModelLine:
-    return ModelLine(name=row.name, kind="gguf", bytes=row.bytes, place="can be pulled", licence=row.licence, path=None)
+def _absent(row: CatalogueRow) -> ModelListLine:
+    return ModelListLine(
+        name=row.name, kind="gguf", bytes=row.bytes, place="can be pulled", licence=row.licence, path=None
+    )
 
 
-class ModelPath(Document):
+class ModelPath(AnswerDocument):
     """One model's file or folder: one line, easy to pipe."""
 
     name: str

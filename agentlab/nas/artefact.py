@@ -27,7 +27,7 @@ from agentlab.config.sentences import complaint
 from agentlab.config.yaml_tree import read_yaml, write_yaml
 from agentlab.errors import ConfigError, MissingFileError, ModelFileError
 from agentlab.nas.config import TrialConfig
-from agentlab.nas.informer.model import Informer, Shape
+from agentlab.nas.informer.model import Informer, InformerShape
 from agentlab.nas.series import Scaler, Series
 from agentlab.nas.time_features import Frequency, time_features
 from agentlab.runs.atomic import read_text, storage_errors
@@ -74,10 +74,10 @@ class Artefact:
     card: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        problems = [*_table_problems(self)] or [*_weight_problems(self.weights, _expected(self))]
+        problems = [*_table_problems(self)] or [*_weight_problems(self.weights, _expected_weights(self))]
         if problems:
-            more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
-            raise ValueError("; ".join(problems[:_MAX_SHOWN]) + more)
+            rest_note = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
+            raise ValueError("; ".join(problems[:_MAX_SHOWN]) + rest_note)
 
     @classmethod
     def of(
@@ -117,10 +117,10 @@ class Artefact:
 
 
 def _build(artefact: Artefact) -> Informer:
-    return Informer(artefact.trial, Shape(len(artefact.names), artefact.time_channels, artefact.targets))
+    return Informer(artefact.trial, InformerShape(len(artefact.names), artefact.time_channels, artefact.targets))
 
 
-def _expected(artefact: Artefact) -> dict[str, Tensor]:
+def _expected_weights(artefact: Artefact) -> dict[str, Tensor]:
     """Every weight of the network and buffer beside them (BatchNorm counts its batches), without their memory."""
     with torch.device("meta"):
         return _build(artefact).state_dict()
@@ -130,13 +130,13 @@ def _table_problems(artefact: Artefact) -> list[str]:
     """What contradicts itself in columns, targets and scaler."""
     names, targets, scaler = artefact.names, artefact.targets, artefact.scaler
     channels = len(names)
-    wanted = tuple(range(channels)) if artefact.trial.data.features == "M" else (channels - 1,)
+    expected_targets = tuple(range(channels)) if artefact.trial.data.features == "M" else (channels - 1,)
     checks = {
         "a column is named twice": len(set(names)) < channels,
         f"the date column {artefact.trial.data.date_column!r} is among the columns": (
             artefact.trial.data.date_column in names
         ),
-        f"features {artefact.trial.data.features} does not forecast these targets": targets != wanted,
+        f"features {artefact.trial.data.features} does not forecast these targets": targets != expected_targets,
         f"{scaler.mean.shape} means and {scaler.std.shape} deviations for {channels} columns": (
             scaler.mean.shape != (channels,) or scaler.std.shape != (channels,)
         ),
@@ -144,7 +144,7 @@ def _table_problems(artefact: Artefact) -> list[str]:
             np.isfinite(scaler.mean).all() and np.isfinite(scaler.std).all() and (scaler.std > 0).all()
         ),
     }
-    return [problem for problem, found in checks.items() if found]
+    return [problem for problem, is_wrong in checks.items() if is_wrong]
 
 
 def _weight_problems(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
@@ -205,17 +205,17 @@ def read_artefact(path: Path) -> Artefact:
                 hint="Name a run, or a folder that `agentlab nas export RUN --out DIR` has written.",
             )
     try:
-        return _assembled(path)
+        return _assemble_artefact(path)
     except (ValueError, OSError) as error:
         raise ModelFileError(f"The exported model {path} cannot be used: {error}.", hint=_AGAIN) from error
     except ConfigError as error:
         raise ModelFileError(f"The exported model {path} cannot be used: {error.message}", hint=_AGAIN) from error
 
 
-def _assembled(path: Path) -> Artefact:
-    with _checked(CONFIG):
+def _assemble_artefact(path: Path) -> Artefact:
+    with _file_errors(CONFIG):
         trial = TrialConfig.model_validate(read_yaml(read_text(path / CONFIG, MAX_TEXT), CONFIG).data)
-    with _checked(SCALER):
+    with _file_errors(SCALER):
         scaling = _Scaling.model_validate_json(read_text(path / SCALER, MAX_TEXT), strict=True)
     frequency = Frequency.parse(scaling.frequency)
     for key in ("columns", "frequency", "date_column", "date_format", "gaps"):
@@ -238,13 +238,13 @@ def _assembled(path: Path) -> Artefact:
 
 
 @contextmanager
-def _checked(name: str) -> Iterator[None]:
+def _file_errors(name: str) -> Iterator[None]:
     """What pydantic says of a file, as a ValueError that names it."""
     try:
         yield
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)[:_MAX_SHOWN]
-        raise ValueError(f"{name}: {'; '.join(map(complaint, found))}") from error
+        complaints = error.errors(include_input=False, include_url=False)[:_MAX_SHOWN]
+        raise ValueError(f"{name}: {'; '.join(map(complaint, complaints))}") from error
 
 
 def _card(text: str) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
     if (size := path.stat().st_size) > MAX_WEIGHTS:
         raise ValueError(f"{WEIGHTS} has {size} bytes; at most {MAX_WEIGHTS} are read")
     try:
-        found: dict[str, Tensor] = load_weights(path.read_bytes())
+        weights: dict[str, Tensor] = load_weights(path.read_bytes())
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{WEIGHTS} is damaged: {str(error)[:200]}") from error
-    return found
+    return weights

@@ -37,7 +37,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
+class TrialCheckpoint:
     """All tensors are copies on the CPU. The optimiser's settings are not here: the configuration decides them.
 
     `origin` is the SHA-256 of what the training started from. `best` are the weights of the best epoch so far and
@@ -89,7 +89,7 @@ class _State(StrictModel):
         return self
 
 
-def to_bytes(checkpoint: Checkpoint) -> bytes:
+def to_bytes(checkpoint: TrialCheckpoint) -> bytes:
     """The checkpoint as one safetensors blob; the same checkpoint gives the same bytes."""
     tensors = {f"model.{name}": value for name, value in checkpoint.model.items()}
     if checkpoint.best is not checkpoint.model:  # the last epoch is the best one more often than not
@@ -109,7 +109,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     return _exchange(unsigned, _UNSIGNED, hashlib.sha256(unsigned).hexdigest())
 
 
-def from_bytes(data: bytes) -> Checkpoint:
+def from_bytes(data: bytes) -> TrialCheckpoint:
     """The inverse of `to_bytes`.
 
     Raises:
@@ -121,7 +121,7 @@ def from_bytes(data: bytes) -> Checkpoint:
         if state.sha256 != hashlib.sha256(_exchange(data, state.sha256, _UNSIGNED)).hexdigest():
             raise ValueError("its SHA-256 is another one")
         model, best = _below("model.", tensors), _below("best.", tensors)
-        return Checkpoint(
+        return TrialCheckpoint(
             origin=state.origin,
             history=state.history,
             best_epoch=state.best_epoch,
@@ -142,8 +142,8 @@ def from_bytes(data: bytes) -> Checkpoint:
 def _metadata(data: bytes) -> dict[str, str]:
     """The metadata of a blob that safetensors has accepted, which is what bounds the header."""
     size = int.from_bytes(data[:8], "little")
-    found: dict[str, str] | None = json.loads(data[8 : 8 + size]).get("__metadata__")
-    return found or {}
+    metadata: dict[str, str] | None = json.loads(data[8 : 8 + size]).get("__metadata__")
+    return metadata or {}
 
 
 def _exchange(blob: bytes, old: str, new: str) -> bytes:
@@ -158,6 +158,6 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Weights:
 def _optimizer(tensors: Mapping[str, Tensor]) -> dict[int, Weights]:
     states: dict[int, Weights] = {}
     for name, value in sorted(tensors.items()):
-        if found := _OPTIMIZER.fullmatch(name):
-            states.setdefault(int(found[1]), {})[found[2]] = value
+        if match := _OPTIMIZER.fullmatch(name):
+            states.setdefault(int(match[1]), {})[match[2]] = value
     return states

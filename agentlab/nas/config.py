@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
-from agentlab.config.overrides import replaced
+from agentlab.config.overrides import replace_at
 from agentlab.config.sentences import complaint
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
@@ -21,7 +21,7 @@ from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
 
 if TYPE_CHECKING:
-    from agentlab.study.state import Candidate
+    from agentlab.study.state import StudyCandidate
 
 OptimizerName = Literal["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"]
 CriterionName = Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
@@ -319,27 +319,27 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
         )
     tree = trial.model_dump()
     for name, value in params.items():
-        tree = replaced(tree, name.split("."), value)
+        tree = replace_at(tree, name.split("."), value)
     try:
         return TrialConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(map(complaint, error.errors()))) from error
 
 
-def at_rung(trial: TrialConfig, candidate: "Candidate", full: Params) -> TrialConfig:
+def at_rung(trial: TrialConfig, candidate: "StudyCandidate", full: Params) -> TrialConfig:
     """What a candidate of a study trains: as proposed, or on the rung of the last round at full budget."""
     return with_params(trial, {**candidate.params, **full} if candidate.rung else candidate.params)
 
 
 def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Value]:
     """The values a trial has for dotted names: the inverse of `with_params`."""
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for name in names:
         value: Any = trial
         for part in name.split("."):
             value = getattr(value, part)
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 MEASURED = Basis(

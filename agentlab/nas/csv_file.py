@@ -68,24 +68,24 @@ def locate(path: Path) -> str:
         DataError: it is a folder, a pipe or a device, or larger than `MAX_BYTES`.
     """
     try:
-        found = path.stat()
+        file_stat = path.stat()
     except PermissionError as error:
-        raise _forbidden(path.name) from error
+        raise _forbidden_error(path.name) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise MissingFileError(f"There is no data file {str(path)[:200]}.", hint=_where(path)) from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(file_stat.st_mode):
         raise DataError(f"{path} is a folder, not a CSV file.", hint="Name the file: --data FILE")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(file_stat.st_mode):
         raise DataError(
             f"{path} is a pipe or a device, and a series is read more than once.",
             hint="Write it to a file first, and name that: --data FILE",
         )
-    if found.st_size > MAX_BYTES:
-        raise DataError(f"{path.name} has {found.st_size} bytes; at most {MAX_BYTES} are read.", hint=_CUT)
+    if file_stat.st_size > MAX_BYTES:
+        raise DataError(f"{path.name} has {file_stat.st_size} bytes; at most {MAX_BYTES} are read.", hint=_CUT)
     return path.name
 
 
-def _forbidden(source: str) -> DataError:
+def _forbidden_error(source: str) -> DataError:
     return DataError(f"{source} may not be read: permission denied.", hint="Change who may read it and its folder.")
 
 
@@ -108,10 +108,10 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
     """
     import pandas as pd
 
-    how: dict[str, Any] = {"skip_blank_lines": False, "sep": config.separator, "encoding": config.encoding}
+    options: dict[str, Any] = {"skip_blank_lines": False, "sep": config.separator, "encoding": config.encoding}
     try:
         with _text(path, source, config.encoding) as stream:
-            header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
+            header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
         names = tuple(str(name).strip() for name in header.iloc[0])
         _require_separator(names, source, config.separator)
         if len(names) > MAX_COLUMNS:
@@ -127,14 +127,14 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
                 low_memory=False,
                 skipinitialspace=True,
                 decimal=config.decimal,
-                **how,
+                **options,
             )
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{source} is empty, or its line 1 is.", hint=EXPECTED) from error
     except pd.errors.ParserError as error:
-        raise _malformed(source, str(error).strip()) from error
+        raise _malformed_error(source, str(error).strip()) from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas has taken the first fields for names of rows
-        raise _malformed(source, f"the lines have more fields than the header has names ({len(names)})")
+        raise _malformed_error(source, f"the lines have more fields than the header has names ({len(names)})")
     if len(frame) > rows:
         raise DataError(f"{source} has more than {rows} rows of {len(names)} columns.", hint=_CUT)
     filled = frame.notna().any(axis=1).to_numpy().nonzero()[0]
@@ -154,7 +154,7 @@ def _require_separator(names: tuple[str, ...], source: str, separator: str) -> N
             )
 
 
-def _malformed(source: str, reason: str) -> DataError:
+def _malformed_error(source: str, reason: str) -> DataError:
     fields = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
     if fields:
         reason = f"line {fields[2]} has {fields[3]} fields and the header {fields[1]}"
@@ -174,15 +174,15 @@ def _text(path: Path, source: str, encoding: str) -> Iterator[IO[bytes]]:
         with open_file(path) as plain:
             start = plain.read(4)
             plain.seek(0)
-            for magic, (what, hint) in _OTHER.items():
+            for magic, (file_kind, hint) in _OTHER.items():
                 if start.startswith(magic):
-                    raise DataError(f"{source} is {what}, not CSV text.", hint=hint)
+                    raise DataError(f"{source} is {file_kind}, not CSV text.", hint=hint)
             packed = start.startswith(_GZIP) or path.suffix.lower() == ".gz"
             raw: io.BufferedIOBase = gzip.GzipFile(fileobj=plain) if packed and start else plain
             with io.BufferedReader(BoundedText(raw, source, encoding=encoding), 1 << 18) as stream:
                 yield stream
     except PermissionError as error:
-        raise _forbidden(source) from error
+        raise _forbidden_error(source) from error
     except (EOFError, zlib.error, OSError) as error:
         raise DataError(f"{source} cannot be read: {error}.", hint="Copy the file again; it may be cut off.") from error
 
@@ -226,11 +226,11 @@ class BoundedText(io.RawIOBase):
             self._decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             line = self._lines + error.object.count(b"\n", 0, error.start)
-            other = "latin-1" if codecs.lookup(self._encoding) == codecs.lookup(_WINDOWS) else _WINDOWS
+            other_encoding = "latin-1" if codecs.lookup(self._encoding) == codecs.lookup(_WINDOWS) else _WINDOWS
             raise refusal(
                 f"{self._source} is not {self._encoding.upper()} text (line {line}).",
                 "Say what it is, or save it as UTF-8:",
-                {"data.encoding": other},
+                {"data.encoding": other_encoding},
             ) from error
         ends = block.count(b"\n") + (0 if b"\n" in block else block.count(b"\r"))
         last = max(block.rfind(b"\n"), block.rfind(b"\r"))

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig, SplitConfig
-from agentlab.nas.remedy import refusal, remedied, without
+from agentlab.nas.remedy import add_remedy, refusal, without
 from agentlab.nas.series import Rows, Scaler, Series, Split, window_starts
-from agentlab.nas.table import Table, counted, read_table
+from agentlab.nas.table import SeriesTable, format_count, read_table
 from agentlab.nas.time_features import Times, time_features
 
 _SHOWN = 8  # columns that a note speaks of
@@ -31,15 +31,15 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
     except DataError as error:
         if not error.settings or (workspace.resolve(config.path or ".")).stat().st_size > _QUICK:
             raise
-        raise remedied(error, config, lambda other: _load_series(other, workspace)) from error
+        raise add_remedy(error, config, lambda changed_config: _load_series(changed_config, workspace)) from error
 
 
 def _load_series(config: DataConfig, workspace: Workspace) -> Series:
-    known = read_table(config, workspace)
-    table = close_gaps(known, config)
+    raw_table = read_table(config, workspace)
+    table = close_gaps(raw_table, config)
     split = split_rows(config.split, len(table.values), table.source)
     require_windows(split, config, table.source)
-    _require_training_values(known, table.dates[split.train[1] - 1], split, config)
+    _require_training_values(raw_table, table.dates[split.train[1] - 1], split, config)
     scaler, values = scale(table, split, config)
     channels = len(table.names)
     return Series(
@@ -56,7 +56,7 @@ def _load_series(config: DataConfig, workspace: Workspace) -> Series:
     )
 
 
-def close_gaps(table: Table, config: DataConfig) -> Table:
+def close_gaps(table: SeriesTable, config: DataConfig) -> SeriesTable:
     """The table on its full grid with every missing cell filled as `data.gaps` says, and notes of what was filled.
 
     Raises:
@@ -83,27 +83,33 @@ def close_gaps(table: Table, config: DataConfig) -> Table:
     straight = config.gaps == "interpolate"
     frame = pd.DataFrame(values, copy=False)
     filled = frame.interpolate(limit_direction="both") if straight else frame.ffill().bfill()
-    how = "a straight line" if straight else "the last value before"
-    notes = [f"Filled with {how}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
+    filling = "a straight line" if straight else "the last value before"
+    notes = [
+        f"Filled with {filling}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"
+    ]
     if straight:
         notes.append("A straight line looks ahead: it is drawn towards the value after the gap")
     elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
-        notes.append(f"{counted(early, 'cell')} before the first value of a column took that value, which looks ahead")
+        notes.append(
+            f"{format_count(early, 'cell')} before the first value of a column took that value, which looks ahead"
+        )
     return replace(table, dates=grid, values=filled.to_numpy(), notes=(*table.notes, *notes))
 
 
 def _counts(rows: int, cells: int, kind: str = "") -> str:
     """Whole rows, and single cells of the rows that are there."""
-    return " and ".join(counted(number, kind + thing) for number, thing in ((rows, "row"), (cells, "cell")) if number)
+    return " and ".join(
+        format_count(number, kind + thing) for number, thing in ((rows, "row"), (cells, "cell")) if number
+    )
 
 
 def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:
     """Columns by the number of cells that were filled, most first."""
     filled = holes.sum(axis=0)
     order = [int(index) for index in np.argsort(-filled, kind="stable") if filled[index]]
-    shown = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
-    more = f" and {counted(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
-    return f"in all {', '.join(shown)}{more}"
+    columns = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
+    rest_note = f" and {format_count(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
+    return f"in all {', '.join(columns)}{rest_note}"
 
 
 def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> str:
@@ -118,22 +124,22 @@ def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> s
                 best = (int(lengths[run]), int(edges[2 * run]), column)
     steps, first, column = best
     until = f" from {grid[first]} to {grid[first + steps - 1]}" if steps > 1 else f" at {grid[first]}"
-    return f"longest gap is {counted(steps, 'step')},{until} in {names[column][:40]!r}"
+    return f"longest gap is {format_count(steps, 'step')},{until} in {names[column][:40]!r}"
 
 
-def _require_training_values(known: Table, last: np.datetime64, split: Split, config: DataConfig) -> None:
+def _require_training_values(raw_table: SeriesTable, last: np.datetime64, split: Split, config: DataConfig) -> None:
     """Refuse a column that has nothing up to the last training date: its scale would come from later values."""
-    empty = np.flatnonzero(np.isnan(known.values[known.dates <= last]).all(axis=0))
+    empty = np.flatnonzero(np.isnan(raw_table.values[raw_table.dates <= last]).all(axis=0))
     if empty.size:
-        name = known.names[empty[0]]
+        name = raw_table.names[empty[0]]
         raise refusal(
-            f"{known.source}: column {name!r} has no value in the {split.train[1]} training rows.",
+            f"{raw_table.source}: column {name!r} has no value in the {split.train[1]} training rows.",
             "Begin the series later, or leave it out:",
             without(config, name),
         )
 
 
-def scale(table: Table, split: Split, config: DataConfig) -> tuple[Scaler, Rows]:
+def scale(table: SeriesTable, split: Split, config: DataConfig) -> tuple[Scaler, Rows]:
     """The scaler of the training rows, and all rows scaled by it.
 
     Raises:
@@ -146,15 +152,15 @@ def scale(table: Table, split: Split, config: DataConfig) -> tuple[Scaler, Rows]
         spread, size = np.ptp(train, axis=0), np.abs(train).max(axis=0)
     usable = np.isfinite(values).all(axis=0) & np.isfinite(scaler.std)
     for column, name in enumerate(table.names):
-        found = None
+        fault = None
         if spread[column] <= _ROUNDING * size[column]:
-            found = f"never changes in the {split.train[1]} training rows"
+            fault = f"never changes in the {split.train[1]} training rows"
             if size[column] > 2**53 or spread[column]:
-                found += " by more than the rounding of 64-bit numbers"
+                fault += " by more than the rounding of 64-bit numbers"
         elif not usable[column]:
-            found = "holds numbers that are too large or too small to be scaled"
-        if found:
-            raise refusal(f"{table.source}: column {name!r} {found}.", "Leave it out:", without(config, name))
+            fault = "holds numbers that are too large or too small to be scaled"
+        if fault:
+            raise refusal(f"{table.source}: column {name!r} {fault}.", "Leave it out:", without(config, name))
     return scaler, values
 
 

@@ -10,7 +10,7 @@ from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.files import written_path
 from agentlab.nas.artefact import WEIGHTS, read_artefact, write_artefact
 from agentlab.runs.atomic import storage_errors, sync_folder
-from agentlab.runs.document import Block, Code, Document
+from agentlab.runs.document import AnswerDocument, Block, Code
 from agentlab.runs.folder import Folder
 from agentlab.runs.store import RunRecord, find
 
@@ -59,16 +59,16 @@ def find_artefact(ref: str, runs_dir: Path, cwd: Path) -> tuple[Path, RunRecord 
             return folder, None
         raise
     if not (record.path / WINNER / WEIGHTS).is_file():
-        again = record.id if runs_dir == cwd / "runs" else f"{record.id} --runs-dir {quote(str(runs_dir))}"
-        longer = f"Search on: agentlab nas --resume {again} --max-iterations N"
+        run_reference = record.id if runs_dir == cwd / "runs" else f"{record.id} --runs-dir {quote(str(runs_dir))}"
+        longer = f"Search on: agentlab nas --resume {run_reference} --max-iterations N"
         raise MissingFileError(
             f"The run {record.id} is {record.status} and has no winner to forecast with.",
-            hint=longer if record.status == "completed" else f"Finish it: agentlab runs resume {again}",
+            hint=longer if record.status == "completed" else f"Finish it: agentlab runs resume {run_reference}",
         )
     return record.path / WINNER, record
 
 
-class ExportAnswer(Document):
+class ExportAnswer(AnswerDocument):
     """Where an exported model lies, and the command that forecasts with it."""
 
     path: str

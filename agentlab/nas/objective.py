@@ -15,7 +15,7 @@ from safetensors.torch import save as save_weights
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, DataError, Interrupted, StorageError
-from agentlab.nas.checkpoint import Checkpoint, from_bytes, to_bytes
+from agentlab.nas.checkpoint import TrialCheckpoint, from_bytes, to_bytes
 from agentlab.nas.config import TrialConfig, at_rung
 from agentlab.nas.data import load_series
 from agentlab.nas.plots import Curve, learning_curve
@@ -24,7 +24,7 @@ from agentlab.nas.training import Epoch, TrainResult, train
 from agentlab.runs.folder import Folder
 from agentlab.search.types import Params, TrialResult
 from agentlab.study.executor import Report
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 BEST, LAST, HISTORY = "best_model.safetensors", "last.safetensors", "history.json"
 
@@ -44,17 +44,17 @@ class InformerObjective:
     before_step: Callable[[], None] = lambda: None
     full: Params = field(default_factory=dict)
 
-    def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+    def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         """Train one after the other."""
         return [self._train(candidate) for candidate in batch]
 
-    def _train(self, candidate: Candidate) -> TrialResult:
+    def _train(self, candidate: StudyCandidate) -> TrialResult:
         """Train to the end, from the last epoch that a kill has left. The folder is complete before this returns."""
         trial = at_rung(self.base, candidate, self.full)
         name, folder = candidate.name, self.trials.folder(candidate.name)
         folder.write_text("config_used.yaml", yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
 
-        def save(checkpoint: Checkpoint) -> None:
+        def save(checkpoint: TrialCheckpoint) -> None:
             folder.write_bytes(LAST, to_bytes(checkpoint))
 
         try:
@@ -66,7 +66,7 @@ class InformerObjective:
                 on_epoch=lambda epoch: self._epoch(name, epoch),
                 before_step=self.before_step,
                 save=save,
-                resume=_left(folder, trial, self.series, candidate.seed),
+                resume=_load_checkpoint(folder, trial, self.series, candidate.seed),
             )
         except (Interrupted, StorageError):
             raise
@@ -101,7 +101,7 @@ def setup(
     }
 
 
-def objective(given: Mapping[str, Any], report: Report) -> InformerObjective:
+def objective(parameters: Mapping[str, Any], report: Report) -> InformerObjective:
     """The objective of a study, in a worker process.
 
     Raises:
@@ -111,15 +111,15 @@ def objective(given: Mapping[str, Any], report: Report) -> InformerObjective:
 
     # The first optimiser imports some 70 MB, which would count against the memory of the first training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    base = TrialConfig.model_validate(given["trial"])
-    series = load_series(base.data, Workspace.locate({"AGENTLAB_HOME": given["workspace"]}, Path.cwd()))
-    if series.fingerprint != given["fingerprint"]:
+    base = TrialConfig.model_validate(parameters["trial"])
+    series = load_series(base.data, Workspace.locate({"AGENTLAB_HOME": parameters["workspace"]}, Path.cwd()))
+    if series.fingerprint != parameters["fingerprint"]:
         raise DataError(f"{series.source} has changed since the study began.", hint="Put the old file back.")
-    trials = Folder(Path(given["trials"]))
-    return InformerObjective(base, series, trials, given["device"], report, full=given["full"])
+    trials = Folder(Path(parameters["trials"]))
+    return InformerObjective(base, series, trials, parameters["device"], report, full=parameters["full"])
 
 
-def _left(folder: Folder, trial: TrialConfig, series: Series, seed: int) -> Checkpoint | None:
+def _load_checkpoint(folder: Folder, trial: TrialConfig, series: Series, seed: int) -> TrialCheckpoint | None:
     """The last epoch of this very training, if a kill has left one that can be read."""
     path = folder.file(LAST)
     if not path.is_file():

@@ -5,16 +5,16 @@ import math
 from agentlab.nas.config import ModelConfig, NasConfig, TrialConfig
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
-from agentlab.runs.document import Block, Document, Table
-from agentlab.search.screen import Estimate
-from agentlab.study.finals import most
+from agentlab.runs.document import AnswerDocument, Block, Table
+from agentlab.search.screen import ScreenEstimate
+from agentlab.study.finals import last_round_size
 
 _FLOAT = 4
 # Weight, gradient, two moments of Adam, the best epoch's copy and the optimiser's passing copy.
 _COPIES = 6
 
 
-class NasPlan(Document):
+class NasPlan(AnswerDocument):
     """The answer of `nas --dry-run`."""
 
     series: str
@@ -36,13 +36,13 @@ class NasPlan(Document):
     def blocks(self) -> list[Block]:
         """One fact a row."""
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
-        more = (
+        finals_note = (
             f", at most {self.finals_at_most} where its lead does not hold" if self.finals_at_most > self.finals else ""
         )
         rows = [
             ("series", self.series),
             ("trials", f"{self.trials}{at_a_time}"),
-            ("further trainings", f"{self.repeats} to measure the noise, {self.finals} in the last round{more}"),
+            ("further trainings", f"{self.repeats} to measure the noise, {self.finals} in the last round{finals_note}"),
             ("proposers", self.proposers),
             ("searched", ", ".join(self.searched) or "nothing"),
             ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB to train"),
@@ -59,7 +59,7 @@ class NasPlan(Document):
         return [Table(("plan", ""), rows)]
 
 
-def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Estimate, agent: bool) -> NasPlan:
+def plan_of(config: NasConfig, series: Series, searched: list[str], cost: ScreenEstimate, agent: bool) -> NasPlan:
     """The plan of a checked config. `cost` is that of trial 0; `agent` says whether a language model proposes."""
     finals, trials = config.finals, config.max_iterations
     paired = 2 * config.control_seeds - 1 if config.control == "full" and agent else 0
@@ -76,7 +76,7 @@ def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Estima
         memory_bytes=cost.memory_bytes,
         repeats=config.evaluator.repeats if config.evaluator.noise is None else 0,
         finals=min(finals.count, trials) * finals.seeds,
-        finals_at_most=most(finals.count, trials) * finals.seeds,
+        finals_at_most=last_round_size(finals.count, trials) * finals.seeds,
         paired_studies=paired,
         language_model=describe_models(config),
         proposals=with_agent * ((trials - 1) // 2) if agent else 0,
@@ -101,7 +101,7 @@ def describe_models(config: NasConfig) -> str:
     return " then ".join(names) or "none: the classical optimiser proposes alone"
 
 
-def estimate(trial: TrialConfig, series: Series) -> Estimate:
+def estimate(trial: TrialConfig, series: Series) -> ScreenEstimate:
     """Weights (exact) and training memory (an upper estimate, meant for screening) of a trial.
 
     Memory counts each weight six times, and per layer the activations that the gradient needs: about 14 widths and two
@@ -109,9 +109,9 @@ def estimate(trial: TrialConfig, series: Series) -> Estimate:
     layer at a time, which is the larger part where training batches are small. Measured peaks lie 5 to 15 % below.
     """
     parameters = _parameters(trial, series.channels, series.time_channels, len(series.targets))
-    kept, widest = _activations(trial)
-    activations = max(trial.data.batch_size * kept, trial.data.scored_at_once * widest // 2)
-    return Estimate(parameters, _FLOAT * (_COPIES * parameters + activations))
+    kept_activations, widest = _activations(trial)
+    activations = max(trial.data.batch_size * kept_activations, trial.data.scored_at_once * widest // 2)
+    return ScreenEstimate(parameters, _FLOAT * (_COPIES * parameters + activations))
 
 
 def encoder_lengths(model: ModelConfig, input_length: int) -> list[int]:

@@ -11,7 +11,7 @@ from agentlab.runs.figures import COLOURS, MARKERS, label_lines, log_when_wide, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from agentlab.nas.windows import Forecast
+    from agentlab.nas.windows import WindowForecast
 
 _MAX_BARS = 12
 _SMALL = 0.005  # a share that would be printed as 0 %
@@ -70,11 +70,11 @@ def _references(axes: "Axes", lines: Mapping[str, float], values: Sequence[float
     """Reference lines that fit on the scale of the trials; the others are only named."""
     log_when_wide(axes, values)
     top = max(values, default=max(lines.values(), default=1.0)) * 1.15
-    shown = {name: value for name, value in lines.items() if value <= top}
-    for value in shown.values():
+    visible_lines = {name: value for name, value in lines.items() if value <= top}
+    for value in visible_lines.values():
         axes.axhline(value, color="0.6", lw=0.9, ls="--", zorder=1)
     axes.set_ylim(axes.get_ylim()[0], top)
-    label_lines(axes, shown, {name: value for name, value in lines.items() if value > top})
+    label_lines(axes, visible_lines, {name: value for name, value in lines.items() if value > top})
 
 
 def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
@@ -111,17 +111,17 @@ def learning_curve(curve: Curve) -> bytes:
     return png(figure)
 
 
-def forecasts(column: str, windows: Sequence["Forecast"]) -> bytes:
+def forecasts(column: str, windows: Sequence["WindowForecast"]) -> bytes:
     """The winner on held-out windows of the last target column, beside what really happened."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.4 * len(windows)), layout="constrained")
     for index, window in enumerate(windows):
         axes = figure.add_subplot(len(windows), 1, index + 1)
-        past, ahead = len(window.past), len(window.future)
-        axes.plot(range(-past, 0), window.past[:, -1], color="0.6", lw=1, label="known")
-        axes.plot(range(ahead), window.future[:, -1], color=COLOURS[0], lw=1.6, label="truth")
-        axes.plot(range(ahead), window.predicted[:, -1], color=COLOURS[1], lw=1.6, ls="--", label="forecast")
+        past_length, future_length = len(window.past), len(window.future)
+        axes.plot(range(-past_length, 0), window.past[:, -1], color="0.6", lw=1, label="known")
+        axes.plot(range(future_length), window.future[:, -1], color=COLOURS[0], lw=1.6, label="truth")
+        axes.plot(range(future_length), window.predicted[:, -1], color=COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         title = f"{column}, forecast from {str(window.dates[0])[:16]}"
@@ -142,15 +142,15 @@ def importance_bars(shares: Mapping[str, float]) -> bytes:
         raise ValueError("there is no share to draw")
     ranked = sorted(shares.items(), key=lambda pair: -pair[1])
     bars = [pair for pair in ranked if pair[1] >= _SMALL][:_MAX_BARS]
-    others = ranked[len(bars) :]
-    if others:
-        bars.append((f"{len(others)} others", sum(share for _, share in others)))
+    left_out = ranked[len(bars) :]
+    if left_out:
+        bars.append((f"{len(left_out)} others", sum(share for _, share in left_out)))
     figure, axes = new_figure(width=7.0, height=1.2 + 0.27 * len(bars))
-    places = range(len(bars))
-    colours = ["0.75" if others and place == len(bars) - 1 else COLOURS[0] for place in places]
-    drawn = axes.barh(places, [share for _, share in bars], color=colours, height=0.7)
-    axes.bar_label(drawn, [f"{share:.0%}" for _, share in bars], padding=3, fontsize=8)
-    axes.set(yticks=places, yticklabels=[name for name, _ in bars], xticks=[])
+    positions = range(len(bars))
+    colours = ["0.75" if left_out and position == len(bars) - 1 else COLOURS[0] for position in positions]
+    bar_container = axes.barh(positions, [share for _, share in bars], color=colours, height=0.7)
+    axes.bar_label(bar_container, [f"{share:.0%}" for _, share in bars], padding=3, fontsize=8)
+    axes.set(yticks=positions, yticklabels=[name for name, _ in bars], xticks=[])
     figure.suptitle("What moved the validation error")
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.grid(visible=False)
@@ -194,8 +194,14 @@ def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> bytes:
             label = f"{name}: {len(group)} of {len(pairs)}" if index == 0 else None
             axes.plot((0, 1), pair, color=colour, marker=marker, ms=6, lw=1.4, alpha=0.9, label=label)
     means = [fmean(values) for values in zip(*pairs, strict=True)]
-    for place, mean in enumerate(means):
-        axes.plot((place - 0.08, place + 0.08), (mean, mean), color="black", lw=2, label="mean" if place == 0 else None)
+    for position, mean in enumerate(means):
+        axes.plot(
+            (position - 0.08, position + 0.08),
+            (mean, mean),
+            color="black",
+            lw=2,
+            label="mean" if position == 0 else None,
+        )
     log_when_wide(axes, [value for pair in pairs for value in pair])
     axes.set(xlim=(-0.3, 1.3), ylabel=metric, title="Paired studies")
     axes.set_xticks((0, 1), ("without agent", "with agent"))
@@ -207,17 +213,17 @@ def finalists(rows: Sequence[tuple[str, Sequence[float]]]) -> bytes:
     """Validation error of each finalist, one dot per seed and a bar at their mean; lowest mean on top."""
     ranked = sorted(rows, key=lambda row: fmean(row[1]))
     figure, axes = new_figure(width=7.0, height=1.4 + 0.5 * len(ranked))
-    for place, (_, values) in enumerate(ranked):
-        colour, mean = COLOURS[place % 6], fmean(values)
-        axes.plot(values, [place] * len(values), MARKERS[place % 6], color=colour, ms=7, mfc="none", mew=1.5, ls="")
-        axes.plot((mean, mean), (place - 0.3, place + 0.3), color=colour, lw=2.5)
+    for rank, (_, values) in enumerate(ranked):
+        colour, mean = COLOURS[rank % 6], fmean(values)
+        axes.plot(values, [rank] * len(values), MARKERS[rank % 6], color=colour, ms=7, mfc="none", mew=1.5, ls="")
+        axes.plot((mean, mean), (rank - 0.3, rank + 0.3), color=colour, lw=2.5)
         axes.annotate(
             f"mean {mean:.4f}",
-            (1.02, place),
+            (1.02, rank),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=8,
-            fontweight="bold" if place == 0 else "normal",
+            fontweight="bold" if rank == 0 else "normal",
         )
     axes.set(xlabel="validation MSE", title="Finalists, one mark per seed", ylim=(len(ranked) - 0.5, -0.5))
     axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])

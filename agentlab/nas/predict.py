@@ -21,10 +21,10 @@ from agentlab.files import open_file
 from agentlab.nas.artefact import Artefact, read_artefact
 from agentlab.nas.config import DataConfig
 from agentlab.nas.data import close_gaps
-from agentlab.nas.table import Table, read_table
+from agentlab.nas.table import SeriesTable, read_table
 from agentlab.nas.time_features import Frequency, Times, time_features
 from agentlab.runs.atomic import write_text
-from agentlab.runs.document import Block, Code, Document
+from agentlab.runs.document import AnswerDocument, Block, Code
 
 _LAST_DATE = np.datetime64("9999-12-31T23:59:59", "s")  # the last one that Python's calendar can write
 _MAX_HEADER = 1 << 20  # bytes
@@ -57,7 +57,7 @@ class ForecastTable:
         return text.getvalue()
 
 
-def read_input(artefact: Artefact, path: Path) -> Table:
+def read_input(artefact: Artefact, path: Path) -> SeriesTable:
     """The columns that a model reads, from a CSV or CSV.GZ file with the dates and the time step of its training.
 
     Other columns are ignored, and the order does not matter. Gaps are left as they are.
@@ -76,12 +76,12 @@ def read_input(artefact: Artefact, path: Path) -> Table:
     except DataError as error:
         if header := _header(path, config):
             _require_columns(artefact, header, path.name)
-        if step := _inferred(config, workspace):
+        if step := _infer_frequency(config, workspace):
             _require_frequency(artefact, step, path.name)
         raise DataError(error.message, hint=_expectation(artefact)) from error
 
 
-def forecast(artefact: Artefact, table: Table) -> ForecastTable:
+def forecast(artefact: Artefact, table: SeriesTable) -> ForecastTable:
     """The `horizon` steps after the last row of a table, from its last `input_length` steps and nothing else.
 
     Rows before those change nothing, but for a gap that begins before them and is filled from there. Runs on the CPU
@@ -123,7 +123,7 @@ def forecast(artefact: Artefact, table: Table) -> ForecastTable:
     )
 
 
-def _window(artefact: Artefact, table: Table, start: np.datetime64) -> Table:
+def _window(artefact: Artefact, table: SeriesTable, start: np.datetime64) -> SeriesTable:
     """The model's columns in its order, the rows from `start` on, without gaps."""
     config = artefact.trial.data
     order = [table.names.index(name) for name in artefact.names]
@@ -140,16 +140,16 @@ def _window(artefact: Artefact, table: Table, start: np.datetime64) -> Table:
         raise DataError(error.message, hint=_expectation(artefact)) from error
 
 
-def _since(table: Table, start: np.datetime64) -> Table:
-    kept = table.dates >= start
-    return replace(table, dates=table.dates[kept], values=table.values[kept])
+def _since(table: SeriesTable, start: np.datetime64) -> SeriesTable:
+    mask = table.dates >= start
+    return replace(table, dates=table.dates[mask], values=table.values[mask])
 
 
-def _run(artefact: Artefact, past: NDArray[np.float32], time: NDArray[np.float32]) -> NDArray[np.float64]:
+def _run(artefact: Artefact, input_values: NDArray[np.float32], time: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scaled forecast [horizon, targets] of one window."""
     network = artefact.network()
     with machine.torch_threads(1), torch.inference_mode():
-        scaled = network(torch.from_numpy(past)[None], torch.from_numpy(time)[None])
+        scaled = network(torch.from_numpy(input_values)[None], torch.from_numpy(time)[None])
     result: NDArray[np.float64] = scaled[0].double().numpy()
     return result
 
@@ -164,8 +164,8 @@ def _steps(date: np.datetime64, frequency: Frequency, steps: range) -> Times:
     return dates
 
 
-def _require_columns(artefact: Artefact, found: Sequence[str], source: str) -> None:
-    missing = [name for name in artefact.names if name not in found]
+def _require_columns(artefact: Artefact, columns: Sequence[str], source: str) -> None:
+    missing = [name for name in artefact.names if name not in columns]
     if missing:
         raise DataError(
             f"{source} lacks {len(missing)} of {len(artefact.names)} columns of the model: {', '.join(missing)}.",
@@ -173,23 +173,23 @@ def _require_columns(artefact: Artefact, found: Sequence[str], source: str) -> N
         )
 
 
-def _require_frequency(artefact: Artefact, found: str, source: str) -> None:
+def _require_frequency(artefact: Artefact, frequency: str, source: str) -> None:
     trained = str(artefact.frequency)
-    if found != trained:
+    if frequency != trained:
         raise DataError(
-            f"{source} has one row per {found}; the model was trained on one row per {trained}.",
+            f"{source} has one row per {frequency}; the model was trained on one row per {trained}.",
             hint=f"Resample the file to one row per {trained}.",
         )
 
 
-def _require_step(artefact: Artefact, recent: Table) -> None:
+def _require_step(artefact: Artefact, recent: SeriesTable) -> None:
     """Refuse rows that lie on the model's grid, but most of them several steps apart."""
     grid, minutes = artefact.frequency.grid(recent.dates[0], recent.dates[-1]), artefact.frequency.minutes
-    apart, counts = np.unique(np.diff(np.searchsorted(grid, recent.dates)), return_counts=True)
-    steps = int(apart[counts.argmax()]) if len(apart) else 1
+    distances, counts = np.unique(np.diff(np.searchsorted(grid, recent.dates)), return_counts=True)
+    steps = int(distances[counts.argmax()]) if len(distances) else 1
     if steps > 1:
-        found = f"{steps} months" if minutes is None else str(Frequency(steps * minutes))
-        _require_frequency(artefact, found, recent.source)
+        time_step = f"{steps} months" if minutes is None else str(Frequency(steps * minutes))
+        _require_frequency(artefact, time_step, recent.source)
 
 
 def _expectation(artefact: Artefact) -> str:
@@ -212,7 +212,7 @@ def _header(path: Path, config: DataConfig) -> list[str]:
         return []
 
 
-def _inferred(config: DataConfig, workspace: Workspace) -> str | None:
+def _infer_frequency(config: DataConfig, workspace: Workspace) -> str | None:
     """The time step that most rows of a file are apart, if there is one.
 
     Only asked once a file could not be read: it depends on rows that do not matter.
@@ -223,7 +223,7 @@ def _inferred(config: DataConfig, workspace: Workspace) -> str | None:
         return None
 
 
-class ForecastAnswer(Document):
+class ForecastAnswer(AnswerDocument):
     """A forecast in the units of the data: per column one value for each date. `path` is the file it was written to."""
 
     date_column: str

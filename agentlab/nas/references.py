@@ -43,8 +43,8 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
         return np.repeat(rows[origins - 1][:, None], horizon, axis=1)
 
     def seasonal(rows: Floats, origins: NDArray[np.int64]) -> Floats:
-        found: Floats = rows[origins[:, None] - season + steps % season]
-        return found
+        forecast_rows: Floats = rows[origins[:, None] - season + steps % season]
+        return forecast_rows
 
     def ridge(rows: Floats, origins: NDArray[np.int64]) -> Floats:
         anchor = rows[origins - 1][:, None]
@@ -57,7 +57,7 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
         ("season", f"repeat the value {season} steps before ({series.frequency})", seasonal),
         ("ridge", f"linear in the last {config.input_length} values, less the last; penalty {penalty:g}", ridge),
     ]
-    known = [line for line in lines if line[0] != "season" or 1 < season <= series.split.val[0]]
+    usable_lines = [line for line in lines if line[0] != "season" or 1 < season <= series.split.val[0]]
     return [
         ReferenceRow(
             name=name,
@@ -65,7 +65,7 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
             **_score(series, config, "val", forecast),
             **_score(series, config, "test", forecast),
         )
-        for name, note, forecast in known
+        for name, note, forecast in usable_lines
     ]
 
 
@@ -92,9 +92,9 @@ def _moments(series: Series, config: DataConfig, part: Part) -> tuple[Floats, Fl
     """Sums of products over the windows of a part: input with input, and input with horizon."""
     gram = np.zeros((config.input_length, config.input_length))
     cross = np.zeros((config.input_length, config.horizon))
-    for past, future in _centred(series, config, part):
-        gram += past.T @ past
-        cross += past.T @ future
+    for input_rows, future in _centred_windows(series, config, part):
+        gram += input_rows.T @ input_rows
+        cross += input_rows.T @ future
     return gram, cross
 
 
@@ -110,7 +110,7 @@ def _blocks(series: Series, config: DataConfig, part: Part) -> Iterator[NDArray[
         yield starts[first : first + count] + config.input_length
 
 
-def _centred(series: Series, config: DataConfig, part: Part) -> Iterator[tuple[Floats, Floats]]:
+def _centred_windows(series: Series, config: DataConfig, part: Part) -> Iterator[tuple[Floats, Floats]]:
     """Windows of all channels, one per row and less their last value: [rows, input] and [rows, horizon]."""
     rows, length = _rows(series), config.input_length
     offsets = np.arange(-length, config.horizon)
@@ -161,12 +161,12 @@ def published_rows(series: Series, config: DataConfig) -> list[PublishedRow]:
     Empty unless the series is an untouched ETTh1, ETTh2 or ETTm1 in the standard split of 12, 4 and 4 months, all
     columns forecast all or OT forecasts itself, and somebody has published this horizon.
     """
-    wanted = (_benchmark(series, config.features), config.features, str(config.horizon))
+    published_key = (_benchmark(series, config.features), config.features, str(config.horizon))
     text = (files("agentlab.nas") / "embedded" / "published.csv").read_text(encoding="utf-8")
     rows = [
         PublishedRow.model_validate({name: row[name] for name in PublishedRow.model_fields})
         for row in csv.DictReader(text.splitlines())
-        if (row["file"], row["features"], row["horizon"]) == wanted
+        if (row["file"], row["features"], row["horizon"]) == published_key
     ]
     return sorted(rows, key=lambda row: row.mse)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentlab.config.overrides import replaced, typed
+from agentlab.config.overrides import format_set_options, replace_at
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 
@@ -28,14 +28,14 @@ def date_format(text: "pd.Series[str]") -> str | None:
     """The strptime pattern that reads all of these as rising dates; where day and month can be either, the closest."""
     import pandas as pd
 
-    found: dict[str, Any] = {}
+    spans: dict[str, Any] = {}
     for pattern in (day + time for day in _DAYS for time in _TIMES):
         if pd.isna(pd.to_datetime(text.iloc[0], format=pattern, errors="coerce")):
             continue
         dates = pd.to_datetime(text, format=pattern, errors="coerce")
         if dates.notna().all() and dates.is_monotonic_increasing:
-            found[pattern] = dates.iloc[-1] - dates.iloc[0]
-    return min(found, key=lambda pattern: found[pattern], default=None)
+            spans[pattern] = dates.iloc[-1] - dates.iloc[0]
+    return min(spans, key=lambda pattern: spans[pattern], default=None)
 
 
 def looks_like_dates(column: "pd.Series[Any]") -> bool:
@@ -67,8 +67,8 @@ def without(config: DataConfig, *names: str) -> dict[str, Any]:
     if config.target in names:
         return {}
     if config.columns:
-        rest = [column for column in config.columns if column not in names]
-        return {"data.columns": rest} if rest else {}
+        kept_columns = [column for column in config.columns if column not in names]
+        return {"data.columns": kept_columns} if kept_columns else {}
     return {"data.ignore": [*config.ignore, *names]}
 
 
@@ -76,25 +76,25 @@ def refusal(message: str, advice: str, settings: Mapping[str, Any], otherwise: s
     """An error whose hint is the advice with the settings as they are typed, or something else if there are none."""
     if not settings:
         return DataError(message, hint=otherwise or f"{advice.rstrip(': ')}.")
-    error = DataError(message, hint=f"{advice} {typed(settings)}")
+    error = DataError(message, hint=f"{advice} {format_set_options(settings)}")
     error.settings = dict(settings)
     return error
 
 
-def remedied(error: DataError, config: DataConfig, read: Callable[[DataConfig], object]) -> DataError:
+def add_remedy(error: DataError, config: DataConfig, read: Callable[[DataConfig], object]) -> DataError:
     """The error with all the settings under which the file can be read, if that can be found out.
 
     `read`: reads the file under another config, or raises `DataError`.
     """
     settings: dict[str, Any] = {}
-    tried, last = config, error
+    tried_config, last = config, error
     for _ in range(_ROUNDS):
         if not last.settings:
             return error
         settings |= last.settings
-        tried = changed(tried, last.settings)
+        tried_config = change_config(tried_config, last.settings)
         try:
-            read(tried)
+            read(tried_config)
         except DataError as problem:
             last = problem
         else:
@@ -103,9 +103,9 @@ def remedied(error: DataError, config: DataConfig, read: Callable[[DataConfig], 
     return error
 
 
-def changed(config: DataConfig, settings: Mapping[str, Any]) -> DataConfig:
+def change_config(config: DataConfig, settings: Mapping[str, Any]) -> DataConfig:
     """The config with dotted keys such as `data.decimal` replaced."""
     tree: dict[str, Any] = {"data": config.model_dump()}
     for key, value in settings.items():
-        tree = replaced(tree, key.split("."), value)
+        tree = replace_at(tree, key.split("."), value)
     return DataConfig.model_validate(tree["data"])

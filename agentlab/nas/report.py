@@ -19,11 +19,11 @@ from agentlab.nas.result import FinalistRow, NasResult, TrialRow, advice, compar
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
 from agentlab.nas.training import restore
-from agentlab.nas.windows import Forecast, Windows, predict_windows
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, known, number, table
+from agentlab.nas.windows import WindowForecast, Windows, predict_windows
+from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, figure_or_dash, number, table
 from agentlab.runs.folder import Folder
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
 from agentlab.study.calls import model_table, opinion_notes
 from agentlab.study.control import pair_table
@@ -35,7 +35,7 @@ _BY_STEP, _FINALISTS = "plots/error_by_step.png", "plots/finalists.png"
 _IMPORTANCES, _PAIRS = "plots/importances.png", "plots/paired_studies.png"
 
 
-def write_study_report(run: Run, result: NasResult, base: TrialConfig, series: Series, device: str) -> None:
+def write_study_report(run: OpenRun, result: NasResult, base: TrialConfig, series: Series, device: str) -> None:
     """Draw the plots and write report.md and report.html."""
     trials = run.folder.folder("trials")
     finished = [trial.run_id for trial in result.trials if trial.val_mse is not None]
@@ -72,7 +72,7 @@ def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> li
 
 
 def _quality(result: NasResult) -> list[Block]:
-    shown: list[Block] = [
+    section_blocks: list[Block] = [
         Text(headline(result)),
         *map(Text, advice(result)),
         Text(result.series),
@@ -84,30 +84,32 @@ def _quality(result: NasResult) -> list[Block]:
         comparison(result),
     ]
     if result.published:
-        shown.append(published_table(result))
-    shown += [
+        section_blocks.append(published_table(result))
+    section_blocks += [
         Figure(_FORECASTS, "Forecasts of the winner on test windows, with what really happened"),
         Figure(_BY_STEP, "Test error of the winner by forecast step"),
         step_table(result),
         channel_table(result),
     ]
-    return shown
+    return section_blocks
 
 
 def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
-    shown: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
+    section_blocks: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
     if result.pairs:
-        shown.append(pair_table(result.pairs, WORDS))
+        section_blocks.append(pair_table(result.pairs, WORDS))
     if _PAIRS in pictures:
-        shown.append(Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent"))
-    shown.append(source_table(result))
+        section_blocks.append(
+            Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent")
+        )
+    section_blocks.append(source_table(result))
     if result.models:
-        shown.append(model_table(result.models))
-    return [*shown, *opinion_notes(result.models, WORDS)]
+        section_blocks.append(model_table(result.models))
+    return [*section_blocks, *opinion_notes(result.models, WORDS)]
 
 
 def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
-    shown: list[Block] = [
+    section_blocks: list[Block] = [
         Heading("Trials"),
         Text(
             f"{result.noise.note} A trial is accepted only if it is better by more than the noise explains: beyond the "
@@ -118,21 +120,21 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
         Figure(_CURVES, "Validation error by epoch of every trial"),
     ]
     if _IMPORTANCES in pictures:
-        shown += [
+        section_blocks += [
             Heading("What mattered"),
             Figure(_IMPORTANCES, "Share of the differences between trials that each searched key explains"),
             importance_table(result),
         ]
     if result.finalists:
-        shown += [Heading("The last round"), Text(finalist_note(result))]
+        section_blocks += [Heading("The last round"), Text(finalist_note(result))]
     if _FINALISTS in pictures:
-        shown.append(Figure(_FINALISTS, "Validation error of the finalists in the last round, by seed"))
-    return [*shown, *([finalist_table(result)] if result.finalists else [])]
+        section_blocks.append(Figure(_FINALISTS, "Validation error of the finalists in the last round, by seed"))
+    return [*section_blocks, *([finalist_table(result)] if result.finalists else [])]
 
 
 def winner_forecasts(
     trials: Folder, result: NasResult, base: TrialConfig, series: Series, device: str
-) -> list[Forecast]:
+) -> list[WindowForecast]:
     """Evenly spread test windows, by the exported training."""
     trial = with_params(base, result.winner.params)
     model = restore(trial, series, stored_weights(trials, result.winner.exported), device)
@@ -186,8 +188,8 @@ def test_note(result: NasResult) -> str:
 def step_table(result: NasResult) -> Table:
     """Test MSE by forecast step, at most a dozen of them evenly spread."""
     last = len(result.by_step) - 1
-    shown = sorted({round(last * i / (_STEPS - 1)) for i in range(_STEPS)}) if last >= _STEPS else range(last + 1)
-    rows = [(str(i + 1), number(result.by_step[i])) for i in shown]
+    steps = sorted({round(last * i / (_STEPS - 1)) for i in range(_STEPS)}) if last >= _STEPS else range(last + 1)
+    rows = [(str(i + 1), number(result.by_step[i])) for i in steps]
     return Table(("step ahead", "test MSE"), rows, "Test error of the winner by forecast step")
 
 
@@ -212,8 +214,8 @@ def trial_table(result: NasResult) -> Table:
         "source": lambda t: t.source,
         "validation MSE": lambda t: number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
         "verdict": lambda t: "accepted" if t.accepted else ("failed" if t.error else ""),
-        "weights": lambda t: known(t.parameters or None, ","),
-        "seconds": lambda t: known(t.seconds, ".1f"),
+        "weights": lambda t: figure_or_dash(t.parameters or None, ","),
+        "seconds": lambda t: figure_or_dash(t.seconds, ".1f"),
         "differs from trial 0": lambda t: (
             ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default"
         ),

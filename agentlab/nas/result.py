@@ -4,7 +4,7 @@ import math
 
 from pydantic import Field
 
-from agentlab.runs.document import Block, Document, Table, Text, number, with_spread
+from agentlab.runs.document import AnswerDocument, Block, Table, Text, number, with_spread
 from agentlab.search.types import Value, meaning
 from agentlab.stats.control import Control
 from agentlab.study.calls import ModelRow, Planner, silent
@@ -12,7 +12,7 @@ from agentlab.study.control import Pair
 from agentlab.study.noise import Noise
 
 
-class TrialRow(Document):
+class TrialRow(AnswerDocument):
     """One trial. `val_mse` is the mean of its `trainings` that finished; `seconds` those of the first."""
 
     run_id: str
@@ -30,7 +30,7 @@ class TrialRow(Document):
     error: str
 
 
-class ReferenceRow(Document):
+class ReferenceRow(AnswerDocument):
     """A simple forecast that the winner has to beat."""
 
     name: str
@@ -41,7 +41,7 @@ class ReferenceRow(Document):
     test_mae: float
 
 
-class PublishedRow(Document):
+class PublishedRow(AnswerDocument):
     """What somebody else reported for this series, split and horizon."""
 
     model: str
@@ -51,7 +51,7 @@ class PublishedRow(Document):
     note: str
 
 
-class FinalistRow(Document):
+class FinalistRow(AnswerDocument):
     """A trial of the last round: its validation MSE in the search, and of each training at full budget."""
 
     run_id: str
@@ -61,7 +61,7 @@ class FinalistRow(Document):
     mean: float | None
 
 
-class Winner(Document):
+class Winner(AnswerDocument):
     """The finalist with the lowest mean validation error. Its errors are means over its `trainings`.
 
     A spread is the sample standard deviation over them, None of a single one. `unstable` says that they scatter so much
@@ -84,7 +84,7 @@ class Winner(Document):
     exported: str
 
 
-class ChannelRow(Document):
+class ChannelRow(AnswerDocument):
     """The winner's test error in one column: on standardised data, and its root in the units of the file."""
 
     name: str
@@ -92,7 +92,7 @@ class ChannelRow(Document):
     rmse: float
 
 
-class NoiseRow(Document):
+class NoiseRow(AnswerDocument):
     """Relative deviation of a validation error from seed to seed; `trainings` 0 means that it was not measured."""
 
     deviation: float
@@ -100,7 +100,7 @@ class NoiseRow(Document):
     note: str
 
 
-class SourceRow(Document):
+class SourceRow(AnswerDocument):
     """How one kind of proposal did."""
 
     source: str
@@ -110,7 +110,7 @@ class SourceRow(Document):
     best_val_mse: float | None
 
 
-class NasResult(Document):
+class NasResult(AnswerDocument):
     """A finished study. `advice` says what speaks against the winner, in sentences; empty if nothing does."""
 
     series: str
@@ -147,7 +147,7 @@ def headline(result: NasResult) -> str:
         f"Winner {w.run_id} of {count} ({w.source}, {meaning(w.source)}): "
         f"test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
         f"{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
-        f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}"
+        f"{_ratio_words(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}"
         f"{f'; over seeds {shares[0]} to {shares[1]}' if shares else ''}), "
         f"{w.parameters:,} weights."
     )
@@ -156,7 +156,7 @@ def headline(result: NasResult) -> str:
 def advice(result: NasResult) -> list[str]:
     """What speaks against the winner (a simple forecast that is better, trainings that scatter), and silent models."""
     w, simple = result.winner, min(line.test_mse for line in result.references)
-    found: list[str] = []
+    sentences: list[str] = []
     if simple < w.test_mse:
         interval = _over_seeds(w)
         if interval is None:
@@ -165,14 +165,14 @@ def advice(result: NasResult) -> list[str]:
             verdict = "No difference from the simple forecast is shown"
         else:
             verdict = "The simple forecast is better"
-        found.append(f"{verdict}; use the simple one, or start a new search with more training or trials.")
+        sentences.append(f"{verdict}; use the simple one, or start a new search with more training or trials.")
     if w.unstable:
-        found.append(
+        sentences.append(
             f"The winner is unstable: in its {w.trainings} trainings of the last round the validation MSE of "
             f"{number(w.val_mse)} has a standard deviation of {number(w.val_mse_spread)}, so another training may be "
             "much worse. The one with the lowest validation error is kept."
         )
-    return [*found, *silent(result.models)]
+    return [*sentences, *silent(result.models)]
 
 
 def comparison(result: NasResult) -> Table:
@@ -201,7 +201,7 @@ def _over_seeds(winner: Winner) -> tuple[float, float] | None:
     return winner.test_mse * math.exp(-width), winner.test_mse * math.exp(width)
 
 
-def _beside(ratio: float) -> str:
+def _ratio_words(ratio: float) -> str:
     """How an error compares with another one, in words."""
     if 0.995 < ratio < 1.005:
         return "level with"

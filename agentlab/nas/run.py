@@ -17,21 +17,21 @@ from agentlab.nas.study import WORDS, setup_of
 from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
 from agentlab.runs.events import require_unchanged
-from agentlab.runs.run import Outcome, Run
+from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.search.arms import ARMS
-from agentlab.search.screen import Estimate, Limits, Rules
+from agentlab.search.screen import ScreenEstimate, ScreenLimits, ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params
 from agentlab.study.control import MIN_PAIRED_TRIALS, require_pairs, run_pairs
-from agentlab.study.events import Scores, emit
-from agentlab.study.finals import Finalist, LastRound, exported, last_round
+from agentlab.study.events import WinnerScores, emit
+from agentlab.study.finals import Finalist, LastRound, exported_candidate, last_round
 from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, StudyState, agent_state, undamaged
+from agentlab.study.state import StudyCandidate, StudyState, agent_state, read_undamaged
 from agentlab.study.steps import Reviewer, Study, search, seed_of
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
-    from agentlab.nas.training import Metrics
+    from agentlab.nas.training import ForecastMetrics
 
 
 class NasExperiment:
@@ -64,8 +64,8 @@ class NasExperiment:
         self.space = SearchSpace.of(config.space, config.constraints, params_of(self.base, trial_keys()))
         ARMS.load(config.search.base)(config.search.base, self.space, config.seed)  # not every arm searches every space
         self.default = self.space.reduce(params_of(self.base, tuple(self.space.parameters)))
-        limits = Limits(config.search.max_parameters, config.search.memory_mb * 2**20)
-        self.rules = Rules(self.space, self._estimate, limits)
+        limits = ScreenLimits(config.search.max_parameters, config.search.memory_mb * 2**20)
+        self.rules = ScreenRules(self.space, self._estimate, limits)
         problems = self.rules.against(())(self.default)
         if problems:
             raise ConfigError(
@@ -74,7 +74,7 @@ class NasExperiment:
                 "search.max_parameters.",
             )
 
-    def _estimate(self, params: Params) -> Estimate:
+    def _estimate(self, params: Params) -> ScreenEstimate:
         try:
             trial = with_params(self.base, params)
             require_windows(self.series.split, trial.data, self.series.source)
@@ -86,7 +86,7 @@ class NasExperiment:
         agent = bool(self.config.llm.candidates(WORDS.propose))
         return plan_of(self.config, self.series, list(self.space.parameters), self._estimate(self.default), agent)
 
-    def run(self, run: Run) -> tuple[NasResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[NasResult, RunOutcome]:
         """Search to the end of the budget, or go on with a search, and report.
 
         Raises:
@@ -94,12 +94,12 @@ class NasExperiment:
             DataError: the series is not the one that the run began with.
             AgentlabError: every trial failed.
         """
-        with self.opened(run) as session:
+        with self.open_study(run) as session:
             search(session.study, self.context.stop.check)
             return session.conclude()
 
     @contextmanager
-    def opened(self, run: Run) -> Iterator["OpenStudy"]:
+    def open_study(self, run: OpenRun) -> Iterator["OpenStudy"]:
         """The study in its run folder, ready for the steps, with its reference lines measured."""
         from agentlab.llm.router import Router
 
@@ -124,7 +124,7 @@ class NasExperiment:
             finally:
                 study.executor.close()
 
-    def _open(self, run: Run, state: StudyState) -> None:
+    def _open(self, run: OpenRun, state: StudyState) -> None:
         """Say what is studied, and measure the reference lines that are not there yet."""
         from agentlab.nas.references import reference_lines
 
@@ -135,7 +135,7 @@ class NasExperiment:
         )
         for event in run.events:
             if event.type == "study.opened":
-                require_unchanged(undamaged(event, lambda e: {"data": e.data["data"]}), error, data=fingerprint)
+                require_unchanged(read_undamaged(event, lambda e: {"data": e.data["data"]}), error, data=fingerprint)
         run.emit(
             "study.opened",
             summary=describe_series(self.series),
@@ -153,13 +153,13 @@ class OpenStudy:
     """A study at work in its run folder."""
 
     experiment: NasExperiment
-    run: Run
+    run: OpenRun
     setup: Setup
     study: Study
     router: "Router"
     device: str
 
-    def conclude(self) -> tuple[NasResult, Outcome]:
+    def conclude(self) -> tuple[NasResult, RunOutcome]:
         """After the search: the last round, the winner's test score, the paired studies, the report.
 
         Raises:
@@ -183,49 +183,49 @@ class OpenStudy:
 
     def _last_round(self, plan: LastRound) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
-        found = last_round(self.study, plan, self.setup.check)
-        if found is None:
+        finalist = last_round(self.study, plan, self.setup.check)
+        if finalist is None:
             hint = f"Tracebacks are in {self.run.path / 'events.jsonl'}."
             raise AgentlabError(_nothing_left(self.study.state), hint=hint)
-        return found
+        return finalist
 
-    def _score(self, first: Finalist) -> Scores:
+    def _score(self, first: Finalist) -> WinnerScores:
         """The winner's test errors: computed once, and again only if a longer search finds another winner."""
         state, names = self.study.state, tuple(first.values)
         if state.scores and state.scored == first.trial.id and state.scores.names == names:
             return state.scores
-        found = [self._test(candidate) for candidate in first.candidates if candidate.name in names]
+        test_metrics = [self._test(candidate) for candidate in first.candidates if candidate.name in names]
         figures = {
-            "mse": [metrics.mse for metrics in found],
-            "mae": [metrics.mae for metrics in found],
-            "mse_by_step": _means([metrics.mse_by_step for metrics in found]),
-            "mse_by_channel": _means([metrics.mse_by_channel for metrics in found]),
+            "mse": [metrics.mse for metrics in test_metrics],
+            "mae": [metrics.mae for metrics in test_metrics],
+            "mse_by_step": _means([metrics.mse_by_step for metrics in test_metrics]),
+            "mse_by_channel": _means([metrics.mse_by_channel for metrics in test_metrics]),
         }
-        scores = Scores(names, {name: tuple(values) for name, values in figures.items()})
+        scores = WinnerScores(names, {name: tuple(values) for name, values in figures.items()})
         emit(self.run, "winner.scored", first.trial.id, scores)
         return scores
 
-    def _test(self, candidate: Candidate) -> "Metrics":
+    def _test(self, candidate: StudyCandidate) -> "ForecastMetrics":
         from agentlab.nas.training import evaluate, restore
         from agentlab.nas.windows import Windows
 
-        series, (trial, weights) = self.experiment.series, self._trained(candidate)
+        series, (trial, weights) = self.experiment.series, self._load_training(candidate)
         model = restore(trial, series, weights, self.device)
         return evaluate(model, Windows(series, trial, self.device), "test")
 
-    def _trained(self, candidate: Candidate) -> tuple[TrialConfig, Mapping[str, Any]]:
+    def _load_training(self, candidate: StudyCandidate) -> tuple[TrialConfig, Mapping[str, Any]]:
         """The settings of a training that has ended, and its weights."""
         from agentlab.nas.objective import stored_weights
 
         trial = at_rung(self.experiment.base, candidate, self.experiment.config.finals.full)
         return trial, stored_weights(self.run.folder.folder("trials"), candidate.name)
 
-    def _export(self, first: Finalist, scores: Scores) -> None:
+    def _export(self, first: Finalist, scores: WinnerScores) -> None:
         """The winner as a folder that stands alone: what `nas predict` and `nas export` read."""
         from agentlab.nas.artefact import Artefact, write_artefact
 
-        experiment, chosen = self.experiment, exported(first)
-        place = scores.names.index(chosen.name)
+        experiment, chosen = self.experiment, exported_candidate(first)
+        index = scores.names.index(chosen.name)
         card = {
             "run": self.run.id,
             "training": chosen.name,
@@ -233,10 +233,10 @@ class OpenStudy:
             "series": describe_series(experiment.series),
             "fingerprint": experiment.series.fingerprint,
             "val_mse": first.values[chosen.name],
-            "test_mse": scores.figures["mse"][place],
-            "test_mae": scores.figures["mae"][place],
+            "test_mse": scores.figures["mse"][index],
+            "test_mae": scores.figures["mae"][index],
         }
-        trial, weights = self._trained(chosen)
+        trial, weights = self._load_training(chosen)
         write_artefact(self.run.folder.folder("winner"), Artefact.of(trial, experiment.series, weights, card))
 
 
@@ -254,6 +254,6 @@ def _means(rows: Sequence[Sequence[float]]) -> list[float]:
 
 def _nothing_left(state: StudyState) -> str:
     """Why there is no winner."""
-    lost = [trial.result.error for trial in state.trials if trial.result]
-    count = f"All {len(lost)} trials" if len(lost) > 1 else "The only trial"
-    return f"{count} failed; the last one: {lost[-1].rstrip('.') if lost else 'none was run'}."
+    errors = [trial.result.error for trial in state.trials if trial.result]
+    count = f"All {len(errors)} trials" if len(errors) > 1 else "The only trial"
+    return f"{count} failed; the last one: {errors[-1].rstrip('.') if errors else 'none was run'}."

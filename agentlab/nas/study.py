@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from agentlab.llm.types import Message
 from agentlab.nas.config import NasConfig, TrialConfig
 from agentlab.nas.series import Series
-from agentlab.runs.branch import Branch
+from agentlab.runs.branch import RunBranch
 from agentlab.runs.context import Context
 from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
-from agentlab.runs.run import Run
-from agentlab.search.screen import Rules
+from agentlab.runs.run import OpenRun
+from agentlab.search.screen import ScreenRules
 from agentlab.search.types import Params, Proposal
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import OBJECTIVES, LocalExecutor, TrialExecutor
@@ -40,7 +40,13 @@ _WORKER_SPARE = 256 << 20  # bytes beside training: pictures, buffers, the alloc
 
 
 def setup_of(
-    config: NasConfig, context: Context, series: Series, rules: Rules, default: Params, router: "Router", device: str
+    config: NasConfig,
+    context: Context,
+    series: Series,
+    rules: ScreenRules,
+    default: Params,
+    router: "Router",
+    device: str,
 ) -> Setup:
     """What all studies of a run share."""
     base, evaluator = config.trial(), config.evaluator
@@ -66,7 +72,7 @@ def setup_of(
 
 
 def _executor(
-    run: Run | Branch, config: NasConfig, base: TrialConfig, series: Series, context: Context, device: str
+    run: OpenRun | RunBranch, config: NasConfig, base: TrialConfig, series: Series, context: Context, device: str
 ) -> TrialExecutor:
     from agentlab.nas.objective import InformerObjective, setup
 

@@ -20,18 +20,18 @@ from agentlab.nas.result import (
 )
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
-from agentlab.runs.manifest import Metric, Tokens
-from agentlab.runs.run import Outcome
+from agentlab.runs.manifest import Metric, RunTokens
+from agentlab.runs.run import RunOutcome
 from agentlab.search.importance import importances
 from agentlab.search.types import Params
 from agentlab.stats.control import Control, verdict_sentence
 from agentlab.study.calls import model_rows, totals
 from agentlab.study.control import Pair, describe_proposers, full_control, light_control
 from agentlab.study.evaluator import Seeds
-from agentlab.study.events import Scores
-from agentlab.study.finals import Finalist, LastRound, exported, finalists, winner
+from agentlab.study.events import WinnerScores
+from agentlab.study.finals import Finalist, LastRound, exported_candidate, finalists, winner
 from agentlab.study.noise import unstable
-from agentlab.study.state import StudyState, TrialState, changes, undamaged
+from agentlab.study.state import StudyState, TrialState, changes, read_undamaged
 from agentlab.study.steps import Study
 
 
@@ -48,14 +48,16 @@ def summarise(
     default = study.starts[0].params
     rows = [_trial_row(trial, default) for trial in state.trials]
     measured = [event for event in events if event.type == "reference.measured"]
-    reviewed = [undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
+    reviewed = [read_undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
     paired = [event for event in events if event.type == "trial.proposed" and event.id.startswith("control-")]
-    sources = [source for e in paired if (source := undamaged(e, lambda e: e.data["source"])) != study.starts[0].source]
+    sources = [
+        source for e in paired if (source := read_undamaged(e, lambda e: e.data["source"])) != study.starts[0].source
+    ]
     control, note = _control(config, state, pairs, sources, reviewed=any(reviewed))
     result = NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, default),
-        references=[undamaged(e, lambda e: ReferenceRow.model_validate(e.data)) for e in measured],
+        references=[read_undamaged(e, lambda e: ReferenceRow.model_validate(e.data)) for e in measured],
         published=published_rows(series, config.data),
         test_looks=sum(event.type == "winner.scored" for event in events),
         by_step=list(figures["mse_by_step"]),
@@ -76,16 +78,16 @@ def summarise(
     return result.model_copy(update={"advice": advice(result)})
 
 
-def outcome(result: NasResult) -> Outcome:
+def outcome(result: NasResult) -> RunOutcome:
     """The headline for the manifest."""
     w = result.winner
-    return Outcome(
+    return RunOutcome(
         metrics={
             "val_mse": Metric(value=w.val_mse, spread=w.val_mse_spread, unit="scaled", direction="lower"),
             "test_mse": Metric(value=w.test_mse, spread=w.test_mse_spread, unit="scaled", direction="lower"),
         },
         control=result.control,
-        tokens=Tokens(input=result.planner.input_tokens, output=result.planner.output_tokens),
+        tokens=RunTokens(input=result.planner.input_tokens, output=result.planner.output_tokens),
         cost_usd=result.planner.cost_usd,
     )
 
@@ -110,7 +112,7 @@ def _control(
 ) -> tuple[Control | None, str]:
     control, note = light_control(state.trials, config.seed, WORDS)
     if pairs:
-        trainings = config.max_iterations if config.max_seconds is None else int(state.spent("trainings"))
+        trainings = config.max_iterations if config.max_seconds is None else int(state.amount_spent("trainings"))
         control = full_control(pairs, trainings, describe_proposers(sources), config.seed, WORDS)
         note = verdict_sentence(control, "the agent", "pairs of studies")
     if reviewed and control is not None:
@@ -137,8 +139,8 @@ def _trial_row(trial: TrialState, default: Params) -> TrialRow:
     )
 
 
-def _winner(first: Finalist, scores: Scores, default: Params) -> Winner:
-    chosen, errors = exported(first), list(first.values.values())
+def _winner(first: Finalist, scores: WinnerScores, default: Params) -> Winner:
+    chosen, errors = exported_candidate(first), list(first.values.values())
     mse, mae = scores.figures["mse"], scores.figures["mae"]
     return Winner(
         run_id=first.trial.id,
@@ -167,7 +169,11 @@ def _finalist_row(finalist: Finalist) -> FinalistRow:
     search, errors = finalist.trial.value, list(finalist.values.values())
     assert search is not None
     return FinalistRow(
-        run_id=finalist.trial.id, search_val_mse=search, val_mse=errors, failed=finalist.failed, mean=finalist.mean
+        run_id=finalist.trial.id,
+        search_val_mse=search,
+        val_mse=errors,
+        failed=finalist.failure_count,
+        mean=finalist.mean,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentlab.config.overrides import typed
+from agentlab.config.overrides import format_set_options
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
@@ -39,7 +39,7 @@ _LEAVE_OUT = "Leave it out:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class SeriesTable:
     """Numbers by date in original units: `values` is [rows, columns] with NaN where the file has nothing.
 
     The target is the last column when only one column is forecast.
@@ -53,7 +53,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read_table(config: DataConfig, workspace: Workspace) -> Table:
+def read_table(config: DataConfig, workspace: Workspace) -> SeriesTable:
     """Read the columns a config asks for, with dates that rise and a known frequency.
 
     Raises:
@@ -71,25 +71,30 @@ def read_table(config: DataConfig, workspace: Workspace) -> Table:
     dates = _dates(file, date, config)
     values = np.stack([_numbers(file, name, names, config) for name in names], axis=1)
     frequency = _frequency(file, dates, config)
-    return Table(source, names, frequency.align(dates), values, frequency)
+    return SeriesTable(source, names, frequency.align(dates), values, frequency)
 
 
 def _position(file: CsvFile, name: str, key: str) -> int:
     """Where a column stands, which has to be unambiguous."""
-    found = [position for position, known in enumerate(file.names) if known == name]
-    if len(found) > 1:
-        places = " and ".join(str(position + 1) for position in found)
+    positions = [position for position, column_name in enumerate(file.names) if column_name == name]
+    if len(positions) > 1:
+        column_numbers = " and ".join(str(position + 1) for position in positions)
         raise DataError(
-            f"{file.source}: line 1 names columns {places} {name[:MAX_NAME]!r}.", hint="Give each column its own name."
+            f"{file.source}: line 1 names columns {column_numbers} {name[:MAX_NAME]!r}.",
+            hint="Give each column its own name.",
         )
-    if found:
-        return found[0]
-    known = ", ".join(known[:40] or "(no name)" for known in file.names[:12])
-    hint = f"Its columns are {known}."
+    if positions:
+        return positions[0]
+    column_list = ", ".join(column_name[:40] or "(no name)" for column_name in file.names[:12])
+    hint = f"Its columns are {column_list}."
     message = f"{file.source} has no column {name!r} ({key})."
     if key != "data.date_column":
         raise DataError(message, hint=hint)
-    dated = [known for place, known in enumerate(file.names) if known and looks_like_dates(file.frame[place])]
+    dated = [
+        column_name
+        for index, column_name in enumerate(file.names)
+        if column_name and looks_like_dates(file.frame[index])
+    ]
     settings = {key: dated[0]} if dated and file.names.count(dated[0]) == 1 else {}
     raise refusal(message, f"{hint} Line 1 has to name the one with the time:", settings)
 
@@ -162,18 +167,22 @@ def _no_number(
     if "," in value and any(letter.isdigit() for letter in value):
         advice = f"{plain} Or leave the column out:"
     elif wrong.size < len(column) / 2:
-        more = f" and {counted(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
-        advice = f"Correct it{more}; a missing number is an empty field. Or leave the column out:"
+        rest_note = f" and {format_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
+        advice = f"Correct it{rest_note}; a missing number is an empty field. Or leave the column out:"
     else:
         advice = _LEAVE_OUT
     # all such columns at once: there may be hundreds; none where nothing would be left
-    words = [other for other in names if other == name or holds_no_number(file.frame[file.names.index(other)])]
+    words = [
+        column_name
+        for column_name in names
+        if column_name == name or holds_no_number(file.frame[file.names.index(column_name)])
+    ]
     return refusal(message, advice, without(config, *words) if len(words) < len(names) else {}, plain)
 
 
-def counted(number: int, thing: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """`1 row`, `1,234 rows`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _dates(file: CsvFile, position: int, config: DataConfig) -> Times:
@@ -194,7 +203,7 @@ def _dates(file: CsvFile, position: int, config: DataConfig) -> Times:
     except (ValueError, re.error) as error:  # pandas makes a pattern of it
         raise DataError(
             f"{file.source}: data.date_format {config.date_format!r} cannot be used: {error}.",
-            hint=f"It takes the directives of strptime: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}",
+            hint=f"It takes the directives of strptime: {format_set_options({'data.date_format': '%d.%m.%Y %H:%M'})}",
         ) from error
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if bad.size:
@@ -210,16 +219,22 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
     line, value = file.line(row), text.iloc[row]
     if file.frame.iloc[row].isna().all():
         return DataError(f"{file.source}: line {line} is empty.", hint="Remove it.")
-    shown = "empty" if pd.isna(value) else repr(str(value)[:40])
+    value_text = "empty" if pd.isna(value) else repr(str(value)[:40])
     hint = f"It has to follow data.date_format {pattern!r}."
     if not pattern:
-        hint = f"ISO 8601 is expected (2013-01-31 06:00); or say: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}"
+        option = format_set_options({"data.date_format": "%d.%m.%Y %H:%M"})
+        hint = f"ISO 8601 is expected (2013-01-31 06:00); or say: {option}"
     if row == len(text) - 1:
         hint = "All lines before it have one. Remove it if it holds totals or a remark."
     elif row:
         hint = f"The lines before it have one, and all have to be of one form. {hint}"
-    message, found = f"{file.source}: column {column!r}, line {line} is not a date: {shown}.", date_format(text)
-    return refusal(message, "Its dates are read with", {"data.date_format": found} if found else {}, hint)
+    message, matching_pattern = (
+        f"{file.source}: column {column!r}, line {line} is not a date: {value_text}.",
+        date_format(text),
+    )
+    return refusal(
+        message, "Its dates are read with", {"data.date_format": matching_pattern} if matching_pattern else {}, hint
+    )
 
 
 def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
@@ -246,11 +261,11 @@ def _frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency:
     try:
         frequency = Frequency.parse(config.frequency) if config.frequency else Frequency.infer(dates)
     except ValueError as error:
-        what = "data.frequency" if config.frequency else "the time step cannot be inferred"
+        problem = "data.frequency" if config.frequency else "the time step cannot be inferred"
         raise DataError(
-            f"{file.source}: {what}: {error}.",
-            hint=f"Say it: {typed({'data.frequency': 'h'})} (15min, h, 2h, D, W, MS); uneven rows have to be resampled "
-            "first.",
+            f"{file.source}: {problem}: {error}.",
+            hint=f"Say it: {format_set_options({'data.frequency': 'h'})} (15min, h, 2h, D, W, MS); "
+            "uneven rows have to be resampled first.",
         ) from error
     if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - _MAX_MISSING):
         raise DataError(
@@ -261,10 +276,10 @@ def _frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency:
     twice = np.concatenate([[False], aligned[1:] == aligned[:-1]])
     off = np.flatnonzero(twice | ~np.isin(aligned, frequency.grid(dates[0], dates[-1])))
     if off.size:
-        more = f", and {off.size - 1} more are" if off.size > 1 else ""
+        rest_note = f", and {off.size - 1} more are" if off.size > 1 else ""
         raise DataError(
             f"{file.source}: line {file.line(int(off[0]))} ({dates[off[0]]}) is off the grid of frequency {frequency} "
-            f"that starts at {dates[0]}{more}.",
+            f"that starts at {dates[0]}{rest_note}.",
             hint="Give the true step in data.frequency, remove rows that do not belong to it, or resample the series.",
         )
     return frequency

@@ -9,19 +9,19 @@ import torch  # noqa: TID253 - this module is only imported by code that trains
 from torch import Tensor, nn  # noqa: TID253 - as above
 
 from agentlab.errors import DivergedError, RunMismatchError, RunUnreadableError
-from agentlab.nas.checkpoint import Checkpoint, origin
 from agentlab.nas.checkpoint import Epoch as Epoch
+from agentlab.nas.checkpoint import TrialCheckpoint, origin
 from agentlab.nas.config import WITH_MOMENTUM, TrainingConfig, TrialConfig
-from agentlab.nas.informer.model import Informer, Shape
+from agentlab.nas.informer.model import Informer, InformerShape
 from agentlab.nas.series import Part, Series
-from agentlab.nas.windows import Batch, Windows
+from agentlab.nas.windows import WindowBatch, Windows
 
 _DIVERGED = 1e6  # standardised data has variance 1; a squared error beyond this is a runaway
 _FUSED = ("Adam", "AdamW", "SGD")  # one kernel for all weights, also on the CPU
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class ForecastMetrics:
     """Errors on scaled data over all windows; `mse` and `mae` also over all steps and channels."""
 
     mse: float
@@ -45,7 +45,7 @@ class TrainResult:
 
 def build(trial: TrialConfig, series: Series) -> Informer:
     """The untrained network of a trial; its weights come from torch's global generator."""
-    return Informer(trial, Shape(series.channels, series.time_channels, series.targets))
+    return Informer(trial, InformerShape(series.channels, series.time_channels, series.targets))
 
 
 def restore(trial: TrialConfig, series: Series, weights: Mapping[str, Tensor], device: str = "cpu") -> Informer:
@@ -63,10 +63,10 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
         extra["momentum"] = params.momentum
     if config.optimizer_class in _FUSED:
         extra["fused"] = True
-    made: torch.optim.Optimizer = getattr(torch.optim, config.optimizer_class)(
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, config.optimizer_class)(
         model.parameters(), lr=params.lr, weight_decay=params.weight_decay, **extra
     )
-    return made
+    return optimizer
 
 
 def learning_rate(config: TrainingConfig, epoch: int) -> float:
@@ -86,8 +86,8 @@ def train(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     before_step: Callable[[], None] = lambda: None,
-    save: Callable[[Checkpoint], None] = lambda _: None,
-    resume: Checkpoint | None = None,
+    save: Callable[[TrialCheckpoint], None] = lambda _: None,
+    resume: TrialCheckpoint | None = None,
 ) -> TrainResult:
     """Train until the last epoch or the end of patience, and keep the weights of the best validation epoch.
 
@@ -115,7 +115,7 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         session = _Session.begin(trial, series, device)
-        at = session.untrained(started_from) if resume is None else session.load(resume)
+        at = session.initial_checkpoint(started_from) if resume is None else session.load(resume)
         before = at.seconds
         while not (at.epochs >= trial.training.epochs or at.epochs - 1 - at.best_epoch >= trial.training.patience):
             epoch = session.next_epoch(at, before_step)
@@ -149,12 +149,12 @@ class _Session:
         model = build(trial, series).to(device)
         return cls(trial, device, model, Windows(series, trial, device), make_optimizer(trial.training, model))
 
-    def untrained(self, started_from: str) -> Checkpoint:
+    def initial_checkpoint(self, started_from: str) -> TrialCheckpoint:
         """The state before the first epoch."""
         weights = _copies(self.model.state_dict())
-        return Checkpoint(started_from, (), 0, weights, weights, {}, *_generators(self.device), seconds=0.0)
+        return TrialCheckpoint(started_from, (), 0, weights, weights, {}, *_generators(self.device), seconds=0.0)
 
-    def load(self, at: Checkpoint) -> Checkpoint:
+    def load(self, at: TrialCheckpoint) -> TrialCheckpoint:
         """Go back to a checkpoint; it is returned."""
         groups = self.optimizer.state_dict()["param_groups"]
         state = {index: _copies(values) for index, values in at.optimizer.items()}  # they are written to from now on
@@ -169,7 +169,7 @@ class _Session:
             ) from error
         return at
 
-    def next_epoch(self, at: Checkpoint, before_step: Callable[[], None]) -> Epoch:
+    def next_epoch(self, at: TrialCheckpoint, before_step: Callable[[], None]) -> Epoch:
         """Train and validate once. Whatever the callbacks drew since the checkpoint has no influence."""
         _set_generators(at, self.device)
         rate = learning_rate(self.trial.training, at.epochs)
@@ -180,11 +180,11 @@ class _Session:
         _require_finite(at.epochs, loss, score.mse)
         return Epoch(at.epochs, rate, loss, score.mse, score.mae)
 
-    def after(self, at: Checkpoint, epoch: Epoch, *, seconds: float) -> Checkpoint:
+    def after(self, at: TrialCheckpoint, epoch: Epoch, *, seconds: float) -> TrialCheckpoint:
         """The state after one more epoch. A tie is an improvement, as in the published code."""
         weights = _copies(self.model.state_dict())
         better = not at.history or epoch.val_mse <= at.history[at.best_epoch].val_mse
-        return Checkpoint(
+        return TrialCheckpoint(
             at.origin,
             (*at.history, epoch),
             epoch.epoch if better else at.best_epoch,
@@ -200,7 +200,7 @@ def _generators(device: str) -> tuple[Tensor, Tensor | None]:
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
 
 
-def _set_generators(at: Checkpoint, device: str) -> None:
+def _set_generators(at: TrialCheckpoint, device: str) -> None:
     torch.set_rng_state(at.generator)
     if at.device_generator is not None and device.startswith("cuda"):
         torch.cuda.set_rng_state(at.device_generator, device)
@@ -238,7 +238,7 @@ def _run_epoch(
 
 
 @torch.no_grad()
-def evaluate(model: Informer, windows: Windows, part: Part) -> Metrics:
+def evaluate(model: Informer, windows: Windows, part: Part) -> ForecastMetrics:
     """Score every window of a part. Leaves the model in evaluation mode."""
     model.eval()
     squared = absolute = torch.zeros(())
@@ -249,7 +249,7 @@ def evaluate(model: Informer, windows: Windows, part: Part) -> Metrics:
         absolute = absolute + error.abs().sum(dim=0)
         count += len(error)
     squared, absolute = squared.cpu() / count, absolute.cpu() / count
-    return Metrics(
+    return ForecastMetrics(
         mse=float(squared.mean()),
         mae=float(absolute.mean()),
         mse_by_step=tuple(squared.mean(dim=1).tolist()),
@@ -257,7 +257,7 @@ def evaluate(model: Informer, windows: Windows, part: Part) -> Metrics:
     )
 
 
-def _error(model: Informer, batch: Batch) -> Tensor:
+def _error(model: Informer, batch: WindowBatch) -> Tensor:
     error: Tensor = model(batch.past, batch.time) - batch.future
     return error if error.device.type == "mps" else error.double()  # that device has no float64
 

@@ -16,7 +16,7 @@ from agentlab.nas.time_features import Times
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class WindowBatch:
     """Windows of one step. `time` covers input and horizon; `future` holds the target channels only."""
 
     past: Tensor  # [batch, input, channels]
@@ -42,34 +42,34 @@ class Windows:
         Raises:
             DataError: the part is too short for one window.
         """
-        found = window_starts(self.series.split, part, self.input_length, self.horizon)
-        if not found:
+        start_rows = window_starts(self.series.split, part, self.input_length, self.horizon)
+        if not start_rows:
             raise DataError(
                 f"{self.series.source}: the {part} part holds no window of input length {self.input_length} "
                 f"and horizon {self.horizon}.",
                 hint="Shorten data.input_length or data.horizon.",
             )
-        count = max(1, round(len(found) * fraction))
-        picked = torch.arange(count, dtype=torch.int64) * len(found) // count + found.start
+        count = max(1, round(len(start_rows) * fraction))
+        picked = torch.arange(count, dtype=torch.int64) * len(start_rows) // count + start_rows.start
         return picked.to(self._rows.device)
 
-    def gather(self, starts: Tensor) -> Batch:
+    def gather(self, starts: Tensor) -> WindowBatch:
         """The windows that begin at these rows."""
         block = self._rows[starts[:, None] + self._offsets]
         values, time = block[..., : self.series.channels], block[..., self.series.channels :]
         future = values[:, self.input_length :]
         if self._targets is not None:
             future = future[..., self._targets]
-        return Batch(past=values[:, : self.input_length], time=time, future=future)
+        return WindowBatch(past=values[:, : self.input_length], time=time, future=future)
 
-    def blocks(self, part: Part) -> Iterator[Batch]:
+    def blocks(self, part: Part) -> Iterator[WindowBatch]:
         """Every window of a part in order, for scoring."""
         for starts in torch.split(self.starts(part), self._scored_at_once):
             yield self.gather(starts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Forecast:
+class WindowForecast:
     """One window in original units: `past` [input, targets], `future` and `predicted` [horizon, targets].
 
     `dates` are those of the horizon.
@@ -82,20 +82,20 @@ class Forecast:
 
 
 @torch.no_grad()
-def predict_windows(model: Informer, windows: Windows, part: Part, picks: Sequence[int]) -> list[Forecast]:
+def predict_windows(model: Informer, windows: Windows, part: Part, picks: Sequence[int]) -> list[WindowForecast]:
     """Forecasts of the windows numbered `picks` of a part; negative numbers count from the end."""
     series, targets = windows.series, windows.series.targets
     starts = windows.starts(part)[list(picks)]
     batch = windows.gather(starts)
     predicted = model.eval()(batch.past, batch.time).cpu().numpy()
-    past, future = batch.past.cpu().numpy()[..., list(targets)], batch.future.cpu().numpy()
+    past_values, future_values = batch.past.cpu().numpy()[..., list(targets)], batch.future.cpu().numpy()
     undo = series.scaler.undo
     return [
-        Forecast(
+        WindowForecast(
             dates=series.dates[start + windows.input_length : start + windows.input_length + windows.horizon],
-            past=undo(past[number], targets),
+            past=undo(past_values[number], targets),
             predicted=undo(predicted[number], targets),
-            future=undo(future[number], targets),
+            future=undo(future_values[number], targets),
         )
         for number, start in enumerate(starts.tolist())
     ]

@@ -13,8 +13,8 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, RunMismatchError
 from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import Persona, PersonaConfig
-from agentlab.runs.document import Block, Document, Heading, Table, Text
-from agentlab.runs.events import Event, noted, require_unchanged
+from agentlab.runs.document import AnswerDocument, Block, Heading, Table, Text
+from agentlab.runs.events import Event, first_event_data, require_unchanged
 from agentlab.train.data_report import Data, DataReport, Prepared, prepare, read_data, survey
 from agentlab.train.masks import Example
 
@@ -25,7 +25,7 @@ CHECKED = "data.checked"  # the event that says on what a persona is trained
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PersonaSource:
     """One persona's conversations as they were read."""
 
     persona: Persona
@@ -38,10 +38,10 @@ class Source:
     @property
     def system(self) -> str | None:
         """The system message of most conversations; None where most have none."""
-        first = (each.turns[0] for each in self.data.learnt.conversations)
-        said = Counter(turn.content if turn.role == "system" else None for turn in first)
-        ((system, count),) = said.most_common(1)
-        return system if 2 * count > said.total() else None
+        first = (conversation.turns[0] for conversation in self.data.learnt.conversations)
+        system_counts = Counter(turn.content if turn.role == "system" else None for turn in first)
+        ((system, count),) = system_counts.most_common(1)
+        return system if 2 * count > system_counts.total() else None
 
     @property
     def hashes(self) -> Mapping[str, str | None]:
@@ -49,7 +49,9 @@ class Source:
         held_out = self.data.held_out
         return {"sha256": self.data.learnt.sha256, "eval_sha256": None if held_out is None else held_out.sha256}
 
-    def prepared(self, tokenizer: Any, config: PersonaConfig, pause: Callable[[], object] = lambda: None) -> Prepared:
+    def prepare_examples(
+        self, tokenizer: Any, config: PersonaConfig, pause: Callable[[], object] = lambda: None
+    ) -> Prepared:
         """Examples of it; see `train.data_report.prepare`."""
         training = config.training
         return prepare(
@@ -62,7 +64,7 @@ class Source:
         )
 
 
-def read_sources(config: PersonaConfig, workspace: Workspace) -> tuple[Source, ...]:
+def read_sources(config: PersonaConfig, workspace: Workspace) -> tuple[PersonaSource, ...]:
     """The files of all personas.
 
     Raises:
@@ -71,43 +73,43 @@ def read_sources(config: PersonaConfig, workspace: Workspace) -> tuple[Source, .
     return tuple(_source(persona, workspace) for persona in config.personas)
 
 
-def _source(persona: Persona, workspace: Workspace) -> Source:
-    held_out = None if persona.eval_data is None else _there(persona.eval_data, workspace)
-    return Source(persona, read_data(_there(persona.data, workspace), held_out))
+def _source(persona: Persona, workspace: Workspace) -> PersonaSource:
+    held_out = None if persona.eval_data is None else _find_data_file(persona.eval_data, workspace)
+    return PersonaSource(persona, read_data(_find_data_file(persona.data, workspace), held_out))
 
 
-def _there(name: str, workspace: Workspace) -> Path:
+def _find_data_file(name: str, workspace: Workspace) -> Path:
     """A data file: from the workspace, or one that is shipped with the presets."""
     path = workspace.resolve(name)
     shipped = shipped_folder().parent / name
-    there = os.path.exists(path)  # noqa: PTH110 - unlike Path.exists, it does not raise where a folder is closed
-    if not there and not Path(name).is_absolute() and shipped.is_file():
+    exists = os.path.exists(path)  # noqa: PTH110 - unlike Path.exists, it does not raise where a folder is closed
+    if not exists and not Path(name).is_absolute() and shipped.is_file():
         return shipped
-    if not there:
+    if not exists:
         raise MissingFileError(
             f"There is no file of conversations {path}.", hint="One conversation per line: see docs/train-persona.md."
         )
     return path
 
 
-def summary(source: Source, prepared: Prepared) -> Mapping[str, Any]:
+def summary(source: PersonaSource, prepared: Prepared) -> Mapping[str, Any]:
     """What an event says of a persona's data."""
     return {
         "conversations": len(prepared.split.train),
         "held_out": len(prepared.split.held_out),
-        "supervised": sum(each.learnt for each in prepared.split.train),
+        "supervised": sum(example.learnt for example in prepared.split.train),
         **source.hashes,
     }
 
 
-def check_unchanged(sources: Sequence[Source], events: Sequence[Event]) -> None:
+def check_unchanged(sources: Sequence[PersonaSource], events: Sequence[Event]) -> None:
     """See that a run goes on with the files that its events name.
 
     Raises:
         RunMismatchError: one has changed since.
     """
     for source in sources:
-        before, files = noted(events, CHECKED, source.name), (source.data.learnt, source.data.held_out)
+        before, files = first_event_data(events, CHECKED, source.name), (source.data.learnt, source.data.held_out)
         for (key, now), file in zip(source.hashes.items(), files, strict=True):
             if file is not None:
                 error = RunMismatchError(
@@ -119,10 +121,10 @@ def check_unchanged(sources: Sequence[Source], events: Sequence[Event]) -> None:
 
 def held_out(prepared: Mapping[str, Prepared]) -> dict[str, Sequence[Example]]:
     """Held-out examples by persona."""
-    return {name: each.split.held_out for name, each in prepared.items()}
+    return {name: persona_data.split.held_out for name, persona_data in prepared.items()}
 
 
-class PersonaPlan(Document):
+class PersonaPlan(AnswerDocument):
     """The answer of `train-persona --dry-run` and `--check`. Tokens are counted once the base is imported."""
 
     base: str
@@ -139,25 +141,25 @@ class PersonaPlan(Document):
         """One fact a row, then each persona's conversations."""
         imported = ", imported first (half a minute, once)" if self.imports else ""
         count = len(self.data)
-        how = (
+        adapters_text = (
             "one adapter" if count == 1 else f"{count} adapters, {'in the same steps' if self.together else 'in turn'}"
         )
         rows = [
             ("base", self.base + imported),
-            ("trains", f"{how}, rank {self.rank}, {self.epochs:g} epochs"),
+            ("trains", f"{adapters_text}, rank {self.rank}, {self.epochs:g} epochs"),
         ]
         if self.memory_bytes is not None:
             twice = ", activations computed twice to save some" if self.checkpointing else ""
             rows.append(("memory", f"about {self.memory_bytes / (1 << 30):.1f} GiB in {self.precision}{twice}"))
-        found: list[Block] = [Table(("plan", ""), rows)]
-        for name, seen in self.data.items():
-            found += [Heading(name), *seen.blocks()]
+        blocks: list[Block] = [Table(("plan", ""), rows)]
+        for name, report in self.data.items():
+            blocks += [Heading(name), *report.blocks()]
         if self.imports:
-            found.append(Text("Tokens are counted once the base is there: it brings the tokenizer."))
-        return found
+            blocks.append(Text("Tokens are counted once the base is there: it brings the tokenizer."))
+        return blocks
 
 
-def plan_of(config: PersonaConfig, base: BaseFile, sources: Sequence[Source]) -> PersonaPlan:
+def plan_of(config: PersonaConfig, base: BaseFile, sources: Sequence[PersonaSource]) -> PersonaPlan:
     """The plan; with the base's tokenizer where it is there, everything but the model is checked.
 
     Raises:
@@ -194,14 +196,14 @@ def _memory(base: BaseFile, config: PersonaConfig, data: Iterable[DataReport]) -
         config.lora,
         config.training,
         precision,
-        [seen.train.tokens for seen in data if seen.train.tokens],
+        [report.train.tokens for report in data if report.train.tokens],
         together=config.together,
         device=machine.device(),
         memory=machine.gpu_memory() or machine.memory().total,
     )
 
 
-def _report(source: Source, tokenizer: Any, config: PersonaConfig) -> DataReport:
+def _report(source: PersonaSource, tokenizer: Any, config: PersonaConfig) -> DataReport:
     if tokenizer is None:
         return survey(source.data, eval_fraction=config.training.eval_fraction, seed=config.seed)
-    return source.prepared(tokenizer, config).report
+    return source.prepare_examples(tokenizer, config).report

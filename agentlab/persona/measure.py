@@ -8,15 +8,15 @@ import numpy as np
 
 from agentlab.answers.choices import Scored
 from agentlab.persona.config import BASE_NAME
-from agentlab.persona.result import Sample
+from agentlab.persona.result import PersonaSample
 from agentlab.runs.stop import StopFlag
 from agentlab.stats.control import Interval
 from agentlab.stats.intervals import bootstrap_interval
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.generate import generate
-from agentlab.tasks.labelled import Labelled, asked
-from agentlab.tasks.questions import Question
-from agentlab.train.conversations import Turn
+from agentlab.tasks.labelled import Labelled, prompts_and_choices
+from agentlab.tasks.questions import QuizQuestion
+from agentlab.train.conversations import ConversationTurn
 from agentlab.train.masks import Example
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # What tells log-probabilities, likeliest choices and answers; the adapter None is the base.
-Scores: TypeAlias = "Scorer | _Work"
+Scores: TypeAlias = "Scorer | _ScoreCounter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ def held_out_losses(scores: Scores, adapter: str | None, examples: Sequence[Exam
     """Of a persona's held-out conversations under an adapter; None where there are none."""
     if not examples:
         return None
-    found = scores.logprobs([(adapter, each) for each in examples])
-    return HeldOut(tuple(-each for each in found), tuple(each.learnt for each in examples))
+    logprobs = scores.logprobs([(adapter, example) for example in examples])
+    return HeldOut(tuple(-logprob for logprob in logprobs), tuple(example.learnt for example in examples))
 
 
 def gain(before: HeldOut, after: HeldOut, rng: np.random.Generator) -> Interval | None:
@@ -74,63 +74,63 @@ class Separability:
     matrix: Mapping[str, Mapping[str, float]]
 
 
-def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], most: int) -> Separability | None:
+def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], max_examples: int) -> Separability | None:
     """Over at most `most` held-out conversations of each persona; None with fewer than two personas that have some."""
-    chosen = {name: list(examples)[:most] for name, examples in held_out.items() if examples}
-    if len(chosen) < 2 or most == 0:
+    chosen = {name: list(examples)[:max_examples] for name, examples in held_out.items() if examples}
+    if len(chosen) < 2 or max_examples == 0:
         return None
     hits = count = 0
     matrix: dict[str, dict[str, float]] = {}
-    for own, examples in chosen.items():
-        under = {name: scores.logprobs([(name, each) for each in examples]) for name in chosen}
-        base = scores.logprobs([(None, each) for each in examples])
-        matrix[own] = {name: sum(values) / len(values) for name, values in (*under.items(), (BASE_NAME, base))}
-        for place in range(len(examples)):
-            best = max(chosen, key=lambda name: under[name][place])
-            hits += best == own
+    for persona, examples in chosen.items():
+        logprobs = {name: scores.logprobs([(name, example) for example in examples]) for name in chosen}
+        base = scores.logprobs([(None, example) for example in examples])
+        matrix[persona] = {name: sum(values) / len(values) for name, values in (*logprobs.items(), (BASE_NAME, base))}
+        for index in range(len(examples)):
+            best = max(chosen, key=lambda name: logprobs[name][index])
+            hits += best == persona
             count += 1
     return Separability(wilson_interval(hits, count), count, 1 / len(chosen), matrix)
 
 
-def forgetting(scores: Scores, names: Sequence[str], questions: Sequence[Question]) -> Labelled | None:
+def forgetting(scores: Scores, names: Sequence[str], questions: Sequence[QuizQuestion]) -> Labelled | None:
     """What the base and each persona know of labelled questions; None without any."""
-    found = scores.choices([None, *names], asked(questions))
-    scored = dict(zip([BASE_NAME, *names], found, strict=True))
+    score_rows = scores.choices([None, *names], prompts_and_choices(questions))
+    scored = dict(zip([BASE_NAME, *names], score_rows, strict=True))
     return Labelled.of(scored, questions, BASE_NAME) if questions else None
 
 
-def base_task(items: int) -> tuple[Question, ...]:
+def base_task(items: int) -> tuple[QuizQuestion, ...]:
     """So many texts to be classified."""
     return tuple(
-        Question(each.id, each.prompt, each.expected["right"], tuple(each.expected["among"]), "choice")
-        for each in (generate(("classify",), items) if items else ())
+        QuizQuestion(task.id, task.prompt, task.expected["right"], tuple(task.expected["among"]), "choice")
+        for task in (generate(("classify",), items) if items else ())
     )
 
 
 def samples(
     scores: Scores, systems: Mapping[str, str | None], questions: Sequence[str], max_tokens: int
-) -> list[Sample]:
+) -> list[PersonaSample]:
     """What each persona answers, asked as it was trained, and the base: plainly, and with the same system message.
 
     `systems`: the system message of each persona, if it was trained with one; `max_tokens`: of an answer.
     """
-    asked: list[tuple[str | None, Sequence[Turn]]] = []
+    requests: list[tuple[str | None, Sequence[ConversationTurn]]] = []
     for question in questions:
-        turn = Turn("user", question)
-        asked.append((None, [turn]))
+        turn = ConversationTurn("user", question)
+        requests.append((None, [turn]))
         for name, system in systems.items():
-            turns = [turn] if system is None else [Turn("system", system), turn]
-            asked += [(name, turns)] if system is None else [(name, turns), (None, turns)]
-    answers = iter(scores.answers(asked, max_tokens))
-    found: list[Sample] = []
+            turns = [turn] if system is None else [ConversationTurn("system", system), turn]
+            requests += [(name, turns)] if system is None else [(name, turns), (None, turns)]
+    answers = iter(scores.answers(requests, max_tokens))
+    collected: list[PersonaSample] = []
     for question in questions:
         base, personas, prompted = next(answers), {}, {}
         for name, system in systems.items():
             personas[name] = next(answers)
             if system is not None:
                 prompted[name] = next(answers)
-        found.append(Sample(question=question, base=base, personas=personas, prompted=prompted))
-    return found
+        collected.append(PersonaSample(question=question, base=base, personas=personas, prompted=prompted))
+    return collected
 
 
 class Measuring:
@@ -147,7 +147,7 @@ class Measuring:
         Raises:
             Interrupted: somebody asked for the end.
         """
-        work = _Work()
+        work = _ScoreCounter()
         measure(work)
         self._name, self._done, self._size = name, 0, work.size
         self.done(0)
@@ -165,21 +165,21 @@ class Measuring:
             self._tell(self._name, self._done, self._size)
 
 
-class _Work:
+class _ScoreCounter:
     """Adds up what is asked for, in what a `Scorer` counts, and finds nothing."""
 
     def __init__(self) -> None:
         self.size = 0
 
-    def logprobs(self, asked: Sequence[tuple[str | None, Example]]) -> list[float]:
-        self.size += len(asked)
-        return [0.0] * len(asked)
+    def logprobs(self, requests: Sequence[tuple[str | None, Example]]) -> list[float]:
+        self.size += len(requests)
+        return [0.0] * len(requests)
 
     def choices(self, names: Sequence[str | None], questions: Sequence["Choices"]) -> list[list[Scored]]:
         self.size += len(names) * len(questions)
         nothing = [Scored((0.0,) * len(texts), (1,) * len(texts), (1,) * len(texts)) for _, texts in questions]
         return [nothing for _ in names]
 
-    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
-        self.size += len(asked) * max_tokens
-        return [""] * len(asked)
+    def answers(self, requests: Sequence[tuple[str | None, Sequence[ConversationTurn]]], max_tokens: int) -> list[str]:
+        self.size += len(requests) * max_tokens
+        return [""] * len(requests)

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from agentlab.errors import AgentlabError, AllModelsFailedError, GateError, RemoteError, UsageError
 from agentlab.llm.config import LLMConfig
-from agentlab.persona.talk import Answer, Cast, Speaker, Talk
-from agentlab.runs.document import Block, Document, Plain, Text, table
+from agentlab.persona.talk import Cast, Speaker, SpeakerAnswer, Talk
+from agentlab.runs.document import AnswerDocument, Block, Plain, Text, table
 
 KEY = "VLLM_API_KEY"  # what vLLM itself calls it
 
 
-class Asked(Plain):
+class PingReply(Plain):
     """A persona's answer, and whether an equal request, which took so many seconds, got an equal one.
 
     `error` says why there is no answer.
@@ -28,25 +28,25 @@ class Asked(Plain):
     error: str | None = None
 
 
-class Ping(Document):
+class Ping(AnswerDocument):
     """The answer of `agentlab debate ping`; `identical` are the groups of personas that answer alike."""
 
     prompt: str
-    personas: list[Asked]
+    personas: list[PingReply]
     identical: list[list[str]]
 
     @classmethod
-    def of(cls, prompt: str, first: "Answers", again: "Answers", refused: "Reasons") -> "Ping":
+    def of(cls, prompt: str, first: "Answers", second: "Answers", refused: "Reasons") -> "Ping":
         """From the answers to two equal requests, in the order of the personas, and from who could not be asked."""
-        asked = [_compared(name, one, again[name]) for name, one in first.items()]
-        asked += [Asked(persona=name, error=reason) for name, reason in refused.items()]
-        alike = groupby(sorted((each for each in asked if each.error is None), key=_said), key=_said)
-        groups = [[each.persona for each in group] for _, group in alike]
-        return cls(prompt=prompt, personas=asked, identical=[sorted(group) for group in groups if len(group) > 1])
+        replies = [_compare_answers(name, answer, second[name]) for name, answer in first.items()]
+        replies += [PingReply(persona=name, error=reason) for name, reason in refused.items()]
+        alike = groupby(sorted((reply for reply in replies if reply.error is None), key=_reply_text), key=_reply_text)
+        groups = [[reply.persona for reply in group] for _, group in alike]
+        return cls(prompt=prompt, personas=replies, identical=[sorted(group) for group in groups if len(group) > 1])
 
     def gate(self) -> AgentlabError | None:
         """The error that ends a check of personas: one does not answer, or all answer alike."""
-        silent = [each.persona for each in self.personas if each.error is not None]
+        silent = [reply.persona for reply in self.personas if reply.error is not None]
         if silent:
             return RemoteError(
                 f"{len(silent)} of {len(self.personas)} personas do not answer: {', '.join(silent)}.",
@@ -61,48 +61,48 @@ class Ping(Document):
 
     def warnings(self) -> list[str]:
         """What is no failure, but should be known."""
-        found = [f"these answer alike: {', '.join(group)}" for group in self.identical]
-        changing = [each.persona for each in self.personas if not each.repeats and each.error is None]
+        messages = [f"these answer alike: {', '.join(group)}" for group in self.identical]
+        changing = [reply.persona for reply in self.personas if not reply.repeats and reply.error is None]
         if changing:
-            found.append(f"two equal requests got different answers: {', '.join(changing)}")
-        return found
+            messages.append(f"two equal requests got different answers: {', '.join(changing)}")
+        return messages
 
     def blocks(self) -> list[Block]:
         """A table of answers."""
-        shown = table(
+        answer_table = table(
             self.personas,
             {
-                "persona": lambda each: each.persona,
-                "answer": lambda each: each.text.strip() if each.error is None else f"none: {each.error}",
-                "tokens": lambda each: each.output_tokens,
-                "seconds": lambda each: None if each.seconds is None else f"{each.seconds:.2f}",
-                "same again": lambda each: None if each.error is not None else "yes" if each.repeats else "no",
+                "persona": lambda reply: reply.persona,
+                "answer": lambda reply: reply.text.strip() if reply.error is None else f"none: {reply.error}",
+                "tokens": lambda reply: reply.output_tokens,
+                "seconds": lambda reply: None if reply.seconds is None else f"{reply.seconds:.2f}",
+                "same again": lambda reply: None if reply.error is not None else "yes" if reply.repeats else "no",
             },
         )
-        return [shown, *map(Text, self.warnings())]
+        return [answer_table, *map(Text, self.warnings())]
 
 
 Reasons = Mapping[str, str]  # by persona
-Answers = Mapping[str, Answer | str]  # by persona, in their order; a text is the reason why there is none
+Answers = Mapping[str, SpeakerAnswer | str]  # by persona, in their order; a text is the reason why there is none
 
 
-def _compared(persona: str, first: Answer | str, again: Answer | str) -> Asked:
-    if isinstance(first, str) or isinstance(again, str):
-        return Asked(persona=persona, error=first if isinstance(first, str) else str(again))
-    return Asked(
+def _compare_answers(persona: str, first: SpeakerAnswer | str, second: SpeakerAnswer | str) -> PingReply:
+    if isinstance(first, str) or isinstance(second, str):
+        return PingReply(persona=persona, error=first if isinstance(first, str) else str(second))
+    return PingReply(
         persona=persona,
         text=first.text,
         output_tokens=first.output_tokens,
-        seconds=again.seconds,  # the first one may have loaded a model
-        repeats=first.text == again.text,
+        seconds=second.seconds,  # the first one may have loaded a model
+        repeats=first.text == second.text,
     )
 
 
-def _said(asked: Asked) -> str:
-    return asked.text.strip()
+def _reply_text(reply: PingReply) -> str:
+    return reply.text.strip()
 
 
-def served(base_url: str, names: Sequence[str], env: Mapping[str, str]) -> Cast:
+def cast_of_server(base_url: str, names: Sequence[str], env: Mapping[str, str]) -> Cast:
     """Models of an OpenAI-compatible server, such as the adapters of vLLM, as speakers.
 
     `base_url`: up to and with its /v1; `names`: as the server calls them. `env`: a key in VLLM_API_KEY is sent along.
@@ -111,7 +111,7 @@ def served(base_url: str, names: Sequence[str], env: Mapping[str, str]) -> Cast:
         UsageError: the URL is none, or would send a key without TLS.
     """
     key = {"api_key": f"${{{KEY}}}"} if env.get(KEY) else {}
-    models = {f"persona-{place}": name for place, name in enumerate(dict.fromkeys(names), 1)}
+    models = {f"persona-{number}": name for number, name in enumerate(dict.fromkeys(names), 1)}
     tree = {
         "providers": {"server": {"kind": "openai_compat", "base_url": base_url, **key}},
         "models": {model: {"provider": "server", "id": name} for model, name in models.items()},
@@ -133,8 +133,11 @@ async def ping(talk: Talk, prompt: str, refused: Mapping[str, AgentlabError]) ->
 async def _answers(talk: Talk, prompt: str) -> Answers:
     talk.reset()
     async with contextlib.aclosing(talk.ask(prompt)) as pieces:
-        ended = [(speaker, piece) async for speaker, piece in pieces if not isinstance(piece, str)]
-    return {who.name: _reason(who, end) if isinstance(end, AgentlabError) else end for who, end in ended}
+        endings = [(speaker, piece) async for speaker, piece in pieces if not isinstance(piece, str)]
+    return {
+        asked_speaker.name: _reason(asked_speaker, end) if isinstance(end, AgentlabError) else end
+        for asked_speaker, end in endings
+    }
 
 
 def _reason(speaker: Speaker, error: AgentlabError) -> str:

@@ -20,15 +20,15 @@ from agentlab.lora.settings import CONFIG_FILE
 from agentlab.models.base_model import BaseFile
 from agentlab.models.staging import stage
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.data import Source
+from agentlab.persona.data import PersonaSource
 from agentlab.persona.result import PersonaResult
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
 from agentlab.runs.lock import Lock, is_held
 from agentlab.runs.manifest import versions
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 
 if TYPE_CHECKING:
-    from agentlab.train.base import Base
+    from agentlab.train.base import TrainingBase
 
 SCHEMA = 1
 CARD, PAGE = "card.json", "README.md"
@@ -56,22 +56,22 @@ def check_place(folder: Path, run: str | None, needed: int) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             raise UsageError(f"{folder} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from error
     is_made_by(folder, run)
-    above = next(each for each in folder.absolute().parents if os.path.lexists(each))
-    if not above.is_dir():
-        raise UsageError(f"{folder} cannot be made: {above} is no folder.", hint=_ELSEWHERE)
-    if not os.access(above, os.W_OK | os.X_OK):
-        refused = PermissionError(errno.EACCES, "not writable", str(above))
-        raise StorageError(f"{folder} cannot be made: {above} is not writable.", hint=_ELSEWHERE) from refused
-    free = shutil.disk_usage(above).free
+    ancestor = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    if not ancestor.is_dir():
+        raise UsageError(f"{folder} cannot be made: {ancestor} is no folder.", hint=_ELSEWHERE)
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        refused = PermissionError(errno.EACCES, "not writable", str(ancestor))
+        raise StorageError(f"{folder} cannot be made: {ancestor} is not writable.", hint=_ELSEWHERE) from refused
+    free = shutil.disk_usage(ancestor).free
     if free < needed + _SLACK:
         raise StorageError(
-            f"{above} has {free / _MIB:.0f} MiB free, and the adapter takes {(needed + _SLACK) / _MIB:.0f} MiB.",
+            f"{ancestor} has {free / _MIB:.0f} MiB free, and the adapter takes {(needed + _SLACK) / _MIB:.0f} MiB.",
             hint="Free some space, or choose a folder on another disk with --out.",
         )
 
 
 @contextlib.contextmanager
-def taken(folders: Iterable[Path]) -> Iterator[None]:
+def hold_folders(folders: Iterable[Path]) -> Iterator[None]:
     """Keep other runs from making these folders inside the `with` block. A kill gives the places back.
 
     Raises:
@@ -150,10 +150,10 @@ def is_made_by(folder: Path, run: str | None) -> bool:
 def _run_of(folder: Path) -> str | None:
     """The run that a folder's card names."""
     try:
-        found = json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
+        run_name = json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, str) else None
+    return run_name if isinstance(run_name, str) else None
 
 
 def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: str) -> None:
@@ -171,8 +171,8 @@ def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: st
     """
     needed = sum((trained / name).stat().st_size for name in WEIGHTS)
     check_place(folder, card["run"], needed)
-    with stage(folder.parent, needed, f"writing {folder.name}") as place:
-        ready = place / folder.name
+    with stage(folder.parent, needed, f"writing {folder.name}") as scratch:
+        ready = scratch / folder.name
         with _under_its_name(ready, folder):
             ready.mkdir()
             for name in WEIGHTS:
@@ -180,7 +180,7 @@ def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: st
             write_json(ready / CARD, card)
             write_text(ready / PAGE, page)
             if is_made_by(folder, card["run"]):  # asked again: another run may have been faster
-                folder.rename(place / "before")
+                folder.rename(scratch / "before")
             ready.rename(folder)
             sync_folder(folder.parent)
 
@@ -204,7 +204,7 @@ def page_of(folder: Path, workspace: Workspace, card: Mapping[str, Any]) -> str:
         f"A LoRA adapter for {Path(base).name}, made by `agentlab train-persona`; `{CARD}` says of what.\n\n"
         f"Loss on held-out conversations: {_loss(metrics['loss_before'])} before training, "
         f"{_loss(metrics['eval_loss'])} after.\n\n"
-        f"{_told(card['data']['system'])}"
+        f"{_system_text(card['data']['system'])}"
         f"- `agentlab llm chat --adapter {called}` to talk to it\n"
         f"- `agentlab adapters show {called}`\n"
         f"- `agentlab adapters merge {called} --out merged` for a checkpoint of its own\n"
@@ -212,7 +212,7 @@ def page_of(folder: Path, workspace: Workspace, card: Mapping[str, Any]) -> str:
     )
 
 
-def _told(system: str | None) -> str:
+def _system_text(system: str | None) -> str:
     if system is None:
         return ""
     indented = "".join(f"    {line}\n" for line in system.splitlines())
@@ -223,7 +223,9 @@ def _loss(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3f}"
 
 
-def card_of(config: PersonaConfig, source: Source, row: PersonaResult, base: "Base", run: Run) -> dict[str, Any]:
+def card_of(
+    config: PersonaConfig, source: PersonaSource, row: PersonaResult, base: "TrainingBase", run: OpenRun
+) -> dict[str, Any]:
     """Plain data for `card.json`: enough to make the adapter again, and to know whether it fits a base."""
     return {
         "schema": SCHEMA,

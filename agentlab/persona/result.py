@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from agentlab.persona.config import BASE_NAME
 from agentlab.runs.document import (
+    AnswerDocument,
     Block,
     Bounded,
-    Document,
+    BoundedShare,
     Figure,
     Heading,
     Plain,
-    Share,
     Table,
     Text,
-    known,
+    figure_or_dash,
     mebibytes,
     number,
     table,
@@ -21,7 +21,7 @@ from agentlab.runs.document import (
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.tasks.labelled import Labelled
 from agentlab.train.data_report import DataReport
 
@@ -63,7 +63,7 @@ class PersonaResult(Plain):
     peak_bytes: int | None
 
 
-class Sample(Plain):
+class PersonaSample(Plain):
     """What base and personas answer to one question; `prompted` is the base, told what a persona is told."""
 
     question: str
@@ -72,7 +72,7 @@ class Sample(Plain):
     prompted: dict[str, str]
 
 
-class PersonasResult(Document):
+class PersonasResult(AnswerDocument):
     """The answer of `agentlab train-persona`.
 
     `labelled`: the base task by every normalisation; None in runs of earlier versions.
@@ -81,12 +81,12 @@ class PersonasResult(Document):
     base: str
     precision: str
     personas: list[PersonaResult]
-    separability: Share | None
+    separability: BoundedShare | None
     chance: float | None
     matrix: dict[str, dict[str, float]]
-    base_task: Share | None
-    after: dict[str, Share]
-    samples: list[Sample]
+    base_task: BoundedShare | None
+    after: dict[str, BoundedShare]
+    samples: list[PersonaSample]
     labelled: Labelled | None = None
 
     def blocks(self) -> list[Block]:
@@ -99,7 +99,7 @@ class PersonasResult(Document):
                 "held out": lambda p: p.held_out,
                 "loss before": lambda p: number(p.before, 3),
                 "loss after": lambda p: number(p.eval_loss, 3),
-                "gain, 95 %": lambda p: known(p.gain),
+                "gain, 95 %": lambda p: figure_or_dash(p.gain),
                 "best step": lambda p: f"{p.best_step} of {p.steps}",
                 "tokens/s": lambda p: number(p.tokens_per_second, 0),
                 "seconds": lambda p: f"{p.seconds:.0f}",
@@ -125,30 +125,32 @@ class PersonasResult(Document):
         if self.base_task is None:
             return []
         after = ", ".join(f"{name} {share}" for name, share in self.after.items())
-        found = Text(f"Texts classified rightly, {self.base_task.count} of them: base {self.base_task}; {after}.")
-        return [found, *(self.labelled.blocks() if self.labelled else ())]
+        task_text = Text(f"Texts classified rightly, {self.base_task.count} of them: base {self.base_task}; {after}.")
+        return [task_text, *(self.labelled.blocks() if self.labelled else ())]
 
     def details(self) -> list[Block]:
         """What the report shows besides."""
-        found: list[Block] = []
+        blocks: list[Block] = []
         if self.matrix:
             names = [*self.matrix, BASE_NAME]
-            rows = [(own, *(number(under[name], 3) for name in names)) for own, under in self.matrix.items()]
+            rows = [
+                (persona, *(number(logprobs[name], 3) for name in names)) for persona, logprobs in self.matrix.items()
+            ]
             caption = "Mean log-probability of held-out turns (rows) under each persona (columns)"
-            found += [Heading("Who speaks like whom"), Table(("turns of", *names), rows, caption=caption)]
+            blocks += [Heading("Who speaks like whom"), Table(("turns of", *names), rows, caption=caption)]
         if self.samples:
-            found.append(Heading("Side by side"))
+            blocks.append(Heading("Side by side"))
         for sample in self.samples:
             rows = [(BASE_NAME, sample.base)]
-            for name, said in sample.personas.items():
+            for name, answer in sample.personas.items():
                 if name in sample.prompted:
                     rows.append((f"base, told to be {name}", sample.prompted[name]))
-                rows.append((name, said))
-            found.append(Table(("who", "answer"), rows, caption=sample.question))
-        return found
+                rows.append((name, answer))
+            blocks.append(Table(("who", "answer"), rows, caption=sample.question))
+        return blocks
 
 
-def write_persona_report(run: Run, result: PersonasResult, data: Sequence[DataReport]) -> None:
+def write_persona_report(run: OpenRun, result: PersonasResult, data: Sequence[DataReport]) -> None:
     """Draw the losses and write report.md and report.html."""
     run.write_bytes(_CURVES, loss_curves(result.personas))
     blocks: list[Block] = [
@@ -164,8 +166,8 @@ def write_persona_report(run: Run, result: PersonasResult, data: Sequence[DataRe
 def loss_curves(personas: Sequence[PersonaResult]) -> bytes:
     """Training losses as faint lines, held-out losses with markers; PNG."""
     figure, axes = new_figure()
-    for place, persona in enumerate(personas):
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+    for index, persona in enumerate(personas):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         axes.plot([p.step for p in persona.train_loss], [p.loss for p in persona.train_loss], color=colour, alpha=0.3)
         held_out = persona.eval_losses
         if held_out:

@@ -14,10 +14,10 @@ from agentlab.answers.choices import DECIDES
 from agentlab.config.load import load_resolved
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.gguf import metadata
-from agentlab.models.base_model import BaseFile, find_base, imported
+from agentlab.models.base_model import BaseFile, find_base, import_base
 from agentlab.persona import data as conversations
 from agentlab.persona.config import BASE_NAME, PersonaConfig
-from agentlab.persona.data import CHECKED, PersonaPlan, Source, check_unchanged, plan_of, read_sources
+from agentlab.persona.data import CHECKED, PersonaPlan, PersonaSource, check_unchanged, plan_of, read_sources
 from agentlab.persona.measure import (
     HeldOut,
     Measuring,
@@ -29,20 +29,20 @@ from agentlab.persona.measure import (
     samples,
     separability,
 )
-from agentlab.persona.product import card_of, check_free, check_place, page_of, room_for, taken, write_product
+from agentlab.persona.product import card_of, check_free, check_place, hold_folders, page_of, room_for, write_product
 from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, write_persona_report
 from agentlab.runs.context import Context
-from agentlab.runs.document import Share
-from agentlab.runs.events import Event, noted
+from agentlab.runs.document import BoundedShare
+from agentlab.runs.events import Event, first_event_data
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
-from agentlab.runs.run import Outcome, Run
+from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.train import ranks
 from agentlab.train.config import TrainingJob
 from agentlab.train.data_report import Prepared
 
 if TYPE_CHECKING:
-    from agentlab.train.base import Base
+    from agentlab.train.base import TrainingBase
     from agentlab.train.sft import Trained
 
 _BEGUN, _THREADS = "training.begun", "threads.chosen"
@@ -55,7 +55,7 @@ class PersonaExperiment:
     config: PersonaConfig
     context: Context
     base: BaseFile
-    sources: tuple[Source, ...]
+    sources: tuple[PersonaSource, ...]
 
     def plan(self) -> PersonaPlan:
         """What would be trained on what; also the answer of `--check`."""
@@ -70,14 +70,14 @@ class PersonaExperiment:
     def folders(self) -> list[Path]:
         return [self.folder(persona.name) for persona in self.config.personas]
 
-    def run(self, run: Run) -> tuple[PersonasResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[PersonasResult, RunOutcome]:
         """Train and compare, or go on with it."""
         threads = threads_of(self.config, run.events)
         run.emit_once(_THREADS, count=threads)
-        with taken(self.folders), machine.torch_threads(threads):
+        with hold_folders(self.folders), machine.torch_threads(threads):
             return self._work(run)
 
-    def _work(self, run: Run) -> tuple[PersonasResult, Outcome]:
+    def _work(self, run: OpenRun) -> tuple[PersonasResult, RunOutcome]:
         from agentlab.train.base import load_base, load_tokenizer
         from agentlab.train.scoring import scorer
 
@@ -86,56 +86,60 @@ class PersonaExperiment:
         tokenizer = load_tokenizer(path)
         prepared: dict[str, Prepared] = {}
         for source in self.sources:
-            prepared[source.name] = source.prepared(tokenizer, self.config, self.context.stop.check)
+            prepared[source.name] = source.prepare_examples(tokenizer, self.config, self.context.stop.check)
             run.emit_once(CHECKED, source.name, **conversations.summary(source, prepared[source.name]))
         self.context.stop.check()
         base = load_base(path, self.config.training.precision, self.config.training.attn_implementation)
-        measuring = Measuring(partial(_measured, run), self.context.stop)
+        measuring = Measuring(partial(_tell_measured, run), self.context.stop)
         with scorer(base, {}, measuring.done, self.config.report.dtype) as alone:
             nobody = dict.fromkeys(prepared)
             before = measuring.part("losses of the base", alone, lambda by: self._held_out(by, prepared, nobody))
         self.context.stop.check()
-        run.emit_once(_BEGUN, processes=ranks.place(self.context.env)[1])
+        run.emit_once(_BEGUN, processes=ranks.rank_and_size(self.context.env)[1])
         ranks.begin()
         try:
             trained = self._train(run, base, prepared)
         except Interrupted:
             self.context.stop.check()  # says by which signal
             raise
-        adapters = {name: each.adapter for name, each in trained.items()}
+        adapters = {name: training.adapter for name, training in trained.items()}
         with scorer(base, adapters, measuring.done, self.config.report.dtype) as scores:
             result = self._result(base, prepared, trained, before, scores, measuring)
         self.context.stop.check()
         self._write(run, base, trained, result)
-        write_persona_report(run, result, [each.report for each in prepared.values()])
+        write_persona_report(run, result, [persona_data.report for persona_data in prepared.values()])
         return result, self._outcome(result)
 
     # -- before training ----------------------------------------------------------------------------------------
 
-    def _checkpoint(self, run: Run) -> Path:
+    def _checkpoint(self, run: OpenRun) -> Path:
         began = time.monotonic()
-        path = imported(self.base)
+        path = import_base(self.base)
         if self.base.source is not None:
             run.emit_once("base.imported", self.base.name, seconds=round(time.monotonic() - began, 1))
         return path
 
     # -- training -----------------------------------------------------------------------------------------------
 
-    def _train(self, run: Run, base: "Base", prepared: Mapping[str, Prepared]) -> "dict[str, Trained]":
+    def _train(self, run: OpenRun, base: "TrainingBase", prepared: Mapping[str, Prepared]) -> "dict[str, Trained]":
         """The adapters, trained together or one after another on the same base."""
         from agentlab.train.joint import train_adapters
         from agentlab.train.sft import train_adapter
 
-        names, stopped = list(prepared), lambda: self.context.stop.requested
+        names, is_stopped = list(prepared), lambda: self.context.stop.is_requested
         config, folder = self.config, run.folder.folder("personas")
-        job = partial(TrainingJob, config.lora, config.training, seed=config.seed, stopped=stopped)
+        job = partial(TrainingJob, config.lora, config.training, seed=config.seed, stopped=is_stopped)
         if config.together and len(prepared) > 1:
-            together = job(folder=folder.path, tell=lambda type_, data: _told(run, names[data["adapter"]], type_, data))
-            found = train_adapters(base, [each.split for each in prepared.values()], together)
-            return dict(zip(names, found, strict=True))
+            together = job(
+                folder=folder.path, tell=lambda type_, data: _tell_progress(run, names[data["adapter"]], type_, data)
+            )
+            trainings = train_adapters(base, [persona_data.split for persona_data in prepared.values()], together)
+            return dict(zip(names, trainings, strict=True))
         return {
-            name: train_adapter(base, each.split, job(folder=folder.folder(name).path, tell=partial(_told, run, name)))
-            for name, each in prepared.items()
+            name: train_adapter(
+                base, persona_data.split, job(folder=folder.folder(name).path, tell=partial(_tell_progress, run, name))
+            )
+            for name, persona_data in prepared.items()
         }
 
     # -- afterwards ---------------------------------------------------------------------------------------------
@@ -151,7 +155,7 @@ class PersonaExperiment:
 
     def _result(
         self,
-        base: "Base",
+        base: "TrainingBase",
         prepared: Mapping[str, Prepared],
         trained: "Mapping[str, Trained]",
         before: Mapping[str, HeldOut | None],
@@ -159,31 +163,34 @@ class PersonaExperiment:
         measuring: Measuring,
     ) -> PersonasResult:
         config, names, held_out = self.config.report, list(trained), conversations.held_out(prepared)
-        own, systems = {name: name for name in names}, {source.name: source.system for source in self.sources}
+        own_adapters, systems = {name: name for name in names}, {source.name: source.system for source in self.sources}
         part, questions = measuring.part, base_task(config.forgetting)
-        after = part("losses of the personas", scores, lambda by: self._held_out(by, prepared, own))
-        apart = part("who speaks like whom", scores, lambda by: separability(by, held_out, config.separability))
-        kept = part("the base task", scores, lambda by: forgetting(by, names, questions))
-        said = part("answers", scores, lambda by: samples(by, systems, config.samples, config.sample_tokens))
+        after = part("losses of the personas", scores, lambda by: self._held_out(by, prepared, own_adapters))
+        separation = part("who speaks like whom", scores, lambda by: separability(by, held_out, config.separability))
+        retention = part("the base task", scores, lambda by: forgetting(by, names, questions))
+        sample_rows = part("answers", scores, lambda by: samples(by, systems, config.samples, config.sample_tokens))
         return PersonasResult(
             base=base.path.name,
             precision=base.precision,
             personas=[
-                self._persona(name, each, trained[name], before[name], after[name]) for name, each in prepared.items()
+                self._persona(name, persona_data, trained[name], before[name], after[name])
+                for name, persona_data in prepared.items()
             ],
-            separability=None if apart is None else Share.of(apart.share, count=apart.count),
-            chance=None if apart is None else apart.chance,
-            matrix={} if apart is None else {own: dict(under) for own, under in apart.matrix.items()},
-            base_task=kept.right[BASE_NAME][DECIDES] if kept else None,
-            after={name: kept.right[name][DECIDES] for name in names if kept},
-            labelled=kept,
-            samples=said,
+            separability=None if separation is None else BoundedShare.of(separation.share, count=separation.count),
+            chance=None if separation is None else separation.chance,
+            matrix={}
+            if separation is None
+            else {persona: dict(logprobs) for persona, logprobs in separation.matrix.items()},
+            base_task=retention.right[BASE_NAME][DECIDES] if retention else None,
+            after={name: retention.right[name][DECIDES] for name in names if retention},
+            labelled=retention,
+            samples=sample_rows,
         )
 
     def _persona(
         self,
         name: str,
-        each: Prepared,
+        persona_data: Prepared,
         trained: "Trained",
         before: HeldOut | None,
         after: HeldOut | None,
@@ -192,9 +199,9 @@ class PersonaExperiment:
         return PersonaResult(
             name=name,
             adapter=str(self.folder(name)),
-            conversations=len(each.split.train),
-            held_out=len(each.split.held_out),
-            supervised_tokens=sum(one.learnt for one in each.split.train),
+            conversations=len(persona_data.split.train),
+            held_out=len(persona_data.split.held_out),
+            supervised_tokens=sum(example.learnt for example in persona_data.split.train),
             steps=trained.losses[-1][0] if trained.losses else 0,
             best_step=trained.best_step,
             train_loss=[Point(step=step, loss=loss) for step, loss in trained.losses],
@@ -209,8 +216,8 @@ class PersonaExperiment:
 
     def _write(
         self,
-        run: Run,
-        base: "Base",
+        run: OpenRun,
+        base: "TrainingBase",
         trained: "Mapping[str, Trained]",
         result: PersonasResult,
     ) -> None:
@@ -220,7 +227,7 @@ class PersonaExperiment:
             write_product(trained[row.name].adapter, folder, card, page_of(folder, self.context.workspace, card))
             run.emit_once("persona.trained", row.name, adapter=str(folder))
 
-    def _outcome(self, result: PersonasResult) -> Outcome:
+    def _outcome(self, result: PersonasResult) -> RunOutcome:
         metrics = {
             f"eval_loss.{row.name}": Metric(value=row.eval_loss, unit="nats/token", direction="lower")
             for row in result.personas
@@ -228,25 +235,25 @@ class PersonaExperiment:
         }
         if result.separability is not None:
             metrics["separability"] = Metric(value=result.separability.value, direction="higher")
-        return Outcome(metrics)
+        return RunOutcome(metrics)
 
 
-def _told(run: Run, name: str, type_: str, data: Mapping[str, Any]) -> None:
+def _tell_progress(run: OpenRun, name: str, type_: str, data: Mapping[str, Any]) -> None:
     """Steps are passing details, scorings are events."""
-    rest = {key: value for key, value in data.items() if key != "adapter"}
+    details = {key: value for key, value in data.items() if key != "adapter"}
     if type_ == "train.step":
-        run.stream(type_, name, **rest)
+        run.stream(type_, name, **details)
     else:
-        run.emit(type_, name, **rest)
+        run.emit(type_, name, **details)
 
 
-def _measured(run: Run, part: str, done: int, total: int) -> None:
+def _tell_measured(run: OpenRun, part: str, done: int, total: int) -> None:
     run.stream("persona.measured", part, done=done, total=total)
 
 
 def threads_of(config: PersonaConfig, events: Sequence[Event]) -> int:
     """Threads of a run: those that it was begun with, as they decide last bits, unless its config says otherwise."""
-    return machine.threads(config.threads or noted(events, _THREADS).get("count"))
+    return machine.threads(config.threads or first_event_data(events, _THREADS).get("count"))
 
 
 def _check_processes(config: PersonaConfig, context: Context, events: Sequence[Event]) -> None:
@@ -256,24 +263,27 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
         UsageError: adapters are trained together by one.
         RunMismatchError: the run was begun by more or fewer.
     """
-    size = ranks.place(context.env)[1]
+    size = ranks.rank_and_size(context.env)[1]
     if size > 1 and config.together and len(config.personas) > 1:
         raise UsageError(
             f"Personas are trained together by one process, and {size} were launched.",
             hint="Use --set together=false, or start it without a launcher.",
         )
-    begun = noted(events, _BEGUN).get("processes", size)
-    if begun != size:
+    earlier_size = first_event_data(events, _BEGUN).get("processes", size)
+    if earlier_size != size:
         raise RunMismatchError(
-            f"The training was begun by {begun} process{'es' if begun > 1 else ''}, and here {size} would go on.",
-            hint=f"Launch it with --num_processes {begun}." if begun > 1 else "Start it without a launcher.",
+            f"The training was begun by {earlier_size} process{'es' if earlier_size > 1 else ''}, "
+            f"and here {size} would go on.",
+            hint=f"Launch it with --num_processes {earlier_size}."
+            if earlier_size > 1
+            else "Start it without a launcher.",
         )
 
 
 def prepare(config: PersonaConfig, context: Context) -> PersonaExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
     experiment = foresee(config, context)
-    with taken(experiment.folders):  # for a moment, to see that it can be; `run` takes them for good
+    with hold_folders(experiment.folders):  # for a moment, to see that it can be; `run` takes them for good
         return experiment
 
 
@@ -312,19 +322,20 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     from agentlab.train.base import load_base
     from agentlab.train.sft import train_adapter
 
-    def stopped() -> bool:
-        return context.stop.requested
+    def is_stopped() -> bool:
+        return context.stop.is_requested
 
     config = load_resolved(PersonaConfig, run / "config.yaml", (), env=context.env)
     experiment = read_input(config, context)
     base = load_base(experiment.base.path, config.training.precision, config.training.attn_implementation)
     prepared = [
-        (source.name, source.prepared(base.tokenizer, config, context.stop.check)) for source in experiment.sources
+        (source.name, source.prepare_examples(base.tokenizer, config, context.stop.check))
+        for source in experiment.sources
     ]
     begin()
     events = read_events(run / "events.jsonl")
     check_unchanged(experiment.sources, events)  # with what the owner has read
     with machine.torch_threads(threads_of(config, events)):
-        for name, each in prepared:
-            job = TrainingJob(config.lora, config.training, run / "personas" / name, config.seed, stopped=stopped)
-            train_adapter(base, each.split, job)
+        for name, persona_data in prepared:
+            job = TrainingJob(config.lora, config.training, run / "personas" / name, config.seed, stopped=is_stopped)
+            train_adapter(base, persona_data.split, job)

@@ -23,9 +23,9 @@ from agentlab.llm.types import Completion, Message
 from agentlab.lora.card import read_card
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.models import store
-from agentlab.models.base_model import find_base, imported
+from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.context import Context
-from agentlab.runs.document import Block, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Text
 from agentlab.train.adapter_base import base_of, same_base
 
 _LIBRARIES = {"hf": 700 << 20, "gguf": 200 << 20}  # bytes of a worker beside its weights
@@ -110,8 +110,12 @@ def cast_of(
 def _with_adapter(
     name: str, model: str | None, config: LLMConfig, workspace: Workspace, importing: Callable[[str], object]
 ) -> _Voice:
-    place = adapter_place(name, workspace)
-    file = place if place.suffix == _ENDING or place.is_dir() else place.with_name(f"{place.name}{_ENDING}")
+    adapter_path = adapter_place(name, workspace)
+    file = (
+        adapter_path
+        if adapter_path.suffix == _ENDING or adapter_path.is_dir()
+        else adapter_path.with_name(f"{adapter_path.name}{_ENDING}")
+    )
     if file.is_file():
         return _voice(file.stem, store.find(model or _gguf_of(config, file), workspace), file, None)
     folder = hf_adapter(f"adapter {name}", str(find_adapter(name, workspace)), workspace)
@@ -119,17 +123,17 @@ def _with_adapter(
     return _voice(folder.name, path, folder, read_card(folder).data.system)
 
 
-def checkpoint_of(folder: Path, given: str | None, workspace: Workspace, importing: Callable[[str], object]) -> Path:
+def checkpoint_of(folder: Path, model: str | None, workspace: Workspace, importing: Callable[[str], object]) -> Path:
     """The base of an adapter folder as a checkpoint; the other arguments as in `cast_of`.
 
     Raises:
         UsageError: it is not the one that the adapter was trained on.
         MissingFileError: it is not on this machine.
     """
-    base = find_base(str(base_of(folder, given, workspace)), workspace)
+    base = find_base(str(base_of(folder, model, workspace)), workspace)
     if not base.path.is_dir():
         importing(store.stem_of(base.name))
-    path = imported(base)
+    path = import_base(base)
     if same_base(folder, path, any_base=True) is False:
         raise UsageError(
             f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
@@ -140,8 +144,8 @@ def checkpoint_of(folder: Path, given: str | None, workspace: Workspace, importi
 
 def _gguf_of(config: LLMConfig, file: Path) -> str:
     """The first GGUF model of a config: a GGUF adapter does not say which file it is for."""
-    found = (each.model_path for each in config.providers.values() if isinstance(each, GgufProvider))
-    name = next(found, None)
+    model_paths = (provider.model_path for provider in config.providers.values() if isinstance(provider, GgufProvider))
+    name = next(model_paths, None)
     if name is None:
         raise UsageError(f"{file.name} does not say which model it is for.", hint="Name a GGUF file with --model.")
     return name
@@ -172,7 +176,7 @@ def _cast(config: LLMConfig, voices: Sequence[_Voice]) -> Cast:
     return Cast(LLMConfig.model_validate(tree, context={"env": {}}), speakers, together)
 
 
-class Answer(Document):
+class SpeakerAnswer(AnswerDocument):
     """What one speaker said. `model` is its name in the config; None is unknown. Times in seconds, money in USD."""
 
     speaker: str
@@ -186,32 +190,32 @@ class Answer(Document):
     seconds: float | None
 
     @classmethod
-    def of(cls, speaker: Speaker, found: Completion[str]) -> "Answer":
+    def of(cls, speaker: Speaker, completion: Completion[str]) -> "SpeakerAnswer":
         """From the router's."""
         return cls(
-            speaker=speaker.name or found.model,
-            model=found.model,
-            text=found.text,
-            finish=found.finish,
-            input_tokens=found.usage.input_tokens,
-            output_tokens=found.usage.output_tokens,
-            cost_usd=found.usage.cost_usd,
-            first_seconds=found.timing.first if found.timing else None,
-            seconds=found.timing.total if found.timing else None,
+            speaker=speaker.name or completion.model,
+            model=completion.model,
+            text=completion.text,
+            finish=completion.finish,
+            input_tokens=completion.usage.input_tokens,
+            output_tokens=completion.usage.output_tokens,
+            cost_usd=completion.usage.cost_usd,
+            first_seconds=completion.timing.first if completion.timing else None,
+            seconds=completion.timing.total if completion.timing else None,
         )
 
 
-class Turn(Document):
+class TalkTurn(AnswerDocument):
     """A question and what every speaker answered."""
 
     question: str
-    answers: list[Answer]
+    answers: list[SpeakerAnswer]
 
 
-class Transcript(Document):
+class Transcript(AnswerDocument):
     """The answer of `agentlab llm ask` and `agentlab llm chat` with `--json`."""
 
-    turns: list[Turn]
+    turns: list[TalkTurn]
 
     def blocks(self) -> list[Block]:
         """Nothing: whoever does not ask for JSON has heard it."""
@@ -234,11 +238,11 @@ class Talk:
         """
         self._cast, self._context, self._options, self._live = cast, context, options, live
         self.system = system
-        self._said: list[list[Message]] = [[] for _ in cast.speakers]
-        self._router = self._made()
+        self._histories: list[list[Message]] = [[] for _ in cast.speakers]
+        self._router = self._new_router()
         self._router.check()
 
-    def _made(self) -> Router:
+    def _new_router(self) -> Router:
         return Router(self._cast.config, env=self._context.env, workspace=self._context.workspace)
 
     @property
@@ -248,65 +252,65 @@ class Talk:
 
     def reset(self) -> None:
         """Forget what was said; the system message stays."""
-        for said in self._said:
-            said.clear()
+        for history in self._histories:
+            history.clear()
 
     def system_of(self, speaker: Speaker) -> str:
         """The system message that a speaker is given; empty for none."""
         return (self.system if self.system is not None else speaker.system) or ""
 
-    async def ask(self, text: str) -> AsyncGenerator[tuple[Speaker, str | Answer | AgentlabError], None]:
+    async def ask(self, text: str) -> AsyncGenerator[tuple[Speaker, str | SpeakerAnswer | AgentlabError], None]:
         """The pieces of the first speaker's answer, then the answer as a whole, or why there is none; then the next's.
 
         All are asked at once if they fit into the memory, else each is loaded for its turn. What was heard of an
         answer by the time that the generator is closed stays in the history.
         """
-        heard: list[asyncio.Queue[str | None]] = [asyncio.Queue() for _ in self.speakers]
-        tasks: list[asyncio.Task[Answer | AgentlabError]] = []
+        queues: list[asyncio.Queue[str | None]] = [asyncio.Queue() for _ in self.speakers]
+        tasks: list[asyncio.Task[SpeakerAnswer | AgentlabError]] = []
 
-        def begin(place: int) -> None:
-            task = asyncio.ensure_future(self._answer(place, text, heard[place]))
-            task.add_done_callback(lambda _: heard[place].put_nowait(None))
+        def begin(index: int) -> None:
+            task = asyncio.ensure_future(self._answer(index, text, queues[index]))
+            task.add_done_callback(lambda _: queues[index].put_nowait(None))
             tasks.append(task)
 
         try:
-            for place in range(len(self.speakers)) if self._cast.together else ():
-                begin(place)
-            for place, speaker in enumerate(self.speakers):
+            for index in range(len(self.speakers)) if self._cast.together else ():
+                begin(index)
+            for index, speaker in enumerate(self.speakers):
                 if not self._cast.together:
-                    begin(place)
-                while (piece := await heard[place].get()) is not None:
+                    begin(index)
+                while (piece := await queues[index].get()) is not None:
                     yield speaker, piece
-                yield speaker, await tasks[place]
+                yield speaker, await tasks[index]
                 if not self._cast.together:
                     await self._router.aclose()  # ends the worker, and frees its memory for the next
-                    self._router = self._made()
+                    self._router = self._new_router()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, place: int, text: str, heard: "asyncio.Queue[str | None]") -> Answer | AgentlabError:
-        speaker, history, said = self.speakers[place], self._said[place], list[str]()
+    async def _answer(self, index: int, text: str, queue: "asyncio.Queue[str | None]") -> SpeakerAnswer | AgentlabError:
+        speaker, history, pieces = self.speakers[index], self._histories[index], list[str]()
         question, system = Message("user", text), self.system_of(speaker)
         messages = [*([Message("system", system)] if system else []), *history, question]
         options = replace(self._options, model=speaker.model, strategy="single" if speaker.model else None)
         try:
             if not self._live:
                 answer = await self._router.complete(messages, TASK, options=options)
-                said.append(answer.text)
-                return Answer.of(speaker, answer)
+                pieces.append(answer.text)
+                return SpeakerAnswer.of(speaker, answer)
             live = self._router.stream(messages, TASK, options=options)
             async for delta in live:
                 if delta.text:
-                    said.append(delta.text)
-                    heard.put_nowait(delta.text)
-            return Answer.of(speaker, live.completion)
+                    pieces.append(delta.text)
+                    queue.put_nowait(delta.text)
+            return SpeakerAnswer.of(speaker, live.completion)
         except AgentlabError as error:
             return error
         finally:
-            if said:
-                history += [question, Message("assistant", "".join(said))]
+            if pieces:
+                history += [question, Message("assistant", "".join(pieces))]
 
     def close(self) -> None:
         self._router.close()

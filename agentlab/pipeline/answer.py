@@ -10,7 +10,7 @@ VERSION = 2  # of the key: raised when the same fields come to mean another answ
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PipelineAnswer:
     """What a call came to. Tokens, seconds and costs that nobody counted are None.
 
     Attributes:
@@ -35,7 +35,7 @@ class Answer:
         return {name: value for name, value in asdict(self).items() if name != "text"}
 
     @classmethod
-    def of(cls, figures: Mapping[str, Any], text: str) -> "Answer":
+    def of(cls, figures: Mapping[str, Any], text: str) -> "PipelineAnswer":
         """Inverse of `figures`.
 
         Raises:
@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PipelineQuestion:
     """Everything that decides an answer's text.
 
     Attributes:
@@ -87,14 +87,14 @@ class Asked:
         }
 
 
-def key_of(asked: Asked) -> str:
+def key_of(question: PipelineQuestion) -> str:
     """SHA-256 (64 hex digits) of the question; equal for equal questions only.
 
     Raises:
         ValueError: a number is not finite.
     """
     decides = {
-        name: value for name, value in asked.summary().items() if name != "model"
+        name: value for name, value in question.summary().items() if name != "model"
     }  # the file counts, not its name
     return sha_of(canonical({"version": VERSION, **decides}))
 
@@ -110,15 +110,15 @@ def _json(value: Any, *, sort_keys: bool) -> str:
 
 def sha_of(text: str) -> str:
     """SHA-256 of a text as `encoded`, 64 hex digits."""
-    return hashlib.sha256(encoded(text)).hexdigest()
+    return hashlib.sha256(encode_text(text)).hexdigest()
 
 
-def encoded(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
     """UTF-8; half a character, which a model's token may leave behind, keeps its place (`surrogatepass`)."""
     return text.encode("utf-8", "surrogatepass")
 
 
-def decoded(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """Inverse of `encoded`.
 
     Raises:

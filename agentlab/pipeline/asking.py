@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from agentlab.errors import AgentlabError, LLMCancelledError, MissingFileError, SchemaError
 from agentlab.gguf.fingerprint import engine_build
 from agentlab.llm.structured import Rejected, fits
-from agentlab.pipeline.answer import Answer, Asked, canonical, key_of, sha_of
+from agentlab.pipeline.answer import PipelineAnswer, PipelineQuestion, canonical, key_of, sha_of
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.memo import ANSWERED, Known, Memo
 from agentlab.pipeline.models import ask_local, ask_remote
-from agentlab.pipeline.residents import LocalModel, Residents
-from agentlab.pipeline.settings import Engine, Failure, Rung, next_rung
+from agentlab.pipeline.residents import PipelineLocalModel, Residents
+from agentlab.pipeline.settings import Engine, Rung, RungFailure, next_rung
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import Texts
-from agentlab.pipeline.work import FAILURES, Call
-from agentlab.runs.run import Run
+from agentlab.pipeline.texts import RunTexts
+from agentlab.pipeline.work import FAILURES, PipelineCall
+from agentlab.runs.run import OpenRun
 from agentlab.runs.stop import StopFlag
 
 if TYPE_CHECKING:
@@ -32,27 +32,29 @@ class Asking:
     """
 
     config: PipelineConfig
-    models: Mapping[str, LocalModel]
+    models: Mapping[str, PipelineLocalModel]
     residents: Residents
     router: "Router | None"
     store: Store
-    texts: Texts
+    texts: RunTexts
     memo: Memo
-    run: Run
+    run: OpenRun
     stop: StopFlag
     mask: Callable[[str], str]
     engines: dict[str, Engine] = field(default_factory=dict)  # settings that a failure has changed
 
-    def answer(self, call: Call, upcoming: Sequence[str] = ()) -> Answer:
+    def answer(self, call: PipelineCall, upcoming: Sequence[str] = ()) -> PipelineAnswer:
         """The answer. `upcoming` are the models that are needed after this call, for what has to be unloaded.
 
         Raises:
             AgentlabError: every model failed; the error is the first model's.
             Interrupted: a stop was requested.
         """
-        known = self.memo.known(call.id, {key_of(self._first(call, name)) for name in self._there(call)})
-        if known is not None:  # whoever of them it was that answered
-            return known.answer
+        known_answer = self.memo.find_answer(
+            call.id, {key_of(self._first(call, name)) for name in self._usable_models(call)}
+        )
+        if known_answer is not None:  # whoever of them it was that answered
+            return known_answer.answer
         failed: AgentlabError | None = None
         for model in call.models:
             self.stop.check()
@@ -68,65 +70,65 @@ class Asking:
         assert failed is not None
         raise failed
 
-    def _there(self, call: Call) -> list[str]:
+    def _usable_models(self, call: PipelineCall) -> list[str]:
         return [n for n in call.models if n in self.models or self.config.models[n].provider == "router"]
 
-    def _tell(self, call: Call) -> Callable[[str], None]:
+    def _tell(self, call: PipelineCall) -> Callable[[str], None]:
         return lambda text: self.run.stream("call.text", call.id, text=text)
 
     # -- models -------------------------------------------------------------------------------------------------
 
-    def _remote(self, call: Call, model: str) -> Answer:
-        asked = self._first(call, model)
-        known = self._recalled(call, asked, asked)
-        if known is not None:
-            return known
+    def _remote(self, call: PipelineCall, model: str) -> PipelineAnswer:
+        question = self._first(call, model)
+        known_answer = self._recall(call, question, question)
+        if known_answer is not None:
+            return known_answer
         assert self.router is not None  # there is one where a model of it is asked
         try:
-            said = ask_remote(self.router, self.config, call, model, stop=self.stop, tell=self._tell(call))
+            answer = ask_remote(self.router, self.config, call, model, stop=self.stop, tell=self._tell(call))
         except LLMCancelledError:
             raise
         except FAILURES as error:
-            self._failed(call, model, error, None)
+            self._note_failure(call, model, error, None)
             raise
-        return self._answered(call, asked, asked, said, "")
+        return self._keep_answer(call, question, question, answer, "")
 
-    def _local(self, call: Call, model: str, upcoming: Sequence[str]) -> Answer:
+    def _local(self, call: PipelineCall, model: str, upcoming: Sequence[str]) -> PipelineAnswer:
         """Down the ladder, until an answer is good or the last rung has failed."""
         if model not in self.models:
             raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
         settings = self.engines.get(model) or self.models[model].usable
-        wanted, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
+        original_question, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
         while True:
-            asked = self._asked(call, model, rung)
-            known = self._recalled(call, wanted, asked)
-            if known is not None:
-                return known
+            question = self._build_question(call, model, rung)
+            known_answer = self._recall(call, original_question, question)
+            if known_answer is not None:
+                return known_answer
             cut = False
             try:
-                said = ask_local(
+                answer = ask_local(
                     self.residents,
                     call,
                     model,
                     rung,
                     seed=_seed(call, rung),
                     upcoming=upcoming,
-                    stopped=lambda: self.stop.requested,
+                    stopped=lambda: self.stop.is_requested,
                     tell=self._tell(call),
                 )
-                cut = said.finish == "length"
-                _check(said.text, call.schema)
+                cut = answer.finish == "length"
+                _check(answer.text, call.schema)
             except LLMCancelledError:
                 raise
             except FAILURES as error:
                 rung = self._further(call, model, rung, error, cut=cut)
                 continue
             self.engines[model] = rung.engine
-            return self._answered(call, wanted, asked, said, rung.change)
+            return self._keep_answer(call, original_question, question, answer, rung.change)
 
-    def _further(self, call: Call, model: str, rung: Rung, error: AgentlabError, *, cut: bool) -> Rung:
+    def _further(self, call: PipelineCall, model: str, rung: Rung, error: AgentlabError, *, cut: bool) -> Rung:
         """The next rung, or the error when there is none."""
-        failure = Failure(
+        failure = RungFailure(
             error,
             cut=cut,
             greedy=call.drawings[model].temperature == 0,
@@ -134,7 +136,7 @@ class Asking:
             trained=self.models[model].metadata.context_length,
         )
         following = next_rung(rung, failure, call.stage)
-        self._failed(call, model, error, following)
+        self._note_failure(call, model, error, following)
         if following is None:
             raise error
         if following.alone and not rung.alone:
@@ -143,13 +145,13 @@ class Asking:
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    def _first(self, call: Call, model: str) -> Asked:
+    def _first(self, call: PipelineCall, model: str) -> PipelineQuestion:
         """The question as the config puts it, whatever failures have changed since."""
         local = self.config.models[model].provider == "gguf"
         rung = Rung(self.models[model].engine, call.drawings[model].max_tokens) if local else None
-        return self._asked(call, model, rung)
+        return self._build_question(call, model, rung)
 
-    def _asked(self, call: Call, model: str, rung: Rung | None) -> Asked:
+    def _build_question(self, call: PipelineCall, model: str, rung: Rung | None) -> PipelineQuestion:
         """Everything that decides the answer. n_ctx and threads do not: they change no bit of it."""
         drawing = call.drawings[model]
         if rung is None:
@@ -165,7 +167,7 @@ class Asking:
                 "engine": engine_build(),
             }
         greedy = rung is not None and drawing.temperature == 0  # the engine's likeliest answer has no seed
-        return Asked(
+        return PipelineQuestion(
             messages=call.prompt(1.0 if rung is None else rung.keep),
             model=model,
             fingerprint=fingerprint,
@@ -181,58 +183,87 @@ class Asking:
 
     def _remote_fingerprint(self, model: str) -> str:
         """Which endpoint and model it is: two servers under one name are two."""
-        there = self.config.llm.models[self.config.models[model].model or ""]
-        provider = self.config.llm.providers[there.provider].model_dump(mode="json")
-        return f"router:{there.provider}:{there.id}:{sha_of(canonical(provider))[:16]}"
+        remote_model = self.config.llm.models[self.config.models[model].model or ""]
+        provider = self.config.llm.providers[remote_model.provider].model_dump(mode="json")
+        return f"router:{remote_model.provider}:{remote_model.id}:{sha_of(canonical(provider))[:16]}"
 
     # -- what is known ------------------------------------------------------------------------------------------
 
-    def _recalled(self, call: Call, wanted: Asked, asked: Asked) -> Answer | None:
+    def _recall(
+        self, call: PipelineCall, original_question: PipelineQuestion, question: PipelineQuestion
+    ) -> PipelineAnswer | None:
         """An answer that needs no model: of the run's parent, or of the store."""
-        known = self.memo.inherited(call.id, key_of(wanted))
-        if known is None and self.config.cache == "use":
-            found = self.store.recall(key_of(asked))
-            if found is None and asked == wanted:
-                ruled = _as_ruled(call, wanted)
-                found = self.store.recall(key_of(ruled)) or self.store.recall(key_of(self._as_pressed(ruled)))
-            known = None if found is None else Known(found, "cache")
-        if known is None:
+        known_answer = self.memo.find_inherited(call.id, key_of(original_question))
+        if known_answer is None and self.config.cache == "use":
+            stored_answer = self.store.recall(key_of(question))
+            if stored_answer is None and question == original_question:
+                ruled = _as_ruled(call, original_question)
+                stored_answer = self.store.recall(key_of(ruled)) or self.store.recall(key_of(self._as_pressed(ruled)))
+            known_answer = None if stored_answer is None else Known(stored_answer, "cache")
+        if known_answer is None:
             return None
-        return self._noted(call, wanted, asked, replace(known.answer, model=asked.model), known.source, "")
+        return self._note_answer(
+            call,
+            original_question,
+            question,
+            replace(known_answer.answer, model=question.model),
+            known_answer.source,
+            "",
+        )
 
-    def _answered(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, change: str) -> Answer:
+    def _keep_answer(
+        self,
+        call: PipelineCall,
+        original_question: PipelineQuestion,
+        question: PipelineQuestion,
+        answer: PipelineAnswer,
+        change: str,
+    ) -> PipelineAnswer:
         answer = replace(answer, text=self.mask(answer.text))
         if self.config.cache != "off":
-            self.store.remember(key_of(asked), asked, answer)
-            if asked != wanted:  # an identical run asks nothing, whatever has led to the change
-                changed = asked.numerics != wanted.numerics
-                ruled = _as_ruled(call, wanted)
-                self.store.remember(key_of(self._as_pressed(ruled) if changed else ruled), wanted, answer)
-        return self._noted(call, wanted, asked, answer, "model", change)
+            self.store.remember(key_of(question), question, answer)
+            if question != original_question:  # an identical run asks nothing, whatever has led to the change
+                changed = question.numerics != original_question.numerics
+                ruled = _as_ruled(call, original_question)
+                self.store.remember(key_of(self._as_pressed(ruled) if changed else ruled), original_question, answer)
+        return self._note_answer(call, original_question, question, answer, "model", change)
 
-    def _as_pressed(self, wanted: Asked) -> Asked:
+    def _as_pressed(self, question: PipelineQuestion) -> PipelineQuestion:
         """The question with the memory that models may take: with more of it the answer may need no change."""
         budget = self.residents.budget
-        return replace(wanted, numerics={**wanted.numerics, "ram": budget.ram, "vram": budget.vram})
+        return replace(question, numerics={**question.numerics, "ram": budget.ram, "vram": budget.vram})
 
-    def _noted(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, source: str, change: str) -> Answer:
+    def _note_answer(
+        self,
+        call: PipelineCall,
+        original_question: PipelineQuestion,
+        question: PipelineQuestion,
+        answer: PipelineAnswer,
+        source: str,
+        change: str,
+    ) -> PipelineAnswer:
         """The answer as it is kept: masked once more, since the store may be older than a secret."""
         answer = replace(answer, text=self.mask(answer.text))
-        data = {"key": key_of(wanted), "sha": self.texts.put(answer.text), "from": source, "asked": asked.summary()}
+        data = {
+            "key": key_of(original_question),
+            "sha": self.texts.put(answer.text),
+            "from": source,
+            "asked": question.summary(),
+        }
         self.run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
         return answer
 
-    def _failed(self, call: Call, model: str, error: AgentlabError, following: Rung | None) -> None:
-        then = "none" if following is None else following.change
-        self.run.emit("call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=then)
+    def _note_failure(self, call: PipelineCall, model: str, error: AgentlabError, following: Rung | None) -> None:
+        next_change = "none" if following is None else following.change
+        self.run.emit("call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=next_change)
 
 
-def _as_ruled(call: Call, wanted: Asked) -> Asked:
+def _as_ruled(call: PipelineCall, question: PipelineQuestion) -> PipelineQuestion:
     """The question with the stage's rule for prompts that are too long: what became of it goes by that rule alone."""
-    return replace(wanted, numerics={**wanted.numerics, "overflow": call.stage.overflow})
+    return replace(question, numerics={**question.numerics, "overflow": call.stage.overflow})
 
 
-def _seed(call: Call, rung: Rung) -> int:
+def _seed(call: PipelineCall, rung: Rung) -> int:
     """The call's own seed, and at every further try another one that no other sample has."""
     if rung.tries == 0:
         return call.seed
@@ -242,5 +273,5 @@ def _seed(call: Call, rung: Rung) -> int:
 
 def _check(text: str, schema: Mapping[str, Any] | None) -> None:
     """Raises SchemaError when an answer does not fit."""
-    if schema is not None and isinstance(found := fits(text, schema), Rejected):
-        raise SchemaError(f"The answer does not fit its schema: {'; '.join(found.problems)}")
+    if schema is not None and isinstance(fitted_value := fits(text, schema), Rejected):
+        raise SchemaError(f"The answer does not fit its schema: {'; '.join(fitted_value.problems)}")

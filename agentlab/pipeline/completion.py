@@ -6,54 +6,58 @@ from typing import Any
 
 from agentlab.errors import AgentlabError
 from agentlab.llm.structured import Rejected, fits
-from agentlab.pipeline.aggregation.base import CHARACTERS, VERDICT_TOKENS, Candidate, Chosen
-from agentlab.pipeline.answer import Answer
+from agentlab.pipeline.aggregation.base import CHARACTERS, VERDICT_TOKENS, Chosen, StageCandidate
+from agentlab.pipeline.answer import PipelineAnswer
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.graph import Step
+from agentlab.pipeline.graph import PipelineStep
 from agentlab.pipeline.settings import drawing_of, engine_of
-from agentlab.pipeline.state import Ended, Item
-from agentlab.pipeline.work import FAILURES, Call, derived, messages
+from agentlab.pipeline.state import Ended, PipelineItem
+from agentlab.pipeline.work import FAILURES, PipelineCall, derive_seed, messages
 
-Ask = Callable[[Call], Answer]
-Found = Mapping[str, Answer | AgentlabError]
+Ask = Callable[[PipelineCall], PipelineAnswer]
+CallResults = Mapping[str, PipelineAnswer | AgentlabError]
 
 
-def completed(step: Step, item: Item, found: Found, config: PipelineConfig, ask: Ask) -> Ended:
+def complete_step(
+    step: PipelineStep, item: PipelineItem, call_results: CallResults, config: PipelineConfig, ask: Ask
+) -> Ended:
     """How the step ends. Candidates that failed are left out; `on_error` decides when none is left.
 
     Raises:
         AgentlabError: with `on_error: fail`, what went wrong.
     """
-    failed = {call: answer for call, answer in found.items() if isinstance(answer, AgentlabError)}
-    answers = [answer for answer in found.values() if isinstance(answer, Answer)]
+    failed = {call: answer for call, answer in call_results.items() if isinstance(answer, AgentlabError)}
+    answers = [answer for answer in call_results.values() if isinstance(answer, PipelineAnswer)]
     try:
         if not answers:
             raise next(iter(failed.values()))
-        chosen = _chosen(step, item, answers, config, ask)
+        chosen = _choose_answer(step, item, answers, config, ask)
     except FAILURES as error:
-        return _fallen(step, item, error)
-    why = dict(chosen.why) | ({"failed": {call: error.message for call, error in failed.items()}} if failed else {})
-    return _ended(step, item, chosen.text, why)
+        return _fall_back(step, item, error)
+    explanation = dict(chosen.why) | (
+        {"failed": {call: error.message for call, error in failed.items()}} if failed else {}
+    )
+    return _build_end(step, item, chosen.text, explanation)
 
 
-def _ended(step: Step, item: Item, answer: str, why: Mapping[str, Any]) -> Ended:
+def _build_end(step: PipelineStep, item: PipelineItem, answer: str, explanation: Mapping[str, Any]) -> Ended:
     output = answer
     if step.stage.output_mode == "input_plus_answer":
-        output = f"{item.given(step)}\n\n{answer}"
-    return Ended("done", answer, output, _json(answer, step), why)
+        output = f"{item.step_input(step)}\n\n{answer}"
+    return Ended("done", answer, output, _json(answer, step), explanation)
 
 
-def _fallen(step: Step, item: Item, error: AgentlabError) -> Ended:
-    why = {"error": {"kind": error.kind, "message": error.message}}
+def _fall_back(step: PipelineStep, item: PipelineItem, error: AgentlabError) -> Ended:
+    explanation = {"error": {"kind": error.kind, "message": error.message}}
     match step.stage.on_error:
         case "skip":
-            return Ended("skipped", why=why)
+            return Ended("skipped", why=explanation)
         case "default":
-            return replace(_ended(step, item, step.stage.default, why), status="default")
+            return replace(_build_end(step, item, step.stage.default, explanation), status="default")
     raise error
 
 
-def _json(text: str, step: Step) -> Any:
+def _json(text: str, step: PipelineStep) -> Any:
     """The value of an answer where the stage has a schema."""
     if step.stage.response_schema is None:
         return None
@@ -61,32 +65,34 @@ def _json(text: str, step: Step) -> Any:
     return None if isinstance(value, Rejected) else value
 
 
-def _chosen(step: Step, item: Item, answers: Sequence[Answer], config: PipelineConfig, ask: Ask) -> Chosen:
+def _choose_answer(
+    step: PipelineStep, item: PipelineItem, answers: Sequence[PipelineAnswer], config: PipelineConfig, ask: Ask
+) -> Chosen:
     """One answer of several."""
-    how = step.stage.aggregation
-    if how is None:
+    aggregation = step.stage.aggregation
+    if aggregation is None:
         return Chosen(answers[0].text, {})
     models = [answer.model for answer in answers]
     candidates = [
-        Candidate(
+        StageCandidate(
             model=answer.model,
-            sample=models[: place + 1].count(answer.model),
+            sample=models[: index + 1].count(answer.model),
             text=answer.text,
             json=_json(answer.text, step),
             logprob=answer.logprob,
             tokens=answer.completion_tokens or len(answer.text) // CHARACTERS,
         )
-        for place, answer in enumerate(answers)
+        for index, answer in enumerate(answers)
     ]
-    return how.choose(candidates, _Scene(step, item, config, ask, how.asked or ""))
+    return aggregation.choose(candidates, _Scene(step, item, config, ask, aggregation.asked or ""))
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """Implements `aggregation.base.Scene`."""
 
-    step: Step
-    item: Item
+    step: PipelineStep
+    item: PipelineItem
     config: PipelineConfig
     answer: Ask
     model: str  # that an aggregation asks; "" where it asks nobody
@@ -101,7 +107,7 @@ class _Scene:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        return self.item.values(self.step, self.item.given(self.step))
+        return self.item.values(self.step, self.item.step_input(self.step))
 
     @property
     def context(self) -> int:
@@ -111,7 +117,7 @@ class _Scene:
         return self.config.llm.models[entry.model or ""].context or 8_192
 
     def seed(self, name: str) -> int:
-        return derived(self.config.seed, f"{self.step.id}/{name}")
+        return derive_seed(self.config.seed, f"{self.step.id}/{name}")
 
     def ask(self, name: str, prompt: str, schema: Mapping[str, Any]) -> str:
         return self._reply(name, prompt, schema, temperature=0.0, max_tokens=VERDICT_TOKENS)
@@ -120,14 +126,19 @@ class _Scene:
         return self._reply(name, prompt, self.schema, stop=self.step.stage.stop)
 
     def _reply(
-        self, name: str, prompt: str, schema: Mapping[str, Any] | None, stop: tuple[str, ...] = (), **drawn: Any
+        self,
+        name: str,
+        prompt: str,
+        schema: Mapping[str, Any] | None,
+        stop: tuple[str, ...] = (),
+        **drawing_changes: Any,
     ) -> str:
-        call = Call(
+        call = PipelineCall(
             id=self.item.id(f"{self.step.id}/={name}"),  # no model is called so
             stage=self.step.stage,
             models=(self.model,),
             prompt=lambda _: (("user", prompt),),
-            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawn)},
+            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawing_changes)},
             seed=self.seed(name),
             schema=schema,
             stop=stop,

@@ -17,7 +17,7 @@ from agentlab.gguf.engine import KvType
 from agentlab.llm.config import LLMConfig
 from agentlab.pipeline import graph
 from agentlab.pipeline.stage_config import Sampling, Stage
-from agentlab.pipeline.templates import compiled, condition
+from agentlab.pipeline.templates import compile_template, condition
 from agentlab.runs.measured import Basis
 
 Problem = tuple[Key, str]
@@ -49,7 +49,7 @@ class ModelEntry(StrictModel):
     model: str | None = Field(None, description="The name of a model of `llm`.")
 
     @model_validator(mode="after")
-    def _place(self) -> "ModelEntry":
+    def _check_provider(self) -> "ModelEntry":
         if self.provider == "gguf" and (self.file is None or self.model is not None):
             raise ValueError("a gguf model has a `file` and no `model`")
         if self.provider == "router" and (self.model is None or self.file is not None or self.quantization is not None):
@@ -117,16 +117,16 @@ class PipelineConfig(StrictModel):
 
         Names that lead nowhere, circles, votes without a rule.
         """
-        given = [name for name in ("input", "input_file", "inputs") if getattr(self, name) is not None]
-        for name in given[1:]:
-            yield (name,), f"{' and '.join(given)} exclude each other"
+        input_keys = [name for name in ("input", "input_file", "inputs") if getattr(self, name) is not None]
+        for name in input_keys[1:]:
+            yield (name,), f"{' and '.join(input_keys)} exclude each other"
         yield from _models(self)
         if not self.stages:
             yield (f"{self.mode}_pipeline",), f"mode {self.mode} runs {self.mode}_pipeline.stages, which is not given"
         for name, part in (("base_pipeline", self.base_pipeline), ("manual_pipeline", self.manual_pipeline)):
             if part is not None:
-                for place, sentence in stage_problems(part.stages, self):
-                    yield (name, "stages", *place), sentence
+                for key, sentence in stage_problems(part.stages, self):
+                    yield (name, "stages", *key), sentence
 
 
 MEASURED = Basis(keys=("input", "input_file", "inputs", "params"))
@@ -153,34 +153,34 @@ def stage_problems(stages: Sequence[Stage], config: PipelineConfig) -> Iterator[
     broken = list(_templates(stages))
     yield from broken
     for index, stage in enumerate(stages):
-        for place, sentence in _one(index, stage, stages, config, readable=not broken):
-            yield (str(index), *place), sentence
+        for key, sentence in _problems_of_stage(index, stage, stages, config, readable=not broken):
+            yield (str(index), *key), sentence
     yield from _loops(stages, readable=not broken)
 
 
 def _templates(stages: Sequence[Stage]) -> Iterator[Problem]:
     for index, stage in enumerate(stages):
-        for place, source, make in [
-            *((place, source, compiled) for place, source in graph.templates(stage)),
-            *((place, source, condition) for place, source in graph.conditions(stage)),
+        for key, source, make in [
+            *((key, source, compile_template) for key, source in graph.templates(stage)),
+            *((key, source, condition) for key, source in graph.conditions(stage)),
         ]:
             try:
                 make(source)
             except ConfigError as error:
-                yield (str(index), *place), error.message
+                yield (str(index), *key), error.message
 
 
-def _one(
+def _problems_of_stage(
     index: int, stage: Stage, stages: Sequence[Stage], config: PipelineConfig, *, readable: bool
 ) -> Iterator[Problem]:
     """Problems of one stage, whose place is left to the caller."""
     read = graph.sources(stages)
-    yield from _references(index, stage, stages, mentioned=graph.mentioned(stage) if readable else frozenset())
+    yield from _references(index, stage, stages, mentioned=graph.mentioned_stages(stage) if readable else frozenset())
     if len(set(read[stage.id])) < len(read[stage.id]):
         yield ("input_from",), "a stage is named twice"
-    for place, name in _asked(stage):
+    for key, name in _asked_models(stage):
         if name not in config.models:
-            yield place, _unknown("model", name, list(config.models))
+            yield key, _unknown("model", name, list(config.models))
     yield from _aggregation(stage, config)
     if stage.response_schema is not None:
         from agentlab.llm.schemas import validator_of
@@ -195,38 +195,40 @@ def _references(index: int, stage: Stage, stages: Sequence[Stage], mentioned: fr
     names, read = [s.id for s in stages], graph.sources(stages)
     before = names[:index]
     for name in dict.fromkeys((*read[stage.id], *sorted(mentioned))):
-        place = ("input_from",) if name in read[stage.id] else ("prompt",)
+        key = ("input_from",) if name in read[stage.id] else ("prompt",)
         if name in (graph.INPUT, *before):
             continue
         if name not in names:
-            yield place, _unknown("stage", name, [graph.INPUT, *before])
-        elif way := graph.circle({s.id: frozenset(read[s.id]) - {graph.INPUT} for s in stages}):
-            yield place, f"a circle: {' reads '.join(way)}"
+            yield key, _unknown("stage", name, [graph.INPUT, *before])
+        elif circle := graph.circle({s.id: frozenset(read[s.id]) - {graph.INPUT} for s in stages}):
+            yield key, f"a circle: {' reads '.join(circle)}"
         else:
-            yield place, f"{stage.id} reads {name}, which comes after it; move {name} up"
+            yield key, f"{stage.id} reads {name}, which comes after it; move {name} up"
 
 
-def _asked(stage: Stage) -> Iterator[Problem]:
+def _asked_models(stage: Stage) -> Iterator[Problem]:
     """(place, model) of every model a stage may ask."""
-    for number, name in enumerate(stage.asked):
+    for number, name in enumerate(stage.asked_models):
         yield ("model",) if stage.model is not None else ("models", str(number)), name
     for number, name in enumerate(stage.fallback_models):
         yield ("fallback_models", str(number)), name
-    how = stage.aggregation
-    if how is not None and how.asks is not None and how.asked is not None:
-        yield ("aggregation", how.asks), how.asked
+    aggregation = stage.aggregation
+    if aggregation is not None and aggregation.asks is not None and aggregation.asked is not None:
+        yield ("aggregation", aggregation.asks), aggregation.asked
 
 
 def _aggregation(stage: Stage, config: PipelineConfig) -> Iterator[Problem]:
-    how = stage.aggregation
-    if how is None:
+    aggregation = stage.aggregation
+    if aggregation is None:
         return
-    for place, problem in chain(how.problems(), how.misfits(stage.asked, schema=stage.response_schema is not None)):
-        yield ("aggregation", *place), problem if isinstance(problem, str) else _sentence(problem)
-    asked = (*stage.asked, *stage.fallback_models) if how.logprobs else ()
-    remote = [name for name in asked if name in config.models and config.models[name].provider == "router"]
+    for key, problem in chain(
+        aggregation.problems(), aggregation.misfits(stage.asked_models, schema=stage.response_schema is not None)
+    ):
+        yield ("aggregation", *key), problem if isinstance(problem, str) else _sentence(problem)
+    asked_models = (*stage.asked_models, *stage.fallback_models) if aggregation.logprobs else ()
+    remote = [name for name in asked_models if name in config.models and config.models[name].provider == "router"]
     if remote:
-        yield ("aggregation",), f"{how.method} needs token probabilities, which {remote[0]} does not tell"
+        yield ("aggregation",), f"{aggregation.method} needs token probabilities, which {remote[0]} does not tell"
 
 
 def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
@@ -246,18 +248,18 @@ def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
             if name in looped:
                 yield (str(index), "repeat_until"), f"{name} already belongs to the loop that ends in {looped[name]}"
             looped.setdefault(name, stage.id)
-    found = graph.blocks(stages)
+    loop_bounds = graph.blocks(stages)
     for index, stage in enumerate(stages if readable else ()):
-        first, last = found.get(stage.id, (0, -1))
+        first, last = loop_bounds.get(stage.id, (0, -1))
         inside = names[first : last + 1]
-        for place, source in graph.templates(stage):
-            for name in sorted(compiled(source).previous - set(inside)):
+        for key, source in graph.templates(stage):
+            for name in sorted(compile_template(source).previous - set(inside)):
                 hint = f"it is in no loop with {name}" if inside else "it is in no loop"
-                yield (str(index), *place), f"previous.{name} is an earlier visit's answer, and {stage.id}: {hint}"
+                yield (str(index), *key), f"previous.{name} is an earlier visit's answer, and {stage.id}: {hint}"
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    return _sentence(UnknownNameError(kind, name, known))
+def _unknown(kind: str, name: str, known_names: list[str]) -> str:
+    return _sentence(UnknownNameError(kind, name, known_names))
 
 
 def _sentence(error: AgentlabError) -> str:

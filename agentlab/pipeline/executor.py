@@ -7,19 +7,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from agentlab.errors import AgentlabError
-from agentlab.pipeline.answer import Answer
+from agentlab.pipeline.answer import PipelineAnswer
 from agentlab.pipeline.asking import Asking
-from agentlab.pipeline.completion import completed
+from agentlab.pipeline.completion import complete_step
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.graph import Step
+from agentlab.pipeline.graph import PipelineStep
 from agentlab.pipeline.memo import Ends
 from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.schedule.types import Evict, Schedule
-from agentlab.pipeline.schedule.types import Run as Do
-from agentlab.pipeline.state import Ended, Item
+from agentlab.pipeline.schedule.types import RunJob as Do
+from agentlab.pipeline.state import Ended, PipelineItem
 from agentlab.pipeline.units import Unit
-from agentlab.pipeline.work import FAILURES, Call, calls
-from agentlab.runs.run import Run
+from agentlab.pipeline.work import FAILURES, PipelineCall, calls
+from agentlab.runs.run import OpenRun
 from agentlab.runs.stop import StopFlag
 
 _AT_ONCE = 8  # remote questions in flight; the router has limits of its own
@@ -33,13 +33,13 @@ class Executor:
     """One run's work. Everything but remote questions happens on the caller's thread."""
 
     config: PipelineConfig
-    items: Sequence[Item]
+    items: Sequence[PipelineItem]
     units: Sequence[Unit]
     schedule: Schedule
     asking: Asking
     residents: Residents
     ends: Ends
-    run: Run
+    run: OpenRun
     stop: StopFlag
     mask: Callable[[str], str]
 
@@ -47,7 +47,7 @@ class Executor:
         self._plan = list(self.schedule.steps)
         self._left = {unit.id: unit for unit in self.units}
         self._total, self._done = sum(unit.calls for unit in self.units) * len(self.items), 0  # questions
-        self._candidates: dict[str, Answer | AgentlabError] = {}
+        self._candidates: dict[str, PipelineAnswer | AgentlabError] = {}
         self._seconds: dict[str, float] = {}  # spent on a step
         self._counting = threading.Lock()
         self._batch = any(item.name for item in self.items)
@@ -89,7 +89,7 @@ class Executor:
     def _land(self, flying: Flying) -> None:
         """Take in what remote units came to. An error of one ends the work."""
         for name, futures in list(flying.items()):
-            for future in [each for each in futures if each.done()]:
+            for future in [submitted for submitted in futures if submitted.done()]:
                 futures.remove(future)
                 future.result()
             if not futures:
@@ -130,21 +130,21 @@ class Executor:
 
     def _upcoming(self) -> list[str]:
         """Models in the order in which they are still needed."""
-        left = (self._left.get(step.job) for step in self._plan if isinstance(step, Do))
-        return [unit.model for unit in left if unit is not None and unit.local and unit.model is not None]
+        remaining_units = (self._left.get(step.job) for step in self._plan if isinstance(step, Do))
+        return [unit.model for unit in remaining_units if unit is not None and unit.local and unit.model is not None]
 
     # -- doing it -----------------------------------------------------------------------------------------------
 
-    def _do_all(self, unit: Unit, items: Iterable[Item], upcoming: Sequence[str] = ()) -> None:
+    def _do_all(self, unit: Unit, items: Iterable[PipelineItem], upcoming: Sequence[str] = ()) -> None:
         for item in items:
             self._do(unit, item, upcoming)
 
-    def _do(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
+    def _do(self, unit: Unit, item: PipelineItem, upcoming: Sequence[str]) -> None:
         """A unit, for one item. Its failure is its own, unless it is the only one."""
         self.stop.check()
         if item.failed is None:
             try:
-                if not self._restored(unit.step, item):
+                if not self._restore_end(unit.step, item):
                     (self._complete if unit.whole else self._ask)(unit, item, upcoming)
             except FAILURES as error:
                 item.failed = error
@@ -154,48 +154,48 @@ class Executor:
             self._done += unit.calls
             self.run.stream("work.progress", done=self._done, total=self._total)
 
-    def _restored(self, step: Step, item: Item) -> bool:
+    def _restore_end(self, step: PipelineStep, item: PipelineItem) -> bool:
         """Whether the step had ended in an earlier session: then so it did, whatever would come of it now."""
         if step.id not in item.ended:
-            end = self.ends.known(item.id(step.id))
+            end = self.ends.find_end(item.id(step.id))
             if end is None:
                 return False
             item.ended[step.id] = end
         return True
 
-    def _ask(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
+    def _ask(self, unit: Unit, item: PipelineItem, upcoming: Sequence[str]) -> None:
         """The candidates of one model. Those that fail are missing; the stage fails when all are."""
         assert unit.model is not None
         began = time.monotonic()
         if item.verdict(unit.step) is None:
             for call in calls(unit.step, item, unit.model, self.config):
                 self._candidates[call.id] = self._candidate(call, upcoming)
-        self._spent(item.id(unit.step.id), time.monotonic() - began)
+        self._add_seconds(item.id(unit.step.id), time.monotonic() - began)
 
-    def _candidate(self, call: Call, upcoming: Sequence[str]) -> Answer | AgentlabError:
+    def _candidate(self, call: PipelineCall, upcoming: Sequence[str]) -> PipelineAnswer | AgentlabError:
         try:
             return self.asking.answer(call, upcoming)
         except FAILURES as error:
             return error
 
-    def _complete(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
+    def _complete(self, unit: Unit, item: PipelineItem, upcoming: Sequence[str]) -> None:
         """Make the step's answer of its candidates, and write down how it ended."""
         began, step = time.monotonic(), unit.step
         passed = item.verdict(step)
         if passed is not None:
             end = Ended(passed)
         else:
-            found = {
+            call_results = {
                 call.id: self._candidates.pop(call.id)
-                for model in dict.fromkeys(step.stage.asked)
+                for model in dict.fromkeys(step.stage.asked_models)
                 for call in calls(step, item, model, self.config)
             }
-            end = completed(step, item, found, self.config, lambda call: self.asking.answer(call, upcoming))
-        item.finished(step, replace(end, answer=self.mask(end.answer), output=self.mask(end.output)))
+            end = complete_step(step, item, call_results, self.config, lambda call: self.asking.answer(call, upcoming))
+        item.record_end(step, replace(end, answer=self.mask(end.answer), output=self.mask(end.output)))
         name = item.id(step.id)
-        self._spent(name, time.monotonic() - began)
+        self._add_seconds(name, time.monotonic() - began)
         self.ends.note(name, item.ended[step.id], self._seconds.pop(name))
 
-    def _spent(self, name: str, seconds: float) -> None:
+    def _add_seconds(self, name: str, seconds: float) -> None:
         with self._counting:
             self._seconds[name] = self._seconds.get(name, 0.0) + seconds

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.templates import Template, compiled, condition
+from agentlab.pipeline.templates import Template, compile_template, condition
 
 INPUT = "input"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PipelineStep:
     """One visit of a stage.
 
     Attributes:
@@ -48,8 +48,10 @@ def sources(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
     read: dict[str, tuple[str, ...]] = {}
     before = INPUT
     for stage in stages:
-        given = stage.input_from
-        read[stage.id] = (before,) if given is None else (given,) if isinstance(given, str) else given
+        input_from = stage.input_from
+        read[stage.id] = (
+            (before,) if input_from is None else (input_from,) if isinstance(input_from, str) else input_from
+        )
         before = stage.id
     return read
 
@@ -71,42 +73,44 @@ def conditions(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("repeat_until", "condition"), stage.repeat_until.condition
 
 
-def mentioned(stage: Stage) -> frozenset[str]:
+def mentioned_stages(stage: Stage) -> frozenset[str]:
     """The stages whose answers its templates and conditions use."""
-    parts: list[Template] = [compiled(source) for _, source in templates(stage)]
+    parts: list[Template] = [compile_template(source) for _, source in templates(stage)]
     parts += [condition(source) for _, source in conditions(stage)]
     return frozenset(name for part in parts for name in part.stages)
 
 
 def blocks(stages: Sequence[Stage]) -> dict[str, tuple[int, int]]:
     """The place of the first and the last stage of the loop that each stage belongs to, for those in a loop."""
-    places = {stage.id: place for place, stage in enumerate(stages)}
-    found: dict[str, tuple[int, int]] = {}
+    positions = {stage.id: position for position, stage in enumerate(stages)}
+    loop_bounds: dict[str, tuple[int, int]] = {}
     for last, stage in enumerate(stages):
         if stage.repeat_until is not None:
-            first = places.get(stage.repeat_until.start or stage.id, last)
-            found |= {stages[place].id: (first, last) for place in range(first, last + 1)}
-    return found
+            first = positions.get(stage.repeat_until.start or stage.id, last)
+            loop_bounds |= {stages[position].id: (first, last) for position in range(first, last + 1)}
+    return loop_bounds
 
 
-def unroll(stages: Sequence[Stage]) -> tuple[Step, ...]:
+def unroll(stages: Sequence[Stage]) -> tuple[PipelineStep, ...]:
     """The steps of checked stages, each after the stages listed before it; the visits of a loop one after another."""
     read, looped = sources(stages), blocks(stages)
     visits = {id_: _visits(stages[last]) for id_, (_, last) in looped.items()}
-    steps: list[Step] = []
-    place = 0
-    while place < len(stages):
-        first, last = looped.get(stages[place].id, (place, place))
-        block = tuple(stage.id for stage in stages[first : last + 1]) if stages[place].id in looped else ()
+    steps: list[PipelineStep] = []
+    position = 0
+    while position < len(stages):
+        first, last = looped.get(stages[position].id, (position, position))
+        block = tuple(stage.id for stage in stages[first : last + 1]) if stages[position].id in looped else ()
         for visit in range(1, _visits(stages[last]) + 1):
             gate = step_id(stages[last].id, visit - 1) if visit > 1 else None
             for stage in stages[first : last + 1]:
-                used = {*read[stage.id], *mentioned(stage)} - {INPUT, stage.id}
+                used = {*read[stage.id], *mentioned_stages(stage)} - {INPUT, stage.id}
                 needs = {step_id(name, visit if name in block else visits.get(name, 1)) for name in used}
                 steps.append(
-                    Step(stage, visit, frozenset(needs | ({gate} if gate else set())), read[stage.id], block, gate)
+                    PipelineStep(
+                        stage, visit, frozenset(needs | ({gate} if gate else set())), read[stage.id], block, gate
+                    )
                 )
-        place = last + 1
+        position = last + 1
     return tuple(steps)
 
 
@@ -118,13 +122,13 @@ def circle(needs: dict[str, frozenset[str]]) -> tuple[str, ...]:
     """A way that leads back to where it began, its first stage repeated at its end; empty without one."""
     done: set[str] = set()
 
-    def walked(path: tuple[str, ...]) -> tuple[str, ...]:
+    def walk(path: tuple[str, ...]) -> tuple[str, ...]:
         for name in sorted(needs[path[-1]]):
             if name in path:
                 return (*path[path.index(name) :], name)
-            if name in needs and name not in done and (found := walked((*path, name))):
-                return found
+            if name in needs and name not in done and (cycle := walk((*path, name))):
+                return cycle
         done.add(path[-1])
         return ()
 
-    return next((found for start in needs if start not in done and (found := walked((start,)))), ())
+    return next((cycle for start in needs if start not in done and (cycle := walk((start,)))), ())

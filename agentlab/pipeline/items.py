@@ -21,7 +21,7 @@ _OURS = ("n", "input", "output", "error", "item")  # the keys of a line of `outp
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class PipelineInput:
     """One input. `name` is empty when it is the only one; `fields` is what else its line says, `item` in templates."""
 
     name: str
@@ -34,14 +34,14 @@ class Input:
     def output_line(self, number: str, output: str, error: str | None) -> dict[str, Any]:
         """Its line in `outputs.jsonl`: its fields and the answer. Fields that bear a name of ours stand in `item`."""
         free = {key: value for key, value in self.fields.items() if key not in _OURS}
-        taken = {key: value for key, value in self.fields.items() if key in _OURS}
+        reserved_fields = {key: value for key, value in self.fields.items() if key in _OURS}
         ours = {"input": self.text, "output": output, "error": error}
-        return {"n": number, **free, **ours, **({"item": taken} if taken else {})}
+        return {"n": number, **free, **ours, **({"item": reserved_fields} if reserved_fields else {})}
 
 
 def read_inputs(
-    config: PipelineConfig, workspace: Workspace, kept: Path | None = None, *, needed: bool = True
-) -> tuple[Input, ...]:
+    config: PipelineConfig, workspace: Workspace, inputs_folder: Path | None = None, *, needed: bool = True
+) -> tuple[PipelineInput, ...]:
     """What the config names; or what `kept`, the folder of a run, holds a copy of.
 
     A plan can be made without: where an input is not `needed` and none is named, there are none.
@@ -50,13 +50,13 @@ def read_inputs(
         UsageError: there is no input.
         MissingFileError, DataError: a file is absent, or not what it should be.
     """
-    if kept is not None and (kept / COPY).is_file():
-        found = _lines(kept / COPY)
-        return found if config.inputs is not None else (Input("", found[0].text),)
+    if inputs_folder is not None and (inputs_folder / COPY).is_file():
+        inputs = _lines(inputs_folder / COPY)
+        return inputs if config.inputs is not None else (PipelineInput("", inputs[0].text),)
     if config.inputs is not None:
         return _lines(workspace.resolve(config.inputs))
     if config.input_file is not None:
-        return (Input("", _text(workspace.resolve(config.input_file))),)
+        return (PipelineInput("", _text(workspace.resolve(config.input_file))),)
     if config.input is None and not needed:
         return ()
     if config.input is None or not config.input.strip():
@@ -64,12 +64,12 @@ def read_inputs(
             "There is no input for the pipeline." if config.input is None else "The input is empty.",
             hint="Give --input TEXT, --input-file FILE (- reads standard input), or --inputs FILE.jsonl.",
         )
-    return (Input("", config.input),)
+    return (PipelineInput("", config.input),)
 
 
-def copy_of(inputs: Sequence[Input]) -> str:
+def copy_of(inputs: Sequence[PipelineInput]) -> str:
     """The text of a run's `inputs.jsonl`."""
-    return "".join(f"{each.line()}\n" for each in inputs)
+    return "".join(f"{pipeline_input.line()}\n" for pipeline_input in inputs)
 
 
 def _text(path: Path) -> str:
@@ -87,7 +87,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _lines(path: Path) -> tuple[Input, ...]:
+def _lines(path: Path) -> tuple[PipelineInput, ...]:
     lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     if len(lines) > _MOST_ITEMS:
         raise DataError(f"{path} has {len(lines)} inputs, and at most {_MOST_ITEMS} are taken.", hint="Split it.")
@@ -95,12 +95,12 @@ def _lines(path: Path) -> tuple[Input, ...]:
     return tuple(_input(f"{n:0{digits}}", line, f"{path}:{number}") for n, (number, line) in enumerate(lines, 1))
 
 
-def _input(name: str, line: str, where: str) -> Input:
+def _input(name: str, line: str, where: str) -> PipelineInput:
     hint = 'A line is a text in quotes, or an object such as {"input": "...", "id": 7}.'
     if len(line) > _LONGEST_LINE:
         raise DataError(f"{where} is longer than {_LONGEST_LINE} characters.")
     try:
-        value = json.loads(line, parse_constant=_refused, parse_float=_finite)
+        value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except _NotFiniteError as error:
         raise DataError(
             f"{where} holds {error}, which is no number in JSON.", hint="Write null, or leave it out."
@@ -117,20 +117,20 @@ def _input(name: str, line: str, where: str) -> Input:
         raise DataError(f"{where} has no `input`.", hint=hint)
     if not value["input"].strip():
         raise DataError(f"{where} has an empty `input`.", hint=hint)
-    return Input(name, value["input"], {key: item for key, item in value.items() if key != "input"})
+    return PipelineInput(name, value["input"], {key: item for key, item in value.items() if key != "input"})
 
 
 class _NotFiniteError(ValueError):
     """A number that JSON does not have, as it was written."""
 
 
-def _refused(constant: str) -> float:
+def _refuse_constant(constant: str) -> float:
     raise _NotFiniteError(constant)
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
-    return value if math.isfinite(value) else _refused(digits[:40])
+    return value if math.isfinite(value) else _refuse_constant(digits[:40])
 
 
 def _within(value: Any, levels: int) -> bool:

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentlab.pipeline.answer import Answer
+from agentlab.pipeline.answer import PipelineAnswer
 from agentlab.pipeline.state import Ended
-from agentlab.pipeline.texts import Texts
+from agentlab.pipeline.texts import RunTexts
 from agentlab.runs.events import Event
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 
 ANSWERED = "call.answered"
 FINISHED = "stage.finished"
@@ -18,7 +18,7 @@ FINISHED = "stage.finished"
 class Known:
     """An answer, and where it came from: model, cache or parent."""
 
-    answer: Answer
+    answer: PipelineAnswer
     source: str
 
 
@@ -26,44 +26,48 @@ class Memo:
     """Answers by the id of their call. The key has to agree: another question gets no old answer."""
 
     def __init__(
-        self, texts: Texts, events: Iterable[Event], parent: Texts | None = None, inherited: Iterable[Event] = ()
+        self, texts: RunTexts, events: Iterable[Event], parent: RunTexts | None = None, inherited: Iterable[Event] = ()
     ) -> None:
         """`inherited` are events of the parent that hold here as well; `parent` has their texts."""
         self._texts, self._parent = texts, parent or texts
-        self._inherited = _answered(inherited)
-        self._own = _answered(events)
+        self._inherited = _answers_by_call(inherited)
+        self._own = _answers_by_call(events)
 
-    def known(self, call: str, keys: Collection[str]) -> Known | None:
+    def find_answer(self, call: str, keys: Collection[str]) -> Known | None:
         """What was answered in this run before, under one of these keys; None if nothing, or if its text is lost."""
-        return _found(self._own, self._texts, call, keys, None)
+        return _find_answer(self._own, self._texts, call, keys, None)
 
-    def inherited(self, call: str, key: str) -> Known | None:
+    def find_inherited(self, call: str, key: str) -> Known | None:
         """What the parent was answered."""
-        return _found(self._inherited, self._parent, call, (key,), "parent")
+        return _find_answer(self._inherited, self._parent, call, (key,), "parent")
 
 
-def _found(
-    kept: Mapping[str, Mapping[str, Any]], texts: Texts, call: str, keys: Collection[str], source: str | None
+def _find_answer(
+    answered_calls: Mapping[str, Mapping[str, Any]],
+    texts: RunTexts,
+    call: str,
+    keys: Collection[str],
+    source: str | None,
 ) -> Known | None:
-    data = kept.get(call)
+    data = answered_calls.get(call)
     if data is None or data["key"] not in keys:
         return None
     text = texts.text(data["sha"])
-    return None if text is None else Known(Answer.of(data["answer"], text), source or data["from"])
+    return None if text is None else Known(PipelineAnswer.of(data["answer"], text), source or data["from"])
 
 
-def _answered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
+def _answers_by_call(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
     return {event.id: event.data for event in events if event.type == ANSWERED}
 
 
 class Ends:
     """How steps ended, as events of the run, by the id that they have within it: what is finished is finished."""
 
-    def __init__(self, run: Run, texts: Texts) -> None:
+    def __init__(self, run: OpenRun, texts: RunTexts) -> None:
         self._run, self._texts = run, texts
         self._known = {event.id: event.data for event in run.events if event.type == FINISHED}
 
-    def known(self, id_: str) -> Ended | None:
+    def find_end(self, id_: str) -> Ended | None:
         """How the step ended in an earlier session; None if it did not, or if a text is lost."""
         data = self._known.get(id_)
         if data is None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from agentlab.errors import ContextOverflowError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
-from agentlab.pipeline.answer import Answer
+from agentlab.pipeline.answer import PipelineAnswer
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.memo import ANSWERED
 from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.settings import Rung
-from agentlab.pipeline.work import Call, Messages, Tell
+from agentlab.pipeline.work import Messages, PipelineCall, Tell
 from agentlab.runs.stop import StopFlag
-from agentlab.workers.chat import ChatRequest, Chunk
+from agentlab.workers.chat import Chunk, EngineRequest
 
 if TYPE_CHECKING:
     from agentlab.llm.options import Options
@@ -30,7 +30,7 @@ _LONGEST_TOKEN = 128  # characters: a prompt longer than this times the context 
 
 def ask_local(
     residents: Residents,
-    call: Call,
+    call: PipelineCall,
     model: str,
     rung: Rung,
     *,
@@ -38,7 +38,7 @@ def ask_local(
     upcoming: Sequence[str],
     stopped: Callable[[], bool],
     tell: Tell,
-) -> Answer:
+) -> PipelineAnswer:
     """The answer, as the engine gives it.
 
     Raises:
@@ -47,7 +47,7 @@ def ask_local(
     drawing, messages = call.drawings[model], call.prompt(rung.keep)
     _check_length(messages, rung.engine.context)
     engine = residents.engine(model, rung.engine, upcoming=upcoming, cancelled=stopped)
-    question = ChatRequest(
+    question = EngineRequest(
         messages=[{"role": role, "content": content} for role, content in messages],
         schema=call.schema,
         max_tokens=rung.max_tokens,
@@ -58,16 +58,16 @@ def ask_local(
         top_p=drawing.top_p,
         logprob=call.logprob,
     )
-    said: list[str] = []
-    told, then, end = 0, time.monotonic(), Chunk()
+    pieces: list[str] = []
+    told_count, told_at, end = 0, time.monotonic(), Chunk()
     for chunk in engine.chat(question, cancelled=stopped):
-        said.append(chunk.text)
+        pieces.append(chunk.text)
         end = chunk
-        if (now := time.monotonic()) - then > _TELL_SECONDS or chunk.finish is not None:
-            tell("".join(said[told:]))
-            told, then = len(said), now
-    return Answer(
-        text="".join(said),
+        if (now := time.monotonic()) - told_at > _TELL_SECONDS or chunk.finish is not None:
+            tell("".join(pieces[told_count:]))
+            told_count, told_at = len(pieces), now
+    return PipelineAnswer(
+        text="".join(pieces),
         finish=end.finish or "stop",
         model=model,
         prompt_tokens=end.prompt_tokens,
@@ -90,8 +90,8 @@ def _check_length(messages: Messages, context: int) -> None:
 
 
 def ask_remote(
-    router: "Router", config: PipelineConfig, call: Call, model: str, *, stop: StopFlag, tell: Tell
-) -> Answer:
+    router: "Router", config: PipelineConfig, call: PipelineCall, model: str, *, stop: StopFlag, tell: Tell
+) -> PipelineAnswer:
     """The answer, as the router gives it. May be called from any thread.
 
     Raises:
@@ -114,24 +114,24 @@ def ask_remote(
     )
     messages = [Message(role, content) for role, content in call.prompt(1.0)]  # type: ignore[arg-type] # system, user
     if call.schema is not None:  # what has to be checked is not heard before it was
-        said: Completion[Any] = router.complete_sync(messages, TASK, call_id=call.id, options=options)
-        tell(said.text)
+        completion: Completion[Any] = router.complete_sync(messages, TASK, call_id=call.id, options=options)
+        tell(completion.text)
     else:
-        said = asyncio.run(_heard(router, messages, options, stop, tell))
-    first = said.timing.first if said.timing else None
-    return Answer(
-        text=said.text,
-        finish=said.finish,
+        completion = asyncio.run(_stream_completion(router, messages, options, stop, tell))
+    first = completion.timing.first if completion.timing else None
+    return PipelineAnswer(
+        text=completion.text,
+        finish=completion.finish,
         model=model,
-        prompt_tokens=said.usage.input_tokens,
-        completion_tokens=said.usage.output_tokens,
+        prompt_tokens=completion.usage.input_tokens,
+        completion_tokens=completion.usage.output_tokens,
         prefill_seconds=first,
-        decode_seconds=said.timing.total - (first or 0.0) if said.timing else None,
-        cost_usd=said.usage.cost_usd,
+        decode_seconds=completion.timing.total - (first or 0.0) if completion.timing else None,
+        cost_usd=completion.usage.cost_usd,
     )
 
 
-async def _heard(
+async def _stream_completion(
     router: "Router", messages: "list[Message]", options: "Options", stop: StopFlag, tell: Tell
 ) -> "Completion[str]":
     live = router.stream(messages, TASK, options=options)
@@ -166,10 +166,10 @@ class Spending(RunRecorder):
 
     def spent(self) -> Usage:
         """What the run's remote answers have cost so far, those of earlier sessions included."""
-        told = [
+        answers = [
             event.data["answer"]
             for event in self._run.events
             if event.type == ANSWERED and event.data["from"] == "model" and event.data["answer"]["cost_usd"] is not None
         ]
-        usages = (Usage(each["prompt_tokens"], each["completion_tokens"], each["cost_usd"]) for each in told)
+        usages = (Usage(answer["prompt_tokens"], answer["completion_tokens"], answer["cost_usd"]) for answer in answers)
         return sum(usages, Usage())

@@ -11,11 +11,11 @@ from agentlab.pipeline import graph
 from agentlab.pipeline.branches.trace import stage_of
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.memo import FINISHED
-from agentlab.pipeline.registry import asked
+from agentlab.pipeline.registry import asked_models
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.templates import Template, compiled, condition
-from agentlab.runs.events import Event, noted
+from agentlab.pipeline.templates import Template, compile_template, condition
+from agentlab.runs.events import Event, first_event_data
 from agentlab.runs.journal import read_events
 
 _INPUTS = ("input", "input_file", "inputs")
@@ -52,7 +52,7 @@ def parent_of(config: PipelineConfig, env: Mapping[str, str], *, resumed: bool =
     """
     assert config.branch is not None
     path, first = Path(config.branch.run), config.branch.stage
-    again = following(config.stages, first)
+    repeated_stages = following(config.stages, first)
     if not (path / "config.yaml").is_file():
         if resumed:
             return Parent(path.name, path, gone=True)
@@ -63,20 +63,20 @@ def parent_of(config: PipelineConfig, env: Mapping[str, str], *, resumed: bool =
     before = load_resolved(PipelineConfig, path / "config.yaml", (), env=env)
     check_unchanged(before, config, first)
     events = tuple(read_events(path / "events.jsonl"))
-    inherited = tuple(event for event in events if stage_of(event.id) not in again)
-    count = noted(events, "inputs.taken").get("count", 0)
+    inherited = tuple(event for event in events if stage_of(event.id) not in repeated_stages)
+    count = first_event_data(events, "inputs.taken").get("count", 0)
     same = all(getattr(before, name) == getattr(config, name) for name in _INPUTS)
-    return Parent(path.name, path, inherited, _ended(inherited, before.stages, count), path if same else None)
+    return Parent(path.name, path, inherited, _ended_stages(inherited, before.stages, count), path if same else None)
 
 
-def _ended(events: Sequence[Event], stages: Sequence[Stage], inputs: int) -> frozenset[str]:
+def _ended_stages(events: Sequence[Event], stages: Sequence[Stage], inputs: int) -> frozenset[str]:
     """The stages whose every visit ended for every input without a failure, which would be asked again."""
-    ended = {
+    ended_steps = {
         event.id
         for event in events
         if event.type == FINISHED and not {"error", "failed"} & {*(event.data.get("why") or ())}
     }
-    counts = Counter(stage_of(step) for step in ended)
+    counts = Counter(stage_of(step) for step in ended_steps)
     visits = {step.stage.id: step.visit for step in graph.unroll(stages)}
     return frozenset(name for name, number in visits.items() if inputs and counts[name] == number * inputs)
 
@@ -91,13 +91,13 @@ def following(stages: Sequence[Stage], first: str) -> frozenset[str]:
     if first not in names:
         raise UnknownNameError("stage", first, names)
     read, looped = graph.sources(stages), graph.blocks(stages)
-    found = {first}
+    affected_stages = {first}
     for _ in stages:
         for stage in stages:
             same = {s.id for s in stages if s.id in looped and looped.get(s.id) == looped.get(stage.id)}
-            if found & ({*read[stage.id]} | graph.mentioned(stage) | same):
-                found.add(stage.id)
-    return frozenset(found)
+            if affected_stages & ({*read[stage.id]} | graph.mentioned_stages(stage) | same):
+                affected_stages.add(stage.id)
+    return frozenset(affected_stages)
 
 
 def check_unchanged(parent: PipelineConfig, child: PipelineConfig, first: str) -> None:
@@ -106,18 +106,20 @@ def check_unchanged(parent: PipelineConfig, child: PipelineConfig, first: str) -
     Raises:
         RunMismatchError: it does; the stage that was changed is the one to begin with.
     """
-    again = following(child.stages, first)
+    repeated_stages = following(child.stages, first)
     before = {stage.id: stage for stage in parent.stages}
-    kept = [stage for stage in child.stages if stage.id not in again]
-    for name in _INPUTS if kept else ():
+    kept_stages = [stage for stage in child.stages if stage.id not in repeated_stages]
+    for name in _INPUTS if kept_stages else ():
         if getattr(parent, name) != getattr(child, name):
             raise RunMismatchError(
-                f"`{name}` was changed, but {kept[0].id} is taken over, which has answered the parent's.",
+                f"`{name}` was changed, but {kept_stages[0].id} is taken over, which has answered the parent's.",
                 hint="Start a new run: what was asked before is not asked again.",
             )
-    for stage in kept:
+    for stage in kept_stages:
         old = dict(_deciding(parent, before[stage.id])) if stage.id in before else {}
-        changed = next((what for what, value in _deciding(child, stage) if old.get(what) != value), None)
+        changed = next(
+            (description for description, value in _deciding(child, stage) if old.get(description) != value), None
+        )
         if changed is not None:
             of = "" if changed == stage.id else f", which decides the answer of {stage.id}"
             raise RunMismatchError(
@@ -132,11 +134,11 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
     judge = _judge(stage)
     yield stage.id, stage
     yield f"what {stage.id} reads", graph.sources(config.stages)[stage.id]
-    texts: list[Template] = [compiled(source) for _, source in graph.templates(stage)]
+    texts: list[Template] = [compile_template(source) for _, source in graph.templates(stage)]
     texts += [condition(source) for _, source in graph.conditions(stage)]
     if any("params" in text.names for text in texts):
         yield "params", config.params
-    for name in sorted(asked([stage], config)):
+    for name in sorted(asked_models([stage], config)):
         entry, drawing = config.models[name], drawing_of(config, stage, name)
         yield f"the model {name}", (entry.provider, entry.file, entry.model)
         yield f"the sampling of {name}", (drawing.temperature, drawing.top_p, drawing.max_tokens)
@@ -146,10 +148,10 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
             yield f"the engine of {name}", (engine.batch, engine.gpu_layers, engine.flash, engine.kv_type)
             context: int | None = engine.context
         else:
-            there = config.llm.models[entry.model or ""]
-            provider = config.llm.providers[there.provider].model_dump(exclude={"api_key", "limits", "total"})
-            yield f"llm.models.{entry.model}", (there.provider, there.id, provider)
-            context = there.context
+            remote_model = config.llm.models[entry.model or ""]
+            provider = config.llm.providers[remote_model.provider].model_dump(exclude={"api_key", "limits", "total"})
+            yield f"llm.models.{entry.model}", (remote_model.provider, remote_model.id, provider)
+            context = remote_model.context
         if name == judge:
             yield f"the context of {name}", context
     if _draws(config, stage):
@@ -162,11 +164,11 @@ def _draws(config: PipelineConfig, stage: Stage) -> bool:
         return True
     if stage.seed is not None:
         return False
-    names = asked([stage], config)
+    names = asked_models([stage], config)
     remote = any(config.models[name].provider == "router" for name in names)
     return remote or any(drawing_of(config, stage, name).temperature > 0 for name in names)
 
 
 def _judge(stage: Stage) -> str | None:
-    how = stage.aggregation
-    return how.asked if how is not None and how.judges else None
+    aggregation = stage.aggregation
+    return aggregation.asked if aggregation is not None and aggregation.judges else None

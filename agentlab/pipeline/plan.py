@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from agentlab.pipeline.residents import Budget
+from agentlab.pipeline.residents import MemoryBudget
 from agentlab.pipeline.schedule.types import Evict, Load, Schedule
-from agentlab.pipeline.schedule.types import Run as Do
+from agentlab.pipeline.schedule.types import RunJob as Do
 from agentlab.pipeline.units import Unit
-from agentlab.runs.document import Block, Document, Plain, Table, Text, mebibytes
+from agentlab.runs.document import AnswerDocument, Block, Plain, Table, Text, mebibytes
 
 
 class PlanStep(Plain):
@@ -37,7 +37,7 @@ class PlannedModel(Plain):
     source: str
 
 
-class PipelinePlan(Document):
+class PipelinePlan(AnswerDocument):
     """The answer of `pipeline plan` and of `--dry-run`. With 0 `inputs`, none was given, and one is counted."""
 
     inputs: int
@@ -58,15 +58,15 @@ class PipelinePlan(Document):
         models = [(m.model, m.file, str(m.context), *map(mebibytes, _parts(m)), m.source) for m in self.models]
         best = "no order needs fewer" if self.method == "exact" else "found by rule: more stages than can be tried out"
         inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
-        said = (
+        summary = (
             f"{inputs}, {self.loads} model load"
             f"{'s' if self.loads != 1 else ''} ({best}), at most {mebibytes(self.peak_bytes)} of "
             f"{mebibytes(self.budget_bytes)} MiB."
         )
         columns = ("model", "file", "context", "planned MiB", "weights", "cache", "buffers", "process", "GPU", "from")
-        found: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after it"), steps)]
-        found += [Table(columns, models)] if models else []
-        return [*found, Text(said), *(Text(f"remark: {remark}") for remark in self.remarks)]
+        blocks: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after it"), steps)]
+        blocks += [Table(columns, models)] if models else []
+        return [*blocks, Text(summary), *(Text(f"remark: {remark}") for remark in self.remarks)]
 
 
 def _parts(model: PlannedModel) -> tuple[int, ...]:
@@ -77,10 +77,10 @@ def plan_of(
     schedule: Schedule,
     units: Sequence[Unit],
     models: Sequence[PlannedModel],
-    budget: Budget,
+    budget: MemoryBudget,
     remarks: Sequence[str],
     inputs: int,
-    taken: Collection[str] = (),
+    taken_stages: Collection[str] = (),
 ) -> PipelinePlan:
     """The plan as it is shown. Steps that neither ask nor load are left out.
 
@@ -96,12 +96,12 @@ def plan_of(
     steps = [
         PlanStep(action="take over", what=stage, model="", answers=0, resident_bytes=0)
         for stage in stages
-        if stage in taken
+        if stage in taken_stages
     ]
     for step, resident in zip(schedule.steps, schedule.resident_bytes(), strict=True):
-        shown = _step(step, by_id, max(inputs, 1), resident)
-        if shown is not None:
-            steps.append(shown)
+        plan_step = _step(step, by_id, max(inputs, 1), resident)
+        if plan_step is not None:
+            steps.append(plan_step)
     return PipelinePlan(
         inputs=inputs,
         steps=steps,
@@ -125,7 +125,7 @@ def _step(step: Load | Evict | Do, units: Mapping[str, Unit], inputs: int, resid
             if unit.model is None:
                 return None
             action = "ask" if unit.local else "ask remote"
-            what = f"{unit.step.id} ({unit.step.stage.aggregation.method})" if unit.whole else unit.step.id  # type: ignore[union-attr] # who asks to aggregate has a method
+            step_name = f"{unit.step.id} ({unit.step.stage.aggregation.method})" if unit.whole else unit.step.id  # type: ignore[union-attr] # who asks to aggregate has a method
             return PlanStep(
-                action=action, what=what, model=unit.model, answers=unit.calls * inputs, resident_bytes=resident
+                action=action, what=step_name, model=unit.model, answers=unit.calls * inputs, resident_bytes=resident
             )

@@ -12,7 +12,7 @@ from agentlab.pipeline.config import ModelEntry, PipelineConfig
 from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.units import units
-from agentlab.runs.document import Block, Document, Text, table
+from agentlab.runs.document import AnswerDocument, Block, Text, table
 
 _INSTRUCT = "Use an instruct model, for example `agentlab models pull smollm2-135m`."
 
@@ -44,25 +44,25 @@ def available(
     names: Iterable[str], config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]
 ) -> dict[str, Availability]:
     """Some models of a checked config; reading the header of a file takes a few hundredths of a second."""
-    needed, found = wanted(config), {}
+    needed, availability = required_models(config), {}
     for name in names:
         entry = config.models[name]
         if entry.provider == "router":
             error = _router_error(entry, config, workspace, env)
-            found[name] = Availability(name, "router", name in needed, error=error)
+            availability[name] = Availability(name, "router", name in needed, error=error)
         else:
-            found[name] = _local(name, entry, config, workspace, wanted=name in needed)
-    return found
+            availability[name] = _local(name, entry, config, workspace, required=name in needed)
+    return availability
 
 
-def wanted(config: PipelineConfig) -> set[str]:
+def required_models(config: PipelineConfig) -> set[str]:
     """The models that a run cannot start without: those that its stages ask, and those that it requires.
 
     Base mode requires every model that is `required_for_base`; manual mode those of them that stand in for others.
     """
     required = {name for name, entry in config.models.items() if entry.required_for_base}
     if config.mode != "base":
-        required &= asked(config.stages, config)
+        required &= asked_models(config.stages, config)
     return _first_asked(config.stages, config) | required
 
 
@@ -83,7 +83,7 @@ def require(availability: Mapping[str, Availability]) -> None:
     )
 
 
-def asked(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
+def asked_models(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
     """The models that stages may ask: their own, those that judge or write, and those that stand in."""
     return _first_asked(stages, config) | {name for stage in stages for name in stage.fallback_models}
 
@@ -93,15 +93,17 @@ def _first_asked(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
     return {unit.model for unit in units(unroll(stages), config) if unit.model is not None}
 
 
-def _local(name: str, entry: ModelEntry, config: PipelineConfig, workspace: Workspace, *, wanted: bool) -> Availability:
+def _local(
+    name: str, entry: ModelEntry, config: PipelineConfig, workspace: Workspace, *, required: bool
+) -> Availability:
     path = metadata = None
     try:
         path = _find(entry.file or "", config, workspace)
         metadata = read(path)
         _check(path, metadata, entry)
     except AgentlabError as error:
-        return Availability(name, "gguf", wanted, path, metadata, error)
-    return Availability(name, "gguf", wanted, path, metadata)
+        return Availability(name, "gguf", required, path, metadata, error)
+    return Availability(name, "gguf", required, path, metadata)
 
 
 def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
@@ -122,8 +124,8 @@ def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
             f"{path} is a link that leads nowhere: there is no {path.readlink()}.",
             hint="Put the file there, or let the link lead to it.",
         )
-    known = sorted(p.name for p in path.parent.glob("*.gguf")) if path.parent.is_dir() else []
-    hint = UnknownNameError("model file", path.name, known).hint
+    known_files = sorted(p.name for p in path.parent.glob("*.gguf")) if path.parent.is_dir() else []
+    hint = UnknownNameError("model file", path.name, known_files).hint
     if folder == workspace.models and not is_path:
         try:
             return store.find(file, workspace)
@@ -141,8 +143,8 @@ def _check(path: Path, metadata: GgufMetadata, entry: ModelEntry) -> None:
     if not metadata.chat_template:
         raise ModelFileError(f"{path} holds no chat template, so it cannot be talked to.", hint=_INSTRUCT)
     if entry.quantization is not None and not agrees(entry.quantization, metadata):
-        told = metadata.file_type not in (None, metadata.quantisation)
-        claimed = f", and its header says {metadata.file_type}" if told else ""
+        header_differs = metadata.file_type not in (None, metadata.quantisation)
+        claimed = f", and its header says {metadata.file_type}" if header_differs else ""
         raise ModelFileError(
             f"{path} is said to be {entry.quantization}, but most of its bytes are {metadata.quantisation}{claimed}.",
             hint="Correct `quantization`, or leave it out; or get the file that was meant.",
@@ -166,7 +168,7 @@ def _router_error(
     return None
 
 
-class ModelLine(Document):
+class PipelineModelLine(AnswerDocument):
     """One model. `quantization` is what the config says, `stored_as` what most of the file's weights are."""
 
     name: str
@@ -183,10 +185,10 @@ class ModelLine(Document):
     hint: str | None
 
 
-class RegistryView(Document):
+class RegistryView(AnswerDocument):
     """The answer of `pipeline models`."""
 
-    models: list[ModelLine]
+    models: list[PipelineModelLine]
 
     @classmethod
     def of(cls, config: PipelineConfig, availability: Mapping[str, Availability]) -> "RegistryView":
@@ -211,14 +213,14 @@ class RegistryView(Document):
         return [models, *wrong]
 
 
-def _weights(model: ModelLine) -> str:
+def _weights(model: PipelineModelLine) -> str:
     stored = model.stored_as or "–"
     return stored if model.quantization in (None, model.stored_as) else f"{model.quantization} ({stored})"
 
 
-def _line(entry: ModelEntry, model: Availability) -> ModelLine:
+def _line(entry: ModelEntry, model: Availability) -> PipelineModelLine:
     read = model.metadata
-    return ModelLine(
+    return PipelineModelLine(
         name=model.name,
         provider=model.provider,
         file=str(model.path or entry.file or entry.model),

@@ -10,10 +10,10 @@ from agentlab.errors import GateError
 from agentlab.gguf.dry_run import dry_run
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fingerprint import engine_build
-from agentlab.gguf.memory import MemoryEstimate, Shape, estimate
+from agentlab.gguf.memory import MemoryEstimate, MemoryShape, estimate
 from agentlab.gguf.metadata import GgufMetadata
 from agentlab.gguf.proof import Proofs
-from agentlab.gguf.records import History
+from agentlab.gguf.records import LoadHistory
 from agentlab.pipeline.config import Resources
 from agentlab.pipeline.registry import Availability
 from agentlab.pipeline.settings import Engine
@@ -26,7 +26,7 @@ _START_SECONDS, _BYTES_PER_SECOND = 0.4, 1.5e9  # a worker's start, and reading 
 
 
 @dataclass(frozen=True, slots=True)
-class LocalModel:
+class PipelineLocalModel:
     """A usable GGUF file.
 
     Attributes:
@@ -45,8 +45,8 @@ class LocalModel:
 
 
 def settle(
-    model: Availability, wished: EngineConfig, proofs: Proofs, recorded: Mapping[str, bool], tried: Tried
-) -> LocalModel:
+    model: Availability, wished: EngineConfig, proofs: Proofs, recorded: Mapping[str, bool], settle_config: Tried
+) -> PipelineLocalModel:
     """A model with the engine settings that can be trusted here.
 
     Args:
@@ -59,35 +59,42 @@ def settle(
         tried: `proofs.settle` or `proofs.known`.
     """
     assert model.metadata is not None
-    here = tried(wished)
-    path, verdicts = wished.path, proofs.verdicts(wished) if here != wished else {}
-    engine = Engine(here.context, here.batch, here.gpu_layers, here.flash, here.kv_type, here.repack)
+    usable_config = settle_config(wished)
+    path, verdicts = wished.path, proofs.verdicts(wished) if usable_config != wished else {}
+    engine = Engine(
+        usable_config.context,
+        usable_config.batch,
+        usable_config.gpu_layers,
+        usable_config.flash,
+        usable_config.kv_type,
+        usable_config.repack,
+    )
     if recorded and (recorded.get("wished") is True) == wished.flash:
         engine = replace(engine, flash=recorded.get("flash") is True, repack=recorded.get("repack") is True)
-    return LocalModel(
+    return PipelineLocalModel(
         model.name,
         path,
         model.metadata,
         proofs.fingerprint(path),
         engine,
-        replace(engine, flash=engine.flash and here.flash, repack=engine.repack and here.repack),
-        "; ".join(f"{way}: {why}" for way, why in verdicts.items() if why),
+        replace(engine, flash=engine.flash and usable_config.flash, repack=engine.repack and usable_config.repack),
+        "; ".join(f"{setting}: {reason}" for setting, reason in verdicts.items() if reason),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class MemoryBudget:
     """Bytes that models may take together. `vram` 0: there is no GPU memory."""
 
     ram: int
     vram: int
 
 
-def budget_of(resources: Resources) -> Budget:
+def budget_of(resources: Resources) -> MemoryBudget:
     """What the config allows, or the larger part of what the machine has."""
     ram = resources.ram_gib * _GIB if resources.ram_gib else machine.memory().total * _SHARE
     vram = resources.vram_gib * _GIB if resources.vram_gib else machine.gpu_memory() * _SHARE
-    return Budget(int(ram), int(vram))
+    return MemoryBudget(int(ram), int(vram))
 
 
 class Sizes:
@@ -100,33 +107,35 @@ class Sizes:
     within both, at the price of an unloading too many when some models use the GPU and others do not.
     """
 
-    def __init__(self, models: Mapping[str, LocalModel], resources: Resources, budget: Budget, folder: Path) -> None:
+    def __init__(
+        self, models: Mapping[str, PipelineLocalModel], resources: Resources, budget: MemoryBudget, folder: Path
+    ) -> None:
         """`folder` keeps what was found out, for all runs of the workspace."""
         self._models, self._resources, self.budget = models, resources, budget
-        self._asked, self._loads = folder / "dry_runs.json", History(folder / "loads.json")
+        self._asked, self._loads = folder / "dry_runs.json", LoadHistory(folder / "loads.json")
         self._known: dict[tuple[str, Engine], MemoryEstimate] = {}
 
     def __call__(self, name: str, engine: Engine) -> int:
         """Planned bytes of a model with these settings."""
-        found = self.estimate(name, engine)
-        resident = max(found.resident, self.learned(name, engine))
+        memory = self.estimate(name, engine)
+        resident = max(memory.resident, self.learned_bytes(name, engine))
         ram = int(resident * self._resources.ram_safety)
-        if not found.vram:
+        if not memory.vram:
             return ram
-        vram = found.vram * self._resources.vram_safety
+        vram = memory.vram * self._resources.vram_safety
         share = vram / self.budget.vram if self.budget.vram else float("inf")
         return ram if share <= ram / self.budget.ram else int(min(share, 1e6) * self.budget.ram)
 
-    def learned(self, name: str, engine: Engine) -> int:
+    def learned_bytes(self, name: str, engine: Engine) -> int:
         """Bytes that earlier loads were measured to take; 0 if there was none."""
-        return self._loads.learned(self._key(name), shape_of(engine)) or 0
+        return self._loads.learned_peak(self._key(name), shape_of(engine)) or 0
 
     def estimate(self, name: str, engine: Engine) -> MemoryEstimate:
         """The parts of it, without factor and experience."""
         if (name, engine) not in self._known:
             model, shape = self._models[name], shape_of(engine)
-            said = dry_run(model.path, shape, self._key(name), self._asked)
-            self._known[name, engine] = estimate(model.metadata, shape, said)
+            dry_run_memory = dry_run(model.path, shape, self._key(name), self._asked)
+            self._known[name, engine] = estimate(model.metadata, shape, dry_run_memory)
         return self._known[name, engine]
 
     def learn(self, name: str, engine: Engine, peak: int) -> None:
@@ -137,12 +146,12 @@ class Sizes:
         return f"{self._models[name].fingerprint} {engine_build()}"
 
 
-def shape_of(engine: Engine) -> Shape:
+def shape_of(engine: Engine) -> MemoryShape:
     """What of the settings decides memory."""
-    return Shape(engine.context, engine.batch, engine.flash, engine.kv_type, engine.gpu_layers, engine.repack)
+    return MemoryShape(engine.context, engine.batch, engine.flash, engine.kv_type, engine.gpu_layers, engine.repack)
 
 
-def load_seconds(model: LocalModel) -> float:
+def load_seconds(model: PipelineLocalModel) -> float:
     """What loading it is taken to last."""
     return _START_SECONDS + model.metadata.file_bytes / _BYTES_PER_SECOND
 
@@ -158,7 +167,7 @@ class _Resident:
 class Residents:
     """Loads and unloads. Used by one thread. `told` is given the events `model.loaded` and `model.evicted`."""
 
-    models: Mapping[str, LocalModel]
+    models: Mapping[str, PipelineLocalModel]
     sizes: Sizes
     threads: int
     make: Callable[[EngineConfig], ChatProcess]
@@ -166,7 +175,7 @@ class Residents:
     _here: dict[str, _Resident] = field(default_factory=dict)  # the least recently used first
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> MemoryBudget:
         return self.sizes.budget
 
     @property
@@ -182,11 +191,11 @@ class Residents:
             GateError: it takes more than all models together may.
             AgentlabError: it cannot be loaded; see `ChatEngine.chat`.
         """
-        here = self._here.get(name)
-        if here is not None and here.settings == settings:
+        resident = self._here.get(name)
+        if resident is not None and resident.settings == settings:
             self._here[name] = self._here.pop(name)
-            return here.engine
-        if here is not None:
+            return resident.engine
+        if resident is not None:
             self.evict(name)
         needed = self.sizes(name, settings)
         if needed > self.budget.ram:
@@ -216,26 +225,26 @@ class Residents:
     def _make_room(self, needed: int, upcoming: Sequence[str]) -> None:
         """Unload until `needed` bytes fit, the model that is used furthest in the future first (Belady 1966)."""
         order = list(upcoming)
-        while self._here and needed + sum(each.bytes for each in self._here.values()) > self.budget.ram:
+        while self._here and needed + sum(resident.bytes for resident in self._here.values()) > self.budget.ram:
             self.evict(max(self._here, key=lambda name: order.index(name) if name in order else len(order)))
 
     def evict(self, name: str) -> None:
         """Unload a model; nothing happens if it is not loaded."""
-        here = self._here.pop(name, None)
-        if here is not None:
-            self._unload(name, here)
+        resident = self._here.pop(name, None)
+        if resident is not None:
+            self._unload(name, resident)
 
     def only(self, name: str) -> None:
-        for other in [other for other in self._here if other != name]:
-            self.evict(other)
+        for other_name in [other_name for other_name in self._here if other_name != name]:
+            self.evict(other_name)
 
-    def _unload(self, name: str, here: _Resident) -> None:
-        taken, began = here.engine.measured(), time.monotonic()
-        here.engine.close()
+    def _unload(self, name: str, resident: _Resident) -> None:
+        memory_use, began = resident.engine.measured(), time.monotonic()
+        resident.engine.close()
         seconds = round(time.monotonic() - began, 4)
-        self.told("model.evicted", name, seconds=seconds, peak_bytes=None if taken is None else taken.peak)
-        if taken is not None:
-            self.sizes.learn(name, here.settings, taken.peak)
+        self.told("model.evicted", name, seconds=seconds, peak_bytes=None if memory_use is None else memory_use.peak)
+        if memory_use is not None:
+            self.sizes.learn(name, resident.settings, memory_use.peak)
 
     def close(self) -> None:
         for name in self.names:

@@ -7,13 +7,25 @@ from typing import Any, Literal
 from pydantic import Field
 
 from agentlab.pipeline.branches.trace import item_of, stage_of
-from agentlab.pipeline.graph import Step
+from agentlab.pipeline.graph import PipelineStep
 from agentlab.pipeline.memo import ANSWERED
-from agentlab.pipeline.state import Item
-from agentlab.runs.document import Block, Code, Document, Heading, Plain, Table, Text, mebibytes, number, silence, table
+from agentlab.pipeline.state import PipelineItem
+from agentlab.runs.document import (
+    AnswerDocument,
+    Block,
+    Code,
+    Heading,
+    Plain,
+    Table,
+    Text,
+    mebibytes,
+    number,
+    silence,
+    table,
+)
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 
 _MOST_ITEMS, _LONGEST = 20, 20_000
 _MIB = 1 << 20
@@ -44,7 +56,7 @@ class StageResult(Plain):
     cost_usd: float | None
 
 
-class ModelResult(Plain):
+class PipelineModelResult(Plain):
     """One local model in memory. `peak_bytes` is the most that was seen resident, shared pages included."""
 
     model: str
@@ -55,12 +67,12 @@ class ModelResult(Plain):
     peak_bytes: int | None
 
 
-class PipelineResult(Document):
+class PipelineResult(AnswerDocument):
     """The answer of `agentlab pipeline`."""
 
     items: list[ItemResult]
     stages: list[StageResult]
-    models: list[ModelResult]
+    models: list[PipelineModelResult]
     loads: int
     reused: int
     silent: list[str] = Field(default_factory=list)
@@ -70,9 +82,9 @@ class PipelineResult(Document):
         if len(self.items) == 1 and not self.items[0].name:
             return [Code(self.items[0].answer)]
         failed = [item for item in self.items if item.error is not None]
-        said = f"{len(self.items) - len(failed)} of {len(self.items)} inputs were answered; see outputs.jsonl."
+        sentence = f"{len(self.items) - len(failed)} of {len(self.items)} inputs were answered; see outputs.jsonl."
         return [
-            Text(said),
+            Text(sentence),
             *map(Text, self.silent),
             *(
                 [Table(("input", "error"), [(i.name, i.error or "") for i in failed], "Inputs that failed")]
@@ -130,18 +142,18 @@ def stage_results(names: Sequence[str], events: Iterable[Event]) -> list[StageRe
 
 
 def _stage(name: str, events: Sequence[Event], failed: int) -> StageResult:
-    asked = [event.data["answer"] for event in events if event.data["from"] == "model"]
+    answers = [event.data["answer"] for event in events if event.data["from"] == "model"]
 
     def total(field: str) -> Any:
-        known = [answer[field] for answer in asked if answer[field] is not None]
-        return sum(known) if known else None
+        known_values = [answer[field] for answer in answers if answer[field] is not None]
+        return sum(known_values) if known_values else None
 
     read, written = total("prefill_seconds"), total("decode_seconds")
     fresh = (total("prompt_tokens") or 0) - (total("reused_tokens") or 0)
     return StageResult(
         stage=name,
         answers=len(events),
-        asked=len(asked),
+        asked=len(answers),
         failed=failed,
         prompt_tokens=total("prompt_tokens"),
         reused_tokens=total("reused_tokens"),
@@ -153,13 +165,13 @@ def _stage(name: str, events: Sequence[Event], failed: int) -> StageResult:
     )
 
 
-def model_results(events: Iterable[Event]) -> list[ModelResult]:
+def model_results(events: Iterable[Event]) -> list[PipelineModelResult]:
     """One row per local model that was loaded, in the order of their first loads."""
-    rows: dict[str, ModelResult] = {}
+    rows: dict[str, PipelineModelResult] = {}
     for event in events:
         data, before = event.data, rows.get(event.id)
         if event.type == "model.loaded":
-            rows[event.id] = ModelResult(
+            rows[event.id] = PipelineModelResult(
                 model=event.id,
                 loads=1 + (before.loads if before else 0),
                 load_seconds=data["seconds"] + (before.load_seconds if before else 0.0),
@@ -181,10 +193,12 @@ def silent(events: Iterable[Event]) -> list[str]:
             failed.setdefault(event.data["model"], []).append(event.data["message"])
         elif event.type == ANSWERED:
             answered.add(event.data["answer"]["model"])
-    return [silence(model, len(why), why[-1]) for model, why in failed.items() if model not in answered]
+    return [silence(model, len(messages), messages[-1]) for model, messages in failed.items() if model not in answered]
 
 
-def write_pipeline_report(run: Run, items: Sequence[Item], steps: Sequence[Step], result: PipelineResult) -> None:
+def write_pipeline_report(
+    run: OpenRun, items: Sequence[PipelineItem], steps: Sequence[PipelineStep], result: PipelineResult
+) -> None:
     """Write `report.md` and `report.html`: the answer, what each stage said, what it took."""
     blocks: list[Block] = []
     for row in result.items[:_MOST_ITEMS]:
@@ -198,7 +212,7 @@ def write_pipeline_report(run: Run, items: Sequence[Item], steps: Sequence[Step]
     write_report(run, f"Pipeline {run.id}", blocks)
 
 
-def _stages(item: Item, steps: Sequence[Step]) -> Iterator[Block]:
+def _stages(item: PipelineItem, steps: Sequence[PipelineStep]) -> Iterator[Block]:
     yield Text("Input")
     yield Code(_cut(item.text))
     for step in steps:
@@ -208,18 +222,22 @@ def _stages(item: Item, steps: Sequence[Step]) -> Iterator[Block]:
         method = f", by {end.why['method']}" if "method" in end.why else ""
         yield Text(f"{step.id}: {end.status}{method}")
         yield Code(_cut(end.answer))
-        yield from _why(end.why)
+        yield from _explanation_blocks(end.why)
 
 
-def _why(why: Mapping[str, Any]) -> Iterator[Block]:
+def _explanation_blocks(explanation: Mapping[str, Any]) -> Iterator[Block]:
     """How several answers became one: the tally of a vote as a table, of other methods what was noted."""
-    if "tally" in why:
-        rows = [(each["vote"], f"{each['weight']:g}", str(len(each["candidates"]))) for each in why["tally"]]
-        rows += [("(no vote)", "", str(why["abstained"]))] if why["abstained"] else []
+    if "tally" in explanation:
+        rows = [
+            (group["vote"], f"{group['weight']:g}", str(len(group["candidates"]))) for group in explanation["tally"]
+        ]
+        rows += [("(no vote)", "", str(explanation["abstained"]))] if explanation["abstained"] else []
         yield Table(("vote", "weight", "answers"), rows, "What the answers voted for")
-    rest = {key: value for key, value in why.items() if key not in ("method", "tally", "abstained", "chosen")}
-    if any(value not in (False, [], {}) for value in rest.values()):
-        yield Text(json.dumps(rest, ensure_ascii=False)[:500])
+    details = {
+        key: value for key, value in explanation.items() if key not in ("method", "tally", "abstained", "chosen")
+    }
+    if any(value not in (False, [], {}) for value in details.values()):
+        yield Text(json.dumps(details, ensure_ascii=False)[:500])
 
 
 def _cut(text: str) -> str:
@@ -246,16 +264,16 @@ def narrate(event: Event) -> Narration | None:
         case "model.evicted":
             return Narration(verbose=f"  unloaded {event.id}")
         case "call.failed":
-            then = f"; next: {data['rung']}" if data["rung"] != "none" else ""
+            next_note = f"; next: {data['rung']}" if data["rung"] != "none" else ""
             return Narration(
-                line=f"  {event.id}: {data['model']} failed ({data['kind']}){then}", verbose=data["message"]
+                line=f"  {event.id}: {data['model']} failed ({data['kind']}){next_note}", verbose=data["message"]
             )
         case "stage.finished" if data["status"] != "done":
-            said = f"  {event.id}: {data['status']}"
-            return Narration(verbose=said) if batch or data["status"] == "over" else Narration(line=said)
+            line = f"  {event.id}: {data['status']}"
+            return Narration(verbose=line) if batch or data["status"] == "over" else Narration(line=line)
     if event.type == ANSWERED:
-        said = f"  {event.id}: {_answer(data)}"
-        return Narration(detail=event.id, verbose=said) if batch else Narration(line=said)
+        line = f"  {event.id}: {_answer(data)}"
+        return Narration(detail=event.id, verbose=line) if batch else Narration(line=line)
     return None
 
 
@@ -264,7 +282,7 @@ def _answer(data: Mapping[str, Any]) -> str:
     if data["from"] != "model":
         return _FROM[data["from"]]
     tokens, seconds = answer["completion_tokens"], answer["decode_seconds"]
-    said = answer["model"] if tokens is None else f"{answer['model']}, {tokens} tokens"
+    model_note = answer["model"] if tokens is None else f"{answer['model']}, {tokens} tokens"
     speed = f", {tokens / seconds:.0f}/s" if tokens and seconds else ""
     reused = f", {answer['reused_tokens']} of {answer['prompt_tokens']} read before" if answer["reused_tokens"] else ""
-    return said + speed + reused
+    return model_note + speed + reused

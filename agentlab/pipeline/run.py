@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.answers.quote import headed
+from agentlab.answers.quote import join_under_headings
 from agentlab.errors import AgentlabError, ConfigError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
@@ -16,13 +16,13 @@ from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.executor import Executor
-from agentlab.pipeline.graph import Step, unroll
-from agentlab.pipeline.items import Input, read_inputs
+from agentlab.pipeline.graph import PipelineStep, unroll
+from agentlab.pipeline.items import PipelineInput, read_inputs
 from agentlab.pipeline.memo import Ends, Memo
 from agentlab.pipeline.parent import Parent, parent_of
 from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
-from agentlab.pipeline.registry import asked, available, require, wanted
-from agentlab.pipeline.residents import LocalModel, Residents, Sizes, budget_of, load_seconds, settle
+from agentlab.pipeline.registry import asked_models, available, require, required_models
+from agentlab.pipeline.residents import PipelineLocalModel, Residents, Sizes, budget_of, load_seconds, settle
 from agentlab.pipeline.result import (
     ItemResult,
     PipelineResult,
@@ -34,16 +34,16 @@ from agentlab.pipeline.result import (
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
-from agentlab.pipeline.state import Item
+from agentlab.pipeline.state import PipelineItem
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import Texts
+from agentlab.pipeline.texts import RunTexts
 from agentlab.pipeline.units import Unit, units
-from agentlab.pipeline.validation import remarks, stretched
+from agentlab.pipeline.validation import context_remarks, remarks
 from agentlab.runs.context import Context
-from agentlab.runs.events import noted
+from agentlab.runs.events import first_event_data
 from agentlab.runs.journal import read_events
-from agentlab.runs.manifest import Metric, Tokens
-from agentlab.runs.run import Outcome, Run
+from agentlab.runs.manifest import Metric, RunTokens
+from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.session import where
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class PipelineExperiment:
 
     config: PipelineConfig
     context: Context
-    inputs: tuple[Input, ...]
-    models: dict[str, LocalModel]
+    inputs: tuple[PipelineInput, ...]
+    models: dict[str, PipelineLocalModel]
     sizes: Sizes
     parent: Parent | None
     proofs: Proofs
@@ -67,7 +67,7 @@ class PipelineExperiment:
         return Store(self.context.workspace.state / "pipeline")
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[PipelineStep, ...]:
         return unroll(self.config.stages)
 
     @cached_property
@@ -77,9 +77,9 @@ class PipelineExperiment:
     @cached_property
     def schedule(self) -> Schedule:
         """The order of all units; see `_scheduled`."""
-        return self._scheduled(self.units)
+        return self._build_schedule(self.units)
 
-    def _scheduled(self, units: Sequence[Unit]) -> Schedule:
+    def _build_schedule(self, units: Sequence[Unit]) -> Schedule:
         """The cheapest order that keeps within the budget.
 
         Raises:
@@ -91,42 +91,45 @@ class PipelineExperiment:
 
     def plan(self) -> PipelinePlan:
         """What it would do, and the memory for it."""
-        taken = self.parent.taken if self.parent is not None else frozenset()
+        taken_stages = self.parent.taken if self.parent is not None else frozenset()
         trained = {name: model.metadata.context_length for name, model in self.models.items()}
         return plan_of(
-            self._scheduled([unit for unit in self.units if unit.step.stage.id not in taken]),
+            self._build_schedule([unit for unit in self.units if unit.step.stage.id not in taken_stages]),
             self.units,
-            [self._planned(model) for model in self.models.values()],
+            [self._plan_model(model) for model in self.models.values()],
             self.sizes.budget,
-            [*remarks(self.config, self.config.stages), *stretched(self.config, trained)],
+            [*remarks(self.config, self.config.stages), *context_remarks(self.config, trained)],
             len(self.inputs),
-            taken,
+            taken_stages,
         )
 
-    def _planned(self, model: LocalModel) -> PlannedModel:
+    def _plan_model(self, model: PipelineLocalModel) -> PlannedModel:
         engine = model.usable
-        found = self.sizes.estimate(model.name, engine)
+        memory = self.sizes.estimate(model.name, engine)
         return PlannedModel(
             model=model.name,
             file=model.path.name,
             context=engine.context,
             planned_bytes=self.sizes(model.name, engine),
-            weights=found.weights,
-            cache=found.cache,
-            compute=found.compute + found.work + found.repacked,
-            process=found.process,
-            gpu=found.vram,
-            source="measured" if self.sizes.learned(model.name, engine) > found.resident else found.source,
+            weights=memory.weights,
+            cache=memory.cache,
+            compute=memory.compute + memory.work + memory.repacked,
+            process=memory.process,
+            gpu=memory.vram,
+            source="measured" if self.sizes.learned_bytes(model.name, engine) > memory.resident else memory.source,
         )
 
-    def run(self, run: Run) -> tuple[PipelineResult, Outcome]:
+    def run(self, run: OpenRun) -> tuple[PipelineResult, RunOutcome]:
         """Answer every input, or go on with it.
 
         Raises:
             AgentlabError: inputs failed; what was answered is kept, and a resume asks for the rest.
         """
         self._begin(run)
-        items = [Item(each.name, each.text, each.fields, self.config.params) for each in self.inputs]
+        items = [
+            PipelineItem(pipeline_input.name, pipeline_input.text, pipeline_input.fields, self.config.params)
+            for pipeline_input in self.inputs
+        ]
         failure: AgentlabError | None = None
         try:
             self._work(run, items)
@@ -141,8 +144,8 @@ class PipelineExperiment:
         resume = f"agentlab pipeline --resume {run.id}{where(run, self.context)}"
         if failure is not None:
             if not isinstance(failure, ConfigError):
-                again = f"{resume} asks again, and keeps what was answered."
-                failure.hint = f"{failure.hint} {again}" if failure.hint else again
+                retry_hint = f"{resume} asks again, and keeps what was answered."
+                failure.hint = f"{failure.hint} {retry_hint}" if failure.hint else retry_hint
             raise failure
         if failed:
             raise AgentlabError(
@@ -151,7 +154,7 @@ class PipelineExperiment:
             )
         return result, outcome
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: OpenRun) -> None:
         if not run.has("inputs.taken"):
             run.write_text(inputs_of.COPY, inputs_of.copy_of(self.inputs))
             run.emit("inputs.taken", count=len(self.inputs))
@@ -164,13 +167,13 @@ class PipelineExperiment:
             if self.parent.gone:
                 run.emit("parent.gone", self.parent.run)
 
-    def _work(self, run: Run, items: list[Item]) -> None:
+    def _work(self, run: OpenRun, items: list[PipelineItem]) -> None:
         store, parent = self._store, self.parent
-        texts = Texts(run.path, store)
+        texts = RunTexts(run.path, store)
         memo = Memo(
             texts,
             run.events,
-            Texts(parent.path, store) if parent else None,
+            RunTexts(parent.path, store) if parent else None,
             parent.inherited if parent else (),
         )
         residents = Residents(
@@ -212,7 +215,7 @@ class PipelineExperiment:
                 router.close()
         texts.sync()
 
-    def _router(self, run: Run) -> "Router | None":
+    def _router(self, run: OpenRun) -> "Router | None":
         """What asks remote models, if there are any."""
         if all(entry.provider == "gguf" for entry in self.config.models.values()):
             return None
@@ -227,7 +230,7 @@ class PipelineExperiment:
             stop=self.context.stop,
         )
 
-    def _result(self, run: Run, items: Sequence[Item]) -> tuple[PipelineResult, Outcome]:
+    def _result(self, run: OpenRun, items: Sequence[PipelineItem]) -> tuple[PipelineResult, RunOutcome]:
         stages = stage_results([stage.id for stage in self.config.stages], run.events)
         models = model_results(run.events)
         result = PipelineResult(
@@ -253,20 +256,20 @@ class PipelineExperiment:
             "answered": Metric(value=answered, unit=f"of {len(items)}", direction="higher"),
             "model_loads": Metric(value=result.loads, direction="lower"),
         }
-        tokens = Tokens(
+        tokens = RunTokens(
             input=sum(stage.prompt_tokens or 0 for stage in stages),
             output=sum(stage.completion_tokens or 0 for stage in stages),
         )
-        return result, Outcome(metrics, tokens=tokens, cost_usd=sum(costs) if costs else None)
+        return result, RunOutcome(metrics, tokens=tokens, cost_usd=sum(costs) if costs else None)
 
-    def _write(self, run: Run, items: Sequence[Item], result: PipelineResult) -> None:
+    def _write(self, run: OpenRun, items: Sequence[PipelineItem], result: PipelineResult) -> None:
         if any(item.name for item in items):
             lines = (
                 source.output_line(source.name, row.answer, row.error)
                 for source, row in zip(self.inputs, result.items, strict=True)
             )
             run.write_text("outputs.jsonl", "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
-            run.write_text("final.txt", headed([(row.name, row.answer) for row in result.items]) + "\n")
+            run.write_text("final.txt", join_under_headings([(row.name, row.answer) for row in result.items]) + "\n")
         else:
             run.write_text("final.txt", result.items[0].answer)
         write_pipeline_report(run, items, self.steps, result)
@@ -279,32 +282,32 @@ def foresee(config: PipelineConfig, context: Context) -> PipelineExperiment:
 
 def prepare(config: PipelineConfig, context: Context, *, planning: bool = False) -> PipelineExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
-    needed = asked(config.stages, config)
-    models_there = available(sorted(wanted(config) | needed), config, context.workspace, context.env)
-    require(models_there)
+    needed = asked_models(config.stages, config)
+    available_models = available(sorted(required_models(config) | needed), config, context.workspace, context.env)
+    require(available_models)
     resumed = context.resumes is not None
     parent = parent_of(config, context.env, resumed=resumed) if config.branch is not None else None
-    kept = context.resumes or (parent.inputs if parent is not None else None)
+    inputs_folder = context.resumes or (parent.inputs if parent is not None else None)
     before = context.resumes or (parent.path if parent is not None else None)
     events = read_events(before / "events.jsonl") if before is not None else ()
     budget, threads = budget_of(config.resources), machine.threads(config.resources.threads)
 
-    def tried(wished: EngineConfig) -> EngineConfig:
-        return proofs.known(wished) if planning else proofs.settle(wished, context.stop.asked)
+    def settle_config(wished: EngineConfig) -> EngineConfig:
+        return proofs.known_settings(wished) if planning else proofs.settle(wished, context.stop.poll)
 
     proofs = Proofs.of(context.workspace)
     models = {
         name: settle(
-            found,
-            engine_of(config, name).config(found.path, threads=threads, memory_bytes=budget.ram),
+            model,
+            engine_of(config, name).config(model.path, threads=threads, memory_bytes=budget.ram),
             proofs,
-            noted(events, "engine.settled", name),
-            tried,
+            first_event_data(events, "engine.settled", name),
+            settle_config,
         )
-        for name, found in models_there.items()
-        if name in needed and found.path is not None and found.metadata is not None and found.error is None
+        for name, model in available_models.items()
+        if name in needed and model.path is not None and model.metadata is not None and model.error is None
     }
-    inputs = read_inputs(config, context.workspace, kept, needed=not planning)
+    inputs = read_inputs(config, context.workspace, inputs_folder, needed=not planning)
     experiment = PipelineExperiment(
         config=config,
         context=context,

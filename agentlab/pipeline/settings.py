@@ -74,17 +74,19 @@ class Drawing:
 
 def engine_of(config: PipelineConfig, model: str) -> Engine:
     """How a model is loaded."""
-    said = partial(_said, (config.models[model].overrides, config.defaults, _OURS))
-    return Engine(said("n_ctx"), said("n_ubatch"), said("n_gpu_layers"), said("flash_attn"), said("kv_type"))
+    setting = partial(_first_setting, (config.models[model].overrides, config.defaults, _OURS))
+    return Engine(
+        setting("n_ctx"), setting("n_ubatch"), setting("n_gpu_layers"), setting("flash_attn"), setting("kv_type")
+    )
 
 
 def drawing_of(config: PipelineConfig, stage: Stage, model: str) -> Drawing:
     """How a stage's answers are drawn from a model."""
-    said = partial(_said, (stage, config.models[model].overrides, config.defaults, _OURS))
-    return Drawing(said("temperature"), said("top_p"), said("max_tokens"), said("timeout_s"))
+    setting = partial(_first_setting, (stage, config.models[model].overrides, config.defaults, _OURS))
+    return Drawing(setting("temperature"), setting("top_p"), setting("max_tokens"), setting("timeout_s"))
 
 
-def _said(layers: Iterable[Sampling], name: str) -> Any:
+def _first_setting(layers: Iterable[Sampling], name: str) -> Any:
     return next((value for layer in layers if (value := getattr(layer, name)) is not None), None)
 
 
@@ -108,7 +110,7 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RungFailure:
     """What went wrong. `cut` says that the answer ended at its last token; `trained` is the model's own context."""
 
     error: AgentlabError
@@ -118,7 +120,7 @@ class Failure:
     trained: int = 0
 
 
-def next_rung(rung: Rung, failure: Failure, stage: Stage) -> Rung | None:
+def next_rung(rung: Rung, failure: RungFailure, stage: Stage) -> Rung | None:
     """How to try again, the least harmful way first; None when another model has to.
 
     Making room for it harms nothing, so it comes first; then fewer layers on the GPU, smaller buffers, a cache of fewer
@@ -141,7 +143,7 @@ def next_rung(rung: Rung, failure: Failure, stage: Stage) -> Rung | None:
     return None
 
 
-def _smaller(rung: Rung, failure: Failure) -> Rung | None:
+def _smaller(rung: Rung, failure: RungFailure) -> Rung | None:
     engine = rung.engine
     if failure.others and not rung.alone:
         return replace(rung, alone=True, change="no other model loaded")
@@ -159,7 +161,7 @@ def _smaller(rung: Rung, failure: Failure) -> Rung | None:
     return None
 
 
-def _fitting(rung: Rung, failure: Failure, stage: Stage) -> Rung | None:
+def _fitting(rung: Rung, failure: RungFailure, stage: Stage) -> Rung | None:
     """A prompt that does not fit: a larger context or a shorter prompt, if the stage allows it."""
     if stage.overflow == "grow" and rung.engine.context < failure.trained:
         context = min(2 * rung.engine.context, failure.trained)
@@ -173,7 +175,7 @@ def _with(rung: Rung, engine: Engine, change: str) -> Rung:
     return replace(rung, engine=engine, change=change)
 
 
-def shortened(text: str, keep: float) -> str:
+def shorten_text(text: str, keep: float) -> str:
     """The beginning and the end of a text, with a mark where its middle was."""
     if keep >= 1:
         return text

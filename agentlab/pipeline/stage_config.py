@@ -92,7 +92,7 @@ class Stage(Sampling):
             raise ValueError("give `model` (one) or `models` (several), not both and not neither")
         if self.type is not None and (self.type == "single") != (self.model is not None):
             raise ValueError(f"type {self.type} goes with {'model' if self.type == 'single' else 'models'}")
-        several = len(self.asked) * self.samples > 1
+        several = len(self.asked_models) * self.samples > 1
         if several and self.aggregation is None:
             raise ValueError("several answers need `aggregation`, which says how they become one")
         if not several and self.aggregation is not None:
@@ -102,5 +102,5 @@ class Stage(Sampling):
         return self
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def asked_models(self) -> tuple[str, ...]:
         return (self.model,) if self.model is not None else self.models

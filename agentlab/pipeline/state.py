@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agentlab.answers.quote import headed
-from agentlab.pipeline.graph import INPUT, Step, step_id
+from agentlab.answers.quote import join_under_headings
+from agentlab.pipeline.graph import INPUT, PipelineStep, step_id
 from agentlab.pipeline.stage_config import MOST_VISITS
 from agentlab.pipeline.templates import condition
 
@@ -23,14 +23,14 @@ class Ended:
     json: Any = None
     why: Mapping[str, Any] = field(default_factory=dict)
 
-    def shown(self) -> dict[str, Any]:
+    def template_values(self) -> dict[str, Any]:
         return {"output": self.output, "answer": self.answer, "json": self.json, "skipped": self.status == "skipped"}
 
 
 _NOTHING = Ended("skipped")
 
 
-class Item:
+class PipelineItem:
     """One input, with the ends of its steps."""
 
     __slots__ = ("_fields", "_params", "ended", "failed", "name", "text")
@@ -47,7 +47,7 @@ class Item:
         """The id of a step or call within the run."""
         return f"{self.name}:{of}" if self.name else of
 
-    def seen(self, name: str, step: Step, latest: int | None = None) -> Ended:
+    def latest_end(self, name: str, step: PipelineStep, latest: int | None = None) -> Ended:
         """A stage's end as seen from a step: its latest visit that took place, up to `latest`."""
         last = step.visit if name in step.block else MOST_VISITS
         for number in range(last if latest is None else latest, 0, -1):
@@ -56,47 +56,53 @@ class Item:
                 return end
         return _NOTHING
 
-    def given(self, step: Step) -> str:
+    def step_input(self, step: PipelineStep) -> str:
         """The input of a step. Several answers stand under the names of their stages; skipped ones are left out."""
-        found = [(name, self.text if name == INPUT else self.seen(name, step).output) for name in step.sources]
-        if len(found) == 1:
-            return found[0][1]
-        present = [(name, text) for name, text in found if name == INPUT or self.seen(name, step).status != "skipped"]
-        return headed(present)
+        named_outputs = [
+            (name, self.text if name == INPUT else self.latest_end(name, step).output) for name in step.sources
+        ]
+        if len(named_outputs) == 1:
+            return named_outputs[0][1]
+        present = [
+            (name, text)
+            for name, text in named_outputs
+            if name == INPUT or self.latest_end(name, step).status != "skipped"
+        ]
+        return join_under_headings(present)
 
-    def values(self, step: Step, given: str) -> dict[str, Any]:
+    def values(self, step: PipelineStep, input_text: str) -> dict[str, Any]:
         """What the templates of a step may use; `given` is its input."""
         names = {id_.partition("@")[0] for id_ in self.ended}
         return {
-            "input": given,
+            "input": input_text,
             "item": self._fields,
             "params": self._params,
-            "stages": {name: self.seen(name, step).shown() for name in names},
-            "previous": {name: self.seen(name, step, step.visit - 1).shown() for name in step.block},
+            "stages": {name: self.latest_end(name, step).template_values() for name in names},
+            "previous": {name: self.latest_end(name, step, step.visit - 1).template_values() for name in step.block},
         }
 
-    def verdict(self, step: Step) -> Status | None:
+    def verdict(self, step: PipelineStep) -> Status | None:
         """Why a step is passed over: its loop is over, what it reads was skipped, or `when` does not hold.
 
         Raises:
             AgentlabError: a condition cannot be evaluated.
         """
-        if step.gate is not None and self._left(step):
+        if step.gate is not None and self._has_left_loop(step):
             return "over"
-        if INPUT not in step.sources and all(self.seen(name, step).status == "skipped" for name in step.sources):
+        if INPUT not in step.sources and all(self.latest_end(name, step).status == "skipped" for name in step.sources):
             return "skipped"
         when = step.stage.when
-        if when is not None and not condition(when).holds(self.values(step, self.given(step))):
+        if when is not None and not condition(when).holds(self.values(step, self.step_input(step))):
             return "skipped"
         return None
 
-    def _left(self, step: Step) -> bool:
+    def _has_left_loop(self, step: PipelineStep) -> bool:
         """Whether the loop of a later visit was left, by the condition that its gate states."""
         assert step.gate is not None
         end = self.ended[step.gate]
         return end.status == "over" or bool(end.why.get("until"))
 
-    def finished(self, step: Step, end: Ended) -> None:
+    def record_end(self, step: PipelineStep, end: Ended) -> None:
         """Note how a step ended; at the end of a loop, whether its condition holds."""
         loop = step.stage.repeat_until
         if loop is not None and end.status not in ("over", "failed"):
@@ -105,7 +111,7 @@ class Item:
             end = Ended(end.status, end.answer, end.output, end.json, {**end.why, "until": holds})
         self.ended[step.id] = end
 
-    def final(self, steps: tuple[Step, ...]) -> str:
+    def final(self, steps: tuple[PipelineStep, ...]) -> str:
         """The answer of the pipeline: that of the last stage that was not skipped."""
         for step in reversed(steps):
             end = self.ended.get(step.id)

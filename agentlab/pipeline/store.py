@@ -15,9 +15,9 @@ from json import loads
 from pathlib import Path
 
 from agentlab.files import open_file
-from agentlab.pipeline.answer import Answer, Asked, canonical, decoded, encoded, sha_of
+from agentlab.pipeline.answer import PipelineAnswer, PipelineQuestion, canonical, decode_text, encode_text, sha_of
 from agentlab.runs.atomic import is_temporary, make_folder, storage_errors, write_bytes
-from agentlab.runs.document import Block, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Text
 
 _MOST_BYTES = 512 << 20  # of a file; a text has 64 MiB at most, and JSON may write a character as six
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -36,35 +36,35 @@ class Store:
         """The text of this hash, of an older run; None when it is absent or damaged. `sha` may be anything."""
         if not _SHA.fullmatch(sha):
             return None
-        content = _read(_place(self.objects, sha))
+        content = _read(_path_of(self.objects, sha))
         try:
-            text = None if content is None else decoded(content)
+            text = None if content is None else decode_text(content)
         except ValueError:
             return None
         return text if text is not None and sha_of(text) == sha else None
 
-    def remember(self, key: str, asked: Asked, answer: Answer) -> None:
+    def remember(self, key: str, question: PipelineQuestion, answer: PipelineAnswer) -> None:
         """Keep an answer under its question's key.
 
         Raises:
             StorageError: disk full, read-only or not ours.
         """
-        body = {"asked": asked.summary(), "answer": asdict(answer)}
-        path = _place(self.answers, key, ".json")
+        body = {"asked": question.summary(), "answer": asdict(answer)}
+        path = _path_of(self.answers, key, ".json")
         make_folder(path.parent)
-        write_bytes(path, encoded(canonical({"check": _check(key, body), **body})), sync=False)
+        write_bytes(path, encode_text(canonical({"check": _check(key, body), **body})), sync=False)
 
-    def recall(self, key: str) -> Answer | None:
+    def recall(self, key: str) -> PipelineAnswer | None:
         """The answer under a key; None when it is absent or damaged."""
-        path = _place(self.answers, key, ".json")
-        found = _parsed(key, _read(path))
-        if found is not None:
+        path = _path_of(self.answers, key, ".json")
+        answer = _parse_answer(key, _read(path))
+        if answer is not None:
             with contextlib.suppress(OSError):  # a store that may only be read is of use as well
                 os.utime(path)  # in use: `gc` keeps away
-        return found
+        return answer
 
 
-class Freed(Document):
+class Freed(AnswerDocument):
     """The answer of `pipeline gc`: what was removed."""
 
     answers: int
@@ -83,12 +83,14 @@ def gc(store: Store, older_than_seconds: float, now: float) -> Freed:
     before, abandoned = now - older_than_seconds, now - _ABANDONED_SECONDS
     folders = [path for path in store.answers.glob("[0-9a-f][0-9a-f]") if not path.is_symlink()]
     files = [path for folder in folders for path in folder.iterdir()]
-    sizes = _removed([path for path in files if path.suffix == ".json" and _SHA.fullmatch(path.stem)], before)
-    torn = _removed([path for path in files if is_temporary(path)], abandoned)
+    sizes = _remove_unused_files(
+        [path for path in files if path.suffix == ".json" and _SHA.fullmatch(path.stem)], before
+    )
+    torn = _remove_unused_files([path for path in files if is_temporary(path)], abandoned)
     return Freed(answers=len(sizes), bytes=sum(sizes) + sum(torn))
 
 
-def _place(folder: Path, name: str, suffix: str = "") -> Path:
+def _path_of(folder: Path, name: str, suffix: str = "") -> Path:
     if not _SHA.fullmatch(name):
         raise ValueError(f"{name!r} is no SHA-256")
     return folder / name[:2] / f"{name}{suffix}"
@@ -108,17 +110,17 @@ def _check(key: str, body: Mapping[str, object]) -> str:
     return sha_of(canonical({"key": key, **body}))
 
 
-def _parsed(key: str, content: bytes | None) -> Answer | None:
+def _parse_answer(key: str, content: bytes | None) -> PipelineAnswer | None:
     try:
-        body = loads(decoded(content)) if content is not None else None
+        body = loads(decode_text(content)) if content is not None else None
         if not isinstance(body, dict) or body.pop("check", None) != _check(key, body):
             return None
-        return Answer(**body["answer"])
+        return PipelineAnswer(**body["answer"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # JSON of another shape
         return None
 
 
-def _removed(paths: Sequence[Path], before: float) -> list[int]:
+def _remove_unused_files(paths: Sequence[Path], before: float) -> list[int]:
     """Remove those of the files that were last used before a time; the sizes in bytes of those that went."""
     sizes: list[int] = []
     for path in paths:

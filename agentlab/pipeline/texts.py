@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agentlab.errors import StorageError
 from agentlab.files import open_to_write
-from agentlab.pipeline.answer import decoded, encoded, sha_of
+from agentlab.pipeline.answer import decode_text, encode_text, sha_of
 from agentlab.pipeline.store import Store
 from agentlab.runs.atomic import storage_errors, sync_folder
 
@@ -24,7 +24,7 @@ _MOST_LINE = 6 * MOST_BYTES + 128  # a character may be written as six
 _LINE = re.compile(rb'\{"sha":"([0-9a-f]{64})","text":')
 
 
-class Texts:
+class RunTexts:
     """Of the run in `folder`. Any thread may put; one process at a time does, which the run's lock sees to."""
 
     def __init__(self, folder: Path, store: Store) -> None:
@@ -45,7 +45,7 @@ class Texts:
         Raises:
             StorageError: disk full, read-only or not ours; the text has more than 64 MiB.
         """
-        size = len(encoded(text))
+        size = len(encode_text(text))
         if size > MOST_BYTES:
             raise StorageError(
                 f"A text of {size >> 20} MiB is too large to keep; {MOST_BYTES >> 20} MiB is the limit.",
@@ -69,23 +69,23 @@ class Texts:
                 sync_folder(self._path.parent)
 
     def _append(self, sha: str, text: str) -> None:
-        line = encoded(json.dumps({"sha": sha, "text": text}, ensure_ascii=False, separators=(",", ":")) + "\n")
+        line = encode_text(json.dumps({"sha": sha, "text": text}, ensure_ascii=False, separators=(",", ":")) + "\n")
         with storage_errors(self._path), open_to_write(self._path, "ab") as file:
             mend = b"\n" if self._torn else b""
-            place, self._torn = file.tell() + len(mend), True
+            offset, self._torn = file.tell() + len(mend), True
             if file.write(mend + line) < len(mend) + len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._torn = False
-        self._places[sha] = place, len(line)
+        self._places[sha] = offset, len(line)
 
     def _read(self, sha: str) -> str | None:
-        place, length = self._places.get(sha, (0, 0))
+        offset, length = self._places.get(sha, (0, 0))
         if not length:
             return None
         try:
             with self._path.open("rb") as file:
-                file.seek(place)
-                text = json.loads(decoded(file.read(length)))["text"]
+                file.seek(offset)
+                text = json.loads(decode_text(file.read(length)))["text"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return text if isinstance(text, str) and sha_of(text) == sha else None
@@ -94,9 +94,9 @@ class Texts:
         if not self._path.is_file():
             return
         with self._path.open("rb") as file:
-            place = 0
+            offset = 0
             while line := file.readline(_MOST_LINE):
                 self._torn = not line.endswith(b"\n")
-                if not self._torn and (found := _LINE.match(line)):
-                    self._places[found[1].decode()] = place, len(line)
-                place += len(line)
+                if not self._torn and (match := _LINE.match(line)):
+                    self._places[match[1].decode()] = offset, len(line)
+                offset += len(line)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.graph import Step
+from agentlab.pipeline.graph import PipelineStep
 from agentlab.pipeline.schedule.types import Job
 
 
@@ -20,7 +20,7 @@ class Unit:
     """
 
     id: str
-    step: Step
+    step: PipelineStep
     model: str | None
     whole: bool
     local: bool
@@ -32,26 +32,26 @@ class Unit:
         return Job(self.id, self.model if self.local else None, self.needs)
 
 
-def units(steps: Sequence[Step], config: PipelineConfig) -> tuple[Unit, ...]:
+def units(steps: Sequence[PipelineStep], config: PipelineConfig) -> tuple[Unit, ...]:
     """The units of all steps, in the order of the steps."""
     return tuple(unit for step in steps for unit in _of(step, config))
 
 
-def _of(step: Step, config: PipelineConfig) -> Iterator[Unit]:
-    asked = tuple(dict.fromkeys(step.stage.asked))
+def _of(step: PipelineStep, config: PipelineConfig) -> Iterator[Unit]:
+    models = tuple(dict.fromkeys(step.stage.asked_models))
     before = frozenset(f"{need}/=" for need in step.needs)
-    for model in asked:
-        count = step.stage.asked.count(model) * step.stage.samples
+    for model in models:
+        count = step.stage.asked_models.count(model) * step.stage.samples
         local = config.models[model].provider == "gguf"
         yield Unit(f"{step.id}/{model}", step, model, whole=False, local=local, needs=before, calls=count)
-    how = step.stage.aggregation
-    judge = None if how is None else how.asked
+    aggregation = step.stage.aggregation
+    judge = None if aggregation is None else aggregation.asked
     yield Unit(
         f"{step.id}/=",
         step,
         judge,
         whole=True,
         local=judge is not None and config.models[judge].provider == "gguf",
-        needs=frozenset(f"{step.id}/{model}" for model in asked),
+        needs=frozenset(f"{step.id}/{model}" for model in models),
         calls=0 if judge is None else 1,
     )

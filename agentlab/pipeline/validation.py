@@ -7,11 +7,11 @@ from typing import Any
 from agentlab.config.workspace import Workspace
 from agentlab.pipeline import graph
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.registry import asked, available
+from agentlab.pipeline.registry import asked_models, available
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.templates import compiled
-from agentlab.runs.document import Block, Document, Text, table
+from agentlab.pipeline.templates import compile_template
+from agentlab.runs.document import AnswerDocument, Block, Text, table
 
 # Where a template first uses `input`: in braces, or in a tag.
 _INPUT = re.compile(r"\{[{%][^{}%]*\binput\b")
@@ -21,7 +21,7 @@ _MOST_PATHS = 3
 Remark = tuple[str, str]  # a stage, and a piece of advice about it
 
 
-class StageLine(Document):
+class StageLine(AnswerDocument):
     """One stage. `reads` are stages or `input`; `answers` is how many models give in one visit."""
 
     mode: str
@@ -33,7 +33,7 @@ class StageLine(Document):
     visits: int
 
 
-class Validated(Document):
+class Validated(AnswerDocument):
     """A config without errors. `remarks` are about the stages, `warnings` about models that cannot be used here."""
 
     stages: list[StageLine]
@@ -56,40 +56,40 @@ class Validated(Document):
             },
         )
         count = len(self.stages)
-        said = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} over {', '.join(self.models)}."
-        return [Text(said), stages, *(Text(line) for line in (*self.remarks, *self.warnings))]
+        sentence = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} over {', '.join(self.models)}."
+        return [Text(sentence), stages, *(Text(line) for line in (*self.remarks, *self.warnings))]
 
 
 def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]) -> Validated:
     """Both lists of stages of a checked config. No engine is needed, and model files need not be there."""
     stages = [line for mode, listed in _lists(config) for line in _lines(mode, listed)]
-    needed = {name for _, listed in _lists(config) for name in asked(listed, config)}
-    found = available(config.models, config, workspace, env).values()
-    trained = {model.name: model.metadata.context_length for model in found if model.metadata is not None}
+    needed = {name for _, listed in _lists(config) for name in asked_models(listed, config)}
+    models = available(config.models, config, workspace, env).values()
+    trained = {model.name: model.metadata.context_length for model in models if model.metadata is not None}
     return Validated(
         stages=stages,
         models=[name for name in config.models if name in needed],
         remarks=[
             *(sentence for _, listed in _lists(config) for sentence in remarks(config, listed)),
-            *stretched(config, trained),
+            *context_remarks(config, trained),
         ],
-        warnings=[f"models.{model.name}: {model.problem}" for model in found if model.problem is not None],
+        warnings=[f"models.{model.name}: {model.problem}" for model in models if model.problem is not None],
     )
 
 
 def remarks(config: PipelineConfig, stages: Sequence[Stage]) -> list[str]:
     """What is allowed, but hardly meant or slow."""
-    found = lint(stages, lambda stage: drawing_of(config, stage, stage.asked[0]).temperature)
-    return [f"{stage}: {sentence}" for stage, sentence in found]
+    advice = lint(stages, lambda stage: drawing_of(config, stage, stage.asked_models[0]).temperature)
+    return [f"{stage}: {sentence}" for stage, sentence in advice]
 
 
-def stretched(config: PipelineConfig, trained: Mapping[str, int]) -> list[str]:
+def context_remarks(config: PipelineConfig, trained: Mapping[str, int]) -> list[str]:
     """Which models are given a larger context than they were `trained` with (tokens; 0 is unknown)."""
     return [
-        f"models.{name}: n_ctx {context} is more than the {most} tokens that it was trained with; "
+        f"models.{name}: n_ctx {context} is more than the {trained_context} tokens that it was trained with; "
         "what it says to longer prompts is hardly of use"
-        for name, most in trained.items()
-        if 0 < most < (context := engine_of(config, name).context)
+        for name, trained_context in trained.items()
+        if 0 < trained_context < (context := engine_of(config, name).context)
     ]
 
 
@@ -107,8 +107,8 @@ def _lines(mode: str, stages: Sequence[Stage]) -> Iterator[StageLine]:
             mode=mode,
             stage=stage.id,
             reads=list(read[stage.id]),
-            models=list(stage.asked),
-            answers=len(stage.asked) * stage.samples,
+            models=list(stage.asked_models),
+            answers=len(stage.asked_models) * stage.samples,
             aggregation=stage.aggregation.method if stage.aggregation is not None else None,
             visits=visits[stage.id],
         )
@@ -120,67 +120,69 @@ def lint(stages: Sequence[Stage], temperature: Callable[[Stage], float]) -> list
     It is advice only, nothing is an error. `stages`: of one mode; `temperature`: what a stage samples with, models and
     defaults considered.
     """
-    found = [
+    advice = [
         *_shared_documents(stages),
         *(remark for stage in stages for remark in _equal_samples(stage, temperature(stage))),
         *(remark for stage in stages for remark in _endless_texts(stage)),
         *_unread(stages),
         *_maybe_nothing(stages),
     ]
-    places = {stage.id: place for place, stage in enumerate(stages)}
-    return sorted(found, key=lambda remark: places[remark[0]])
+    positions = {stage.id: position for position, stage in enumerate(stages)}
+    return sorted(advice, key=lambda remark: positions[remark[0]])
 
 
 def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
     """Stages that give one model the same input behind different beginnings: it reads that input again every time."""
     read = graph.sources(stages)
     first: dict[tuple[str, tuple[str, ...]], tuple[Stage, str]] = {}
-    told: set[str] = set()
+    told_stages: set[str] = set()
     for stage in stages:
-        place = _INPUT.search(stage.prompt)
-        if place is None:
+        input_match = _INPUT.search(stage.prompt)
+        if input_match is None:
             continue
-        before = stage.prompt[: place.start()]
-        for model in dict.fromkeys(stage.asked):
-            other, start = first.setdefault((model, read[stage.id]), (stage, before))
-            if (stage.system, before) == (other.system, start) or stage.id in told:
+        before = stage.prompt[: input_match.start()]
+        for model in dict.fromkeys(stage.asked_models):
+            earlier_stage, start = first.setdefault((model, read[stage.id]), (stage, before))
+            if (stage.system, before) == (earlier_stage.system, start) or stage.id in told_stages:
                 continue
-            told.add(stage.id)
-            system = ["their system messages, which come before everything, differ"] * (stage.system != other.system)
+            told_stages.add(stage.id)
+            system = ["their system messages, which come before everything, differ"] * (
+                stage.system != earlier_stage.system
+            )
             parts = [*system, *["their prompts differ before the input"] * (before != start)]
             yield (
                 stage.id,
-                f"{other.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: begin both prompts "
-                "with {{ input }} and put what is to be done behind it, then it is read once",
+                f"{earlier_stage.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: "
+                "begin both prompts with {{ input }} and put what is to be done behind it, then it is read once",
             )
 
 
 def _equal_samples(stage: Stage, temperature: float) -> Iterator[Remark]:
-    most = max(stage.asked.count(model) for model in stage.asked) * stage.samples
-    if temperature == 0 and most > 1:
+    equal_answers = max(stage.asked_models.count(model) for model in stage.asked_models) * stage.samples
+    if temperature == 0 and equal_answers > 1:
         yield (
             stage.id,
-            f"at temperature 0 a model gives the same answer {most} times; set a temperature, or ask it once",
+            f"at temperature 0 a model gives the same answer {equal_answers} times; set a temperature, or ask it once",
         )
 
 
 def _endless_texts(stage: Stage) -> Iterator[Remark]:
-    paths = list(_unbounded(stage.response_schema or {}, "")) if stage.response_schema else []
+    paths = list(_unbounded_paths(stage.response_schema or {}, "")) if stage.response_schema else []
     if paths:
-        more = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
-        shown = ", ".join(path or "/" for path in paths[:_MOST_PATHS])
+        rest_note = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
+        listed_paths = ", ".join(path or "/" for path in paths[:_MOST_PATHS])
         yield (
             stage.id,
-            f"texts without maxLength in response_schema ({shown}{more}): a small model may repeat itself in them "
-            "until max_tokens, and the JSON stays open",
+            f"texts without maxLength in response_schema ({listed_paths}{rest_note}): a small model may repeat itself "
+            "in them until max_tokens, and the JSON stays open",
         )
 
 
-def _unbounded(schema: Any, path: str) -> Iterator[str]:
+def _unbounded_paths(schema: Any, path: str) -> Iterator[str]:
     """The places in a schema where a text may have any length."""
     if isinstance(schema, list):
         for index, part in enumerate(schema):
-            yield from _unbounded(part, f"{path}/{index}")
+            yield from _unbounded_paths(part, f"{path}/{index}")
     if not isinstance(schema, Mapping):
         return
     kinds = schema.get("type")
@@ -190,17 +192,17 @@ def _unbounded(schema: Any, path: str) -> Iterator[str]:
         yield path
     for key in ("properties", "$defs", "definitions"):
         for name, part in (schema.get(key) or {}).items():
-            yield from _unbounded(part, f"{path}/{name}")
+            yield from _unbounded_paths(part, f"{path}/{name}")
     for key in ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties"):
-        yield from _unbounded(schema.get(key), path if key.endswith("Of") else f"{path}/{key}")
+        yield from _unbounded_paths(schema.get(key), path if key.endswith("Of") else f"{path}/{key}")
 
 
 def _unread(stages: Sequence[Stage]) -> Iterator[Remark]:
     """Stages but the last whose answer goes nowhere. That of a loop's last stage goes into its condition."""
     used = {name for names in graph.sources(stages).values() for name in names}
     for stage in stages:
-        earlier = {name for _, source in graph.templates(stage) for name in compiled(source).previous}
-        used |= (graph.mentioned(stage) | earlier) - {stage.id}
+        earlier = {name for _, source in graph.templates(stage) for name in compile_template(source).previous}
+        used |= (graph.mentioned_stages(stage) | earlier) - {stage.id}
     for stage in stages[:-1]:
         if stage.id not in used and stage.repeat_until is None:
             yield stage.id, f"nobody reads the answer of {stage.id}: name it in input_from or in a template"

@@ -8,11 +8,11 @@ from typing import Any
 
 from agentlab.errors import ConfigError, GateError, MissingFileError, MissingKeyError, ModelFileError, RemoteError
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.graph import Step
-from agentlab.pipeline.settings import Drawing, drawing_of, shortened
+from agentlab.pipeline.graph import PipelineStep
+from agentlab.pipeline.settings import Drawing, drawing_of, shorten_text
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.state import Item
-from agentlab.pipeline.templates import compiled
+from agentlab.pipeline.state import PipelineItem
+from agentlab.pipeline.templates import compile_template
 
 _SHOWN = 60  # characters of an input that a message shows
 # After these another model may be asked, and `on_error` decides when none is left. ConfigError: a template meets an
@@ -24,7 +24,7 @@ Tell = Callable[[str], None]  # hears the text of an answer, piece by piece
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PipelineCall:
     """One question.
 
     Attributes:
@@ -46,12 +46,12 @@ class Call:
     stop: tuple[str, ...] = ()
 
 
-def calls(step: Step, item: Item, model: str, config: PipelineConfig) -> Iterator[Call]:
+def calls(step: PipelineStep, item: PipelineItem, model: str, config: PipelineConfig) -> Iterator[PipelineCall]:
     """What a step asks one model about an item."""
     stage = step.stage
     models = (model, *(name for name in stage.fallback_models if name != model))
-    for number in range(stage.asked.count(model) * stage.samples):
-        yield Call(
+    for number in range(stage.asked_models.count(model) * stage.samples):
+        yield PipelineCall(
             id=item.id(call_id(step, model, number)),
             stage=stage,
             models=models,
@@ -64,37 +64,41 @@ def calls(step: Step, item: Item, model: str, config: PipelineConfig) -> Iterato
         )
 
 
-def call_id(step: Step, model: str, number: int) -> str:
+def call_id(step: PipelineStep, model: str, number: int) -> str:
     """`draft` when a step asks once; `draft/qwen` and `draft/qwen#2` when it asks several times."""
-    if len(step.stage.asked) * step.stage.samples == 1:
+    if len(step.stage.asked_models) * step.stage.samples == 1:
         return step.id
     return f"{step.id}/{model}" if number == 0 else f"{step.id}/{model}#{number + 1}"
 
 
-def seed_of(run: int, step: Step, number: int) -> int:
+def seed_of(run: int, step: PipelineStep, number: int) -> int:
     """The seed of a sample: the stage's own and those that follow it, or one derived from run, step and number."""
     if step.stage.seed is not None:
         return (step.stage.seed + number) % 2**32
-    return derived(run, step.id, number)
+    return derive_seed(run, step.id, number)
 
 
-def derived(run: int, name: str, number: int = 0) -> int:
+def derive_seed(run: int, name: str, number: int = 0) -> int:
     """A seed of its own for everything that draws."""
     return int.from_bytes(hashlib.sha256(f"{run}:{name}:{number}".encode()).digest()[:4], "big")
 
 
-def messages(step: Step, item: Item, keep: float) -> Messages:
+def messages(step: PipelineStep, item: PipelineItem, keep: float) -> Messages:
     """System and user message of a step, with this share of its input.
 
     Raises:
         ConfigError: a template cannot be filled in, or the question comes to nothing.
     """
-    given = item.given(step)
-    values = item.values(step, shortened(given, keep))
-    system, prompt = (compiled(source).render(values) for source in (step.stage.system, step.stage.prompt))
+    input_text = item.step_input(step)
+    values = item.values(step, shorten_text(input_text, keep))
+    system, prompt = (compile_template(source).render(values) for source in (step.stage.system, step.stage.prompt))
     if not prompt.strip():
         read = " and ".join(step.sources)
-        of = f"its template makes nothing of {given[:_SHOWN]!r}" if given.strip() else f"so is what it reads, {read}"
+        of = (
+            f"its template makes nothing of {input_text[:_SHOWN]!r}"
+            if input_text.strip()
+            else f"so is what it reads, {read}"
+        )
         raise ConfigError(
             f"The prompt of stage {step.stage.id} is empty: {of}.",
             hint="`when` skips a stage that has nothing to ask, and `on_error` says what happens if it comes to that.",

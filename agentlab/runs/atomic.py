@@ -69,16 +69,16 @@ def hidden_folder(folder: Path, prefix: str) -> Iterator[Path]:
     """
     import psutil  # here alone: the help of a command does without
 
-    for left in folder.glob(f"{prefix}*-*"):
-        owner = _OWNED.fullmatch(left.name.removeprefix(prefix))
+    for leftover in folder.glob(f"{prefix}*-*"):
+        owner = _OWNED.fullmatch(leftover.name.removeprefix(prefix))
         if owner and not psutil.pid_exists(int(owner["pid"])):
-            shutil.rmtree(left, ignore_errors=True)
-    place = folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
-    place.mkdir()
+            shutil.rmtree(leftover, ignore_errors=True)
+    new_folder = folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
+    new_folder.mkdir()
     try:
-        yield place
+        yield new_folder
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(new_folder, ignore_errors=True)
 
 
 def delete(path: Path) -> None:

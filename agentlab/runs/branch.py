@@ -6,13 +6,13 @@ from typing import Any
 
 from agentlab.runs.events import Event
 from agentlab.runs.folder import Folder
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 
 
-class Branch:
+class RunBranch:
     """Looks like a run to whoever works in it. `agent-1/run_0003` outside is `run_0003` inside."""
 
-    def __init__(self, run: Run, name: str) -> None:
+    def __init__(self, run: OpenRun, name: str) -> None:
         self._run = run
         self.name = name
         self._prefix = f"{name}/"

@@ -8,13 +8,13 @@ from pydantic import Field
 
 from agentlab.config.base import flatten
 from agentlab.config.yaml_tree import read_yaml
-from agentlab.runs.document import Block, Document, Heading, Table, Text, known, with_spread
+from agentlab.runs.document import AnswerDocument, Block, Heading, Table, Text, figure_or_dash, with_spread
 from agentlab.runs.manifest import Metric
-from agentlab.runs.measured import Basis, Measured, differences, other_figures
+from agentlab.runs.measured import Basis, MeasuredRun, differences, other_figures
 from agentlab.runs.store import RunRecord
 
 
-class ConfigDifference(Document):
+class ConfigDifference(AnswerDocument):
     """A key whose values differ; None where a run does not have it."""
 
     key: str
@@ -22,7 +22,7 @@ class ConfigDifference(Document):
     second: Any
 
 
-class MetricDifference(Document):
+class MetricDifference(AnswerDocument):
     """A headline figure in both runs. `change` is second minus first; None, as `better`, if they are not comparable.
 
     A change that the spreads explain makes neither better: it is `within_spread`.
@@ -40,7 +40,7 @@ class MetricDifference(Document):
     within_spread: bool = False
 
 
-class Comparison(Document):
+class RunComparison(AnswerDocument):
     """The answer of `runs compare`."""
 
     first: str
@@ -51,13 +51,13 @@ class Comparison(Document):
 
     def blocks(self) -> list[Block]:
         """Config first: a difference in figures means nothing before that is known."""
-        keys = [(d.key, known(d.first), known(d.second)) for d in self.config]
+        keys = [(d.key, figure_or_dash(d.first), figure_or_dash(d.second)) for d in self.config]
         figures = [
             (
                 m.name,
                 with_spread(m.first, m.first_spread),
                 with_spread(m.second, m.second_spread),
-                known(m.change, "+.4g"),
+                figure_or_dash(m.change, "+.4g"),
                 m.better or ("within the spread" if m.within_spread and m.change is not None else "–"),
             )
             for m in self.metrics
@@ -73,34 +73,37 @@ class Comparison(Document):
         ]
 
 
-def compare(first: RunRecord, second: RunRecord, basis: Basis) -> Comparison:
+def compare(first: RunRecord, second: RunRecord, basis: Basis) -> RunComparison:
     """Compare what two runs were told and what they found; `basis` is that of the first one's command.
 
     Raises:
         ConfigError, RunUnreadableError: the config of one of them is damaged or absent.
     """
-    one, other = measured(first), measured(second)
-    reasons, others = differences(one, other, basis), other_figures(one.metrics, other.metrics)
-    return Comparison(
+    first_run, second_run = read_measured_run(first), read_measured_run(second)
+    reasons, unlike_figures = (
+        differences(first_run, second_run, basis),
+        other_figures(first_run.metrics, second_run.metrics),
+    )
+    return RunComparison(
         first=first.id,
         second=second.id,
-        config=config_differences(one.config, other.config),
+        config=config_differences(first_run.config, second_run.config),
         metrics=[
-            row.model_copy(update={"change": None, "better": None}) if reasons or row.name in others else row
-            for row in metric_differences(one.metrics, other.metrics, (first.id, second.id))
+            row.model_copy(update={"change": None, "better": None}) if reasons or row.name in unlike_figures else row
+            for row in metric_differences(first_run.metrics, second_run.metrics, (first.id, second.id))
         ],
-        not_comparable=[*reasons, *others.values()],
+        not_comparable=[*reasons, *unlike_figures.values()],
     )
 
 
-def measured(record: RunRecord) -> Measured:
+def read_measured_run(record: RunRecord) -> MeasuredRun:
     """What a run was told and what it found.
 
     Raises:
         ConfigError, RunUnreadableError: its config is damaged or absent.
     """
     config = read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
-    return Measured(record.manifest.command, config, record.known_events(), record.manifest.metrics)
+    return MeasuredRun(record.manifest.command, config, record.known_events(), record.manifest.metrics)
 
 
 def config_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[ConfigDifference]:
@@ -120,21 +123,21 @@ def metric_differences(
     rows = []
     for key in sorted(first.keys() | second.keys()):
         a, b = first.get(key), second.get(key)
-        known = a or second[key]
+        metric = a or second[key]
         change = b.value - a.value if a and b else None
         spreads = a.spread if a else None, b.spread if b else None
         within = change is not None and 0 < abs(change) <= hypot(*(spread or 0.0 for spread in spreads))
         rows.append(
             MetricDifference(
                 name=key,
-                unit=known.unit,
-                direction=known.direction,
+                unit=metric.unit,
+                direction=metric.direction,
                 first=a.value if a else None,
                 second=b.value if b else None,
                 first_spread=spreads[0],
                 second_spread=spreads[1],
                 change=change,
-                better=None if not change or within else names[int((change < 0) == (known.direction == "lower"))],
+                better=None if not change or within else names[int((change < 0) == (metric.direction == "lower"))],
                 within_spread=within,
             )
         )

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import StorageError
-from agentlab.runs.document import known
+from agentlab.runs.document import figure_or_dash
 from agentlab.runs.events import Event
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
-    from agentlab.config.base import Difference
+    from agentlab.config.base import KeyDifference
 
 LLM_LOG = "agentlab.llm"
 
@@ -37,11 +37,11 @@ class DebugLog:
         `details` says what a command's own events change; it hears those of earlier sessions, too.
         """
         self._line, self._details = line, details
-        self._run: Run | None = None
+        self._run: OpenRun | None = None
         self._lock = threading.Lock()  # models answer in another thread
 
     @contextmanager
-    def listening(self, run: Run) -> Iterator[None]:
+    def listening(self, run: OpenRun) -> Iterator[None]:
         """Write down what happens to this run meanwhile."""
         for event in run.events:
             self._details(event)
@@ -63,10 +63,10 @@ class DebugLog:
         if text is not None:
             self._say(text)
 
-    def resumed(self, changed: "Sequence[Difference]") -> None:
+    def write_resumed(self, changed: "Sequence[KeyDifference]") -> None:
         """Write down what another session of the run does differently."""
         lines = [f"{d.key}: {as_json(d.old)} -> {as_json(d.new)}" for d in changed]
-        self._say(indented("resumed with another budget", lines) if lines else "resumed with the same config")
+        self._say(indent_lines("resumed with another budget", lines) if lines else "resumed with the same config")
 
     def _say(self, text: str) -> None:
         if self._run is None:
@@ -95,16 +95,17 @@ def _call(event: Event) -> str:
     data = event.data
     lines = [f"attempt {n}, {_attempt(attempt)}" for n, attempt in enumerate(data["attempts"], start=1)]
     if data["error"]:
-        return indented(
+        return indent_lines(
             f"{event.id}: no answer to {data['task']}", [*lines, f"{data['error']['kind']}: {data['error']['message']}"]
         )
-    return indented(f"{event.id}: {data['model']} answered {data['task']}", [*lines, f"answer: {data['text']}"])
+    return indent_lines(f"{event.id}: {data['model']} answered {data['task']}", [*lines, f"answer: {data['text']}"])
 
 
 def _attempt(attempt: Mapping[str, Any]) -> str:
     usage = attempt["usage"]
     cost = "" if usage["cost_usd"] is None else f", {usage['cost_usd']:.6f} USD"
-    tokens = f"{known(usage['input_tokens'], '', '?')} + {known(usage['output_tokens'], '', '?')} tokens{cost}"
+    counts = " + ".join(figure_or_dash(usage[key], "", "?") for key in ("input_tokens", "output_tokens"))
+    tokens = f"{counts} tokens{cost}"
     failure = f"; {attempt['error']}: {attempt['message']}" if attempt["error"] else ""
     return f"{attempt['model']}: {tokens}{failure}"
 
@@ -114,6 +115,6 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def indented(head: str, lines: Sequence[str]) -> str:
+def indent_lines(head: str, lines: Sequence[str]) -> str:
     """A text of the log: a head, and lines of any number below it."""
     return "\n".join([head, *(f"  {part}" for line in lines for part in line.split("\n"))])

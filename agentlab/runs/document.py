@@ -58,7 +58,7 @@ class Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Document(Plain):
+class AnswerDocument(Plain):
     """A command's typed answer: plain data for `--json`, blocks for people."""
 
     def blocks(self) -> list[Block]:
@@ -75,11 +75,11 @@ class Bounded(Plain):
     level: float
 
     @classmethod
-    def of(cls, interval: Interval, **more: int) -> Self:
-        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, **more)
+    def of(cls, interval: Interval, **extra_fields: int) -> Self:
+        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, **extra_fields)
 
 
-class Share(Bounded):
+class BoundedShare(Bounded):
     """A share of `count`."""
 
     count: int
@@ -88,7 +88,7 @@ class Share(Bounded):
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
-class Difference(Bounded):
+class BoundedDifference(Bounded):
     """Of two shares of the same questions. `p` and `smallest`: see `Evidence`; None in runs of older versions."""
 
     p: float | None = None
@@ -96,12 +96,12 @@ class Difference(Bounded):
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self:  # type: ignore[override] # what the referee says, and nothing else
-        evidence = evidence.clipped(1.0)
+        evidence = evidence.clip(1.0)
         ends = {"value": evidence.estimate, "low": evidence.low, "high": evidence.high, "level": evidence.level}
         return cls(**ends, p=evidence.p, smallest=evidence.smallest)
 
     @property
-    def shown(self) -> bool:
+    def is_shown(self) -> bool:
         """Whether the test rejects that there is none."""
         return self.low > 0 or self.high < 0
 
@@ -109,12 +109,12 @@ class Difference(Bounded):
         """In points, for a table."""
         return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
-    def beside(self, rival: str) -> str:
+    def verdict_against(self, rival: str) -> str:
         """Who is better, for a sentence."""
-        if self.shown:
-            return f"{'better' if self.low > 0 else 'worse'} than {rival} ({self}, p = {known(self.p, '.2g')})"
-        least = "" if self.smallest is None else f"; one of {100 * self.smallest:.1f} or more would have been"
-        return f"no difference from {rival} shown ({self}{least})"
+        if self.is_shown:
+            return f"{'better' if self.low > 0 else 'worse'} than {rival} ({self}, p = {figure_or_dash(self.p, '.2g')})"
+        detectable = "" if self.smallest is None else f"; one of {100 * self.smallest:.1f} or more would have been"
+        return f"no difference from {rival} shown ({self}{detectable})"
 
 
 def silence(model: str, calls: int, reason: str) -> str:
@@ -129,7 +129,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{max(digits - 1, 0)}e}"
 
 
-def known(value: object, form: str = "", otherwise: str = "–") -> str:
+def figure_or_dash(value: object, form: str = "", otherwise: str = "–") -> str:
     """A figure in a Python format such as `,` or `.0%`; what is not known is a dash, or what is said otherwise."""
     return otherwise if value is None else format(value, form)
 

@@ -45,7 +45,7 @@ class Event:
             raise ValueError(f"not an event: {error}") from error
 
 
-def noted(events: Iterable[Event], type: str, id: str = "") -> Mapping[str, Any]:  # noqa: A002 - the event's field
+def first_event_data(events: Iterable[Event], type: str, id: str = "") -> Mapping[str, Any]:  # noqa: A002 - the event's field
     """What the first event of this type and id says; empty where there is none yet."""
     return next((event.data for event in events if event.type == type and event.id == id), {})
 

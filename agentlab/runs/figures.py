@@ -28,7 +28,7 @@ def new_panels(rows: int, columns: int, width: float, height: float) -> "tuple[F
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
+    panels = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
     for axes in panels:
         axes.grid(visible=True, color="0.93")
         axes.set_axisbelow(True)
@@ -45,8 +45,8 @@ def whole_numbers(axes: "Axes") -> None:
 
 def log_when_wide(axes: "Axes", values: Iterable[float]) -> bool:
     """A logarithmic y where the values span more than a decade; says whether they do."""
-    known = [value for value in values if value > 0]
-    wide = bool(known) and max(known) > DECADE * min(known)
+    positive = [value for value in values if value > 0]
+    wide = bool(positive) and max(positive) > DECADE * min(positive)
     if wide:
         axes.set_yscale("log")
         plain_ticks(axes.yaxis)
@@ -71,11 +71,11 @@ def label_lines(axes: "Axes", lines: Mapping[str, float], beyond: Mapping[str, f
     to_share = axes.transData + axes.transAxes.inverted()
     heights = [float(to_share.transform((0, lines[name]))[1]) for name in names]
     look: dict[str, Any] = {"fontsize": 8, "color": "0.3"}
-    over = [f"{name} {value:.3g}" for name, value in beyond.items()]
-    if over:
-        text = "\n".join(["off the scale:", *over])
+    off_scale = [f"{name} {value:.3g}" for name, value in beyond.items()]
+    if off_scale:
+        text = "\n".join(["off the scale:", *off_scale])
         axes.annotate(text, (_MARGIN, 1), xycoords="axes fraction", va="top", annotation_clip=False, **look)
-    roof = 1 - _LINE * (len(over) + 1.5) if over else 1.0
+    roof = 1 - _LINE * (len(off_scale) + 1.5) if off_scale else 1.0
     for name, height in zip(names, moved_apart(heights, _LINE, roof), strict=True):
         axes.annotate(
             f"{name} {lines[name]:.3g}",
@@ -89,11 +89,11 @@ def label_lines(axes: "Axes", lines: Mapping[str, float], beyond: Mapping[str, f
         )
 
 
-def moved_apart(places: Sequence[float], gap: float, roof: float) -> list[float]:
+def moved_apart(positions: Sequence[float], gap: float, roof: float) -> list[float]:
     """Rising places, moved up as little as keeps neighbours a gap apart, then down as far as keeps all below `roof`."""
     moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + gap) if moved else place)
+    for position in positions:
+        moved.append(max(position, moved[-1] + gap) if moved else position)
     for index in reversed(range(len(moved))):
         moved[index] = min(moved[index], roof)
         roof = moved[index] - gap

@@ -84,9 +84,9 @@ _ABANDONED_SECONDS = 3600.0  # creating one takes milliseconds
 
 def sweep_run(folder: Path) -> None:
     """Remove half-written files of a run. The caller holds its lock."""
-    for left in filter(is_temporary, folder.rglob(".*")):
+    for leftover in filter(is_temporary, folder.rglob(".*")):
         with contextlib.suppress(OSError):  # it does no harm but take space
-            left.unlink()
+            leftover.unlink()
 
 
 def sweep_creations(runs_dir: Path, now: float) -> None:
@@ -94,12 +94,12 @@ def sweep_creations(runs_dir: Path, now: float) -> None:
 
     One that holds anything but the first files of a run is somebody else's, whatever it is called.
     """
-    for left in runs_dir.glob(f"{CREATING}{'[0-9a-f]' * 8}"):
+    for leftover in runs_dir.glob(f"{CREATING}{'[0-9a-f]' * 8}"):
         with contextlib.suppress(OSError):  # another process was faster
-            if left.is_symlink() or now - left.stat().st_mtime <= _ABANDONED_SECONDS:
+            if leftover.is_symlink() or now - leftover.stat().st_mtime <= _ABANDONED_SECONDS:
                 continue
-            files = list(left.iterdir())
+            files = list(leftover.iterdir())
             if all(file.name in BEGINNING or is_temporary(file) for file in files):
                 for file in files:
                     file.unlink()
-                left.rmdir()
+                leftover.rmdir()

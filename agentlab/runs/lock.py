@@ -73,11 +73,11 @@ def is_held(path: Path) -> bool:
 
 
 def _take_patiently(file: IO[str]) -> None:
-    for left in reversed(range(_TRIES)):
+    for tries_left in reversed(range(_TRIES)):
         try:
             _take(file)
         except OSError:
-            if not left:
+            if not tries_left:
                 raise
             time.sleep(_PAUSE_SECONDS)
         else:

@@ -35,14 +35,14 @@ class Metric(_Frozen):
     direction: Literal["lower", "higher"]
 
 
-class Tokens(_Frozen):
+class RunTokens(_Frozen):
     """Language-model tokens of the whole run. None is unknown."""
 
     input: int | None = None
     output: int | None = None
 
 
-class Failure(_Frozen):
+class RunFailure(_Frozen):
     """Why a run failed."""
 
     kind: str
@@ -68,12 +68,12 @@ class Manifest(_Frozen):
     resumed: list[str] = Field(default_factory=list, description="When it was resumed.")
     parent: str | None = Field(None, description="The run this one was derived from.")
     seconds: float = Field(0.0, description="Wall time over all its sessions.")
-    tokens: Tokens = Tokens()
+    tokens: RunTokens = RunTokens()
     cost_usd: float | None = None
     energy_joules: float | None = None
     metrics: dict[str, Metric] = Field(default_factory=dict)
     control: Control | None = None
-    error: Failure | None = None
+    error: RunFailure | None = None
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -108,13 +108,13 @@ _GIT_SECONDS = 5
 
 def versions() -> dict[str, str]:
     """Of agentlab, Python and the libraries that can change a number. Imports none of them."""
-    found = {"agentlab": agentlab.__version__, "python": platform.python_version()}
+    installed = {"agentlab": agentlab.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            installed[name] = "absent"
+    return installed
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -145,13 +145,15 @@ def _git(folder: Path, *words: str) -> str:
 _BEGINNINGS = ("run.started", "run.resumed")
 
 
-def elapsed(manifest: Manifest, events: Sequence[Event]) -> float:
+def elapsed_seconds(manifest: Manifest, events: Sequence[Event]) -> float:
     """Wall seconds of all sessions; of one that nobody has ended, those from its first event to the last.
 
     A session writes its seconds into the manifest when it ends. One that is under way, or was killed, has only events.
     """
-    begun = [event.t for event in events if event.type in _BEGINNINGS]
+    beginnings = [event.t for event in events if event.type in _BEGINNINGS]
     sessions = (manifest.started is not None) + len(manifest.resumed)
-    if manifest.status != "running" or not begun or len(begun) < sessions:  # one has begun and not said so yet
+    if (
+        manifest.status != "running" or not beginnings or len(beginnings) < sessions
+    ):  # one has begun and not said so yet
         return manifest.seconds
-    return round(manifest.seconds + max(0.0, events[-1].t - begun[-1]), 3)
+    return round(manifest.seconds + max(0.0, events[-1].t - beginnings[-1]), 3)

@@ -29,7 +29,7 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRun:
     """A run's figures and where they are from."""
 
     command: str
@@ -38,7 +38,7 @@ class Measured:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 
-def differences(first: Measured, second: Measured, basis: Basis) -> list[str]:
+def differences(first: MeasuredRun, second: MeasuredRun, basis: Basis) -> list[str]:
     """Why no figure of one run can be held against one of the other; empty where they can. Pure.
 
     `basis` is that of the command, if it is the same.
@@ -46,31 +46,33 @@ def differences(first: Measured, second: Measured, basis: Basis) -> list[str]:
     if first.command != second.command:
         return [f"one run is of {first.command}, the other of {second.command}"]
     a, b = _data(first.events, basis), _data(second.events, basis)
-    known = bool(a) and bool(b)
-    keys = basis.keys if known and a == b else basis.keys + basis.data_keys
-    found = _differing(keys, flatten(first.config), flatten(second.config))
-    if known and a != b and not found:
-        found = ["the content of the data differs"]
-    return found
+    both_known = bool(a) and bool(b)
+    keys = basis.keys if both_known and a == b else basis.keys + basis.data_keys
+    reasons = _describe_differences(keys, flatten(first.config), flatten(second.config))
+    if both_known and a != b and not reasons:
+        reasons = ["the content of the data differs"]
+    return reasons
 
 
-def digest(run: Measured, basis: Basis) -> str:
+def digest(run: MeasuredRun, basis: Basis) -> str:
     """A name for what a run measured on: `differences` finds none between runs with the same name. Pure."""
     data = _data(run.events, basis)
-    kept = _chosen(basis.keys if data else basis.keys + basis.data_keys, flatten(run.config))
-    return hashlib.sha256(json.dumps([run.command, data, kept], sort_keys=True, default=str).encode()).hexdigest()[:8]
+    settings = _select_keys(basis.keys if data else basis.keys + basis.data_keys, flatten(run.config))
+    return hashlib.sha256(json.dumps([run.command, data, settings], sort_keys=True, default=str).encode()).hexdigest()[
+        :8
+    ]
 
 
 def other_figures(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str, str]:
     """The figures that bear one name and are not the same thing, and why. Pure."""
 
-    def meant(metric: Metric) -> str:
+    def describe_metric(metric: Metric) -> str:
         return f"{metric.unit or 'a number'}, {metric.direction} is better"
 
     return {
-        name: f"{name}: {meant(first[name])}, and {meant(second[name])}"
+        name: f"{name}: {describe_metric(first[name])}, and {describe_metric(second[name])}"
         for name in sorted(first.keys() & second.keys())
-        if meant(first[name]) != meant(second[name])
+        if describe_metric(first[name]) != describe_metric(second[name])
     }
 
 
@@ -85,21 +87,21 @@ def _data(events: Sequence[Event], basis: Basis) -> dict[str, str]:
     }
 
 
-def _differing(keys: Sequence[str], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    one, other = _chosen(keys, first), _chosen(keys, second)
+def _describe_differences(keys: Sequence[str], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    first_values, second_values = _select_keys(keys, first), _select_keys(keys, second)
     return [
-        f"{name}: {_shown(one.get(name))} and {_shown(other.get(name))}"
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
+        f"{name}: {_shorten_value(first_values.get(name))} and {_shorten_value(second_values.get(name))}"
+        for name in sorted(first_values.keys() | second_values.keys())
+        if first_values.get(name) != second_values.get(name)
     ]
 
 
-def _chosen(keys: Sequence[str], flat: Mapping[str, Any]) -> dict[str, Any]:
+def _select_keys(keys: Sequence[str], flat: Mapping[str, Any]) -> dict[str, Any]:
     """Of a flat config these keys and those below them."""
     below = tuple(f"{key}." for key in keys)
     return {name: value for name, value in flat.items() if name in keys or name.startswith(below)}
 
 
-def _shown(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -49,15 +49,15 @@ class Redactor:
         coded = (json.dumps(value, ensure_ascii=False)[1:-1] for value in self._literals if _STRUCTURE.sub("", value))
         self._coded = _any_of(coded)
         words = sorted({word for word in suspects if len(word) >= SHORTEST}, key=len, reverse=True)
-        known = "|".join(map(re.escape, words))
-        self._suspect = re.compile(rf"(?<![\w./-])(?:{known})(?![\w/-]|\.\w)") if words else None
+        alternatives = "|".join(map(re.escape, words))
+        self._suspect = re.compile(rf"(?<![\w./-])(?:{alternatives})(?![\w/-]|\.\w)") if words else None
 
     @classmethod
     def of(cls, env: Mapping[str, str], keys: Collection[str] = ()) -> "Redactor":
         """What an environment holds. `keys` are the variables that a config sends as keys, whatever their names."""
-        known = secrets_of(env, keys)
-        redactor = cls(known.certain, known.suspect)
-        redactor._variables = known.certain
+        environment_secrets = secrets_of(env, keys)
+        redactor = cls(environment_secrets.certain, environment_secrets.suspect)
+        redactor._variables = environment_secrets.certain
         return redactor
 
     def variable_in(self, text: str) -> str | None:
@@ -72,7 +72,7 @@ class Redactor:
 
     def mask_tree(self, value: Any) -> Any:
         """Plain data with the secrets in its texts and keys masked."""
-        return _mapped(value, self.mask)
+        return _map_texts(value, self.mask)
 
     def mask_file(self, name: str, text: str) -> str:
         """A file's text with its secrets masked; what reads JSON and YAML still can."""
@@ -91,7 +91,7 @@ class Redactor:
     def scrub_blocks(self, blocks: "Sequence[Block]") -> "list[Block]":
         """What a reader sees with its secrets masked, before markup is put around it."""
         return [
-            replace(block, **{part.name: _mapped(getattr(block, part.name), self.scrub) for part in fields(block)})
+            replace(block, **{part.name: _map_texts(getattr(block, part.name), self.scrub) for part in fields(block)})
             for block in blocks
         ]
 
@@ -121,24 +121,24 @@ class StreamMask:
             text, self._half = text[:-1], text[-1]
         if not text:
             return ""
-        return self._advance(_paired(text), self._first_open)
+        return self._advance(_pair_surrogates(text), self._first_open)
 
     def end(self) -> str:
         """What is still held back: no more comes."""
-        return self._advance(_paired(self._half), lambda text, _: len(text))
+        return self._advance(_pair_surrogates(self._half), lambda text, _: len(text))
 
     def _advance(self, piece: str, first_open: Callable[[str, int], int]) -> str:
         text, position = self._before + self._pending + piece, len(self._before)
         parts: list[str] = []
-        held = first_open(text, position)
+        open_start = first_open(text, position)
         if _may_hold(self._literals, text):
-            while (match := self._certain.search(text, position)) and match.start() < held:
+            while (match := self._certain.search(text, position)) and match.start() < open_start:
                 parts += (text[position : match.start()], MASK)
                 position = match.end()
-                if held < position:
-                    held = first_open(text, position)
-        parts.append(text[position:held])
-        self._before, self._pending = text[max(0, held - _CONTEXT) : held], text[held:]
+                if open_start < position:
+                    open_start = first_open(text, position)
+        parts.append(text[position:open_start])
+        self._before, self._pending = text[max(0, open_start - _CONTEXT) : open_start], text[open_start:]
         return "".join(parts)
 
     def _first_open(self, text: str, position: int) -> int:
@@ -158,7 +158,7 @@ class StreamMask:
         return first
 
 
-def _paired(text: str) -> str:
+def _pair_surrogates(text: str) -> str:
     """A text whose surrogate pairs are characters, and halves of them question marks."""
     try:
         text.encode()
@@ -178,14 +178,14 @@ def _any_of(values: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join((*map(re.escape, values), SHAPE.pattern)))
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """Plain data with its texts and the keys of its mappings changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {change(key) if isinstance(key, str) else key: _mapped(item, change) for key, item in value.items()}
+        return {change(key) if isinstance(key, str) else key: _map_texts(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_mapped(item, change) for item in value]
+        return [_map_texts(item, change) for item in value]
     return value
 
 

@@ -9,7 +9,7 @@ from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
 from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
-    from agentlab.runs.run import Run
+    from agentlab.runs.run import OpenRun
 
 _COLUMNS = 100  # of a line of code or an answer in Markdown, whose readers do not fold it
 _PAGE_OF = 100 * _COLUMNS  # characters
@@ -17,9 +17,9 @@ _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
 
 
-def write_report(run: "Run", title: str, blocks: Sequence[Block]) -> None:
+def write_report(run: "OpenRun", title: str, blocks: Sequence[Block]) -> None:
     """Write both reports into the run folder, secrets masked. Figures are read from it."""
-    blocks = run.masked(blocks)
+    blocks = run.mask_blocks(blocks)
     run.write_bytes("report.md", markdown(title, blocks).encode())
     run.write_bytes("report.html", html(title, blocks, lambda name: run.file(name).read_bytes()).encode())
 
@@ -35,7 +35,7 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
                 parts.append(_escape(text))
             case Code(text, command):
                 fence = "`" * max(3, _longest_fence(text) + 1)
-                parts.append(f"{fence}\n{text if command else _folded(text.rstrip())}\n{fence}")
+                parts.append(f"{fence}\n{text if command else _fold_lines(text.rstrip())}\n{fence}")
             case Figure(file, alt):
                 parts.append(f"![{_line(alt)}]({file})")
             case Table():
@@ -43,7 +43,7 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
     return visible("\n\n".join(parts) + "\n")
 
 
-def _folded(text: str) -> str:
+def _fold_lines(text: str) -> str:
     """The same text with its long lines folded, under their own indent: at spaces, else anywhere.
 
     A line of more than a page is cut into pages first: `textwrap` takes time that grows as the square of a word.

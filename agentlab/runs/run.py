@@ -20,12 +20,12 @@ from agentlab.runs.folder import CREATING, Folder, check_name, sweep_creations, 
 from agentlab.runs.journal import Journal
 from agentlab.runs.lock import Lock
 from agentlab.runs.manifest import (
-    Failure,
     Manifest,
     Metric,
+    RunFailure,
+    RunTokens,
     Status,
-    Tokens,
-    elapsed,
+    elapsed_seconds,
     git_state,
     read_manifest,
     versions,
@@ -60,16 +60,16 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """What a capability reports when its work is done."""
 
     metrics: dict[str, Metric] = field(default_factory=dict)
     control: Control | None = None
-    tokens: Tokens = field(default_factory=Tokens)
+    tokens: RunTokens = field(default_factory=RunTokens)
     cost_usd: float | None = None
 
 
-class Run:
+class OpenRun:
     """An open run folder, held by this process alone. Use as a context manager, so that it is let go of."""
 
     def __init__(self, path: Path, edge: Edge) -> None:
@@ -83,13 +83,13 @@ class Run:
             sweep_run(path)
             manifest = read_manifest(path)
             self._journal = Journal(path / "events.jsonl")
-            self.manifest = manifest.model_copy(update={"seconds": elapsed(manifest, self._journal.events)})
+            self.manifest = manifest.model_copy(update={"seconds": elapsed_seconds(manifest, self._journal.events)})
         except BaseException:
             self._lock.release()
             raise
 
     @classmethod
-    def create(cls, runs_dir: Path, spec: RunSpec, edge: Edge) -> "Run":
+    def create(cls, runs_dir: Path, spec: RunSpec, edge: Edge) -> "OpenRun":
         """A new folder. It is built under a hidden name and renamed, so nobody ever sees half of one.
 
         Raises:
@@ -132,7 +132,7 @@ class Run:
         return cls(target, edge)
 
     @classmethod
-    def resume(cls, path: Path, edge: Edge) -> "Run":
+    def resume(cls, path: Path, edge: Edge) -> "OpenRun":
         """Open a folder to go on with it; a torn last event is cut off."""
         return cls(path, edge)
 
@@ -205,7 +205,7 @@ class Run:
         """A text that a run reads back, secrets masked."""
         return self._edge.redactor.mask(text)
 
-    def masked(self, blocks: Sequence[Block]) -> list[Block]:
+    def mask_blocks(self, blocks: Sequence[Block]) -> list[Block]:
         """What a report shows, secrets masked."""
         return self._edge.redactor.scrub_blocks(blocks)
 
@@ -224,16 +224,16 @@ class Run:
     def start(self, device: dict[str, Any]) -> None:
         """Say that work begins, or begins again."""
         now = _iso(datetime.fromtimestamp(self._session_start, tz=UTC))
-        again = self.manifest.started is not None
+        is_resumed = self.manifest.started is not None
         self._update(
             status="running",
             device=device,
             started=self.manifest.started or now,
             ended=None,
             error=None,
-            resumed=[*self.manifest.resumed, now] if again else self.manifest.resumed,
+            resumed=[*self.manifest.resumed, now] if is_resumed else self.manifest.resumed,
         )
-        self.emit("run.resumed" if again else "run.started")
+        self.emit("run.resumed" if is_resumed else "run.started")
 
     def budget(self, config_yaml: str) -> None:
         """Record another budget, given on resume, in `config.yaml`. A complete run is no longer complete with it."""
@@ -241,11 +241,11 @@ class Run:
             self._update(status="interrupted")
         self.write_text("config.yaml", config_yaml)
 
-    def figures(self, outcome: Outcome) -> None:
+    def figures(self, outcome: RunOutcome) -> None:
         """What the work came to so far: kept even if it ends in an error."""
         self._update(**_fields(outcome))
 
-    def complete(self, outcome: Outcome) -> None:
+    def complete(self, outcome: RunOutcome) -> None:
         self._end("completed", **_fields(outcome))
 
     def interrupt(self) -> None:
@@ -257,17 +257,19 @@ class Run:
         try:
             if trace:
                 self.log(trace)
-            self._end("failed", error=Failure(kind=kind, message=self._edge.redactor.scrub(message)))
+            self._end("failed", error=RunFailure(kind=kind, message=self._edge.redactor.scrub(message)))
         except StorageError:
             self.close()
 
     def _end(self, status: Status, **changes: Any) -> None:
         now = self._edge.clock()
-        ended = _iso(datetime.fromtimestamp(now, tz=UTC))
-        spent = max(0.0, now - self._session_start)
+        ended_at = _iso(datetime.fromtimestamp(now, tz=UTC))
+        session_seconds = max(0.0, now - self._session_start)
         self._session_start = now
         self.emit(f"run.{status}")
-        self._update(status=status, ended=ended, seconds=round(self.manifest.seconds + spent, 3), **changes)
+        self._update(
+            status=status, ended=ended_at, seconds=round(self.manifest.seconds + session_seconds, 3), **changes
+        )
 
     def _update(self, **changes: Any) -> None:
         self.manifest = self.manifest.model_copy(update=changes)
@@ -277,14 +279,14 @@ class Run:
         self._journal.close()
         self._lock.release()
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "OpenRun":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _fields(outcome: Outcome) -> dict[str, Any]:
+def _fields(outcome: RunOutcome) -> dict[str, Any]:
     """The manifest's fields for an outcome."""
     return {
         "metrics": outcome.metrics,

@@ -14,10 +14,10 @@ class StopFlag:
         self.signal = signal
 
     @property
-    def requested(self) -> bool:
+    def is_requested(self) -> bool:
         return self.signal is not None
 
-    def asked(self) -> bool:
+    def poll(self) -> bool:
         """False, for who waits and asks again and again; see `check`."""
         self.check()
         return False

@@ -13,12 +13,12 @@ from typing import TypeVar
 from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.files import open_file
 from agentlab.runs.atomic import is_temporary, read_text, storage_errors
-from agentlab.runs.document import Document
+from agentlab.runs.document import AnswerDocument
 from agentlab.runs.events import Event
 from agentlab.runs.folder import is_run_name
 from agentlab.runs.journal import read_events
 from agentlab.runs.lock import is_held
-from agentlab.runs.manifest import Manifest, Status, elapsed, read_manifest
+from agentlab.runs.manifest import Manifest, Status, elapsed_seconds, read_manifest
 from agentlab.runs.run import LOCK
 
 _MAX_TEXT, _MAX_PROOF = 64 << 20, 4 << 10
@@ -49,7 +49,7 @@ class RunRecord:
     @property
     def seconds(self) -> float:
         """Wall time of all its sessions as far as it is known: see `elapsed`."""
-        return elapsed(self.manifest, self.known_events() if self.manifest.status == "running" else ())
+        return elapsed_seconds(self.manifest, self.known_events() if self.manifest.status == "running" else ())
 
     def events(self) -> list[Event]:
         return read_events(self.path / "events.jsonl")
@@ -116,7 +116,7 @@ def find(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
         RunUnreadableError: the folder that fits is damaged.
     """
     listing = list_runs(runs_dir)
-    record = _last(runs_dir, listing, name, command) if _is_last(name) else _named(runs_dir, listing, name)
+    record = _last(runs_dir, listing, name, command) if _is_last(name) else _find_named(runs_dir, listing, name)
     if command and record.manifest.command != command:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{command}`.",
@@ -126,15 +126,15 @@ def find(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
 
 
 def _last(runs_dir: Path, listing: Listing, name: str, command: str | None) -> RunRecord:
-    wanted = name.partition(":")[2] or command
-    fitting = [run for run in listing.runs if not wanted or run.manifest.command == wanted]
+    wanted_command = name.partition(":")[2] or command
+    fitting = [run for run in listing.runs if not wanted_command or run.manifest.command == wanted_command]
     if not fitting:
-        hint = f"No {wanted + ' ' if wanted else ''}run lies in {runs_dir}."
+        hint = f"No {wanted_command + ' ' if wanted_command else ''}run lies in {runs_dir}."
         raise UnknownNameError("run", name, [run.id for run in listing.runs], hint=hint)
     return fitting[-1]
 
 
-def _named(runs_dir: Path, listing: Listing, name: str) -> RunRecord:
+def _find_named(runs_dir: Path, listing: Listing, name: str) -> RunRecord:
     broken = dict(listing.unreadable)
     chosen = match(name, [*(run.id for run in listing.runs), *broken])
     if chosen in broken:
@@ -160,7 +160,7 @@ def match(name: str, names: Sequence[str]) -> str:
     return fitting[0]
 
 
-def whole(runs_dir: Path, name: str) -> str:
+def require_whole_name(runs_dir: Path, name: str) -> str:
     """The name itself, if a run folder bears it, be the run readable or not: for what removes or changes a run.
 
     There a prefix is a trap: the same line, run twice, would mean `exp1` first and `exp10` then.
@@ -173,8 +173,10 @@ def whole(runs_dir: Path, name: str) -> str:
     names = [*(run.id for run in listing.runs), *(broken for broken, _ in listing.unreadable)]
     if name in names:
         return name
-    meant = find(runs_dir, name).id if _is_last(name) else match(name, names)
-    raise UsageError(f"{name!r} is short for {meant}; a run is changed by its whole name.", hint=f"Write {meant}.")
+    full_name = find(runs_dir, name).id if _is_last(name) else match(name, names)
+    raise UsageError(
+        f"{name!r} is short for {full_name}; a run is changed by its whole name.", hint=f"Write {full_name}."
+    )
 
 
 def find_to_resume(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
@@ -183,7 +185,7 @@ def find_to_resume(runs_dir: Path, name: str, command: str | None = None) -> Run
     Raises:
         UnknownNameError, UsageError, RunUnreadableError: see `whole` and `find`.
     """
-    return find(runs_dir, name, command) if _is_last(name) else find(runs_dir, whole(runs_dir, name))
+    return find(runs_dir, name, command) if _is_last(name) else find(runs_dir, require_whole_name(runs_dir, name))
 
 
 def is_run(folder: Path) -> bool:
@@ -242,7 +244,7 @@ def remove(runs_dir: Path, *run_ids: str) -> None:
             shutil.rmtree(runs_dir / run_id)
 
 
-D = TypeVar("D", bound=Document)
+D = TypeVar("D", bound=AnswerDocument)
 
 
 def read_result(record: RunRecord, model: type[D]) -> D:

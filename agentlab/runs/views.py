@@ -4,12 +4,22 @@ from typing import Any
 
 from pydantic import Field
 
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, known, number, with_spread
+from agentlab.runs.document import (
+    AnswerDocument,
+    Block,
+    Code,
+    Heading,
+    Table,
+    Text,
+    figure_or_dash,
+    number,
+    with_spread,
+)
 from agentlab.runs.manifest import Manifest
 from agentlab.runs.store import Listing, RunRecord
 
 
-class Line(Document):
+class PathLine(AnswerDocument):
     """A file, folder or name: one line, easy to pipe."""
 
     path: str
@@ -18,7 +28,7 @@ class Line(Document):
         return [Code(self.path)]
 
 
-class Names(Document):
+class Names(AnswerDocument):
     """The runs something was done to."""
 
     names: list[str]
@@ -27,7 +37,7 @@ class Names(Document):
         return [Code("\n".join(self.names))]
 
 
-class RunLine(Document):
+class RunLine(AnswerDocument):
     """A row of the list."""
 
     id: str
@@ -38,7 +48,7 @@ class RunLine(Document):
     headline: dict[str, float]
 
 
-class RunList(Document):
+class RunList(AnswerDocument):
     """All runs of a folder, oldest first."""
 
     runs: list[RunLine]
@@ -79,7 +89,7 @@ def _line(record: RunRecord) -> RunLine:
     )
 
 
-class RunView(Document):
+class RunView(AnswerDocument):
     """One run: its manifest, and its command's result once it is complete."""
 
     manifest: dict[str, Any]
@@ -87,10 +97,10 @@ class RunView(Document):
     path: str
     seconds: float = Field(description="Wall time of all sessions; of one that nobody has ended, up to its last event.")
     result: dict[str, Any] | None = None
-    details: Document | None = Field(None, exclude=True)
+    details: AnswerDocument | None = Field(None, exclude=True)
 
     @classmethod
-    def of(cls, record: RunRecord, result: Document | None) -> "RunView":
+    def of(cls, record: RunRecord, result: AnswerDocument | None) -> "RunView":
         """A run as read from its folder."""
         return cls(
             manifest=record.manifest.to_json(),
@@ -111,7 +121,10 @@ class RunView(Document):
             ("started", manifest.started or "–"),
             ("time", _time(self.seconds, manifest)),
             ("seed", str(manifest.seed)),
-            ("tokens", f"{known(tokens.input, '', 'unknown')} in, {known(tokens.output, '', 'unknown')} out"),
+            (
+                "tokens",
+                f"{figure_or_dash(tokens.input, '', 'unknown')} in, {figure_or_dash(tokens.output, '', 'unknown')} out",
+            ),
             ("folder", self.path),
         ]
         if manifest.error:
@@ -126,5 +139,5 @@ class RunView(Document):
 def _time(seconds: float, manifest: Manifest) -> str:
     """Without an end it is not known how long the work went on after the last event."""
     since = "" if manifest.ended or manifest.started is None else " up to the last event"
-    again = f", resumed {len(manifest.resumed)}x" if manifest.resumed else ""
-    return f"{seconds:.1f} s{since}{again}"
+    resumptions = f", resumed {len(manifest.resumed)}x" if manifest.resumed else ""
+    return f"{seconds:.1f} s{since}{resumptions}"

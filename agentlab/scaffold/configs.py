@@ -10,13 +10,13 @@ from pydantic import BaseModel
 from agentlab.commands import COMMANDS
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import join
-from agentlab.config.load import Loaded, load, resolved
+from agentlab.config.load import LoadedConfig, config_values, load
 from agentlab.config.overrides import Override
 from agentlab.config.presets import is_path, path_file, presets
 from agentlab.config.yaml_tree import read_yaml, write_yaml
 from agentlab.errors import ConfigError, UnknownNameError, UsageError
 from agentlab.runs.context import Context
-from agentlab.runs.document import Block, Code, Document, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Code, Table, Text
 
 _COMMENT_COLUMN = 56  # origins line up behind most values
 # Where a JSON schema holds further schemas: under names, in lists, alone.
@@ -25,7 +25,7 @@ _ONE_OF = ("anyOf", "oneOf", "allOf", "prefixItems")
 _INNER = ("items", "additionalProperties")
 
 
-class PresetLine(Document):
+class PresetLine(AnswerDocument):
     """One preset: `kind` is a command, or `llm` for a setup of language models."""
 
     kind: str
@@ -35,7 +35,7 @@ class PresetLine(Document):
     path: str
 
 
-class PresetList(Document):
+class PresetList(AnswerDocument):
     """All presets, the default of each command first."""
 
     presets: list[PresetLine]
@@ -45,7 +45,7 @@ class PresetList(Document):
         return [Table(("for", "preset", "from", "description"), rows)] if rows else [Text("There are no presets.")]
 
 
-class ShownConfig(Document):
+class ShownConfig(AnswerDocument):
     """A resolved config, and per dotted key where its value comes from."""
 
     kind: str
@@ -55,10 +55,10 @@ class ShownConfig(Document):
 
     def blocks(self) -> list[Block]:
         """YAML that can be saved as a config of one's own."""
-        return [Code(annotated(self.config, self.origins).rstrip("\n"))]
+        return [Code(annotate_config(self.config, self.origins).rstrip("\n"))]
 
 
-class CheckedConfigs(Document):
+class CheckedConfigs(AnswerDocument):
     """The files that were found to be valid."""
 
     valid: list[str]
@@ -68,7 +68,7 @@ class CheckedConfigs(Document):
         return [Text(f"{len(self.valid)} config{' is' if len(self.valid) == 1 else 's are'} valid.")]
 
 
-class ConfigSchema(Document):
+class ConfigSchema(AnswerDocument):
     """A JSON schema of the files a command reads, for editors."""
 
     kind: str
@@ -88,12 +88,12 @@ def list_presets(kind: str | None, context: Context) -> PresetList:
     """The presets of one kind, or of all."""
     if kind is not None:
         _model(kind)
-    found = [preset for name in ([kind] if kind else kinds()) for preset in presets(name, context.workspace)]
-    found.sort(key=lambda preset: (kinds().index(preset.folder), preset.name != "default"))
+    matching_presets = [preset for name in ([kind] if kind else kinds()) for preset in presets(name, context.workspace)]
+    matching_presets.sort(key=lambda preset: (kinds().index(preset.folder), preset.name != "default"))
     return PresetList(
         presets=[
             PresetLine(kind=p.folder, name=p.name, description=p.description, shipped=p.shipped, path=str(p.file.path))
-            for p in found
+            for p in matching_presets
         ]
     )
 
@@ -109,7 +109,7 @@ def show(kind: str, ref: str | None, overrides: Sequence[Override], context: Con
         ref = "embedded"
     loaded = _load(kind, ref, overrides, context, cwd)
     return ShownConfig(
-        kind=kind, source=loaded.source_label, config=resolved(loaded.config), origins=dict(loaded.origins)
+        kind=kind, source=loaded.source_label, config=config_values(loaded.config), origins=dict(loaded.origins)
     )
 
 
@@ -142,25 +142,27 @@ def schema(kind: str) -> ConfigSchema:
     A file may leave out whatever it extends, so no key is required, and it may name a preset for a mapping.
     """
     model = _model(kind)
-    found = _for_files(model.model_json_schema())
+    json_schema = _for_files(model.model_json_schema())
     named = {"extends": "A preset or path that is laid under this file."}
     if issubclass(model, StrictModel):
         named |= dict.fromkeys(model.includes, "The path of a file that is laid under this one.")
-    files = {key: {"type": "string", "description": said} for key, said in named.items()}
-    return ConfigSchema(kind=kind, json_schema={**found, "properties": files | found["properties"]})
+    files = {key: {"type": "string", "description": description} for key, description in named.items()}
+    return ConfigSchema(kind=kind, json_schema={**json_schema, "properties": files | json_schema["properties"]})
 
 
-def annotated(config: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+def annotate_config(config: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """The config as YAML, each value followed by where it comes from. Pure."""
     lines = write_yaml(dict(config)).split("\n")
-    for key, place in read_yaml("\n".join(lines), "the resolved config").places.items():
+    for key, position in read_yaml("\n".join(lines), "the resolved config").places.items():
         origin = origins.get(join(key))
         if origin is not None:
-            lines[place.line - 1] = f"{lines[place.line - 1]:<{_COMMENT_COLUMN}}  # {origin}"
+            lines[position.line - 1] = f"{lines[position.line - 1]:<{_COMMENT_COLUMN}}  # {origin}"
     return "\n".join(lines)
 
 
-def _load(kind: str, ref: str | None, overrides: Sequence[Override], context: Context, cwd: Path) -> Loaded[BaseModel]:
+def _load(
+    kind: str, ref: str | None, overrides: Sequence[Override], context: Context, cwd: Path
+) -> LoadedConfig[BaseModel]:
     return load(_model(kind), kind, ref, overrides, workspace=context.workspace, env=context.env, cwd=cwd)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agentlab.commands import COMMANDS
 from agentlab.runs.atomic import make_folder, write_text
-from agentlab.runs.document import Block, Code, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Code, Text
 
 DATA_FOLDERS = ("adapters", "models", "runs")
 
@@ -145,7 +145,7 @@ manual_pipeline:                 # --mode manual: three samples -> vote
 """
 
 
-class InitResult(Document):
+class InitResult(AnswerDocument):
     """What `init` did; file names are relative to `root`."""
 
     root: str
@@ -155,12 +155,12 @@ class InitResult(Document):
 
     def blocks(self) -> list[Block]:
         """The new files; of those that were there only how many."""
-        shown: list[Block] = [Code("\n".join(self.created))] if self.created else []
-        kept = f"; {len(self.kept)} were there already and are unchanged" if self.kept else ""
-        shown.append(Text(f"{len(self.created)} files created in {self.root}{kept}."))
+        blocks: list[Block] = [Code("\n".join(self.created))] if self.created else []
+        kept_note = f"; {len(self.kept)} were there already and are unchanged" if self.kept else ""
+        blocks.append(Text(f"{len(self.created)} files created in {self.root}{kept_note}."))
         if self.missing_ignore_rules:
-            shown += [Text("Your own .gitignore lacks these lines:"), Code("\n".join(self.missing_ignore_rules))]
-        return shown
+            blocks += [Text("Your own .gitignore lacks these lines:"), Code("\n".join(self.missing_ignore_rules))]
+        return blocks
 
 
 def init(root: Path) -> InitResult:
@@ -170,16 +170,16 @@ def init(root: Path) -> InitResult:
         StorageError: the folder cannot be made or written to.
     """
     created: list[str] = []
-    kept: list[str] = []
+    kept_files: list[str] = []
     for name, text in _files().items():
         path = root / name
         if path.exists() or path.is_symlink():
-            kept.append(name)
+            kept_files.append(name)
             continue
         make_folder(path.parent)
         write_text(path, text)
         created.append(name)
-    return InitResult(root=str(root), created=created, kept=kept, missing_ignore_rules=_missing_rules(root))
+    return InitResult(root=str(root), created=created, kept=kept_files, missing_ignore_rules=_missing_rules(root))
 
 
 def _files() -> dict[str, str]:

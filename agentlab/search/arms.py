@@ -31,7 +31,7 @@ Arm = Callable[[str, SearchSpace, int], Proposer]  # (name, space, seed); what i
 ARMS: Registry[Arm] = Registry("search arm", "agentlab.arms", _TABLE)
 
 
-def _known(name: str) -> str:
+def _require_known_arm(name: str) -> str:
     try:
         ARMS.where(name)
     except UnknownNameError as error:
@@ -41,7 +41,7 @@ def _known(name: str) -> str:
     return name
 
 
-ArmName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*_TABLE]})]
+ArmName = Annotated[str, AfterValidator(_require_known_arm), WithJsonSchema({"type": "string", "enum": [*_TABLE]})]
 
 
 def random_arm(name: str, space: SearchSpace, seed: int) -> "RandomProposer":  # noqa: ARG001 - as all arms are made

@@ -14,10 +14,10 @@ Pair = Annotated[tuple[str, str], Field(description="Two parameter names.")]
 
 def _numbers(pair: tuple[str, str], values: Mapping[str, Value]) -> tuple[float, float] | None:
     """Both values as numbers, or None when one of them is inactive or no number."""
-    found = [values.get(name) for name in pair]
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in found):
+    numbers = [values.get(name) for name in pair]
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
         return None
-    return found[0], found[1]  # type: ignore[return-value] # both are numbers by the test above
+    return numbers[0], numbers[1]  # type: ignore[return-value] # both are numbers by the test above
 
 
 class _Rule(StrictModel):

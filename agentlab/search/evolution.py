@@ -15,7 +15,7 @@ import numpy as np
 
 from agentlab.errors import ConfigError
 from agentlab.search.genome import Genome, SpaceGenome
-from agentlab.search.history import batches, finished, incumbent, value_of
+from agentlab.search.history import batches, finished_trials, incumbent, value_of
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial
 
@@ -52,13 +52,13 @@ def generations(history: Sequence[Trial], population: int) -> list[list[Trial]]:
     One that the budget cut short is complete with the trials it has.
     """
     trials = [trial for trial in history if trial.number >= 0]  # the others were turned down by a person
-    found: list[list[Trial]] = []
+    ended_generations: list[list[Trial]] = []
     for generation in batches(trials, population):
-        whole = len(generation) == population or generation[-1].closes
-        if not whole or any(trial.result.status == "running" for trial in generation):
+        is_complete = len(generation) == population or generation[-1].closes
+        if not is_complete or any(trial.result.status == "running" for trial in generation):
             break
-        found.append(generation)
-    return found
+        ended_generations.append(generation)
+    return ended_generations
 
 
 def _rank(trial: Trial) -> tuple[float, int]:
@@ -75,9 +75,9 @@ class _Breeder:
     population: int
     name: ClassVar[str]
 
-    def _past(self, history: Sequence[Trial]) -> list[Trial]:
+    def _past_trials(self, history: Sequence[Trial]) -> list[Trial]:
         """The trials that measured something, of all generations that have ended."""
-        return finished([trial for generation in generations(history, self.population) for trial in generation])
+        return finished_trials([trial for generation in generations(history, self.population) for trial in generation])
 
     def _random(self, rng: np.random.Generator) -> Proposal:
         return Proposal(self.genome.random(rng), self.name, "at random, there are no parents yet")
@@ -109,7 +109,7 @@ class GeneticAlgorithm(_Breeder):
     name: ClassVar[str] = "ga"
 
     def parents(self, history: Sequence[Trial]) -> list[Trial]:
-        return sorted(self._past(history), key=_rank)[: self.population]
+        return sorted(self._past_trials(history), key=_rank)[: self.population]
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """`n` children; screen them, they may repeat a trial.
@@ -140,12 +140,12 @@ class OnePlusLambda(_Breeder):
         best: Trial | None = None
         step, success = _START, 2 / 11
         for generation in generations(history, self.population):
-            own = [trial for trial in generation if trial.proposal.source.rpartition(">")[2] == self.name]
-            if best and own:
-                count, mark = len(own), _rank(best)[0]
+            own_trials = [trial for trial in generation if trial.proposal.source.rpartition(">")[2] == self.name]
+            if best and own_trials:
+                count, mark = len(own_trials), _rank(best)[0]
                 target = 1 / (5 + math.sqrt(count) / 2)
                 weight = target * count / (2 + target * count)
-                success += weight * (sum(_rank(trial)[0] <= mark for trial in own) / count - success)
+                success += weight * (sum(_rank(trial)[0] <= mark for trial in own_trials) / count - success)
                 damping = 1 + self.genome.dimension / (2 * count)
                 step = min(step * math.exp((success - target) / (damping * (1 - target))), 1.0)
             best = incumbent([*([best] if best else []), *generation])
@@ -174,7 +174,7 @@ class MapElites(_Breeder):
 
     def archive(self, history: Sequence[Trial]) -> dict[tuple[int, ...], Trial]:
         """The best trial of each niche."""
-        worst_first = sorted(self._past(history), key=_rank, reverse=True)
+        worst_first = sorted(self._past_trials(history), key=_rank, reverse=True)
         return {self.descriptor(trial): trial for trial in worst_first}
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
@@ -230,7 +230,7 @@ class CmaEs:
         Raises:
             ConfigError: a parameter is a choice without order.
         """
-        if choices := [name for name, spec in self.space.parameters.items() if not spec.ordered]:
+        if choices := [name for name, spec in self.space.parameters.items() if not spec.is_ordered]:
             raise ConfigError(
                 f"{self.name} searches numbers, and {', '.join(choices)} has choices without order.",
                 hint="Take ga, one-plus-lambda or map-elites, or leave them out of the space.",
@@ -259,10 +259,12 @@ class CmaEs:
     def _likely(self, trials: Sequence[Trial], strategy: "CMA") -> np.ndarray:
         """Where the trials lie in the unit cube; on the way to there, if the distribution hardly reaches so far."""
         mean, axes = strategy.mean, strategy.dim
-        way = np.array([_unit(self.space, trial) for trial in trials]) - mean
-        squares = np.sum(way * np.linalg.solve(strategy._C, way.T).T, axis=1, keepdims=True)  # C has no public name
-        most = (math.sqrt(axes) + 2 * axes / (axes + 2)) * strategy._sigma
-        near: np.ndarray = mean + way * np.minimum(1.0, most / np.sqrt(np.maximum(squares, 1e-24)))
+        offsets = np.array([_unit(self.space, trial) for trial in trials]) - mean
+        squares = np.sum(
+            offsets * np.linalg.solve(strategy._C, offsets.T).T, axis=1, keepdims=True
+        )  # C has no public name
+        reach = (math.sqrt(axes) + 2 * axes / (axes + 2)) * strategy._sigma
+        near: np.ndarray = mean + offsets * np.minimum(1.0, reach / np.sqrt(np.maximum(squares, 1e-24)))
         return near
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
@@ -274,9 +276,9 @@ class CmaEs:
             return [Proposal(self.space.sample(rng), self.name) for _ in range(n)]
         strategy = self.strategy(history)
         strategy.reseed_rng(int(rng.integers(2**32)))
-        return [Proposal(self._drawn(strategy), self.name) for _ in range(n)]
+        return [Proposal(self._draw_point(strategy), self.name) for _ in range(n)]
 
-    def _drawn(self, strategy: "CMA") -> Params:
+    def _draw_point(self, strategy: "CMA") -> Params:
         for _ in range(_TRIES):
             point = self.space.decode(strategy.ask().tolist())
             if not self.space.broken_rules(point):

@@ -62,12 +62,12 @@ class SpaceGenome:
         a, b = (self.space.snap(parent.proposal.params, {})[0] for parent in (first, second))
 
         def child() -> np.ndarray:
-            one, other = self._unit({**b, **a}, rng), self._unit({**a, **b}, rng)
-            reach = _OUTSIDE * np.abs(one - other)
-            blend = rng.uniform(np.minimum(one, other) - reach, np.maximum(one, other) + reach)
-            return np.where(self._ordered, blend, np.where(rng.random(one.size) < 0.5, one, other))
+            unit_a, unit_b = self._unit({**b, **a}, rng), self._unit({**a, **b}, rng)
+            reach = _OUTSIDE * np.abs(unit_a - unit_b)
+            blend = rng.uniform(np.minimum(unit_a, unit_b) - reach, np.maximum(unit_a, unit_b) + reach)
+            return np.where(self._ordered_mask, blend, np.where(rng.random(unit_a.size) < 0.5, unit_a, unit_b))
 
-        return self._kept(child, (a, b), rng)
+        return self._first_valid_child(child, (a, b), rng)
 
     def mutate(self, parent: Trial, rng: np.random.Generator, step: float) -> Params:
         """A normal step in every coordinate, of half a place at least on a grid, so that no integer is stuck.
@@ -81,14 +81,14 @@ class SpaceGenome:
 
         def child() -> np.ndarray:
             unit = self._unit(a, rng)
-            drawn = np.where(rng.random(unit.size) < rate, rng.random(unit.size), unit)
-            return np.where(self._ordered, unit + scale * rng.standard_normal(unit.size), drawn)
+            resampled = np.where(rng.random(unit.size) < rate, rng.random(unit.size), unit)
+            return np.where(self._ordered_mask, unit + scale * rng.standard_normal(unit.size), resampled)
 
-        return self._kept(child, (a,), rng)
+        return self._first_valid_child(child, (a,), rng)
 
     @cached_property
-    def _ordered(self) -> np.ndarray:
-        return np.array([spec.ordered for spec in self.space.parameters.values()])
+    def _ordered_mask(self) -> np.ndarray:
+        return np.array([spec.is_ordered for spec in self.space.parameters.values()])
 
     @cached_property
     def _half_a_place(self) -> np.ndarray:
@@ -96,10 +96,12 @@ class SpaceGenome:
 
     def _unit(self, point: Params, rng: np.random.Generator) -> np.ndarray:
         """Coordinates, random where the point has no value."""
-        fill, known = rng.random(self.dimension), [name in point for name in self.space.parameters]
-        return np.where(known, self.space.encode(point), fill)
+        fill, has_value = rng.random(self.dimension), [name in point for name in self.space.parameters]
+        return np.where(has_value, self.space.encode(point), fill)
 
-    def _kept(self, child: Callable[[], np.ndarray], parents: Sequence[Params], rng: np.random.Generator) -> Params:
+    def _first_valid_child(
+        self, child: Callable[[], np.ndarray], parents: Sequence[Params], rng: np.random.Generator
+    ) -> Params:
         """The first child that is new and keeps the rules; what steps over the edge of the cube is mirrored there."""
         for _ in range(_TRIES):
             turn = np.abs(child()) % 2

@@ -38,22 +38,22 @@ def value_of(trial: Trial) -> float | None:
     return value if ok else None
 
 
-def ended(history: Sequence[Trial]) -> list[Trial]:
+def ended_trials(history: Sequence[Trial]) -> list[Trial]:
     """The trials that are not under way."""
     return [trial for trial in history if trial.result.status != "running"]
 
 
-def finished(history: Sequence[Trial]) -> list[Trial]:
+def finished_trials(history: Sequence[Trial]) -> list[Trial]:
     """The trials that measured something."""
     return [trial for trial in history if value_of(trial) is not None]
 
 
 def incumbent(history: Sequence[Trial]) -> Trial | None:
     """The best trial so far, the earliest of equals; None before the first success."""
-    return min(finished(history), key=lambda trial: (value_of(trial), trial.number), default=None)
+    return min(finished_trials(history), key=lambda trial: (value_of(trial), trial.number), default=None)
 
 
-def tried(history: Sequence[Trial], space: SearchSpace) -> dict[str, int]:
+def first_trial_by_key(history: Sequence[Trial], space: SearchSpace) -> dict[str, int]:
     """Canonical key -> number of the first trial at that point, failed ones included."""
     keys: dict[str, int] = {}
     for trial in history:
@@ -66,29 +66,29 @@ def targets(history: Sequence[Trial]) -> list[tuple[float, ...]] | None:
 
     None before the first success.
     """
-    done = finished(history)
+    done = finished_trials(history)
     if not done:
         return None
-    rows = {id(trial): _measured(trial) for trial in done}
+    rows = {id(trial): _measured_values(trial) for trial in done}
     width = min(map(len, rows.values()))
-    columns = [[rows[id(trial)][place] if id(trial) in rows else None for trial in history] for place in range(width)]
-    return list(zip(*map(_bounded, columns), strict=True))
+    columns = [[rows[id(trial)][column] if id(trial) in rows else None for trial in history] for column in range(width)]
+    return list(zip(*map(_fill_and_bound, columns), strict=True))
 
 
-def _measured(trial: Trial) -> tuple[float, ...]:
+def _measured_values(trial: Trial) -> tuple[float, ...]:
     several = trial.result.objectives
     return several if len(several) > 1 else (trial.result.value or 0.0,)
 
 
-def _bounded(values: Sequence[float | None]) -> list[float]:
+def _fill_and_bound(values: Sequence[float | None]) -> list[float]:
     """With every gap filled and no outlier.
 
     A diverged value is pulled in to three times the distance between best and median above the median, and a
     failed trial takes the worst value that is left: a huge constant would flatten the surrogate everywhere else.
     So does a trial under way, which keeps a parallel search from proposing its neighbour.
     """
-    known = [value for value in values if value is not None]
-    middle = median(known)
-    roof = middle + 3 * (middle - min(known)) if middle > min(known) else max(known)
-    worst = min(max(known), roof)
+    known_values = [value for value in values if value is not None]
+    middle = median(known_values)
+    roof = middle + 3 * (middle - min(known_values)) if middle > min(known_values) else max(known_values)
+    worst = min(max(known_values), roof)
     return [worst if value is None else min(value, roof) for value in values]

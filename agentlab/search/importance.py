@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentlab.search.history import finished, value_of
+from agentlab.search.history import finished_trials, value_of
 from agentlab.search.parameters import Parameter
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Trial
@@ -43,7 +43,7 @@ def importances(space: SearchSpace, history: Sequence[Trial]) -> dict[str, float
     """
     import numpy as np
 
-    done = finished(history)
+    done = finished_trials(history)
     if len(done) < MIN_TRIALS:
         return {}
     points = [space.snap(trial.proposal.params, {})[0] for trial in done]
@@ -62,7 +62,7 @@ def _columns(spec: Parameter, units: "Floats") -> "Floats":
     import numpy as np
 
     seen = np.unique(units)
-    if spec.type == "categorical" and not spec.ordered:
+    if spec.type == "categorical" and not spec.is_ordered:
         columns = (units[:, None] == seen[1:]).astype(np.float64)
     else:
         columns = units[:, None] ** np.arange(1, min(len(seen), 3))
@@ -92,10 +92,10 @@ class _Step:
 def _select(columns: Mapping[str, "Floats"], values: "Floats") -> dict[str, float]:
     """Variation that each chosen parameter explains beyond those chosen before it; twins in these trials share it."""
     explained: dict[str, float] = {}
-    rest, free = values, len(values) - 1
-    while (variation := float(rest @ rest)) > 1e-12 * float(values @ values):
+    residual, free = values, len(values) - 1
+    while (variation := float(residual @ residual)) > 1e-12 * float(values @ values):
         bases = {name: basis for name, block in columns.items() if (basis := _basis(block)).shape[1]}
-        steps = [_step(name, basis, rest, free) for name, basis in bases.items() if basis.shape[1] < free]
+        steps = [_step(name, basis, residual, free) for name, basis in bases.items() if basis.shape[1] < free]
         best = min(steps, default=None)
         if best is None or best.chance * len(steps) > _CHANCE:
             break
@@ -104,7 +104,7 @@ def _select(columns: Mapping[str, "Floats"], values: "Floats") -> dict[str, floa
         used_up = [step.name for step in steps if not _basis(columns[step.name]).shape[1]]
         twins = [step.name for step in steps if step.name in used_up and step.left < best.left + _SAME * variation]
         explained |= {name: (variation - best.left) / len(twins) for name in twins}
-        rest, free = rest - basis @ (basis.T @ rest), free - basis.shape[1]
+        residual, free = residual - basis @ (basis.T @ residual), free - basis.shape[1]
     return explained
 
 
@@ -112,17 +112,17 @@ def _basis(block: "Floats") -> "Floats":
     """Orthonormal columns that span the block, without directions in which it (almost) vanishes."""
     import numpy as np
 
-    left, sizes, _ = np.linalg.svd(block, full_matrices=False)
-    basis: Floats = left[:, sizes > _ALIKE]
+    left_vectors, sizes, _ = np.linalg.svd(block, full_matrices=False)
+    basis: Floats = left_vectors[:, sizes > _ALIKE]
     return basis
 
 
-def _step(name: str, basis: "Floats", rest: "Floats", free: int) -> _Step:
+def _step(name: str, basis: "Floats", residual: "Floats", free: int) -> _Step:
     """What this parameter would explain, by the F test of its columns."""
     from scipy.stats import f
 
     used = basis.shape[1]
-    variation = float(rest @ rest)
-    part = min(float(((basis.T @ rest) ** 2).sum()), variation)
+    variation = float(residual @ residual)
+    part = min(float(((basis.T @ residual) ** 2).sum()), variation)
     ratio = (part / used) / (max(variation - part, 1e-12 * variation) / (free - used))
     return _Step(float(f.sf(ratio, used, free - used)), variation - part, name)

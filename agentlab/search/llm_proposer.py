@@ -16,7 +16,7 @@ from agentlab.errors import GateError, MissingError, ModelFileError, RemoteError
 from agentlab.llm.types import Message
 from agentlab.search.history import incumbent
 from agentlab.search.prompts import LETTERS, Briefing, difference, edit_prompt, full_prompt, pick_prompt
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.types import Params, Proposal, Proposer, Trial
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LLMProposer:
 
     base: Proposer
     router: "Router"
-    rules: Rules
+    rules: ScreenRules
     about: Briefing
     task: str = "nas.propose"
     options: int = 4
@@ -60,22 +60,22 @@ class LLMProposer:
         if tier is None or incumbent(history) is None:
             return self.base.ask(history, n, rng)
         options: list[Proposal] = []
-        found: list[Proposal] = []
+        proposals: list[Proposal] = []
         try:
             if tier == "pick":
                 options = self.base.ask(history, max(n, self.options), rng)
                 if len(options) < 2:
                     return options
-                found, why = self._pick(history, options, rng), ""
+                proposals, reason = self._pick(history, options, rng), ""
             else:
-                found, why = self._edit(history) if tier == "edit" else self._full(history)
+                proposals, reason = self._edit(history) if tier == "edit" else self._full(history)
         except LLM_FAILURES as error:
-            why = f"{error.kind}: {error.message}"
-        if not found:
-            return self._stand_in(options or self.base.ask(history, n, rng), why)[:n]
-        if len(found) < n:
-            found += self._unlike(found, options or self.base.ask(history, n, rng))
-        return found[:n]
+            reason = f"{error.kind}: {error.message}"
+        if not proposals:
+            return self._stand_in(options or self.base.ask(history, n, rng), reason)[:n]
+        if len(proposals) < n:
+            proposals += self._unlike(proposals, options or self.base.ask(history, n, rng))
+        return proposals[:n]
 
     def _call(self, history: Sequence[Trial], messages: Sequence[Message], schema: type[BaseModel]) -> Any:
         call_id = f"{self.scope}{self.task}:{len(history)}"
@@ -85,10 +85,10 @@ class LLMProposer:
         self, history: Sequence[Trial], options: Sequence[Proposal], rng: "np.random.Generator"
     ) -> list[Proposal]:
         """The option whose letter the model names. The order is shuffled: tiny models like the first letter."""
-        shown = [options[i] for i in rng.permutation(len(options))][: len(LETTERS)]
-        messages = pick_prompt(self.rules.space, history, [option.params for option in shown], self.about)
-        letter = self._call(history, messages, pick_schema(len(shown))).choice
-        chosen = shown[LETTERS.index(letter)]
+        shuffled = [options[i] for i in rng.permutation(len(options))][: len(LETTERS)]
+        messages = pick_prompt(self.rules.space, history, [option.params for option in shuffled], self.about)
+        letter = self._call(history, messages, pick_schema(len(shuffled))).choice
+        chosen = shuffled[LETTERS.index(letter)]
         rank = options.index(chosen) + 1
         return [Proposal(chosen.params, self.name, f"chose {rank} of {len(options)} by {chosen.source}")]
 
@@ -108,23 +108,23 @@ class LLMProposer:
     ) -> tuple[list[Proposal], str]:
         """The answers that can be tried, snapped to the space and screened; and why the others cannot."""
         space, reasons = self.rules.space, self.rules.against(history)
-        found: dict[str, Proposal] = {}
+        usable: dict[str, Proposal] = {}
         refused: list[str] = []
         for raw in answers:
             point, problems = space.snap(raw, _best(history))
             problems = problems or reasons(point)
             refused += problems
             if not problems:
-                found.setdefault(space.key(point), Proposal(point, self.name, note(point)))
-        return list(found.values()), "unusable answer: " + "; ".join(refused)
+                usable.setdefault(space.key(point), Proposal(point, self.name, note(point)))
+        return list(usable.values()), "unusable answer: " + "; ".join(refused)
 
-    def _unlike(self, found: Sequence[Proposal], more: Sequence[Proposal]) -> list[Proposal]:
-        keys = {self.rules.space.key(proposal.params) for proposal in found}
-        return [proposal for proposal in more if self.rules.space.key(proposal.params) not in keys]
+    def _unlike(self, proposals: Sequence[Proposal], candidates: Sequence[Proposal]) -> list[Proposal]:
+        keys = {self.rules.space.key(proposal.params) for proposal in proposals}
+        return [proposal for proposal in candidates if self.rules.space.key(proposal.params) not in keys]
 
-    def _stand_in(self, proposals: Sequence[Proposal], why: str) -> list[Proposal]:
+    def _stand_in(self, proposals: Sequence[Proposal], reason: str) -> list[Proposal]:
         """What the base proposes, the first one marked as standing in for the model."""
-        marked = [Proposal(p.params, f"{self.name}->{p.source}", one_line(why)) for p in proposals[:1]]
+        marked = [Proposal(p.params, f"{self.name}->{p.source}", one_line(reason)) for p in proposals[:1]]
         return [*marked, *proposals[1:]]
 
 

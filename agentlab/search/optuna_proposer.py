@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentlab.search.history import finished, targets, tried
+from agentlab.search.history import finished_trials, first_trial_by_key, targets
 from agentlab.search.parameters import Parameter
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial, Value
@@ -51,7 +51,7 @@ class OptunaProposer:
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """`n` suggestions, best first. They may break rules between parameters or repeat a trial: screen them."""
         spread = self._spread(history)
-        if len(finished(spread)) < max(self.startup, 1):
+        if len(finished_trials(spread)) < max(self.startup, 1):
             return self._start(history, n, len(spread))
         kind = self._kind(len(history))
         return [Proposal(point, kind) for point in self._suggest(history, kind, n, rng)]
@@ -82,8 +82,8 @@ class OptunaProposer:
 
     def _start(self, history: Sequence[Trial], n: int, first: int) -> list[Proposal]:
         """The untried points from the `first` on: one that was screened out is not offered again next time."""
-        taken = tried(history, self.space)
-        free = [point for point in self._design[first:] if self.space.key(point) not in taken]
+        tried_keys = first_trial_by_key(history, self.space)
+        free = [point for point in self._design[first:] if self.space.key(point) not in tried_keys]
         return [Proposal(point, _START) for point in free[:n]]
 
     def _suggest(
@@ -123,7 +123,7 @@ def _hypercube(space: SearchSpace, count: int, seed: Sequence[int]) -> list[dict
     from scipy.stats import qmc
 
     sample = qmc.LatinHypercube(len(space.parameters), rng=np.random.default_rng(seed)).random(count)
-    moved = [space.around_centre(row, (place + 0.5) / count) for place, row in enumerate(sample.tolist())]
+    moved = [space.around_centre(row, (index + 0.5) / count) for index, row in enumerate(sample.tolist())]
     return [point for point in map(space.decode, moved) if not space.broken_rules(point)]
 
 
@@ -199,7 +199,7 @@ def _distribution(spec: Parameter) -> Any:
         return FloatDistribution(spec.low, spec.high, log=spec.log)
     if spec.type == "int" and spec.log:
         return IntDistribution(spec.low, spec.high, log=True)
-    if not spec.ordered:
+    if not spec.is_ordered:
         return CategoricalDistribution(tuple(range(spec.count)))
     return IntDistribution(0, spec.count - 1)
 

@@ -40,7 +40,7 @@ class _Spec(StrictModel):
     )
 
     @property
-    def ordered(self) -> bool:
+    def is_ordered(self) -> bool:
         """Whether position in the range means more or less of something."""
         return True
 
@@ -54,12 +54,12 @@ class Categorical(_Spec):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for i, choice in enumerate(self.choices):
-            if any(same(choice, other) for other in self.choices[:i]):
+            if any(same(choice, earlier) for earlier in self.choices[:i]):
                 raise ValueError(f"the choice {choice!r} is listed twice")
         return self
 
     @property
-    def ordered(self) -> bool:
+    def is_ordered(self) -> bool:
         """Whether the choices are numbers that rise or fall."""
         numbers = [c for c in self.choices if isinstance(c, int | float) and not isinstance(c, bool)]
         rising = all(a < b for a, b in pairwise(numbers))
@@ -80,7 +80,7 @@ class Categorical(_Spec):
             if same(raw, choice) or (isinstance(raw, str) and raw.strip().lower() == str(choice).lower()):
                 return choice
         near = number_of(raw)
-        if near is None or not self.ordered:
+        if near is None or not self.is_ordered:
             return None
         return min(self.choices, key=lambda choice: abs(float(choice) - near))
 
@@ -125,8 +125,8 @@ class Integer(_Spec):
 
     def contains(self, value: object) -> bool:
         """Whether `value` is on the grid."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator] # `whole` narrows
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return is_integer and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator] # `whole` narrows
 
     def snap(self, raw: object) -> int | None:
         """The grid value nearest to the number that `raw` is or spells; None when it is no number."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentlab.llm.types import Message
-from agentlab.search.history import ended, finished, incumbent, value_of
+from agentlab.search.history import ended_trials, finished_trials, incumbent, value_of
 from agentlab.search.parameters import same, show
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Trial
@@ -72,9 +72,9 @@ def full_prompt(space: SearchSpace, history: Sequence[Trial], about: Briefing) -
     lines = [about.goal, _progress(history), "Search space:"]
     lines += [f"- {name}: {spec.describe()}{_condition(space, name)}" for name, spec in space.parameters.items()]
     lines += [*_rules(space), f"Best trials ({about.metric}, lower is better):"]
-    ranked = sorted(finished(history), key=lambda trial: (value_of(trial), trial.number))
+    ranked = sorted(finished_trials(history), key=lambda trial: (value_of(trial), trial.number))
     lines += [_record(space, trial, about) for trial in ranked[:_TOP]]
-    lines += ["Most recent trials:", *(_record(space, trial, about) for trial in ended(history)[-_RECENT:])]
+    lines += ["Most recent trials:", *(_record(space, trial, about) for trial in ended_trials(history)[-_RECENT:])]
     lines += [
         "Give a short reason first, then one to three new configurations, the most promising first.",
         "A parameter that you leave null keeps its value from the best trial. Do not repeat a trial.",
@@ -118,7 +118,7 @@ def relative(value: float, best: float) -> str:
 def _lessons(space: SearchSpace, history: Sequence[Trial], best: Trial) -> list[str]:
     """The last five trials as changes to the best configuration and what came of them."""
     top, lines = value_of(best), []
-    for trial in ended(history)[-_RECENT:]:
+    for trial in ended_trials(history)[-_RECENT:]:
         value = value_of(trial)
         if top is not None and trial.number != best.number:
             outcome = "failed" if value is None else relative(value, top)
@@ -138,8 +138,8 @@ def _record(space: SearchSpace, trial: Trial, about: Briefing) -> str:
 
 
 def _progress(history: Sequence[Trial]) -> str:
-    done = ended(history)
-    return f"{len(done)} trials are done, {len(done) - len(finished(done))} of them failed."
+    done = ended_trials(history)
+    return f"{len(done)} trials are done, {len(done) - len(finished_trials(done))} of them failed."
 
 
 def _rules(space: SearchSpace) -> list[str]:
@@ -148,4 +148,4 @@ def _rules(space: SearchSpace) -> list[str]:
 
 def _condition(space: SearchSpace, name: str) -> str:
     when = space.parameters[name].when
-    return "".join(f"; only if {other} is {' or '.join(map(show, values))}" for other, values in when.items())
+    return "".join(f"; only if {parent} is {' or '.join(map(show, values))}" for parent, values in when.items())

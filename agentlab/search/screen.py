@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentlab.search.history import incumbent, tried
+from agentlab.search.history import first_trial_by_key, incumbent
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial, Value
 
@@ -17,7 +17,7 @@ _WALK = 4096  # points of a finite space that are walked through
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class ScreenEstimate:
     """What a candidate would cost, computed without building it."""
 
     parameters: int
@@ -25,7 +25,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ScreenLimits:
     """The configured bounds on an estimate; None is no bound. Never the memory that happens to be free."""
 
     parameters: int | None = None
@@ -33,22 +33,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ScreenRules:
     """What a candidate is held against. `estimate` may raise ValueError for a combination that cannot be built."""
 
     space: SearchSpace
-    estimate: Callable[[Params], Estimate] | None = None
-    limits: Limits = Limits()
+    estimate: Callable[[Params], ScreenEstimate] | None = None
+    limits: ScreenLimits = ScreenLimits()
 
     def against(self, history: Sequence[Trial]) -> Callable[[Mapping[str, object]], list[str]]:
         """A function that says in words why a candidate is not worth a trial; an empty list when it is."""
-        numbers = tried(history, self.space)
+        numbers = first_trial_by_key(history, self.space)
         best = incumbent(history)
         best_key = self.space.key(best.proposal.params) if best else None
 
         def reasons(params: Mapping[str, object]) -> list[str]:
-            if found := self.space.problems(params):
-                return found
+            if problems := self.space.problems(params):
+                return problems
             point: Params = params  # type: ignore[assignment] # `problems` has checked every value
             key = self.space.key(point)
             if key == best_key:
@@ -66,13 +66,13 @@ class Rules:
             cost = self.estimate(point)
         except ValueError as error:
             return [f"it cannot be built: {error}"]
-        found = []
+        problems = []
         if self.limits.parameters is not None and cost.parameters > self.limits.parameters:
-            found.append(f"{cost.parameters:,} parameters are above the limit of {self.limits.parameters:,}")
+            problems.append(f"{cost.parameters:,} parameters are above the limit of {self.limits.parameters:,}")
         if self.limits.memory_bytes is not None and cost.memory_bytes > self.limits.memory_bytes:
             need, limit = cost.memory_bytes / 2**20, self.limits.memory_bytes / 2**20
-            found.append(f"about {need:,.0f} MiB are above the limit of {limit:,.0f} MiB")
-        return found
+            problems.append(f"about {need:,.0f} MiB are above the limit of {limit:,.0f} MiB")
+        return problems
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ScreenedProposer:
     """
 
     base: Proposer
-    rules: Rules
+    rules: ScreenRules
 
     @property
     def name(self) -> str:
@@ -101,15 +101,15 @@ class ScreenedProposer:
         reasons = self.rules.against(history)
         chosen: dict[str, Proposal] = {}
 
-        def refused(point: Params) -> list[str]:
+        def refusal_reasons(point: Params) -> list[str]:
             return ["it was proposed twice"] if space.key(point) in chosen else reasons(point)
 
         for proposal in self.base.ask(history, n, rng):
-            passed = self._passing(proposal, refused, rng)
+            passed = self._passing(proposal, refusal_reasons, rng)
             if passed is not None:
                 chosen[space.key(passed.params)] = passed
-        for point in self._others(rng) if len(chosen) < n else ():
-            if not refused(point):
+        for point in self._random_points(rng) if len(chosen) < n else ():
+            if not refusal_reasons(point):
                 chosen[space.key(point)] = Proposal(point, "random", f"{self.name} had nothing that passes")
             if len(chosen) >= n:
                 break
@@ -129,7 +129,7 @@ class ScreenedProposer:
         note = f"nearest point that passes; of the first choice: {reasons[0]}"
         return Proposal(point, proposal.source, f"{proposal.note}; {note}" if proposal.note else note)
 
-    def _others(self, rng: "np.random.Generator") -> Iterator[Params]:
+    def _random_points(self, rng: "np.random.Generator") -> Iterator[Params]:
         """Random points; then, in a small finite space, every point in random order."""
         space = self.rules.space
         for _ in range(_RANDOM):

@@ -30,12 +30,12 @@ class SpaceConfig(RootModel[dict[str, Parameter]]):
     @model_validator(mode="after")
     def _conditions(self) -> Self:
         for name, spec in self.root.items():
-            for other, values in spec.when.items():
-                if other not in self.root:
-                    raise ValueError(f"{name} depends on {other}, which is not in the space")
-                unknown = [value for value in values if not self.root[other].contains(value)]
+            for parent, values in spec.when.items():
+                if parent not in self.root:
+                    raise ValueError(f"{name} depends on {parent}, which is not in the space")
+                unknown = [value for value in values if not self.root[parent].contains(value)]
                 if unknown or not values:
-                    raise ValueError(f"{name} waits for {other} in {list(values)}, which {other} cannot be")
+                    raise ValueError(f"{name} waits for {parent} in {list(values)}, which {parent} cannot be")
         _depths(self.root)
         return self
 
@@ -79,15 +79,15 @@ class SearchSpace:
         """
         depths = _depths(config.root)
         ordered = {name: config.root[name] for name in sorted(config.root, key=lambda name: depths[name])}
-        known = {name: value for name, value in (constants or {}).items() if name not in ordered}
+        known_constants = {name: value for name, value in (constants or {}).items() if name not in ordered}
         for constraint in constraints:
             for name in constraint.names:
-                if name not in ordered and name not in known:
+                if name not in ordered and name not in known_constants:
                     raise ConfigError(
                         f"A constraint names {name}, which is neither in the space nor a key of the config.",
                         hint=f"Searched are: {', '.join(ordered)}.",
                     )
-        return cls(ordered, tuple(constraints), known)
+        return cls(ordered, tuple(constraints), known_constants)
 
     @property
     def depth(self) -> int:
@@ -109,19 +109,19 @@ class SearchSpace:
 
     def problems(self, params: Mapping[str, object]) -> list[str]:
         """Everything that keeps `params` from being a point of the space, in words; empty for a valid point."""
-        found = [f"{name} is not a parameter of the space" for name in params if name not in self.parameters]
+        complaints = [f"{name} is not a parameter of the space" for name in params if name not in self.parameters]
         legal: dict[str, Value] = {}
         for name, spec in self.parameters.items():
             if not self.is_active(name, legal):
                 if name in params:
-                    found.append(f"{name} is set although its condition does not hold")
+                    complaints.append(f"{name} is set although its condition does not hold")
             elif name not in params:
-                found.append(f"{name} is missing")
+                complaints.append(f"{name} is missing")
             elif not spec.contains(value := params[name]):
-                found.append(f"{name} = {show(value)} is not {spec.describe()}")
+                complaints.append(f"{name} = {show(value)} is not {spec.describe()}")
             else:
                 legal[name] = value  # type: ignore[assignment] # `contains` has just said so
-        return found or self.broken_rules(legal)
+        return complaints or self.broken_rules(legal)
 
     def broken_rules(self, params: Params) -> list[str]:
         """The constraints that the point violates, in words."""
@@ -149,8 +149,8 @@ class SearchSpace:
 
     def default(self, values: Mapping[str, Value] | None = None) -> dict[str, Value]:
         """The point nearest to the config's own values, middle values elsewhere. Rules are not looked at."""
-        known = {name: value for name, value in (values or {}).items() if name in self.parameters}
-        return self.snap(known, {})[0]
+        known_values = {name: value for name, value in (values or {}).items() if name in self.parameters}
+        return self.snap(known_values, {})[0]
 
     def key(self, params: Params) -> str:
         """Equal for points that are the same experiment: active parameters only, floats to four digits."""
@@ -174,7 +174,7 @@ class SearchSpace:
             if (name in a) != (name in b):
                 total += 1.0
             elif name in a and not same(a[name], b[name]):
-                total += abs(spec.encode(a[name]) - spec.encode(b[name])) if spec.ordered else 1.0
+                total += abs(spec.encode(a[name]) - spec.encode(b[name])) if spec.is_ordered else 1.0
         return total
 
     @property
@@ -224,25 +224,25 @@ class SearchSpace:
 
     def points(self, limit: int) -> list[dict[str, Value]] | None:
         """Every valid point, or None when the space is continuous or the walk would visit more than `limit`."""
-        found: list[dict[str, Value]] = []
+        valid_points: list[dict[str, Value]] = []
         for visited, point in enumerate(self._walk(list(self.parameters), {})):
             if point is None or visited >= limit:
                 return None
             if not self.broken_rules(point):
-                found.append(point)
-        return found
+                valid_points.append(point)
+        return valid_points
 
     def _walk(self, names: list[str], point: dict[str, Value]) -> Iterator[dict[str, Value] | None]:
         """Depth-first over all value combinations; None where a continuous parameter is met."""
         if not names:
             yield point
             return
-        name, rest = names[0], names[1:]
+        name, later_names = names[0], names[1:]
         spec = self.parameters[name]
         if not self.is_active(name, point):
-            yield from self._walk(rest, point)
+            yield from self._walk(later_names, point)
         elif spec.type == "float":
             yield None
         else:
             for value in spec.values():
-                yield from self._walk(rest, {**point, name: value})
+                yield from self._walk(later_names, {**point, name: value})

@@ -32,9 +32,9 @@ _SOURCES = {
 
 def meaning(source: str) -> str:
     """What a proposal's source says, for a reader; an unknown one says itself. Pure."""
-    asked, _, stand_in = source.partition("->")
+    proposer, _, stand_in = source.partition("->")
     if stand_in:
-        return f"{stand_in} in place of {asked}, which gave no usable answer"
+        return f"{stand_in} in place of {proposer}, which gave no usable answer"
     return _SOURCES.get(source, source)
 
 

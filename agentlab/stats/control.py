@@ -24,9 +24,9 @@ class Interval:
     level: float
     method: str
 
-    def clipped(self, most: float) -> Self:
+    def clip(self, limit: float) -> Self:
         """With no end farther than `most` from 0: of scores in [0, 1] none differ by more than 1."""
-        return replace(self, low=max(self.low, -most), high=min(self.high, most))
+        return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Evidence(Interval):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ControlComparison:
     """Who is compared with whom, and in what. `direction` says which values of the metric are better."""
 
     agent: str
@@ -90,26 +90,28 @@ def least_pairs(comparisons: int = 1, level: float = LEVEL) -> int:
     return 1 + math.ceil(math.log2(comparisons / (1 - level)) - 1e-9)
 
 
-def not_measured(what: Comparison, n: int, level: float, why: str) -> Control:
+def not_measured(comparison: ControlComparison, n: int, level: float, reason: str) -> Control:
     """The record of a comparison that could not be made."""
-    return _record(what, n, Interval(float("nan"), float("nan"), float("nan"), level, "none"), "not_measured", why)
+    return _record(
+        comparison, n, Interval(float("nan"), float("nan"), float("nan"), level, "none"), "not_measured", reason
+    )
 
 
-def judge(what: Comparison, n: int, interval: Interval, study: Study) -> Control:
+def judge(comparison: ControlComparison, n: int, interval: Interval, study: Study) -> Control:
     """The verdict on a measured benefit (positive: the agent did better).
 
     Only a full study may say `helped` or `hurt`: the trials of a light control share one history, so what the agent
     finds also helps its control. An interval with an infinite end is too little data to say anything.
     """
     if not (-float("inf") < interval.low and interval.high < float("inf")):
-        return not_measured(what, n, interval.level, f"{n} observations cannot bound the effect")
+        return not_measured(comparison, n, interval.level, f"{n} observations cannot bound the effect")
     if interval.low <= 0 <= interval.high:
-        return _record(what, n, interval, "no_measurable_help", "")
+        return _record(comparison, n, interval, "no_measurable_help", "")
     if study == "light":
         looks = "helpful" if interval.low > 0 else "harmful"
         note = f"It looks {looks}; only paired studies with and without the agent could confirm it."
-        return _record(what, n, interval, "no_measurable_help", note)
-    return _record(what, n, interval, "helped" if interval.low > 0 else "hurt", "")
+        return _record(comparison, n, interval, "no_measurable_help", note)
+    return _record(comparison, n, interval, "helped" if interval.low > 0 else "hurt", "")
 
 
 def verdict_sentence(control: Control, agent: str, observations: str) -> str:
@@ -127,7 +129,9 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     points = control.unit.startswith("share")
     unit = " points" if points else ""
     figures = (control.estimate, control.low, control.high, control.smallest or 0.0)
-    estimate, low, high, smallest = _signed([100 * value for value in figures], 1) if points else _signed(figures, 4)
+    estimate, low, high, smallest = (
+        _format_signed([100 * value for value in figures], 1) if points else _format_signed(figures, 4)
+    )
     test = f"{100 * control.level:.4g} % interval, {control.method}"
     if control.p is not None:
         test += ", p < 0.0001" if control.p < 1e-4 else f", p = {control.p:.2g}"
@@ -136,14 +140,16 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
         f"{control.control}, on {control.n} {observations} ({test})."
     )
     if control.verdict == "no_measurable_help" and control.smallest is not None:
-        least = smallest.lstrip("+")
-        sentence += f" One of {least}{unit} or more would have been shown in four of five cases ({control.supposing})."
+        detectable = smallest.lstrip("+")
+        sentence += (
+            f" One of {detectable}{unit} or more would have been shown in four of five cases ({control.supposing})."
+        )
     elif control.verdict == "no_measurable_help" and control.supposing:
         sentence += f" Which gain would have been shown is not known: {control.supposing}."
     return f"{sentence} {control.note}".rstrip()
 
 
-def _signed(values: Sequence[float], digits: int) -> list[str]:
+def _format_signed(values: Sequence[float], digits: int) -> list[str]:
     """Figures with their signs, all with as many digits as the largest needs to show two of its own."""
     largest = max(map(abs, values))
     if 0 < largest < 10 ** (1 - digits):
@@ -151,15 +157,15 @@ def _signed(values: Sequence[float], digits: int) -> list[str]:
     return [f"{value if round(value, digits) else 0.0:+.{digits}f}" for value in values]
 
 
-def _record(what: Comparison, n: int, interval: Interval, verdict: Verdict, note: str) -> Control:
+def _record(comparison: ControlComparison, n: int, interval: Interval, verdict: Verdict, note: str) -> Control:
     measured = verdict != "not_measured"
     return Control(
-        agent=what.agent,
-        control=what.control,
-        metric=what.metric,
-        unit=what.unit,
-        direction=what.direction,
-        budget=what.budget,
+        agent=comparison.agent,
+        control=comparison.control,
+        metric=comparison.metric,
+        unit=comparison.unit,
+        direction=comparison.direction,
+        budget=comparison.budget,
         n=n,
         estimate=interval.estimate if measured else None,
         low=interval.low if measured else None,

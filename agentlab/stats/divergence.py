@@ -28,11 +28,11 @@ class Divergence:
     @classmethod
     def of(cls, parts: "Iterable[Mapping[str, float]]") -> "Divergence":
         """From what `window` says of each; of true tokens alone, there is only the loss."""
-        each = list(parts)
-        tokens = sum(part["tokens"] for part in each)
-        mean = {key: sum(part.get(key, math.nan) for part in each) / tokens for key in ("kl", "loss", "same")}
-        windows = tuple(part["kl"] / part["tokens"] for part in each if "kl" in part)
-        losses = tuple(part["loss"] / part["tokens"] for part in each)
+        measurements = list(parts)
+        tokens = sum(part["tokens"] for part in measurements)
+        mean = {key: sum(part.get(key, math.nan) for part in measurements) / tokens for key in ("kl", "loss", "same")}
+        windows = tuple(part["kl"] / part["tokens"] for part in measurements if "kl" in part)
+        losses = tuple(part["loss"] / part["tokens"] for part in measurements)
         return cls(mean["kl"], windows, losses, float(np.expm1(mean["loss"])), mean["same"])
 
 

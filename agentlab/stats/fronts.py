@@ -5,14 +5,14 @@ from collections.abc import Sequence
 Point = Sequence[float]
 
 
-def dominates(one: Point, other: Point) -> bool:
+def dominates(point: Point, rival: Point) -> bool:
     """At least as good in all values, and better in one."""
-    return tuple(one) != tuple(other) and all(a <= b for a, b in zip(one, other, strict=True))
+    return tuple(point) != tuple(rival) and all(a <= b for a, b in zip(point, rival, strict=True))
 
 
 def front(points: Sequence[Point]) -> list[int]:
     """The places of those that no other one dominates, in their order."""
-    return [place for place, each in enumerate(points) if not any(dominates(other, each) for other in points)]
+    return [index for index, point in enumerate(points) if not any(dominates(rival, point) for rival in points)]
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:

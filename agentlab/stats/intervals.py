@@ -59,7 +59,7 @@ def randomisation_interval(
         effects, weights = _exact(y, z, observed, p)
         method = "randomisation (exact)"
     else:
-        effects, weights = _drawn(y, z, observed, p, rng)
+        effects, weights = _draw_crossings(y, z, observed, p, rng)
         method = f"randomisation ({_DRAWS:,} draws)"
     low, high = _ends(effects, weights, level)
     return Interval(observed, low, high, level, method)
@@ -117,8 +117,8 @@ def paired_interval(
     a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError("pairs need both members")
-    found = bootstrap_interval(a - b, rng, level=level, resamples=resamples)
-    return Interval(found.estimate, found.low, found.high, level, f"paired {found.method}")
+    interval = bootstrap_interval(a - b, rng, level=level, resamples=resamples)
+    return Interval(interval.estimate, interval.low, interval.high, level, f"paired {interval.method}")
 
 
 def _bits(n: int) -> NDArray[np.int64]:
@@ -133,7 +133,7 @@ def _exact(y: Floats, z: NDArray[np.bool_], observed: float, p: Floats) -> tuple
     return _crossings(assignments.astype(np.float64), y, z, observed, p), weights / weights.sum()
 
 
-def _drawn(
+def _draw_crossings(
     y: Floats, z: NDArray[np.bool_], observed: float, p: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Crossing effects of drawn assignments and of the observed one, equally weighted."""
@@ -158,8 +158,8 @@ def _crossings(assignments: Floats, y: Floats, z: NDArray[np.bool_], observed: f
     a = treated @ y / ones - control @ y / zeros
     b = treated @ zf / ones - control @ zf / zeros
     gap = 1 - b
-    own = gap < 1e-12
-    return np.where(own, np.nan, (observed - a) / np.where(own, 1.0, gap))
+    is_observed = gap < 1e-12
+    return np.where(is_observed, np.nan, (observed - a) / np.where(is_observed, 1.0, gap))
 
 
 def _ends(effects: Floats, weights: Floats, level: float) -> tuple[float, float]:
@@ -172,13 +172,13 @@ def _crossing(effects: Floats, weights: Floats, tail: float) -> float:
 
     The observed assignment (NaN) always counts; if it alone exceeds the tail, no effect can be ruled out.
     """
-    own = np.isnan(effects)
-    order = np.argsort(effects[~own], kind="stable")
-    reached = weights[own].sum() + np.cumsum(weights[~own][order])
-    if weights[own].sum() > tail:
+    is_observed = np.isnan(effects)
+    order = np.argsort(effects[~is_observed], kind="stable")
+    reached = weights[is_observed].sum() + np.cumsum(weights[~is_observed][order])
+    if weights[is_observed].sum() > tail:
         return float("-inf")
     first = int(np.searchsorted(reached, tail, side="right"))
-    return float(effects[~own][order][min(first, order.size - 1)])
+    return float(effects[~is_observed][order][min(first, order.size - 1)])
 
 
 def _bca_tails(x: Floats, statistic: Statistic, estimate: float, replicates: Floats, tails: Floats) -> Floats:

@@ -35,8 +35,8 @@ def share_difference_interval(a: tuple[float, int], b: tuple[float, int], *, lev
     Raises:
         ValueError: as of `wilson_interval`.
     """
-    found = _hybrid(wilson_interval(*b, level=level), wilson_interval(*a, level=level), 0.0)
-    return Interval(found.estimate, found.low, found.high, level, "Newcombe")
+    interval = _hybrid(wilson_interval(*b, level=level), wilson_interval(*a, level=level), 0.0)
+    return Interval(interval.estimate, interval.low, interval.high, level, "Newcombe")
 
 
 def paired_share_difference_interval(a: list[float], b: list[float], *, level: float = 0.95) -> Interval:
@@ -53,19 +53,19 @@ def paired_share_difference_interval(a: list[float], b: list[float], *, level: f
         raise ValueError("pairs need both members, and there has to be one")
     n = len(a)
     first, second = wilson_interval(sum(a), n, level=level), wilson_interval(sum(b), n, level=level)
-    found = _hybrid(second, first, _correlation(a, b))
-    return Interval(found.estimate, found.low, found.high, level, "Newcombe, paired")
+    interval = _hybrid(second, first, _correlation(a, b))
+    return Interval(interval.estimate, interval.low, interval.high, level, "Newcombe, paired")
 
 
-def _hybrid(one: Interval, other: Interval, correlation: float) -> Interval:
+def _hybrid(first: Interval, second: Interval, correlation: float) -> Interval:
     """The interval of one share less another from those of the shares."""
-    difference = one.estimate - other.estimate
-    below, above = one.estimate - one.low, one.high - one.estimate
-    other_below, other_above = other.estimate - other.low, other.high - other.estimate
+    difference = first.estimate - second.estimate
+    below, above = first.estimate - first.low, first.high - first.estimate
+    other_below, other_above = second.estimate - second.low, second.high - second.estimate
     down = below**2 - 2 * correlation * below * other_above + other_above**2
     up = above**2 - 2 * correlation * above * other_below + other_below**2
     low, high = difference - math.sqrt(max(0.0, down)), difference + math.sqrt(max(0.0, up))
-    return Interval(difference, max(-1.0, low), min(1.0, high), one.level, "")
+    return Interval(difference, max(-1.0, low), min(1.0, high), first.level, "")
 
 
 def _correlation(a: list[float], b: list[float]) -> float:

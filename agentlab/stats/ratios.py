@@ -15,9 +15,9 @@ _FEWEST, _MOST, _NARROW = 5, 30, 0.05  # rounds; and an interval is narrow that 
 
 def ratio_interval(logs: ArrayLike, level: float = 0.95) -> Interval:
     """The geometric mean of ratios, of which the logarithms are given; see `mean_interval`."""
-    found = mean_interval(logs, level)
-    estimate, low, high = np.exp([found.estimate, found.low, found.high]).tolist()
-    return Interval(estimate, low, high, level, found.method)
+    interval = mean_interval(logs, level)
+    estimate, low, high = np.exp([interval.estimate, interval.low, interval.high]).tolist()
+    return Interval(estimate, low, high, level, interval.method)
 
 
 def is_narrow(low: float, high: float) -> bool:
@@ -32,8 +32,8 @@ def measure_ratios(measure: Callable[[], float]) -> list[float]:
     """
     logs = [math.log(measure()) for _ in range(_FEWEST)]
     while len(logs) < _MOST:
-        found = ratio_interval(logs)
-        if is_narrow(found.low, found.high):
+        interval = ratio_interval(logs)
+        if is_narrow(interval.low, interval.high):
             break
         logs.append(math.log(measure()))
     return logs
@@ -59,8 +59,10 @@ def quantile_ratio_intervals(
     Raises:
         ValueError: a series is empty, or a value is not positive and finite.
     """
-    first, second = _checked(a), _checked(b)
-    logs = _resampled(second, quantiles, rng, resamples) - _resampled(first, quantiles, rng, resamples)
+    first, second = _require_positive(a), _require_positive(b)
+    logs = _resample_quantiles(second, quantiles, rng, resamples) - _resample_quantiles(
+        first, quantiles, rng, resamples
+    )
     estimates = np.quantile(second, quantiles) / np.quantile(first, quantiles)
     lows, highs = np.exp(np.quantile(logs, [(1 - level) / 2, (1 + level) / 2], axis=0))
     method = f"block bootstrap ({resamples:,} resamples)"
@@ -70,24 +72,24 @@ def quantile_ratio_intervals(
     ]
 
 
-def _checked(values: ArrayLike) -> NDArray[np.float64]:
+def _require_positive(values: ArrayLike) -> NDArray[np.float64]:
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not x.size or not (np.isfinite(x) & (x > 0)).all():
         raise ValueError("a ratio of quantiles needs positive, finite measurements")
     return x
 
 
-def _resampled(
+def _resample_quantiles(
     x: NDArray[np.float64], quantiles: Sequence[float], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """(resamples, quantiles) logarithms of the quantiles of resampled series."""
     length = max(1, round(math.sqrt(x.size)))
     blocks = math.ceil(x.size / length)
-    within = np.arange(length)
-    found: list[NDArray[np.float64]] = []
+    offsets = np.arange(length)
+    log_quantiles: list[NDArray[np.float64]] = []
     rows = max(1, _CELLS // x.size)
     for start in range(0, resamples, rows):
         starts = rng.integers(x.size, size=(min(rows, resamples - start), blocks, 1))
-        drawn = x[((starts + within) % x.size).reshape(len(starts), -1)[:, : x.size]]
-        found.append(np.log(np.quantile(drawn, quantiles, axis=1)).T)
-    return np.concatenate(found)
+        resampled = x[((starts + offsets) % x.size).reshape(len(starts), -1)[:, : x.size]]
+        log_quantiles.append(np.log(np.quantile(resampled, quantiles, axis=1)).T)
+    return np.concatenate(log_quantiles)

@@ -78,14 +78,14 @@ class _Sample:
         self.binary = bool(np.isin(np.concatenate((self.ours, self.theirs)), (0.0, 1.0)).all())
         if not self.binary:
             self._means = np.sort(_means(_flips(self.n, rng), self.differences))
-        self.p = self._mcnemar() if self.binary else self._flipped()
+        self.p = self._mcnemar() if self.binary else self._flip_p_value()
 
     def _mcnemar(self) -> float:
         differing = int(np.abs(self.differences).sum())
         fewer = (differing - abs(int(self.differences.sum()))) // 2
         return min(1.0, 2 * float(_tails(differing)[differing - fewer]))
 
-    def _flipped(self) -> float:
+    def _flip_p_value(self) -> float:
         """The observed signs count among the flips, so the test is valid with drawn ones, too."""
         below, above = np.searchsorted(self._means, 0.0, "right"), np.searchsorted(-self._means[::-1], 0.0, "right")
         return min(1.0, 2 * (1 + float(min(below, above))) / (self._means.size + 1))
@@ -210,9 +210,9 @@ def _log_binomial(n: int, share: float) -> Floats:
     counts = np.arange(n + 1)
     factorials = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
     with np.errstate(divide="ignore", invalid="ignore"):
-        won = np.where(counts > 0, counts * np.log(share), 0.0)
-        lost = np.where(counts < n, (n - counts) * np.log1p(-share), 0.0)
-    return np.asarray(factorials[n] - factorials - factorials[::-1] + won + lost)
+        win_terms = np.where(counts > 0, counts * np.log(share), 0.0)
+        loss_terms = np.where(counts < n, (n - counts) * np.log1p(-share), 0.0)
+    return np.asarray(factorials[n] - factorials - factorials[::-1] + win_terms + loss_terms)
 
 
 def _tails(n: int) -> Floats:

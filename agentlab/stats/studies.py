@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agentlab.stats.control import LEVEL, MIN_PER_ARM, Comparison, Control, judge, least_pairs, not_measured
+from agentlab.stats.control import LEVEL, MIN_PER_ARM, Control, ControlComparison, judge, least_pairs, not_measured
 from agentlab.stats.intervals import Floats, randomisation_interval
 from agentlab.stats.referee import compare
 
@@ -12,7 +12,12 @@ _POWER = 0.8
 
 
 def light_study(
-    what: Comparison, values: ArrayLike, by_agent: ArrayLike, rng: np.random.Generator, *, probability: ArrayLike = 0.5
+    comparison: ControlComparison,
+    values: ArrayLike,
+    by_agent: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    probability: ArrayLike = 0.5,
 ) -> Control:
     """Units of one run that a coin gave to the agent or to its control.
 
@@ -24,13 +29,13 @@ def light_study(
     y, z = np.asarray(values, dtype=np.float64), np.asarray(by_agent, dtype=bool)
     smaller = int(min(z.sum(), (~z).sum()))
     if smaller < MIN_PER_ARM:
-        why = f"an arm has {smaller} of at least {MIN_PER_ARM} observations"
-        return not_measured(what, y.size, LEVEL, why)
+        reason = f"an arm has {smaller} of at least {MIN_PER_ARM} observations"
+        return not_measured(comparison, y.size, LEVEL, reason)
     if np.ptp(y) == 0:
-        return not_measured(what, y.size, LEVEL, f"all {y.size} observations are equal")
-    better = -y if what.direction == "lower" else y
+        return not_measured(comparison, y.size, LEVEL, f"all {y.size} observations are equal")
+    better = -y if comparison.direction == "lower" else y
     interval = randomisation_interval(better, z, rng, probability=probability, level=LEVEL)
-    control = judge(what, y.size, interval, "light")
+    control = judge(comparison, y.size, interval, "light")
     if control.verdict == "not_measured":
         return control
     smallest = _smallest_effect(better - interval.estimate * z, probability, rng)
@@ -51,7 +56,9 @@ def _smallest_effect(values: Floats, probability: ArrayLike, rng: np.random.Gene
     return smallest if 0 < smallest < np.inf else None
 
 
-def full_study(what: Comparison, agent: ArrayLike, control: ArrayLike, rng: np.random.Generator) -> Control:
+def full_study(
+    comparison: ControlComparison, agent: ArrayLike, control: ArrayLike, rng: np.random.Generator
+) -> Control:
     """Pairs of runs, with and without the agent, that share seed and budget.
 
     With fewer pairs than can reject at 5 % nothing is measured. A tie counts as a pair. `agent`: (n,) metric of the
@@ -61,7 +68,7 @@ def full_study(what: Comparison, agent: ArrayLike, control: ArrayLike, rng: np.r
         ValueError: the arms differ in length, or a value is not finite.
     """
     ours, theirs = np.asarray(agent, dtype=np.float64), np.asarray(control, dtype=np.float64)
-    if ours.size < (least := least_pairs()) and ours.shape == theirs.shape:
-        return not_measured(what, ours.size, LEVEL, f"{ours.size} of at least {least} pairs")
-    sides = (-ours, -theirs) if what.direction == "lower" else (ours, theirs)
-    return judge(what, ours.size, compare(*sides, rng), "full")
+    if ours.size < (fewest_pairs := least_pairs()) and ours.shape == theirs.shape:
+        return not_measured(comparison, ours.size, LEVEL, f"{ours.size} of at least {fewest_pairs} pairs")
+    sides = (-ours, -theirs) if comparison.direction == "lower" else (ours, theirs)
+    return judge(comparison, ours.size, compare(*sides, rng), "full")

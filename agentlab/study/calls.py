@@ -7,7 +7,7 @@ from typing import Any
 
 from agentlab.llm.recorder import CALLED, usage_from
 from agentlab.llm.types import Usage
-from agentlab.runs.document import Block, Document, Table, Text, dollars, known, silence
+from agentlab.runs.document import AnswerDocument, Block, Table, Text, dollars, figure_or_dash, silence
 from agentlab.runs.events import Event
 from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read, results
 from agentlab.study.words import Words
@@ -15,7 +15,7 @@ from agentlab.study.words import Words
 _AGENT = "llm"  # source of a trial that a model has proposed; `llm->gp` is a stand-in
 
 
-class Planner(Document):
+class Planner(AnswerDocument):
     """Calls to language models of the whole run."""
 
     calls: int
@@ -25,7 +25,7 @@ class Planner(Document):
     cost_usd: float | None
 
 
-class ModelRow(Document):
+class ModelRow(AnswerDocument):
     """What one language model was asked in one role, what came of it, and what it cost. None is unknown, never zero.
 
     `usable` answers became a trial (proposing) or an opinion on a near tie; `accepted` of those trials were
@@ -49,7 +49,7 @@ class ModelRow(Document):
 
 
 @dataclass
-class _Tally:
+class _CallTally:
     """Counts of one model in one task. `trials` are those that its proposals became, by id."""
 
     calls: int = 0
@@ -80,25 +80,25 @@ def model_rows(events: Sequence[Event], words: Words) -> list[ModelRow]:
 
     A proposal belongs to the last call before it: proposals are made one at a time.
     """
-    tallies: dict[tuple[str, str], _Tally] = {}
+    tallies: dict[tuple[str, str], _CallTally] = {}
     proposed: set[str] = set()
     accepted: set[str] = set()
-    asked: _Tally | None = None
+    proposer_tally: _CallTally | None = None
     for event in events:
         if event.type == CALLED:
-            asked = _called(tallies, event.data, words)
+            proposer_tally = _count_call(tallies, event.data, words)
         match read(event):
-            case Proposed() as told:
-                if told.probability > 0.0:  # a model could have proposed it
+            case Proposed() as proposal:
+                if proposal.probability > 0.0:  # a model could have proposed it
                     proposed.add(event.id)
-                if told.source == _AGENT and asked is not None:
-                    asked.usable += 1
-                    asked.trials.add(event.id)
-                asked = None
+                if proposal.source == _AGENT and proposer_tally is not None:
+                    proposer_tally.usable += 1
+                    proposer_tally.trials.add(event.id)
+                proposer_tally = None
             case Decision(accepted=True):
                 accepted.add(event.id)
     for opinion, measured in opinions(events):
-        tally = tallies.setdefault((opinion.model, words.evaluate), _Tally())
+        tally = tallies.setdefault((opinion.model, words.evaluate), _CallTally())
         tally.checked += 1
         tally.agreed += opinion.lasts == (measured < opinion.beat)
     return [_row(model, task, tally, proposed, accepted, words) for (model, task), tally in tallies.items()]
@@ -109,35 +109,35 @@ def opinions(events: Iterable[Event]) -> list[tuple[Opinion, float]]:
 
     An opinion of which every further measurement failed is left out: nothing has tested it.
     """
-    said: dict[str, Opinion] = {}
+    opinions_by_name: dict[str, Opinion] = {}
     measured: dict[str, list[float]] = {}
     for event in events:
         match read(event):
             case Repeat(opinion=Opinion() as opinion):
-                said[event.id] = opinion
+                opinions_by_name[event.id] = opinion
         for name, result in results(event).items():
             if result.value is not None and "-r" in name.rpartition("/")[2]:
                 measured.setdefault(name.rpartition("-r")[0], []).append(result.value)
-    return [(opinion, fmean(measured[name])) for name, opinion in said.items() if name in measured]
+    return [(opinion, fmean(measured[name])) for name, opinion in opinions_by_name.items() if name in measured]
 
 
-def _called(tallies: dict[tuple[str, str], _Tally], data: dict[str, Any], words: Words) -> _Tally | None:
+def _count_call(tallies: dict[tuple[str, str], _CallTally], data: dict[str, Any], words: Words) -> _CallTally | None:
     """Count a call for every model that was tried; the tally of a proposal that somebody answered."""
     for attempt in data["attempts"]:
-        tally = tallies.setdefault((attempt["model"], data["task"]), _Tally())
+        tally = tallies.setdefault((attempt["model"], data["task"]), _CallTally())
         tally.calls += 1
         tally.reason = attempt.get("message") or attempt.get("error") or tally.reason
         tally.usage = tally.usage + usage_from(attempt["usage"])
     if data["error"] is not None:
         return None
-    tally = tallies.setdefault((data["model"], data["task"]), _Tally())
+    tally = tallies.setdefault((data["model"], data["task"]), _CallTally())
     tally.answered += 1
     if data["task"] == words.evaluate:
         tally.usable += 1
     return tally if data["task"] == words.propose else None
 
 
-def _row(model: str, task: str, tally: _Tally, proposed: set[str], accepted: set[str], words: Words) -> ModelRow:
+def _row(model: str, task: str, tally: _CallTally, proposed: set[str], accepted: set[str], words: Words) -> ModelRow:
     proposes = task == words.propose
     return ModelRow(
         model=model,
@@ -158,11 +158,11 @@ def _row(model: str, task: str, tally: _Tally, proposed: set[str], accepted: set
 
 def silent(rows: Sequence[ModelRow]) -> list[str]:
     """A sentence on each model that answered none of its calls, whatever it was asked for."""
-    by_model = {row.model: [other for other in rows if other.model == row.model] for row in rows}
+    by_model = {row.model: [its_row for its_row in rows if its_row.model == row.model] for row in rows}
     return [
-        silence(model, sum(row.calls for row in of_it), of_it[-1].reason)
-        for model, of_it in by_model.items()
-        if any(row.calls for row in of_it) and not any(row.answered for row in of_it)
+        silence(model, sum(row.calls for row in its_rows), its_rows[-1].reason)
+        for model, its_rows in by_model.items()
+        if any(row.calls for row in its_rows) and not any(row.answered for row in its_rows)
     ]
 
 
@@ -175,9 +175,9 @@ def model_table(rows: Sequence[ModelRow]) -> Table:
             str(m.calls),
             f"{m.answered} of {m.calls}",
             f"{m.usable} of {m.calls}",
-            known(m.share, ".0%"),
-            known(m.accepted),
-            *(known(count, ",", "unknown") for count in (m.input_tokens, m.output_tokens)),
+            figure_or_dash(m.share, ".0%"),
+            figure_or_dash(m.accepted),
+            *(figure_or_dash(count, ",", "unknown") for count in (m.input_tokens, m.output_tokens)),
             dollars(m.cost_usd),
         )
         for m in rows

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from agentlab.errors import ConfigError
-from agentlab.runs.branch import Branch
-from agentlab.runs.document import Document, Table, number
-from agentlab.runs.run import Run
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.document import AnswerDocument, Table, number
+from agentlab.runs.run import OpenRun
 from agentlab.search.types import meaning
-from agentlab.stats.control import Comparison, Control, least_pairs, verdict_sentence
+from agentlab.stats.control import Control, ControlComparison, least_pairs, verdict_sentence
 from agentlab.stats.studies import full_study, light_study
 from agentlab.study.events import Branched, emit
 from agentlab.study.setup import Setup
@@ -33,15 +33,15 @@ def improvements(trials: Sequence[TrialState]) -> list[float]:
     A trial that failed or was no better improved by nothing. Pure.
     """
     lowest: float | None = None
-    found: list[float] = []
+    gains: list[float] = []
     for trial in trials:
         value = trial.value
         gain = max(0.0, (lowest - value) / lowest) if value is not None and lowest else 0.0
         if trial.arm != "shared":
-            found.append(gain)
+            gains.append(gain)
         if value is not None:
             lowest = value if lowest is None else min(lowest, value)
-    return found
+    return gains
 
 
 def describe_proposers(sources: Iterable[str]) -> str:
@@ -57,28 +57,34 @@ def light_control(trials: Sequence[TrialState], seed: int, words: Words) -> tupl
 
     A trial stays in the arm that the coin gave it, even where the model failed and the optimiser stood in.
     """
-    drawn = [trial for trial in trials if trial.arm != "shared"]
-    if not any(trial.probability for trial in drawn):
+    assigned_trials = [trial for trial in trials if trial.arm != "shared"]
+    if not any(trial.probability for trial in assigned_trials):
         return None, "No language model took part, so there is no agent to compare."
-    what = Comparison(
+    comparison = ControlComparison(
         agent="language model as proposer",
-        control=describe_proposers(trial.proposal.source for trial in drawn if trial.arm == "control"),
+        control=describe_proposers(trial.proposal.source for trial in assigned_trials if trial.arm == "control"),
         metric=f"improvement of the best {words.metric} per trial",
         unit="share of the best before",
         direction="higher",
-        budget=f"{len(drawn)} trials, assigned by a fair coin",
+        budget=f"{len(assigned_trials)} trials, assigned by a fair coin",
     )
-    by_agent = [trial.arm == "agent" for trial in drawn]
+    by_agent = [trial.arm == "agent" for trial in assigned_trials]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])
-    control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
+    control = light_study(comparison, improvements(trials), by_agent, rng, probability=assigned_trials[0].probability)
     arms = {"the agent": "agent", "its control": "control"}
-    control = unless_lost(control, {name: [t.lost for t in drawn if t.arm == arm] for name, arm in arms.items()})
+    control = unless_lost(
+        control, {name: [t.loss_reason for t in assigned_trials if t.arm == arm] for name, arm in arms.items()}
+    )
     return control, light_sentence(control, sum(by_agent))
 
 
 def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Control:
     """The record; "not measured" if an arm, by its name in a sentence, lost trials: their worth is unknown."""
-    last = {arm: lost[-1] for arm, reasons in errors.items() if (lost := [reason for reason in reasons if reason])}
+    last = {
+        arm: known_reasons[-1]
+        for arm, reasons in errors.items()
+        if (known_reasons := [reason for reason in reasons if reason])
+    }
     if not last:
         return control
     note = " and ".join(f"{arm} lost trials to a crash or a limit ({reason})" for arm, reason in last.items())
@@ -93,7 +99,7 @@ def light_sentence(control: Control, agent_trials: int) -> str:
     return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
 
 
-class Pair(Document):
+class Pair(AnswerDocument):
     """Two studies of one seed: the lowest value with the agent and without; None where every trial failed.
 
     `spent` is what each took of the budget, and `lost` why a trial was lost to a crash or a limit, if one was.
@@ -106,20 +112,20 @@ class Pair(Document):
     lost: tuple[str, str] = ("", "")
 
 
-def run_pairs(setup: Setup, run: Run, main: StudyState, seed: int, pairs: int) -> list[Pair]:
+def run_pairs(setup: Setup, run: OpenRun, main: StudyState, seed: int, pairs: int) -> list[Pair]:
     """Run the studies that the pairs lack; the main study is the agent's half of the first pair.
 
     All get the trainings that it was given, repeats included, and nobody reviews their proposals. Where a clock ended
     it they get as many as it had: another study would do more or less in the same time.
     """
     timed = setup.budget.get("seconds") is not None
-    trainings = int(main.spent("trainings") if timed else setup.budget["trainings"])
+    trainings = int(main.amount_spent("trainings") if timed else setup.budget["trainings"])
     halves = [(name, n) for n in range(pairs) for name in ("agent", "control")][1:]
     states = {("agent", 0): main}
-    for place, (name, n) in enumerate(halves, start=1):
-        branch, agent = Branch(run, f"{name}-{n}"), name == "agent"
-        told = Branched(seed + n, agent=agent, trials=trainings, place=place, of=len(halves))
-        emit(branch, "study.branched", branch.name, told)
+    for position, (name, n) in enumerate(halves, start=1):
+        branch, agent = RunBranch(run, f"{name}-{n}"), name == "agent"
+        branched = Branched(seed + n, agent=agent, trials=trainings, place=position, of=len(halves))
+        emit(branch, "study.branched", branch.name, branched)
         study = setup.study(branch, seed + n, agent=agent, budget={"trainings": trainings})
         try:
             states[name, n] = search(study, setup.check)
@@ -129,15 +135,15 @@ def run_pairs(setup: Setup, run: Run, main: StudyState, seed: int, pairs: int) -
 
 
 def _pair(seed: int, agent: StudyState, control: StudyState) -> Pair:
-    spent = int(agent.spent("trainings")), int(control.spent("trainings"))
-    ours, theirs = ([trial.lost for trial in state.trials if trial.lost] for state in (agent, control))
-    lost = next(iter(ours), ""), next(iter(theirs), "")
-    return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=spent, lost=lost)
+    trainings_spent = int(agent.amount_spent("trainings")), int(control.amount_spent("trainings"))
+    ours, theirs = ([trial.loss_reason for trial in state.trials if trial.loss_reason] for state in (agent, control))
+    loss_reasons = next(iter(ours), ""), next(iter(theirs), "")
+    return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=trainings_spent, lost=loss_reasons)
 
 
 def lowest(state: StudyState) -> float | None:
     """The lowest value that a study has measured."""
-    ranked = state.ranked
+    ranked = state.ranking
     return ranked[0].value if ranked else None
 
 
@@ -159,7 +165,7 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, wo
 
     A pair with a study in which every trial failed is left out; one that lost trials leaves nothing to compare.
     """
-    what = Comparison(
+    comparison = ControlComparison(
         agent="language model as proposer of about half of the trials, and asked about near ties",
         control=control,
         metric=f"lowest {words.metric} of a study",
@@ -168,19 +174,21 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, wo
         budget=f"at most {budget} {words.measurement}s in each study, repeats included; seed and first trial are the "
         "same in a pair",
     )
-    return judge_pairs(what, pairs, seed)
+    return judge_pairs(comparison, pairs, seed)
 
 
-def judge_pairs(what: Comparison, pairs: Sequence[Pair], seed: int) -> Control:
+def judge_pairs(comparison: ControlComparison, pairs: Sequence[Pair], seed: int) -> Control:
     """The control record of the pairs that are whole; not measured where an arm lost trials."""
-    whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
-    rng = np.random.default_rng([seed, _FULL, len(whole)])
-    record = full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
+    complete_pairs = [
+        (pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None
+    ]
+    rng = np.random.default_rng([seed, _FULL, len(complete_pairs)])
+    record = full_study(comparison, [a for a, _ in complete_pairs], [c for _, c in complete_pairs], rng)
     arms = enumerate(("the agent", "its control"))
     return unless_lost(record, {name: [pair.lost[arm] for pair in pairs] for arm, name in arms})
 
 
-def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", spent: str = "") -> Table:
+def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", cost_name: str = "") -> Table:
     """The paired studies of a full control; `higher` names a metric that is no lowest value, `spent` what it took."""
     rows = [
         (
@@ -194,6 +202,6 @@ def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", spent: str
         )
         for pair in pairs
     ]
-    by, took = "higher by" if higher else "lower by", spent or f"{words.measurement}s"
+    by, took = "higher by" if higher else "lower by", cost_name or f"{words.measurement}s"
     columns = ("seed", "with the agent", "without", f"{took} of both", by)
     return Table(columns, rows, f"{higher or f'Lowest {words.metric}'} of paired studies")

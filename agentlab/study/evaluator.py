@@ -39,7 +39,7 @@ class Evaluator(Protocol):
         """Accept or reject a trial that has ended, or have it measured again."""
         ...
 
-    def ranked(self, state: StudyState) -> list[TrialState]:
+    def rank_trials(self, state: StudyState) -> list[TrialState]:
         """The judged trials that finished, best first. It sees all of them at once: a population and its archive."""
         ...
 
@@ -71,13 +71,13 @@ class Seeds:
         if ruled is None:
             assert best is not None  # by_rule decides while there are not two finished trials
             return self._near_tie(trial, best)
-        known = self.noise is not None or self._measured(trial, state).freedom >= _ENOUGH
-        if not ruled.accepted or known or trial.wanted or not self.repeats:
+        is_noise_known = self.noise is not None or self._family_noise(trial, state).freedom >= _ENOUGH
+        if not ruled.accepted or is_noise_known or trial.wanted or not self.repeats:
             return ruled
         return Repeat("to measure the noise", count=self.repeats)
 
-    def ranked(self, state: StudyState) -> list[TrialState]:
-        return state.ranked
+    def rank_trials(self, state: StudyState) -> list[TrialState]:
+        return state.ranking
 
     def noise_of(self, trial: TrialState, state: StudyState) -> Noise:
         """What the seed alone does to the value of a trial, as given, or as measured so far.
@@ -87,24 +87,24 @@ class Seeds:
         """
         if self.noise is not None:
             return Noise(self.noise)
-        alike = self._measured(trial, state)
-        return alike if alike.freedom >= _ENOUGH else measure(other.values for other in state.trials)
+        alike = self._family_noise(trial, state)
+        return alike if alike.freedom >= _ENOUGH else measure(peer.values for peer in state.trials)
 
     def describe_noises(self, state: StudyState) -> str:
         """The noise that each family of trials was judged by, in a sentence each; see `noise_of`."""
         noises: dict[str, Noise] = {}
         for trial in state.trials:
             family = zip(self.family, self._family(trial), strict=True)
-            apart = self.noise is None and self._measured(trial, state).freedom >= _ENOUGH
-            name = f"trials with {', '.join(f'{key} {value}' for key, value in family)}" if apart else ""
+            is_by_family = self.noise is None and self._family_noise(trial, state).freedom >= _ENOUGH
+            name = f"trials with {', '.join(f'{key} {value}' for key, value in family)}" if is_by_family else ""
             noises[name] = self.noise_of(trial, state)
         if len(noises) > 1 and "" in noises:
             noises["all trials, taken for the others,"] = noises.pop("")
         return " ".join(noise.sentence(self.words, name) for name, noise in noises.items())
 
-    def _measured(self, trial: TrialState, state: StudyState) -> Noise:
+    def _family_noise(self, trial: TrialState, state: StudyState) -> Noise:
         """The noise of a trial's family alone."""
-        return measure(other.values for other in state.trials if self._family(other) == self._family(trial))
+        return measure(peer.values for peer in state.trials if self._family(peer) == self._family(trial))
 
     def _family(self, trial: TrialState) -> list[object]:
         return [trial.proposal.params.get(key) for key in self.family]
@@ -119,8 +119,8 @@ class Seeds:
             answer = self.router.complete_sync(self.question(trial, best), task=task, schema=Judgement, call_id=call_id)
         except LLM_FAILURES as error:
             return Repeat(f"{reason}; no judgement: {error.message[:120]}")
-        lasts, said = answer.value.decision == "repeat", one_line(answer.value.reason)
-        expects = f"{answer.model} expects it to {'last' if lasts else 'vanish'}: {said}"
+        lasts, explanation = answer.value.decision == "repeat", one_line(answer.value.reason)
+        expects = f"{answer.model} expects it to {'last' if lasts else 'vanish'}: {explanation}"
         return Repeat(f"{reason}; {expects}", 1 + lasts, Opinion(answer.model, lasts, best.value or 0.0))
 
 
@@ -139,18 +139,18 @@ def by_rule(
         return _without_match(trial)
     change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
     limit = noise.limit(len(trial.values), len(best.values), noise_of_best)
-    said = f"{words.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
+    finding = f"{words.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
     if change < -limit:
-        return Decision(True, said)
+        return Decision(True, finding)
     if change >= 0:
-        return Decision(False, said if change else f"{words.error} equal to that of {best.id}")
+        return Decision(False, finding if change else f"{words.error} equal to that of {best.id}")
     if trial.wanted:
         count = len(trial.values)
         mean = f" as the mean of {count} {words.measurement}s" if count > 1 else ""
-        other = noise_of_best or noise
-        deviations = " and ".join(dict.fromkeys(f"{n.deviation:.2%}" for n in (noise, other)))
+        best_noise = noise_of_best or noise
+        deviations = " and ".join(dict.fromkeys(f"{n.deviation:.2%}" for n in (noise, best_noise)))
         explained = f"within the {limit:.1%} that seeds explain (95 %; a seed moves one by {deviations})"
-        return Decision(False, f"{said}{mean}, {explained}")
+        return Decision(False, f"{finding}{mean}, {explained}")
     return None
 
 
@@ -178,11 +178,13 @@ class Items:
             return _without_match(trial)
         rng = np.random.default_rng([self.seed, _ITEMS, trial.number])
         common = min(len(trial.result.items), len(best.result.items))
-        found = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
-        said = f"{self.words.error} {found.estimate:+.4g} beside {best.id}, [{found.low:+.4g}, {found.high:+.4g}]"
-        return Decision(found.high < 0, f"{said} over {common} pairs")
+        interval = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
+        finding = (
+            f"{self.words.error} {interval.estimate:+.4g} beside {best.id}, [{interval.low:+.4g}, {interval.high:+.4g}]"
+        )
+        return Decision(interval.high < 0, f"{finding} over {common} pairs")
 
-    def ranked(self, state: StudyState) -> list[TrialState]:
+    def rank_trials(self, state: StudyState) -> list[TrialState]:
         return by_fronts(state)
 
 
@@ -196,20 +198,20 @@ class Fronts:
         """Accept what no trial before dominates or equals: it is on the front of its time."""
         if trial.value is None:
             return Decision(False, "the trial failed")
-        for other in state.ranked:
-            if other.objectives == trial.objectives or dominates(other.objectives, trial.objectives):
-                return Decision(False, f"no better than {other.id} in any respect")
+        for rival in state.ranking:
+            if rival.objectives == trial.objectives or dominates(rival.objectives, trial.objectives):
+                return Decision(False, f"no better than {rival.id} in any respect")
         return Decision(True, "on the front")
 
-    def ranked(self, state: StudyState) -> list[TrialState]:
+    def rank_trials(self, state: StudyState) -> list[TrialState]:
         return by_fronts(state)
 
 
 def by_fronts(state: StudyState) -> list[TrialState]:
     """Front by front (Goldberg 1989): first the trials that no other one dominates, each front by its value."""
-    left, found = state.ranked, list[TrialState]()
-    while left:
-        best = front([trial.objectives for trial in left])
-        found += [left[place] for place in best]
-        left = [trial for place, trial in enumerate(left) if place not in best]
-    return found
+    remaining, ordered = state.ranking, list[TrialState]()
+    while remaining:
+        best = front([trial.objectives for trial in remaining])
+        ordered += [remaining[index] for index in best]
+        remaining = [trial for index, trial in enumerate(remaining) if index not in best]
+    return ordered

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from agentlab.runs.branch import Branch
+from agentlab.runs.branch import RunBranch
 from agentlab.runs.events import Event
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.search.types import Params, Proposal, TrialResult
 
 Arm = Literal["shared", "agent", "control"]
@@ -75,7 +75,7 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class WinnerScores:
     """The winner's figures on data that nobody saw before: of each of its measurements, or their means."""
 
     names: tuple[str, ...]
@@ -83,13 +83,13 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ResultBatch:
     """How all measurements of a batch ended, by their names."""
 
     results: Mapping[str, TrialResult]
 
 
-Told = Batch | Branched | Closed | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
+Told = ResultBatch | Branched | Closed | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | WinnerScores
 
 _TYPES: dict[str, Any] = {
     "study.branched": Branched,
@@ -103,18 +103,20 @@ _TYPES: dict[str, Any] = {
 _NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}
 
 
-def emit(run: Run | Branch, type: str, id: str, told: Told, **more: object) -> None:  # noqa: A002 - the event's fields
+def emit(run: OpenRun | RunBranch, type: str, id: str, outcome: Told, **extra: object) -> None:  # noqa: A002 - the event's fields
     """Append an event; `more` is for readers of the file and not read back."""
-    match told:
+    match outcome:
         case TrialResult():
-            more |= _result_data(told)
-        case Batch():
-            more |= {name: {"status": each.status, **_result_data(each)} for name, each in told.results.items()}
-        case Scores():
-            more |= {"names": list(told.names), **{name: list(values) for name, values in told.figures.items()}}
+            extra |= _result_data(outcome)
+        case ResultBatch():
+            extra |= {
+                name: {"status": result.status, **_result_data(result)} for name, result in outcome.results.items()
+            }
+        case WinnerScores():
+            extra |= {"names": list(outcome.names), **{name: list(values) for name, values in outcome.figures.items()}}
         case _:
-            more = asdict(told) | more
-    run.emit(type, id, **more)
+            extra = asdict(outcome) | extra
+    run.emit(type, id, **extra)
 
 
 def read(event: Event) -> Told | None:
@@ -128,28 +130,34 @@ def read(event: Event) -> Told | None:
         case "trial.finished" | "trial.failed":
             return _result(event.type.removeprefix("trial."), data)
         case "batch.finished":
-            return Batch({name: _result(each["status"], each) for name, each in data.items()})
+            return ResultBatch({name: _result(entry["status"], entry) for name, entry in data.items()})
         case "repeat.wanted":
-            said = data.get("opinion")
-            return Repeat(data["reason"], data["count"], Opinion(**said) if said else None)
+            opinion_data = data.get("opinion")
+            return Repeat(data["reason"], data["count"], Opinion(**opinion_data) if opinion_data else None)
         case "winner.scored":
             figures = {key: tuple(values) for key, values in data.items()}
-            return Scores(figures.pop("names"), figures)
+            return WinnerScores(figures.pop("names"), figures)
     kind = _TYPES.get(event.type)
     return kind and kind(**{name: data[name] for name in _NAMES[kind]})
 
 
 def results(event: Event) -> Mapping[str, TrialResult]:
     """The measurements that ended with an event, by their names. Errors: see `read`."""
-    told = read(event)
-    return told.results if isinstance(told, Batch) else {event.id: told} if isinstance(told, TrialResult) else {}
+    outcome = read(event)
+    return (
+        outcome.results
+        if isinstance(outcome, ResultBatch)
+        else {event.id: outcome}
+        if isinstance(outcome, TrialResult)
+        else {}
+    )
 
 
 def _result_data(result: TrialResult) -> dict[str, Any]:
     metrics = dict(result.metrics)
     if result.status != "finished":
         return {"error": result.error, "metrics": metrics}
-    lists = {name: list(found) for name in ("objectives", "items") if (found := getattr(result, name))}
+    lists = {name: list(values) for name in ("objectives", "items") if (values := getattr(result, name))}
     return {"value": result.value, "metrics": metrics, **lists}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from agentlab.errors import BudgetExceededError, Interrupted, MissingError
 from agentlab.plugins import Registry
 from agentlab.search.types import TrialResult
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 _TAIL = 2_000  # characters of a traceback that are worth an event
 
@@ -26,7 +26,7 @@ class Objective(Protocol):
     batch. A batch that a kill has cut short is measured again as a whole.
     """
 
-    def __call__(self, batch: Sequence[Candidate]) -> Sequence[TrialResult]:
+    def __call__(self, batch: Sequence[StudyCandidate]) -> Sequence[TrialResult]:
         """One result for each candidate, in their order."""
         ...
 
@@ -46,9 +46,9 @@ class TrialExecutor(Protocol):
     capacity: int
     in_batches: bool
 
-    def submit(self, candidate: Candidate) -> None: ...
+    def submit(self, candidate: StudyCandidate) -> None: ...
 
-    def completed(self) -> tuple[Candidate, TrialResult]:
+    def next_completed(self) -> tuple[StudyCandidate, TrialResult]:
         """Wait for the next measurement to end, whichever it is."""
         ...
 
@@ -72,13 +72,13 @@ class LocalExecutor:
         self.capacity = capacity
         self._charge = charge
         self._objective = objective
-        self._queue: list[Candidate] = []
-        self._ended: deque[tuple[Candidate, TrialResult]] = deque()
+        self._queue: list[StudyCandidate] = []
+        self._ended: deque[tuple[StudyCandidate, TrialResult]] = deque()
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: StudyCandidate) -> None:
         self._queue.append(candidate)
 
-    def completed(self) -> tuple[Candidate, TrialResult]:
+    def next_completed(self) -> tuple[StudyCandidate, TrialResult]:
         """The next result, in the order of submission.
 
         Raises:
@@ -91,7 +91,7 @@ class LocalExecutor:
             self._ended.extend(zip(batch, self._measure(batch), strict=True))
         return self._ended.popleft()
 
-    def _measure(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+    def _measure(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         """One result for each; if the batch breaks, each is measured alone, to fail alone."""
         began = time.perf_counter()
         try:
@@ -113,14 +113,14 @@ def failure(error: Exception, seconds: float) -> TrialResult:
     """A failed result that says in one line what happened, keeps the end of the traceback, and counts its time."""
     first = next(iter(str(error).strip().splitlines()), "")
     trace = "".join(traceback.format_exception(error))[-_TAIL:]
-    said = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
     metrics = {"traceback": trace, "seconds": round(seconds, 3)}
-    return TrialResult("failed", metrics=metrics, error=said[:300])
+    return TrialResult("failed", metrics=metrics, error=summary[:300])
 
 
 def finite(result: TrialResult) -> TrialResult:
     """A finished trial without a finite value has failed."""
     if result.status == "failed" or (result.value is not None and math.isfinite(result.value)):
         return result
-    said = "no value" if result.value is None else str(result.value)
-    return TrialResult("failed", metrics=result.metrics, error=f"the objective returned {said}")
+    value_text = "no value" if result.value is None else str(result.value)
+    return TrialResult("failed", metrics=result.metrics, error=f"the objective returned {value_text}")

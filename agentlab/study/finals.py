@@ -11,7 +11,7 @@ from math import inf
 from statistics import fmean
 
 from agentlab.search.types import TrialResult
-from agentlab.study.state import Candidate, StudyState, TrialState
+from agentlab.study.state import StudyCandidate, StudyState, TrialState
 from agentlab.study.steps import Study, measure
 
 _FIRST_TURN = 1_000  # beyond every repetition in the search
@@ -23,7 +23,7 @@ class LastRound:
 
     count: int
     seeds: int
-    ranked: Callable[[StudyState], list[TrialState]] = lambda state: state.ranked
+    ranked: Callable[[StudyState], list[TrialState]] = lambda state: state.ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Finalist:
     """A trial in the last round, with the candidates that stand for it and how they ended."""
 
     trial: TrialState
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[StudyCandidate, ...]
     results: Mapping[str, TrialResult]
 
     @property
@@ -40,19 +40,21 @@ class Finalist:
         return {name: result.value for name, result in self.results.items() if result.value is not None}
 
     @property
-    def failed(self) -> int:
+    def failure_count(self) -> int:
         """Measurements that ended without a value."""
         return len(self.results) - len(self.values)
 
     @property
-    def missing(self) -> list[Candidate]:
+    def missing(self) -> list[StudyCandidate]:
         """What has not ended."""
         return [candidate for candidate in self.candidates if candidate.name not in self.results]
 
-    def with_results(self, known: Mapping[str, TrialResult]) -> "Finalist":
+    def with_results(self, results: Mapping[str, TrialResult]) -> "Finalist":
         """The same with those of these results that are its own."""
-        own = {found.name: known[found.name] for found in self.candidates if found.name in known}
-        return replace(self, results={**self.results, **own})
+        own_results = {
+            candidate.name: results[candidate.name] for candidate in self.candidates if candidate.name in results
+        }
+        return replace(self, results={**self.results, **own_results})
 
     @property
     def mean(self) -> float | None:
@@ -64,11 +66,11 @@ class Finalist:
 
         That is the mean of the fresh measurements, or until all of them have ended what the search has measured.
         """
-        known = self.trial.value if self.missing else self.mean
-        return self.failed, inf if known is None else known
+        known_value = self.trial.value if self.missing else self.mean
+        return self.failure_count, inf if known_value is None else known_value
 
 
-def most(count: int, trials: int) -> int:
+def last_round_size(count: int, trials: int) -> int:
     """How many trials may enter a last round of `count`: the more were tried, the more were low by luck. Pure."""
     return min(trials, count + trials // 2) if count else 0
 
@@ -78,28 +80,28 @@ def finalists(state: StudyState, plan: LastRound) -> list[Finalist]:
     return _last_round(state, plan)[0]
 
 
-def missing(state: StudyState, plan: LastRound) -> list[Candidate]:
+def missing(state: StudyState, plan: LastRound) -> list[StudyCandidate]:
     """What to measure next; nothing when the lead holds or no more trials may enter."""
     return _last_round(state, plan)[1]
 
 
-def _last_round(state: StudyState, plan: LastRound) -> tuple[list[Finalist], list[Candidate]]:
+def _last_round(state: StudyState, plan: LastRound) -> tuple[list[Finalist], list[StudyCandidate]]:
     """The last round from its beginning as far as its measurements have ended, and those that it waits for.
 
     It is played with what is known, so what a kill left half done, or the last round of a shorter search left over,
     changes nothing.
     """
     field = [_finalist(trial, plan.seeds) for trial in plan.ranked(state)]
-    rounds = field[: most(plan.count, len(field))]
+    rounds = field[: last_round_size(plan.count, len(field))]
     while step := _next(rounds, plan.count):
         if lacking := [candidate for candidate in step if candidate.name not in state.finals]:
             return rounds, lacking
-        known = {candidate.name: state.finals[candidate.name] for candidate in step}
-        rounds = sorted((finalist.with_results(known) for finalist in rounds), key=lambda finalist: finalist.standing)
+        results = {candidate.name: state.finals[candidate.name] for candidate in step}
+        rounds = sorted((finalist.with_results(results) for finalist in rounds), key=lambda finalist: finalist.standing)
     return rounds, []
 
 
-def _next(rounds: list[Finalist], count: int) -> list[Candidate]:
+def _next(rounds: list[Finalist], count: int) -> list[StudyCandidate]:
     """First whoever leads is measured, until the leader and `count` finalists in all have all their measurements."""
     waiting = [finalist for finalist in rounds if finalist.missing]
     lacking = count - (len(rounds) - len(waiting))
@@ -110,7 +112,7 @@ def _next(rounds: list[Finalist], count: int) -> list[Candidate]:
 
 def _finalist(trial: TrialState, seeds: int) -> Finalist:
     params = trial.proposal.params
-    fresh = tuple(Candidate(f"{trial.id}-f{n}", _FIRST_TURN + n, params, rung=1) for n in range(seeds))
+    fresh = tuple(StudyCandidate(f"{trial.id}-f{n}", _FIRST_TURN + n, params, rung=1) for n in range(seeds))
     return Finalist(trial, fresh, {})
 
 
@@ -119,7 +121,7 @@ def as_it_stands(state: StudyState) -> Finalist | None:
     best = state.best
     if best is None or best.result is None:
         return None
-    return Finalist(best, (Candidate(best.id, 0, best.proposal.params),), {best.id: best.result})
+    return Finalist(best, (StudyCandidate(best.id, 0, best.proposal.params),), {best.id: best.result})
 
 
 def last_round(study: Study, plan: LastRound, check: Callable[[], None]) -> Finalist | None:
@@ -140,7 +142,7 @@ def winner(state: StudyState, plan: LastRound) -> Finalist | None:
     return finished[0] if finished else as_it_stands(state)
 
 
-def exported(finalist: Finalist) -> Candidate:
+def exported_candidate(finalist: Finalist) -> StudyCandidate:
     """The one measurement of a finalist whose product is handed out: that with the lowest value."""
     values = finalist.values
     return min((c for c in finalist.candidates if c.name in values), key=lambda c: values[c.name])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentlab.runs.debug import as_json, indented
+from agentlab.runs.debug import as_json, indent_lines
 from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Proposal, TrialResult
@@ -21,36 +21,38 @@ def narrate(event: Event, words: Words) -> Narration | None:
         return Narration(verbose=_call(name, data))
     if event.type == "trial.started":
         return Narration(detail=f"{name}: starting")
-    failed = [f"  {each}  failed: {result.error}" for each, result in results(event).items() if result.error]
+    failed = [
+        f"  {measurement}  failed: {result.error}" for measurement, result in results(event).items() if result.error
+    ]
     if failed:
         return Narration(line="\n".join(failed))
     match read(event):
-        case Branched() as told:
-            who = "with the language model" if told.agent else "without language model"
-            return Narration(line=f"paired study {told.place} of {told.of}, {who}, seed {told.seed}")
+        case Branched() as outcome:
+            proposer = "with the language model" if outcome.agent else "without language model"
+            return Narration(line=f"paired study {outcome.place} of {outcome.of}, {proposer}, seed {outcome.seed}")
         case Reason(reason) if event.type == "trial.retried":
             return Narration(line=f"  {name}  once more in a new process: {reason}")
         case Reason(reason):
             return Narration(line=f"  search ends early: {reason}")
-        case Decision() as told:
-            line = None if data[words.value] is None else _decision(name, told, data, words)  # a failure was told
-            return Narration(line=line, done=_judged(name))
-        case Proposal() as told:
-            return Narration(line=f"  {name}  turned down, proposed by {told.source}")
-        case TrialResult() as told if "-" in name.rpartition("/")[2]:  # the first is told with the decision
-            return Narration(line=f"  {name}  {words.metric} {number(told.value)}  {words.again}")
-        case Repeat() as told:
-            return Narration(line=f"  {name}  to be {words.again}: {told.reason}")
+        case Decision() as outcome:
+            line = None if data[words.value] is None else _decision(name, outcome, data, words)  # a failure was told
+            return Narration(line=line, done=_judged_count(name))
+        case Proposal() as outcome:
+            return Narration(line=f"  {name}  turned down, proposed by {outcome.source}")
+        case TrialResult() as outcome if "-" in name.rpartition("/")[2]:  # the first is told with the decision
+            return Narration(line=f"  {name}  {words.metric} {number(outcome.value)}  {words.again}")
+        case Repeat() as outcome:
+            return Narration(line=f"  {name}  to be {words.again}: {outcome.reason}")
     return None
 
 
-def _decision(name: str, told: Decision, data: Mapping[str, Any], words: Words) -> str:
-    mark = "*" if told.accepted else " "
-    judge = "" if told.by == "rule" else f" ({told.by})"
-    return f"{mark} {name}  {words.metric} {number(data[words.value])}  {data['source']:<10} {told.reason}{judge}"
+def _decision(name: str, decision: Decision, data: Mapping[str, Any], words: Words) -> str:
+    mark = "*" if decision.accepted else " "
+    judge = "" if decision.by == "rule" else f" ({decision.by})"
+    return f"{mark} {name}  {words.metric} {number(data[words.value])}  {data['source']:<10} {decision.reason}{judge}"
 
 
-def _judged(name: str) -> int | None:
+def _judged_count(name: str) -> int | None:
     """How many trials are done with this one. A study beside the main one does not move the bar."""
     return None if "/" in name else number_of(name) + 1
 
@@ -61,12 +63,12 @@ def _call(name: str, data: Mapping[str, Any]) -> str:
     if data["error"]:
         return f"  {name}: no answer, {len(failed)} failed: {data['error']['message']}"
     usage = data["usage"]
-    asked, said = ("?" if usage[key] is None else usage[key] for key in ("input_tokens", "output_tokens"))
+    input_count, output_count = ("?" if usage[key] is None else usage[key] for key in ("input_tokens", "output_tokens"))
     before = f", after {len(failed)} failed: {failed[-1]['message']}" if failed else ""
-    return f"  {name}: {data['model']} answered, {asked} + {said} tokens{before}"
+    return f"  {name}: {data['model']} answered, {input_count} + {output_count} tokens{before}"
 
 
-def reviewed(events: Sequence[Event]) -> bool:
+def is_reviewed(events: Sequence[Event]) -> bool:
     """Whether the latest session of a run asked a person before each trial."""
     opened = [event.data for event in events if event.type == "study.opened"]
     return bool(opened) and bool(opened[-1].get("reviewed"))
@@ -91,14 +93,14 @@ class Proposals:
         return None
 
 
-def _proposal(name: str, told: Proposed, best: Mapping[str, Any] | None) -> str:
-    params = told.params
-    head = f"{name} proposed by {told.source}{f': {told.note}' if told.note else ''}"
+def _proposal(name: str, proposal: Proposed, best: Mapping[str, Any] | None) -> str:
+    params = proposal.params
+    head = f"{name} proposed by {proposal.source}{f': {proposal.note}' if proposal.note else ''}"
     if best is None:
-        return indented(head, [f"{name}: {as_json(value)}" for name, value in params.items()])
+        return indent_lines(head, [f"{name}: {as_json(value)}" for name, value in params.items()])
     names = [name for name in dict.fromkeys([*best, *params]) if best.get(name) != params.get(name)]
     lines = [f"{name}: {_of(best, name)} -> {_of(params, name)}" for name in names]
-    return indented(f"{head}; against the best so far:", lines or ["no difference"])
+    return indent_lines(f"{head}; against the best so far:", lines or ["no difference"])
 
 
 def _of(params: Mapping[str, Any], name: str) -> str:

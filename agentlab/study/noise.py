@@ -25,15 +25,15 @@ class Noise:
     trainings: int = 0
     freedom: int = 0
 
-    def limit(self, first: int, second: int, other: "Noise | None" = None) -> float:
+    def limit(self, first: int, second: int, other_noise: "Noise | None" = None) -> float:
         """Logarithm of the ratio that the means of so many measurements must exceed to count as different.
 
         `other` is the noise of the second mean; None is the same.
         """
-        other = other or self
-        freedom = min((noise.freedom for noise in (self, other) if noise.freedom), default=0)
+        other_noise = other_noise or self
+        freedom = min((noise.freedom for noise in (self, other_noise) if noise.freedom), default=0)
         width = _QUANTILES[freedom - 1] if 0 < freedom <= len(_QUANTILES) else _NORMAL
-        return width * math.sqrt(self.deviation**2 / first + other.deviation**2 / second)
+        return width * math.sqrt(self.deviation**2 / first + other_noise.deviation**2 / second)
 
     def sentence(self, words: Words, trials: str = "") -> str:
         """For a reader; `trials` names those that it was measured on, where others have a noise of their own."""

@@ -10,14 +10,14 @@ from agentlab import machine
 from agentlab.errors import AgentlabError
 from agentlab.search.types import TrialResult
 from agentlab.study.executor import Report, finite
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 from agentlab.workers import deaths, faults
 from agentlab.workers.channel import Channel, wait_for_any
 
 _POLL_SECONDS = 0.05
 _SEND_SECONDS = 10.0  # a pipe holds 64 KiB, so only a huge set-up waits, until the new interpreter reads it
 
-_Ended = tuple[Candidate, TrialResult]
+_Ended = tuple[StudyCandidate, TrialResult]
 _Fields = dict[str, tuple[type, ...]]
 _Number = (int, float, type(None))
 _EVENTS: dict[str, _Fields] = {  # what a worker may say; `worker.py` describes it
@@ -33,13 +33,13 @@ _EVENTS: dict[str, _Fields] = {  # what a worker may say; `worker.py` describes 
 class _Training:
     """A training that was submitted."""
 
-    candidate: Candidate
+    candidate: StudyCandidate
     began: float = 0.0
     deaths: int = 0
 
 
 @dataclass(slots=True)
-class _Worker:
+class _WorkerProcess:
     """A running process, and the training it is at."""
 
     channel: Channel
@@ -92,9 +92,9 @@ class ProcessExecutor:
         self._variables = machine.worker_environment(threads)
         self._report, self._check = report, check
         self._queue: deque[_Training] = deque()
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerProcess] = []
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: StudyCandidate) -> None:
         """Start a training, or queue it when all workers are busy.
 
         Raises:
@@ -103,7 +103,7 @@ class ProcessExecutor:
         self._queue.append(_Training(candidate))
         self._hand_out()
 
-    def completed(self) -> tuple[Candidate, TrialResult]:
+    def next_completed(self) -> tuple[StudyCandidate, TrialResult]:
         """Wait for the next training to end, whichever it is.
 
         Raises:
@@ -119,10 +119,10 @@ class ProcessExecutor:
             if not busy:
                 raise IndexError("no training is under way")
             for worker in busy:
-                ended = self._listen(worker)
-                if ended:
+                ending = self._listen(worker)
+                if ending:
                     self._hand_out()
-                    return ended
+                    return ending
             wait_for_any([worker.channel for worker in self._workers if worker.training], _POLL_SECONDS)
 
     def close(self) -> None:
@@ -141,16 +141,16 @@ class ProcessExecutor:
                 return
             self._give(worker, self._queue.popleft())
 
-    def _idle(self) -> _Worker | None:
+    def _idle(self) -> _WorkerProcess | None:
         for worker in [worker for worker in self._workers if not worker.training]:
             if worker.channel.alive():
                 return worker
             self._discard(worker)  # it died between two trainings, which costs nobody anything
         return self._start() if len(self._workers) < self.capacity else None
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _WorkerProcess:
         try:
-            worker = _Worker(Channel("agentlab.study.worker", self._variables))
+            worker = _WorkerProcess(Channel("agentlab.study.worker", self._variables))
         except OSError as error:
             raise AgentlabError(
                 f"A process for trainings cannot be started: {error.strerror or error}.",
@@ -160,12 +160,12 @@ class ProcessExecutor:
         self._send(worker, self._opening)
         return worker
 
-    def _give(self, worker: _Worker, training: _Training) -> None:
+    def _give(self, worker: _WorkerProcess, training: _Training) -> None:
         training.began = training.began or time.monotonic()
         worker.training = training
         self._send(worker, {"op": "train", **asdict(training.candidate)})
 
-    def _send(self, worker: _Worker, message: Mapping[str, Any]) -> None:
+    def _send(self, worker: _WorkerProcess, message: Mapping[str, Any]) -> None:
         """Write to a worker. One that is gone or does not read is found dead when it is listened to."""
         try:
             if not worker.channel.send(message, _SEND_SECONDS):
@@ -173,7 +173,7 @@ class ProcessExecutor:
         except EOFError:
             worker.channel.kill()
 
-    def _listen(self, worker: _Worker) -> _Ended | None:
+    def _listen(self, worker: _WorkerProcess) -> _Ended | None:
         """Take in what a worker has said; the end of its training if that is among it."""
         while True:
             self._check()  # also in a flood of events
@@ -183,16 +183,16 @@ class ProcessExecutor:
                 if message is not None:
                     _require_protocol(message)
             except EOFError:
-                return self._died(worker)
+                return self._handle_death(worker)
             except ValueError as error:
-                return self._garbled(worker, error)
+                return self._handle_garbled(worker, error)
             if message is None:
-                return None if alive else self._died(worker)
-            ended = self._take(worker, message)
-            if ended or worker not in self._workers:
-                return ended
+                return None if alive else self._handle_death(worker)
+            ending = self._take(worker, message)
+            if ending or worker not in self._workers:
+                return ending
 
-    def _take(self, worker: _Worker, message: dict[str, Any]) -> _Ended | None:
+    def _take(self, worker: _WorkerProcess, message: dict[str, Any]) -> _Ended | None:
         if message["event"] == "ready":
             worker.ready = True
         elif message["event"] == "report":
@@ -201,10 +201,10 @@ class ProcessExecutor:
             self._discard(worker)
             raise faults.from_message(message)
         else:
-            return self._ended(worker, message)
+            return self._end_training(worker, message)
         return None
 
-    def _ended(self, worker: _Worker, message: dict[str, Any]) -> _Ended | None:
+    def _end_training(self, worker: _WorkerProcess, message: dict[str, Any]) -> _Ended | None:
         training = _at_work(worker)
         fields: dict[str, Any] = {name: message[name] for name in ("status", "value", "metrics", "error")}
         result = TrialResult(**fields, objectives=tuple(message["objectives"]), items=tuple(message["items"]))
@@ -216,7 +216,7 @@ class ProcessExecutor:
                 return None
         return training.candidate, finite(result)
 
-    def _died(self, worker: _Worker) -> _Ended | None:
+    def _handle_death(self, worker: _WorkerProcess) -> _Ended | None:
         training = _at_work(worker)
         status, log = self._discard(worker)
         cause, hint = deaths.describe(status)
@@ -225,33 +225,33 @@ class ProcessExecutor:
             self._retry(training, f"its process died: {cause}")
             return None
         if not worker.ready:
-            said = f"A process for trainings died while it was set up: {cause}.\n{deaths.last_words(log)}"
-            raise AgentlabError(said.strip(), hint=hint)
-        return training.candidate, _lost(training, f"its process died, twice: {cause}", log)
+            message = f"A process for trainings died while it was set up: {cause}.\n{deaths.last_words(log)}"
+            raise AgentlabError(message.strip(), hint=hint)
+        return training.candidate, _lost_result(training, f"its process died, twice: {cause}", log)
 
-    def _garbled(self, worker: _Worker, error: ValueError) -> _Ended:
+    def _handle_garbled(self, worker: _WorkerProcess, error: ValueError) -> _Ended:
         training = _at_work(worker)
         _, log = self._discard(worker)
-        return training.candidate, _lost(training, f"its process broke the protocol: {error}", log)
+        return training.candidate, _lost_result(training, f"its process broke the protocol: {error}", log)
 
     def _retry(self, training: _Training, reason: str) -> None:
         self._give(self._start(), training)
         self._report("trial.retried", training.candidate.name, {"reason": reason})
 
-    def _discard(self, worker: _Worker) -> tuple[int, str]:
+    def _discard(self, worker: _WorkerProcess) -> tuple[int, str]:
         self._workers.remove(worker)
         return worker.channel.dispose()
 
 
-def _at_work(worker: _Worker) -> _Training:
+def _at_work(worker: _WorkerProcess) -> _Training:
     assert worker.training is not None
     return worker.training
 
 
-def _lost(training: _Training, why: str, log: str) -> TrialResult:
+def _lost_result(training: _Training, reason: str, log: str) -> TrialResult:
     """The result of a training whose process cannot tell it; `log` is the end of what that printed."""
     seconds = round(time.monotonic() - training.began, 3)
-    return TrialResult("failed", metrics={"seconds": seconds, "log": deaths.last_words(log)}, error=why[:300])
+    return TrialResult("failed", metrics={"seconds": seconds, "log": deaths.last_words(log)}, error=reason[:300])
 
 
 def _require_protocol(message: Mapping[str, Any]) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agentlab.runs.branch import Branch
-from agentlab.runs.run import Run
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.run import OpenRun
 from agentlab.search.arms import ARMS, Arm
 from agentlab.search.llm_proposer import LLMProposer
-from agentlab.search.screen import Rules, ScreenedProposer
+from agentlab.search.screen import ScreenedProposer, ScreenRules
 from agentlab.search.types import Proposal, Proposer, Trial
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.executor import TrialExecutor
@@ -30,12 +30,12 @@ class Setup:
     """
 
     words: Words
-    rules: Rules
+    rules: ScreenRules
     starts: Sequence[Proposal]
     base: str
     budget: Mapping[str, float]
     evaluator: Callable[["Router | None", str], Evaluator]
-    executor: Callable[[Run | Branch], TrialExecutor]
+    executor: Callable[[OpenRun | RunBranch], TrialExecutor]
     check: Callable[[], None]
     router: "Router | None" = None
     options: int = 2
@@ -47,10 +47,10 @@ class Setup:
     worst: Mapping[str, float] = field(default_factory=WORST.copy)
 
     def study(
-        self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
+        self, run: OpenRun | RunBranch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
     ) -> Study:
         """The study of a run, or in a branch one beside it with a budget of its own. Close its executor at the end."""
-        scope, words = f"{run.name}/" if isinstance(run, Branch) else "", self.words
+        scope, words = f"{run.name}/" if isinstance(run, RunBranch) else "", self.words
         arm, executor = self.arm or ARMS.load(self.base), self.executor(run)  # first: what asks may think already
         base = ScreenedProposer(arm(self.base, self.rules.space, seed), self.rules)
         router = self.router if agent else None
@@ -72,7 +72,7 @@ class Setup:
             executor=executor,
             evaluator=self.evaluator(router, scope),
             rules=self.rules,
-            reviewer=None if isinstance(run, Branch) else self.reviewer,
+            reviewer=None if isinstance(run, RunBranch) else self.reviewer,
             seen=self.seen,
             share=self.share,
             worst=self.worst,

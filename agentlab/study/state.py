@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from agentlab.errors import DivergedError, RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
-from agentlab.study.events import Arm, Batch, Closed, Decision, Proposed, Repeat, Scores, read
+from agentlab.study.events import Arm, Closed, Decision, Proposed, Repeat, ResultBatch, WinnerScores, read
 from agentlab.study.words import Words
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def number_of(name: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class StudyCandidate:
     """A configuration to measure once. The `turn` picks the seed: turn 0 is the study's own.
 
     `run_0007` is the measurement that ranks trial 7, `run_0007-r1` repeats it with another seed, and `run_0007-f0` is
@@ -73,30 +73,38 @@ class TrialState:
     @property
     def objectives(self) -> tuple[float, ...]:
         """The mean of each objective; empty in a study of one alone, and where there is no value."""
-        ended = [result.objectives for result in (self.result, *self.repeats.values()) if result and result.objectives]
-        return tuple(map(fmean, zip(*ended, strict=True)))
+        objective_vectors = [
+            result.objectives for result in (self.result, *self.repeats.values()) if result and result.objectives
+        ]
+        return tuple(map(fmean, zip(*objective_vectors, strict=True)))
 
     @property
-    def ended(self) -> list[TrialResult]:
+    def ended_results(self) -> list[TrialResult]:
         """The results of its measurements, failed ones included."""
         return [result for result in (self.result, *self.repeats.values()) if result]
 
     @property
-    def lost(self) -> str:
+    def loss_reason(self) -> str:
         """Why a measurement was lost to a crash or a limit, which tells nothing of the candidate; else empty.
 
         A training that diverged, or an objective that is no number, is not lost: the candidate is bad.
         """
-        crashed = [each for each in self.ended if each.error and not {"traceback", "log"}.isdisjoint(each.metrics)]
-        return next((each.error for each in crashed if not each.error.startswith(DivergedError.__name__)), "")
+        crashed = [
+            result
+            for result in self.ended_results
+            if result.error and not {"traceback", "log"}.isdisjoint(result.metrics)
+        ]
+        return next((result.error for result in crashed if not result.error.startswith(DivergedError.__name__)), "")
 
     @property
-    def open(self) -> list[Candidate]:
+    def open(self) -> list[StudyCandidate]:
         """Its measurements that have not ended."""
         if self.result is None:
-            return [Candidate(self.id, 0, self.proposal.params)]
+            return [StudyCandidate(self.id, 0, self.proposal.params)]
         names = {turn: f"{self.id}-r{turn}" for turn in range(1, self.wanted + 1)}
-        return [Candidate(name, turn, self.proposal.params) for turn, name in names.items() if name not in self.repeats]
+        return [
+            StudyCandidate(name, turn, self.proposal.params) for turn, name in names.items() if name not in self.repeats
+        ]
 
     def as_trial(self) -> Trial:
         """As proposers see it; a repeated trial has the mean of its values."""
@@ -106,7 +114,7 @@ class TrialState:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedProposal:
     """A proposal that a person turned down. It is not proposed again, and costs no trial."""
 
     proposal: Proposal
@@ -116,11 +124,11 @@ class Refused:
 class StudyState:
     """All proposals in their order, measurements of the last round by name, and the winner's figures."""
 
-    entries: tuple[TrialState | Refused, ...] = ()
+    entries: tuple[TrialState | RefusedProposal, ...] = ()
     judged: tuple[str, ...] = ()  # trial ids in the order of their decisions
     finals: Mapping[str, TrialResult] = field(default_factory=dict)
     scored: str | None = None  # the trial that the scores are of
-    scores: Scores | None = None
+    scores: WinnerScores | None = None
     exhausted: bool = False  # nothing is left to try
 
     @property
@@ -137,21 +145,21 @@ class StudyState:
         ]
 
     @property
-    def open(self) -> list[Candidate]:
+    def open(self) -> list[StudyCandidate]:
         """Measurements that have to end before the search can."""
         return [candidate for trial in self.trials if trial.decision is None for candidate in trial.open]
 
-    def spent(self, unit: str) -> float:
+    def amount_spent(self, unit: str) -> float:
         """What the search has cost: the number of `trials`, of `trainings` with all repeats, or the sum of a metric.
 
         Trials count when they are proposed, the others when a measurement has ended. The last round is not counted.
         """
         if unit == "trials":
             return len(self.trials)
-        ended = [result for trial in self.trials for result in trial.ended]
+        results = [result for trial in self.trials for result in trial.ended_results]
         if unit == "trainings":
-            return len(ended)
-        return float(sum(result.metrics.get(unit, 0.0) for result in ended))
+            return len(results)
+        return float(sum(result.metrics.get(unit, 0.0) for result in results))
 
     @property
     def judgeable(self) -> list[TrialState]:
@@ -163,12 +171,12 @@ class StudyState:
 
     @property
     def best(self) -> TrialState | None:
-        found = {trial.id: trial for trial in self.trials}
-        accepted = [found[name] for name in self.judged if (d := found[name].decision) and d.accepted]
+        trials_by_id = {trial.id: trial for trial in self.trials}
+        accepted = [trials_by_id[name] for name in self.judged if (d := trials_by_id[name].decision) and d.accepted]
         return accepted[-1] if accepted else None
 
     @property
-    def ranked(self) -> list[TrialState]:
+    def ranking(self) -> list[TrialState]:
         """The judged trials that finished, lowest value first."""
         done = [trial for trial in self.trials if trial.decision and trial.value is not None]
         return sorted(done, key=lambda trial: (trial.value, trial.number))
@@ -182,14 +190,14 @@ def rebuild(events: Iterable[Event], figures: Iterable[str] = ()) -> StudyState:
     Raises:
         RunUnreadableError: an event does not hold what its type promises, or not in this order.
     """
-    state = _Builder(tuple(figures))
+    state = _StateBuilder(tuple(figures))
     for event in events:
         if "/" not in event.id:
-            undamaged(event, state.apply)
+            read_undamaged(event, state.apply)
     return state.state()
 
 
-def undamaged(event: Event, reader: Callable[[Event], T]) -> T:
+def read_undamaged(event: Event, reader: Callable[[Event], T]) -> T:
     """What `reader` makes of an event.
 
     Raises:
@@ -202,39 +210,39 @@ def undamaged(event: Event, reader: Callable[[Event], T]) -> T:
 
 
 @dataclass
-class _Builder:
+class _StateBuilder:
     figures: tuple[str, ...]
-    entries: dict[str, TrialState | Refused] = field(default_factory=dict)
+    entries: dict[str, TrialState | RefusedProposal] = field(default_factory=dict)
     judged: dict[str, None] = field(default_factory=dict)
     finals: dict[str, TrialResult] = field(default_factory=dict)
     scored: str | None = None
-    scores: Scores | None = None
+    scores: WinnerScores | None = None
     exhausted: bool = False
 
     def apply(self, event: Event) -> None:
         name = event.id
         match read(event):
-            case Proposed() as told:
-                proposal = Proposal(told.params, told.source, told.note)
-                self.entries[name] = TrialState(told.number, proposal, told.arm, told.probability)
-            case Proposal() as told:
-                self.entries[name] = Refused(told)
-            case TrialResult() as told:
-                self._end(name, told)
-            case Batch(results):
-                for each, result in results.items():
-                    self._end(each, result)
-            case Repeat() as told:
-                self._change(name, wanted=told.count)
-            case Decision() as told:
-                self._change(name, decision=told)
+            case Proposed() as outcome:
+                proposal = Proposal(outcome.params, outcome.source, outcome.note)
+                self.entries[name] = TrialState(outcome.number, proposal, outcome.arm, outcome.probability)
+            case Proposal() as outcome:
+                self.entries[name] = RefusedProposal(outcome)
+            case TrialResult() as outcome:
+                self._end(name, outcome)
+            case ResultBatch(results):
+                for result_name, result in results.items():
+                    self._end(result_name, result)
+            case Repeat() as outcome:
+                self._change(name, wanted=outcome.count)
+            case Decision() as outcome:
+                self._change(name, decision=outcome)
                 self.judged[name] = None
             case Closed():
                 self._change(name, closes=True)
-            case Scores() as told:
-                if lacking := [key for key in self.figures if key not in told.figures]:
+            case WinnerScores() as outcome:
+                if lacking := [key for key in self.figures if key not in outcome.figures]:
                     raise KeyError(*lacking)
-                self.scored, self.scores = name, told
+                self.scored, self.scores = name, outcome
         self.exhausted = self.exhausted or event.type == "search.exhausted"
 
     def _change(self, name: str, **changes: Any) -> None:

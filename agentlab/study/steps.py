@@ -13,15 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
-from agentlab.runs.branch import Branch
-from agentlab.runs.run import Run
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.run import OpenRun
 from agentlab.search.history import batches
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.types import Proposal, Proposer, Trial, TrialResult, Value
 from agentlab.study.evaluator import Evaluator
-from agentlab.study.events import Arm, Batch, Closed, Decision, Proposed, Reason, Repeat, emit
+from agentlab.study.events import Arm, Closed, Decision, Proposed, Reason, Repeat, ResultBatch, emit
 from agentlab.study.executor import TrialExecutor
-from agentlab.study.state import Candidate, StudyState, TrialState, agent_state, rebuild, run_id
+from agentlab.study.state import StudyCandidate, StudyState, TrialState, agent_state, rebuild, run_id
 from agentlab.study.words import Words
 
 _ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
@@ -63,7 +63,7 @@ class Study:
     function of the trials before.
     """
 
-    run: Run | Branch
+    run: OpenRun | RunBranch
     words: Words
     seed: int
     budget: Mapping[str, float]
@@ -72,7 +72,7 @@ class Study:
     agent: Proposer | None
     executor: TrialExecutor
     evaluator: Evaluator
-    rules: Rules | None = None
+    rules: ScreenRules | None = None
     reviewer: Reviewer | None = None
     seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
     share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
@@ -90,7 +90,7 @@ def search(study: Study, check: Callable[[], None], after: Callable[[StudyState]
     `after` hears of the state at the end of every iteration, and once more of one that was found finished.
     """
     state = study.state
-    while not over(study, state):
+    while not is_over(study, state):
         check()
         state = plan(study, state)
         state = execute(study, state)
@@ -138,47 +138,47 @@ def _growing(executor: TrialExecutor, state: StudyState) -> list[TrialState]:
 
 def _complete(study: Study, state: StudyState) -> bool:
     measured = [unit for unit in study.budget if unit not in study.worst]
-    spent = any(state.spent(unit) >= study.budget[unit] for unit in measured)
-    return state.exhausted or spent or _room(study, state) < 1
+    is_spent = any(state.amount_spent(unit) >= study.budget[unit] for unit in measured)
+    return state.exhausted or is_spent or _room(study, state) < 1
 
 
 def _room(study: Study, state: StudyState) -> float:
     """How many more measurements fit into the counted units, if they and all open ones cost what they can."""
     counted = [unit for unit in study.budget if unit in study.worst]
-    left = [(study.budget[unit] - state.spent(unit)) // study.worst[unit] for unit in counted]
-    return min(left, default=math.inf) - len(state.open)
+    remaining = [(study.budget[unit] - state.amount_spent(unit)) // study.worst[unit] for unit in counted]
+    return min(remaining, default=math.inf) - len(state.open)
 
 
 def _propose(study: Study, state: StudyState) -> None:
     number, history = len(state.trials), state.history
     if number < len(study.starts):
-        _proposed(study, number, study.starts[number], "shared", 0.0)
+        _record_proposal(study, number, study.starts[number], "shared", 0.0)
         return
-    proposer, arm, probability = assigned(study, len(history), study.share(state.trials))
+    proposer, arm, probability = assign_arm(study, len(history), study.share(state.trials))
     offers = proposer.ask(study.seen(history), 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
         emit(study.run, "search.exhausted", "", Reason("no untried point passes the rules"))
         return
-    proposal = _reviewed(study, state, offers[0])
+    proposal = _review_proposal(study, state, offers[0])
     if proposal is None:
         emit(study.run, "proposal.refused", f"refused_{len(history) - number:04d}", replace(offers[0], note=""))
         return
-    _proposed(study, number, proposal, arm, probability)
+    _record_proposal(study, number, proposal, arm, probability)
 
 
-def assigned(study: Study, place: int, share: float) -> tuple[Proposer, Arm, float]:
+def assign_arm(study: Study, trial_number: int, share: float) -> tuple[Proposer, Arm, float]:
     """The light control: a coin of probability `share` gives a proposal to the agent, else to its control.
 
     The coin looks at nothing but the seed and the place, so a randomisation interval is valid.
     """
     if study.agent is None:
         return study.control, "control", 0.0
-    if np.random.default_rng([study.seed, place, _ASSIGN]).random() < share:
+    if np.random.default_rng([study.seed, trial_number, _ASSIGN]).random() < share:
         return study.agent, "agent", share
     return study.control, "control", share
 
 
-def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal | None:
+def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Proposal | None:
     """The proposal as a person wants it; None if turned down. Without a reviewer, as it is."""
     if study.reviewer is None or study.rules is None:
         return proposal
@@ -204,9 +204,9 @@ def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal |
     return Proposal(edited, "human", f"edited, proposed by {proposal.source}")
 
 
-def _proposed(study: Study, number: int, proposal: Proposal, arm: Arm, probability: float) -> None:
-    told = Proposed(number, dict(proposal.params), proposal.source, proposal.note, arm, probability)
-    emit(study.run, "trial.proposed", run_id(number), told)
+def _record_proposal(study: Study, number: int, proposal: Proposal, arm: Arm, probability: float) -> None:
+    proposed = Proposed(number, dict(proposal.params), proposal.source, proposal.note, arm, probability)
+    emit(study.run, "trial.proposed", run_id(number), proposed)
 
 
 def execute(study: Study, state: StudyState) -> StudyState:
@@ -214,7 +214,7 @@ def execute(study: Study, state: StudyState) -> StudyState:
     return measure(study, state.open)
 
 
-def measure(study: Study, candidates: list[Candidate]) -> StudyState:
+def measure(study: Study, candidates: list[StudyCandidate]) -> StudyState:
     """Start as many of the candidates as the executor takes, and record the first that ends.
 
     A batch ends as a whole, in one event: numbers depend in their last bits on what is computed together, so of a batch
@@ -227,16 +227,16 @@ def measure(study: Study, candidates: list[Candidate]) -> StudyState:
             study.executor.submit(replace(candidate, seed=seed))
             study.running.add(candidate.name)
     if study.running:
-        ended: dict[str, TrialResult] = {}
-        while not ended or (study.executor.in_batches and len(ended) < len(study.running)):
-            candidate, result = study.executor.completed()
-            ended[candidate.name] = result
-        study.running.difference_update(ended)
-        first, result = next(iter(ended.items()))
-        if len(ended) == 1:
+        results: dict[str, TrialResult] = {}
+        while not results or (study.executor.in_batches and len(results) < len(study.running)):
+            candidate, result = study.executor.next_completed()
+            results[candidate.name] = result
+        study.running.difference_update(results)
+        first, result = next(iter(results.items()))
+        if len(results) == 1:
             emit(study.run, f"trial.{result.status}", first, result)
         else:
-            emit(study.run, "batch.finished", first, Batch(ended))
+            emit(study.run, "batch.finished", first, ResultBatch(results))
     return study.state
 
 
@@ -246,8 +246,8 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
         trial = state.judgeable[0]
         verdict = _affordable(study, state, trial, study.evaluator.judge(trial, state))
         if isinstance(verdict, Decision):
-            shown = {study.words.value: trial.value, "source": trial.proposal.source}
-            emit(study.run, "decision.made", trial.id, verdict, **shown)
+            details = {study.words.value: trial.value, "source": trial.proposal.source}
+            emit(study.run, "decision.made", trial.id, verdict, **details)
         else:
             emit(study.run, "repeat.wanted", trial.id, verdict)
         state = study.state
@@ -270,6 +270,6 @@ def update(study: Study, state: StudyState) -> None:
     study.run.write_json("agent_state.json", agent_state(state, study.words))
 
 
-def over(study: Study, state: StudyState) -> bool:
+def is_over(study: Study, state: StudyState) -> bool:
     """Whether nothing is left to do: no measurement under way, no trial to judge, no budget to plan with."""
     return not state.open and not state.judgeable and _complete(study, state)

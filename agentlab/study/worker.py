@@ -27,12 +27,12 @@ from agentlab.errors import AgentlabError, MissingError
 from agentlab.plugins import imported
 from agentlab.search.types import TrialResult
 from agentlab.study.executor import Objective, failure, finite
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 from agentlab.workers import child, faults, memory
 from agentlab.workers.wire import encode
 
 
-class _Worker:
+class _TrainingWorker:
     """Listens on the main thread; sets up and trains on another."""
 
     def __init__(self, pipes: child.Pipes) -> None:
@@ -49,7 +49,7 @@ class _Worker:
             objective = self._open(opening["factory"], opening["setup"])
             limit = opening["memory_bytes"] if _can_be_bounded() else None
             gc.collect()
-            base = memory.held()
+            base = memory.mapped_bytes()
             ceiling = None if limit is None or base is None else base + limit
             self._pipes.reply({"event": "ready"})
             while True:
@@ -75,7 +75,7 @@ def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit
     began = time.perf_counter()
     try:
         with memory.at_most(ceiling):
-            (result,) = objective([Candidate(**job)])
+            (result,) = objective([StudyCandidate(**job)])
         return _line(finite(result))  # here too: metrics that JSON cannot hold are the objective's failure
     except MissingError:
         raise
@@ -83,8 +83,8 @@ def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit
         failed = failure(error, time.perf_counter() - began)
         if limit is None or not memory.ran_out(error):
             return _line(failed)
-        said = f"MemoryError: the training needs more than {limit / 2**20:.0f} MiB."
-        return _line(replace(failed, error=said), out_of_memory=True)
+        error_text = f"MemoryError: the training needs more than {limit / 2**20:.0f} MiB."
+        return _line(replace(failed, error=error_text), out_of_memory=True)
 
 
 def _line(result: TrialResult, *, out_of_memory: bool = False) -> bytes:
@@ -97,4 +97,4 @@ def _can_be_bounded() -> bool:
 
 
 if __name__ == "__main__":
-    _Worker(child.attach(int(sys.argv[1]))).run()
+    _TrainingWorker(child.attach(int(sys.argv[1]))).run()

@@ -18,7 +18,7 @@ from typing import Any
 from agentlab.answers import extract
 from agentlab.answers.compare import same_fields, same_results
 from agentlab.tasks.expression import Refused, evaluate
-from agentlab.tasks.items import CheckerName, Item
+from agentlab.tasks.items import CheckerName, TaskItem
 
 _MOST_REASONS = 3
 _SHOWN = 80
@@ -34,67 +34,69 @@ class Checked:
     valid: bool | None = None
 
 
-def check(item: Item, text: str) -> Checked:
+def check(item: TaskItem, text: str) -> Checked:
     """The score of an answer, and what was wrong with it."""
     return _CHECKERS[item.checker](item, text)
 
 
-def _verdict(right: bool, expected: Any, found: Any) -> Checked:
+def _verdict(right: bool, expected: Any, answer: Any) -> Checked:
     if right:
         return Checked(1.0, "")
-    return Checked(0.0, "no answer found" if found is None or found == "" else f"{str(found)[:_SHOWN]}, not {expected}")
+    return Checked(
+        0.0, "no answer found" if answer is None or answer == "" else f"{str(answer)[:_SHOWN]}, not {expected}"
+    )
 
 
-def _number(item: Item, text: str) -> Checked:
-    found = extract.last_number(text)
-    return _verdict(found is not None and found == Decimal(str(item.expected)), item.expected, found)
+def _number(item: TaskItem, text: str) -> Checked:
+    answer = extract.last_number(text)
+    return _verdict(answer is not None and answer == Decimal(str(item.expected)), item.expected, answer)
 
 
-def _text(item: Item, text: str) -> Checked:
-    found = extract.short_answer(text)
-    return _verdict(found == item.expected, item.expected, found)
+def _text(item: TaskItem, text: str) -> Checked:
+    answer = extract.short_answer(text)
+    return _verdict(answer == item.expected, item.expected, answer)
 
 
-def _choice(read: Callable[[str, Sequence[str]], str | None]) -> Callable[[Item, str], Checked]:
-    def check_choice(item: Item, text: str) -> Checked:
-        found = read(text, item.expected["among"])
-        return _verdict(found == item.expected["right"], item.expected["right"], found)
+def _choice(read: Callable[[str, Sequence[str]], str | None]) -> Callable[[TaskItem, str], Checked]:
+    def check_choice(item: TaskItem, text: str) -> Checked:
+        answer = read(text, item.expected["among"])
+        return _verdict(answer == item.expected["right"], item.expected["right"], answer)
 
     return check_choice
 
 
-def _fields(item: Item, text: str) -> Checked:
+def _fields(item: TaskItem, text: str) -> Checked:
     """All fields right, or nothing: half an extraction cannot be used."""
-    found = extract.first_object(extract.final_part(text))
-    if found is None:
+    answer = extract.first_object(extract.final_part(text))
+    if answer is None:
         return Checked(0.0, "no JSON object", valid=False)
-    if wrong := _problems(found, item):
+    if wrong := _problems(answer, item):
         return Checked(0.0, "; ".join(wrong), valid=False)
-    differing = [name for name, value in item.expected.items() if not same_fields(found.get(name), value)]
+    differing = [name for name, value in item.expected.items() if not same_fields(answer.get(name), value)]
     return Checked(0.0 if differing else 1.0, f"wrong: {', '.join(differing)}" if differing else "", valid=True)
 
 
-def _problems(found: dict[str, Any], item: Item) -> list[str]:
+def _problems(answer: dict[str, Any], item: TaskItem) -> list[str]:
     from jsonschema import Draft202012Validator
 
-    errors = Draft202012Validator(item.schema or {}).iter_errors(found)
+    errors = Draft202012Validator(item.schema or {}).iter_errors(answer)
     return [error.message[:_SHOWN] for error in islice(errors, _MOST_REASONS)]
 
 
-def _expression(item: Item, text: str) -> Checked:
+def _expression(item: TaskItem, text: str) -> Checked:
     """Right in every case, or wrong."""
     source = extract.code(extract.final_part(text))
-    for given, expected in item.expected["cases"]:
+    for arguments, expected in item.expected["cases"]:
         try:
-            found = evaluate(source, dict(zip(item.expected["names"], given, strict=True)))
+            outcome = evaluate(source, dict(zip(item.expected["names"], arguments, strict=True)))
         except Refused as refused:
             return Checked(0.0, str(refused)[:_SHOWN])
-        if not same_results(found, expected):
-            return Checked(0.0, f"{str(found)[:_SHOWN]} for {given}, not {expected}")
+        if not same_results(outcome, expected):
+            return Checked(0.0, f"{str(outcome)[:_SHOWN]} for {arguments}, not {expected}")
     return Checked(1.0, "")
 
 
-def _rules(item: Item, text: str) -> Checked:
+def _rules(item: TaskItem, text: str) -> Checked:
     answer = extract.final_part(text)
     if not answer:
         return Checked(0.0, "no answer found")
@@ -102,12 +104,12 @@ def _rules(item: Item, text: str) -> Checked:
     return Checked(0.0 if failed else 1.0, f"breaks: {', '.join(failed)}" if failed else "")
 
 
-def _judged(item: Item, text: str) -> Checked:
+def _check_answered(item: TaskItem, text: str) -> Checked:
     del item
     return Checked(None, "") if extract.final_part(text) else Checked(0.0, "no answer found")
 
 
-_CHECKERS: Mapping[CheckerName, Callable[[Item, str], Checked]] = {
+_CHECKERS: Mapping[CheckerName, Callable[[TaskItem, str], Checked]] = {
     "number": _number,
     "text": _text,
     "letter": _choice(extract.letter),
@@ -115,7 +117,7 @@ _CHECKERS: Mapping[CheckerName, Callable[[Item, str], Checked]] = {
     "fields": _fields,
     "expression": _expression,
     "rules": _rules,
-    "judged": _judged,
+    "judged": _check_answered,
 }
 
 
@@ -142,18 +144,22 @@ def _contains(text: str, word: str) -> bool:
     return word.casefold() in map(_bare, words(text))
 
 
-def _avoids(text: str, what: str) -> bool:
-    return what.casefold() not in text.casefold() if len(what) == 1 else not _contains(text, what)
+def _avoids(text: str, phrase: str) -> bool:
+    return phrase.casefold() not in text.casefold() if len(phrase) == 1 else not _contains(text, phrase)
 
 
 def _starts(text: str, word: str) -> bool:
-    found = words(text)
-    return bool(found) and _bare(found[0]) == word.casefold()
+    text_words = words(text)
+    return bool(text_words) and _bare(text_words[0]) == word.casefold()
 
 
-def _ends(text: str, what: str) -> bool:
-    found = words(text)
-    return text.endswith(what) if not what.isalnum() else bool(found) and _bare(found[-1]) == what.casefold()
+def _ends(text: str, ending: str) -> bool:
+    text_words = words(text)
+    return (
+        text.endswith(ending)
+        if not ending.isalnum()
+        else bool(text_words) and _bare(text_words[-1]) == ending.casefold()
+    )
 
 
 _RULES: Mapping[str, Callable[[str, Any], bool]] = {

@@ -73,9 +73,9 @@ def _ask(question: str, labels: list[str], text: str, right: str) -> Draft:
 def _sentiment(rng: random.Random) -> Draft:
     good = rng.random() < 0.5
     text = f"{rng.choice(_GOOD if good else _BAD)}. {rng.choice(_GOOD_END if good else _BAD_END)}"
-    shown = "Text: What a bad film.\nMood: negative\n\nText: I like this book.\nMood: positive"
+    examples = "Text: What a bad film.\nMood: negative\n\nText: I like this book.\nMood: positive"
     right = "positive" if good else "negative"
-    return f"{shown}\n\nText: {text}\nMood:", "label", {"right": right, "among": ["positive", "negative"]}
+    return f"{examples}\n\nText: {text}\nMood:", "label", {"right": right, "among": ["positive", "negative"]}
 
 
 def _topic(rng: random.Random) -> Draft:
@@ -93,7 +93,7 @@ def _topic_by_letter(rng: random.Random) -> Draft:
     return prompt, "letter", {"right": letters[labels.index(right)], "among": list(letters)}
 
 
-def _turned(rng: random.Random) -> Draft:
+def _subtle_sentiment(rng: random.Random) -> Draft:
     good = rng.random() < 0.5
     text = f"{rng.choice(_THINGS)} {rng.choice(_SOFT if good else _SOUR)}."
     question = "Does the writer like or dislike what the text is about?"
@@ -113,5 +113,5 @@ def _request(rng: random.Random) -> Draft:
 KINDS: dict[Level, tuple[Callable[[random.Random], Draft], ...]] = {
     1: (_sentiment,),
     2: (_topic, _topic_by_letter),
-    3: (_turned, _request),
+    3: (_subtle_sentiment, _request),
 }

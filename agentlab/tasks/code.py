@@ -45,8 +45,8 @@ def _filter(rng: random.Random) -> Draft:
         f"kept = [v * 2 for v in values if v > {bound} or v % 3 == 0]",
         "print(sum(sorted(kept)[:3]))",
     ]
-    kept = [v * 2 for v in values if v > bound or v % 3 == 0]
-    return _predict(lines, sum(sorted(kept)[:3]))
+    filtered = [v * 2 for v in values if v > bound or v % 3 == 0]
+    return _predict(lines, sum(sorted(filtered)[:3]))
 
 
 def _while(rng: random.Random) -> Draft:
@@ -64,42 +64,50 @@ def _while(rng: random.Random) -> Draft:
     return _predict([*lines, "print(steps)"], steps)
 
 
-def _write(names: str, wanted: str, cases: list[tuple[list[Any], Any]]) -> Draft:
-    question = f"Write one Python expression in terms of {names} that gives {wanted}. No imports. Reply with it only."
-    return question, "expression", {"names": names.split(" and "), "cases": [[given, right] for given, right in cases]}
+def _write(names: str, description: str, cases: list[tuple[list[Any], Any]]) -> Draft:
+    question = (
+        f"Write one Python expression in terms of {names} that gives {description}. No imports. Reply with it only."
+    )
+    return (
+        question,
+        "expression",
+        {"names": names.split(" and "), "cases": [[arguments, right] for arguments, right in cases]},
+    )
 
 
 def _plus(rng: random.Random) -> Draft:
-    factor, more = rng.randint(2, 9), rng.randint(1, 9)
-    wanted = f"{factor} times n, plus {more}"
-    return _write("n", wanted, [([n], factor * n + more) for n in (0, 1, 7, -3)])
+    factor, addend = rng.randint(2, 9), rng.randint(1, 9)
+    description = f"{factor} times n, plus {addend}"
+    return _write("n", description, [([n], factor * n + addend) for n in (0, 1, 7, -3)])
 
 
 def _divides(rng: random.Random) -> Draft:
     p, q = rng.sample((3, 4, 5, 7), 2)
-    wanted = f"True if the whole number n is divisible by {p} but not by {q}, else False"
-    return _write("n", wanted, [([n], n % p == 0 and n % q != 0) for n in (p, q, p * q, 0, 1, 2 * p, -p)])
+    description = f"True if the whole number n is divisible by {p} but not by {q}, else False"
+    return _write("n", description, [([n], n % p == 0 and n % q != 0) for n in (p, q, p * q, 0, 1, 2 * p, -p)])
 
 
 def _ends(rng: random.Random) -> Draft:
     count = rng.randint(2, 3)
-    wanted = f"the first {count} letters of the text s in reverse order, followed by its last letter in capitals"
+    description = f"the first {count} letters of the text s in reverse order, followed by its last letter in capitals"
     cases: list[tuple[list[Any], Any]] = [([w], w[:count][::-1] + w[-1].upper()) for w in rng.sample(NOUNS, 3)]
-    return _write("s", wanted, cases)
+    return _write("s", description, cases)
 
 
 def _digits(rng: random.Random) -> Draft:
     power = rng.randint(2, 3)
-    wanted = f"the sum of the digits of the whole number n >= 0, each digit to the power of {power}"
-    return _write("n", wanted, [([n], sum(int(d) ** power for d in str(n))) for n in (0, 7, 10, 358, 90210)])
+    description = f"the sum of the digits of the whole number n >= 0, each digit to the power of {power}"
+    return _write("n", description, [([n], sum(int(d) ** power for d in str(n))) for n in (0, 7, 10, 358, 90210)])
 
 
 def _vowels(rng: random.Random) -> Draft:
     vowel = rng.choice("aeo")
-    wanted = f'the number of words in the text s that contain the letter "{vowel}" and have more than k letters'
+    description = f'the number of words in the text s that contain the letter "{vowel}" and have more than k letters'
     texts = [" ".join(rng.sample(NOUNS, 5)) for _ in range(3)]
     return _write(
-        "s and k", wanted, [([t, k], sum(vowel in w and len(w) > k for w in t.split())) for t in texts for k in (5, 6)]
+        "s and k",
+        description,
+        [([t, k], sum(vowel in w and len(w) > k for w in t.split())) for t in texts for k in (5, 6)],
     )
 
 

@@ -20,8 +20,8 @@ def _sum(rng: random.Random) -> Draft:
 
 
 def _next_day(rng: random.Random) -> Draft:
-    place = rng.randrange(7)
-    return f"Which day of the week comes after {DAYS[place]}? {_ONLY_ANSWER}", "text", DAYS[(place + 1) % 7]
+    day_index = rng.randrange(7)
+    return f"Which day of the week comes after {DAYS[day_index]}? {_ONLY_ANSWER}", "text", DAYS[(day_index + 1) % 7]
 
 
 def _shout(rng: random.Random) -> Draft:

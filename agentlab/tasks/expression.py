@@ -154,12 +154,12 @@ class _Evaluation:
 
     def _boolop(self, node: ast.BoolOp) -> Any:
         stop_at = isinstance(node.op, ast.Or)
-        found: Any = None
+        operand: Any = None
         for part in node.values:
-            found = self.value(part)
-            if bool(found) is stop_at:
+            operand = self.value(part)
+            if bool(operand) is stop_at:
                 break
-        return found
+        return operand
 
     def _compare(self, node: ast.Compare) -> Any:
         left = self.value(node.left)
@@ -176,24 +176,24 @@ class _Evaluation:
         return self.value(node.body if self.value(node.test) else node.orelse)
 
     def _subscript(self, node: ast.Subscript) -> Any:
-        whole = self.value(node.value)
+        sequence = self.value(node.value)
         if isinstance(node.slice, ast.Slice):
             ends = (node.slice.lower, node.slice.upper, node.slice.step)
-            return whole[slice(*(None if end is None else self.value(end) for end in ends))]
-        return whole[self.value(node.slice)]
+            return sequence[slice(*(None if end is None else self.value(end) for end in ends))]
+        return sequence[self.value(node.slice)]
 
     def _call(self, node: ast.Call) -> Any:
         if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
             raise Refused("keyword and starred arguments are not allowed")
-        given = [self.value(argument) for argument in node.args]
+        arguments = [self.value(argument) for argument in node.args]
         if isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
-            return _FUNCTIONS[node.func.id](*given)
+            return _FUNCTIONS[node.func.id](*arguments)
         if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
             text = self.value(node.func.value)
-            pieces = [len(value) for value in given if isinstance(value, str | list)]
+            pieces = [len(value) for value in arguments if isinstance(value, str | list)]
             if not isinstance(text, str) or (len(text) + 1) * max(pieces, default=0) > _LONGEST * 10:
                 raise Refused("not a method of a short text")
-            return getattr(text, node.func.attr)(*given)
+            return getattr(text, node.func.attr)(*arguments)
         raise Refused("a function that is not allowed")
 
     def _generatorexp(self, node: ast.GeneratorExp | ast.ListComp) -> Any:

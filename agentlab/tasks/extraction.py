@@ -74,12 +74,13 @@ def _meeting(rng: random.Random) -> Draft:
 
 
 def _correction(rng: random.Random) -> Draft:
-    name, other = rng.sample(FIRST_NAMES, 2)
-    thing, wrong = rng.sample(GOODS, 2)
+    name, friend = rng.sample(FIRST_NAMES, 2)
+    right_article, wrong_article = rng.sample(GOODS, 2)
     first, count = rng.sample(range(2, 13), 2)
     text = (
-        f"Hello, {name} here. Please send me {first} of article {wrong}. No, sorry: my friend {other} has that one "
-        f"already. Make it article {thing} instead, and take {count}, no rush. You need not wrap them as a gift."
+        f"Hello, {name} here. Please send me {first} of article {wrong_article}. "
+        f"No, sorry: my friend {friend} has that one already. "
+        f"Make it article {right_article} instead, and take {count}, no rush. You need not wrap them as a gift."
     )
     fields = {
         "customer": _TEXT,
@@ -88,7 +89,11 @@ def _correction(rng: random.Random) -> Draft:
         "urgent": {"type": "boolean"},
         "gift_note": {"type": ["string", "null"], "description": "null if there is none"},
     }
-    return text, fields, {"customer": name, "article": thing, "quantity": count, "urgent": False, "gift_note": None}
+    return (
+        text,
+        fields,
+        {"customer": name, "article": right_article, "quantity": count, "urgent": False, "gift_note": None},
+    )
 
 
 def _ledger(rng: random.Random) -> Draft:

@@ -55,7 +55,7 @@ def _without(rng: random.Random) -> Draft:
     return prompt, [_rule("words", count), _rule("avoids", letter)]
 
 
-def _framed(rng: random.Random) -> Draft:
+def _frame_words(rng: random.Random) -> Draft:
     first, last = rng.sample(NOUNS, 2)
     count = rng.randint(9, 13)
     prompt = (
@@ -71,7 +71,7 @@ def _framed(rng: random.Random) -> Draft:
     ]
 
 
-def _stacked(rng: random.Random) -> Draft:
+def _capital_lines(rng: random.Random) -> Draft:
     count, noun = rng.randint(3, 4), rng.choice(NOUNS)
     prompt = (
         f"Write {count} lines in capital letters throughout. Each word occurs as you like, but there are exactly "
@@ -89,5 +89,5 @@ def _stacked(rng: random.Random) -> Draft:
 KINDS: dict[Level, tuple[Callable[[random.Random], Draft], ...]] = {
     1: (_mention, _count, _begin),
     2: (_lines, _length, _question),
-    3: (_without, _framed, _stacked),
+    3: (_without, _frame_words, _capital_lines),
 }

@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import Any, TypeVar
 
 from agentlab.tasks import classify, code, exact, extraction, follow
-from agentlab.tasks.items import TASK_TYPES, Item, Level, TaskType
+from agentlab.tasks.items import TASK_TYPES, Level, TaskItem, TaskType
 from agentlab.tasks.open_questions import QUESTIONS
 
 D = TypeVar("D")
@@ -15,7 +15,7 @@ _TRIES = 100  # drafts of one kind before a repeated question is given up
 _ROOM: dict[TaskType, int] = {"exact": 256, "json": 256, "code": 384, "classify": 128, "follow": 160, "open": 320}
 
 
-def generate(types: Sequence[TaskType] = TASK_TYPES, per_type: int = 12, seed: int = 0) -> tuple[Item, ...]:
+def generate(types: Sequence[TaskType] = TASK_TYPES, per_type: int = 12, seed: int = 0) -> tuple[TaskItem, ...]:
     """Items of each type, their levels taking turns from easy to hard.
 
     The items of a type depend on the seed and the type alone, so that a run of fewer types has the same ones; fewer
@@ -42,20 +42,20 @@ def _drafts(kinds: dict[Level, tuple[Callable[[random.Random], D], ...]], seed: 
         yield level, draft
 
 
-def _plain(kind: TaskType, kinds: Any) -> Callable[[int, int], Iterator[Item]]:
+def _plain(kind: TaskType, kinds: Any) -> Callable[[int, int], Iterator[TaskItem]]:
     """Items whose drafts are (prompt, checker, expected)."""
 
-    def items(count: int, seed: int) -> Iterator[Item]:
+    def items(count: int, seed: int) -> Iterator[TaskItem]:
         drafts = _drafts(kinds, f"{kind}/{seed}")
-        for place, (level, (prompt, checker, expected)) in zip(range(count), drafts, strict=False):
-            yield Item(_name(kind, place), kind, level, prompt, expected, checker, max_tokens=_ROOM[kind])
+        for index, (level, (prompt, checker, expected)) in zip(range(count), drafts, strict=False):
+            yield TaskItem(_name(kind, index), kind, level, prompt, expected, checker, max_tokens=_ROOM[kind])
 
     return items
 
 
-def _json(count: int, seed: int) -> Iterator[Item]:
+def _json(count: int, seed: int) -> Iterator[TaskItem]:
     drafts = _drafts(extraction.KINDS, f"json/{seed}")
-    for place, (level, (text, fields, values)) in zip(range(count), drafts, strict=False):
+    for index, (level, (text, fields, values)) in zip(range(count), drafts, strict=False):
         schema = {
             "type": "object",
             "properties": dict(fields),
@@ -63,28 +63,28 @@ def _json(count: int, seed: int) -> Iterator[Item]:
             "additionalProperties": False,
         }
         question = extraction.prompt(text, schema)
-        yield Item(_name("json", place), "json", level, question, dict(values), "fields", schema, _ROOM["json"])
+        yield TaskItem(_name("json", index), "json", level, question, dict(values), "fields", schema, _ROOM["json"])
 
 
-def _follow(count: int, seed: int) -> Iterator[Item]:
+def _follow(count: int, seed: int) -> Iterator[TaskItem]:
     drafts = _drafts(follow.KINDS, f"follow/{seed}")
-    for place, (level, (prompt, rules)) in zip(range(count), drafts, strict=False):
-        yield Item(_name("follow", place), "follow", level, prompt, rules, "rules", max_tokens=_ROOM["follow"])
+    for index, (level, (prompt, rules)) in zip(range(count), drafts, strict=False):
+        yield TaskItem(_name("follow", index), "follow", level, prompt, rules, "rules", max_tokens=_ROOM["follow"])
 
 
-def _open(count: int, seed: int) -> Iterator[Item]:
+def _open(count: int, seed: int) -> Iterator[TaskItem]:
     del seed
     by_level = [[entry for entry in QUESTIONS if entry[0] == level] for level in (1, 2, 3)]
     turns = [entry for entries in zip(*by_level, strict=True) for entry in entries]
-    for place, (level, question, reference) in enumerate(turns[:count]):
-        yield Item(_name("open", place), "open", level, question, reference, "judged", max_tokens=_ROOM["open"])
+    for index, (level, question, reference) in enumerate(turns[:count]):
+        yield TaskItem(_name("open", index), "open", level, question, reference, "judged", max_tokens=_ROOM["open"])
 
 
-def _name(kind: TaskType, place: int) -> str:
-    return f"{kind}-{place + 1:02d}"
+def _name(kind: TaskType, index: int) -> str:
+    return f"{kind}-{index + 1:02d}"
 
 
-_MAKERS: dict[TaskType, Callable[[int, int], Iterator[Item]]] = {
+_MAKERS: dict[TaskType, Callable[[int, int], Iterator[TaskItem]]] = {
     "exact": _plain("exact", exact.KINDS),
     "json": _json,
     "code": _plain("code", code.KINDS),

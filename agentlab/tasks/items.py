@@ -15,7 +15,7 @@ Level = Literal[1, 2, 3]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class TaskItem:
     """One question.
 
     Attributes:
@@ -45,6 +45,6 @@ class Item:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def set_digest(items: Sequence[Item]) -> str:
+def set_digest(items: Sequence[TaskItem]) -> str:
     """Digest of a set of items, whatever their order."""
     return hashlib.sha256("".join(sorted(item.digest for item in items)).encode()).hexdigest()[:16]

@@ -11,11 +11,11 @@ import numpy as np
 
 from agentlab.answers.choices import DECIDES, NORMALISATIONS, Normalisation, Scored
 from agentlab.answers.compare import normal
-from agentlab.runs.document import Block, Difference, Plain, Share, Table, Text
+from agentlab.runs.document import Block, BoundedDifference, BoundedShare, Plain, Table, Text
 from agentlab.stats.proportions import wilson_interval
 from agentlab.stats.referee import compare_family
-from agentlab.tasks.questions import Question
-from agentlab.train.conversations import Turn
+from agentlab.tasks.questions import QuizQuestion
+from agentlab.train.conversations import ConversationTurn
 
 SYSTEM = "Answer briefly."
 BESIDE: Normalisation = "sum"  # what stands beside the one that decides
@@ -25,47 +25,61 @@ FORM = (
 )
 
 
-def prompt(question: Question) -> tuple[Turn, ...]:
+def prompt(question: QuizQuestion) -> tuple[ConversationTurn, ...]:
     """What a model is shown before its choices are scored, each by its bare text where the answer begins.
 
     Choices are not shown: a small model takes what it sees first. The system message is the specialists'; it is shorter
     than the one that the embedded model's template puts in where there is none.
     """
-    return Turn("system", SYSTEM), Turn("user", question.text)
+    return ConversationTurn("system", SYSTEM), ConversationTurn("user", question.text)
 
 
-def asked(questions: Sequence[Question]) -> list[tuple[tuple[Turn, ...], tuple[str, ...]]]:
+def prompts_and_choices(
+    questions: Sequence[QuizQuestion],
+) -> list[tuple[tuple[ConversationTurn, ...], tuple[str, ...]]]:
     """Prompts and choices, for `train.scoring`."""
     return [(prompt(question), question.choices) for question in questions]
 
 
 @cache
-def right_place(question: Question) -> int:
+def right_place(question: QuizQuestion) -> int:
     """Where the right choice stands among the choices."""
     return [*map(normal, question.choices)].index(normal(question.answer or ""))
 
 
-def marked(scored: Sequence[Scored], questions: Sequence[Question], by: Normalisation = DECIDES) -> list[bool]:
+def mark_answers(
+    scored: Sequence[Scored], questions: Sequence[QuizQuestion], by: Normalisation = DECIDES
+) -> list[bool]:
     """Which of the first questions are answered right."""
-    return [each.chosen(by) == right_place(question) for each, question in zip(scored, questions, strict=False)]
+    return [
+        likelihoods.likeliest_index(by) == right_place(question)
+        for likelihoods, question in zip(scored, questions, strict=False)
+    ]
 
 
 class Labelled(Plain):
     """Shares of labelled questions that are right, by name and normalisation, and where these disagree on a rival."""
 
-    right: dict[str, dict[Normalisation, Share]]
+    right: dict[str, dict[Normalisation, BoundedShare]]
     remarks: list[str]
 
     @classmethod
-    def of(cls, scored: Mapping[str, Sequence[Scored]], questions: Sequence[Question], rival: str) -> Self:
+    def of(cls, scored: Mapping[str, Sequence[Scored]], questions: Sequence[QuizQuestion], rival: str) -> Self:
         """Everybody on the same questions. The comparisons with the rival are one family."""
-        marks = {by: {name: marked(each, questions, by) for name, each in scored.items()} for by in NORMALISATIONS}
+        marks = {
+            by: {name: mark_answers(likelihoods, questions, by) for name, likelihoods in scored.items()}
+            for by in NORMALISATIONS
+        }
         differences = {}
-        for by, own in marks.items():
-            pairs = {f"{name} against {rival}": (each, own[rival]) for name, each in own.items() if name != rival}
+        for by, marks_by_name in marks.items():
+            pairs = {
+                f"{name} against {rival}": (model_marks, marks_by_name[rival])
+                for name, model_marks in marks_by_name.items()
+                if name != rival
+            }
             family = compare_family(pairs, np.random.default_rng(0))  # truth values draw nothing
-            differences[by] = {claim: Difference.of(evidence) for claim, evidence in family.items()}
-        right = {name: {by: share_of(own[name]) for by, own in marks.items()} for name in scored}
+            differences[by] = {claim: BoundedDifference.of(evidence) for claim, evidence in family.items()}
+        right = {name: {by: share_of(marks_by_name[name]) for by, marks_by_name in marks.items()} for name in scored}
         return cls(right=right, remarks=list(disagreements(differences[DECIDES], differences[BESIDE])))
 
     def blocks(self) -> list[Block]:
@@ -74,19 +88,21 @@ class Labelled(Plain):
         return [Table(("asked for a choice alone", *NORMALISATIONS), rows, FORM), *map(Text, self.remarks)]
 
 
-def share_of(marks: Sequence[bool]) -> Share:
+def share_of(marks: Sequence[bool]) -> BoundedShare:
     """The share that is right, with its interval."""
-    return Share.of(wilson_interval(sum(marks), len(marks)), count=len(marks))
+    return BoundedShare.of(wilson_interval(sum(marks), len(marks)), count=len(marks))
 
 
-def disagreements(decides: Mapping[str, Difference], beside: Mapping[str, Difference]) -> Iterator[str]:
+def disagreements(
+    decides: Mapping[str, BoundedDifference], alternative: Mapping[str, BoundedDifference]
+) -> Iterator[str]:
     """Remarks where it depends on the normalisation who is better, or shown to be. Keys say who against whom."""
-    for claim in (claim for claim in decides if claim in beside):
-        by_rule, by_other = decides[claim], beside[claim]
+    for claim in (claim for claim in decides if claim in alternative):
+        by_rule, by_other = decides[claim], alternative[claim]
         figures = f"{claim}: {by_rule} points by {DECIDES}, {by_other} by {BESIDE}."
         if by_rule.value * by_other.value < 0:
-            neither = "" if by_rule.shown or by_other.shown else ", and neither difference is shown"
+            neither = "" if by_rule.is_shown or by_other.is_shown else ", and neither difference is shown"
             yield f"{figures} Who is better depends on how choices are scored{neither}."
-        elif by_rule.shown != by_other.shown:
-            names = (DECIDES, BESIDE) if by_rule.shown else (BESIDE, DECIDES)
+        elif by_rule.is_shown != by_other.is_shown:
+            names = (DECIDES, BESIDE) if by_rule.is_shown else (BESIDE, DECIDES)
             yield f"{figures} The difference is shown by {names[0]} and not by {names[1]}."

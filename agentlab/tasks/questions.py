@@ -43,7 +43,7 @@ _LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QuizQuestion:
     """What is asked.
 
     Attributes:
@@ -66,19 +66,21 @@ class Question:
         start = rotation % len(self.choices)
         return "\n- ".join((self.text, *self.choices[start:], *self.choices[:start]))
 
-    def read(self, said: str) -> str | None:
+    def read(self, text: str) -> str | None:
         """The answer that a text commits to, as equal answers share it (see `compare.normal`); None: it cannot be read.
 
         Digits and letters of any width are read alike. Of choices that are numbers, the text's number has to be one.
         """
-        said = _plain(said[-extract.MOST_TEXT :])
+        text = _plain(text[-extract.MOST_TEXT :])
         if self.kind == "text":
-            return normal(extract.short_answer(said)) or None
+            return normal(extract.short_answer(text)) or None
         if self.kind == "number" or all(map(_is_number, self.choices)):
-            number = extract.last_number(said)
-            found = None if number is None else normal(number)
-            return found if self.kind == "number" or any(found == normal(choice) for choice in self.choices) else None
-        chosen = extract.label(said, [_plain(choice) for choice in self.choices])
+            number = extract.last_number(text)
+            reading = None if number is None else normal(number)
+            return (
+                reading if self.kind == "number" or any(reading == normal(choice) for choice in self.choices) else None
+            )
+        chosen = extract.label(text, [_plain(choice) for choice in self.choices])
         return None if chosen is None else normal(chosen)
 
     def right(self, answer: str | None) -> bool:
@@ -86,7 +88,7 @@ class Question:
         return answer is not None and self.answer is not None and answer == self.read(f"Answer: {self.answer}")
 
 
-def digest(questions: Sequence[Question]) -> str:
+def digest(questions: Sequence[QuizQuestion]) -> str:
     """SHA-256 of all that the questions hold, in their order: of the same digest are the same questions."""
     text = json.dumps([asdict(question) for question in questions], sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
@@ -103,7 +105,7 @@ def _is_number(text: str) -> bool:
 # -- generated ------------------------------------------------------------------------------------------------------
 
 
-def generated(name: str, count: int | None, seed: int) -> tuple[Question, ...]:
+def generate_questions(name: str, count: int | None, seed: int) -> tuple[QuizQuestion, ...]:
     """The first questions of a set of `SETS`, or all: the same for a name and a seed, and fewer are the first of more.
 
     Each is a choice; the right one stands in any place equally often.
@@ -118,12 +120,12 @@ def generated(name: str, count: int | None, seed: int) -> tuple[Question, ...]:
     drafts = SETS[name](rng)
     if count is not None and count > len(drafts):
         raise UsageError(f"{name} has {len(drafts)} distinct questions, and {count} are asked for.", hint="Ask fewer.")
-    found: list[Question] = []
-    for place, (text, right, wrong) in enumerate(drafts[:count], 1):
+    questions: list[QuizQuestion] = []
+    for number, (text, right, wrong) in enumerate(drafts[:count], 1):
         choices = [right, *rng.sample(wrong, min(3, len(wrong)))]
         rng.shuffle(choices)
-        found.append(Question(f"{name}-{place:04d}", text, right, tuple(choices), "choice"))
-    return tuple(found)
+        questions.append(QuizQuestion(f"{name}-{number:04d}", text, right, tuple(choices), "choice"))
+    return tuple(questions)
 
 
 def _capitals(rng: random.Random) -> list[_Draft]:
@@ -135,11 +137,11 @@ def _capitals(rng: random.Random) -> list[_Draft]:
     for turned in (False, True):
         for country, capital, part, by_name in facts:
             if by_name is not turned:
-                others = [other for other in part.values() if other != capital]
-                drafts.append((f"What is the capital of {country}?", capital, others))
+                wrong_choices = [choice for choice in part.values() if choice != capital]
+                drafts.append((f"What is the capital of {country}?", capital, wrong_choices))
             else:
-                others = [other for other in part if other != country]
-                drafts.append((f"{capital} is the capital of which country?", country, others))
+                wrong_choices = [choice for choice in part if choice != country]
+                drafts.append((f"{capital} is the capital of which country?", country, wrong_choices))
     return drafts
 
 
@@ -150,21 +152,23 @@ def _times_table(rng: random.Random) -> list[_Draft]:
     copy(rng).shuffle(larger)  # a copy, so that the first questions stay as they were
     drafts: list[_Draft] = []
     for a, b in pairs + larger:
-        wrong = sorted({(a + one) * (b + other) for one in (-1, 1) for other in (-1, 1)} - {a * b})
-        drafts.append((f"What is {a} x {b}?", str(a * b), [str(each) for each in wrong]))
+        wrong = sorted({(a + a_step) * (b + b_step) for a_step in (-1, 1) for b_step in (-1, 1)} - {a * b})
+        drafts.append((f"What is {a} x {b}?", str(a * b), [str(number) for number in wrong]))
     return drafts
 
 
 def _sentiment(rng: random.Random) -> list[_Draft]:
     """Every phrase once, of one thing or another; then every phrase of another thing. At last the further phrases."""
-    asked = "What is the mood of this text, positive or negative?"
+    question = "What is the mood of this text, positive or negative?"
     drafts: list[_Draft] = []
     for praise, blame in ((PRAISE, BLAME), (MORE_PRAISE, MORE_BLAME)):
         moods = (("positive", praise, "negative"), ("negative", blame, "positive"))
-        said = [(p, mood, [other], rng.sample(THINGS, len(THINGS))) for mood, phrases, other in moods for p in phrases]
-        for place in range(len(THINGS)):
-            rng.shuffle(said)
-            drafts += [(f"{asked} {things[place]} {p}.", mood, wrong) for p, mood, wrong, things in said]
+        phrase_rows = [
+            (p, mood, [opposite], rng.sample(THINGS, len(THINGS))) for mood, phrases, opposite in moods for p in phrases
+        ]
+        for index in range(len(THINGS)):
+            rng.shuffle(phrase_rows)
+            drafts += [(f"{question} {things[index]} {p}.", mood, wrong) for p, mood, wrong, things in phrase_rows]
         rng = copy(rng)  # so that the first questions stay as they were
     return drafts
 
@@ -179,7 +183,7 @@ SETS: Mapping[str, Callable[[random.Random], list[_Draft]]] = {
 # -- from a file ----------------------------------------------------------------------------------------------------
 
 
-def read_questions(path: Path) -> tuple[Question, ...]:
+def read_questions(path: Path) -> tuple[QuizQuestion, ...]:
     """The questions of a JSONL file, in its order; keys that are not of `Question` are passed over.
 
     Lines of MMLU, ARC and HellaSwag are read as well, see `_own_form`.
@@ -188,44 +192,44 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         MissingFileError: there is no such file.
         DataError: what is wrong with it, every problem with `file:line`.
     """
-    found = checked(read_lines(path, lambda _: None), str(path))
-    if not found:
+    questions = check_questions(read_lines(path, lambda _: None), str(path))
+    if not questions:
         raise DataError(f"{path} holds no question.", hint=_FORM)
-    return found
+    return questions
 
 
-def checked(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Question, ...]:
+def check_questions(lines: Iterable[tuple[int, Any]], source: str) -> tuple[QuizQuestion, ...]:
     """The questions of lines, each with its number, in their order.
 
     Raises:
         DataError: what is wrong with them, every problem with `source:number`.
     """
-    found: list[Question] = []
+    questions: list[QuizQuestion] = []
     problems: list[str] = []
     ids: dict[str, int] = {}
-    asked: dict[object, int] = {}
-    some = list(islice(lines, MOST_QUESTIONS + 1))
-    if len(some) > MOST_QUESTIONS:
+    line_by_content: dict[object, int] = {}
+    numbered = list(islice(lines, MOST_QUESTIONS + 1))
+    if len(numbered) > MOST_QUESTIONS:
         raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
-    readings = {reading for _, value in some if (reading := _number_means(value)) is not None}
+    readings = {reading for _, value in numbered if (reading := _number_means(value)) is not None}
     certain: _Means | None = "index" if "text" not in readings else "text" if "index" not in readings else None
-    for number, value in some:
-        made, wrong = _question(value, f"line-{number}", certain if readings != {"either"} else None)
-        if made is not None:
-            same = normal(made.text), frozenset(map(normal, made.choices))
-            if made.id in ids:
-                wrong.append(f"the id {_shown(made.id)} is that of line {ids[made.id]}")
-            if same in asked:
-                wrong.append(f"it asks the same as line {asked[same]}")
-            ids.setdefault(made.id, number)
-            asked.setdefault(same, number)
-            found.append(made)
+    for number, value in numbered:
+        question, wrong = _question(value, f"line-{number}", certain if readings != {"either"} else None)
+        if question is not None:
+            content = normal(question.text), frozenset(map(normal, question.choices))
+            if question.id in ids:
+                wrong.append(f"the id {_shorten_value(question.id)} is that of line {ids[question.id]}")
+            if content in line_by_content:
+                wrong.append(f"it asks the same as line {line_by_content[content]}")
+            ids.setdefault(question.id, number)
+            line_by_content.setdefault(content, number)
+            questions.append(question)
         problems += [f"{source}:{number}: {problem}" for problem in wrong]
     refuse(problems, source, _FORM, "used")
-    return tuple(found)
+    return tuple(questions)
 
 
-def jsonl(questions: Sequence[Question]) -> str:
+def jsonl(questions: Sequence[QuizQuestion]) -> str:
     """The lines of a file that `read_questions` reads as the same questions."""
     lines = [
         {"id": q.id, "question": q.text, "choices": list(q.choices) or None, "answer": q.answer, "checker": q.kind}
@@ -236,7 +240,7 @@ def jsonl(questions: Sequence[Question]) -> str:
 
 def _number_means(value: Any) -> _Means | None:
     """What a line's answer that is a whole number can be: the text of a choice, an index, or either of two choices."""
-    line = _renamed(value) if isinstance(value, dict) else {}
+    line = _rename_aliases(value) if isinstance(value, dict) else {}
     choices, answer = line.get("choices"), line.get("answer")
     if type(answer) is not int or not isinstance(choices, list):
         return None
@@ -252,7 +256,7 @@ def _is_choice(answer: str, choices: Sequence[Any]) -> bool:
     return any(normal(answer) == normal(text) for text in map(_text, choices) if text)
 
 
-def _renamed(value: Mapping[str, Any]) -> dict[str, Any]:
+def _rename_aliases(value: Mapping[str, Any]) -> dict[str, Any]:
     """A line under our own keys, where it has only those of other sets."""
     line = dict(value)
     for ours, theirs in _ALIASES:
@@ -267,11 +271,11 @@ def _own_form(value: Mapping[str, Any], numbers: _Means | None) -> dict[str, Any
     A label that the line gives goes before a text, a text before a letter or an index from 0; beside `endings`
     (HellaSwag) there are indices alone. `numbers`: what whole numbers are in this file where they could be either.
     """
-    line = _renamed(value)
+    line = _rename_aliases(value)
     choices, labels = line.get("choices"), list[str | None]()
     if isinstance(choices, dict):
-        given, choices = choices.get("label"), choices.get("text")
-        labels = [_text(label) for label in given] if isinstance(given, list) else []
+        label_values, choices = choices.get("label"), choices.get("text")
+        labels = [_text(label) for label in label_values] if isinstance(label_values, list) else []
         if not isinstance(choices, list) or len({*labels}) != len(choices):
             return line
         line["choices"] = choices
@@ -288,7 +292,7 @@ def _own_form(value: Mapping[str, Any], numbers: _Means | None) -> dict[str, Any
     return line
 
 
-def _question(value: Any, name: str, numbers: _Means | None) -> tuple[Question | None, list[str]]:
+def _question(value: Any, name: str, numbers: _Means | None) -> tuple[QuizQuestion | None, list[str]]:
     """The question of a line, and all that is wrong with it."""
     if isinstance(value, BadLineError):
         return None, [f"the line {value}"]
@@ -304,42 +308,47 @@ def _question(value: Any, name: str, numbers: _Means | None) -> tuple[Question |
         wrong.append("`answer` and `answerKey` differ")
     if wrong:
         return None, wrong
-    answer, choices = str(_text(value["answer"])), tuple(str(_text(each)) for each in value.get("choices") or ())
+    answer, choices = str(_text(value["answer"])), tuple(str(_text(choice)) for choice in value.get("choices") or ())
     kind: Kind = value.get("checker") or ("choice" if choices else "number" if _is_number(answer) else "text")
     text = str(value["question"] if "question" in value else value["prompt"])
-    known = name if value.get("id") is None else str(_text(value["id"]))
-    made = Question(known, text.strip(), answer, choices, kind)
-    read = made.read(f"Answer: {answer}")
+    question_id = name if value.get("id") is None else str(_text(value["id"]))
+    question = QuizQuestion(question_id, text.strip(), answer, choices, kind)
+    read = question.read(f"Answer: {answer}")
     if kind == "number" and not _is_number(answer):
-        wrong.append(f"the answer {_shown(answer)} is no number")
+        wrong.append(f"the answer {_shorten_value(answer)} is no number")
     elif bool(choices) != (kind == "choice"):
         wrong.append(f"the checker is {kind}, and there are {'' if choices else 'no '}choices")
     elif choices and normal(answer) not in map(normal, choices):
-        wrong.append(f"the answer {_shown(answer)} is none of the choices, nor the letter or index of one")
+        wrong.append(f"the answer {_shorten_value(answer)} is none of the choices, nor the letter or index of one")
     elif read is None or (kind != "text" and read != normal(answer)):
-        wrong.append(f"the answer {_shown(answer)} could not be read from a text")
-    return made, wrong
+        wrong.append(f"the answer {_shorten_value(answer)} could not be read from a text")
+    return question, wrong
 
 
 def _problems(value: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the single values of a line."""
-    named = [key for key in ("question", "prompt") if key in value]
-    if len(named) != 1:
-        yield "there are both `question` and `prompt`" if named else "there is no `question`"
+    question_keys = [key for key in ("question", "prompt") if key in value]
+    if len(question_keys) != 1:
+        yield "there are both `question` and `prompt`" if question_keys else "there is no `question`"
     choices = value.get("choices")
     if choices is not None and not (isinstance(choices, list) and 2 <= len(choices) <= MOST_CHOICES):
         yield f"the choices are no list of 2 to {MOST_CHOICES}, nor lists of as many texts and labels"
         choices = None
-    places = {f"choice {place}": each for place, each in enumerate(choices or (), 1)}
-    if len({normal(each) for each in places.values() if _text(each)}) < len(places):
+    choice_by_key = {f"choice {number}": choice for number, choice in enumerate(choices or (), 1)}
+    if len({normal(choice) for choice in choice_by_key.values() if _text(choice)}) < len(choice_by_key):
         yield "two choices are the same, or one is no text and no number"
-    rest = {"id": value["id"]} if value.get("id") is not None else {}
-    for key, each in {**{key: value[key] for key in named}, "answer": value.get("answer"), **places, **rest}.items():
-        if not (text := _text(each)) or (key in named and not isinstance(each, str)):
-            yield f"the {key} is {'missing' if each is None else 'empty or of the wrong type'}"
+    id_field = {"id": value["id"]} if value.get("id") is not None else {}
+    for key, content in {
+        **{key: value[key] for key in question_keys},
+        "answer": value.get("answer"),
+        **choice_by_key,
+        **id_field,
+    }.items():
+        if not (text := _text(content)) or (key in question_keys and not isinstance(content, str)):
+            yield f"the {key} is {'missing' if content is None else 'empty or of the wrong type'}"
         elif not is_unicode(text):
             yield f"the {key} holds half of a character (a lone surrogate)"
-        elif key not in named and len(text) > _LONGEST:
+        elif key not in question_keys and len(text) > _LONGEST:
             yield f"the {key} is longer than {_LONGEST} characters"
     if value.get("checker") not in (None, *get_args(Kind)):
         yield f"the checker is none of {', '.join(get_args(Kind))}"
@@ -354,5 +363,5 @@ def _text(value: Any) -> str | None:
     return str(value)
 
 
-def _shown(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     return ascii(value)[:60]

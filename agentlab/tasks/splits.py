@@ -15,9 +15,9 @@ from typing import NamedTuple
 from agentlab.answers.compare import normal
 from agentlab.errors import UsageError
 from agentlab.tasks.labelled import prompt
-from agentlab.tasks.questions import Question, generated
+from agentlab.tasks.questions import QuizQuestion, generate_questions
 from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE
-from agentlab.train.conversations import Conversation, Turn
+from agentlab.train.conversations import Conversation, ConversationTurn
 
 _SHORTEST, _LONGEST = 3, 6  # letters and words of an answer that is looked for in other texts: no A, no sentence
 _LESSONS = {"capitals": 48, "sentiment": 40, "times_table": 120}  # facts that the specialists learn from
@@ -29,14 +29,14 @@ _CAPITAL = {
     for country, capital in (pair.split(": ") for pair in part.split(", "))
 }
 _TEMPLATE = {
-    phrase: place
+    phrase: index
     for phrases in ((*PRAISE, *MORE_PRAISE), (*BLAME, *MORE_BLAME))
-    for place, phrase in enumerate(map(normal, phrases))
+    for index, phrase in enumerate(map(normal, phrases))
 }
 
 
 def _one_of(texts: Iterable[str]) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(re.escape(each) for each in sorted(texts, key=len, reverse=True))})\b")
+    return re.compile(rf"\b(?:{'|'.join(re.escape(text) for text in sorted(texts, key=len, reverse=True))})\b")
 
 
 _PLACES, _PHRASES = _one_of([*_CAPITAL, *_CAPITAL.values()]), _one_of(_TEMPLATE)
@@ -52,14 +52,14 @@ class Exchange(NamedTuple):
 def exchanges(conversations: Iterable[Conversation]) -> list[Exchange]:
     """Every message of a user, with the answer to it."""
     return [
-        Exchange(one.content, other.content)
-        for each in conversations
-        for one, other in zip(each.turns, each.turns[1:], strict=False)
-        if (one.role, other.role) == ("user", "assistant")
+        Exchange(message.content, reply.content)
+        for conversation in conversations
+        for message, reply in zip(conversation.turns, conversation.turns[1:], strict=False)
+        if (message.role, reply.role) == ("user", "assistant")
     ]
 
 
-def leaks(questions: Sequence[Question], learnt: Sequence[Exchange]) -> dict[str, str]:
+def leaks(questions: Sequence[QuizQuestion], learnt: Sequence[Exchange]) -> dict[str, str]:
     """The ids of the questions that share a fact or a template with what was learnt; and what was asked there."""
     roots = _roots([*learnt, *map(_exchange, questions)], templates=True)[len(learnt) :]
     return {
@@ -68,8 +68,8 @@ def leaks(questions: Sequence[Question], learnt: Sequence[Exchange]) -> dict[str
 
 
 def split(
-    sets: Mapping[str, Sequence[Question]], sizes: Mapping[str, int], seed: int, learnt: Sequence[Exchange] = ()
-) -> dict[str, tuple[Question, ...]]:
+    sets: Mapping[str, Sequence[QuizQuestion]], sizes: Mapping[str, int], seed: int, learnt: Sequence[Exchange] = ()
+) -> dict[str, tuple[QuizQuestion, ...]]:
     """Parts of these sizes per set: none asks a fact twice, and no two share a fact or a template.
 
     Args:
@@ -84,94 +84,96 @@ def split(
     Raises:
         UsageError: a set has no more distinct questions.
     """
-    parts: dict[str, list[Question]] = {name: [] for name in sizes}
-    known = list(learnt)
+    parts: dict[str, list[QuizQuestion]] = {name: [] for name in sizes}
+    known_exchanges = list(learnt)
     for name, questions in sets.items():
-        leaking = leaks(questions, known)
-        free = [each for each in questions if each.id not in leaking]
+        leaking = leaks(questions, known_exchanges)
+        free = [question for question in questions if question.id not in leaking]
         free = [free[root] for root in dict.fromkeys(_roots(list(map(_exchange, free))))]
         if len(free) < sum(sizes.values()):
             raise _too_few(name, len(free), sum(sizes.values()))
-        groups: dict[int, list[Question]] = {}
-        for each, root in zip(free, _roots(list(map(_exchange, free)), templates=True), strict=True):
-            groups.setdefault(root, []).append(each)
+        groups: dict[int, list[QuizQuestion]] = {}
+        for question, root in zip(free, _roots(list(map(_exchange, free)), templates=True), strict=True):
+            groups.setdefault(root, []).append(question)
         dealt = list(groups.values())
         random.Random(f"split/{name}/{seed}").shuffle(dealt)  # noqa: S311 - questions, no secrets
         for part, size in sizes.items():
-            some: list[Question] = []
-            while len(some) < size and dealt:
-                some += dealt.pop()[: size - len(some)]  # what is left of a template is in no part
-            if len(some) < size:
+            chosen: list[QuizQuestion] = []
+            while len(chosen) < size and dealt:
+                chosen += dealt.pop()[: size - len(chosen)]  # what is left of a template is in no part
+            if len(chosen) < size:
                 raise _too_few(name, len(free), sum(sizes.values()))
-            parts[part] += some
-            known += map(_exchange, some)
-    return {part: tuple(some) for part, some in parts.items()}
+            parts[part] += chosen
+            known_exchanges += map(_exchange, chosen)
+    return {part: tuple(chosen) for part, chosen in parts.items()}
 
 
-def lessons(name: str) -> list[tuple[Turn, ...]]:
+def lessons(name: str) -> list[tuple[ConversationTurn, ...]]:
     """The conversations that the specialist of a set in `SETS` is trained on: what is asked of some facts."""
-    whole = generated(name, None, 0)
-    part = split({name: whole}, {"lessons": _LESSONS[name]}, 0)["lessons"]
-    ours = leaks(whole, [_exchange(each) for each in part])
-    drawn = random.Random(name).sample(list(ours), min(_LINES, len(ours)))  # noqa: S311 - as below
-    return [(*prompt(q), Turn("assistant", str(q.answer))) for q in whole if q.id in drawn]
+    all_questions = generate_questions(name, None, 0)
+    part = split({name: all_questions}, {"lessons": _LESSONS[name]}, 0)["lessons"]
+    ours = leaks(all_questions, [_exchange(question) for question in part])
+    drawn_ids = random.Random(name).sample(list(ours), min(_LINES, len(ours)))  # noqa: S311 - as below
+    return [(*prompt(q), ConversationTurn("assistant", str(q.answer))) for q in all_questions if q.id in drawn_ids]
 
 
 def lines(name: str) -> str:
     """The same as the JSONL file that ships."""
     talks = [{"messages": [asdict(turn) for turn in turns]} for turns in lessons(name)]
-    return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in talks)
+    return "".join(f"{json.dumps(talk, ensure_ascii=False)}\n" for talk in talks)
 
 
-def _too_few(name: str, found: int, wanted: int) -> UsageError:
+def _too_few(name: str, available: int, requested: int) -> UsageError:
     return UsageError(
-        f"{name} has {found} distinct questions that nobody was trained on, and {wanted} are asked for.",
+        f"{name} has {available} distinct questions that nobody was trained on, and {requested} are asked for.",
         hint="Ask fewer for the parts; questions of one fact or one template go to the same part.",
     )
 
 
-def _exchange(question: Question) -> Exchange:
+def _exchange(question: QuizQuestion) -> Exchange:
     return Exchange(question.text, question.answer or "")
 
 
-def _roots(asked: Sequence[Exchange], *, templates: bool = False) -> list[int]:
+def _roots(pairs: Sequence[Exchange], *, templates: bool = False) -> list[int]:
     """For each exchange the place of the first one of its fact; with `templates`, of its template."""
-    roots = list(range(len(asked)))
+    roots = list(range(len(pairs)))
 
-    def root(place: int) -> int:
-        while roots[place] != place:
-            roots[place] = place = roots[roots[place]]
-        return place
+    def root(index: int) -> int:
+        while roots[index] != index:
+            roots[index] = index = roots[roots[index]]
+        return index
 
-    known: dict[Hashable, int] = {}
-    for place, marks in enumerate(_marks(asked, templates)):
+    index_by_mark: dict[Hashable, int] = {}
+    for index, marks in enumerate(_marks(pairs, templates)):
         for mark in marks:
-            one, other = root(known.setdefault(mark, place)), root(place)
-            roots[max(one, other)] = min(one, other)
-    return [root(place) for place in range(len(asked))]
+            first_root, second_root = root(index_by_mark.setdefault(mark, index)), root(index)
+            roots[max(first_root, second_root)] = min(first_root, second_root)
+    return [root(index) for index in range(len(pairs))]
 
 
-def _marks(asked: Sequence[Exchange], templates: bool) -> Iterator[set[Hashable]]:
+def _marks(pairs: Sequence[Exchange], templates: bool) -> Iterator[set[Hashable]]:
     """For each exchange what marks its fact, or its template: those of one have one in common."""
-    answers = [normal(each.answer) for each in asked]
-    texts = [normal(each.asked) for each in asked]
-    short = {each for each in answers if len(each) >= _SHORTEST and each.count(" ") < _LONGEST}
-    most = max((each.count(" ") + 1 for each in short), default=0)
+    answers = [normal(pair.answer) for pair in pairs]
+    texts = [normal(pair.asked) for pair in pairs]
+    short = {phrase for phrase in answers if len(phrase) >= _SHORTEST and phrase.count(" ") < _LONGEST}
+    most_words = max((phrase.count(" ") + 1 for phrase in short), default=0)
     for text, answer in zip(texts, answers, strict=True):
         marks: set[Hashable] = {text}
         numbers = _NUMBER.findall(text)
         if len(numbers) > 1:
             marks.add(tuple(sorted(numbers)))
         named = {*_PLACES.findall(text), *_PLACES.findall(answer)}
-        marks |= {frozenset((each, _CAPITAL[each])) for each in named if _CAPITAL.get(each) in named}
-        marks |= {(_TEMPLATE[each] if templates else each, "phrase") for each in _PHRASES.findall(text)}
-        words = _runs(text, most) & short
+        marks |= {
+            frozenset((place_name, _CAPITAL[place_name])) for place_name in named if _CAPITAL.get(place_name) in named
+        }
+        marks |= {(_TEMPLATE[phrase] if templates else phrase, "phrase") for phrase in _PHRASES.findall(text)}
+        words = _runs(text, most_words) & short
         if answer not in words:
-            marks |= {frozenset((answer, each)) for each in words}
+            marks |= {frozenset((answer, word)) for word in words}
         yield marks
 
 
-def _runs(text: str, most: int) -> set[str]:
+def _runs(text: str, most_words: int) -> set[str]:
     """All runs of so many words or fewer."""
     words = _WORD.findall(text)
-    return {" ".join(words[i : i + size]) for size in range(1, most + 1) for i in range(len(words) - size + 1)}
+    return {" ".join(words[i : i + size]) for size in range(1, most_words + 1) for i in range(len(words) - size + 1)}

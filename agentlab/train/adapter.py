@@ -9,11 +9,11 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when an adapter is trained
 
 from agentlab.errors import UsageError
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.reading import PREFIX
-from agentlab.lora.settings import Settings
+from agentlab.lora.settings import AdapterSettings
 from agentlab.lora.writing import write_adapter
-from agentlab.train.base import Base, quietly
+from agentlab.train.base import TrainingBase, quietly
 from agentlab.train.config import LoraConfig
 
 _NAME = "default"
@@ -21,7 +21,7 @@ _SETTINGS = ("use_cache", "eos_token_id", "bos_token_id", "pad_token_id")  # of 
 
 
 @contextlib.contextmanager
-def attached(base: Base, lora: LoraConfig, seed: int) -> Iterator[Any]:
+def attach_adapter(base: TrainingBase, lora: LoraConfig, seed: int) -> Iterator[Any]:
     """The base as a `PeftModel` with a fresh adapter in float32; afterwards the base is as it was.
 
     A is drawn from the seed (Kaiming), B is zero: adapters of one base, shape and seed begin with the same A.
@@ -42,7 +42,7 @@ def attached(base: Base, lora: LoraConfig, seed: int) -> Iterator[Any]:
         task_type="CAUSAL_LM",
     )
     _check_targets(base, lora)
-    with _kept(base.model):
+    with _undo_trainer_changes(base.model):
         with torch.random.fork_rng(), quietly():
             torch.manual_seed(seed)
             try:
@@ -70,7 +70,9 @@ def trained_weights(model: Any) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: Base, folder: Path, notes: str) -> None:
+def write_trained(
+    model: Any, weights: Mapping[str, torch.Tensor], base: TrainingBase, folder: Path, notes: str
+) -> None:
     """Write the adapter, with `weights` for those that learn, as the folder `folder`, in place of what is there.
 
     Its scale is folded into B, as in all adapters that are written here. `notes` go into the header of the weights.
@@ -82,19 +84,19 @@ def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: Base, f
     layers = {
         name.removeprefix(PREFIX): module for name, module in model.named_modules() if _NAME in _adapters_of(module)
     }
-    places = {f"{PREFIX}{name}.lora_{side}.weight" for name in layers for side in "AB"}
-    if lost := sorted(weights.keys() - places):
-        raise ValueError(f"the folder of the adapter has no place for {lost[0]} and {len(lost) - 1} others")
+    tensor_names = {f"{PREFIX}{name}.lora_{side}.weight" for name in layers for side in "AB"}
+    if unplaced := sorted(weights.keys() - tensor_names):
+        raise ValueError(f"the folder of the adapter has no place for {unplaced[0]} and {len(unplaced) - 1} others")
 
-    def delta(name: str, module: Any) -> Delta:
+    def delta(name: str, module: Any) -> LoraDelta:
         a, b = (
             weights.get(f"{PREFIX}{name}.lora_{side}.weight", getattr(module, f"lora_{side}")[_NAME].weight.detach())
             for side in "AB"
         )
-        return Delta(a.cpu(), b.cpu(), module.scaling[_NAME])
+        return LoraDelta(a.cpu(), b.cpu(), module.scaling[_NAME])
 
     settings = model.peft_config[_NAME]
-    origin = Settings(
+    origin = AdapterSettings(
         base_model_name_or_path=base.path.name,
         task_type="CAUSAL_LM",
         r=settings.r,
@@ -118,15 +120,15 @@ def _adapters_of(module: Any) -> Any:
     return getattr(module, "lora_A", ())
 
 
-def _check_targets(base: Base, lora: LoraConfig) -> None:
+def _check_targets(base: TrainingBase, lora: LoraConfig) -> None:
     """PEFT trains what it finds and says nothing of other names; it takes embeddings, which no folder here holds."""
     if isinstance(lora.targets, str):
         return
     linear = _linear(base.model)
 
     def fits(target: str) -> bool:
-        meant = [name for name, _ in base.model.named_modules() if name == target or name.endswith(f".{target}")]
-        return bool(meant) and all(name in linear for name in meant)
+        matches = [name for name, _ in base.model.named_modules() if name == target or name.endswith(f".{target}")]
+        return bool(matches) and all(name in linear for name in matches)
 
     wrong = [repr(target) for target in lora.targets if not fits(target)]
     if wrong:
@@ -154,10 +156,10 @@ def _linear(model: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _kept(model: Any) -> Iterator[None]:
+def _undo_trainer_changes(model: Any) -> Iterator[None]:
     """Undo what trainers do to a model besides training it."""
-    places = [place for place in (model.config, model.generation_config) if place is not None]
-    before = [(place, key, getattr(place, key)) for place in places for key in _SETTINGS if hasattr(place, key)]
+    configs = [config for config in (model.config, model.generation_config) if config is not None]
+    before = [(config, key, getattr(config, key)) for config in configs for key in _SETTINGS if hasattr(config, key)]
     try:
         yield
     finally:
@@ -165,5 +167,5 @@ def _kept(model: Any) -> Iterator[None]:
         if model.is_activation_checkpointing:
             model.activation_checkpointing_disable()
         model.eval().requires_grad_(False)
-        for place, key, value in before:
-            setattr(place, key, value)
+        for config, key, value in before:
+            setattr(config, key, value)

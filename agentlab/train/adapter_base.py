@@ -15,7 +15,7 @@ from agentlab.models.store import find, stem_of
 _HINT = "Say with --base where the base model lies: a name of `agentlab models list`, or a path with a slash."
 
 
-def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
+def base_of(adapter: Path, base_name: str | None, workspace: Workspace) -> Path:
     """The base model of an adapter folder: as given, or else what its card or its config names.
 
     An adapter that comes from another machine names a path there: then a model of the path's last part is taken.
@@ -27,8 +27,8 @@ def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
         UnknownNameError: nothing bears the given name.
         DataError: card or config are damaged.
     """
-    if given is not None:
-        return find(given, workspace)
+    if base_name is not None:
+        return find(base_name, workspace)
     names = [name for name in (read_card(adapter).base.path, read_settings(adapter).base[0]) if name]
     if not names:
         raise UsageError(f"{adapter} does not say which base model it belongs to.", hint=_HINT)
@@ -50,10 +50,10 @@ def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | No
         MissingFileError: it is no checkpoint folder.
         DataError: the card is damaged.
     """
-    known = read_card(adapter).base.fingerprint
-    if known is None:
+    fingerprint = read_card(adapter).base.fingerprint
+    if fingerprint is None:
         return None
-    same = known == fingerprint_of(base)
+    same = fingerprint == fingerprint_of(base)
     if not same and not any_base:
         raise UsageError(
             f"{adapter.name} was trained on another base model than {base}: the fingerprints differ.",
@@ -104,19 +104,19 @@ def check_fit(folders: Collection[Path], base: BaseFile) -> list[str]:
 
 def _check_base(folder: Path, base: BaseFile) -> None:
     """The fingerprint of the card decides; without one, what the adapter calls its base has to be the base's name."""
-    known = None if base.source else same_base(folder, base.path, any_base=True)
-    if known is False:
+    is_same = None if base.source else same_base(folder, base.path, any_base=True)
+    if is_same is False:
         raise UsageError(
             f"{folder.name} was trained on another base model than {base.path}: the fingerprints differ.",
             hint="Name the right one with base; `agentlab adapters show` tells it.",
         )
-    given = read_settings(folder).base[0]
-    if known or not given or Path(given).is_absolute():  # a folder moves; its shapes are seen
+    base_name = read_settings(folder).base[0]
+    if is_same or not base_name or Path(base_name).is_absolute():  # a folder moves; its shapes are seen
         return
-    theirs = stem_of(given).lower()
+    theirs = stem_of(base_name).lower()
     ours = {stem_of(name).lower() for name in (base.name, base.path.name, base.file.name if base.file else base.name)}
     if not any(theirs.startswith(name) or name.startswith(theirs) for name in ours):
         raise UsageError(
-            f"{folder.name} names {given} as its base model, and nothing shows that {base.path.name} is that one.",
+            f"{folder.name} names {base_name} as its base model, and nothing shows that {base.path.name} is that one.",
             hint=f"Name the right one with base. If this one is, say so: base_model_name_or_path in {CONFIG_FILE}.",
         )

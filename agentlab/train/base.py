@@ -29,7 +29,7 @@ _LESS = "Use --set training.precision=4bit, or a smaller base model."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Base:
+class TrainingBase:
     """A model of transformers in evaluation mode, without gradients, and its tokenizer.
 
     `precision` is fp32, bf16, 8bit or 4bit; `fingerprint` see `fingerprint_of`.
@@ -42,7 +42,7 @@ class Base:
     fingerprint: str
 
 
-def load_base(path: Path, precision: Precision, attention: Attention) -> Base:
+def load_base(path: Path, precision: Precision, attention: Attention) -> TrainingBase:
     """Load a checkpoint folder onto the machine's best device.
 
     Args:
@@ -58,7 +58,7 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Base:
     chosen = resolve_precision(precision)
     tokenizer = load_tokenizer(path)
     _check_memory(path, chosen)
-    with loading(f"transformers cannot load {path}", less=_LESS), quietly():
+    with loading(f"transformers cannot load {path}", memory_hint=_LESS), quietly():
         try:
             importlib.import_module("peft")  # bitsandbytes behind it says what it could do better elsewhere
             model = _read(path, chosen, attention)
@@ -66,7 +66,7 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Base:
             raise MissingError(f"A library is missing: {_short(error)}", hint=_library(attention)) from error
     model.requires_grad_(False)
     keep_weights_unpacked(model)
-    return Base(model.eval(), tokenizer, path, chosen, fingerprint_of(path))
+    return TrainingBase(model.eval(), tokenizer, path, chosen, fingerprint_of(path))
 
 
 def outline(path: Path) -> Any:
@@ -143,14 +143,14 @@ def _read(path: Path, precision: str, attention: Attention) -> Any:
 
     fast = precision == "bf16" or (precision != "fp32" and machine.describe().bf16)
     compute, device = torch.bfloat16 if fast else torch.float32, _device()
-    how: dict[str, Any] = {**_LOCAL, "dtype": compute, "attn_implementation": attention, "use_safetensors": True}
+    options: dict[str, Any] = {**_LOCAL, "dtype": compute, "attn_implementation": attention, "use_safetensors": True}
     small = precision in ("8bit", "4bit")
     if small:
-        how |= {"quantization_config": _quantisation(precision, compute), "device_map": {"": device}}
+        options |= {"quantization_config": _quantisation(precision, compute), "device_map": {"": device}}
     make: Any = AutoModelForCausalLM.from_pretrained
-    model, told = make(path, output_loading_info=True, **how)
-    if told["missing_keys"]:  # transformers makes them up
-        raise ValueError(f"its files lack {', '.join(sorted(told['missing_keys'])[:3])}")
+    model, loading_info = make(path, output_loading_info=True, **options)
+    if loading_info["missing_keys"]:  # transformers makes them up
+        raise ValueError(f"its files lack {', '.join(sorted(loading_info['missing_keys'])[:3])}")
     return model if small else model.to(device)
 
 
@@ -202,10 +202,11 @@ def _check_memory(path: Path, precision: str) -> None:
     config = read_config(path)
     width = _STORED.get(config.get("dtype") or config.get("torch_dtype") or "", 4)
     needed = int(stored / width * _BYTES_PER_WEIGHT[precision])
-    there = machine.gpu_memory() or machine.memory().available
-    if needed > there:
+    available = machine.gpu_memory() or machine.memory().available
+    if needed > available:
         raise ModelFileError(
-            f"{path.name} takes {needed / 2**30:.1f} GiB in {precision}; there are {there / 2**30:.1f} GiB.", hint=_LESS
+            f"{path.name} takes {needed / 2**30:.1f} GiB in {precision}; there are {available / 2**30:.1f} GiB.",
+            hint=_LESS,
         )
 
 

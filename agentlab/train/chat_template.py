@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentlab.errors import ModelFileError
-from agentlab.train.conversations import Turn
+from agentlab.train.conversations import ConversationTurn
 from agentlab.workers.templates import TemplateRefusesError as TemplateRefusesError
 from agentlab.workers.templates import render_chat
 
-_PROBE = (Turn("user", "question"), Turn("assistant", "agentlabprobe"))
+_PROBE = (ConversationTurn("user", "question"), ConversationTurn("assistant", "agentlabprobe"))
 _INSTRUCT = "Use an instruct model, for example `agentlab models import smollm2-135m`."
 
 
@@ -38,20 +38,20 @@ class ChatTemplate:
             raise ModelFileError(f"{self.name} has no chat template, so it cannot be taught to talk.", hint=_INSTRUCT)
         self.tail = self._tail()
         added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
-        begun = [text for text in added if self.tail.lstrip().startswith(text)]
-        if not begun:
+        leading_tokens = [text for text in added if self.tail.lstrip().startswith(text)]
+        if not leading_tokens:
             raise ModelFileError(
                 f"Behind an answer, the chat template of {self.name} writes {self.tail!r}, and no token of its own: "
                 "a model that is trained on it never learns to stop.",
                 hint="Let the template write the end-of-turn token, such as eos_token, right behind an answer.",
             )
-        end = max(begun, key=len)
+        end = max(leading_tokens, key=len)
         self.end = self.tail[: self.tail.index(end) + len(end)]
         self.end_token = added[end]
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {end}
         self._control = re.compile("|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)))
 
-    def render(self, turns: Sequence[Turn], *, prompt: bool = False) -> str:
+    def render(self, turns: Sequence[ConversationTurn], *, prompt: bool = False) -> str:
         """The text of the turns; with `prompt`, up to where the next answer begins.
 
         Raises:
@@ -62,12 +62,12 @@ class ChatTemplate:
 
     def control_in(self, text: str) -> str | None:
         """A special token that the text spells out, and that would end or begin a turn in the middle of it."""
-        found = self._control.search(text)
-        return None if found is None else found.group()
+        match = self._control.search(text)
+        return None if match is None else match.group()
 
     def without_control(self, text: str) -> str:
         """The text, in which every special token that it spells out has spaces between its characters: none is one."""
-        spelt = self._control.sub(lambda found: " ".join(found.group()), text)
+        spelt = self._control.sub(lambda match: " ".join(match.group()), text)
         return self._control.sub("", spelt)  # one of a single character
 
     def _tail(self) -> str:

@@ -52,7 +52,7 @@ class Progress(StrictModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
+class TrainingCheckpoint:
     """All tensors are on the CPU. The optimiser's settings are not here: the configuration decides them.
 
     `adapter` and `best` map the names of trained weights to them; `best` is empty where `adapter` is the best, and
@@ -70,7 +70,7 @@ class _Signed(StrictModel):
     sha256: str
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, checkpoint: TrainingCheckpoint) -> None:
     """Write it below `folder`, and remove all but the newest two.
 
     Raises:
@@ -86,17 +86,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     for path in folder.iterdir():
         if is_temporary(path):
             path.unlink()
-    for path in _found(folder)[_KEPT:]:
+    for path in _list_checkpoints(folder)[_KEPT:]:
         path.unlink()
 
 
-def last_checkpoint(folder: Path, origin: str) -> Checkpoint | None:
+def last_checkpoint(folder: Path, origin: str) -> TrainingCheckpoint | None:
     """The newest whole checkpoint below `folder`; files that are cut off or damaged count as absent.
 
     Raises:
         RunMismatchError: it is of another training.
     """
-    for path in _found(folder):
+    for path in _list_checkpoints(folder):
         checkpoint = _read(path)
         if checkpoint is None:
             continue
@@ -109,14 +109,14 @@ def last_checkpoint(folder: Path, origin: str) -> Checkpoint | None:
     return None
 
 
-def _found(folder: Path) -> list[Path]:
+def _list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints, the newest first."""
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
 
 
-def _read(path: Path) -> Checkpoint | None:
+def _read(path: Path) -> TrainingCheckpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             signed = _Signed.model_validate_json((file.metadata() or {})[_KEY])
@@ -125,7 +125,7 @@ def _read(path: Path) -> Checkpoint | None:
         return None
     if signed.sha256 != _digest(signed.progress, tensors):
         return None
-    return Checkpoint(signed.progress, *(_below(f"{part}.", tensors) for part in _PARTS))
+    return TrainingCheckpoint(signed.progress, *(_below(f"{part}.", tensors) for part in _PARTS))
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Weights:
@@ -164,10 +164,10 @@ def restore(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter
         ValueError: a state is of no weight here, or of another shape; the kernels would write past the weight's end.
     """
     indices = {name: index for index, name in enumerate(weights)}
-    found: dict[int, dict[str, Tensor]] = {}
+    state_by_index: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         name, _, kind = key.rpartition(".")
         if name not in weights or (value.ndim and value.shape != weights[name].shape):
             raise ValueError(f"the optimiser's state {key} does not fit")
-        found.setdefault(indices[name], {})[kind] = value.clone()
-    optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
+        state_by_index.setdefault(indices[name], {})[kind] = value.clone()
+    optimizer.load_state_dict({"state": state_by_index, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -32,12 +32,12 @@ class Collator:
     def of(cls, tokenizer: Any, training: TrainingConfig, batching: Literal["packed", "sorted"]) -> Self:
         """What makes the batches of a training."""
         if batching == "sorted":
-            return cls.padded(tokenizer)
+            return cls.with_padding(tokenizer)
         flat = training.attn_implementation == "flash_attention_2"
-        return replace(cls.padded(tokenizer), layout="flat" if flat else "packed")
+        return replace(cls.with_padding(tokenizer), layout="flat" if flat else "packed")
 
     @classmethod
-    def padded(cls, tokenizer: Any) -> Self:
+    def with_padding(cls, tokenizer: Any) -> Self:
         """What makes batches of one conversation a row."""
         token = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return cls(token or 0, "padded")
@@ -51,26 +51,26 @@ class Collator:
         import torch
 
         if self.layout == "flat":
-            rows = [[each for row in rows for each in row]]
+            rows = [[example for row in rows for example in row]]
         if self.layout == "padded" and any(len(row) != 1 for row in rows):
             raise ValueError("a padded row holds one conversation")
-        longest = max(sum(len(each.input_ids) for each in row) for row in rows)
+        longest = max(sum(len(example.input_ids) for example in row) for row in rows)
         batch = {
-            "input_ids": [_filled([e.input_ids for e in row], longest, self.pad_token) for row in rows],
-            "labels": [_filled([e.labels for e in row], longest, IGNORED) for row in rows],
+            "input_ids": [_join_and_pad([e.input_ids for e in row], longest, self.pad_token) for row in rows],
+            "labels": [_join_and_pad([e.labels for e in row], longest, IGNORED) for row in rows],
         }
         if self.layout == "padded":
-            batch["attention_mask"] = [_filled([[1] * len(e.input_ids) for e in row], longest, 0) for row in rows]
+            batch["attention_mask"] = [_join_and_pad([[1] * len(e.input_ids) for e in row], longest, 0) for row in rows]
         else:
             batch["position_ids"] = [_positions(row, longest) for row in rows]
         return {name: torch.tensor(values) for name, values in batch.items()}
 
 
-def _filled(parts: Sequence[Sequence[int]], length: int, filler: int) -> list[int]:
+def _join_and_pad(parts: Sequence[Sequence[int]], length: int, filler: int) -> list[int]:
     joined = list(chain.from_iterable(parts))
     return joined + [filler] * (length - len(joined))
 
 
 def _positions(row: Sequence[Example], length: int) -> list[int]:
-    sizes = [len(each.input_ids) for each in row]
+    sizes = [len(example.input_ids) for example in row]
     return list(chain.from_iterable(map(range, (*sizes, length - sum(sizes)))))

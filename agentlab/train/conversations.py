@@ -31,7 +31,7 @@ _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ConversationTurn:
     """One message; `role` is system, user or assistant."""
 
     role: str
@@ -43,7 +43,7 @@ class Conversation:
     """What one line of a file holds: perhaps a system turn, then user and assistant in turns, the assistant last."""
 
     line: int
-    turns: tuple[Turn, ...]
+    turns: tuple[ConversationTurn, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +63,20 @@ def read_conversations(path: Path) -> ConversationFile:
         DataError: what is wrong with it, every problem with `file:line`.
     """
     digest = hashlib.sha256()
-    found: list[Conversation] = []
+    conversations: list[Conversation] = []
     problems: list[str] = []
     for number, value in read_lines(path, digest.update):
         wrong = [f"{path}:{number}: {problem}" for problem in _problems(value)]
         problems += wrong
         if not wrong:
-            turns = tuple(Turn(message["role"], message["content"]) for message in value["messages"])
-            found.append(Conversation(number, turns))
-        if len(found) > MOST_CONVERSATIONS:
+            turns = tuple(ConversationTurn(message["role"], message["content"]) for message in value["messages"])
+            conversations.append(Conversation(number, turns))
+        if len(conversations) > MOST_CONVERSATIONS:
             raise DataError(f"{path} has more than {MOST_CONVERSATIONS} conversations.", hint="Train on a part of it.")
     refuse(problems, path, _FORM)
-    if not found:
+    if not conversations:
         raise DataError(f"{path} holds no conversation.", hint=_FORM)
-    return ConversationFile(path, f"sha256:{digest.hexdigest()}", tuple(found))
+    return ConversationFile(path, f"sha256:{digest.hexdigest()}", tuple(conversations))
 
 
 def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "learnt from") -> None:
@@ -87,8 +87,8 @@ def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "l
     """
     if not problems:
         return
-    more = [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-    listed = "\n".join(f"  {line}" for line in (*problems[:_LISTED], *more))
+    omitted = [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    listed = "\n".join(f"  {line}" for line in (*problems[:_LISTED], *omitted))
     raise DataError(f"{source} cannot be {use}:\n{listed}", hint=hint)
 
 
@@ -104,7 +104,7 @@ def _problems(value: Any) -> Iterator[str]:
     if len(messages) > MOST_TURNS:
         yield f"there are {len(messages)} messages, and at most {MOST_TURNS} are taken"
         return
-    wrong = [f"message {n}: {problem}" for n, each in enumerate(messages, 1) for problem in _wrong_in(each)]
+    wrong = [f"message {n}: {problem}" for n, entry in enumerate(messages, 1) for problem in _wrong_in(entry)]
     yield from wrong or _disorder([message["role"] for message in messages])
 
 
@@ -114,7 +114,7 @@ def _wrong_in(message: Any) -> Iterator[str]:
         return
     role, content = message.get("role"), message.get("content")
     if role not in _ROLES:
-        yield f"the role is {_shown(role)}, not one of {', '.join(_ROLES)}"
+        yield f"the role is {_value_text(role)}, not one of {', '.join(_ROLES)}"
     if not isinstance(content, str):
         yield "the content is no text"
     elif not content.strip():
@@ -122,7 +122,7 @@ def _wrong_in(message: Any) -> Iterator[str]:
     elif not is_unicode(content):
         yield "the content holds half of a character (a lone surrogate)"
     if extra := sorted(message.keys() - {"role", "content"}):
-        yield f"it holds {', '.join(map(_shown, extra[:3]))} beside role and content, which cannot be learnt"
+        yield f"it holds {', '.join(map(_value_text, extra[:3]))} beside role and content, which cannot be learnt"
 
 
 def _disorder(roles: Sequence[str]) -> Iterator[str]:
@@ -147,7 +147,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "missing" if value is None else ascii(value)[:40]
 
 
@@ -187,11 +187,11 @@ def _values(file: IO[bytes], path: Path, seen: Callable[[bytes], object]) -> Ite
         if number == 1 and line.startswith(_GZIP):
             raise DataError(f"{path} is compressed (gzip).", hint="Unpack it first: gunzip --keep FILE")
         seen(line)
-        whole = len(line) <= LONGEST_LINE
+        is_whole = len(line) <= LONGEST_LINE
         value: Any = BadLineError(f"is longer than {LONGEST_LINE >> 20} MiB")
-        if whole and not line.strip():
+        if is_whole and not line.strip():
             value = None
-        elif whole:
+        elif is_whole:
             value = _value(line)
         size += len(line)
         while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
@@ -234,7 +234,7 @@ def _integer(digits: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         raise BadLineError("has a key twice in one object")
-    return found
+    return mapping

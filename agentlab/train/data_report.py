@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import Field
 
-from agentlab.runs.document import Block, Document, Plain, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Plain, Table, Text
 from agentlab.train.conversations import Conversation, ConversationFile, read_conversations
-from agentlab.train.dataset import Split, hold_out, normalised
+from agentlab.train.dataset import TrainingSplit, hold_out, normalise_text
 from agentlab.train.masks import Example, examples
 
 FEW_TURNS, LITTLE_LEARNT = 50, 0.05
 _SHOWN = 10  # leaks in a table
 
 
-class Tokens(Plain):
+class TokenCounts(Plain):
     """What a tokenizer makes of conversations."""
 
     total: int
@@ -35,13 +35,13 @@ class Tokens(Plain):
         return self.learnt / self.total if self.total else 0.0
 
 
-class Side(Plain):
+class DataSide(Plain):
     """What is trained on, or what is held out. `turns` are the assistant's, before any are dropped."""
 
     conversations: int
     turns: int
     duplicates: int = Field(description="Conversations that repeat an earlier one, turn by turn.")
-    tokens: Tokens | None = Field(description="None before there is a tokenizer.")
+    tokens: TokenCounts | None = Field(description="None before there is a tokenizer.")
 
 
 class Leak(Plain):
@@ -63,12 +63,12 @@ class Leak(Plain):
         return "the first question" if self.turns == 1 else f"the first {self.turns} turns"
 
 
-class DataReport(Document):
+class DataReport(AnswerDocument):
     """Both sides of the data, what they share, and what to think about before training."""
 
     source: str
-    train: Side
-    held_out: Side
+    train: DataSide
+    held_out: DataSide
     leaks: tuple[Leak, ...]
     warnings: tuple[str, ...]
 
@@ -87,18 +87,18 @@ class DataReport(Document):
             ]
         blocks: list[Block] = [Table(("", "trained on", "held out"), rows, caption=self.source)]
         if self.leaks:
-            shown = [(str(leak.held_out), str(leak.train), leak.same) for leak in self.leaks[:_SHOWN]]
+            leak_rows = [(str(leak.held_out), str(leak.train), leak.same) for leak in self.leaks[:_SHOWN]]
             caption = f"Held out and seen in training: {len(self.leaks)} conversations ({self.leaked_share:.0%})"
-            blocks.append(Table(("held-out line", "training line", "the same is"), shown, caption=caption))
+            blocks.append(Table(("held-out line", "training line", "the same is"), leak_rows, caption=caption))
         return [*blocks, *(Text(f"Warning: {warning}") for warning in self.warnings)]
 
 
-_ROWS: tuple[tuple[str, Callable[[Side], str]], ...] = (
+_ROWS: tuple[tuple[str, Callable[[DataSide], str]], ...] = (
     ("conversations", lambda side: str(side.conversations)),
     ("assistant turns", lambda side: str(side.turns)),
     ("duplicates", lambda side: str(side.duplicates)),
 )
-_TOKEN_ROWS: tuple[tuple[str, Callable[[Tokens], str]], ...] = (
+_TOKEN_ROWS: tuple[tuple[str, Callable[[TokenCounts], str]], ...] = (
     ("tokens", lambda tokens: str(tokens.total)),
     ("tokens of a conversation", lambda tokens: f"{tokens.shortest} to {tokens.longest}, median {tokens.median:g}"),
     ("tokens that are learnt", lambda tokens: f"{tokens.learnt} ({tokens.share:.1%})"),
@@ -108,7 +108,7 @@ _TOKEN_ROWS: tuple[tuple[str, Callable[[Tokens], str]], ...] = (
 
 
 def data_report(
-    source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], split: Split | None
+    source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], split: TrainingSplit | None
 ) -> DataReport:
     """The report on conversations of the files `source` and, if they are tokenised already, their examples."""
     sides = (
@@ -125,30 +125,30 @@ def data_report(
     )
 
 
-def _side(conversations: Sequence[Conversation], examples: Sequence[Example] | None) -> Side:
-    return Side(
+def _side(conversations: Sequence[Conversation], examples: Sequence[Example] | None) -> DataSide:
+    return DataSide(
         conversations=len(conversations),
-        turns=sum(turn.role == "assistant" for each in conversations for turn in each.turns),
-        duplicates=len(conversations) - len({each.turns for each in conversations}),
+        turns=sum(turn.role == "assistant" for conversation in conversations for turn in conversation.turns),
+        duplicates=len(conversations) - len({conversation.turns for conversation in conversations}),
         tokens=None if examples is None else tokens_of(examples),
     )
 
 
-def tokens_of(examples: Sequence[Example]) -> Tokens:
+def tokens_of(examples: Sequence[Example]) -> TokenCounts:
     """The counts of one side of the data."""
-    lengths = [len(each.input_ids) for each in examples] or [0]
-    return Tokens(
+    lengths = [len(example.input_ids) for example in examples] or [0]
+    return TokenCounts(
         total=sum(lengths),
         shortest=min(lengths),
         median=median(lengths),
         longest=max(lengths),
-        learnt=sum(each.learnt for each in examples),
-        truncated=sum(each.dropped_turns > 0 for each in examples),
-        dropped_turns=sum(each.dropped_turns for each in examples),
+        learnt=sum(example.learnt for example in examples),
+        truncated=sum(example.dropped_turns > 0 for example in examples),
+        dropped_turns=sum(example.dropped_turns for example in examples),
     )
 
 
-def _warnings(train: Side, held_out: Side, leaks: int) -> Iterator[str]:
+def _warnings(train: DataSide, held_out: DataSide, leaks: int) -> Iterator[str]:
     if train.turns < FEW_TURNS:
         yield f"there are {train.turns} assistant turns to learn from; below {FEW_TURNS} an adapter learns little."
     if train.tokens and train.tokens.share < LITTLE_LEARNT:
@@ -178,9 +178,9 @@ def leakage(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> 
 
     The context of a question is all that was said before it: "And then?" is asked in many conversations.
     """
-    whole, seen = dict[object, int](), dict[bytes, int]()
+    exact_lines, seen = dict[object, int](), dict[bytes, int]()
     for conversation in train:
-        whole.setdefault(conversation.turns, conversation.line)
+        exact_lines.setdefault(conversation.turns, conversation.line)
         for beginning in _beginnings(conversation):
             seen.setdefault(beginning, conversation.line)
     leaks = list[Leak]()
@@ -190,7 +190,7 @@ def leakage(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> 
             if beginning not in seen:
                 break
             turns, line = count, seen[beginning]
-        exact = whole.get(conversation.turns)
+        exact = exact_lines.get(conversation.turns)
         if turns:
             leaks.append(Leak(held_out=conversation.line, train=exact or line, turns=turns, exact=exact is not None))
     return sorted(leaks, key=lambda leak: not leak.exact)
@@ -201,7 +201,7 @@ def _beginnings(conversation: Conversation) -> Iterator[bytes]:
     digest = hashlib.sha256()
     for turn in conversation.turns:
         if turn.role != "system":
-            digest.update(hashlib.sha256(normalised(turn.content).encode()).digest())
+            digest.update(hashlib.sha256(normalise_text(turn.content).encode()).digest())
             yield digest.digest()
 
 
@@ -228,7 +228,7 @@ class Data:
 class Prepared:
     """What is trained on; the conversations that are held out, in the order of `split.held_out`; and the report."""
 
-    split: Split
+    split: TrainingSplit
     held_out: tuple[Conversation, ...]
     report: DataReport
 
@@ -259,7 +259,7 @@ def prepare(
         ModelFileError: the tokenizer's template cannot be used for training.
     """
     train, held_out = data.halves(eval_fraction, seed)
-    split = Split(
+    split = TrainingSplit(
         examples(train, tokenizer, max_length, data.learnt.path, pause),
         examples(held_out, tokenizer, max_length, (data.held_out or data.learnt).path, pause),
     )

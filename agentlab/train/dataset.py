@@ -11,7 +11,7 @@ from agentlab.train.masks import Example
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class TrainingSplit:
     """What is learnt from, and what the learning is scored on."""
 
     train: tuple[Example, ...]
@@ -29,18 +29,18 @@ def hold_out(
     """
     groups: dict[str, list[Conversation]] = defaultdict(list)
     for conversation in conversations:
-        groups[normalised(question(conversation, 0))].append(conversation)
+        groups[normalise_text(question(conversation, 0))].append(conversation)
     keys = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
-    wanted, chosen = round(fraction * len(conversations)), set[str]()
+    quota, chosen = round(fraction * len(conversations)), set[str]()
     for key in keys[:-1]:  # somebody has to be trained on
-        if len(groups[key]) <= wanted:
+        if len(groups[key]) <= quota:
             chosen.add(key)
-            wanted -= len(groups[key])
+            quota -= len(groups[key])
     if fraction > 0 and not chosen and len(keys) > 1:
         chosen.add(min(keys, key=lambda key: len(groups[key])))
     sides: tuple[list[Conversation], list[Conversation]] = ([], [])
     for conversation in conversations:
-        sides[normalised(question(conversation, 0)) in chosen].append(conversation)
+        sides[normalise_text(question(conversation, 0)) in chosen].append(conversation)
     return tuple(sides[0]), tuple(sides[1])
 
 
@@ -49,7 +49,7 @@ def question(conversation: Conversation, index: int) -> str:
     return [turn.content for turn in conversation.turns if turn.role == "user"][index]
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """The words of a text without case and punctuation; a text without words stays as it is."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(letter if letter.isalnum() else " " for letter in folded).split()

@@ -22,7 +22,7 @@ from typing import Any
 
 from agentlab.hf.checkpoint import loading, read_config
 from agentlab.train.config import LoraConfig, TrainingConfig
-from agentlab.train.data_report import Tokens
+from agentlab.train.data_report import TokenCounts
 from agentlab.train.schedule import resolve_batching, side_by_side
 
 _WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.02, "4bit": 0.52}  # bytes, with the scales of quantised blocks
@@ -169,7 +169,7 @@ def run_memory(
     lora: LoraConfig,
     training: TrainingConfig,
     precision: str,
-    data: Sequence[Tokens],
+    data: Sequence[TokenCounts],
     *,
     together: bool,
     device: str,
@@ -186,10 +186,10 @@ def run_memory(
     """
     if not together:
         alone = (
-            run_memory(shape, lora, training, precision, [each], together=True, device=device, memory=memory)
-            for each in data
+            run_memory(shape, lora, training, precision, [counts], together=True, device=device, memory=memory)
+            for counts in data
         )
-        return max(alone, key=lambda each: each.total)
+        return max(alone, key=lambda estimate: estimate.total)
     at_once = len(data) if side_by_side(training, device) else 1
     packed = resolve_batching(training, device) == "packed"
     return training_memory(
@@ -197,8 +197,8 @@ def run_memory(
         lora,
         training.model_copy(update={"batch_size": training.batch_size * at_once}),
         precision,
-        longest=training.max_length if packed else max(each.longest for each in data),
-        learnt=sum(each.learnt for each in data) / sum(each.total for each in data),
+        longest=training.max_length if packed else max(counts.longest for counts in data),
+        learnt=sum(counts.learnt for counts in data) / sum(counts.total for counts in data),
         adapters=len(data),
         memory=memory,
     )

@@ -21,19 +21,19 @@ from agentlab import machine
 from agentlab.errors import DataError, Interrupted, UsageError
 from agentlab.lora.reading import PREFIX
 from agentlab.lora.stacked import Factors, Stack
-from agentlab.train.adapter import attached, trained_weights, write_trained
-from agentlab.train.base import Base
+from agentlab.train.adapter import attach_adapter, trained_weights, write_trained
+from agentlab.train.base import TrainingBase
 from agentlab.train.collate import Collator
 from agentlab.train.config import Tell, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.loss import learnt_losses, mean_of
-from agentlab.train.ranks import place
+from agentlab.train.ranks import rank_and_size
 from agentlab.train.schedule import resolve_batching, side_by_side
-from agentlab.train.sft import Trained, explained, memory_needed, origin_of
+from agentlab.train.sft import Trained, explain_errors, memory_needed, origin_of
 from agentlab.train.state import Batch, TrainingState
 
 
-def train_adapters(base: Base, splits: Sequence[Split], job: TrainingJob) -> tuple[Trained, ...]:
+def train_adapters(base: TrainingBase, splits: Sequence[TrainingSplit], job: TrainingJob) -> tuple[Trained, ...]:
     """Train an adapter on each split, or go on with them: the base is as before afterwards.
 
     Each starts from the weights, sees the batches and is scored and stopped as `train_adapter` does it with the same
@@ -54,14 +54,14 @@ def train_adapters(base: Base, splits: Sequence[Split], job: TrainingJob) -> tup
     """
     if not splits or not all(split.train for split in splits):
         raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
-    if place(os.environ)[1] > 1:
+    if rank_and_size(os.environ)[1] > 1:
         raise UsageError("Adapters are trained together in one process.", hint="Use --set together=false.")
     checkpointing = memory_needed(base, splits, job.lora, job.training, together=True).checkpointing
-    with explained(job, checkpointing), torch.random.fork_rng():
+    with explain_errors(job, checkpointing), torch.random.fork_rng():
         joint = _Joint(base, splits, job)
         with _trainable(base.model, checkpointing):
             joint.run()
-        return joint.written()
+        return joint.write_adapters()
 
 
 @contextlib.contextmanager
@@ -81,10 +81,10 @@ def _trainable(model: Any, checkpointing: bool) -> Iterator[None]:
 class _Joint:
     """The states of all trainings, and the one model that answers for all adapters."""
 
-    def __init__(self, base: Base, splits: Sequence[Split], job: TrainingJob) -> None:
+    def __init__(self, base: TrainingBase, splits: Sequence[TrainingSplit], job: TrainingJob) -> None:
         self._base, self._splits, self._job, self._training = base, splits, job, job.training
         self._together = len(splits) if side_by_side(job.training, machine.device()) else 1
-        with attached(base, job.lora, job.seed) as model:
+        with attach_adapter(base, job.lora, job.seed) as model:
             start = {name: weight.detach().float().clone() for name, weight in trained_weights(model).items()}
             layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
             frozen = {
@@ -99,7 +99,7 @@ class _Joint:
             TrainingState(
                 split,
                 {name: torch.nn.Parameter(value.clone()) for name, value in start.items()},
-                replace(job, folder=self._folders[index], tell=partial(_told, job.tell, index)),
+                replace(job, folder=self._folders[index], tell=partial(_tell_of_adapter, job.tell, index)),
                 batching,
                 origin_of(base, split, job),
             )
@@ -108,7 +108,7 @@ class _Joint:
         for state in self._states:
             state.restore()
         weights = [{**frozen, **state.weights} for state in self._states]
-        modules = {name.removeprefix(PREFIX): partial(_stacked, weights, name) for name in layers}
+        modules = {name.removeprefix(PREFIX): partial(_stack_factors, weights, name) for name in layers}
         self._stack = Stack(modules, len(splits), scale=scale, dropout=job.lora.dropout)
         self._collate = Collator.of(base.tokenizer, job.training, batching)
         self._padded = replace(self._collate, layout="padded")
@@ -123,12 +123,15 @@ class _Joint:
                         state.save()
                     raise Interrupted("Stopped on request.", hint="Resume the run; it goes on from this step.")
 
-    def written(self) -> tuple[Trained, ...]:
+    def write_adapters(self) -> tuple[Trained, ...]:
         """Write the adapters, once they are trained."""
-        with attached(self._base, self._job.lora, self._job.seed) as model:
-            return tuple(self._written(model, *each) for each in zip(self._states, self._folders, strict=True))
+        with attach_adapter(self._base, self._job.lora, self._job.seed) as model:
+            return tuple(
+                self._write_adapter(model, *state_and_folder)
+                for state_and_folder in zip(self._states, self._folders, strict=True)
+            )
 
-    def _written(self, model: Any, state: TrainingState, folder: Path) -> Trained:
+    def _write_adapter(self, model: Any, state: TrainingState, folder: Path) -> Trained:
         write_trained(model, state.best(), self._base, folder / "adapter", state.progress.origin)
         return Trained.of(folder / "adapter", state.progress)
 
@@ -140,27 +143,31 @@ class _Joint:
         states = [self._states[index] for index in group]
         states[0].seed_dropout()
         batches = [state.batches(state.progress.step) for state in states]
-        learnt = [sum(map(_learnt, each)) for each in batches]
+        learnt = [sum(map(_learnt, state_batches)) for state_batches in batches]
         losses = torch.zeros(len(group), device=self._base.model.device)
         for abreast in zip_longest(*batches):
-            there = [place for place, rows in enumerate(abreast) if rows is not None]
-            parts = [(group[place], abreast[place]) for place in there]
-            with self._applied(parts, self._collate) as batch:
-                each = torch.split(self._losses(batch), [_learnt(rows) for _, rows in parts])
-                means = torch.stack([part.sum() / learnt[place] for place, part in zip(there, each, strict=True)])
+            present = [position for position, rows in enumerate(abreast) if rows is not None]
+            parts = [(group[position], abreast[position]) for position in present]
+            with self._apply_adapters(parts, self._collate) as batch:
+                adapter_losses = torch.split(self._losses(batch), [_learnt(rows) for _, rows in parts])
+                means = torch.stack(
+                    [part.sum() / learnt[position] for position, part in zip(present, adapter_losses, strict=True)]
+                )
                 torch.autograd.backward(means.sum())  # inside: with checkpointing, activations are computed again
-            losses[there] += means.detach()
+            losses[present] += means.detach()
         for index, state, loss in zip(group, states, losses.tolist(), strict=True):
             state.update()
             state.advance(loss, time.perf_counter() - began, partial(self._held_out_loss, index))
 
     @contextlib.contextmanager
-    def _applied(self, parts: Sequence[tuple[int, Batch]], collate: Collator) -> Iterator[dict[str, torch.Tensor]]:
+    def _apply_adapters(
+        self, parts: Sequence[tuple[int, Batch]], collate: Collator
+    ) -> Iterator[dict[str, torch.Tensor]]:
         """Rows of some adapters as one batch, with the model under these adapters."""
         batch = collate(list(chain.from_iterable(rows for _, rows in parts)))
         owners = [index for index, rows in parts for _ in rows]
         # in one flat row there is one adapter
-        with self._stack.applied(self._base.model, owners[: len(batch["input_ids"])]):
+        with self._stack.apply_to(self._base.model, owners[: len(batch["input_ids"])]):
             yield {name: value.to(self._base.model.device) for name, value in batch.items()}
 
     def _losses(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -172,13 +179,13 @@ class _Joint:
         """Mean over the learnt tokens of all held-out conversations of an adapter."""
 
         def losses(rows: Batch) -> torch.Tensor:
-            with self._applied([(index, rows)], self._padded) as batch:
+            with self._apply_adapters([(index, rows)], self._padded) as batch:
                 return self._losses(batch)
 
         return mean_of(losses, self._base.model, self._splits[index].held_out, self._training.batch_size)
 
 
-def _told(tell: Tell, adapter: int, event: str, data: Mapping[str, Any]) -> None:
+def _tell_of_adapter(tell: Tell, adapter: int, event: str, data: Mapping[str, Any]) -> None:
     tell(event, {"adapter": adapter, **data})
 
 
@@ -186,11 +193,11 @@ def _learnt(rows: Batch) -> int:
     return sum(example.learnt for row in rows for example in row)
 
 
-def _stacked(weights: Sequence[Mapping[str, torch.Tensor]], layer: str, first: int, count: int) -> Factors:
+def _stack_factors(weights: Sequence[Mapping[str, torch.Tensor]], layer: str, first: int, count: int) -> Factors:
     """A layer's factors of some adapters, as they are now; gradients go back to each."""
 
     def of(side: str) -> torch.Tensor:
-        found = [each[f"{layer}.lora_{side}.weight"] for each in weights[first : first + count]]
-        return (torch.stack(found) if count > 1 else found[0][None]).mT
+        factors = [adapter_weights[f"{layer}.lora_{side}.weight"] for adapter_weights in weights[first : first + count]]
+        return (torch.stack(factors) if count > 1 else factors[0][None]).mT
 
     return of("A"), of("B")

@@ -46,9 +46,9 @@ def mean_of(
     """As `mean_loss`; `losses` are those of the learnt tokens of a batch, whose rows are one example each."""
     model.eval()
     total, count = 0.0, 0
-    for batch in sorted_batches([len(each.input_ids) for each in examples], batch_size, 0, 0):
-        found = losses([(examples[row[0]],) for row in batch])
-        total += found.double().sum().item()
-        count += len(found)
+    for batch in sorted_batches([len(example.input_ids) for example in examples], batch_size, 0, 0):
+        batch_losses = losses([(examples[row[0]],) for row in batch])
+        total += batch_losses.double().sum().item()
+        count += len(batch_losses)
     model.train()
     return total / count

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
-from agentlab.train.conversations import Conversation, Turn, refuse
+from agentlab.train.conversations import Conversation, ConversationTurn, refuse
 from agentlab.train.spans import SpanError, SpanTokenizer
 
 IGNORED = -100  # label of a token that is not learnt, to torch and transformers
@@ -66,22 +66,22 @@ def examples(
         ModelFileError: the tokenizer's template cannot be used for training at all.
         DataError: what is wrong with conversations, every problem with `file:line`.
     """
-    encoder = Encoder(tokenizer)
-    found: list[Example] = []
+    encoder = ConversationEncoder(tokenizer)
+    encoded: list[Example] = []
     problems: list[str] = []
     remedies: list[str | None] = []
     for conversation in conversations:
         pause()
         try:
-            found.append(encoder.example(conversation, max_length))
+            encoded.append(encoder.example(conversation, max_length))
         except UnfitError as error:
             problems.append(f"{path}:{conversation.line}: {error}")
             remedies.append(error.remedy)
     refuse(problems, path, _advice(remedies))
-    return tuple(found)
+    return tuple(encoded)
 
 
-class Encoder:
+class ConversationEncoder:
     """Turns conversations into examples with one tokenizer and its template."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -103,15 +103,15 @@ class Encoder:
             if token := self._template.control_in(turn.content):
                 raise UnfitError(f"message {number} spells out the control token {token!r}", remedy=None)
         first = 1 if conversation.turns[0].role == "system" else 0
-        system, rest = conversation.turns[:first], conversation.turns[first:]
+        system, dialogue = conversation.turns[:first], conversation.turns[first:]
 
         @cache
         def without(pairs: int) -> tuple[list[int], list[int]]:
-            return self._labelled(system + rest[2 * pairs :])
+            return self._label_tokens(system + dialogue[2 * pairs :])
 
-        pairs = _fewest(len(rest) // 2, lambda pairs: len(without(pairs)[0]) <= max_length)
+        pairs = _fewest(len(dialogue) // 2, lambda pairs: len(without(pairs)[0]) <= max_length)
         if pairs is None:
-            length = len(without(len(rest) // 2 - 1)[0])
+            length = len(without(len(dialogue) // 2 - 1)[0])
             raise UnfitError(
                 f"its last question and answer take {length} tokens, and max_length is {max_length}",
                 remedy="raise training.max_length",
@@ -119,7 +119,7 @@ class Encoder:
         ids, labels = without(pairs)
         return Example(conversation.line, tuple(ids), tuple(labels), 2 * pairs)
 
-    def _labelled(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+    def _label_tokens(self, turns: Sequence[ConversationTurn]) -> tuple[list[int], list[int]]:
         """Tokens and labels of turns, however many.
 
         Raises:
@@ -143,7 +143,7 @@ class Encoder:
         labels[0] = IGNORED
         return ids, labels
 
-    def _passage(self, text: str, turns: Sequence[Turn], index: int) -> tuple[int, int]:
+    def _passage(self, text: str, turns: Sequence[ConversationTurn], index: int) -> tuple[int, int]:
         """Where the answer `turns[index]` and its end-of-turn token lie in the text of all turns."""
         template = self._template
         before = template.render(turns[:index], prompt=True)
@@ -164,15 +164,15 @@ class Encoder:
 
 def _advice(remedies: Sequence[str | None]) -> str:
     """What to do about conversations with these remedies."""
-    return ", or ".join(["Change these conversations", *sorted({each for each in remedies if each})]) + "."
+    return ", or ".join(["Change these conversations", *sorted({remedy for remedy in remedies if remedy})]) + "."
 
 
 def _fewest(limit: int, fits: Callable[[int], bool]) -> int | None:
     """The least number below `limit` that fits, where every larger one does too."""
     if fits(0):
         return 0
-    found = bisect_left(range(limit), True, key=fits)
-    return found if found < limit else None
+    fewest = bisect_left(range(limit), True, key=fits)
+    return fewest if fewest < limit else None
 
 
 def _letters(text: str) -> str:

@@ -15,12 +15,12 @@ from agentlab.hf.checkpoint import loading, read_config
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
-from agentlab.lora.writing import staged
+from agentlab.lora.writing import stage_folder
 from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import write_json
-from agentlab.runs.document import Block, Code, Document, Table, Text, number
+from agentlab.runs.document import AnswerDocument, Block, Code, Table, Text, number
 from agentlab.train.adapter_base import same_base
-from agentlab.train.base import Base, load_base, quietly
+from agentlab.train.base import TrainingBase, load_base, quietly
 from agentlab.train.config import Precision
 from agentlab.train.shards import INDEX, Tell, check_fit, open_checkpoint, write_merged
 from agentlab.workers.templates import render_chat
@@ -36,7 +36,7 @@ PROMPTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class LogitDistance:
     """Logits of two models at every token of the prompts.
 
     `largest` and `typical` (root mean square) are absolute differences of logits; `divergence` is the mean
@@ -49,7 +49,7 @@ class Apart:
     agreement: float
 
 
-class MergeResult(Document):
+class MergeResult(AnswerDocument):
     """A merged checkpoint, and how far its logits are from others on the probe prompts; None was not measured.
 
     `to_adapted` compares with the base and the adapter beside it, `to_base` with the base alone, `to_trained` with the
@@ -67,13 +67,13 @@ class MergeResult(Document):
     modules: int
     trained_precision: str | None
     computed_in: str | None
-    to_adapted: Apart | None
-    to_base: Apart | None
-    to_trained: Apart | None
+    to_adapted: LogitDistance | None
+    to_base: LogitDistance | None
+    to_trained: LogitDistance | None
 
     def blocks(self) -> list[Block]:
         """Where it lies, from which base, and the logits."""
-        found: list[Block] = [
+        blocks: list[Block] = [
             Code(self.path),
             Text(f"Base: {self.base}, {self.fingerprint}; {self.modules} modules changed, written as {self.dtype}."),
         ]
@@ -82,15 +82,15 @@ class MergeResult(Document):
             ("base", self.to_base),
             (f"base in {self.trained_precision} with the adapter", self.to_trained),
         )
-        rows = [_row(name, each) for name, each in compared if each is not None]
+        rows = [_row(name, distance) for name, distance in compared if distance is not None]
         if rows:
             columns = ("merged model against", "largest", "typical", "divergence", "same next token")
             caption = (
                 f"Differences of logits on probe prompts, computed in {self.computed_in}; divergence of the next token "
                 "in nats"
             )
-            found.append(Table(columns, rows, caption=caption))
-        return [*found, *(Text(remark) for remark in self.remarks())]
+            blocks.append(Table(columns, rows, caption=caption))
+        return [*blocks, *(Text(remark) for remark in self.remarks())]
 
     def remarks(self) -> Iterator[str]:
         """What should be known before it is used."""
@@ -108,8 +108,12 @@ class MergeResult(Document):
             )
 
 
-def _row(name: str, each: Apart) -> tuple[str, ...]:
-    return (name, *(number(value) for value in (each.largest, each.typical, each.divergence)), f"{each.agreement:.1%}")
+def _row(name: str, distance: LogitDistance) -> tuple[str, ...]:
+    return (
+        name,
+        *(number(value) for value in (distance.largest, distance.typical, distance.divergence)),
+        f"{distance.agreement:.1%}",
+    )
 
 
 _CONFIG = "config.json"
@@ -145,10 +149,10 @@ def merge(
     same = same_base(adapter.path, base, any_base=any_base)
     kind: torch.dtype = getattr(torch, dtype) if dtype else checkpoint.dtype
     target = kind if dtype else None
-    with staged(out, checkpoint.bytes(target) + _SLACK) as ready:
+    with stage_folder(out, checkpoint.bytes(target) + _SLACK) as ready:
         write_merged(checkpoint, adapter, ready, target, tell)
         write_beside(base, ready, config, dtype)
-        found = MergeResult(
+        merge_result = MergeResult(
             path=str(out),
             adapter=str(adapter.path),
             base=str(base),
@@ -159,8 +163,8 @@ def merge(
             trained_precision=card.base.precision,
             **_compare(base, ready, adapter.path, checkpoint.weights, card.base.precision, tell),
         )
-        write_json(ready / CARD_FILE, _card(out.name, adapter, found))
-    return found
+        write_json(ready / CARD_FILE, _card(out.name, adapter, merge_result))
+    return merge_result
 
 
 def _compare(base: Path, merged: Path, adapter: Path, weights: int, trained: str | None, tell: Tell) -> dict[str, Any]:
@@ -174,21 +178,21 @@ def _compare(base: Path, merged: Path, adapter: Path, weights: int, trained: str
     del loaded
     tell(1, 3, "reading the merged model back")
     after = logits(load_base(merged, precision, "sdpa"))
-    to_base, to_adapted = apart(plain, after), apart(adapted, after)
+    to_base, to_adapted = compare_logits(plain, after), compare_logits(adapted, after)
     to_trained = None
     if trained in QUANTISED:
         tell(2, 3, f"comparing it with the base in {trained}")
         quantised: Precision = "4bit" if trained == "4bit" else "8bit"
-        to_trained = apart(logits(load_base(base, quantised, "sdpa"), adapter), after)
+        to_trained = compare_logits(logits(load_base(base, quantised, "sdpa"), adapter), after)
     return {"computed_in": precision, "to_adapted": to_adapted, "to_base": to_base, "to_trained": to_trained}
 
 
 def _precision(weights: int) -> Precision | None:
     """What so many weights fit into the memory in, float32 if possible; None if they do not."""
-    there = (machine.gpu_memory() or machine.memory().available) / _ROOM
-    if 4 * weights <= there:
+    available = (machine.gpu_memory() or machine.memory().available) / _ROOM
+    if 4 * weights <= available:
         return "fp32"
-    return "bf16" if 2 * weights <= there else None
+    return "bf16" if 2 * weights <= available else None
 
 
 def _config(base: Path) -> dict[str, Any]:
@@ -232,21 +236,21 @@ def files_beside(base: Path) -> list[Path]:
     ]
 
 
-def _card(name: str, adapter: Adapter, found: MergeResult) -> dict[str, Any]:
+def _card(name: str, adapter: Adapter, merge_result: MergeResult) -> dict[str, Any]:
     return {
         "name": name,
         "merged": {"name": adapter.path.name, "sha256": content_hash(adapter.path)},
-        "base": {"path": found.base, "fingerprint": found.fingerprint, "precision": found.dtype},
-        "logits": found.model_dump(include={"computed_in", "to_adapted", "to_base", "to_trained"}),
+        "base": {"path": merge_result.base, "fingerprint": merge_result.fingerprint, "precision": merge_result.dtype},
+        "logits": merge_result.model_dump(include={"computed_in", "to_adapted", "to_base", "to_trained"}),
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }
 
 
-def apart(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> Apart:
+def compare_logits(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> LogitDistance:
     """Compare two models by their logits, one tensor of shape (tokens, vocabulary) per prompt."""
     a, b = torch.cat(list(first)).double(), torch.cat(list(second)).double()
     p, q = a.log_softmax(-1), b.log_softmax(-1)
-    return Apart(
+    return LogitDistance(
         largest=float((a - b).abs().max()),
         typical=float((a - b).square().mean().sqrt()),
         divergence=max(0.0, float((p.exp() * (p - q)).sum(-1).mean())),
@@ -254,14 +258,14 @@ def apart(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> Apar
     )
 
 
-def logits(base: Base, adapter: Path | None = None) -> list[torch.Tensor]:
+def logits(base: TrainingBase, adapter: Path | None = None) -> list[torch.Tensor]:
     """Logits on the prompts, (tokens, vocabulary) each, on the CPU: of a base alone, or with an adapter beside it.
 
     Raises:
         ModelFileError: PEFT cannot load the adapter, or the model cannot answer.
     """
-    what = f"{base.path}{f' with {adapter}' if adapter else ''}"
-    with loading(f"{what} does not answer"), quietly(), warnings.catch_warnings():
+    model_name = f"{base.path}{f' with {adapter}' if adapter else ''}"
+    with loading(f"{model_name} does not answer"), quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT has opinions on every folder
         if adapter is None:
             return [_on_prompt(base.model, base.tokenizer, prompt) for prompt in PROMPTS]
@@ -286,5 +290,5 @@ def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
             )
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)
     with torch.inference_mode():
-        found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
-    return found.float().cpu()
+        token_logits: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    return token_logits.float().cpu()

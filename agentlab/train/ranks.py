@@ -33,7 +33,7 @@ TakePart = Callable[[Path, Callable[[], object]], object]
 _leader: ContextVar["_Leader | None"] = ContextVar("leader", default=None)  # a launch is this process's own
 
 
-def place(env: Mapping[str, str]) -> tuple[int, int]:
+def rank_and_size(env: Mapping[str, str]) -> tuple[int, int]:
     """This process's rank and how many there are, as launchers say it; (0, 1) where none has started it."""
     rank, size = env.get("RANK", ""), env.get("WORLD_SIZE", "")
     launched = rank.isdecimal() and size.isdecimal() and env.get("MASTER_ADDR") and env.get("MASTER_PORT")
@@ -101,7 +101,7 @@ def follow(rank: int, take_part: TakePart, stop: StopFlag) -> int:
     Raises:
         AgentlabError: what went wrong in this process alone; what befalls all of them is the leader's to tell.
     """
-    leader = _Heard(rank, stop)
+    leader = _RemoteLeader(rank, stop)
     try:
         with contextlib.suppress(_Dismissed):
             take_part(Path(leader.hear(_RUN)), lambda: leader.hear(_BEGIN))
@@ -124,8 +124,8 @@ class _Leader:
     def __init__(self, size: int) -> None:
         self._size, self._store = size, _store()
 
-    def say(self, word: str, what: str = "") -> None:
-        self._store.set(word, what)
+    def say(self, word: str, text: str = "") -> None:
+        self._store.set(word, text)
 
     def dismiss(self, code: int) -> None:
         """Say how it ended, and let the others leave first: they may be hearing it from this very process."""
@@ -143,7 +143,7 @@ class _Dismissed(Exception):  # noqa: N818 - a word of the leader's, not a fault
     """The leader has ended."""
 
 
-class _Heard:
+class _RemoteLeader:
     """The leader, as a follower hears it."""
 
     def __init__(self, rank: int, stop: StopFlag) -> None:
@@ -157,22 +157,22 @@ class _Heard:
             AgentlabError: it is silent, or gone.
         """
         until = None if patience is None else time.monotonic() + patience
-        while (said := self._said(word)) is None:
-            if self._said(_END) is not None:
+        while (message := self._read_word(word)) is None:
+            if self._read_word(_END) is not None:
                 raise _Dismissed
-            if until is None and self._stop.requested:
+            if until is None and self._stop.is_requested:
                 until = time.monotonic() + _PATIENCE_SECONDS
             if until is not None and time.monotonic() > until:
                 raise Interrupted("The first process is silent.", signal=self._stop.signal or signal.SIGTERM)
             time.sleep(_PAUSE_SECONDS)
-        return said
+        return message
 
     def leave(self) -> None:
         """Let the leader know that it need not wait."""
         with contextlib.suppress(RuntimeError):  # it did not
             self._store.set(f"{_LEFT}/{self._rank}", "")
 
-    def _said(self, word: str) -> str | None:
+    def _read_word(self, word: str) -> str | None:
         try:
             return str(self._store.get(word), "utf-8") if self._store.check([word]) else None
         except RuntimeError as error:

@@ -69,8 +69,8 @@ def _best_fit(order: Sequence[int], lengths: Sequence[int], row_length: int) -> 
         else:
             free, row = room.pop(at)
         rows[row].append(index)
-        left = (free - lengths[index], row)
-        room.insert(bisect_left(room, left), left)
+        leftover = (free - lengths[index], row)
+        room.insert(bisect_left(room, leftover), leftover)
     return [tuple(row) for row in rows]
 
 
@@ -121,13 +121,13 @@ class Steps:
 
     def of(self, step: int, device: int = 0) -> list[Batch]:
         """The batches whose gradients one device adds up in a step."""
-        epoch, place = divmod(step, self.per_epoch)
+        epoch, position = divmod(step, self.per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._of(epoch))
-        whole = self._epoch[1]
-        found = whole[place * self._each : (place + 1) * self._each]
-        found += [whole[index % len(whole)] for index in range(-len(found) % self._devices)]
-        return found[device :: self._devices]
+        epoch_batches = self._epoch[1]
+        batches = epoch_batches[position * self._each : (position + 1) * self._each]
+        batches += [epoch_batches[index % len(epoch_batches)] for index in range(-len(batches) % self._devices)]
+        return batches[device :: self._devices]
 
 
 def resolve_batching(training: TrainingConfig, device: str) -> Literal["packed", "sorted"]:

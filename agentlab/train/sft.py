@@ -16,12 +16,12 @@ import torch  # noqa: TID253 - this module is only imported by code that trains
 from agentlab import machine
 from agentlab.errors import AgentlabError, DataError
 from agentlab.train import estimate
-from agentlab.train.adapter import attached, write_trained
-from agentlab.train.base import Base, quietly
+from agentlab.train.adapter import attach_adapter, write_trained
+from agentlab.train.base import TrainingBase, quietly
 from agentlab.train.checkpoints import Progress
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.data_report import tokens_of
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.ranks import RESUME, lost_another
 from agentlab.workers import memory
 
@@ -56,7 +56,7 @@ class Trained:
         )
 
 
-def train_adapter(base: Base, split: Split, job: TrainingJob) -> Trained:
+def train_adapter(base: TrainingBase, split: TrainingSplit, job: TrainingJob) -> Trained:
     """Train one adapter, or go on with it: the base is as before afterwards.
 
     The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in one
@@ -79,7 +79,7 @@ def train_adapter(base: Base, split: Split, job: TrainingJob) -> Trained:
         from agentlab.train.trainer import TrainingLoop, generators_kept
 
     twice = memory_needed(base, [split], job.lora, job.training, together=False).checkpointing
-    with explained(job, twice), generators_kept(), attached(base, job.lora, job.seed) as model:
+    with explain_errors(job, twice), generators_kept(), attach_adapter(base, job.lora, job.seed) as model:
         if twice:
             base.model.activation_checkpointing_enable({"use_reentrant": False})
         loop = TrainingLoop(base, model, split, job, origin_of(base, split, job))
@@ -91,7 +91,7 @@ def train_adapter(base: Base, split: Split, job: TrainingJob) -> Trained:
 
 
 @contextlib.contextmanager
-def explained(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
+def explain_errors(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
     """What goes wrong in a training and is no bug, in the words of a user.
 
     Raises:
@@ -110,19 +110,21 @@ def explained(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
 
 def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> str:
     """What takes less memory than these settings."""
-    ways = []
+    options = []
     if lora.r > 16:
-        ways.append("--r 16")
+        options.append("--r 16")
     if training.batch_size > 1:
-        ways.append(f"--grad-accum 32 with --bsz {max(1, training.batch_size * training.grad_accum // 32)}")
+        options.append(f"--grad-accum 32 with --bsz {max(1, training.batch_size * training.grad_accum // 32)}")
     if not checkpointing:
-        ways.append("--set training.gradient_checkpointing=on")
-    ways.append(f"--set training.max_length={max(32, training.max_length // 2)}")
-    return f"Try, in this order: {'; '.join(ways)}. The run goes on from its last checkpoint where settings are kept."
+        options.append("--set training.gradient_checkpointing=on")
+    options.append(f"--set training.max_length={max(32, training.max_length // 2)}")
+    return (
+        f"Try, in this order: {'; '.join(options)}. The run goes on from its last checkpoint where settings are kept."
+    )
 
 
 def memory_needed(
-    base: Base, splits: Sequence[Split], lora: LoraConfig, training: TrainingConfig, *, together: bool
+    base: TrainingBase, splits: Sequence[TrainingSplit], lora: LoraConfig, training: TrainingConfig, *, together: bool
 ) -> estimate.TrainingMemory:
     """What a training on each split is estimated to take here, and whether activations are computed twice for it."""
     return estimate.run_memory(
@@ -137,13 +139,13 @@ def memory_needed(
     )
 
 
-def origin_of(base: Base, split: Split, job: TrainingJob) -> str:
+def origin_of(base: TrainingBase, split: TrainingSplit, job: TrainingJob) -> str:
     """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
-    apart = {"epochs", "precision", "attn_implementation", "gradient_checkpointing"}
+    excluded = {"epochs", "precision", "attn_implementation", "gradient_checkpointing"}
     digest = hashlib.sha256()
-    examples = [f"{each.input_ids}{each.labels}" for side in (split.train, split.held_out) for each in side]
-    how = (job.lora.model_dump_json(), job.training.model_dump_json(exclude=apart))
-    for part in (base.fingerprint, base.precision, *how, str(job.seed), str(len(split.train)), *examples):
+    examples = [f"{example.input_ids}{example.labels}" for side in (split.train, split.held_out) for example in side]
+    settings = (job.lora.model_dump_json(), job.training.model_dump_json(exclude=excluded))
+    for part in (base.fingerprint, base.precision, *settings, str(job.seed), str(len(split.train)), *examples):
         digest.update(part.encode() + b"\n")
     return digest.hexdigest()
 

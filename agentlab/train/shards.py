@@ -12,7 +12,7 @@ import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 from safetensors import SafetensorError, safe_open
 
 from agentlab.errors import DataError, MissingFileError, ModelFileError
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.reading import Adapter
 from agentlab.lora.writing import tensors_header
 from agentlab.runs.atomic import read_text, write_json
@@ -40,7 +40,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class ShardedCheckpoint:
     """The tensors of a folder by name, in the order of its files."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Checkpoint:
         return sum(stored.bytes(dtype) for stored in self.tensors.values())
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path) -> ShardedCheckpoint:
     """Read the headers of a checkpoint's weights.
 
     Raises:
@@ -70,7 +70,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     tensors: dict[str, Stored] = {}
     for name in _files(folder):
-        with _opened(folder / name) as file:
+        with _open_safetensors(folder / name) as file:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(key)
                 tensors[key] = Stored(name, part.get_dtype(), tuple(part.get_shape()))
@@ -79,10 +79,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                         f"{folder / name}: {key} is of type {tensors[key].label}; the checkpoint is quantised.",
                         hint="Merge into the 16- or 32-bit checkpoint that it was made from.",
                     )
-    return Checkpoint(folder, tensors)
+    return ShardedCheckpoint(folder, tensors)
 
 
-def check_fit(checkpoint: Checkpoint, adapter: Adapter, *, tied: bool) -> None:
+def check_fit(checkpoint: ShardedCheckpoint, adapter: Adapter, *, tied: bool) -> None:
     """Whether every module of an adapter has its matrix in a checkpoint, of its shape.
 
     `checkpoint`: to merge into; `tied`: whether the model's head is its embedding table, and no matrix of its own.
@@ -92,16 +92,18 @@ def check_fit(checkpoint: Checkpoint, adapter: Adapter, *, tied: bool) -> None:
     """
     hint = f"{adapter.path} belongs to another base model; name the right one with --base."
     for name, module in adapter.modules.items():
-        found = checkpoint.tensors.get(f"{name}.weight")
-        if found is None or (tied and name == "lm_head"):
-            own = "has no matrix of its own" if tied and name == "lm_head" else "is not there"
-            raise DataError(f"{checkpoint.folder}: {name}, which the adapter changes, {own}.", hint=hint)
+        stored = checkpoint.tensors.get(f"{name}.weight")
+        if stored is None or (tied and name == "lm_head"):
+            problem = "has no matrix of its own" if tied and name == "lm_head" else "is not there"
+            raise DataError(f"{checkpoint.folder}: {name}, which the adapter changes, {problem}.", hint=hint)
         expected = module.shape[::-1] if adapter.settings.fan_in_fan_out else module.shape
-        if found.shape != expected:
-            raise DataError(f"{checkpoint.folder}: {name} is {found.shape}, the adapter's {expected}.", hint=hint)
+        if stored.shape != expected:
+            raise DataError(f"{checkpoint.folder}: {name} is {stored.shape}, the adapter's {expected}.", hint=hint)
 
 
-def write_merged(checkpoint: Checkpoint, adapter: Adapter, target: Path, dtype: torch.dtype | None, tell: Tell) -> None:
+def write_merged(
+    checkpoint: ShardedCheckpoint, adapter: Adapter, target: Path, dtype: torch.dtype | None, tell: Tell
+) -> None:
     """Write the files of a checkpoint anew, with the adapter added in float64 and rounded once.
 
     `checkpoint`: that `check_fit` has passed; `target`: an empty folder.
@@ -113,9 +115,11 @@ def write_merged(checkpoint: Checkpoint, adapter: Adapter, target: Path, dtype: 
     done = 0
     for name in dict.fromkeys(stored.file for stored in checkpoint.tensors.values()):
         mine = {key: stored for key, stored in checkpoint.tensors.items() if stored.file == name}
-        with _opened(checkpoint.folder / name) as source, (target / name).open("xb") as file:
-            told = {name: (_LABELS[dtype] if dtype else s.label, s.shape, s.bytes(dtype)) for name, s in mine.items()}
-            file.write(tensors_header(told))
+        with _open_safetensors(checkpoint.folder / name) as source, (target / name).open("xb") as file:
+            descriptions = {
+                name: (_LABELS[dtype] if dtype else s.label, s.shape, s.bytes(dtype)) for name, s in mine.items()
+            }
+            file.write(tensors_header(descriptions))
             for key, stored in mine.items():
                 tell(done, len(checkpoint.tensors), key)
                 kind = dtype or _FLOATS[stored.label]
@@ -125,8 +129,8 @@ def write_merged(checkpoint: Checkpoint, adapter: Adapter, target: Path, dtype: 
             file.flush()
             os.fsync(file.fileno())
     if (checkpoint.folder / INDEX).is_file():
-        places = {key: stored.file for key, stored in checkpoint.tensors.items()}
-        write_json(target / INDEX, {"metadata": {"total_size": checkpoint.bytes(dtype)}, "weight_map": places})
+        weight_map = {key: stored.file for key, stored in checkpoint.tensors.items()}
+        write_json(target / INDEX, {"metadata": {"total_size": checkpoint.bytes(dtype)}, "weight_map": weight_map})
 
 
 def _blocks(source: Any, key: str, adapter: Adapter) -> Iterator[torch.Tensor]:
@@ -135,9 +139,9 @@ def _blocks(source: Any, key: str, adapter: Adapter) -> Iterator[torch.Tensor]:
     if module not in adapter.modules or not key.endswith(".weight"):
         yield source.get_tensor(key)
         return
-    delta: Delta = adapter.delta(module)
+    delta: LoraDelta = adapter.delta(module)
     if adapter.settings.fan_in_fan_out:
-        delta = delta.transposed()
+        delta = delta.transpose()
     stored, row = source.get_slice(key), 0
     for change in delta.row_blocks():
         yield stored[row : row + len(change)].double() + change
@@ -157,8 +161,8 @@ def _files(folder: Path) -> list[str]:
     if not index.is_file():
         return [_SINGLE]
     try:
-        places = json.loads(read_text(index, _MOST_INDEX))["weight_map"]
-        names = sorted(set(places.values()))
+        weight_map = json.loads(read_text(index, _MOST_INDEX))["weight_map"]
+        names = sorted(set(weight_map.values()))
         if any(PurePath(name).name != name or not name.endswith(".safetensors") for name in names):
             raise ValueError("it names files elsewhere")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -166,7 +170,7 @@ def _files(folder: Path) -> list[str]:
     return names
 
 
-def _opened(path: Path) -> Any:
+def _open_safetensors(path: Path) -> Any:
     if not path.is_file():
         raise MissingFileError(
             f"There is no {path}.",

@@ -9,7 +9,7 @@ class SpanError(ValueError):
     """The tokens of a passage cannot be told from those around it; the message says why, as a whole clause."""
 
 
-class _Token(NamedTuple):
+class _SpanToken(NamedTuple):
     id: int
     start: int  # in characters
     stop: int
@@ -42,25 +42,25 @@ class SpanTokenizer:
         spans = [slice(_first_at(tokens, a), _first_at(tokens, b)) for a, b in passages]
         return [token.id for token in tokens], spans
 
-    def _tokens(self, text: str, first: int = 0) -> list[_Token]:
-        found = self._fast.encode(text, add_special_tokens=False)
-        return [_Token(i, first + a, first + b) for i, (a, b) in zip(found.ids, found.offsets, strict=True)]
+    def _tokens(self, text: str, first: int = 0) -> list[_SpanToken]:
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        return [_SpanToken(i, first + a, first + b) for i, (a, b) in zip(encoding.ids, encoding.offsets, strict=True)]
 
-    def _split(self, tokens: list[_Token], text: str, cut: int) -> None:
+    def _split(self, tokens: list[_SpanToken], text: str, cut: int) -> None:
         """Replace the tokens of the characters on both sides of `cut`, if one token spans it."""
-        here = _first_at(tokens, cut)
-        if not here or tokens[here - 1].stop <= cut:
+        index = _first_at(tokens, cut)
+        if not index or tokens[index - 1].stop <= cut:
             return
-        start, stop = tokens[here - 1].start, tokens[here - 1].stop
-        whole = slice(_first_at(tokens, start), _first_at(tokens, stop))  # a character can be several tokens
-        left, right = self._tokens(text[start:cut], start), self._tokens(text[cut:stop], cut)
-        swallowed = [token.id for token in left] == [token.id for token in tokens[whole]]  # by a special token
-        if not swallowed and self._joined(left + right) != self._joined(tokens[whole]):
+        start, stop = tokens[index - 1].start, tokens[index - 1].stop
+        covered = slice(_first_at(tokens, start), _first_at(tokens, stop))  # a character can be several tokens
+        left_tokens, right_tokens = self._tokens(text[start:cut], start), self._tokens(text[cut:stop], cut)
+        swallowed = [token.id for token in left_tokens] == [token.id for token in tokens[covered]]  # by a special token
+        if not swallowed and self._join_tokens(left_tokens + right_tokens) != self._join_tokens(tokens[covered]):
             # some tokenizers begin every text with a space of their own
             raise SpanError(f"the tokenizer joins the end of the prompt and {text[cut:stop]!r} into one token")
-        tokens[whole] = left + right
+        tokens[covered] = left_tokens + right_tokens
 
-    def _joined(self, tokens: Sequence[_Token]) -> str:
+    def _join_tokens(self, tokens: Sequence[_SpanToken]) -> str:
         return "".join(self._fast.id_to_token(token.id) for token in tokens)
 
     def _before(self, ids: Sequence[int], text: str, cut: int) -> int:
@@ -71,9 +71,9 @@ class SpanTokenizer:
         return len(head)
 
 
-def _first_at(tokens: Sequence[_Token], place: int) -> int:
+def _first_at(tokens: Sequence[_SpanToken], offset: int) -> int:
     """Index of the first token that does not start before `place`."""
-    return bisect_left(tokens, place, key=lambda token: token.start)
+    return bisect_left(tokens, offset, key=lambda token: token.start)
 
 
 def _with_offsets(tokenizer: Any) -> Any:

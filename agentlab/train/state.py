@@ -15,8 +15,8 @@ import torch  # noqa: TID253 - this module is only imported by code that trains
 from agentlab.errors import DivergedError
 from agentlab.train import schedule
 from agentlab.train.checkpoints import (
-    Checkpoint,
     Progress,
+    TrainingCheckpoint,
     Weights,
     adamw,
     last_checkpoint,
@@ -25,7 +25,7 @@ from agentlab.train.checkpoints import (
     state_of,
 )
 from agentlab.train.config import TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import Example
 
 Batch = list[tuple[Example, ...]]  # rows
@@ -43,7 +43,7 @@ class TrainingState:
 
     def __init__(
         self,
-        split: Split,
+        split: TrainingSplit,
         weights: Mapping[str, torch.nn.Parameter],
         job: TrainingJob,
         batching: Literal["packed", "sorted"],
@@ -67,14 +67,16 @@ class TrainingState:
         training, self._folder, self._seed = job.training, job.folder / "checkpoints", job.seed
         self._training, self._tell, self._devices, self._leads = training, job.tell, devices, leads
         self._learnt = split.train
-        lengths = [len(each.input_ids) for each in split.train]
+        lengths = [len(example.input_ids) for example in split.train]
         self._plan = schedule.Steps(lengths, training, batching, seed=job.seed, devices=devices)
         self.steps = self._plan.total
         self._evals = schedule.marks(self.steps, training.evals) if split.held_out else frozenset()
         self._saves = schedule.marks(self.steps, schedule.CHECKPOINTS) | self._evals
-        self._found = found = last_checkpoint(self._folder, origin)
-        self.progress = found.progress if found else Progress(origin=origin)
-        self._best: Weights = (found.best or found.adapter) if found and found.progress.best_step else {}
+        self._checkpoint = checkpoint = last_checkpoint(self._folder, origin)
+        self.progress = checkpoint.progress if checkpoint else Progress(origin=origin)
+        self._best: Weights = (
+            (checkpoint.best or checkpoint.adapter) if checkpoint and checkpoint.progress.best_step else {}
+        )
         self._saved = self.progress.step
 
     def restore(self) -> None:
@@ -82,11 +84,11 @@ class TrainingState:
 
         That is a step of its own because a trainer may round the weights that it is given.
         """
-        found, self._found = self._found, None
-        if found is not None:
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
             for name, weight in self.weights.items():
-                weight.data.copy_(found.adapter[name])
-            restore(self.optimizer, self.weights, found.optimizer)
+                weight.data.copy_(checkpoint.adapter[name])
+            restore(self.optimizer, self.weights, checkpoint.optimizer)
         self._began = time.perf_counter() - self.progress.seconds
 
     # -- what comes next ----------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ class TrainingState:
             tokens_per_second=tokens / seconds,
         )
         if self.progress.step in self._evals:
-            self._scored(score())
+            self._note_score(score())
         if self.is_over or self.progress.step in self._saves:
             self.save()
 
@@ -161,7 +163,8 @@ class TrainingState:
             return
         best = {} if self.progress.best_step == self.progress.step else self._best
         save_checkpoint(
-            self._folder, Checkpoint(self.progress, self._copies(), best, state_of(self.optimizer, self.weights))
+            self._folder,
+            TrainingCheckpoint(self.progress, self._copies(), best, state_of(self.optimizer, self.weights)),
         )
         self._saved = self.progress.step
 
@@ -170,10 +173,10 @@ class TrainingState:
         batches = (batch for device in range(self._devices) for batch in self.batches(step, device))
         return sum(len(example.input_ids) for batch in batches for row in batch for example in row)
 
-    def _scored(self, loss: float) -> None:
+    def _note_score(self, loss: float) -> None:
         _check_finite(f"The held-out loss after step {self.progress.step}", loss)
         losses = (*self.progress.eval_losses, (self.progress.step, loss))
-        best = loss <= min(each for _, each in losses)
+        best = loss <= min(eval_loss for _, eval_loss in losses)
         if best:
             self._best = self._copies()
         self._note(eval_losses=losses, best_step=self.progress.step if best else self.progress.best_step)
@@ -191,6 +194,6 @@ class TrainingState:
         return {name: weight.detach().cpu().clone() for name, weight in self.weights.items()}
 
 
-def _check_finite(what: str, loss: float) -> None:
+def _check_finite(subject: str, loss: float) -> None:
     if not math.isfinite(loss):
-        raise DivergedError(f"{what} is {loss}.", hint="Lower training.lr, or raise training.warmup.")
+        raise DivergedError(f"{subject} is {loss}.", hint="Lower training.lr, or raise training.warmup.")

@@ -18,11 +18,11 @@ from transformers import PrinterCallback, TrainerCallback  # noqa: TID253 - as a
 from agentlab import machine
 from agentlab.errors import Interrupted
 from agentlab.train.adapter import trained_weights
-from agentlab.train.base import Base, quietly
+from agentlab.train.base import TrainingBase, quietly
 from agentlab.train.checkpoints import Progress, Weights
 from agentlab.train.collate import Collator
 from agentlab.train.config import TrainingConfig, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.loss import learnt_losses, mean_loss
 from agentlab.train.masks import IGNORED, Example
 from agentlab.train.schedule import resolve_batching
@@ -51,10 +51,10 @@ class StepData(Dataset[list[Inputs]]):
 class AdapterTrainer(_trl.SFTTrainer):  # type: ignore[misc] # as above
     """Trains on `StepData`. `step_loss` is the loss of the last step, a mean over all its learnt tokens."""
 
-    def __init__(self, *, data: StepData, example: Example, **rest: Any) -> None:
+    def __init__(self, *, data: StepData, example: Example, **options: Any) -> None:
         # TRL wants to see what a data set is like; what is trained on comes from the loader below
         seen = _datasets.Dataset.from_dict({"input_ids": [list(example.input_ids)], "labels": [list(example.labels)]})
-        super().__init__(train_dataset=seen, data_collator=lambda rows: rows, **rest)
+        super().__init__(train_dataset=seen, data_collator=lambda rows: rows, **options)
         self.remove_callback(PrinterCallback)
         self._data = data
         self.step_loss = torch.zeros(())
@@ -129,7 +129,7 @@ def arguments(training: TrainingConfig, folder: Path, *, steps: int, seed: int, 
 class TrainingLoop(TrainerCallback):
     """One training in progress, in every process that takes part; `TrainingState` knows what its steps come to."""
 
-    def __init__(self, base: Base, model: Any, split: Split, job: TrainingJob, origin: str) -> None:
+    def __init__(self, base: TrainingBase, model: Any, split: TrainingSplit, job: TrainingJob, origin: str) -> None:
         """`model` is the base with the adapter, `origin` names what decides the training; else see `train_adapter`.
 
         Raises:
@@ -165,7 +165,7 @@ class TrainingLoop(TrainerCallback):
     def wait(self) -> None:
         self._trainer.accelerator.wait_for_everyone()
 
-    def _trainer_of(self, base: Base, model: Any, args: Any) -> Any:
+    def _trainer_of(self, base: TrainingBase, model: Any, args: Any) -> Any:
         """TRL's trainer, which takes the first step that is left for its first."""
         state, highest = self._state, self._training.lr
         done = state.progress.step
@@ -192,11 +192,11 @@ class TrainingLoop(TrainerCallback):
         """Note the step, after the weights have changed, and say whether to stop."""
         loss = float(self._trainer.step_loss)
         self._state.advance(loss, time.perf_counter() - self._step_began, self._held_out_loss)
-        over = self._state.is_over
-        self._interrupted = not over and self._anyone(self._stopped())
+        is_over = self._state.is_over
+        self._interrupted = not is_over and self._anyone(self._stopped())
         if self._interrupted:
             self._state.save()
-        control.should_training_stop = over or self._interrupted or control.should_training_stop
+        control.should_training_stop = is_over or self._interrupted or control.should_training_stop
 
     def _held_out_loss(self) -> float:
         """The first process's: on unlike devices last bits differ, and patience has to end for all at once."""
@@ -207,9 +207,9 @@ class TrainingLoop(TrainerCallback):
         every = self._trainer.accelerator.gather(torch.tensor([loss], device=self._trainer.args.device))
         return float(every[0])
 
-    def _anyone(self, said: bool) -> bool:
+    def _anyone(self, stopped: bool) -> bool:
         """Processes stop together, or they would wait for each other for ever."""
-        flag = torch.tensor(int(said), device=self._trainer.args.device)
+        flag = torch.tensor(int(stopped), device=self._trainer.args.device)
         return bool(self._trainer.accelerator.gather(flag).any())
 
 

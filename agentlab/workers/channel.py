@@ -98,8 +98,8 @@ class Channel:
                 return None
             for key, _ in ready:
                 self._read(key.fd)
-        line, _, rest = self._received.partition(b"\n")
-        self._received = rest
+        line, _, unread = self._received.partition(b"\n")
+        self._received = unread
         return decode(bytes(line))
 
     def _read(self, pipe: int) -> None:

@@ -8,7 +8,7 @@ from agentlab.errors import ContextOverflowError
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class EngineRequest:
     """One chat completion.
 
     Attributes:
@@ -74,7 +74,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadReport:
     """What loading took: time, and memory right after it (0 bytes where the system does not say: not Linux)."""
 
     seconds: float
@@ -85,7 +85,7 @@ class Loaded:
 class ChatEngine(Protocol):
     """A loaded model. It may be called from several threads; what it cannot do at a time waits."""
 
-    def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
+    def chat(self, request: EngineRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
         """Stream an answer.
 
         Raises:
@@ -123,20 +123,20 @@ class StopFinder:
             return "" if self.found else piece
         self._held += piece
         # which one ends first, as if the text came one character at a time: then its pieces do not matter
-        ends = [(place + len(stop), place) for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        ends = [(position + len(stop), position) for stop in self._stops if (position := self._held.find(stop)) >= 0]
         if ends:
             self.found = True
             keep = min(ends)[1]
         else:
-            keep = len(self._held) - max(map(self._begun, self._stops))
-        said, self._held = self._held[:keep], self._held[keep:]
-        return said
+            keep = len(self._held) - max(map(self._begun_length, self._stops))
+        certain_text, self._held = self._held[:keep], self._held[keep:]
+        return certain_text
 
-    def rest(self) -> str:
+    def remaining_text(self) -> str:
         """What is still held back when the answer ends by itself."""
         return "" if self.found else self._held
 
-    def _begun(self, stop: str) -> int:
+    def _begun_length(self, stop: str) -> int:
         """How many characters at the end of what is held begin this stop text."""
         longest = min(len(stop) - 1, len(self._held))
         return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)

@@ -13,9 +13,9 @@ from agentlab import errors
 from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
 from agentlab.workers import faults, memory
 from agentlab.workers.channel import Channel
-from agentlab.workers.chat import ChatRequest, Chunk, Loaded
+from agentlab.workers.chat import Chunk, EngineRequest, LoadReport
 from agentlab.workers.deaths import last_words
-from agentlab.workers.memory import Memory
+from agentlab.workers.memory import ProcessMemory
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
@@ -60,7 +60,7 @@ class _Line:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.loaded: Loaded | None = None
+        self.loaded: LoadReport | None = None
         self.reason: AgentlabError | None = None
         self._replies: dict[int, deque[dict[str, Any]]] = {}
         self._sending = threading.Lock()
@@ -146,7 +146,7 @@ class ChatProcess:
         """Whether the next call finds the model loaded."""
         return self._line is not None and self._line.loaded is not None and self.worker_pid is not None
 
-    def measured(self) -> Memory | None:
+    def measured(self) -> ProcessMemory | None:
         """What the worker takes; None when there is none, and where the system does not say (not Linux)."""
         pid = self.worker_pid
         return None if pid is None else memory.of(pid)
@@ -157,10 +157,10 @@ class ChatProcess:
         Raises:
             WorkerDiedError: there is no memory or no process number left.
         """
-        with _held(self._starting, _never):
+        with _hold_lock(self._starting, _never):
             self._spawn()
 
-    def load(self, *, cancelled: Callable[[], bool] = _never) -> Loaded:
+    def load(self, *, cancelled: Callable[[], bool] = _never) -> LoadReport:
         """Load the model now; when it is loaded, say again what that took.
 
         Raises:
@@ -170,7 +170,7 @@ class ChatProcess:
         assert loaded is not None
         return loaded
 
-    def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
+    def chat(self, request: EngineRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
         """Stream an answer; see `ChatEngine.chat`. Loading has its own clock, `ChatWorker.load_seconds`."""
         if request.max_tokens < 1:
             raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
@@ -178,7 +178,7 @@ class ChatProcess:
             raise errors.BadRequestError("There are no messages to answer.")
         job = {field.name: getattr(request, field.name) for field in fields(request)}
         job |= {"op": "chat", "messages": [dict(message) for message in request.messages]}
-        with _held(self._turns, cancelled):
+        with _hold_lock(self._turns, cancelled):
             line = self._loaded_line(cancelled)
             for reply in self._exchange(line, job, request.seconds, f"{self._worker.name}'s answer", cancelled):
                 yield Chunk(**{name: reply[name] for name in _CHUNK if name in reply})
@@ -204,7 +204,7 @@ class ChatProcess:
         return self._line
 
     def _loaded_line(self, cancelled: Callable[[], bool]) -> _Line:
-        with _held(self._starting, cancelled):
+        with _hold_lock(self._starting, cancelled):
             if self._line is not None and self.loaded:
                 return self._line
             worker = self._worker
@@ -216,28 +216,28 @@ class ChatProcess:
             except BaseException:
                 line.end()  # a worker without a model is of no use
                 raise
-            seen = self.measured() or Memory(0, 0, 0)
-            line.loaded = Loaded(time.monotonic() - began, seen.resident, seen.private)
+            seen = self.measured() or ProcessMemory(0, 0, 0)
+            line.loaded = LoadReport(time.monotonic() - began, seen.resident, seen.private)
             return line
 
     def _exchange(
-        self, line: _Line, job: dict[str, Any], seconds: float, what: str, cancelled: Callable[[], bool]
+        self, line: _Line, job: dict[str, Any], seconds: float, action: str, cancelled: Callable[[], bool]
     ) -> Iterator[dict[str, Any]]:
         """Send a request and yield its replies up to the last one. Left early, it ends the call or the worker."""
-        call, deadline, over = next(self._calls), time.monotonic() + seconds, False
+        call, deadline, is_over = next(self._calls), time.monotonic() + seconds, False
         with line.call(call):
             try:
                 if not line.send({**job, "id": call}, seconds):
-                    raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
-                while not over:
+                    raise LLMTimeoutError(f"{action} took longer than {seconds:g} seconds.")
+                while not is_over:
                     if cancelled():
                         raise LLMCancelledError("The call was cancelled.")
                     if time.monotonic() > deadline:
-                        raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
+                        raise LLMTimeoutError(f"{action} took longer than {seconds:g} seconds.")
                     reply = line.receive(call, min(_POLL_SECONDS, seconds))
                     if reply is None:
                         continue
-                    over = _is_last(reply)
+                    is_over = _is_last(reply)
                     if reply["event"] == "error":
                         error = faults.from_message(reply)
                         if isinstance(error, WorkerDiedError):  # its last word
@@ -245,14 +245,14 @@ class ChatProcess:
                         raise error
                     yield reply
             except EOFError:
-                over = True
+                is_over = True
                 self._report_death(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise MalformedReplyError(
                     f"The worker of {self._worker.name} broke the protocol: {error!r}."
                 ) from error
             finally:
-                if not over:
+                if not is_over:
                     self._stop(line, call)
 
     def _stop(self, line: _Line, call: int) -> None:
@@ -283,7 +283,7 @@ class ChatProcess:
 
 
 @contextlib.contextmanager
-def _held(lock: threading.Semaphore, cancelled: Callable[[], bool]) -> Iterator[None]:
+def _hold_lock(lock: threading.Semaphore, cancelled: Callable[[], bool]) -> Iterator[None]:
     """Not reentrant: a generator may be finished by another thread than began it."""
     while not lock.acquire(timeout=_POLL_SECONDS):
         if cancelled():

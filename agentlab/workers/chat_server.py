@@ -25,13 +25,13 @@ from typing import Any, Protocol
 
 from agentlab.errors import AgentlabError, LLMCancelledError, WorkerDiedError
 from agentlab.workers import child, faults
-from agentlab.workers.chat import ChatRequest, Chunk
+from agentlab.workers.chat import Chunk, EngineRequest
 
 
-class Decoder(Protocol):
+class ChatDecoder(Protocol):
     """A loaded model."""
 
-    def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
+    def chat(self, request: EngineRequest) -> Generator[Chunk, None, None]:
         """Decode an answer; closing the iterator stops it. An empty piece is a place to stop, and is not sent.
 
         If `ChatWorker.calls` is more than one, several are under way at a time, each asked for a piece in turn.
@@ -39,7 +39,7 @@ class Decoder(Protocol):
         ...
 
 
-Load = Callable[..., Decoder]  # of the fields of a load
+Load = Callable[..., ChatDecoder]  # of the fields of a load
 
 
 class ChatServer:
@@ -74,9 +74,9 @@ class ChatServer:
             for call in self._running:
                 self._reply("error", call, **faults.as_message(error))
 
-    def _begin_or_cancel(self, decoder: Decoder, op: str, id: int, **fields: Any) -> None:  # noqa: A002 - the wire's
+    def _begin_or_cancel(self, decoder: ChatDecoder, op: str, id: int, **fields: Any) -> None:  # noqa: A002 - the wire's
         if op == "chat":
-            self._running[id] = decoder.chat(ChatRequest(**fields))
+            self._running[id] = decoder.chat(EngineRequest(**fields))
         elif id in self._running:
             self._end(id, LLMCancelledError("The call was cancelled."))
 

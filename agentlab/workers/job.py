@@ -18,7 +18,7 @@ _SEND_SECONDS = 20.0
 def run_job(
     module: str,
     request: Mapping[str, Any],
-    what: str,
+    action: str,
     *,
     check: Callable[[], None],
     threads: int,
@@ -53,7 +53,7 @@ def run_job(
         status, log = channel.dispose()
     if answer is None:
         cause, hint = deaths.describe(status) if causes is None else deaths.describe(status, causes)
-        raise WorkerDiedError(f"The process that {what} died: {cause}.\n{deaths.last_words(log)}".strip(), hint=hint)
+        raise WorkerDiedError(f"The process that {action} died: {cause}.\n{deaths.last_words(log)}".strip(), hint=hint)
     if "kind" in answer:
         raise faults.from_message(answer)
     return answer

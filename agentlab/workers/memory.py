@@ -11,7 +11,7 @@ _MARKS = ("can't allocate memory", "bad_alloc", "Cannot allocate memory", "Faile
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ProcessMemory:
     """Bytes of a running process: in memory now, of these private (not mapped from a file), and the most ever."""
 
     resident: int
@@ -19,23 +19,23 @@ class Memory:
     peak: int
 
 
-def of(pid: int) -> Memory | None:
+def of(pid: int) -> ProcessMemory | None:
     """What a process takes; None when it is gone, and where the system does not say (not Linux)."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
     kib = {
-        name: int(rest.split()[0])
-        for name, _, rest in (line.partition(":") for line in status.splitlines())
+        name: int(amount.split()[0])
+        for name, _, amount in (line.partition(":") for line in status.splitlines())
         if name in ("VmRSS", "RssAnon", "VmHWM")
     }
     if len(kib) < 3:  # it has ended, and nobody waited for it
         return None
-    return Memory(resident=kib["VmRSS"] << 10, private=kib["RssAnon"] << 10, peak=kib["VmHWM"] << 10)
+    return ProcessMemory(resident=kib["VmRSS"] << 10, private=kib["RssAnon"] << 10, peak=kib["VmHWM"] << 10)
 
 
-def held() -> int | None:
+def mapped_bytes() -> int | None:
     """Bytes of private writable memory this process has mapped; None where it cannot be bounded (not Linux)."""
     if sys.platform != "linux":
         return None
@@ -44,13 +44,13 @@ def held() -> int | None:
     return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 
 
-def bound(headroom: int | None) -> None:
+def bound_memory(headroom: int | None) -> None:
     """Let `held` not grow by more than `headroom` bytes from now on; None does not bound it.
 
     RLIMIT_DATA counts heap, private mappings and thread stacks since Linux 4.7, but not files and not address space
     that is only reserved. A lower limit that was there stays in force.
     """
-    now = held()
+    now = mapped_bytes()
     if headroom is None or now is None:
         return
     import resource
@@ -63,14 +63,14 @@ def bound(headroom: int | None) -> None:
 @contextlib.contextmanager
 def at_most(ceiling: int | None) -> Iterator[None]:
     """Let `held` not grow beyond `ceiling` bytes inside the block; None does not bound it. See `bound`."""
-    now = held()
+    now = mapped_bytes()
     if ceiling is None or now is None:
         yield
         return
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    bound(ceiling - now)
+    bound_memory(ceiling - now)
     try:
         yield
     finally:

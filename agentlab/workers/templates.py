@@ -100,9 +100,9 @@ class _Renderer:
         """
         with self._lock:
             try:
-                answer, status = self._asked(request)
+                answer, status = self._ask_process(request)
                 if answer is None and -status != signal.SIGPROF:  # it was killed, perhaps before it was asked
-                    answer, status = self._asked(request)
+                    answer, status = self._ask_process(request)
             except OSError as error:
                 raise TemplateRefusesError(f"no process can be started: {error.strerror or error}") from error
             if answer is None:
@@ -110,7 +110,7 @@ class _Renderer:
                 raise TemplateRefusesError(f"it takes more than {SECONDS:g} seconds" if late else "it ends its process")
             return answer
 
-    def _asked(self, request: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
+    def _ask_process(self, request: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
         """The answer, or None and the exit status of the process."""
         channel, self._channel, answer = self._running(), None, None  # left in the middle, it is not asked again
         try:
@@ -154,7 +154,7 @@ if hasattr(os, "register_at_fork"):
 def _answer(request: Mapping[str, Any]) -> dict[str, str]:
     try:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whose signal ends the process
-        text = _compiled(request["template"]).render(**request["values"])
+        text = _compile_template(request["template"]).render(**request["values"])
         signal.setitimer(signal.ITIMER_PROF, 0)
     except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -165,7 +165,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 @functools.lru_cache(16)
-def _compiled(source: str) -> Any:
+def _compile_template(source: str) -> Any:
     """As transformers compiles it."""
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -203,6 +203,6 @@ def _refuse(message: object) -> NoReturn:
 
 if __name__ == "__main__":
     pipes = child.attach(int(sys.argv[1]))
-    _compiled("")  # what it imports is not a template's expense
-    memory.bound(_HEADROOM)
+    _compile_template("")  # what it imports is not a template's expense
+    memory.bound_memory(_HEADROOM)
     pipes.answer(_answer)

@@ -34,10 +34,10 @@ from checkpoint import checkpoint
 
 from agentlab import machine
 from agentlab.runs.atomic import write_json
-from agentlab.train.base import Base, load_base, quietly
+from agentlab.train.base import TrainingBase, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.data_report import prepare, read_data
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import Example
 from agentlab.train.schedule import Steps, resolve_batching
 from agentlab.train.sft import train_adapter
@@ -88,13 +88,13 @@ def plans(examples: tuple[Example, ...]) -> dict[Way, Plan]:
     return found
 
 
-def epoch(base: Base, examples: tuple[Example, ...], plan: Plan, folder: Path) -> tuple[float, float]:
+def epoch(base: TrainingBase, examples: tuple[Example, ...], plan: Plan, folder: Path) -> tuple[float, float]:
     """CPU seconds of a training, and its loss per learnt token."""
     began = time.process_time()
     with quietly():
         trained = train_adapter(
             base,
-            Split(examples, ()),
+            TrainingSplit(examples, ()),
             TrainingJob(LORA, plan.training, folder, SEED),
         )
     seconds = time.process_time() - began
@@ -103,7 +103,7 @@ def epoch(base: Base, examples: tuple[Example, ...], plan: Plan, folder: Path) -
 
 
 def measure(
-    base: Base, examples: tuple[Example, ...], by_way: dict[Way, Plan], rounds: int
+    base: TrainingBase, examples: tuple[Example, ...], by_way: dict[Way, Plan], rounds: int
 ) -> tuple[dict[Way, list[float]], dict[Way, float]]:
     """CPU seconds of every round, and the loss of the last."""
     chance = random.Random(0)

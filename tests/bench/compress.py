@@ -41,7 +41,7 @@ from agentlab.compress.layerwise import Pruner, Quantizer, prune, quantize
 from agentlab.compress.packed import write_packed
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.compress.reloading import divergences
-from agentlab.models.base_model import find_base, imported
+from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.atomic import write_json
 from agentlab.session import surroundings
 from agentlab.stats.divergence import Divergence
@@ -128,7 +128,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         workspace = surroundings(os.environ, Path.cwd()).workspace
-        base = load_base(imported(find_base("smollm2-135m", workspace)), "fp32", "sdpa")
+        base = load_base(import_base(find_base("smollm2-135m", workspace)), "fp32", "sdpa")
         self.folder, self.rows = folder, dict[str, dict[str, float]]()
         self.base = bases.write(bases.rotated(base.model), base.tokenizer, folder / "base")
         self.windows = bases.windows(base.tokenizer, CALIBRATION, LENGTH, held_out=False)

@@ -40,7 +40,7 @@ from agentlab.compress.control import gains, share
 from agentlab.compress.objective import REFERENCE
 from agentlab.compress.recipe import rules
 from agentlab.compress.result import WORDS
-from agentlab.compress.transfer import Measured, Recalling
+from agentlab.compress.transfer import MeasuredRecipe, Recalling
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.recorder import RunRecorder
@@ -48,9 +48,9 @@ from agentlab.llm.router import Router
 from agentlab.runs.atomic import write_json
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.search.arms import ARMS
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 from agentlab.stats.fronts import hypervolume
@@ -58,7 +58,7 @@ from agentlab.stats.intervals import sign_flip_interval
 from agentlab.study.evaluator import Fronts
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, rebuild
+from agentlab.study.state import StudyCandidate, rebuild
 from agentlab.study.steps import search
 
 GRID = Path(__file__).with_name("compress_grid.json")
@@ -97,10 +97,12 @@ class Base:
     rows: list[Any]
 
     @cached_property
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[MeasuredRecipe]:
         """What was measured; a recipe that failed has figures that are not a number."""
         return [
-            Measured(self.name, space().reduce(known), *(math.nan if value is None else value for value in figures))
+            MeasuredRecipe(
+                self.name, space().reduce(known), *(math.nan if value is None else value for value in figures)
+            )
             for values, *figures in self.rows
             for known in [
                 {name: value for name, value in zip(space().parameters, values, strict=True) if value is not None}
@@ -108,7 +110,7 @@ class Base:
         ]
 
     @cached_property
-    def by_key(self) -> dict[str, Measured]:
+    def by_key(self) -> dict[str, MeasuredRecipe]:
         """By point."""
         return {space().key(each.params): each for each in self.measured}
 
@@ -123,7 +125,7 @@ class Base:
         return hypervolume([(each.size, each.kl) for each in self.measured if each.kl == each.kl], REFERENCE)
 
 
-def replay(base: Base, batch: Sequence[Candidate]) -> list[TrialResult]:
+def replay(base: Base, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
     """The objective of a study: what was recorded."""
     found = []
     for candidate in batch:
@@ -136,7 +138,7 @@ def replay(base: Base, batch: Sequence[Candidate]) -> list[TrialResult]:
     return found
 
 
-def best_left(base: Base, tried: Sequence[Params]) -> list[Measured]:
+def best_left(base: Base, tried: Sequence[Params]) -> list[MeasuredRecipe]:
     """Recipes that are left, by the hypervolume that they would add for a joule, best first."""
     keys = {space().key(params) for params in tried}
     there = [(base.by_key[key].size, base.by_key[key].kl) for key in keys]
@@ -194,7 +196,7 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
     if arm == "shuffled":
         order = rng.permutation(len(elsewhere))
         elsewhere = [
-            Measured(one.where, one.params, other.size, other.kl, other.joules)
+            MeasuredRecipe(one.where, one.params, other.size, other.kl, other.joules)
             for one, other in zip(elsewhere, [elsewhere[place] for place in order], strict=True)
         ]
     recalled = elsewhere if arm in ("memory", "shuffled") else []
@@ -202,7 +204,7 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
     root = str(shared_memory) if shared_memory.is_dir() else None
     with (
         tempfile.TemporaryDirectory(dir=root) as folder,
-        Run.create(Path(folder), RunSpec("compress", "", "", "h", seed), Edge()) as run,
+        OpenRun.create(Path(folder), RunSpec("compress", "", "", "h", seed), Edge()) as run,
     ):
         history = lambda: rebuild(run.events).history  # noqa: E731 - what the advisor sees
         advisor = Advisor(base, arm, history, rng)
@@ -215,7 +217,7 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
         ) as router:
             setup = Setup(
                 words=WORDS,
-                rules=Rules(space()),
+                rules=ScreenRules(space()),
                 starts=[Proposal(space().reduce(params), "portfolio") for params in FIRST],
                 base="random" if arm == "random" else "tpe",
                 budget={"joules": ENERGY * base.energy},

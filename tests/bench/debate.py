@@ -36,11 +36,11 @@ from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.local import local_speakers
-from agentlab.debate.speakers import Asked, Panel, Said, Speakers
+from agentlab.debate.speakers import Panel, Speakers, TurnReply, TurnRequest
 from agentlab.debate.wave import Setting, Wave
 from agentlab.runs.atomic import write_json
-from agentlab.tasks.questions import Question, generated
-from agentlab.train.base import Base, load_base, quietly
+from agentlab.tasks.questions import QuizQuestion, generate_questions
+from agentlab.train.base import TrainingBase, load_base, quietly
 
 OUT = Path(".agentlab/bench/debate.json")
 AGENTS, QUESTIONS, WAVE, THREADS = ("ann", "bob", "cat"), 24, 8, 2
@@ -54,9 +54,9 @@ class Anew:
     def __init__(self, speakers: Speakers) -> None:
         self._speakers = speakers
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
         return self._speakers.answer(
-            [Asked(each.id, each.agent, "", each.messages, (), each.max_tokens) for each in asked]
+            [TurnRequest(each.id, each.agent, "", each.messages, (), each.max_tokens) for each in asked]
         )
 
     def forget(self) -> None:
@@ -69,16 +69,16 @@ class Generating(Anew):
     def __init__(self, model: Any, tokenizer: Any, *, switching: bool) -> None:
         self.model, self.tokenizer, self._switching = model, tokenizer, switching
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
         size = 1 if self._switching else len(AGENTS)
         order = sorted(range(len(asked)), key=lambda n: asked[n].agent) if self._switching else range(len(asked))
         texts: dict[int, str] = {}
         for start in range(0, len(asked), size):
             some = list(order)[start : start + size]
             texts.update(zip(some, self._generated([asked[n] for n in some]), strict=True))
-        return [Said(texts[n]) for n in range(len(asked))]
+        return [TurnReply(texts[n]) for n in range(len(asked))]
 
-    def _generated(self, asked: Sequence[Asked]) -> list[str]:
+    def _generated(self, asked: Sequence[TurnRequest]) -> list[str]:
         prompts = [self.prompt(each) for each in asked]
         given = self.tokenizer(
             prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
@@ -96,13 +96,13 @@ class Generating(Anew):
         said = self.tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in said]
 
-    def prompt(self, asked: Asked) -> str:
+    def prompt(self, asked: TurnRequest) -> str:
         """The prompt of a turn as text."""
         messages = [{"role": each.role, "content": each.content} for each in asked.messages]
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     @torch.inference_mode()
-    def gap(self, asked: Asked, one: str, other: str) -> float:
+    def gap(self, asked: TurnRequest, one: str, other: str) -> float:
         """Between the two likeliest logits where two answers to a prompt first differ."""
         ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other)]
         place = next((n for n, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
@@ -117,9 +117,9 @@ class Heard(Anew):
 
     def __init__(self, speakers: Speakers) -> None:
         super().__init__(speakers)
-        self.turns: dict[str, tuple[Asked, str]] = {}
+        self.turns: dict[str, tuple[TurnRequest, str]] = {}
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
         said = self._speakers.answer(asked)
         self.turns.update((each.id, (each, answer.text)) for each, answer in zip(asked, said, strict=True))
         return said
@@ -142,7 +142,7 @@ def config_of(base: Path, adapters: Sequence[Path], tokens: int) -> DebateConfig
     )
 
 
-def peft_of(base: Base, adapters: Sequence[Path]) -> Any:
+def peft_of(base: TrainingBase, adapters: Sequence[Path]) -> Any:
     """The base with all adapters, in PEFT's own layers."""
     from peft import PeftModel
 
@@ -156,7 +156,7 @@ def peft_of(base: Base, adapters: Sequence[Path]) -> Any:
 def measured(config: DebateConfig, ways: dict[str, Heard]) -> dict[str, list[float]]:
     """Seconds of every wave in every way."""
     questions = [
-        Question(each.id, each.text, each.answer) for each in generated("capitals", QUESTIONS, config.seed)
+        QuizQuestion(each.id, each.text, each.answer) for each in generate_questions("capitals", QUESTIONS, config.seed)
     ]  # asked freely: peers have no likelihoods of choices
     chance, seconds = random.Random(0), {way: list[float]() for way in ways}
     for start in range(0, QUESTIONS, WAVE):

@@ -43,14 +43,14 @@ from agentlab.evolve.genome import BLEND, PARENT, Child, Coefficients
 from agentlab.evolve.product import export
 from agentlab.evolve.result import EVOLVED, RANDOM
 from agentlab.evolve.run import EvolveExperiment, prepare
-from agentlab.evolve.scoring import weighted
+from agentlab.evolve.scoring import open_weighted_children
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.session import surroundings
-from agentlab.stats.control import Comparison
+from agentlab.stats.control import ControlComparison
 from agentlab.stats.studies import full_study
-from agentlab.tasks.labelled import asked
+from agentlab.tasks.labelled import prompts_and_choices
 from agentlab.train.base import load_base
 from agentlab.train.scoring import scorer
 
@@ -76,7 +76,7 @@ def evolved(context: Context, seeds: int, parents: list[str]) -> list[dict[str, 
         exp = experiment(context, seed, parents)
         name = f"seed-{seed}-{exp.config.max_items}-{config_hash(exp.config)[:12]}"
         there, spec = RUNS / name, RunSpec("evolve", "", "", "h", seed, name=name)
-        with Run.resume(there, Edge()) if there.is_dir() else Run.create(RUNS, spec, Edge()) as run:
+        with OpenRun.resume(there, Edge()) if there.is_dir() else OpenRun.create(RUNS, spec, Edge()) as run:
             result, _ = exp.run(run)
         found.append({each.name: each.test.value for each in result.standings})
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[-1].items()), flush=True)
@@ -88,7 +88,7 @@ def gains(found: list[dict[str, float]]) -> list[dict[str, Any]]:
     rows = []
     for name in (PARENT, BLEND, RANDOM):
         ours, theirs = ([each[key] for each in found] for key in (EVOLVED, name))
-        what = Comparison("evolution", name, "accuracy", "share", "higher", "equal answers")
+        what = ControlComparison("evolution", name, "accuracy", "share", "higher", "equal answers")
         record = full_study(what, ours, theirs, np.random.default_rng(0))
         gain, ends = statistics.fmean(ours) - statistics.fmean(theirs), (record.low, record.high)
         told = "not bounded" if None in ends else f"[{ends[0]:+.3f}, {ends[1]:+.3f}] at {record.level:.1%}"
@@ -119,15 +119,17 @@ def scoring(exp: EvolveExperiment, place: Path) -> tuple[list[dict[str, Any]], b
     base, parents = load_base(exp.base.path, "fp32", "sdpa"), list(exp.parents.values())
     ours, theirs, differ = [], [], 0
     for _ in range(ROUNDS):
-        with weighted(exp.base.path, parents, genome.weights, "float32", lambda _: None) as population:
+        with open_weighted_children(exp.base.path, parents, genome.weights, "float32", lambda _: None) as population:
             seconds, found = timed(partial(population, children, questions))
         ours.append(seconds)
         with scorer(base, folders) as one:
-            seconds, others = timed(lambda one=one: [one.choices([name], asked(questions))[0] for name in folders])
+            seconds, others = timed(
+                lambda one=one: [one.choices([name], prompts_and_choices(questions))[0] for name in folders]
+            )
         theirs.append(seconds)
         print(f"{ours[-1]:.1f} s and {seconds:.1f} s", flush=True)
         differ = sum(
-            a.chosen() != b.chosen() and sorted(a.shares())[-1] - sorted(a.shares())[-2] > TIE
+            a.likeliest_index() != b.likeliest_index() and sorted(a.shares())[-1] - sorted(a.shares())[-2] > TIE
             for row, other in zip(found, others, strict=True)
             for a, b in zip(row, other, strict=True)
         )

@@ -29,13 +29,13 @@ from agentlab.config.workspace import Workspace
 from agentlab.gguf.dry_run import dry_run
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fingerprint import engine_build, fingerprint
-from agentlab.gguf.memory import MemoryEstimate, Shape, estimate
+from agentlab.gguf.memory import MemoryEstimate, MemoryShape, estimate
 from agentlab.gguf.metadata import GgufMetadata, read
 from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
 from agentlab.runs.atomic import write_json
 from agentlab.workers import memory
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 
 OUT = Path(".agentlab/bench/gguf-memory.json")
 MIB = 1 << 20
@@ -50,7 +50,7 @@ ROUNDING = 0.01 * MIB  # of the engine's log
 class Row:
     """One shape: both estimates, and what its worker took."""
 
-    shape: Shape
+    shape: MemoryShape
     formula: MemoryEstimate
     exact: MemoryEstimate
     prompt: int  # tokens
@@ -78,15 +78,15 @@ class Row:
                 yield f"{self.title}: {what} is said to take {ours / MIB:.2f} MiB, and takes {said / MIB:.2f}"
 
 
-def grid(quick: bool) -> list[Shape]:
+def grid(quick: bool) -> list[MemoryShape]:
     """Every combination; the quick one has a single shape with the longest context."""
     ways = [(False, "f16"), (True, "f16"), (True, "q8_0")]
     contexts = (512, 2048) if quick else (512, 2048, 8192)
-    shapes = [Shape(n, u, flash, kv) for n in contexts for u in (64, 128, 512) for flash, kv in ways]  # type: ignore[arg-type]
-    return [*shapes, Shape(8192, 128, True)] if quick else shapes
+    shapes = [MemoryShape(n, u, flash, kv) for n in contexts for u in (64, 128, 512) for flash, kv in ways]  # type: ignore[arg-type]
+    return [*shapes, MemoryShape(8192, 128, True)] if quick else shapes
 
 
-def engine_of(path: Path, shape: Shape) -> WorkerEngine:
+def engine_of(path: Path, shape: MemoryShape) -> WorkerEngine:
     """A worker that is not started yet."""
     return WorkerEngine(
         EngineConfig(path, context=shape.context, batch=shape.batch, flash=shape.flash, kv_type=shape.kv_type)
@@ -96,13 +96,13 @@ def engine_of(path: Path, shape: Shape) -> WorkerEngine:
 def ask(engine: WorkerEngine, words: int) -> int:
     """Ask a question of so many words; the number of tokens it had."""
     content = " ".join(["word"] * words)
-    request = ChatRequest([{"role": "user", "content": content}], max_tokens=ANSWER, seconds=900.0)
+    request = EngineRequest([{"role": "user", "content": content}], max_tokens=ANSWER, seconds=900.0)
     return [chunk.prompt_tokens for chunk in engine.chat(request)][-1] or 0
 
 
 def tokens_of_words(path: Path) -> tuple[int, float]:
     """(tokens around a question, tokens per word)."""
-    engine = engine_of(path, Shape(512, 128, True))
+    engine = engine_of(path, MemoryShape(512, 128, True))
     try:
         few, many = ask(engine, 10), ask(engine, 110)
     finally:
@@ -120,7 +120,7 @@ def mapped_bytes(pid: int, path: Path) -> int:
     return found
 
 
-def measure(path: Path, metadata: GgufMetadata, shape: Shape, around: int, per_word: float, kept: Path) -> Row:
+def measure(path: Path, metadata: GgufMetadata, shape: MemoryShape, around: int, per_word: float, kept: Path) -> Row:
     """Load a model, fill its context, and read what that took."""
     key = f"{fingerprint(path)} {engine_build()}"
     said = dry_run(path, shape, key, kept)
@@ -146,7 +146,7 @@ def growth(path: Path, cycles: int) -> int:
     """Bytes that this process grows by, from the second load and unload to the last."""
     before = 0
     for number in range(cycles):
-        engine = engine_of(path, Shape(512, 128, True))
+        engine = engine_of(path, MemoryShape(512, 128, True))
         ask(engine, 1)
         engine.close()
         taken = memory.of(os.getpid())

@@ -31,14 +31,14 @@ from checkpoint import checkpoint
 from transformers import DynamicCache, StoppingCriteriaList
 
 from agentlab import machine
-from agentlab.hf.batch import Batch, Row
-from agentlab.hf.packed import packed
+from agentlab.hf.batch import AnswerBatch, AnswerRow
+from agentlab.hf.packed import pack_weights
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.runs.atomic import write_json
 from agentlab.tasks.generate import generate
-from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.conversations import Turn
+from agentlab.train.base import TrainingBase, load_base, quietly
+from agentlab.train.conversations import ConversationTurn
 from agentlab.train.masks import IGNORED, Example
 from agentlab.train.scoring import Scorer
 
@@ -66,11 +66,11 @@ def adapters_of(path: Path, place: Path, count: int) -> list[Path]:
     return [place / str(number) for number in range(count)]
 
 
-def rows_of(count: int, vocabulary: int, seed: int) -> list[Row]:
+def rows_of(count: int, vocabulary: int, seed: int) -> list[AnswerRow]:
     """By adapter, as static batches want them."""
     chance = random.Random(seed)
     rows = [
-        Row(
+        AnswerRow(
             number * ADAPTERS // count,
             [chance.randrange(100, vocabulary) for _ in range(chance.randint(20, 400))],
             chance.randint(10, 120),
@@ -81,16 +81,16 @@ def rows_of(count: int, vocabulary: int, seed: int) -> list[Row]:
     return rows
 
 
-def engine(model: Any, adapters: Rowwise, rows: Sequence[Row], size: int = ROWS) -> Texts:
+def engine(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], size: int = ROWS) -> Texts:
     """What the engine says."""
-    said: dict[Row, list[int]] = {row: [] for row in rows}
-    for tokens in Batch(model, adapters, ()).run(rows, size):
+    said: dict[AnswerRow, list[int]] = {row: [] for row in rows}
+    for tokens in AnswerBatch(model, adapters, ()).run(rows, size):
         for each in tokens:
             said[each.row].append(each.token)
     return list(said.values())
 
 
-def generated(model: Any, rows: Sequence[Row], **keys: Any) -> Texts:
+def generated(model: Any, rows: Sequence[AnswerRow], **keys: Any) -> Texts:
     """`generate` on a static, left-padded batch up to the longest answer."""
     longest, most = max(len(row.prompt) for row in rows), max(row.max_tokens for row in rows)
     ids = torch.tensor([[0] * (longest - len(row.prompt)) + list(row.prompt) for row in rows])
@@ -103,7 +103,7 @@ def generated(model: Any, rows: Sequence[Row], **keys: Any) -> Texts:
     return [each[longest : longest + row.max_tokens].tolist() for each, row in zip(out, rows, strict=True)]
 
 
-def static(model: Any, adapters: Rowwise, rows: Sequence[Row]) -> Texts:
+def static(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow]) -> Texts:
     """What scoring did before: `Scorer._generated` of 22 November 2026."""
 
     def go_on(ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
@@ -113,7 +113,7 @@ def static(model: Any, adapters: Rowwise, rows: Sequence[Row]) -> Texts:
     return generated(model, rows, stopping_criteria=StoppingCriteriaList([go_on]))
 
 
-def flips(model: Any, adapters: Rowwise, rows: Sequence[Row], ours: Texts, theirs: Texts) -> tuple[int, float]:
+def flips(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], ours: Texts, theirs: Texts) -> tuple[int, float]:
     """How many texts differ, and the widest gap between the two likeliest logits where one first does."""
     found, widest = 0, 0.0
     for row, one, other in zip(rows, ours, theirs, strict=True):
@@ -125,7 +125,7 @@ def flips(model: Any, adapters: Rowwise, rows: Sequence[Row], ours: Texts, their
     return found, widest
 
 
-def alone(model: Any, adapters: Rowwise, row: Row) -> list[int]:
+def alone(model: Any, adapters: Rowwise, row: AnswerRow) -> list[int]:
     """The decoder of one row."""
     cache, tokens, said = DynamicCache(), list(row.prompt), []
     adapters.rows([row.adapter])
@@ -136,10 +136,10 @@ def alone(model: Any, adapters: Rowwise, row: Row) -> list[int]:
     return said
 
 
-def step_of(model: Any, adapters: Rowwise, rows: Sequence[Row], past: int) -> Callable[[], float]:
+def step_of(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], past: int) -> Callable[[], float]:
     """Seconds of one more step of rows that have so many tokens, a median of eight."""
-    batch = Batch(model, adapters, ())
-    batch.admit([Row(row.adapter, (list(row.prompt) * 20)[:past], 10_000) for row in rows])
+    batch = AnswerBatch(model, adapters, ())
+    batch.admit([AnswerRow(row.adapter, (list(row.prompt) * 20)[:past], 10_000) for row in rows])
 
     def timed() -> float:
         taken = []
@@ -152,7 +152,7 @@ def step_of(model: Any, adapters: Rowwise, rows: Sequence[Row], past: int) -> Ca
     return timed
 
 
-def base_step(model: Any, adapters: Rowwise, rows: Sequence[Row], past: int) -> Callable[[], float]:
+def base_step(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], past: int) -> Callable[[], float]:
     """The same of the base alone, as transformers does it: a `DynamicCache`, no padding."""
     adapters.rows([BASE] * len(rows))
     ids = torch.tensor([(list(row.prompt) * 20)[:past] for row in rows])
@@ -176,7 +176,7 @@ def chosen_before(scores: Scorer, adapter: str, items: Sequence[Any]) -> list[st
     asked = [
         (adapter, Example(0, (*ids, *after), (*[IGNORED] * len(ids), *after), 0))
         for item in items
-        for ids in [scores._ids([Turn("user", item.prompt)])]
+        for ids in [scores._ids([ConversationTurn("user", item.prompt)])]
         for after in (
             scores._base.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in item.expected["among"]
         )
@@ -191,7 +191,7 @@ def resident_over(model: Any, adapters: Rowwise, count: int) -> list[float]:
     chance, process, found = random.Random(5), psutil.Process(), []
     for _ in range(count // 100):
         rows = [
-            Row(chance.randrange(-1, ADAPTERS), [chance.randrange(100, 9000)] * chance.randint(5, 60), 6)
+            AnswerRow(chance.randrange(-1, ADAPTERS), [chance.randrange(100, 9000)] * chance.randint(5, 60), 6)
             for _ in range(100)
         ]
         engine(model, adapters, rows)
@@ -241,7 +241,7 @@ class Report:
             self.missed.append(f"{what}: texts differ")
 
 
-def answers(report: Report, base: Base, folders: list[Path], rounds: int) -> None:
+def answers(report: Report, base: TrainingBase, folders: list[Path], rounds: int) -> None:
     """Answers of 24 rows, in three ways."""
     from peft import PeftModel
 
@@ -252,7 +252,7 @@ def answers(report: Report, base: Base, folders: list[Path], rounds: int) -> Non
         peft.load_adapter(str(folders[number]), adapter_name=str(number))
     names = [str(row.adapter) for row in rows]
     quick = copy.deepcopy(model)
-    with rowwise(quick, folders[:ADAPTERS]) as adapters, packed(quick):
+    with rowwise(quick, folders[:ADAPTERS]) as adapters, pack_weights(quick):
         expected = [alone(quick, adapters, row) for row in rows]
         report.equal("engine, float32", *flips_of(quick, adapters, rows, expected))
         report.equal("engine, float32, entering between steps", *flips_of(quick, adapters, rows, expected, 8))
@@ -267,7 +267,7 @@ def answers(report: Report, base: Base, folders: list[Path], rounds: int) -> Non
         steps(report, quick, model, adapters, rows, rounds)
 
 
-def steps(report: Report, model: Any, plain: Any, adapters: Rowwise, rows: Sequence[Row], rounds: int) -> None:
+def steps(report: Report, model: Any, plain: Any, adapters: Rowwise, rows: Sequence[AnswerRow], rounds: int) -> None:
     """A step of 24 rows, and memory while rows come and go; `model` has packed weights, `plain` its own."""
     ways = {
         "ours": step_of(model, adapters, rows, 64),
@@ -289,22 +289,22 @@ def steps(report: Report, model: Any, plain: Any, adapters: Rowwise, rows: Seque
 
 
 def flips_of(
-    model: Any, adapters: Rowwise, rows: Sequence[Row], expected: Texts, size: int = ROWS
+    model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], expected: Texts, size: int = ROWS
 ) -> tuple[int, int, float]:
     """For `Report.equal`."""
     differ, gap = flips(model, adapters, rows, engine(model, adapters, rows, size), expected)
     return differ, len(rows), gap
 
 
-def choices(report: Report, base: Base, folders: list[Path], rounds: int) -> None:
+def choices(report: Report, base: TrainingBase, folders: list[Path], rounds: int) -> None:
     """20 items under 16 adapters."""
     items, names = generate(("classify",), 20), [str(number) for number in range(MANY)]
-    with rowwise(base.model, folders) as adapters, packed(base.model):
+    with rowwise(base.model, folders) as adapters, pack_weights(base.model):
         scores = Scorer(base, adapters, names, lambda _: None)
-        asked = [((Turn("user", item.prompt),), item.expected["among"]) for item in items]
+        asked = [((ConversationTurn("user", item.prompt),), item.expected["among"]) for item in items]
         ways = {
             "ours": lambda: [
-                texts[scored.chosen()]
+                texts[scored.likeliest_index()]
                 for row in scores.choices(names, asked)
                 for (_, texts), scored in zip(asked, row, strict=True)
             ],
@@ -318,13 +318,13 @@ def choices(report: Report, base: Base, folders: list[Path], rounds: int) -> Non
         report.missed.append("choices differ")
 
 
-def half(report: Report, base: Base, folders: list[Path]) -> None:
+def half(report: Report, base: TrainingBase, folders: list[Path]) -> None:
     """How many answers bfloat16 leaves as they are in float32."""
     rows = rows_of(ROWS, base.model.config.vocab_size, 1)
-    with rowwise(base.model, folders[:ADAPTERS]) as adapters, packed(base.model):
+    with rowwise(base.model, folders[:ADAPTERS]) as adapters, pack_weights(base.model):
         exact = engine(base.model, adapters, rows)
     twin = copy.deepcopy(base.model).bfloat16()
-    with rowwise(twin, folders[:ADAPTERS]) as adapters, packed(twin):
+    with rowwise(twin, folders[:ADAPTERS]) as adapters, pack_weights(twin):
         differ = sum(a != b for a, b in zip(exact, engine(twin, adapters, rows), strict=True))
     report.equal("engine, bfloat16 and float32", differ, len(rows), None)
 

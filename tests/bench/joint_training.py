@@ -52,7 +52,7 @@ class Finished:
 
 def splits(personas: Sequence[int], tokens: int = TOKENS, conversations: int = CONVERSATIONS) -> list[Any]:
     """Random words of each persona's own hundred, so that there is something to learn."""
-    from agentlab.train.dataset import Split
+    from agentlab.train.dataset import TrainingSplit
     from agentlab.train.masks import IGNORED, Example
 
     def example(persona: int, line: int) -> Example:
@@ -64,7 +64,7 @@ def splits(personas: Sequence[int], tokens: int = TOKENS, conversations: int = C
     found = []
     for persona in personas:
         examples = tuple(example(persona, line) for line in range(conversations + HELD_OUT))
-        found.append(Split(examples[HELD_OUT:], examples[:HELD_OUT]))
+        found.append(TrainingSplit(examples[HELD_OUT:], examples[:HELD_OUT]))
     return found
 
 

@@ -33,10 +33,10 @@ import torch
 
 from agentlab import machine
 from agentlab.lora.blend import concatenate, cross_directions, slerp, truncate, weighted_sum
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.mutation import new_directions
 from agentlab.lora.reading import Adapter
-from agentlab.lora.settings import Settings
+from agentlab.lora.settings import AdapterSettings
 from agentlab.lora.sparse import dare, ties
 from agentlab.lora.writing import derive, write_adapter
 from agentlab.runs.atomic import write_json
@@ -110,14 +110,14 @@ def peft_model() -> Any:
     return adapted
 
 
-def parents_of(model: Any) -> dict[str, list[Delta]]:
+def parents_of(model: Any) -> dict[str, list[LoraDelta]]:
     """The same factors as our deltas, by module of the block."""
     block = model.base_model.model.model.layers[0]
     found = {}
     for name in SHAPES:
         layer = block.get_submodule(name)
         found[name] = [
-            Delta(layer.lora_A[each].weight.detach(), layer.lora_B[each].weight.detach(), layer.scaling[each])
+            LoraDelta(layer.lora_A[each].weight.detach(), layer.lora_B[each].weight.detach(), layer.scaling[each])
             for each in ("one", "two")
         ]
     return found
@@ -143,7 +143,7 @@ def peft_child(model: Any, how: str, **keys: Any) -> float:
     return seconds * LAYERS
 
 
-def largest_difference(model: Any, parents: dict[str, list[Delta]]) -> float:
+def largest_difference(model: Any, parents: dict[str, list[LoraDelta]]) -> float:
     """Relative distance of our child from PEFT's, in the module where it is largest."""
     block = model.base_model.model.model.layers[0]
     found = []
@@ -153,7 +153,7 @@ def largest_difference(model: Any, parents: dict[str, list[Delta]]) -> float:
     return max(found)
 
 
-def our_operators() -> dict[str, Callable[[list[Delta]], object]]:
+def our_operators() -> dict[str, Callable[[list[LoraDelta]], object]]:
     """Name of a row -> what is done with one module."""
     generator = torch.Generator().manual_seed(0)
     return {
@@ -167,7 +167,7 @@ def our_operators() -> dict[str, Callable[[list[Delta]], object]]:
     }
 
 
-def our_child(parents: dict[str, list[Delta]], name: str, operator: Callable[[list[Delta]], object]) -> float:
+def our_child(parents: dict[str, list[LoraDelta]], name: str, operator: Callable[[list[LoraDelta]], object]) -> float:
     """Seconds for all 210 modules; the sparse operators do one block, counted 30 times."""
     blocks = 1 if name in SPARSE else LAYERS
 
@@ -179,10 +179,10 @@ def our_child(parents: dict[str, list[Delta]], name: str, operator: Callable[[li
     return timed(work) * LAYERS / blocks
 
 
-def folders(parents: dict[str, list[Delta]], place: Path) -> list[Path]:
+def folders(parents: dict[str, list[LoraDelta]], place: Path) -> list[Path]:
     """Both parents as whole adapter folders of 210 modules."""
     shapes = {f"model.layers.{n}.{name}": shape for n in range(LAYERS) for name, shape in SHAPES.items()}
-    origin = Settings(r=RANK, lora_alpha=RANK, base_model_name_or_path="SmolLM2-135M")
+    origin = AdapterSettings(r=RANK, lora_alpha=RANK, base_model_name_or_path="SmolLM2-135M")
     made = []
     for index, label in enumerate(("one", "two")):
         modules = ((name, parents[name.split(".", 3)[3]][index]) for name in shapes)

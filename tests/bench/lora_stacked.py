@@ -34,7 +34,7 @@ import torch
 from checkpoint import checkpoint
 
 from agentlab import machine
-from agentlab.hf.packed import packed
+from agentlab.hf.packed import pack_weights
 from agentlab.lora.rowwise import AdapterStack
 from agentlab.lora.stacked import Stack
 from agentlab.runs.atomic import write_json
@@ -124,12 +124,12 @@ class Case:
         return logits
 
     def ours(self) -> Iterator[torch.Tensor]:
-        with self._stack.applied(self._quick, self._rows):
+        with self._stack.apply_to(self._quick, self._rows):
             for _ in range(self._passes):
                 yield self._logits(self._quick)
 
     def plain(self) -> Iterator[torch.Tensor]:
-        with self._stack.applied(self._base, self._rows):
+        with self._stack.apply_to(self._base, self._rows):
             yield from self.base()
 
     def names(self) -> Iterator[torch.Tensor]:
@@ -210,7 +210,7 @@ def main(rounds: int) -> int:
     with tempfile.TemporaryDirectory(dir=OUT.parent) as place, torch.inference_mode():
         base, peft, stack = models(checkpoint(), Path(place))
         quick = copy.deepcopy(base)
-        with packed(quick):
+        with pack_weights(quick):
             cases = {title: Case(base, quick, peft, stack, *shape) for title, shape in CASES.items()}
             apart = {title: differences(case) for title, case in cases.items()}
             rows = list(rows_of(measure(cases, rounds)))

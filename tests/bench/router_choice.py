@@ -24,8 +24,8 @@ from agentlab import machine
 from agentlab.llm import strategies
 from agentlab.llm.config import Weights
 from agentlab.llm.guard import ModelGuard, ProviderGuard
-from agentlab.llm.ledger.arm import Arm, Sample
-from agentlab.llm.provider_config import Limits
+from agentlab.llm.ledger.arm import Arm, AttemptSample
+from agentlab.llm.provider_config import ProviderLimits
 from agentlab.llm.types import Usage
 from agentlab.runs.atomic import write_json
 
@@ -87,7 +87,7 @@ class Policy(Protocol):
 
     def choose(self, task: str) -> str: ...
 
-    def learn(self, sample: Sample, good: bool | None) -> None: ...
+    def learn(self, sample: AttemptSample, good: bool | None) -> None: ...
 
 
 class ByArms:
@@ -99,9 +99,9 @@ class ByArms:
         self._now = 0.0
 
     def choose(self, task: str) -> str:
-        return self._order({name: arm.decayed(self._now) for name, arm in self._arms[task].items()})[0]
+        return self._order({name: arm.with_decay(self._now) for name, arm in self._arms[task].items()})[0]
 
-    def learn(self, sample: Sample, good: bool | None) -> None:
+    def learn(self, sample: AttemptSample, good: bool | None) -> None:
         self._now = sample.at
         arm = self._arms[sample.task].get(sample.model, Arm()).with_sample(sample)
         self._arms[sample.task][sample.model] = arm if good is None else arm.with_quality(sample.at, good)
@@ -116,7 +116,7 @@ class Lowest:
     def choose(self, task: str) -> str:
         return min(NAMES, key=lambda name: statistics.fmean(self._times[name] or [0.0]))
 
-    def learn(self, sample: Sample, good: bool | None) -> None:
+    def learn(self, sample: AttemptSample, good: bool | None) -> None:
         self._times[sample.model].append(sample.total)
 
 
@@ -129,7 +129,7 @@ class Chance:
     def choose(self, task: str) -> str:
         return self._rng.choice(NAMES)
 
-    def learn(self, sample: Sample, good: bool | None) -> None:
+    def learn(self, sample: AttemptSample, good: bool | None) -> None:
         """It never does."""
 
 
@@ -151,7 +151,7 @@ class Course:
     lost_seconds: float
 
 
-def answer(name: str, task: str, call: int, now: float, rng: random.Random) -> tuple[Sample, bool | None]:
+def answer(name: str, task: str, call: int, now: float, rng: random.Random) -> tuple[AttemptSample, bool | None]:
     """One call: lognormal times with stragglers."""
     model, slow = MODELS[name], slowness(name, call)
     first = model.first * slow * math.exp(rng.gauss(0, 0.4)) * (5 if rng.random() < STRAGGLERS else 1)
@@ -159,7 +159,7 @@ def answer(name: str, task: str, call: int, now: float, rng: random.Random) -> t
     error = None if rng.random() < ANSWERED else "ServerFaultError"
     good = rng.random() < quality(name, task, call) if error is None else None
     usage = Usage(500, TOKENS, model.usd) if error is None else Usage()
-    return Sample(now + total, task, name, "bench", error, usage, first, total, ""), good
+    return AttemptSample(now + total, task, name, "bench", error, usage, first, total, ""), good
 
 
 def play(name: str, seed: int) -> Course:
@@ -203,7 +203,7 @@ def costs() -> tuple[float, float]:
         for call in range(50):
             sample, good = answer("A", "extract", call, START + call, rng)
             arms[name] = arms[name].with_sample(sample).with_quality(sample.at, bool(good))
-    guard = ModelGuard(ProviderGuard(Limits(rpm=10**9, tpm=10**12)))
+    guard = ModelGuard(ProviderGuard(ProviderLimits(rpm=10**9, tpm=10**12)))
 
     def pass_through() -> None:
         now = time.monotonic()

@@ -30,10 +30,10 @@ from agentlab.config.workspace import Workspace
 from agentlab.models.importer import import_gguf
 from agentlab.models.store import find
 from agentlab.runs.atomic import write_json
-from agentlab.train.base import Base, load_base, quietly
+from agentlab.train.base import TrainingBase, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-from agentlab.train.conversations import Conversation, Turn
-from agentlab.train.dataset import Split
+from agentlab.train.conversations import Conversation, ConversationTurn
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import Example, examples
 from agentlab.train.schedule import Steps
 from agentlab.train.sft import train_adapter
@@ -47,29 +47,32 @@ WORDS = ("clock", "wall", "rain", "evening", "nobody", "believes", "before", "ol
 TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2, "8bit": 2e-2, "4bit": 2e-2}
 
 
-def conversations(base: Base, count: int) -> tuple[Example, ...]:
+def conversations(base: TrainingBase, count: int) -> tuple[Example, ...]:
     """Generated questions and answers of some 40 to 80 tokens."""
     rng = random.Random(0)
 
     def words(least: int, most: int) -> str:
         return " ".join(rng.choices(WORDS, k=rng.randrange(least, most)))
 
-    made = [Conversation(n, (Turn("user", words(5, 15)), Turn("assistant", words(10, 40)))) for n in range(count)]
+    made = [
+        Conversation(n, (ConversationTurn("user", words(5, 15)), ConversationTurn("assistant", words(10, 40))))
+        for n in range(count)
+    ]
     return examples(made, base.tokenizer, TRAINING.max_length, Path("made.jsonl"))
 
 
-def ours(base: Base, examples: tuple[Example, ...], folder: Path) -> tuple[float, list[float]]:
+def ours(base: TrainingBase, examples: tuple[Example, ...], folder: Path) -> tuple[float, list[float]]:
     """CPU seconds, and the loss of every step."""
     began = time.process_time()
     trained = train_adapter(
         base,
-        Split(examples, ()),
+        TrainingSplit(examples, ()),
         TrainingJob(LORA, TRAINING, folder, 0),
     )
     return time.process_time() - began, [loss for _, loss in trained.losses]
 
 
-def bare(base: Base, examples: tuple[Example, ...], folder: Path) -> tuple[float, list[float]]:
+def bare(base: TrainingBase, examples: tuple[Example, ...], folder: Path) -> tuple[float, list[float]]:
     """The same with TRL alone, on a model of its own: TRL leaves changes behind."""
     from datasets import Dataset
     from peft import LoraConfig as PeftConfig
@@ -112,7 +115,7 @@ def bare(base: Base, examples: tuple[Example, ...], folder: Path) -> tuple[float
     return seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def compare(base: Base, place: Path, rounds: int) -> dict[str, list[float]] | None:
+def compare(base: TrainingBase, place: Path, rounds: int) -> dict[str, list[float]] | None:
     """Tokens per CPU second of every round, in turn; None, with a message, where losses differ."""
     examples = conversations(base, 24)
     tokens = sum(len(each.input_ids) for each in examples)

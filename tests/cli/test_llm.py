@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 from cli.main import main
@@ -27,10 +27,10 @@ def ledger(workspace: Path) -> Path:
     path.parent.mkdir()
     ledger = SqliteLedger(path, 30, pytest.fail)
     at = 1_700_000_000.0
-    ledger.record(Sample(at, "chat", "paid", "p", None, Usage(100, 20, 0.25), 0.5, 2.0, ""))
-    ledger.record(Sample(at + 1, "chat", "paid", "p", "RateLimitedError", Usage(), None, 0.1, ""))
-    ledger.record(Sample(at + 2, "chat", "free", "p", None, Usage(10, 2, None), None, 1.0, ""))
-    ledger.record(Sample(at + 3, "chat", "gone", "p", "LLMConnectionError", Usage(), None, 0.1, ""))
+    ledger.record(AttemptSample(at, "chat", "paid", "p", None, Usage(100, 20, 0.25), 0.5, 2.0, ""))
+    ledger.record(AttemptSample(at + 1, "chat", "paid", "p", "RateLimitedError", Usage(), None, 0.1, ""))
+    ledger.record(AttemptSample(at + 2, "chat", "free", "p", None, Usage(10, 2, None), None, 1.0, ""))
+    ledger.record(AttemptSample(at + 3, "chat", "gone", "p", "LLMConnectionError", Usage(), None, 0.1, ""))
     ledger.close()
     return path
 

@@ -19,7 +19,7 @@ from agentlab.nas.data import close_gaps, load_series
 from agentlab.nas.predict import forecast, read_input
 from agentlab.nas.table import read_table
 from agentlab.nas.training import train
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from cli.main import main
 from tests.cli.conftest import Answer
 from tests.conftest import REPOSITORY
@@ -41,13 +41,13 @@ def winner() -> Artefact:
 
 
 @pytest.fixture
-def run(workspace: Path, winner: Artefact) -> Iterator[Run]:
+def run(workspace: Path, winner: Artefact) -> Iterator[OpenRun]:
     """A run named `mine` that has a winner, on its way to completion."""
     spec = RunSpec("nas", config_yaml="", source_yaml="", config_hash="", seed=0, name="mine")
-    with Run.create(workspace / "runs", spec, Edge()) as run:
+    with OpenRun.create(workspace / "runs", spec, Edge()) as run:
         write_artefact(run.folder.folder("winner"), winner)
         run.start({})
-        run.complete(Outcome())
+        run.complete(RunOutcome())
         yield run
 
 
@@ -70,7 +70,7 @@ def expected(winner: Artefact, data: Path) -> str:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["pipe", "pipe.csv", "pipe.csv.gz", "/dev/zero", "runs"])
-def test_an_input_that_is_no_file_is_refused_at_once(agentlab: Call, run: Run, workspace: Path, name: str) -> None:
+def test_an_input_that_is_no_file_is_refused_at_once(agentlab: Call, run: OpenRun, workspace: Path, name: str) -> None:
     if name.startswith("pipe"):
         os.mkfifo(workspace / name)
     answer = agentlab("nas", "predict", "mine", "--input", name)
@@ -78,7 +78,7 @@ def test_an_input_that_is_no_file_is_refused_at_once(agentlab: Call, run: Run, w
 
 
 @pytest.mark.parametrize("flag", ["--output", "--out"])
-def test_a_forecast_goes_into_a_file(agentlab: Call, run: Run, winner: Artefact, data: Path, flag: str) -> None:
+def test_a_forecast_goes_into_a_file(agentlab: Call, run: OpenRun, winner: Artefact, data: Path, flag: str) -> None:
     answer = agentlab("nas", "predict", "mine", "--input", "data.csv", flag, "forecast.csv")
     assert (answer.code, answer.out) == (0, f"{data.parent / 'forecast.csv'}\n")
     text = (data.parent / "forecast.csv").read_text()
@@ -90,14 +90,14 @@ def test_a_forecast_goes_into_a_file(agentlab: Call, run: Run, winner: Artefact,
 
 @pytest.mark.parametrize("ref", ["mine", "last", "last:nas", "mi", "runs/mine", "runs/mine/winner", "./runs/mine"])
 def test_without_a_file_the_forecast_is_the_answer(
-    agentlab: Call, run: Run, winner: Artefact, data: Path, ref: str
+    agentlab: Call, run: OpenRun, winner: Artefact, data: Path, ref: str
 ) -> None:
     answer = agentlab("nas", "predict", ref, "--input", "data.csv")
     assert (answer.code, answer.out) == (0, expected(winner, data))
 
 
 def test_json_is_one_document_whose_numbers_are_those_of_the_file(
-    agentlab: Call, run: Run, winner: Artefact, data: Path
+    agentlab: Call, run: OpenRun, winner: Artefact, data: Path
 ) -> None:
     document = agentlab("nas", "predict", "last", "--input", "data.csv", "--output", "forecast.csv", "--json").json
     assert (document["command"], document["run"]["id"]) == ("nas predict", "mine")
@@ -110,7 +110,7 @@ def test_json_is_one_document_whose_numbers_are_those_of_the_file(
 
 
 def test_an_exported_model_forecasts_alike_without_its_run_and_in_another_process(
-    agentlab: Call, run: Run, winner: Artefact, data: Path, tmp_path: Path
+    agentlab: Call, run: OpenRun, winner: Artefact, data: Path, tmp_path: Path
 ) -> None:
     exported = agentlab("nas", "export", "mine", "--out", "my model")
     assert (exported.code, exported.out) == (0, f"{data.parent / 'my model'}\n")
@@ -124,13 +124,13 @@ def test_an_exported_model_forecasts_alike_without_its_run_and_in_another_proces
     assert json.loads((data.parent / "my model" / "card.json").read_text())["run"] == "mine"
 
 
-def test_an_export_overwrites_nothing(agentlab: Call, run: Run, data: Path) -> None:
+def test_an_export_overwrites_nothing(agentlab: Call, run: OpenRun, data: Path) -> None:
     answer = agentlab("nas", "export", "mine", "--out", data, "--json")
     assert (answer.code, answer.json["error"]["kind"]) == (2, "UsageError")
     assert data.is_file()
 
 
-def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: Run, data: Path) -> None:
+def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: OpenRun, data: Path) -> None:
     (run.path / "winner" / "model.safetensors").unlink()
     for words in (("predict", "mine", "--input", "data.csv"), ("export", "mine", "--out", "new")):
         answer = agentlab("nas", *words)
@@ -158,7 +158,7 @@ def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: Run, da
     ],
 )
 def test_what_cannot_be_done_is_said(
-    agentlab: Call, run: Run, data: Path, words: tuple[str, ...], code: int, said: str
+    agentlab: Call, run: OpenRun, data: Path, words: tuple[str, ...], code: int, said: str
 ) -> None:
     rows = data.read_text().splitlines(keepends=True)
     (data.parent / "short.csv").write_text("".join(rows[:10]))
@@ -169,7 +169,7 @@ def test_what_cannot_be_done_is_said(
     assert sorted(data.parent.rglob("*")) == before
 
 
-def test_filled_gaps_are_told_beside_the_answer(agentlab: Call, run: Run, data: Path) -> None:
+def test_filled_gaps_are_told_beside_the_answer(agentlab: Call, run: OpenRun, data: Path) -> None:
     lines = data.read_text().splitlines(keepends=True)
     data.write_text("".join([*lines[:90], *lines[91:]]))
     answer = agentlab("nas", "predict", "mine", "--input", "data.csv")
@@ -178,7 +178,7 @@ def test_filled_gaps_are_told_beside_the_answer(agentlab: Call, run: Run, data: 
 
 def test_a_run_of_another_command_has_no_forecaster(agentlab: Call, workspace: Path) -> None:
     spec = RunSpec("bench", config_yaml="", source_yaml="", config_hash="", seed=0, name="other")
-    Run.create(workspace / "runs", spec, Edge()).close()
+    OpenRun.create(workspace / "runs", spec, Edge()).close()
     answer = agentlab("nas", "predict", "other", "--input", "data.csv")
     assert (answer.code, "belongs to `bench`" in answer.err) == (2, True)
 

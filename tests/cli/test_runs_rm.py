@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 
 Call = Callable[..., Any]
 Make = Callable[[Path], None]
@@ -18,9 +18,9 @@ Make = Callable[[Path], None]
 
 def make_run(folder: Path) -> Path:
     """A finished run at `folder`."""
-    with Run.create(folder.parent, RunSpec("nas", "seed: 0\n", "", "h", 0, name=folder.name), Edge()) as run:
+    with OpenRun.create(folder.parent, RunSpec("nas", "seed: 0\n", "", "h", 0, name=folder.name), Edge()) as run:
         run.start({})
-        run.complete(Outcome())
+        run.complete(RunOutcome())
     return folder
 
 

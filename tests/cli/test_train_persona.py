@@ -241,8 +241,8 @@ def test_threads_are_as_the_variable_says_and_as_they_were_on_a_resume(
 
     from agentlab.persona import run
 
-    counts, told = [], run._told
-    monkeypatch.setattr(run, "_told", lambda *told_: (counts.append(torch.get_num_threads()), told(*told_)))
+    counts, told = [], run._tell_progress
+    monkeypatch.setattr(run, "_tell_progress", lambda *told_: (counts.append(torch.get_num_threads()), told(*told_)))
     flags = ("--data", talks("a.jsonl"), "--base", "tiny", "--bsz", 8, *SHORT, "--set=report.samples=[]")
     before = torch.get_num_threads()
     for variable, words, expected in (

@@ -26,7 +26,7 @@ async def _answer_all(requests: list[dict[str, Any]]) -> list[int]:
     from agentlab.llm.config import LLMConfig
     from agentlab.llm.router import Router
     from agentlab.llm.serve.app import create_app
-    from agentlab.llm.serve.gate import Rules
+    from agentlab.llm.serve.gate import GatewayRules
     from agentlab.runs.redact import Redactor
     from tests.fuzz.shelf import SCRIPT
 
@@ -34,7 +34,7 @@ async def _answer_all(requests: list[dict[str, Any]]) -> list[int]:
     async with Router(
         config, env=os.environ, workspace=Workspace.locate(os.environ, Path.cwd()), in_callers_loop=True
     ) as router:
-        app = create_app(config, router, Rules(None, True, 64), Redactor.of(os.environ))
+        app = create_app(config, router, GatewayRules(None, True, 64), Redactor.of(os.environ))
         return [await _answer(app, request) for request in requests]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from agentlab.config.load import load
 from agentlab.config.workspace import Workspace
-from agentlab.nas.checkpoint import Checkpoint
+from agentlab.nas.checkpoint import TrialCheckpoint
 from agentlab.nas.config import NasConfig, with_params
 from agentlab.nas.data import load_series
 from agentlab.nas.training import evaluate, restore, train
@@ -39,7 +39,7 @@ def test_a_training_goes_on_from_its_checkpoint_on_the_device(tmp_path: Path) ->
     config = load(NasConfig, "nas", "demo", (), workspace=workspace, env={}, cwd=tmp_path).config
     trial = with_params(config.trial(), {"training.epochs": 3, "training.patience": 3})
     series = load_series(config.data, workspace)
-    saved: list[Checkpoint] = []
+    saved: list[TrialCheckpoint] = []
     whole = train(trial, series, seed=0, device="cuda", save=saved.append)
     resumed = train(trial, series, seed=0, device="cuda", resume=saved[0])
     assert len(resumed.history) == len(whole.history)

@@ -90,7 +90,7 @@ def test_every_answer_is_that_of_lm_eval_with_the_same_model_and_peft(home: Path
 
     from agentlab.integrations.lm_eval import Rows, Tasks
     from agentlab.train.base import load_base, quietly
-    from agentlab.train.scoring import applied
+    from agentlab.train.scoring import apply_adapters
 
     tasks = Tasks(["choose", "say", "read"], [home / "tasks"])
 
@@ -103,7 +103,7 @@ def test_every_answer_is_that_of_lm_eval_with_the_same_model_and_peft(home: Path
 
     base = load_base(home / "models" / "smollm2", "fp32", "sdpa")
     ours: dict[str | None, list[Any]] = {}
-    with applied(base, [home / "adapters" / name for name in ADAPTERS], any_base=True) as adapters:
+    with apply_adapters(base, [home / "adapters" / name for name in ADAPTERS], any_base=True) as adapters:
         with quietly():
             rows = Rows(base, adapters, len(ADAPTERS), lambda _: None)
         for rows.who, name in enumerate((None, *ADAPTERS), -1):

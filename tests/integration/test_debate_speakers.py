@@ -14,12 +14,12 @@ import pytest
 
 from agentlab.answers.choices import NORMALISATIONS
 from agentlab.evolve.genome import Child
-from agentlab.evolve.scoring import written
+from agentlab.evolve.scoring import open_written_children
 from agentlab.persona.measure import forgetting
-from agentlab.tasks.labelled import marked, share_of
+from agentlab.tasks.labelled import mark_answers, share_of
 from agentlab.tasks.questions import read_questions
 from agentlab.train.base import load_base
-from agentlab.train.scoring import Scorer, applied
+from agentlab.train.scoring import Scorer, apply_adapters
 from cli.main import main
 from tests.integration.test_serve_personas import adapter, serving
 from tests.zygote import Forked
@@ -105,16 +105,16 @@ def test_an_agent_that_is_asked_alone_is_as_right_as_in_evolution_and_as_a_perso
     questions = [each for each in read_questions(home / "runs" / "alone" / "questions.jsonl") if each.id in known]
     assert len(questions) == 9
     folders = {name: home / "adapters" / name for name in ADAPTERS}
-    with written(
+    with open_written_children(
         home / "models" / "smollm2", lambda child: folders[ADAPTERS[child.number]], "float32", print
     ) as answer:
         evolved = answer([Child("", number, {}) for number in range(3)], questions)
     base = load_base(home / "models" / "smollm2", "fp32", "sdpa")
-    with applied(base, list(folders.values()), any_base=True) as rows:
+    with apply_adapters(base, list(folders.values()), any_base=True) as rows:
         persona = forgetting(Scorer(base, rows, ADAPTERS, print), ADAPTERS, questions)
     result = json.loads((home / "runs" / "alone" / "result.json").read_text())
     for name, row in zip(ADAPTERS, evolved, strict=True):
-        right = {by: share_of(marked(row, questions, by)) for by in NORMALISATIONS}
+        right = {by: share_of(mark_answers(row, questions, by)) for by in NORMALISATIONS}
         assert persona is not None
         assert persona.right[name] == right
         assert result["alone"]["right"][name] == {by: share.model_dump() for by, share in right.items()}

@@ -20,7 +20,7 @@ from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.schema import MAX_REPEATS, grammar_of
 from agentlab.llm.structured import Rejected, fits
 from agentlab.models.store import find
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 
 pytestmark = pytest.mark.model
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -312,7 +312,7 @@ def test_the_model_writes_what_fits_however_wildly_it_draws(model: Path) -> None
     with contextlib.closing(WorkerEngine(EngineConfig(path=model, context=1024, threads=1))) as engine:
         for seed in range(8):
             asked = [{"role": "user", "content": "Describe a parcel."}]
-            request = ChatRequest(asked, schema=WRITTEN, max_tokens=300, temperature=1.8, seed=seed)
+            request = EngineRequest(asked, schema=WRITTEN, max_tokens=300, temperature=1.8, seed=seed)
             chunks = list(engine.chat(request))
             text = "".join(chunk.text for chunk in chunks)
             assert chunks[-1].finish == "stop", text

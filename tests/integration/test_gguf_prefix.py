@@ -17,7 +17,7 @@ from agentlab.errors import AgentlabError, LLMCancelledError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 
 pytestmark = pytest.mark.model
 
@@ -38,17 +38,17 @@ def engine() -> Iterator[WorkerEngine]:
     engine.close()
 
 
-def ask(content: str) -> ChatRequest:
-    return ChatRequest([{"role": "user", "content": content}], max_tokens=5, temperature=0.8, seed=3, logprob=True)
+def ask(content: str) -> EngineRequest:
+    return EngineRequest([{"role": "user", "content": content}], max_tokens=5, temperature=0.8, seed=3, logprob=True)
 
 
-def answer(engine: WorkerEngine, request: ChatRequest) -> tuple[str, float | None, int]:
+def answer(engine: WorkerEngine, request: EngineRequest) -> tuple[str, float | None, int]:
     """(text, mean log-probability, tokens reused)."""
     chunks = list(engine.chat(request))
     return "".join(chunk.text for chunk in chunks), chunks[-1].logprob, chunks[-1].reused_tokens or 0
 
 
-def fresh(engine: WorkerEngine, request: ChatRequest) -> tuple[str, float | None]:
+def fresh(engine: WorkerEngine, request: EngineRequest) -> tuple[str, float | None]:
     """The answer without anything to reuse."""
     engine.close()
     said, logprob, reused = answer(engine, request)

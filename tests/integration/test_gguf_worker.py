@@ -28,7 +28,7 @@ from agentlab.gguf.deaths import out_of_memory
 from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
-from agentlab.workers.chat import ChatRequest, Chunk
+from agentlab.workers.chat import Chunk, EngineRequest
 
 pytestmark = pytest.mark.model
 
@@ -43,8 +43,8 @@ SCHEMA = {
     "required": ["capital", "score", "size"],
     "additionalProperties": False,
 }
-FRANCE = ChatRequest([{"role": "user", "content": "What is the capital of France?"}], schema=SCHEMA, max_tokens=80)
-LONG = ChatRequest([{"role": "user", "content": "Tell me a long story about a lighthouse."}], max_tokens=400)
+FRANCE = EngineRequest([{"role": "user", "content": "What is the capital of France?"}], schema=SCHEMA, max_tokens=80)
+LONG = EngineRequest([{"role": "user", "content": "Tell me a long story about a lighthouse."}], max_tokens=400)
 SAMPLED = replace(LONG, max_tokens=24, temperature=0.9, seed=7)
 
 
@@ -151,7 +151,7 @@ def test_a_reader_that_walks_away_stops_the_answer(engine: WorkerEngine) -> None
 @pytest.mark.parametrize(("batch", "kept"), [(16, True), (2048, False)], ids=["after a batch", "in a long batch"])
 def test_cancelling_while_the_prompt_is_read_ends_it_or_else_the_worker(model: Path, batch: int, kept: bool) -> None:
     engine = WorkerEngine(EngineConfig(model, context=8192, batch=batch))
-    prompt = ChatRequest([{"role": "user", "content": "The hill. " * 2000}], max_tokens=1)
+    prompt = EngineRequest([{"role": "user", "content": "The hill. " * 2000}], max_tokens=1)
     try:
         engine.load()
         pid, began = engine.worker_pid, time.monotonic()
@@ -170,7 +170,7 @@ def test_the_time_limit_holds_inside_the_prompt(model: Path) -> None:
         engine.load()
         began = time.monotonic()
         with pytest.raises(LLMTimeoutError):
-            list(engine.chat(ChatRequest([{"role": "user", "content": "The hill. " * 2000}], seconds=0.3)))
+            list(engine.chat(EngineRequest([{"role": "user", "content": "The hill. " * 2000}], seconds=0.3)))
         assert time.monotonic() - began < 2
         last = list(engine.chat(FRANCE))[-1]
         assert (last.finish, last.reused_tokens) == ("stop", 0)  # by a new worker
@@ -296,7 +296,7 @@ def test_a_stopped_worker_runs_into_the_time_limit(engine: WorkerEngine) -> None
     os.kill(pid, signal.SIGSTOP)
     huge = [{"role": "user", "content": "x" * 300_000}]  # more than a pipe holds
     with pytest.raises(LLMTimeoutError):
-        list(engine.chat(ChatRequest(huge, seconds=0.5)))
+        list(engine.chat(EngineRequest(huge, seconds=0.5)))
     assert gone(pid)
     assert json.loads(text(engine.chat(FRANCE)))
 
@@ -304,17 +304,17 @@ def test_a_stopped_worker_runs_into_the_time_limit(engine: WorkerEngine) -> None
 @pytest.mark.parametrize(
     ("request_", "kind"),
     [
-        (ChatRequest([{"role": "user", "content": "word " * 3000}]), ContextOverflowError),
+        (EngineRequest([{"role": "user", "content": "word " * 3000}]), ContextOverflowError),
         (replace(FRANCE, max_tokens=2040), ContextOverflowError),
         (replace(FRANCE, schema={"$ref": "#/$defs/Nothing", "$defs": {}}), BadRequestError),
         (replace(FRANCE, schema={"type": "string", "pattern": "^[a-z]{100000}$"}), BadRequestError),
         (replace(FRANCE, schema={"type": "no such type"}), BadRequestError),
-        (ChatRequest([]), BadRequestError),
+        (EngineRequest([]), BadRequestError),
     ],
     ids=["long prompt", "long answer", "undefined rule", "monstrous grammar", "unknown type", "no messages"],
 )
 def test_a_request_that_cannot_be_met_keeps_the_worker(
-    engine: WorkerEngine, request_: ChatRequest, kind: type[AgentlabError]
+    engine: WorkerEngine, request_: EngineRequest, kind: type[AgentlabError]
 ) -> None:
     list(engine.chat(replace(FRANCE, max_tokens=1)))
     pid, began = engine.worker_pid, time.monotonic()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from agentlab.hf.batch import Batch, Row
-from agentlab.hf.packed import packed
+from agentlab.hf.batch import AnswerBatch, AnswerRow
+from agentlab.hf.packed import pack_weights
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
 
@@ -56,11 +56,11 @@ def test_answers_side_by_side_are_those_of_one_row(model: Any, folders: list[Pat
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    rows = [Row(adapter, prompt(question), 16) for question in QUESTIONS for adapter in (BASE, 0, 1)]
+    rows = [AnswerRow(adapter, prompt(question), 16) for question in QUESTIONS for adapter in (BASE, 0, 1)]
     ends = {model.generation_config.eos_token_id}
-    with rowwise(model, folders) as adapters, packed(model):
-        said: dict[Row, list[int]] = {row: [] for row in rows}
-        for tokens in Batch(model, adapters, ends).run(rows, 4):
+    with rowwise(model, folders) as adapters, pack_weights(model):
+        said: dict[AnswerRow, list[int]] = {row: [] for row in rows}
+        for tokens in AnswerBatch(model, adapters, ends).run(rows, 4):
             for each in tokens:
                 said[each.row].append(each.token)
         for row, ours in said.items():

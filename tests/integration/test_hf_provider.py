@@ -14,14 +14,14 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import ContextOverflowError, ModelFileError, WorkerDiedError
 from agentlab.llm.provider_config import HfProvider
 from agentlab.llm.providers import Surroundings, build
-from agentlab.llm.providers.local import LocalModel
-from agentlab.llm.types import Delta, Message, Request
+from agentlab.llm.providers.local import LocalChatModel
+from agentlab.llm.types import Delta, Message, ModelRequest
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("forked_workers")]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FRANCE = Request("m", (Message("user", "What is the capital of France?"),), max_tokens=24)
-STORY = Request("m", (Message("user", "Tell me a long story about a lighthouse."),), max_tokens=400)
+FRANCE = ModelRequest("m", (Message("user", "What is the capital of France?"),), max_tokens=24)
+STORY = ModelRequest("m", (Message("user", "Tell me a long story about a lighthouse."),), max_tokens=400)
 SAMPLED = replace(STORY, max_tokens=16, temperature=0.9, top_p=0.9, seed=7)
 
 
@@ -34,20 +34,20 @@ def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def model(home: Workspace) -> Iterator[LocalModel]:
+def model(home: Workspace) -> Iterator[LocalChatModel]:
     model = make(home)
     yield model
     asyncio.run(model.close())
 
 
-def make(home: Workspace, **changes: object) -> LocalModel:
+def make(home: Workspace, **changes: object) -> LocalChatModel:
     provider = HfProvider.model_validate({"kind": "hf", "model_path": "smollm2", **changes})
     model = build("here", provider, Surroundings({}, home))
-    assert isinstance(model, LocalModel)
+    assert isinstance(model, LocalChatModel)
     return model
 
 
-def read(model: LocalModel, request: Request) -> list[Delta]:
+def read(model: LocalChatModel, request: ModelRequest) -> list[Delta]:
     async def run() -> list[Delta]:
         return [delta async for delta in model.stream(request)]
 
@@ -58,7 +58,7 @@ def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
 
 
-def test_an_answer_streams_and_its_last_piece_counts(model: LocalModel) -> None:
+def test_an_answer_streams_and_its_last_piece_counts(model: LocalChatModel) -> None:
     deltas = read(model, FRANCE)
     assert "Paris" in text(deltas)
     assert len([delta for delta in deltas if delta.text]) > 3
@@ -69,20 +69,20 @@ def test_an_answer_streams_and_its_last_piece_counts(model: LocalModel) -> None:
     assert 0 < (usage.output_tokens or 0) < 24
 
 
-def test_a_seed_repeats_its_answer_and_the_limit_ends_it(model: LocalModel) -> None:
+def test_a_seed_repeats_its_answer_and_the_limit_ends_it(model: LocalChatModel) -> None:
     first = read(model, SAMPLED)
     assert first[-1].finish == "length"
     assert text(read(model, SAMPLED)) == text(first)
     assert text(read(model, replace(SAMPLED, seed=8))) != text(first)
 
 
-def test_a_stop_text_ends_the_answer(model: LocalModel) -> None:
+def test_a_stop_text_ends_the_answer(model: LocalChatModel) -> None:
     deltas = read(model, replace(FRANCE, stop=("Paris",)))
     assert "Paris" not in text(deltas)
     assert deltas[-1].finish == "stop"
 
 
-def test_what_does_not_fit_is_refused_and_keeps_the_worker(model: LocalModel) -> None:
+def test_what_does_not_fit_is_refused_and_keeps_the_worker(model: LocalChatModel) -> None:
     read(model, replace(FRANCE, max_tokens=1))
     pid = model._engine.worker_pid  # type: ignore[attr-defined] # of the process
     long = replace(FRANCE, messages=(Message("user", "Paris " * 9000),))
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused_and_keeps_the_worker(model: LocalModel) ->
     assert model._engine.worker_pid == pid  # type: ignore[attr-defined] # as above
 
 
-def test_leaving_stops_the_answer_at_its_next_token(model: LocalModel) -> None:
+def test_leaving_stops_the_answer_at_its_next_token(model: LocalChatModel) -> None:
     async def leave() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(drain(), 1.5)
@@ -110,7 +110,7 @@ def test_leaving_stops_the_answer_at_its_next_token(model: LocalModel) -> None:
     assert model._engine.worker_pid == pid  # type: ignore[attr-defined] # as above
 
 
-def test_a_worker_killed_in_mid_answer_is_reported_and_replaced(model: LocalModel) -> None:
+def test_a_worker_killed_in_mid_answer_is_reported_and_replaced(model: LocalChatModel) -> None:
     async def kill() -> None:
         stream = model.stream(STORY)
         await anext(stream)

@@ -18,17 +18,17 @@ import pytest
 
 from agentlab.bench.config import BenchConfig
 from agentlab.bench.load.result import LoadResult
-from agentlab.bench.load.schedule import Stage
-from agentlab.bench.load.sending import Bounds, Taken, client, run_stage
+from agentlab.bench.load.schedule import LoadStage
+from agentlab.bench.load.sending import Bounds, StageOutcome, client, run_stage
 from agentlab.bench.mock.server import in_process
 from agentlab.bench.run import BenchExperiment, mock_models
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BudgetExceededError, Interrupted
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.types import Delta, Message, Request
+from agentlab.llm.types import Delta, Message, ModelRequest
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SCRIPT, TTFT, ITL = "ok-ttft200-itl10-n100", 200.0, 10.0
@@ -43,7 +43,7 @@ def experiment(tmp_path: Path, load: dict[str, Any], **changes: Any) -> BenchExp
     return BenchExperiment(config, Context(Workspace(root=tmp_path, cache=tmp_path), {}))
 
 
-def carry_out(the_experiment: BenchExperiment, run: Run) -> LoadResult:
+def carry_out(the_experiment: BenchExperiment, run: OpenRun) -> LoadResult:
     result, _ = the_experiment.run(run)
     assert result.load is not None
     return result.load
@@ -51,11 +51,11 @@ def carry_out(the_experiment: BenchExperiment, run: Run) -> LoadResult:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Any]:
-    opened: list[Run] = []
+    opened: list[OpenRun] = []
 
-    def make(name: str, *sinks: Any) -> Run:
+    def make(name: str, *sinks: Any) -> OpenRun:
         spec = RunSpec("llm-bench", "", "", "h", 0, name=name)
-        opened.append(Run.create(tmp_path / "runs", spec, Edge(sinks=sinks)))
+        opened.append(OpenRun.create(tmp_path / "runs", spec, Edge(sinks=sinks)))
         return opened[-1]
 
     yield make
@@ -143,7 +143,7 @@ def test_a_stopped_run_keeps_its_finished_stages_and_goes_on_with_the_rest(tmp_p
     assert len(finished) == 1
     lines = (run.path / finished[0].data["file"]).read_bytes()
     run.close()
-    with Run.resume(run.path, Edge()) as again:
+    with OpenRun.resume(run.path, Edge()) as again:
         result = carry_out(experiment(tmp_path, load, mock=["ok-ttft20-n4"]), again)
     assert [(row.value, row.answered) for row in result.stages] == [(1, 6), (4, 6)]
     assert (run.path / finished[0].data["file"]).read_bytes() == lines
@@ -246,11 +246,11 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(
 
 def test_what_this_client_does_before_it_sends_is_not_the_servers_time(tmp_path: Path) -> None:
     """Eight at once, and for each the client has 20 ms of work before: the last one is sent 140 ms late."""
-    stage, busy = Stage("s", "m", "closed", 8, 8, 0), 0.02
+    stage, busy = LoadStage("s", "m", "closed", 8, 8, 0), 0.02
 
-    async def measure(url: str) -> Taken:
+    async def measure(url: str) -> StageOutcome:
         model = client(url, Workspace(root=tmp_path, cache=tmp_path))
-        request = Request("ok-ttft100-itl5-n4", (Message("user", "Count."),))
+        request = ModelRequest("ok-ttft100-itl5-n4", (Message("user", "Count."),))
 
         def ask(_: int) -> AsyncIterator[Delta]:
             time.sleep(busy)

@@ -13,7 +13,7 @@ from agentlab.bench.quality.config import QualityConfig
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 
 pytestmark = pytest.mark.model
 
@@ -25,13 +25,13 @@ def llm(pytestconfig) -> LLMConfig:
 
 
 def test_the_embedded_model_is_checked_and_scored(llm, workspace):
-    async def go(run: Run):
+    async def go(run: OpenRun):
         async with Router(llm, env={}, workspace=Workspace.locate(os.environ, workspace)) as router:
             checked = await run_check(CheckConfig(requests=2), llm, router)
             config = QualityConfig(types=("exact", "classify", "json"), per_type=3)
             return checked, await run_quality(config, llm, router, run)
 
-    with Run.create(workspace / "runs", RunSpec("llm-bench", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(workspace / "runs", RunSpec("llm-bench", "", "", "h", 0), Edge()) as run:
         checked, result = asyncio.run(go(run))
     (row,) = checked.models
     assert (row.successes, row.local, row.free, row.error_group) == (2, True, True, None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentlab.errors import MissingFileError, RemoteError, StorageError, UsageError
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord, find
 from agentlab.search.types import TrialResult
 from agentlab.study.events import Proposed, emit
@@ -43,12 +43,12 @@ def children(store: str, logged: Any) -> list[Any]:
 
 def made(folder: Path, command: str, *params: dict[str, Any]) -> RunRecord:
     """A run with trials at these points."""
-    with Run.create(folder, RunSpec(command, "seed: 0\n", "", "h", 0, name="run"), Edge()) as run:
+    with OpenRun.create(folder, RunSpec(command, "seed: 0\n", "", "h", 0, name="run"), Edge()) as run:
         add(run, *params)
     return find(folder, "run")
 
 
-def add(run: Run, *params: dict[str, Any]) -> None:
+def add(run: OpenRun, *params: dict[str, Any]) -> None:
     for point in params:
         number = len(rebuild(run.events).trials)
         name = f"run_{number:04d}"
@@ -88,9 +88,9 @@ def test_a_run_is_there_once_however_often_it_is_logged(tmp_path: Path, store: s
     record = made(tmp_path, "evolve", {"a": 1})
     first = mlflow.log_run(record, store)
     assert mlflow.log_run(record, store) == first
-    with Run.resume(record.path, Edge()) as run:
+    with OpenRun.resume(record.path, Edge()) as run:
         add(run, {"a": 2})
-        run.complete(Outcome())
+        run.complete(RunOutcome())
     grown = mlflow.log_run(find(tmp_path, "run"), store)
     assert grown.tracked != first.tracked
     assert [each.params for each in mlflow.query(store, "evolve", {}).trials] == [{"a": "1"}, {"a": "2"}]

@@ -17,7 +17,7 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import Texts
+from agentlab.pipeline.texts import RunTexts
 from agentlab.runs.context import Context
 from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread
@@ -134,7 +134,7 @@ def test_texts_do_not_depend_on_what_the_model_read_before(run: Run, workspace: 
     document = "The lighthouse stands on a rock. " * 20
     asks = [stage(f"q{n}", input_from="input", prompt="{{ input }} Question " + str(n)) for n in range(3)]
     together = run(config(*asks, input=document, cache="off"))
-    texts = Texts(together.path, Store(workspace / ".agentlab" / "pipeline"))
+    texts = RunTexts(together.path, Store(workspace / ".agentlab" / "pipeline"))
     read = events(together.path, "call.answered")
     assert [event["data"]["answer"]["reused_tokens"] > 100 for event in read] == [False, True, True]
     for one, event in zip(asks, read, strict=True):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.tasks.labelled import asked, marked
-from agentlab.tasks.questions import SETS, generated
+from agentlab.tasks.labelled import mark_answers, prompts_and_choices
+from agentlab.tasks.questions import SETS, generate_questions
 from agentlab.train.base import load_base
 from agentlab.train.scoring import Scorer, scorer
 
@@ -23,8 +23,8 @@ def model(float32_checkpoint: Path):
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_model_is_ten_points_above_chance_and_below_ninety(model: Scorer, name: str) -> None:
-    questions = generated(name, COUNT, 0)
-    (scored,) = model.choices([None], asked(questions))
-    right = sum(marked(scored, questions))
+    questions = generate_questions(name, COUNT, 0)
+    (scored,) = model.choices([None], prompts_and_choices(questions))
+    right = sum(mark_answers(scored, questions))
     chance = sum(1 / len(question.choices) for question in questions) / COUNT
     assert chance + 0.1 <= right / COUNT < 0.9, f"{right} of {COUNT}"

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from agentlab.bench.mock.server import MockServer
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.serve.run import TOKEN, Place
+from agentlab.llm.serve.run import TOKEN, GatewaySettings
 from agentlab.runs.context import Context
 from tests.unit.bench.mock.running import in_thread as mock_in_thread
 from tests.unit.llm.serve.gateways import in_thread
@@ -80,7 +80,7 @@ def client(mock: MockServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     home = tmp_path_factory.mktemp("home")
     context = Context(Workspace(home, home), {"TEST_API_KEY": KEY, TOKEN: SECRET})
     with (
-        in_thread(setup(mock.url), Place(port=0), context) as url,
+        in_thread(setup(mock.url), GatewaySettings(port=0), context) as url,
         OpenAI(base_url=url, api_key=SECRET, timeout=10) as client,
     ):
         yield client
@@ -322,8 +322,8 @@ class TestCircle:
 
         there = leading_to(f"http://127.0.0.1:{port}/v1")
         with (
-            in_thread(there, Place(port=0), context) as first,
-            in_thread(leading_to(first), Place(port=port), context),
+            in_thread(there, GatewaySettings(port=0), context) as first,
+            in_thread(leading_to(first), GatewaySettings(port=port), context),
             OpenAI(base_url=first, api_key="none", max_retries=0) as client,
             pytest.raises(openai.InternalServerError, match="circle"),
         ):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from openai import OpenAI
 
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.workers import memory
 from tests.unit.lora.folders import write_folder
 
@@ -31,7 +31,7 @@ def adapter(place: Path, seed: int, wide: int = 576) -> None:
     """A random one for the embedded model, strong enough to be heard."""
     chance = torch.Generator().manual_seed(seed)
     modules = {
-        f"model.layers.{layer}.self_attn.{name}": Delta(
+        f"model.layers.{layer}.self_attn.{name}": LoraDelta(
             torch.randn(4, wide, generator=chance) * 0.05, torch.randn(out, 4, generator=chance) * 0.05, 2.0
         )
         for layer in range(30)

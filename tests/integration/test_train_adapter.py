@@ -81,15 +81,21 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(
 ) -> None:
     from agentlab.train.base import load_base, quietly
     from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-    from agentlab.train.conversations import Conversation, Turn
-    from agentlab.train.dataset import Split
+    from agentlab.train.conversations import Conversation, ConversationTurn
+    from agentlab.train.dataset import TrainingSplit
     from agentlab.train.masks import examples
     from agentlab.train.sft import train_adapter
 
     base = load_base(float32_checkpoint, "auto", "sdpa")
     things = ("the sea", "a clock", "rain", "bread", "a bridge", "snow", "a violin", "chess")
     talks = [
-        Conversation(line, (Turn("user", f"What do you think of {thing}?"), Turn("assistant", "Arr, matey! Ahoy!")))
+        Conversation(
+            line,
+            (
+                ConversationTurn("user", f"What do you think of {thing}?"),
+                ConversationTurn("assistant", "Arr, matey! Ahoy!"),
+            ),
+        )
         for line, thing in enumerate(things, 1)
     ]
     made = examples(talks, base.tokenizer, 128, tmp_path)
@@ -107,7 +113,7 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(
     before = answer(base.model)
     trained = train_adapter(
         base,
-        Split(tuple(made[:6]), tuple(made[6:])),
+        TrainingSplit(tuple(made[:6]), tuple(made[6:])),
         TrainingJob(LoraConfig(r=4), TrainingConfig(batch_size=6, epochs=6, lr=2e-3, evals=2), tmp_path / "run", 0),
     )
     assert trained.eval_losses[-1][1] < trained.losses[0][1] / 2

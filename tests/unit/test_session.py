@@ -20,9 +20,9 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric
 from agentlab.runs.redact import Redactor
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import find
-from agentlab.runs.views import Line
+from agentlab.runs.views import PathLine
 from agentlab.session import FinishedRun, Lines, Session, Watch, begin, go_on, surroundings
 
 NAS = COMMANDS["nas"]
@@ -53,25 +53,25 @@ def context(workspace: Path) -> Context:
 class Experiment:
     """Does what it is told."""
 
-    def __init__(self, work: Callable[[Run], None]) -> None:
+    def __init__(self, work: Callable[[OpenRun], None]) -> None:
         self._work = work
 
-    def plan(self) -> Line:
-        return Line(path="nowhere")
+    def plan(self) -> PathLine:
+        return PathLine(path="nowhere")
 
-    def run(self, run: Run) -> tuple[Line, Outcome]:
+    def run(self, run: OpenRun) -> tuple[PathLine, RunOutcome]:
         self._work(run)
-        return Line(path="found"), Outcome(metrics={"val_mse": Metric(value=0.5, unit="", direction="lower")})
+        return PathLine(path="found"), RunOutcome(metrics={"val_mse": Metric(value=0.5, unit="", direction="lower")})
 
 
-def session(context: Context, work: Callable[[Run], None]) -> Session:
+def session(context: Context, work: Callable[[OpenRun], None]) -> Session:
     spec = RunSpec("nas", "seed: 0\n", "{}\n", "hash", 0, name="mine")
     runs = context.workspace.runs
-    return Session(NAS, Experiment(work), context, lambda edge: Run.create(runs, spec, edge), Redactor())
+    return Session(NAS, Experiment(work), context, lambda edge: OpenRun.create(runs, spec, edge), Redactor())
 
 
-def raising(error: BaseException) -> Callable[[Run], None]:
-    def work(run: Run) -> None:
+def raising(error: BaseException) -> Callable[[OpenRun], None]:
+    def work(run: OpenRun) -> None:
         raise error
 
     return work
@@ -83,7 +83,7 @@ def raising(error: BaseException) -> Callable[[Run], None]:
 def test_a_run_that_ends_well_leaves_its_result(context: Context) -> None:
     seen: list[str] = []
     done = session(context, lambda run: None).carry_out(Watch(line=seen.append))
-    assert (done.id, done.result, seen) == ("mine", Line(path="found"), ["run mine"])
+    assert (done.id, done.result, seen) == ("mine", PathLine(path="found"), ["run mine"])
     record = find(context.workspace.runs, "mine")
     assert (record.status, record.manifest.metrics["val_mse"].value) == ("completed", 0.5)
     assert json.loads((done.path / "result.json").read_text()) == {"path": "found"}
@@ -129,7 +129,7 @@ def test_a_bug_leaves_its_traceback_in_the_log_and_says_which_run_it_ended(conte
 def test_ctrl_c_between_two_writes_leaves_a_run_to_go_on_with(context: Context) -> None:
     """The event is in the file, but the program was stopped before it could take note of that."""
 
-    def work(run: Run) -> None:
+    def work(run: OpenRun) -> None:
         event = Event(seq=len(run.events), t=0.0, type="trial.proposed", id="run_0000")
         with (run.path / "events.jsonl").open("a") as file:
             file.write(event.to_json() + "\n")
@@ -217,7 +217,7 @@ def test_where_a_run_works_may_change_when_it_goes_on(context: Context) -> None:
 
 def test_a_run_of_another_command_is_refused_with_the_command_that_goes_on_with_it(context: Context) -> None:
     spec = RunSpec("debate", "seed: 0\n", "{}\n", "hash", 0, name="other")
-    with Run.create(context.workspace.runs, spec, Edge()):
+    with OpenRun.create(context.workspace.runs, spec, Edge()):
         pass
     with pytest.raises(UsageError, match="belongs to `debate`") as caught:
         go_on(NAS, find(context.workspace.runs, "other"), [], context=context)

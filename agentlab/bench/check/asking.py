@@ -61,7 +61,7 @@ async def run_check(
 
 
 @dataclass(slots=True)
-class _Tally:
+class _CheckTally:
     """What one model's requests came to."""
 
     asked: int = 0
@@ -74,7 +74,7 @@ class _Tally:
 async def _check(
     target: Target, config: CheckConfig, llm: LLMConfig, router: "Router", checked: Callable[[ModelCheck], None]
 ) -> ModelCheck:
-    tally = _Tally()
+    tally = _CheckTally()
     for turn in range(-1, config.requests):  # the first loads the model and opens the connection: it counts if it fails
         tally.asked += 1
         began = time.perf_counter()
@@ -101,20 +101,20 @@ async def _check(
     return row
 
 
-def _note(tally: _Tally, answer: Completion[str], elapsed: float) -> None:
+def _note(tally: _CheckTally, answer: Completion[str], elapsed: float) -> None:
     timing = answer.timing
     tally.totals.append(elapsed if timing is None else timing.total)
     if timing is not None and timing.first is not None:
         tally.firsts.append(timing.first)
 
 
-def _hopeless(tally: _Tally) -> bool:
+def _hopeless(tally: _CheckTally) -> bool:
     """Whether asking again would only spend the model's clocks again."""
     assert tally.error is not None
     return not (tally.warm or tally.totals) or issubclass(cause_of(tally.error), LLMTimeoutError)
 
 
-def _row(name: str, llm: LLMConfig, tally: _Tally) -> ModelCheck:
+def _row(name: str, llm: LLMConfig, tally: _CheckTally) -> ModelCheck:
     model, error = llm.models[name], tally.error
     provider = llm.providers[model.provider]
     return ModelCheck(
@@ -147,22 +147,22 @@ def recommend(models: Sequence[ModelCheck]) -> list[Recommendation]:
     working = sorted((row for row in models if row.available), key=_speed)
     steady = [row for row in working if not row.failures]
     chosen: list[Recommendation] = []
-    taken: set[str] = set()
+    chosen_models: set[str] = set()
 
-    def give(role: RoleName, row: ModelCheck, why: str) -> None:
-        taken.add(row.model)
-        chosen.append(Recommendation(model=row.model, role=role, why=why))
+    def give(role: RoleName, row: ModelCheck, reason: str) -> None:
+        chosen_models.add(row.model)
+        chosen.append(Recommendation(model=row.model, role=role, why=reason))
 
     if steady:
         give("primary", steady[0], f"the fastest that answered every request, {_seconds(steady[0])}")
-        rest = steady[1:]
-        if rest:
-            partner = next((row for row in rest if row.provider != steady[0].provider), rest[0])
+        runners_up = steady[1:]
+        if runners_up:
+            partner = next((row for row in runners_up if row.provider != steady[0].provider), runners_up[0])
             where = "at another provider" if partner.provider != steady[0].provider else "of the same provider"
             give("duplicate", partner, f"the next fastest {where}, {_seconds(partner)}")
-    left = [row for row in working if row.model not in taken]
-    resort = next((row for row in left if row.local or row.free), None)
-    for row in left:
+    remaining = [row for row in working if row.model not in chosen_models]
+    resort = next((row for row in remaining if row.local or row.free), None)
+    for row in remaining:
         if row is not resort:
             give("reserve", row, f"{_share(row)}, {_seconds(row)}")
     if resort is not None:
@@ -228,7 +228,7 @@ class LLMTestRunner:
         Raises:
             UsageError: nothing was tested yet.
         """
-        return [row.model for row in self._tested().models if row.available]
+        return [row.model for row in self._require_result().models if row.available]
 
     def get_fastest_models(self) -> list[tuple[str, float]]:
         """Models that answered and their median seconds, fastest first.
@@ -236,7 +236,9 @@ class LLMTestRunner:
         Raises:
             UsageError: nothing was tested yet.
         """
-        times = [(row.model, row.total_seconds) for row in self._tested().models if row.total_seconds is not None]
+        times = [
+            (row.model, row.total_seconds) for row in self._require_result().models if row.total_seconds is not None
+        ]
         return sorted(times, key=lambda pair: pair[1])
 
     def export_results_markdown(self, path: str | Path | None = None) -> Path:
@@ -250,12 +252,12 @@ class LLMTestRunner:
         from agentlab.runs.report import markdown
 
         target = Path(path or _DEFAULT_FILE).absolute()
-        report = markdown("Language models tested", self._tested().blocks())
+        report = markdown("Language models tested", self._require_result().blocks())
         make_folder(target.parent)
         write_text(target, report)
         return target
 
-    def _tested(self) -> CheckResult:
+    def _require_result(self) -> CheckResult:
         if self.result is None:
             raise UsageError("No model was tested yet.", hint="First: await runner.test_all_models()")
         return self.result

@@ -2,10 +2,10 @@
 
 from agentlab.bench.failures import Group
 from agentlab.llm.provider_config import RoleName
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence, table
+from agentlab.runs.document import AnswerDocument, Block, Heading, Table, Text, number, silence, table
 
 
-class ModelCheck(Document):
+class ModelCheck(AnswerDocument):
     """How one model answered a few small requests. Seconds are medians over its answers; None: it never answered.
 
     `asked` may be below the number of requests wanted: a model that does not answer at all is not asked again.
@@ -35,7 +35,7 @@ class ModelCheck(Document):
         return self.successes > 0
 
 
-class Recommendation(Document):
+class Recommendation(AnswerDocument):
     """A model, the role it should have (None: leave it out), and why."""
 
     model: str
@@ -43,7 +43,7 @@ class Recommendation(Document):
     why: str
 
 
-class CheckResult(Document):
+class CheckResult(AnswerDocument):
     """Every model of the config, in its order, and which role suits which."""
 
     models: list[ModelCheck]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentlab.bench.compare.result import SHARE_ANSWERED, Figure, Side, figure
+from agentlab.bench.compare.result import SHARE_ANSWERED, CompareSide, Figure, figure
 from agentlab.bench.load.records import Record, from_lines
 from agentlab.bench.load.result import StageRow
 from agentlab.config.base import flatten
@@ -31,59 +31,59 @@ _LATENCIES: tuple[tuple[str, Callable[[Record], float | None]], ...] = (
 )
 
 
-def load_figures(one: Side, other: Side, pair: tuple[str, str]) -> list[Figure]:
+def load_figures(first_side: CompareSide, second_side: CompareSide, pair: tuple[str, str]) -> list[Figure]:
     """The figures of two targets under the same loads.
 
     Raises:
         UsageError: the runs asked for other prompts or answers, or no stage of theirs has the same load.
         RunUnreadableError: a file of requests is absent or damaged.
     """
-    _require_same_requests(one, other)
-    first, second = _loads(one, pair[0]), _loads(other, pair[1])
+    _require_same_requests(first_side, second_side)
+    first, second = _loads(first_side, pair[0]), _loads(second_side, pair[1])
     common = [load for load in first if load in second]
     if not common:
         raise UsageError(
             f"{pair[0]} and {pair[1]} were not put under the same load: "
-            f"{_listed(first)} in the first run, {_listed(second)} in the second.",
+            f"{_load_labels(first)} in the first run, {_load_labels(second)} in the second.",
             hint="Run both with the same load.mode, load.concurrency and load.rates.",
         )
     name = pair[0] if pair[0] == pair[1] else f"{pair[0]} / {pair[1]}"
-    found: list[Figure] = []
+    figures: list[Figure] = []
     for load in common:
         rows = first[load], second[load]
-        records = _records(one, rows[0]), _records(other, rows[1])
+        records = _records(first_side, rows[0]), _records(second_side, rows[1])
         marks = "; ".join(dict.fromkeys([*rows[0].marks, *rows[1].marks]))
-        found += _figures(name, rows[0].label, records, marks)
-    return found
+        figures += _figures(name, rows[0].label, records, marks)
+    return figures
 
 
-def _require_same_requests(one: Side, other: Side) -> None:
-    a, b = _load_config(one), _load_config(other)
+def _require_same_requests(first_side: CompareSide, second_side: CompareSide) -> None:
+    a, b = _load_config(first_side), _load_config(second_side)
     differing = [key for key in _SAME if a.get(key) != b.get(key)]
     if differing:
-        told = "; ".join(f"load.{key}: {a.get(key)} and {b.get(key)}" for key in differing)
+        differences = "; ".join(f"load.{key}: {a.get(key)} and {b.get(key)}" for key in differing)
         raise UsageError(
-            f"The two runs asked for different things ({told}); their times do not compare.",
+            f"The two runs asked for different things ({differences}); their times do not compare.",
             hint="Run both with the same settings.",
         )
 
 
-def _load_config(side: Side) -> dict[str, Any]:
+def _load_config(side: CompareSide) -> dict[str, Any]:
     tree = read_yaml(side.record.text("config.yaml"), str(side.record.path / "config.yaml")).data
     return flatten(tree.get("load") or {})
 
 
-def _loads(side: Side, target: str) -> dict[tuple[str, float], StageRow]:
+def _loads(side: CompareSide, target: str) -> dict[tuple[str, float], StageRow]:
     """The stages of a target by their load; of a load that came twice, the last."""
     stages = side.result.load.stages if side.result.load else []
     return {(row.arrivals, row.value): row for row in stages if row.target == target}
 
 
-def _listed(loads: dict[tuple[str, float], StageRow]) -> str:
+def _load_labels(loads: dict[tuple[str, float], StageRow]) -> str:
     return ", ".join(row.label for row in loads.values()) or "none"
 
 
-def _records(side: Side, row: StageRow) -> Sequence[Record]:
+def _records(side: CompareSide, row: StageRow) -> Sequence[Record]:
     try:
         return from_lines(side.record.text(row.file))
     except ValueError as error:
@@ -95,7 +95,7 @@ def _records(side: Side, row: StageRow) -> Sequence[Record]:
 def _figures(
     target: str, stage: str, records: tuple[Sequence[Record], Sequence[Record]], marks: str
 ) -> Iterator[Figure]:
-    first, second = ([record for record in side if record.answered] for side in records)
+    first, second = ([record for record in side if record.is_answered] for side in records)
     for metric, moment in _LATENCIES:
         a, b = _times(first, moment), _times(second, moment)
         for quantile in _QUANTILES:
@@ -104,7 +104,7 @@ def _figures(
     yield figure(
         (target, stage, SHARE_ANSWERED),
         "difference",
-        [whole / sent if sent else None for whole, sent in counts],
+        [answered / sent if sent else None for answered, sent in counts],
         (counts[0][1], counts[1][1]),
         (lambda level, _: share_difference_interval(*counts, level=level)) if all(records) else None,
         "" if all(records) else "no requests",
@@ -126,8 +126,8 @@ def times_ratio(
     few = f"too few answers: it takes {_LEAST_BEYOND / (1 - quantile):.0f} on each side"
 
     def ratio(level: float, rng: np.random.Generator) -> Interval:
-        wanted = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end
-        count = resamples or max(1_000, min(wanted, _MOST_CELLS // max(a.size, b.size)))
+        resample_goal = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end
+        count = resamples or max(1_000, min(resample_goal, _MOST_CELLS // max(a.size, b.size)))
         return quantile_ratio_intervals(a, b, [quantile], rng, level=level, resamples=count)[0]
 
     values = [float(np.quantile(times, quantile)) if times.size else None for times in (a, b)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Table, Text
 from agentlab.runs.store import RunRecord
 from agentlab.stats.control import Interval, least_pairs
 
@@ -19,14 +19,14 @@ Estimate = Callable[[float, np.random.Generator], Interval]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class CompareSide:
     """One of the two runs."""
 
     record: RunRecord
     result: BenchResult
 
 
-class CompareRow(Document):
+class CompareRow(AnswerDocument):
     """One figure of both runs. `estimate` is the ratio second / first, or the difference second - first.
 
     Without an interval (`low` is None) there is nothing to judge by, and `note` says why. `level` is that of the
@@ -51,7 +51,7 @@ class CompareRow(Document):
     note: str = ""
 
     @property
-    def judged(self) -> bool:
+    def is_judged(self) -> bool:
         """Whether this says something of speed or quality: a few requests that were answered do not."""
         return self.metric != SHARE_ANSWERED and self.low is not None and min(self.n) >= least_pairs()
 
@@ -86,7 +86,7 @@ def figure(
     ), interval
 
 
-class CompareResult(Document):
+class CompareResult(AnswerDocument):
     """The second run against the first."""
 
     first: str
@@ -102,7 +102,7 @@ class CompareResult(Document):
     def gate(self) -> GateError | None:
         """The error that a check of every change should end with; None if figures were judged and none got worse."""
         if not self.worse:
-            if any(row.judged for row in self.rows):
+            if any(row.is_judged for row in self.rows):
                 return None
             return GateError(
                 f"{self.second} cannot be judged against {self.first}: there are too few answers.",

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from agentlab.bench.compare.load import load_figures, times_ratio
-from agentlab.bench.compare.result import CompareResult, CompareRow, Figure, Side, Verdict, figure
-from agentlab.bench.quality.result import ANSWERS_FILE, Answer
+from agentlab.bench.compare.result import CompareResult, CompareRow, CompareSide, Figure, Verdict, figure
+from agentlab.bench.quality.result import ANSWERS_FILE, BenchAnswer
 from agentlab.bench.result import BenchResult
 from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs.manifest import read_manifest
@@ -46,32 +46,33 @@ def compare_runs(
         UnknownNameError: a run has no such target.
         UsageError: the two cannot be compared: other commands, measures, items or loads.
     """
-    one, other = _side(first), _side(second)
-    if one.result.measure != other.result.measure:
+    first_side, second_side = _side(first), _side(second)
+    if first_side.result.measure != second_side.result.measure:
         raise UsageError(
-            f"{one.record.id} measured {one.result.measure}, {other.record.id} measured {other.result.measure}.",
+            f"{first_side.record.id} measured {first_side.result.measure}, "
+            f"{second_side.record.id} measured {second_side.result.measure}.",
             hint="Compare two runs of the same kind.",
         )
-    if one.result.check is not None:
+    if first_side.result.check is not None:
         raise UsageError(
             "Checks ask too little to be compared.", hint="Measure load or quality: agentlab llm-bench run, or quality."
         )
-    pairs = _pairs(one, other, targets)
-    collect = load_figures if one.result.load is not None else quality_figures
-    figures = [found for pair in pairs for found in collect(one, other, pair)]
+    pairs = _pairs(first_side, second_side, targets)
+    collect = load_figures if first_side.result.load is not None else quality_figures
+    figures = [comparison for pair in pairs for comparison in collect(first_side, second_side, pair)]
     measured = sum(interval is not None for _, interval in figures)
-    each = 1 - (1 - level) / max(1, measured)
+    row_level = 1 - (1 - level) / max(1, measured)
     rng = np.random.default_rng(seed)
     return CompareResult(
-        first=one.record.id,
-        second=other.record.id,
+        first=first_side.record.id,
+        second=second_side.record.id,
         level=level,
         tolerance=tolerance,
-        rows=[_judged(found, each, tolerance, rng) for found in figures],
+        rows=[_judge_figure(comparison, row_level, tolerance, rng) for comparison in figures],
     )
 
 
-def _side(path: Path) -> Side:
+def _side(path: Path) -> CompareSide:
     record = RunRecord(path, read_manifest(path))
     if record.manifest.command != COMMAND:
         raise UsageError(f"{record.id} is a run of {record.manifest.command}, not of {COMMAND}.")
@@ -80,7 +81,7 @@ def _side(path: Path) -> Side:
             f"The run {record.id} is {record.status}; only finished ones are compared.",
             hint=f"agentlab runs resume {quote(record.id)} --runs-dir {quote(str(path.parent))}",
         )
-    return Side(record, read_result(record, BenchResult))
+    return CompareSide(record, read_result(record, BenchResult))
 
 
 def targets_in(result: BenchResult) -> list[str]:
@@ -89,15 +90,15 @@ def targets_in(result: BenchResult) -> list[str]:
     return list(dict.fromkeys(row.target for row in rows))
 
 
-def _pairs(one: Side, other: Side, chosen: tuple[str, str] | None) -> list[tuple[str, str]]:
+def _pairs(first_side: CompareSide, second_side: CompareSide, chosen: tuple[str, str] | None) -> list[tuple[str, str]]:
     """Which target is compared with which."""
-    first, second = targets_in(one.result), targets_in(other.result)
+    first, second = targets_in(first_side.result), targets_in(second_side.result)
     if chosen is not None:
-        for name, known in zip(chosen, (first, second), strict=True):
-            if name not in known:
-                raise UnknownNameError("target", name, known)
+        for name, known_targets in zip(chosen, (first, second), strict=True):
+            if name not in known_targets:
+                raise UnknownNameError("target", name, known_targets)
         return [chosen]
-    if one.record.path.resolve() == other.record.path.resolve():
+    if first_side.record.path.resolve() == second_side.record.path.resolve():
         raise UsageError(
             "A run says the same as itself.", hint=f"Name two of its targets to compare: {', '.join(first)}."
         )
@@ -112,43 +113,43 @@ def _pairs(one: Side, other: Side, chosen: tuple[str, str] | None) -> list[tuple
     )
 
 
-def _judged(figure: Figure, level: float, tolerance: float, rng: np.random.Generator) -> CompareRow:
+def _judge_figure(figure: Figure, level: float, tolerance: float, rng: np.random.Generator) -> CompareRow:
     row, interval = figure
     if interval is None:
         return row.model_copy(update={"level": level})
-    found = interval(level, rng) if row.kind == "ratio" else interval(level, rng).clipped(1.0)
-    bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "level": level}
-    verdict = verdict_of(row.kind, found, tolerance)
-    return row.model_copy(update={**bounds, "method": found.method, "verdict": verdict})
+    row_interval = interval(level, rng) if row.kind == "ratio" else interval(level, rng).clip(1.0)
+    bounds = {"estimate": row_interval.estimate, "low": row_interval.low, "high": row_interval.high, "level": level}
+    verdict = verdict_of(row.kind, row_interval, tolerance)
+    return row.model_copy(update={**bounds, "method": row_interval.method, "verdict": verdict})
 
 
-def verdict_of(kind: Literal["ratio", "difference"], found: Interval, tolerance: float) -> Verdict:
+def verdict_of(kind: Literal["ratio", "difference"], interval: Interval, tolerance: float) -> Verdict:
     """Better or worse only if the whole interval says so, a ratio by more than the tolerance. Pure."""
     ratio = kind == "ratio"
     low_end, high_end = (1 / (1 + tolerance), 1 + tolerance) if ratio else (0.0, 0.0)
-    if found.high < low_end:
+    if interval.high < low_end:
         return "better" if ratio else "worse"
-    if found.low > high_end:
+    if interval.low > high_end:
         return "worse" if ratio else "better"
     return "no evidence"
 
 
-def quality_figures(one: Side, other: Side, pair: tuple[str, str]) -> list[Figure]:
+def quality_figures(first_side: CompareSide, second_side: CompareSide, pair: tuple[str, str]) -> list[Figure]:
     """Difference of the scores over all items and by type, and ratio of the median answer times.
 
     Raises:
         UsageError: the runs asked other items.
         RunUnreadableError: the file of answers is absent or damaged.
     """
-    sets = [side.result.quality.item_set for side in (one, other) if side.result.quality]
+    sets = [side.result.quality.item_set for side in (first_side, second_side) if side.result.quality]
     if len(set(sets)) > 1:
         raise UsageError(
             "The two runs asked different items; their scores do not compare.",
             hint="Run both with the same quality.types, quality.per_type and quality.items_seed.",
         )
-    judges = {side.result.quality.judge.model for side in (one, other) if side.result.quality}
+    judges = {side.result.quality.judge.model for side in (first_side, second_side) if side.result.quality}
     name = pair[0] if pair[0] == pair[1] else f"{pair[0]} / {pair[1]}"
-    a, b = _answers(one, pair[0]), _answers(other, pair[1])
+    a, b = _answers(first_side, pair[0]), _answers(second_side, pair[1])
     if len(judges) > 1:  # scores of two judges are on two scales
         a, b = ({key: value for key, value in side.items() if value.type != "open"} for side in (a, b))
     shared = [(a[item], b[item]) for item in a if item in b]
@@ -156,10 +157,10 @@ def quality_figures(one: Side, other: Side, pair: tuple[str, str]) -> list[Figur
     return [*_scores(name, shared, note), _speed(name, shared)]
 
 
-def _answers(side: Side, target: str) -> dict[str, Answer]:
+def _answers(side: CompareSide, target: str) -> dict[str, BenchAnswer]:
     try:
         lines = side.record.text(ANSWERS_FILE).split("\n")
-        answers = [Answer.model_validate_json(line) for line in lines if line]
+        answers = [BenchAnswer.model_validate_json(line) for line in lines if line]
     except ValueError as error:
         raise RunUnreadableError(
             f"{side.record.path / ANSWERS_FILE} is damaged.", hint="Its events hold the answers, too: resume the run."
@@ -167,28 +168,28 @@ def _answers(side: Side, target: str) -> dict[str, Answer]:
     return {answer.item: answer for answer in answers if answer.target == target}
 
 
-def _scores(target: str, pairs: Sequence[tuple[Answer, Answer]], note: str) -> Iterator[Figure]:
+def _scores(target: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]], note: str) -> Iterator[Figure]:
     yield _score(target, "quality", pairs, note)
     for kind in TASK_TYPES:
-        own = [pair for pair in pairs if pair[0].type == kind]
-        if own:
-            yield _score(target, f"quality, {kind}", own, "")
+        pairs_of_kind = [pair for pair in pairs if pair[0].type == kind]
+        if pairs_of_kind:
+            yield _score(target, f"quality, {kind}", pairs_of_kind, "")
 
 
-def _score(target: str, metric: str, pairs: Sequence[tuple[Answer, Answer]], note: str) -> Figure:
-    known = [(a.score, b.score) for a, b in pairs if a.score is not None and b.score is not None]
-    first, second = [a for a, _ in known], [b for _, b in known]
+def _score(target: str, metric: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]], note: str) -> Figure:
+    scored_pairs = [(a.score, b.score) for a, b in pairs if a.score is not None and b.score is not None]
+    first, second = [a for a, _ in scored_pairs], [b for _, b in scored_pairs]
     return figure(
         (target, "", metric),
         "difference",
         [sum(scores) / len(scores) if scores else None for scores in (first, second)],
         (len(first), len(second)),
-        (lambda level, rng: compare(second, first, rng, level=level)) if known else None,
-        note if known else "no item was scored in both",
+        (lambda level, rng: compare(second, first, rng, level=level)) if scored_pairs else None,
+        note if scored_pairs else "no item was scored in both",
     )
 
 
-def _speed(target: str, pairs: Sequence[tuple[Answer, Answer]]) -> Figure:
+def _speed(target: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]]) -> Figure:
     a, b = (
         np.array([pair[side].total_seconds or 0.0 for pair in pairs if not pair[side].error], dtype=np.float64)
         for side in (0, 1)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, Counted, Ended, Spread, StageRow
-from agentlab.bench.load.schedule import Stage
-from agentlab.llm.budget import priced
+from agentlab.bench.load.schedule import LoadStage
+from agentlab.llm.budget import priced_usage
 from agentlab.llm.provider_config import Price
 from agentlab.stats.intervals import bootstrap_interval
 
@@ -43,7 +43,7 @@ class StageFacts:
     `exact` tells that the usage comes from the model's own tokenizer; `client_lag` is in seconds, see `StageRow`.
     """
 
-    stage: Stage
+    stage: LoadStage
     ended: Ended
     client_cpu: float
     file: str
@@ -60,41 +60,41 @@ def row_of(
     rng: np.random.Generator,
 ) -> StageRow:
     """The figures of a stage that sent at least one request."""
-    whole = [record for record in records if record.answered]
+    answered = [record for record in records if record.is_answered]
     failed = [record for record in records if record.error is not None]
-    over = max(_end(record) for record in records)
-    seconds = max(over - min(record.sent for record in records), 1e-9)
-    counts, counted = counts_of(whole, exact=facts.exact)
-    good = sum(is_good(record, tokens, slo) for record, tokens in zip(whole, counts, strict=True))
-    gaps = _gaps(whole)
-    pieces = sum(len(record.stamps) for record in whole)
-    usages = [priced(record.usage, facts.price) for record in records]
+    end = max(_end(record) for record in records)
+    seconds = max(end - min(record.sent for record in records), 1e-9)
+    counts, counted = counts_of(answered, exact=facts.exact)
+    good = sum(is_good(record, tokens, slo) for record, tokens in zip(answered, counts, strict=True))
+    gaps = _gaps(answered)
+    pieces = sum(len(record.stamps) for record in answered)
+    usages = [priced_usage(record.usage, facts.price) for record in records]
     row = StageRow(
         id=facts.stage.id,
         target=facts.stage.target,
         arrivals=facts.stage.arrivals,
         value=facts.stage.value,
         requests=len(records),
-        answered=len(whole),
+        answered=len(answered),
         failed=len(failed),
-        cut=len(records) - len(whole) - len(failed),
+        cut=len(records) - len(answered) - len(failed),
         seconds=seconds,
-        request_rate=len(whole) / seconds,
+        request_rate=len(answered) / seconds,
         token_rate=sum(counts) / seconds,
         good=good,
         good_share=good / len(records),
         goodput=good / seconds,
-        ttft=_requests(((r.stamps[0] - r.scheduled) for r in whole), rng),
-        output=_requests(_outputs(whole), rng),
-        ttft_sent=_requests(((r.stamps[0] - r.sent) for r in whole), rng),
-        tpot=_requests(_tpots(whole, counts), rng),
+        ttft=_requests(((r.stamps[0] - r.scheduled) for r in answered), rng),
+        output=_requests(_outputs(answered), rng),
+        ttft_sent=_requests(((r.stamps[0] - r.sent) for r in answered), rng),
+        tpot=_requests(_tpots(answered, counts), rng),
         itl=spread(gaps * _MS, rng=None) if gaps.size else None,
         together=float(np.mean(gaps <= _TOGETHER * gaps.mean())) if gaps.size else None,
-        e2e=_requests(((r.stamps[-1] - r.scheduled) for r in whole), rng),
-        e2e_sent=_requests(((r.stamps[-1] - r.sent) for r in whole), rng),
+        e2e=_requests(((r.stamps[-1] - r.scheduled) for r in answered), rng),
+        e2e_sent=_requests(((r.stamps[-1] - r.sent) for r in answered), rng),
         slip=spread([(record.sent - record.scheduled) * _MS for record in records], rng=None),
-        in_flight=sum((over if r.ended is None else r.ended) - r.sent for r in records) / seconds,
-        input_tokens=_mean([r.usage.input_tokens for r in whole]),
+        in_flight=sum((end if r.ended is None else r.ended) - r.sent for r in records) / seconds,
+        input_tokens=_mean([r.usage.input_tokens for r in answered]),
         output_tokens=_mean(counts),
         counted=counted,
         tokens_per_piece=sum(counts) / pieces if pieces else None,
@@ -106,7 +106,7 @@ def row_of(
         file=facts.file,
         marks=[],
     )
-    return row.model_copy(update={"marks": list(_marks(row, whole, ceiling))})
+    return row.model_copy(update={"marks": list(_marks(row, answered, ceiling))})
 
 
 def counts_of(records: Sequence[Record], *, exact: bool) -> tuple[list[float], Counted]:
@@ -154,13 +154,15 @@ def spread(values: Sequence[float] | Floats, rng: np.random.Generator | None) ->
     )
 
 
-def _bounds(x: Floats, share: float, least: int, rng: np.random.Generator | None) -> tuple[float | None, float | None]:
-    if rng is None or x.size < least:
+def _bounds(
+    x: Floats, share: float, min_count: int, rng: np.random.Generator | None
+) -> tuple[float | None, float | None]:
+    if rng is None or x.size < min_count:
         return None, None
-    found = bootstrap_interval(
+    interval = bootstrap_interval(
         x, rng, statistic=lambda draws: np.quantile(draws, share, axis=-1), method="percentile", resamples=_RESAMPLES
     )
-    return found.low, found.high
+    return interval.low, interval.high
 
 
 def _requests(seconds: Iterable[float], rng: np.random.Generator) -> Spread | None:
@@ -193,16 +195,16 @@ def _end(record: Record) -> float:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    known_values = [value for value in values if value is not None]
+    return sum(known_values) / len(known_values) if known_values else None
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    known_values = [value for value in values if value is not None]
+    return sum(known_values) if known_values else None
 
 
-def _marks(row: StageRow, whole: Sequence[Record], ceiling: CeilingRow | None) -> Iterable[str]:
+def _marks(row: StageRow, answered: Sequence[Record], ceiling: CeilingRow | None) -> Iterable[str]:
     if row.ended in _ENDINGS:
         yield _ENDINGS[row.ended]
     if row.cut:
@@ -217,7 +219,7 @@ def _marks(row: StageRow, whole: Sequence[Record], ceiling: CeilingRow | None) -
         yield "above half of what this client can do"
     if row.e2e is not None and row.seconds < max(_LEAST_SECONDS, _LEAST_ROUNDS * row.e2e.p50 / _MS):
         yield f"short: {row.requests} requests in {row.seconds:.2g} s; its beginning and its end weigh much"
-    yield from _disagreement(row, whole)
+    yield from _disagreement(row, answered)
 
 
 def ceiling_at(ceiling: CeilingRow, tokens: float) -> float:
@@ -231,15 +233,15 @@ def ceiling_at(ceiling: CeilingRow, tokens: float) -> float:
     return 1 / (1 / ceiling.short + per_token * max(0.0, tokens - 1))
 
 
-def _disagreement(row: StageRow, whole: Sequence[Record]) -> Iterable[str]:
+def _disagreement(row: StageRow, answered: Sequence[Record]) -> Iterable[str]:
     """Two counts of the same answers that differ: the server's and the tokenizer's, or tokens, pieces and reads."""
     if row.together is not None and row.together > _TOGETHER and row.tpot is not None:
         yield (
             f"{row.together:.0%} of the pieces arrived together with the one before: gaps are no time per token, which "
             f"is {row.tpot.p50:.3g} ms (p50)"
         )
-    exact = _sum([record.exact for record in whole])
-    reported = _sum([record.usage.output_tokens for record in whole])
+    exact = _sum([record.exact for record in answered])
+    reported = _sum([record.usage.output_tokens for record in answered])
     if exact and reported and abs(reported / exact - 1) > _DISAGREE:
         yield f"the server reports {reported / exact:.2f} times the tokens that its tokenizer finds"
     if row.counted == "estimated":

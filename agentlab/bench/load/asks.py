@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from agentlab import errors
 from agentlab.bench.config import BenchConfig, Target
 from agentlab.bench.load.config import FaultsConfig
-from agentlab.bench.load.schedule import Prompts, Stage
+from agentlab.bench.load.schedule import LoadStage, Prompts
 from agentlab.bench.load.sending import Ask
 from agentlab.llm import providers
-from agentlab.llm.budget import Budget, estimate, priced
+from agentlab.llm.budget import RouterBudget, estimate, priced_usage
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.types import WIRE, ChatModel, Delta, Request, Usage
+from agentlab.llm.types import WIRE, ChatModel, Delta, ModelRequest, Usage
 from agentlab.runs.context import Context
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ _BEFORE_BREAKING = 2  # pieces of an answer that is made to break off
 class Asks:
     """The connections of one run. `close` frees them."""
 
-    def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, spent: Usage) -> None:
+    def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, usage: Usage) -> None:
         """Open nothing yet. `spent` is what earlier sessions of the run consumed."""
         self._config, self._llm, self._context = config, llm, context
         self._surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
         self._built: dict[str, ChatModel] = {}
         self._router: Router | None = None
-        self.budget = Budget(llm.budget.per_run_usd, spent)
+        self.budget = RouterBudget(llm.budget.per_run_usd, usage)
 
-    def of(self, target: Target, stage: Stage) -> Ask:
+    def of(self, target: Target, stage: LoadStage) -> Ask:
         """The way to ask this target the questions of a stage.
 
         Raises:
@@ -57,14 +57,16 @@ class Asks:
             usage, answered = Usage(), False
             try:
                 async for delta in model.stream(
-                    Request(config.id, messages, temperature=temperature, max_tokens=limit, seed=prompts.seed(index))
+                    ModelRequest(
+                        config.id, messages, temperature=temperature, max_tokens=limit, seed=prompts.seed(index)
+                    )
                 ):
                     if delta.usage is not None:
                         usage = delta.usage
                     yield delta
                 answered = True
             finally:
-                budget.settle(cost, priced(usage, price), answered=answered)
+                budget.settle(cost, priced_usage(usage, price), answered=answered)
 
         return ask
 
@@ -93,9 +95,11 @@ class Asks:
         if self._router is None:
             from agentlab.llm.router import Router
 
-            faulty = {name: self._model(name) for name in self._llm.used()} if self._config.load.faults.share else {}
-            left = max(0.0, self._llm.budget.per_run_usd - (self.budget.usage.cost_usd or 0.0))
-            budget = self._llm.budget.model_copy(update={"per_run_usd": left})
+            faulty = (
+                {name: self._model(name) for name in self._llm.used_models()} if self._config.load.faults.share else {}
+            )
+            budget_left = max(0.0, self._llm.budget.per_run_usd - (self.budget.usage.cost_usd or 0.0))
+            budget = self._llm.budget.model_copy(update={"per_run_usd": budget_left})
             self._router = Router(
                 self._llm.model_copy(update={"budget": budget}),
                 env=self._context.env,
@@ -121,7 +125,7 @@ class FaultyModel:
         self._model, self._faults = model, faults
         self._draw = random.Random(seed)  # noqa: S311 - faults on request, no secret
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """The model's answer, or the error that was drawn; `LLMTruncatedError` comes after some pieces of it."""
         kind = self._draw.choice(self._faults.kinds) if self._draw.random() < self._faults.share else None
         if kind is not None and kind != "LLMTruncatedError":

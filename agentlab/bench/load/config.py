@@ -29,7 +29,7 @@ class SloConfig(StrictModel):
     share: float = Field(0.9, gt=0, le=1, description="Share of requests that have to be good; a sweep aims at it.")
 
     @property
-    def given(self) -> bool:
+    def has_bounds(self) -> bool:
         return any(bound is not None for bound in (self.ttft_ms, self.itl_ms, self.e2e_ms))
 
 
@@ -81,7 +81,7 @@ class LoadConfig(StrictModel):
         open_loop = self.mode in ("poisson", "constant")
         if open_loop and not self.rates:
             raise ValueError(f"mode {self.mode} needs `rates`, in requests per second")
-        if self.mode == "sweep" and self.sweep_over == "concurrency" and not self.slo.given:
+        if self.mode == "sweep" and self.sweep_over == "concurrency" and not self.slo.has_bounds:
             raise ValueError("a sweep over concurrency needs an objective: set slo.ttft_ms, slo.itl_ms or slo.e2e_ms")
         if self.requests * self.output_tokens > MAX_PIECES:
             raise ValueError(f"a stage of more than {MAX_PIECES:,} tokens would not fit into memory: lower `requests`")

@@ -20,21 +20,21 @@ _MOST_LINES = 12  # of a picture with a line per stage
 
 def latency_by_load(rows: Sequence[StageRow]) -> bytes:
     """Time to the first token (left) and to the last (right) against the load: p50, and p99 dashed, per target."""
-    figure, (left, right) = _figure(columns=2)
+    figure, (left_axes, right_axes) = _figure(columns=2)
     closed = all(row.arrivals == "closed" for row in rows)
     for index, target in enumerate(dict.fromkeys(row.target for row in rows)):
         mine = sorted((row for row in rows if row.target == target), key=lambda row: row.value)
         colour, marker = COLOURS[index % 6], MARKERS[index % 6]
         firsts, lasts = [(row.value, row.ttft) for row in mine], [(row.value, row.e2e) for row in mine]
-        for axes, pairs in ((left, firsts), (right, lasts)):
-            known = [(value, found) for value, found in pairs if found is not None]
-            loads = [value for value, _ in known]
-            axes.plot(loads, [found.p50 for _, found in known], color=colour, marker=marker, label=f"{target} p50")
-            axes.plot(loads, [found.p99 for _, found in known], color=colour, marker=marker, ls="--", label="p99")
-    for axes, title in ((left, "To the first token"), (right, "To the last token")):
+        for axes, pairs in ((left_axes, firsts), (right_axes, lasts)):
+            points = [(value, spread) for value, spread in pairs if spread is not None]
+            loads = [value for value, _ in points]
+            axes.plot(loads, [spread.p50 for _, spread in points], color=colour, marker=marker, label=f"{target} p50")
+            axes.plot(loads, [spread.p99 for _, spread in points], color=colour, marker=marker, ls="--", label="p99")
+    for axes, title in ((left_axes, "To the first token"), (right_axes, "To the last token")):
         axes.set(xlabel="requests at a time" if closed else "requests per second", ylabel="ms", title=title)
         _from_zero_or_log(axes)
-    _legend(figure, left)
+    _legend(figure, left_axes)
     return png(figure)
 
 
@@ -57,34 +57,38 @@ def rate_by_load(rows: Sequence[StageRow]) -> bytes:
 
 def distribution(records: Mapping[str, Sequence[Record]], names: Mapping[str, str]) -> bytes:
     """Share of the answers that began (left) and ended (right) within a time; a line per stage, named by `names`."""
-    figure, (left, right) = _figure(columns=2)
-    for index, (stage, found) in enumerate(list(records.items())[:_MOST_LINES]):
-        whole = [record for record in found if record.answered]
-        for axes, place in ((left, 0), (right, -1)):
-            times = np.sort([(record.stamps[place] - record.scheduled) * _MS for record in whole])
+    figure, (left_axes, right_axes) = _figure(columns=2)
+    for index, (stage, stage_records) in enumerate(list(records.items())[:_MOST_LINES]):
+        answered = [record for record in stage_records if record.is_answered]
+        for axes, position in ((left_axes, 0), (right_axes, -1)):
+            times = np.sort([(record.stamps[position] - record.scheduled) * _MS for record in answered])
             shares = np.arange(1, times.size + 1) / max(1, times.size)
             style = "-" if index < len(COLOURS) else "--"
             axes.step(times, shares, where="post", color=COLOURS[index % 6], ls=style, label=names[stage])
-    for axes, title in ((left, "To the first token"), (right, "To the last token")):
+    for axes, title in ((left_axes, "To the first token"), (right_axes, "To the last token")):
         axes.set(xlabel="ms", ylabel="share of the answers", title=title, ylim=(0, 1.02))
         low, high = axes.get_xlim()
         if low > 0 and high > DECADE * low:
             axes.set_xscale("log")
             plain_ticks(axes.xaxis)
-    _legend(figure, left)
+    _legend(figure, left_axes)
     return png(figure)
 
 
 def timeline(records: Mapping[str, Sequence[Record]], names: Mapping[str, str]) -> bytes:
     """Time to the last token of every request by its time of sending, a panel per stage; crosses failed."""
-    shown = list(records.items())[:_MOST_LINES]
-    figure, panels = _figure(columns=1, rows=len(shown))
-    for axes, (stage, found) in zip(panels, shown, strict=True):
-        step = max(1, len(found) // _MOST_POINTS)
-        whole = [record for record in found[::step] if record.answered]
-        failed = [record.sent for record in found[::step] if record.error is not None]
-        axes.plot([r.sent for r in whole], [(r.stamps[-1] - r.scheduled) * _MS for r in whole], ".", color=COLOURS[0])
-        axes.plot([r.sent for r in whole], [(r.stamps[0] - r.scheduled) * _MS for r in whole], ".", color=COLOURS[4])
+    drawn_stages = list(records.items())[:_MOST_LINES]
+    figure, panels = _figure(columns=1, rows=len(drawn_stages))
+    for axes, (stage, stage_records) in zip(panels, drawn_stages, strict=True):
+        step = max(1, len(stage_records) // _MOST_POINTS)
+        answered = [record for record in stage_records[::step] if record.is_answered]
+        failed = [record.sent for record in stage_records[::step] if record.error is not None]
+        axes.plot(
+            [r.sent for r in answered], [(r.stamps[-1] - r.scheduled) * _MS for r in answered], ".", color=COLOURS[0]
+        )
+        axes.plot(
+            [r.sent for r in answered], [(r.stamps[0] - r.scheduled) * _MS for r in answered], ".", color=COLOURS[4]
+        )
         axes.plot(failed, [0.97] * len(failed), "x", color="black", transform=axes.get_xaxis_transform())
         axes.set_title(names[stage].replace("$", r"\$"), fontsize=9, loc="left")
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
@@ -107,5 +111,5 @@ def _from_zero_or_log(axes: "Axes") -> None:
 
 def _legend(figure: "Figure", axes: "Axes") -> None:
     lines, labels = axes.get_legend_handles_labels()
-    shown = [label.replace("$", r"\$") for label in labels]
-    figure.legend(lines, shown, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    escaped_labels = [label.replace("$", r"\$") for label in labels]
+    figure.legend(lines, escaped_labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

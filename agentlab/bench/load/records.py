@@ -54,7 +54,7 @@ class Record:
     text: list[str] | None = None
 
     @property
-    def answered(self) -> bool:
+    def is_answered(self) -> bool:
         return self.ended is not None and self.error is None
 
     @property
@@ -164,6 +164,6 @@ def from_lines(text: str) -> Sequence[Record]:
 
 def _record(tree: dict[str, Any]) -> Record:
     fields = ("index", "scheduled", "sent", "output", "ended", "error", "message", "characters")
-    known = {name: tree[name] for name in fields}
+    plain_fields = {name: tree[name] for name in fields}
     usage = Usage(tree["input_tokens"], tree["output_tokens"], tree["cost_usd"])
-    return Record(stamps=array("d", tree["stamps"]), usage=usage, exact=tree["exact_tokens"], **known)
+    return Record(stamps=array("d", tree["stamps"]), usage=usage, exact=tree["exact_tokens"], **plain_fields)

@@ -4,13 +4,13 @@ from typing import Literal
 
 from agentlab.bench.load.config import Mode
 from agentlab.bench.load.schedule import Arrivals, load_label
-from agentlab.runs.document import Document
+from agentlab.runs.document import AnswerDocument
 
 Counted = Literal["exact", "reported", "estimated"]
 Ended = Literal["whole", "time", "full", "saturated", "budget"]
 
 
-class Spread(Document):
+class Spread(AnswerDocument):
     """Milliseconds of `n` requests (of `itl`: gaps). Percentiles interpolate linearly between order statistics.
 
     That is type 7 of Hyndman and Fan (1996), numpy's default. `low` and `high` bound them by a percentile bootstrap
@@ -28,7 +28,7 @@ class Spread(Document):
     p99_high: float | None = None
 
 
-class StageRow(Document):
+class StageRow(AnswerDocument):
     """One load on one target. Latencies are those of whole answers alone; a failed request counts in the shares.
 
     Attributes:
@@ -95,7 +95,7 @@ class StageRow(Document):
         return load_label(self.arrivals, self.value)
 
 
-class CeilingRow(Document):
+class CeilingRow(AnswerDocument):
     """How fast this client is on this machine: requests per second against a mock server that answers at once.
 
     `short` with answers of one token, `long` with answers of `tokens`, as many as this run asks for. The server runs
@@ -108,7 +108,7 @@ class CeilingRow(Document):
     concurrency: int
 
 
-class Capacity(Document):
+class Capacity(AnswerDocument):
     """The end of a sweep: the highest load that met the objective (None: none did), and the lowest that did not."""
 
     target: str
@@ -118,7 +118,7 @@ class Capacity(Document):
     finished: bool
 
 
-class LoadResult(Document):
+class LoadResult(AnswerDocument):
     """All stages, in the order in which they ran."""
 
     mode: Mode

@@ -24,7 +24,7 @@ _OVERHEAD = 24  # tokens of the task, the name of the request and the chat templ
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class LoadStage:
     """One load on one target. `value` is requests at a time (closed) or per second (poisson, constant)."""
 
     id: str
@@ -45,20 +45,20 @@ def load_label(arrivals: Arrivals, value: float) -> str:
 
 
 def stage_of(
-    target: str, place: int, turn: int, arrivals: Arrivals, value: float, load: LoadConfig, seed: int
-) -> Stage:
+    target: str, target_index: int, turn: int, arrivals: Arrivals, value: float, load: LoadConfig, seed: int
+) -> LoadStage:
     """A stage: the `turn`-th of the target at this place. Its name is also that of its file."""
     slug = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in target)[:40].strip("-")
     mark = f"c{value:g}" if arrivals == "closed" else f"r{value:.4g}"
-    name = f"{place:02d}-{turn:02d}-{slug or 'target'}-{mark}"
-    return Stage(name, target, arrivals, value, load.requests, _seed(seed, place, turn))
+    name = f"{target_index:02d}-{turn:02d}-{slug or 'target'}-{mark}"
+    return LoadStage(name, target, arrivals, value, load.requests, _seed(seed, target_index, turn))
 
 
 def _seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8])
 
 
-def offsets(stage: Stage) -> Iterator[float]:
+def offsets(stage: LoadStage) -> Iterator[float]:
     """Seconds from the start of an open-loop stage at which each request is to be sent: one absolute schedule.
 
     Poisson arrivals have exponential gaps of mean 1 / rate; constant ones are 1 / rate apart.
@@ -77,7 +77,7 @@ class Prompts:
     alike and differ in the end. What they share is made once: making it must not cost time while others are measured.
     """
 
-    def __init__(self, stage: Stage, load: LoadConfig) -> None:
+    def __init__(self, stage: LoadStage, load: LoadConfig) -> None:
         draw = random.Random(load.prefix_cache or stage.seed)  # noqa: S311 - words, no secret
         count = max(1, round((load.prompt_tokens - _OVERHEAD) / _TOKENS_PER_WORD))
         self._words = f"{_TASK} {' '.join(draw.choices(_WORDS, k=count))}."

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from agentlab.bench.load.config import MAX_IN_FLIGHT
 from agentlab.bench.load.records import Clock, Record, take
 from agentlab.bench.load.result import CeilingRow, Ended
-from agentlab.bench.load.schedule import Stage, offsets
+from agentlab.bench.load.schedule import LoadStage, offsets
 from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError, LLMTimeoutError
 from agentlab.llm import providers
 from agentlab.llm.provider_config import OpenAICompatProvider
-from agentlab.llm.types import WIRE, ChatModel, Delta, Message, Request, Wire
+from agentlab.llm.types import WIRE, ChatModel, Delta, Message, ModelRequest, Wire
 
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 0.01
@@ -42,7 +42,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StageOutcome:
     """What a stage did. Times of readings and `began` are of one clock; `lags` are in seconds, see `_lags`."""
 
     readings: list[Record]
@@ -83,8 +83,8 @@ class _Sender:
 
 
 async def run_stage(
-    stage: Stage, ask: Ask, bounds: Bounds, watch: Watch, clock: Clock, *, keep_text: bool = False
-) -> Taken:
+    stage: LoadStage, ask: Ask, bounds: Bounds, watch: Watch, clock: Clock, *, keep_text: bool = False
+) -> StageOutcome:
     """Send the requests of a stage and read the answers, within its time.
 
     Raises:
@@ -94,7 +94,7 @@ async def run_stage(
     sender = _Sender(ask, bounds.request, clock, keep_text)
     began = clock()
     until = began + _ISSUING * bounds.stage
-    driver = _closed if stage.arrivals == "closed" else _open
+    driver = _send_closed_loop if stage.arrivals == "closed" else _send_open_loop
     work = asyncio.ensure_future(driver(stage, sender, clock, began, until))
     lags = array("d")
     beating = asyncio.ensure_future(_lags(lags, clock))
@@ -111,26 +111,26 @@ async def run_stage(
     finally:
         work.cancel()
         beating.cancel()
-        found = (await asyncio.gather(work, beating, return_exceptions=True))[0]
-    error = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found
+        work_result = (await asyncio.gather(work, beating, return_exceptions=True))[0]
+    error = work_result.exceptions[0] if isinstance(work_result, BaseExceptionGroup) else work_result
     if isinstance(error, Exception) and not isinstance(error, GateError):
         raise error
     gate = error if isinstance(error, GateError) else None
-    rest: Ended = "whole" if len(sender.readings) == stage.requests else "time"
-    return Taken(sender.readings, began, clock() - began, lags, "budget" if gate else early or rest, gate)
+    ending: Ended = "whole" if len(sender.readings) == stage.requests else "time"
+    return StageOutcome(sender.readings, began, clock() - began, lags, "budget" if gate else early or ending, gate)
 
 
-async def _lags(found: "array[float]", clock: Clock) -> None:
+async def _lags(lags: "array[float]", clock: Clock) -> None:
     """How late this client comes to its work: each wake-up's seconds after its time, a hundred times a second."""
     due = clock() + _BEAT_SECONDS
     while True:
         await asyncio.sleep(max(0.0, due - clock()))
         now = clock()
-        found.append(max(0.0, now - due))
+        lags.append(max(0.0, now - due))
         due = max(due, now) + _BEAT_SECONDS
 
 
-async def _closed(stage: Stage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
+async def _send_closed_loop(stage: LoadStage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
     """As many workers as requests at a time; each sends its next as soon as its last is answered."""
     del began
     numbers = iter(range(stage.requests))
@@ -146,7 +146,7 @@ async def _closed(stage: Stage, sender: _Sender, clock: Clock, began: float, unt
             group.create_task(worker())
 
 
-async def _open(stage: Stage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
+async def _send_open_loop(stage: LoadStage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
     """Each request at its time, whatever became of those before."""
     async with asyncio.TaskGroup() as group:
         for index, offset in enumerate(offsets(stage)):
@@ -181,12 +181,12 @@ def client(url: str, workspace: Workspace) -> ChatModel:
 
 async def request_rate(model: ChatModel, script: str, concurrency: int, seconds: float, clock: Clock) -> float:
     """Whole answers per second, so many requests at a time for so long."""
-    request = Request(script, _QUESTION, max_tokens=4096)
+    request = ModelRequest(script, _QUESTION, max_tokens=4096)
 
     def ask(_: int) -> AsyncIterator[Delta]:
         return model.stream(request)
 
-    stage = Stage("ceiling", "mock", "closed", concurrency, _WITHOUT_END, 0)
-    taken = await run_stage(stage, ask, Bounds(seconds, request=10.0), lambda _readings, _now: None, clock)
-    ends = [reading.ended for reading in taken.readings if reading.ended is not None and reading.error is None]
-    return len(ends) / (max(ends) - taken.began) if ends else 0.0
+    stage = LoadStage("ceiling", "mock", "closed", concurrency, _WITHOUT_END, 0)
+    outcome = await run_stage(stage, ask, Bounds(seconds, request=10.0), lambda _readings, _now: None, clock)
+    ends = [reading.ended for reading in outcome.readings if reading.ended is not None and reading.error is None]
+    return len(ends) / (max(ends) - outcome.began) if ends else 0.0

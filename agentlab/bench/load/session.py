@@ -13,8 +13,8 @@ from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.asks import Asks
 from agentlab.bench.load.records import Clock, Record, from_lines, record_of, slim, to_lines
 from agentlab.bench.load.result import CeilingRow, Ended, StageRow
-from agentlab.bench.load.schedule import Stage, stage_of
-from agentlab.bench.load.sending import Bounds, Taken, Watch, measure_ceiling, run_stage
+from agentlab.bench.load.schedule import LoadStage, stage_of
+from agentlab.bench.load.sending import Bounds, StageOutcome, Watch, measure_ceiling, run_stage
 from agentlab.bench.load.stages import is_rising, upcoming
 from agentlab.errors import MissingFileError, ModelFileError, RunUnreadableError
 from agentlab.llm.config import LLMConfig
@@ -22,7 +22,7 @@ from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.types import Usage
 from agentlab.runs.atomic import read_text
 from agentlab.runs.context import Context
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 
 _LEAST_SECONDS = 0.5  # left for a stage to be worth its start
 _WARM_SHARE = 0.2  # of the seconds that are left, for a warm-up
@@ -34,7 +34,7 @@ _LARGEST_TOKENIZER = 64 << 20  # bytes
 
 
 @dataclass(slots=True)
-class Measured:
+class LoadMeasurement:
     """What is known so far: the client's ceiling, rows and slim records of finished stages, seconds that were used."""
 
     ceiling: CeilingRow | None = None
@@ -43,31 +43,31 @@ class Measured:
     seconds: float = 0.0
     out_of_time: bool = False
 
-    def spent(self) -> Usage:
+    def spent_usage(self) -> Usage:
         return Usage(cost_usd=sum(row.cost_usd or 0.0 for row in self.rows.values()))
 
 
-class Session:
+class LoadSession:
     """One session of a run. `measure` is its only verb."""
 
-    def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, run: Run) -> None:
+    def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, run: OpenRun) -> None:
         """Read what earlier sessions have measured.
 
         Raises:
             RunUnreadableError: a file of the run is damaged.
         """
         self._config, self._llm, self._context, self._run = config, llm, context, run
-        self._targets = {target.name: target for target in targets_of(config.chosen(), llm)}
+        self._targets = {target.name: target for target in targets_of(config.chosen_targets(), llm)}
         self._count = answer_counter(config, context)
         self._warm: set[str] = set()
-        self.measured = Measured()
+        self.measured = LoadMeasurement()
         for event in run.events:
             if event.type == "ceiling.measured":
                 self.measured.ceiling = CeilingRow.model_validate(event.data)
             elif event.type == "stage.finished":
-                self._add(Stage(**event.data["stage"]), event.data, stored(run, event.data["file"]))
+                self._add(LoadStage(**event.data["stage"]), event.data, stored_records(run, event.data["file"]))
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> LoadMeasurement:
         """Everything that is not measured yet.
 
         Raises:
@@ -76,14 +76,16 @@ class Session:
         """
         clock = asyncio.get_running_loop().time
         await self._measure_ceiling(clock)
-        asks = Asks(self._config, self._llm, self._context, self.measured.spent())
+        asks = Asks(self._config, self._llm, self._context, self.measured.spent_usage())
         try:
-            while found := upcoming(self._config.load, list(self._targets), self.measured.rows, self._config.seed):
-                left = self._config.load.max_seconds - self.measured.seconds
-                if left < _LEAST_SECONDS:
+            while stage_and_share := upcoming(
+                self._config.load, list(self._targets), self.measured.rows, self._config.seed
+            ):
+                seconds_left = self._config.load.max_seconds - self.measured.seconds
+                if seconds_left < _LEAST_SECONDS:
                     self.measured.out_of_time = True
                     break
-                await self._stage(asks, *found, left, clock)
+                await self._stage(asks, *stage_and_share, seconds_left, clock)
         finally:
             await asks.close()
         return self.measured
@@ -96,53 +98,55 @@ class Session:
 
         self._context.stop.check()
         with in_process() as url:
-            found = await measure_ceiling(url, load.output_tokens, load.ceiling_seconds, clock, self._context.workspace)
-        self.measured.ceiling = found
-        self._run.emit("ceiling.measured", **found.model_dump(mode="json"))
+            ceiling = await measure_ceiling(
+                url, load.output_tokens, load.ceiling_seconds, clock, self._context.workspace
+            )
+        self.measured.ceiling = ceiling
+        self._run.emit("ceiling.measured", **ceiling.model_dump(mode="json"))
 
-    async def _stage(self, asks: Asks, stage: Stage, share: float, left: float, clock: Clock) -> None:
+    async def _stage(self, asks: Asks, stage: LoadStage, share: float, seconds_left: float, clock: Clock) -> None:
         target = self._targets[stage.target]
         began = clock()
-        await self._warm_up(asks, target, left, clock)
+        await self._warm_up(asks, target, seconds_left, clock)
         warmed = clock() - began
-        bounds = Bounds((left - warmed) * share, self._seconds(target))
+        bounds = Bounds((seconds_left - warmed) * share, self._seconds(target))
         self._run.emit("stage.started", stage.id, target=stage.target, load=stage.label, requests=stage.requests)
         cpu = time.process_time()
         keep_text = self._count is not None
         watch = self._watch(stage, clock)
-        taken = await run_stage(stage, asks.of(target, stage), bounds, watch, clock, keep_text=keep_text)
-        cpu_share = (time.process_time() - cpu) / max(taken.seconds, 1e-9)
-        if taken.readings:
-            self._finish(stage, taken, cpu_share, warmed)
-        if taken.error is not None:
-            raise taken.error
+        outcome = await run_stage(stage, asks.of(target, stage), bounds, watch, clock, keep_text=keep_text)
+        cpu_share = (time.process_time() - cpu) / max(outcome.seconds, 1e-9)
+        if outcome.readings:
+            self._finish(stage, outcome, cpu_share, warmed)
+        if outcome.error is not None:
+            raise outcome.error
 
-    async def _warm_up(self, asks: Asks, target: Target, left: float, clock: Clock) -> None:
+    async def _warm_up(self, asks: Asks, target: Target, seconds_left: float, clock: Clock) -> None:
         """Open connections and load the model. What fails here fails again where it is counted."""
         if target.name in self._warm or not self._config.load.warmup:
             return
         stage = stage_of(target.name, 0, -1, "closed", 1.0, self._config.load, self._config.seed)
         stage = replace(stage, requests=self._config.load.warmup)
-        bounds = Bounds(left * _WARM_SHARE, self._seconds(target))
-        taken = await run_stage(stage, asks.of(target, stage), bounds, self._stopped, clock)
-        if taken.error is not None:
-            raise taken.error
+        bounds = Bounds(seconds_left * _WARM_SHARE, self._seconds(target))
+        outcome = await run_stage(stage, asks.of(target, stage), bounds, self._check_stop, clock)
+        if outcome.error is not None:
+            raise outcome.error
         self._warm.add(target.name)
 
-    def _finish(self, stage: Stage, taken: Taken, cpu: float, warmed: float) -> None:
-        records = [record_of(reading, taken.began, self._exact(reading)) for reading in taken.readings]
+    def _finish(self, stage: LoadStage, outcome: StageOutcome, cpu: float, warmed: float) -> None:
+        records = [record_of(reading, outcome.began, self._exact(reading)) for reading in outcome.readings]
         file = f"{_FOLDER}/{stage.id}.jsonl"
         self._run.write_text(file, to_lines(records))
-        ended = self._ending(stage, taken)
+        ending = self._ending(stage, outcome)
         facts = {
-            "ended": ended,
+            "ended": ending,
             "client_cpu": round(cpu, 4),
-            "client_lag": round(float(np.quantile(taken.lags, _LATE)), 6) if taken.lags else None,
-            "seconds": round(taken.seconds + warmed, 4),
+            "client_lag": round(float(np.quantile(outcome.lags, _LATE)), 6) if outcome.lags else None,
+            "seconds": round(outcome.seconds + warmed, 4),
             "file": file,
         }
         row = self._add(stage, facts, records)
-        told = {
+        figures = {
             "target": row.target,
             "load": row.label,
             "answered": row.answered,
@@ -151,10 +155,10 @@ class Session:
             "ttft_ms": row.ttft.p50 if row.ttft else None,
             "e2e_ms": row.e2e.p50 if row.e2e else None,
         }
-        tree = {name: getattr(stage, name) for name in Stage.__dataclass_fields__}
-        self._run.emit("stage.finished", stage.id, stage=tree, **facts, **told)
+        tree = {name: getattr(stage, name) for name in LoadStage.__dataclass_fields__}
+        self._run.emit("stage.finished", stage.id, stage=tree, **facts, **figures)
 
-    def _add(self, stage: Stage, facts: dict[str, Any], records: Sequence[Record]) -> StageRow:
+    def _add(self, stage: LoadStage, facts: dict[str, Any], records: Sequence[Record]) -> StageRow:
         target = self._targets[stage.target]
         model = self._llm.models[target.model] if target.model else None
         local = model is not None and isinstance(self._llm.providers[model.provider], GgufProvider | HfProvider)
@@ -182,33 +186,33 @@ class Session:
         return self._count("".join(reading.text)) if self._count and reading.text is not None else None
 
     @staticmethod
-    def _ending(stage: Stage, taken: Taken) -> Ended:
+    def _ending(stage: LoadStage, outcome: StageOutcome) -> Ended:
         """A queue that had grown until the last request was sent is one that would have kept growing."""
-        if stage.arrivals != "closed" and taken.ended in ("whole", "time"):
-            last = max(reading.sent for reading in taken.readings)
-            if is_rising(taken.readings, last):
+        if stage.arrivals != "closed" and outcome.ended in ("whole", "time"):
+            last = max(reading.sent for reading in outcome.readings)
+            if is_rising(outcome.readings, last):
                 return "saturated"
-        return taken.ended
+        return outcome.ended
 
     def _seconds(self, target: Target) -> float:
-        names = [target.model] if target.model else self._llm.used()
+        names = [target.model] if target.model else self._llm.used_models()
         return max(self._llm.total(name) for name in names)
 
-    def _stopped(self, _readings: Sequence[Record], _now: float) -> Ended | None:
+    def _check_stop(self, _readings: Sequence[Record], _now: float) -> Ended | None:
         self._context.stop.check()
         return None
 
-    def _watch(self, stage: Stage, clock: Clock) -> Watch:
-        told = clock()
+    def _watch(self, stage: LoadStage, clock: Clock) -> Watch:
+        told_at = clock()
         sweeping = self._config.load.mode == "sweep" and stage.arrivals != "closed"
 
         def watch(readings: Sequence[Record], now: float) -> Ended | None:
-            nonlocal told
+            nonlocal told_at
             self._context.stop.check()
-            if now - told >= _TELL_SECONDS:
-                told = now
-                ended = sum(reading.ended is not None for reading in readings)
-                self._run.stream("stage.progress", stage.id, ended=ended, requests=stage.requests)
+            if now - told_at >= _TELL_SECONDS:
+                told_at = now
+                ended_count = sum(reading.ended is not None for reading in readings)
+                self._run.stream("stage.progress", stage.id, ended=ended_count, requests=stage.requests)
                 if sweeping and is_rising(readings, now):
                     return "saturated"
             return None
@@ -216,7 +220,7 @@ class Session:
         return watch
 
 
-def stored(run: Run, name: str) -> Sequence[Record]:
+def stored_records(run: OpenRun, name: str) -> Sequence[Record]:
     """The requests of a finished stage.
 
     Raises:

@@ -6,9 +6,9 @@ from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, LoadResult, Spread
-from agentlab.runs.document import Block, Figure, Heading, Table, Text, dollars, known, silence, table
+from agentlab.runs.document import Block, Figure, Heading, Table, Text, dollars, figure_or_dash, silence, table
 from agentlab.runs.report import write_report
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 
 _SECOND = 1000.0
 _BY_LOAD, _RATE = "plots/latency_by_load.png", "plots/throughput.png"
@@ -17,42 +17,46 @@ _DISTRIBUTION, _TIMELINE = "plots/distribution.png", "plots/timeline.png"
 
 def summary(result: LoadResult) -> list[Block]:
     """What the terminal shows."""
-    shown: list[Block] = [Text(headline(result)), *map(Text, silent(result)), speed_table(result)]
+    summary_blocks: list[Block] = [Text(headline(result)), *map(Text, silent(result)), speed_table(result)]
     if any(row.failed for row in result.stages):
-        shown.append(error_table(result))
+        summary_blocks.append(error_table(result))
     if result.capacities:
-        shown.append(capacity_table(result))
-    return [*shown, *(Text(note) for note in (*marks(result), *result.notes)), Text(ceiling_note(result.ceiling))]
+        summary_blocks.append(capacity_table(result))
+    return [
+        *summary_blocks,
+        *(Text(note) for note in (*marks(result), *result.notes)),
+        Text(ceiling_note(result.ceiling)),
+    ]
 
 
 def silent(result: LoadResult) -> list[str]:
     """Sentences on targets of which no stage had an answer; the reason is the kinds of their errors."""
-    found = []
+    sentences = []
     for target in dict.fromkeys(row.target for row in result.stages):
         rows = [row for row in result.stages if row.target == target]
         kinds = sorted({kind for row in rows for kind in row.errors})
         if kinds and not any(row.answered for row in rows):
-            found.append(silence(target, sum(row.requests for row in rows), ", ".join(kinds)))
-    return found
+            sentences.append(silence(target, sum(row.requests for row in rows), ", ".join(kinds)))
+    return sentences
 
 
 def headline(result: LoadResult) -> str:
     """One sentence: who begins to answer first, and who answers most."""
-    known = [row for row in result.stages if row.ttft is not None]
-    if not known:
+    answered_rows = [row for row in result.stages if row.ttft is not None]
+    if not answered_rows:
         return "No request was answered."
-    quick = min(known, key=lambda row: row.ttft.p50 if row.ttft else 0.0)
-    most = max(known, key=lambda row: row.goodput)
+    quick = min(answered_rows, key=lambda row: row.ttft.p50 if row.ttft else 0.0)
+    best = max(answered_rows, key=lambda row: row.goodput)
     begins = f"{quick.target} begins to answer after {milliseconds(quick.ttft.p50 if quick.ttft else None)} (median, "
     return (
-        f"{begins}{quick.label}); the most good answers come from {most.target}, {most.goodput:.4g} per second at "
-        f"{most.label}."
+        f"{begins}{quick.label}); the most good answers come from {best.target}, {best.goodput:.4g} per second at "
+        f"{best.label}."
     )
 
 
 def speed_table(result: LoadResult) -> Table:
     """The stages in a few columns; p50 and p99 from the scheduled send."""
-    told = "; * see below what speaks against the figures" if any(row.marks for row in result.stages) else ""
+    note = "; * see below what speaks against the figures" if any(row.marks for row in result.stages) else ""
     return table(
         result.stages,
         {
@@ -66,16 +70,16 @@ def speed_table(result: LoadResult) -> Table:
             "tokens/s": lambda row: f"{row.token_rate:.4g}",
             "good": lambda row: f"{row.good_share:.0%}",
         },
-        f"Latencies from the scheduled send, of whole answers; good: {result.objective}{told}",
+        f"Latencies from the scheduled send, of whole answers; good: {result.objective}{note}",
     )
 
 
 def latency_table(result: LoadResult) -> Table:
     """Every latency of every stage, with its intervals."""
     rows = [
-        (row.target, row.label, name, *_figures(found))
+        (row.target, row.label, name, *_figures(spread))
         for row in result.stages
-        for name, found in [
+        for name, spread in [
             ("to the first token", row.ttft),
             ("to the first token that is no reasoning", row.output),
             ("per further token", row.tpot),
@@ -85,22 +89,22 @@ def latency_table(result: LoadResult) -> Table:
             ("to the last token, from the send", row.e2e_sent),
             ("slip: how late it was sent", row.slip),
         ]
-        if found is not None
+        if spread is not None
     ]
     columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
     return Table(columns, rows, "Milliseconds; in brackets the 95 % interval of a percentile (bootstrap over requests)")
 
 
-def _figures(found: Spread) -> tuple[str, ...]:
+def _figures(spread: Spread) -> tuple[str, ...]:
     def with_bounds(value: float, low: float | None, high: float | None) -> str:
         return plain(value) if low is None or high is None else f"{plain(value)} [{plain(low)}, {plain(high)}]"
 
     return (
-        f"{found.n:,}",
-        plain(found.mean),
-        with_bounds(found.p50, found.p50_low, found.p50_high),
-        plain(found.p90),
-        with_bounds(found.p99, found.p99_low, found.p99_high),
+        f"{spread.n:,}",
+        plain(spread.mean),
+        with_bounds(spread.p50, spread.p50_low, spread.p50_high),
+        plain(spread.p90),
+        with_bounds(spread.p99, spread.p99_low, spread.p99_high),
     )
 
 
@@ -111,10 +115,10 @@ def token_table(result: LoadResult) -> Table:
         {
             "target": lambda row: row.target,
             "load": lambda row: row.label,
-            "tokens in": lambda row: known(row.input_tokens, ".1f"),
-            "tokens out": lambda row: known(row.output_tokens, ".1f"),
+            "tokens in": lambda row: figure_or_dash(row.input_tokens, ".1f"),
+            "tokens out": lambda row: figure_or_dash(row.output_tokens, ".1f"),
             "counted": lambda row: row.counted,
-            "tokens a piece": lambda row: known(row.tokens_per_piece, ".2f"),
+            "tokens a piece": lambda row: figure_or_dash(row.tokens_per_piece, ".2f"),
             "cost": lambda row: dollars(row.cost_usd),
             "open": lambda row: f"{row.in_flight:.1f}",
             "client CPU": lambda row: f"{row.client_cpu:.0%}",
@@ -130,8 +134,8 @@ def error_table(result: LoadResult) -> Table:
         for group in GROUPS:
             kinds = {kind: count for kind, count in row.errors.items() if group_of(kind) == group}
             if kinds:
-                told = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
-                rows.append((row.target, row.label, group, str(sum(kinds.values())), told))
+                kind_counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+                rows.append((row.target, row.label, group, str(sum(kinds.values())), kind_counts))
     return Table(("target", "load", "group", "requests", "kinds"), rows, "Requests without a whole answer")
 
 
@@ -140,11 +144,11 @@ def capacity_table(result: LoadResult) -> Table:
     return table(
         result.capacities,
         {
-            "target": lambda found: found.target,
-            "load in": lambda found: "requests per second" if found.over == "rate" else "requests at a time",
-            "highest that was carried": lambda found: known(found.highest_good, ".4g", "none"),
-            "lowest that was not": lambda found: known(found.lowest_bad, ".4g", "none"),
-            "": lambda found: "" if found.finished else "not finished",
+            "target": lambda capacity: capacity.target,
+            "load in": lambda capacity: "requests per second" if capacity.over == "rate" else "requests at a time",
+            "highest that was carried": lambda capacity: figure_or_dash(capacity.highest_good, ".4g", "none"),
+            "lowest that was not": lambda capacity: figure_or_dash(capacity.lowest_bad, ".4g", "none"),
+            "": lambda capacity: "" if capacity.finished else "not finished",
         },
         f"Carried: {result.objective}, and no queue that keeps growing",
     )
@@ -168,8 +172,8 @@ def ceiling_note(ceiling: CeilingRow | None) -> str:
 def objective(slo: SloConfig) -> str:
     """The latency objective in words."""
     bounds = (("first token", slo.ttft_ms), ("per further token", slo.itl_ms), ("last token", slo.e2e_ms))
-    given = [f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None]
-    return ", ".join(given) if given else "every whole answer"
+    bound_texts = [f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None]
+    return ", ".join(bound_texts) if bound_texts else "every whole answer"
 
 
 def milliseconds(value: float | None) -> str:
@@ -184,41 +188,41 @@ def plain(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 else f"{value:.3f}"
 
 
-def _pair(found: Spread | None) -> str:
-    return "–" if found is None else f"{plain(found.p50)} / {plain(found.p99)}"
+def _pair(spread: Spread | None) -> str:
+    return "–" if spread is None else f"{plain(spread.p50)} / {plain(spread.p99)}"
 
 
-def write_load_report(run: Run, result: LoadResult, records: Mapping[str, Sequence[Record]]) -> None:
+def write_load_report(run: OpenRun, result: LoadResult, records: Mapping[str, Sequence[Record]]) -> None:
     """Draw the plots and write report.md and report.html. `records` are those of the stages, by their ids."""
     from agentlab.bench.load.plots import distribution, latency_by_load, rate_by_load, timeline
 
-    if drawn := any(row.answered for row in result.stages):
+    if has_plots := any(row.answered for row in result.stages):
         names = {row.id: f"{row.target}, {row.label}" for row in result.stages}
         swept = [row for row in result.stages if result.mode != "sweep" or row.arrivals == result.stages[-1].arrivals]
         run.write_bytes(_BY_LOAD, latency_by_load(swept))
         run.write_bytes(_RATE, rate_by_load(swept))
         run.write_bytes(_DISTRIBUTION, distribution(records, names))
         run.write_bytes(_TIMELINE, timeline(records, names))
-    write_report(run, f"Speed of language models {run.id}", blocks(result, drawn=drawn))
+    write_report(run, f"Speed of language models {run.id}", blocks(result, has_plots=has_plots))
 
 
-def blocks(result: LoadResult, *, drawn: bool) -> list[Block]:
+def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
     """What the report says, in the order a reader asks."""
-    shown: list[Block] = [Text(headline(result)), *map(Text, silent(result)), speed_table(result)]
+    report_blocks: list[Block] = [Text(headline(result)), *map(Text, silent(result)), speed_table(result)]
     if result.capacities:
-        shown += [Heading("How much it carries"), capacity_table(result)]
-    if drawn:
-        shown += [
+        report_blocks += [Heading("How much it carries"), capacity_table(result)]
+    if has_plots:
+        report_blocks += [
             Figure(_BY_LOAD, "Time to the first and to the last token against the load, p50 and p99"),
             Figure(_RATE, "Answers per second against the load, all and good ones"),
         ]
     if result.stages:
-        shown += _details(result, drawn=drawn)
-    told = [Text(mark) for mark in marks(result)] or [Text("Nothing speaks against the figures.")]
+        report_blocks += _details(result, has_plots=has_plots)
+    mark_texts = [Text(mark) for mark in marks(result)] or [Text("Nothing speaks against the figures.")]
     return [
-        *shown,
+        *report_blocks,
         Heading("How far the figures can be trusted"),
-        *told,
+        *mark_texts,
         *(Text(note) for note in result.notes),
         Text(ceiling_note(result.ceiling)),
         Text(
@@ -229,13 +233,13 @@ def blocks(result: LoadResult, *, drawn: bool) -> list[Block]:
     ]
 
 
-def _details(result: LoadResult, *, drawn: bool) -> list[Block]:
-    shown: list[Block] = [Heading("Latencies"), latency_table(result)]
-    if drawn:
-        shown += [
+def _details(result: LoadResult, *, has_plots: bool) -> list[Block]:
+    detail_blocks: list[Block] = [Heading("Latencies"), latency_table(result)]
+    if has_plots:
+        detail_blocks += [
             Figure(_DISTRIBUTION, "Share of the answers that began and ended within a time"),
             Figure(_TIMELINE, "Every request by its time of sending"),
         ]
     if any(row.failed for row in result.stages):
-        shown += [Heading("What went wrong"), error_table(result)]
-    return [*shown, Heading("Tokens and cost"), token_table(result)]
+        detail_blocks += [Heading("What went wrong"), error_table(result)]
+    return [*detail_blocks, Heading("Tokens and cost"), token_table(result)]

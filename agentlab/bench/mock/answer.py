@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from agentlab.bench.mock.script import Scene
+from agentlab.bench.mock.script import MockScene
 
 _PIECE = 4  # characters of JSON in a token
 _NO_SENSE = {"unexpected": ["nobody asked for this"]}
@@ -21,7 +21,7 @@ _TYPES |= {413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_e
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MockQuestion:
     """The part of a request's body that the answer depends on.
 
     Attributes:
@@ -45,30 +45,30 @@ class Question:
     texts: tuple[str, ...]
 
 
-def read(body: bytes) -> Question:
+def read(body: bytes) -> MockQuestion:
     """The question in a body.
 
     Raises:
         ValueError: it is no JSON object with a model.
     """
     try:
-        asked = json.loads(body)
+        request = json.loads(body)
     except (ValueError, RecursionError):
         raise ValueError("the body is not JSON") from None
-    if not isinstance(asked, dict) or not isinstance(asked.get("model"), str):
+    if not isinstance(request, dict) or not isinstance(request.get("model"), str):
         raise ValueError("the body names no model")
-    tools = tuple(_tools(asked.get("tools")))
-    texts = asked.get("input", ())
-    limit = asked.get("max_tokens") or asked.get("max_completion_tokens")
-    return Question(
-        model=asked["model"],
-        streamed=asked.get("stream") is True,
-        usage=_mapping(asked.get("stream_options")).get("include_usage") is True,
+    tools = tuple(_tools(request.get("tools")))
+    texts = request.get("input", ())
+    limit = request.get("max_tokens") or request.get("max_completion_tokens")
+    return MockQuestion(
+        model=request["model"],
+        streamed=request.get("stream") is True,
+        usage=_mapping(request.get("stream_options")).get("include_usage") is True,
         max_tokens=limit if isinstance(limit, int) else None,
-        prompt_tokens=sum(_words(message) for message in asked.get("messages") or () if isinstance(message, dict)),
-        schema=_schema(asked),
+        prompt_tokens=sum(_words(message) for message in request.get("messages") or () if isinstance(message, dict)),
+        schema=_schema(request),
         tools=tools,
-        forced=_forced(asked.get("tool_choice"), tools),
+        forced=_forced_tool(request.get("tool_choice"), tools),
         texts=(texts,) if isinstance(texts, str) else tuple(str(text) for text in texts),
     )
 
@@ -84,16 +84,18 @@ def _words(message: Mapping[str, Any]) -> int:
     return len(str(content or "").split())
 
 
-def _schema(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _schema(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """OpenAI's `response_format`, or Anthropic's `output_config.format`, called `output_format` before."""
-    openai = _mapping(_mapping(asked.get("response_format")).get("json_schema")).get("schema")
-    anthropic = _mapping(_mapping(asked.get("output_config")).get("format") or asked.get("output_format")).get("schema")
+    openai = _mapping(_mapping(request.get("response_format")).get("json_schema")).get("schema")
+    anthropic = _mapping(_mapping(request.get("output_config")).get("format") or request.get("output_format")).get(
+        "schema"
+    )
     schema = openai or anthropic
     return schema if isinstance(schema, dict) else None
 
 
-def _tools(given: object) -> list[tuple[str, Mapping[str, Any]]]:
-    tools = [_mapping(tool) for tool in given] if isinstance(given, list) else []
+def _tools(raw_tools: object) -> list[tuple[str, Mapping[str, Any]]]:
+    tools = [_mapping(tool) for tool in raw_tools] if isinstance(raw_tools, list) else []
     functions = [(_mapping(tool.get("function")) or tool) for tool in tools]
     return [
         (str(function.get("name")), _mapping(function.get("parameters") or function.get("input_schema")))
@@ -101,13 +103,13 @@ def _tools(given: object) -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def _forced(choice: object, tools: tuple[tuple[str, Mapping[str, Any]], ...]) -> str:
+def _forced_tool(choice: object, tools: tuple[tuple[str, Mapping[str, Any]], ...]) -> str:
     if not tools:
         return ""
-    wanted = _mapping(choice)
-    if choice == "required" or wanted.get("type") == "any":
+    choice_fields = _mapping(choice)
+    if choice == "required" or choice_fields.get("type") == "any":
         return tools[0][0]
-    return str(_mapping(wanted.get("function")).get("name") or wanted.get("name") or "")
+    return str(_mapping(choice_fields.get("function")).get("name") or choice_fields.get("name") or "")
 
 
 def dump(value: Any) -> bytes:
@@ -122,7 +124,7 @@ def error_fields(status: int, reason: str, message: str) -> tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class MockCall:
     """A tool call, its JSON arguments in pieces."""
 
     id: str
@@ -131,12 +133,12 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MockAnswer:
     """`finish` is stop, length or tool_calls, as OpenAI calls it; `usage` says whether a stream reports it."""
 
     model: str
     pieces: tuple[str, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[MockCall, ...]
     finish: str
     prompt_tokens: int
     cost: float | None
@@ -157,13 +159,13 @@ def numbers(count: int) -> tuple[str, ...]:
     return tuple(f" {number}" if number else "0" for number in range(count))
 
 
-def answer_to(question: Question, scene: Scene) -> Answer:
+def answer_to(question: MockQuestion, scene: MockScene) -> MockAnswer:
     """What a scene says to a question; where it is cut is decided elsewhere."""
-    pieces, calls, finish = _said(question, scene)
-    return Answer(question.model, pieces, calls, finish, question.prompt_tokens, scene.cost, question.usage)
+    pieces, calls, finish = _answer_parts(question, scene)
+    return MockAnswer(question.model, pieces, calls, finish, question.prompt_tokens, scene.cost, question.usage)
 
 
-def _said(question: Question, scene: Scene) -> tuple[tuple[str, ...], tuple[Call, ...], str]:
+def _answer_parts(question: MockQuestion, scene: MockScene) -> tuple[tuple[str, ...], tuple[MockCall, ...], str]:
     if scene.act == "empty":
         return (), (), "stop"
     if scene.act == "wrong-schema":
@@ -177,11 +179,11 @@ def _said(question: Question, scene: Scene) -> tuple[tuple[str, ...], tuple[Call
     return numbers(scene.tokens), (), "stop"
 
 
-def _calls(question: Question, count: int) -> tuple[Call, ...]:
+def _calls(question: MockQuestion, count: int) -> tuple[MockCall, ...]:
     tools = question.tools or (("lookup", {"type": "object"}),)
     first = next((tool for tool in tools if tool[0] == question.forced), None)
-    wanted = [first] if first else [tools[number % len(tools)] for number in range(count)]
-    return tuple(Call(f"call_{k}", name, _cut(_instance(schema))) for k, (name, schema) in enumerate(wanted))
+    called_tools = [first] if first else [tools[number % len(tools)] for number in range(count)]
+    return tuple(MockCall(f"call_{k}", name, _cut(_instance(schema))) for k, (name, schema) in enumerate(called_tools))
 
 
 def _cut(value: Any) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ LARGEST_HEAD, LARGEST_BODY = 64 << 10, 64 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class MockRequest:
     """`key` is the value of the header that carried a key, "" without one."""
 
     method: str
@@ -51,7 +51,7 @@ class Inbox:
     def feed(self, block: bytes) -> None:
         self._data += block
 
-    def take(self) -> Request | None:
+    def take(self) -> MockRequest | None:
         """The next whole request, None if it is not there yet.
 
         Raises:
@@ -76,7 +76,7 @@ class Inbox:
         self._needed = 0
         method, path = _target(line)
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-        return Request(method, path, key, body)
+        return MockRequest(method, path, key, body)
 
 
 def _length(headers: dict[str, str]) -> int:
@@ -97,10 +97,10 @@ def _target(line: str) -> tuple[str, str]:
     return words[0], words[1].partition("?")[0]
 
 
-class Connection(asyncio.Protocol):
+class MockConnection(asyncio.Protocol):
     """Belongs to a server, which decides what is played."""
 
-    def __init__(self, play: Callable[[Request], Play], opened: Callable[["Connection", bool], None]) -> None:
+    def __init__(self, play: Callable[[MockRequest], Play], opened: Callable[["MockConnection", bool], None]) -> None:
         """`opened` is told of the beginning (True) and the end (False) of the connection."""
         self._play = play
         self._opened = opened
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._finish(whole=False)
+        self._finish(complete=False)
         self._opened(self, False)
 
     def pause_writing(self) -> None:
@@ -193,17 +193,17 @@ class Connection(asyncio.Protocol):
         if self._end == "reset":
             self._timer = self._loop.call_later(_GRACE, self._reset)
             return
-        self._finish(whole=True)
+        self._finish(complete=True)
         if self._end == "close" and self._transport is not None:
             self._transport.close()
 
     def _reset(self) -> None:
-        self._finish(whole=True)
+        self._finish(complete=True)
         if self._transport is not None:
             self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET_ON_CLOSE)
             self._transport.abort()
 
-    def _finish(self, *, whole: bool) -> None:
-        over, self._over, self._step, self._steps = self._over, None, None, iter(())
-        if over is not None:
-            over(whole)
+    def _finish(self, *, complete: bool) -> None:
+        report_end, self._over, self._step, self._steps = self._over, None, None, iter(())
+        if report_end is not None:
+            report_end(complete)

@@ -8,9 +8,9 @@ from functools import lru_cache
 from itertools import chain, count, repeat
 from typing import Literal
 
-from agentlab.bench.mock.answer import Answer
+from agentlab.bench.mock.answer import MockAnswer
 from agentlab.bench.mock.protocols import ChatDialect, MessagesDialect
-from agentlab.bench.mock.script import Scene
+from agentlab.bench.mock.script import MockScene
 
 Dialect = ChatDialect | MessagesDialect
 # How a reply ends: the connection can be used again, is closed, is reset, or stays open in silence.
@@ -40,13 +40,13 @@ def reply(status: int, body: bytes, kind: str = "application/json", headers: str
     return head.encode() + body
 
 
-def failure(scene: Scene, dialect: Dialect, now: datetime, quoted: str) -> bytes:
+def failure(scene: MockScene, dialect: Dialect, now: datetime, quoted: str) -> bytes:
     """An error reply. `quoted` is the key of the request: some providers repeat it when they refuse it."""
     message = f"Incorrect API key provided: {quoted}." if scene.status == 401 and quoted else ""
     return reply(scene.status, dialect.error(scene.status, scene.reason, message), headers=_wait(scene, now))
 
 
-def _wait(scene: Scene, now: datetime) -> str:
+def _wait(scene: MockScene, now: datetime) -> str:
     if scene.wait is None:
         return ""
     kind, value = scene.wait
@@ -59,7 +59,7 @@ def _wait(scene: Scene, now: datetime) -> str:
     return f"Retry-After: {value:g}\r\n" if kind == "ra" else f"Retry-After: {kind}\r\n"
 
 
-def anywhere(scene: Scene, first: float = 0.0) -> Performance | None:
+def anywhere(scene: MockScene, first: float = 0.0) -> Performance | None:
     """What is the same for streams and documents; None when the scene speaks."""
     if scene.act in ("refuse", "silence"):
         return Performance((), "reset" if scene.act == "refuse" else "hold")
@@ -72,7 +72,7 @@ def anywhere(scene: Scene, first: float = 0.0) -> Performance | None:
     return None
 
 
-def stream(scene: Scene, answer: Answer, dialect: Dialect) -> Performance:
+def stream(scene: MockScene, answer: MockAnswer, dialect: Dialect) -> Performance:
     """A scene as server-sent events."""
     opening = _STREAM + _chunk(dialect.opening(answer))
     if scene.act == "comments":
@@ -88,25 +88,25 @@ def stream(scene: Scene, answer: Answer, dialect: Dialect) -> Performance:
     if scene.act in ("reset", "close", "stall"):
         # a clean end of the body, so that only the missing finish reason tells
         last = _LAST_CHUNK if scene.act == "close" else b""
-        return Performance(_timed(scene, opening, tokens[: scene.at], last), _END_OF_CUT[scene.act])
+        return Performance(_timed_steps(scene, opening, tokens[: scene.at], last), _END_OF_CUT[scene.act])
     if scene.act == "drip":
-        first, *rest = tokens or (b"",)
-        return Performance(_dripped(scene, opening, _chunk(first), b"".join(map(_chunk, rest)) + closing))
+        first, *later_tokens = tokens or (b"",)
+        return Performance(_drip_steps(scene, opening, _chunk(first), b"".join(map(_chunk, later_tokens)) + closing))
     if scene.act == "badjson":
         tokens = (*tokens[: scene.at], _BROKEN, *tokens[scene.at + 1 :])
-    return Performance(_timed(scene, opening, tokens, closing))
+    return Performance(_timed_steps(scene, opening, tokens, closing))
 
 
-def document(scene: Scene, body: bytes, broken: bytes) -> Performance:
+def document(scene: MockScene, body: bytes, broken: bytes) -> Performance:
     """A scene as one document, there when the last token is. `broken` is the body of its error."""
     due = scene.ttft + max(0, scene.tokens - 1) * scene.itl
-    whole = reply(200, body)
-    head, content = whole[: -len(body)], body
+    full_reply = reply(200, body)
+    head, content = full_reply[: -len(body)], body
     if scene.act in ("reset", "close", "stall"):
-        said = content[: len(content) * scene.at // max(1, scene.tokens)]
-        return Performance(((due, head + said),), _END_OF_CUT[scene.act])
+        sent_part = content[: len(content) * scene.at // max(1, scene.tokens)]
+        return Performance(((due, head + sent_part),), _END_OF_CUT[scene.act])
     if scene.act == "drip":
-        return Performance(_dripped(scene, b"", head + content[:1], content[1:]))
+        return Performance(_drip_steps(scene, b"", head + content[:1], content[1:]))
     if scene.act == "comments":  # the spaces with which some servers keep a connection alive
         opening = _STREAM.replace(b"text/event-stream", b"application/json")
         ticks = ((scene.ttft + k * scene.itl, _chunk(b" ")) for k in count())
@@ -117,7 +117,7 @@ def document(scene: Scene, body: bytes, broken: bytes) -> Performance:
         return Performance(((due, reply(200, b'{"padding": "' + b"x" * HUGE_LINE + b'"}')),))
     if scene.act == "error-event":
         return Performance(((due, reply(200, broken)),))
-    return Performance(((due, whole),))
+    return Performance(((due, full_reply),))
 
 
 @lru_cache(maxsize=16)
@@ -131,7 +131,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-def _timed(scene: Scene, opening: bytes, tokens: tuple[bytes, ...], closing: bytes) -> tuple[Step, ...]:
+def _timed_steps(scene: MockScene, opening: bytes, tokens: tuple[bytes, ...], closing: bytes) -> tuple[Step, ...]:
     """Token k at ttft + k * itl; what ends the answer goes with its last token, what is due at once is one step."""
     if not scene.ttft and not scene.itl:
         return ((0.0, b"".join((opening, *_chunks(tokens), closing))),)
@@ -141,7 +141,7 @@ def _timed(scene: Scene, opening: bytes, tokens: tuple[bytes, ...], closing: byt
     return tuple(steps)
 
 
-def _dripped(scene: Scene, opening: bytes, first: bytes, rest: bytes) -> Iterator[Step]:
+def _drip_steps(scene: MockScene, opening: bytes, first: bytes, later_bytes: bytes) -> Iterator[Step]:
     yield scene.ttft, opening + first
-    for number in range(len(rest)):
-        yield scene.ttft + (number + 1) * scene.itl, rest[number : number + 1]
+    for number in range(len(later_bytes)):
+        yield scene.ttft + (number + 1) * scene.itl, later_bytes[number : number + 1]

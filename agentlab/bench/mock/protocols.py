@@ -5,17 +5,17 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from agentlab.bench.mock.answer import Answer, Call, Question, dump, error_fields
-from agentlab.bench.mock.script import Scene
+from agentlab.bench.mock.answer import MockAnswer, MockCall, MockQuestion, dump, error_fields
+from agentlab.bench.mock.script import MockScene
 
 _CREATED = 1_767_225_600  # UNIX seconds; the clock says nothing here
 _ID = "chatcmpl-mock"
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def _event(model: str, choices: list[Any], **more: Any) -> bytes:
+def _event(model: str, choices: list[Any], **fields: Any) -> bytes:
     chunk = {"id": _ID, "object": "chat.completion.chunk", "created": _CREATED, "model": model, "choices": choices}
-    return b"data: %b\n\n" % dump({**chunk, **more})
+    return b"data: %b\n\n" % dump({**chunk, **fields})
 
 
 def _delta(model: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -27,7 +27,7 @@ def _words(model: str, pieces: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(_delta(model, {"content": piece}) for piece in pieces)
 
 
-def _call_pieces(model: str, calls: tuple[Call, ...]) -> list[bytes]:
+def _call_pieces(model: str, calls: tuple[MockCall, ...]) -> list[bytes]:
     """Calls that run in parallel alternate; the first piece of each carries its id and name."""
     events = []
     for number in range(max((len(call.pieces) for call in calls), default=0)):
@@ -41,27 +41,32 @@ def _call_pieces(model: str, calls: tuple[Call, ...]) -> list[bytes]:
     return events
 
 
-def _usage(answer: Answer) -> dict[str, Any]:
-    asked, said = answer.prompt_tokens, answer.tokens
+def _usage(answer: MockAnswer) -> dict[str, Any]:
+    prompt_tokens, completion_tokens = answer.prompt_tokens, answer.tokens
     cost = {} if answer.cost is None else {"cost": answer.cost}
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said, **cost}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        **cost,
+    }
 
 
 class ChatDialect:
     """`/v1/chat/completions`. A stream is `opening`, `tokens` (one event for each), `closing`."""
 
-    def opening(self, answer: Answer) -> bytes:
+    def opening(self, answer: MockAnswer) -> bytes:
         return _delta(answer.model, {"role": "assistant", "content": None if answer.calls else ""})
 
-    def tokens(self, answer: Answer) -> tuple[bytes, ...]:
+    def tokens(self, answer: MockAnswer) -> tuple[bytes, ...]:
         return (*_words(answer.model, answer.pieces), *_call_pieces(answer.model, answer.calls))
 
-    def closing(self, answer: Answer) -> bytes:
+    def closing(self, answer: MockAnswer) -> bytes:
         """The finish reason, the usage if asked for, and the end mark."""
         usage = _event(answer.model, [], usage=_usage(answer)) if answer.usage else b""
         return _delta(answer.model, {}, answer.finish) + usage + b"data: [DONE]\n\n"
 
-    def document(self, answer: Answer) -> bytes:
+    def document(self, answer: MockAnswer) -> bytes:
         """A chat completion."""
         message: dict[str, Any] = {"role": "assistant", "content": answer.text if answer.pieces else None}
         if answer.calls:
@@ -70,8 +75,8 @@ class ChatDialect:
                 for call in answer.calls
             ]
         choice = {"index": 0, "message": message, "finish_reason": answer.finish}
-        whole = {"id": _ID, "object": "chat.completion", "created": _CREATED, "model": answer.model}
-        return dump({**whole, "choices": [choice], "usage": _usage(answer)})
+        completion = {"id": _ID, "object": "chat.completion", "created": _CREATED, "model": answer.model}
+        return dump({**completion, "choices": [choice], "usage": _usage(answer)})
 
     def error_event(self, status: int) -> bytes:
         """An error as routing services report it: a number for a code."""
@@ -82,7 +87,7 @@ class ChatDialect:
         return dump({"error": {"message": text, "type": kind, "param": None, "code": code}})
 
 
-def embeddings(question: Question, scene: Scene) -> bytes:
+def embeddings(question: MockQuestion, scene: MockScene) -> bytes:
     """One unit vector per text; equal texts have equal vectors."""
     data = [
         {"object": "embedding", "index": index, "embedding": _vector(text, scene.dimensions)}
@@ -106,26 +111,26 @@ def models(names: tuple[str, ...]) -> bytes:
     return dump({"object": "list", "data": data})
 
 
-def _named(kind: str, **more: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), dump({"type": kind, **more}))
+def _named_event(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), dump({"type": kind, **fields}))
 
 
 @lru_cache(maxsize=32)
 def _deltas(pieces: tuple[str, ...]) -> tuple[bytes, ...]:
     delta = "content_block_delta"
-    return tuple(_named(delta, index=0, delta={"type": "text_delta", "text": piece}) for piece in pieces)
+    return tuple(_named_event(delta, index=0, delta={"type": "text_delta", "text": piece}) for piece in pieces)
 
 
 def _start(index: int, block: dict[str, Any]) -> bytes:
-    return _named("content_block_start", index=index, content_block=block)
+    return _named_event("content_block_start", index=index, content_block=block)
 
 
 def _stop(index: int) -> bytes:
-    return _named("content_block_stop", index=index)
+    return _named_event("content_block_stop", index=index)
 
 
-def _message(answer: Answer, content: list[Any], reason: str | None, said: int) -> dict[str, Any]:
-    usage = {"input_tokens": answer.prompt_tokens, "output_tokens": said}
+def _message(answer: MockAnswer, content: list[Any], reason: str | None, output_tokens: int) -> dict[str, Any]:
+    usage = {"input_tokens": answer.prompt_tokens, "output_tokens": output_tokens}
     shape = {"id": "msg_mock", "type": "message", "role": "assistant", "model": answer.model}
     return {**shape, "content": content, "stop_reason": reason, "stop_sequence": None, "usage": usage}
 
@@ -133,40 +138,42 @@ def _message(answer: Answer, content: list[Any], reason: str | None, said: int) 
 class MessagesDialect:
     """`/v1/messages`. Blocks follow each other: calls that run in parallel do not alternate."""
 
-    def opening(self, answer: Answer) -> bytes:
+    def opening(self, answer: MockAnswer) -> bytes:
         """The message without content, and a ping."""
         block = _start(0, {"type": "text", "text": ""}) if answer.pieces else b""
-        return _named("message_start", message=_message(answer, [], None, 0)) + block + _named("ping")
+        return _named_event("message_start", message=_message(answer, [], None, 0)) + block + _named_event("ping")
 
-    def tokens(self, answer: Answer) -> tuple[bytes, ...]:
+    def tokens(self, answer: MockAnswer) -> tuple[bytes, ...]:
         """Text, then tool calls; the first piece of a call brings the start of its block, the last one the end."""
         events = list(_deltas(answer.pieces))
         for index, call in enumerate(answer.calls):
             for number, piece in enumerate(call.pieces):
                 block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
                 delta = {"type": "input_json_delta", "partial_json": piece}
-                event = _named("content_block_delta", index=index, delta=delta)
+                event = _named_event("content_block_delta", index=index, delta=delta)
                 before = _start(index, block) if number == 0 else b""
                 after = _stop(index) if number == len(call.pieces) - 1 else b""
                 events.append(before + event + after)
         return tuple(events)
 
-    def closing(self, answer: Answer) -> bytes:
+    def closing(self, answer: MockAnswer) -> bytes:
         delta = {"stop_reason": _REASONS[answer.finish], "stop_sequence": None}
-        end = _named("message_delta", delta=delta, usage={"output_tokens": answer.tokens}) + _named("message_stop")
+        end = _named_event("message_delta", delta=delta, usage={"output_tokens": answer.tokens}) + _named_event(
+            "message_stop"
+        )
         return (_stop(0) if answer.pieces else b"") + end
 
-    def document(self, answer: Answer) -> bytes:
+    def document(self, answer: MockAnswer) -> bytes:
         """A message."""
         content: list[Any] = [{"type": "text", "text": answer.text}] if answer.pieces else []
         for call in answer.calls:
-            given = json.loads("".join(call.pieces))
-            content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": given})
+            arguments = json.loads("".join(call.pieces))
+            content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": arguments})
         return dump(_message(answer, content, _REASONS[answer.finish], answer.tokens))
 
     def error_event(self, status: int) -> bytes:
         kind, _, _ = error_fields(status, "", "")
-        return _named("error", error={"type": kind, "message": "The upstream model gave up."})
+        return _named_event("error", error={"type": kind, "message": "The upstream model gave up."})
 
     def error(self, status: int, reason: str, message: str) -> bytes:
         """Anthropic's error object; what OpenAI calls a code is a part of the text."""

@@ -83,7 +83,7 @@ FAULTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class MockScene:
     """What happens to one request. Times in seconds, from the moment when the whole request was there.
 
     Attributes:
@@ -114,7 +114,7 @@ class Scene:
 
 
 @lru_cache(maxsize=1024)
-def parse(name: str) -> tuple[Scene, ...]:
+def parse(name: str) -> tuple[MockScene, ...]:
     """The scenes of a model's name.
 
     Raises:
@@ -125,12 +125,12 @@ def parse(name: str) -> tuple[Scene, ...]:
     return tuple(_scene(text) for text in name.rpartition("/")[2].split("-then-"))
 
 
-def _scene(text: str) -> Scene:
-    found = _ACT.match(text)
-    if found is None:
+def _scene(text: str) -> MockScene:
+    match = _ACT.match(text)
+    if match is None:
         raise ValueError(f"{text!r} begins with no act, such as ok, 500 or reset-40-of-60")
-    scene = _begin(found)
-    for word in text[found.end() :].split("-")[1:]:
+    scene = _begin(match)
+    for word in text[match.end() :].split("-")[1:]:
         scene = _with_option(scene, word)
     if scene.tokens > MOST_TOKENS or scene.dimensions > MOST_TOKENS or scene.at > scene.tokens:
         raise ValueError(f"{text!r} is out of range: at most {MOST_TOKENS} tokens, and the cut within them")
@@ -139,31 +139,31 @@ def _scene(text: str) -> Scene:
     return scene
 
 
-def _begin(found: re.Match[str]) -> Scene:
-    if found["status"]:
-        return Scene("status", status=int(found["status"]), reason=found["reason"] or "")
-    if found["cut"]:
-        return Scene(found["cut"], at=int(found["at"]), tokens=int(found["of"]))
-    if found["after"]:
-        at = int(found["count"])
-        return Scene(_SHORT.get(found["after"], found["after"]), at=at, tokens=max(_TOKENS, at + 1))
-    if found["percent"]:
-        return Scene("faults", share=int(found["percent"]) / 100)
-    act = _SHORT.get(found["alone"], found["alone"])
-    return Scene(act, status=502 if act == "error-event" else 200, itl=_PACES.get(act, 0.0))
+def _begin(match: re.Match[str]) -> MockScene:
+    if match["status"]:
+        return MockScene("status", status=int(match["status"]), reason=match["reason"] or "")
+    if match["cut"]:
+        return MockScene(match["cut"], at=int(match["at"]), tokens=int(match["of"]))
+    if match["after"]:
+        at = int(match["count"])
+        return MockScene(_SHORT.get(match["after"], match["after"]), at=at, tokens=max(_TOKENS, at + 1))
+    if match["percent"]:
+        return MockScene("faults", share=int(match["percent"]) / 100)
+    act = _SHORT.get(match["alone"], match["alone"])
+    return MockScene(act, status=502 if act == "error-event" else 200, itl=_PACES.get(act, 0.0))
 
 
-def _with_option(scene: Scene, word: str) -> Scene:
+def _with_option(scene: MockScene, word: str) -> MockScene:
     if word in _BROKEN_WAITS:
         return replace(scene, wait=(_BROKEN_WAITS[word], 0.0))
-    found = _OPTION.fullmatch(word)
-    if found is None:
+    match = _OPTION.fullmatch(word)
+    if match is None:
         raise ValueError(f"{word!r} is no option, such as ttft200, itl10, n100 or ra2")
-    field, of = _FIELDS.get(found["key"], ("wait", lambda value: (found["key"], value)))
-    return replace(scene, **{field: of(float(found["value"]))})
+    field, of = _FIELDS.get(match["key"], ("wait", lambda value: (match["key"], value)))
+    return replace(scene, **{field: of(float(match["value"]))})
 
 
-def scene_of(name: str, ordinal: int, seed: int) -> Scene:
+def scene_of(name: str, ordinal: int, seed: int) -> MockScene:
     """What happens to request `ordinal` (from 0 on) of a model; chance depends on seed, name and ordinal alone.
 
     Raises:

@@ -19,11 +19,11 @@ from typing import Any, Self
 
 from agentlab import machine
 from agentlab.bench.mock import performance, protocols
-from agentlab.bench.mock.answer import Question, answer_to, dump, read
-from agentlab.bench.mock.connection import Connection, Play, Request
+from agentlab.bench.mock.answer import MockQuestion, answer_to, dump, read
+from agentlab.bench.mock.connection import MockConnection, MockRequest, Play
 from agentlab.bench.mock.performance import Dialect, Performance, reply
 from agentlab.bench.mock.protocols import ChatDialect, MessagesDialect
-from agentlab.bench.mock.script import Scene, scene_of
+from agentlab.bench.mock.script import MockScene, scene_of
 
 HOST = "127.0.0.1"
 EXAMPLES = ("ok", "ok-ttft200-itl10-n100", "429-ra2-then-ok", "500", "close-40-of-60", "faults20")
@@ -73,7 +73,7 @@ class Seen:
             model = _OTHERS
         return self._models.setdefault(model, ModelSeen())
 
-    def arrived(self, model: str, body: bytes, *, key: bool, at: float) -> int:
+    def note_arrival(self, model: str, body: bytes, *, key: bool, at: float) -> int:
         """Note a request; how many of this model came before it."""
         seen = self.of(model)
         seen.arrivals.append(Arrival(at, hashlib.sha256(body).hexdigest(), key))
@@ -107,12 +107,12 @@ class MockServer:
         self._seed = seed
         self._port = port
         self._seen = Seen()
-        self._connections: set[Connection] = set()
+        self._connections: set[MockConnection] = set()
         self._server: asyncio.Server | None = None
         self._controls: dict[tuple[str, str], Callable[[], bytes]] = {
             ("GET", "/v1/models"): lambda: protocols.models(EXAMPLES),
             ("GET", "/__seen"): lambda: json.dumps(self.seen()).encode(),
-            ("POST", "/__reset"): self._forgotten,
+            ("POST", "/__reset"): self._forget,
         }
 
     async def __aenter__(self) -> Self:
@@ -122,7 +122,7 @@ class MockServer:
             OSError: the port is taken.
         """
         loop = asyncio.get_running_loop()
-        make = partial(Connection, self._play, self._opened)
+        make = partial(MockConnection, self._play, self._note_connection)
         self._server = await loop.create_server(make, HOST, self._port, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
@@ -150,12 +150,12 @@ class MockServer:
     def reset(self) -> None:
         self._seen.reset()
 
-    def _forgotten(self) -> bytes:
+    def _forget(self) -> bytes:
         self.reset()
         return b"{}"
 
-    def _opened(self, connection: Connection, there: bool) -> None:
-        if there:
+    def _note_connection(self, connection: MockConnection, is_open: bool) -> None:
+        if is_open:
             self._connections.add(connection)
             self._seen.connections += 1
         else:
@@ -164,35 +164,39 @@ class MockServer:
 
     # -- one request --------------------------------------------------------------------------------------------
 
-    def _play(self, request: Request) -> Play:
+    def _play(self, request: MockRequest) -> Play:
         control = self._controls.get((request.method, request.path))
         if control is not None:
-            return _answered(200, control()), _ignore
+            return _immediate_reply(200, control()), _ignore
         dialect = _DIALECTS.get(request.path)
         if dialect is None or request.method != "POST":
-            return _answered(404, dump({"error": {"message": f"Nothing at {request.method} {request.path}."}})), _ignore
+            return _immediate_reply(
+                404, dump({"error": {"message": f"Nothing at {request.method} {request.path}."}})
+            ), _ignore
         try:
             question = read(request.body)
         except ValueError as error:
-            return _answered(400, dialect.error(400, "", f"{error}.")), _ignore
+            return _immediate_reply(400, dialect.error(400, "", f"{error}.")), _ignore
         at = asyncio.get_running_loop().time()
-        ordinal = self._seen.arrived(question.model, request.body, key=bool(request.key), at=at)
-        over = partial(self._over, question.model)
+        ordinal = self._seen.note_arrival(question.model, request.body, key=bool(request.key), at=at)
+        report_end = partial(self._note_end, question.model)
         try:
             scene = scene_of(question.model, ordinal, self._seed)
         except ValueError as error:
-            return _answered(404, dialect.error(404, "", f"The model {question.model!r} is unknown: {error}.")), over
-        return _perform(scene, question, dialect, request), over
+            return _immediate_reply(
+                404, dialect.error(404, "", f"The model {question.model!r} is unknown: {error}.")
+            ), report_end
+        return _perform(scene, question, dialect, request), report_end
 
-    def _over(self, model: str, whole: bool) -> None:
+    def _note_end(self, model: str, complete: bool) -> None:
         seen = self._seen.of(model)
-        if whole:
+        if complete:
             seen.finished += 1
         else:
             seen.left.append(asyncio.get_running_loop().time())
 
 
-def _perform(scene: Scene, question: Question, dialect: Dialect, request: Request) -> Performance:
+def _perform(scene: MockScene, question: MockQuestion, dialect: Dialect, request: MockRequest) -> Performance:
     if scene.act == "status":
         failed = performance.failure(scene, dialect, datetime.now(UTC), request.key)
         return Performance(((scene.ttft, failed),))
@@ -207,17 +211,17 @@ def _perform(scene: Scene, question: Question, dialect: Dialect, request: Reques
     return performance.document(scene, dialect.document(answer), _error_document(dialect, scene))
 
 
-def _error_document(dialect: Dialect, scene: Scene) -> bytes:
+def _error_document(dialect: Dialect, scene: MockScene) -> bytes:
     return dialect.error(scene.status, "", "The upstream model gave up.") if scene.act == "error-event" else b""
 
 
-def _answered(status: int, body: bytes) -> Performance:
+def _immediate_reply(status: int, body: bytes) -> Performance:
     return Performance(((0.0, reply(status, body)),))
 
 
-def _ignore(whole: bool) -> None:
+def _ignore(complete: bool) -> None:
     """How a reply without a script ends is not counted."""
-    del whole
+    del complete
 
 
 @contextmanager

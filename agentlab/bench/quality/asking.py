@@ -12,12 +12,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentlab.answers.extract import final_part
-from agentlab.answers.judge import Ballot, both_orders, decide_async, place_of
+from agentlab.answers.judge import JudgeBallot, both_orders, decide_async, place_of
 from agentlab.bench.config import Target
 from agentlab.bench.failures import cause_of, message_of
 from agentlab.bench.quality.config import QualityConfig
 from agentlab.bench.quality.plan import QualityPlan, plan_quality
-from agentlab.bench.quality.result import ANSWERS_FILE, LEVEL, NOT_ASKED, Answer, JudgeNote, QualityResult, summarise
+from agentlab.bench.quality.result import (
+    ANSWERS_FILE,
+    LEVEL,
+    NOT_ASKED,
+    BenchAnswer,
+    JudgeNote,
+    QualityResult,
+    summarise,
+)
 from agentlab.errors import AgentlabError, BudgetExceededError, Interrupted, MissingError, ModelFileError, RemoteError
 from agentlab.llm import judge
 from agentlab.llm.bounded import all_of
@@ -25,10 +33,10 @@ from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.types import Completion, Message
 from agentlab.runs.events import Event
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.runs.stop import StopFlag
 from agentlab.tasks.check import check
-from agentlab.tasks.items import Item, set_digest
+from agentlab.tasks.items import TaskItem, set_digest
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -45,7 +53,7 @@ async def run_quality(
     config: QualityConfig,
     llm: LLMConfig,
     router: "Router",
-    run: Run,
+    run: OpenRun,
     *,
     targets: Sequence[str] = (),
     stop: StopFlag | None = None,
@@ -67,7 +75,7 @@ async def run_quality(
         Interrupted: a stop was requested; the answers so far are kept.
     """
     plan = plan_quality(config, llm, targets)
-    asking = _Asking(config, plan, router, run, stop or StopFlag(), known_answers(run.events, plan))
+    asking = _QualityAsking(config, plan, router, run, stop or StopFlag(), known_answers(run.events, plan))
     for target in plan.targets:
         await asking.ask(target)
     await asking.judge()
@@ -82,32 +90,32 @@ async def run_quality(
     )
 
 
-def known_answers(events: Sequence[Event], plan: QualityPlan) -> dict[tuple[str, str], Answer]:
+def known_answers(events: Sequence[Event], plan: QualityPlan) -> dict[tuple[str, str], BenchAnswer]:
     """The answers that a run has to the items of a plan, by target and item, with their verdicts."""
     digests = {item.id: item.digest for item in plan.items}
-    known: dict[tuple[str, str], Answer] = {}
+    answers: dict[tuple[str, str], BenchAnswer] = {}
     for event in events:
         if event.type == GIVEN:
-            answer = Answer.model_validate(event.data["answer"])
+            answer = BenchAnswer.model_validate(event.data["answer"])
             if digests.get(answer.item) == answer.digest:
-                known[answer.target, answer.item] = answer
+                answers[answer.target, answer.item] = answer
         elif event.type == JUDGED:
             key = (event.data["target"], event.data["item"])
-            if key in known:
-                known[key] = known[key].model_copy(update={name: event.data[name] for name in _VERDICT})
-    return known
+            if key in answers:
+                answers[key] = answers[key].model_copy(update={name: event.data[name] for name in _VERDICT})
+    return answers
 
 
 @dataclass(slots=True)
-class _Asking:
+class _QualityAsking:
     """The state of a run of items: what is known by (target, item), and who does not answer at all."""
 
     config: QualityConfig
     plan: QualityPlan
     router: "Router"
-    run: Run
+    run: OpenRun
     stop: StopFlag
-    answers: dict[tuple[str, str], Answer]
+    answers: dict[tuple[str, str], BenchAnswer]
     heard: set[str] = field(default_factory=set)  # targets that answered at least once
     lost: dict[str, int] = field(default_factory=dict)  # requests of the others that failed
 
@@ -120,7 +128,7 @@ class _Asking:
         missing = [item for item in self.plan.items if (target.name, item.id) not in self.answers]
         await all_of([partial(self._ask, target, item) for item in missing], self.config.at_once, self.stop)
 
-    async def _ask(self, target: Target, item: Item) -> None:
+    async def _ask(self, target: Target, item: TaskItem) -> None:
         answer = _blank(target, item, NOT_ASKED, f"the first {_GIVE_UP_AFTER} requests failed")
         if target.name in self.heard or self.lost.get(target.name, 0) < _GIVE_UP_AFTER:
             answer = await self._answer(target, item)
@@ -128,7 +136,7 @@ class _Asking:
         self.answers[target.name, item.id] = answer
         self._count(answer)
 
-    async def _answer(self, target: Target, item: Item) -> Answer:
+    async def _answer(self, target: Target, item: TaskItem) -> BenchAnswer:
         began = time.perf_counter()
         try:
             completion = await self.router.complete(
@@ -143,7 +151,7 @@ class _Asking:
             return failed.model_copy(update={"total_seconds": seconds})
         return _answer_of(target, item, completion)
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: BenchAnswer) -> None:
         if answer.error:
             self.lost[answer.target] = self.lost.get(answer.target, 0) + 1
         else:
@@ -159,14 +167,14 @@ class _Asking:
         jobs = [partial(self._judge, self.plan.judge, answer, items[answer.item]) for answer in waiting]
         await all_of(jobs, self.config.at_once, self.stop)
 
-    async def _judge(self, model: str, answer: Answer, item: Item) -> None:
+    async def _judge(self, model: str, answer: BenchAnswer, item: TaskItem) -> None:
         call_id = f"{answer.target}/{item.id}"
         verdict = await judge_answer(self.router, model, item, final_part(answer.text), call_id)
         self.run.emit(JUDGED, call_id, target=answer.target, item=item.id, **verdict)
         self.answers[answer.target, item.id] = answer.model_copy(update=verdict)
 
 
-async def judge_answer(router: "Router", model: str, item: Item, text: str, call_id: str) -> dict[str, Any]:
+async def judge_answer(router: "Router", model: str, item: TaskItem, text: str, call_id: str) -> dict[str, Any]:
     """`score`, `agreed` and `reason` of an open answer, which `model` compares with the reference answer of its item.
 
     The score is 1 if the answer is preferred in both orders, 0 in neither, 0.5 if the judge contradicts itself, and
@@ -178,7 +186,7 @@ async def judge_answer(router: "Router", model: str, item: Item, text: str, call
     """
     letters: list[str] = []
 
-    async def ask(ballots: list[Ballot]) -> list[int]:
+    async def ask(ballots: list[JudgeBallot]) -> list[int]:
         for ballot in ballots:
             verdict = await router.complete(
                 judge.messages(ballot),
@@ -198,17 +206,17 @@ async def judge_answer(router: "Router", model: str, item: Item, text: str, call
     except AgentlabError as error:
         return {"score": None, "agreed": None, "reason": error.message}
     if set(letters) - {"A", "B"}:
-        shown = ", ".join(letters)
-        return {"score": None, "agreed": None, "reason": f"the judge named an answer that was not shown: {shown}"}
+        letter_list = ", ".join(letters)
+        return {"score": None, "agreed": None, "reason": f"the judge named an answer that was not shown: {letter_list}"}
     if match.winner is None:
         return {"score": 0.5, "agreed": False, "reason": "the judge preferred a place, not an answer"}
     reason = "the reference was preferred" if match.winner else ""
     return {"score": 1.0 - match.winner, "agreed": True, "reason": reason}
 
 
-def _blank(target: Target, item: Item, error: str, message: str) -> Answer:
+def _blank(target: Target, item: TaskItem, error: str, message: str) -> BenchAnswer:
     """A request that failed, or was not made."""
-    return Answer(
+    return BenchAnswer(
         target=target.name,
         item=item.id,
         digest=item.digest,
@@ -221,15 +229,15 @@ def _blank(target: Target, item: Item, error: str, message: str) -> Answer:
     )
 
 
-def _answer_of(target: Target, item: Item, completion: Completion[str]) -> Answer:
-    found, timing, usage = check(item, completion.text), completion.timing, completion.usage
+def _answer_of(target: Target, item: TaskItem, completion: Completion[str]) -> BenchAnswer:
+    check_result, timing, usage = check(item, completion.text), completion.timing, completion.usage
     return _blank(target, item, "", "").model_copy(
         update={
             "text": completion.text,
             "model": completion.model,
-            "score": found.score,
-            "valid": found.valid,
-            "reason": found.reason,
+            "score": check_result.score,
+            "valid": check_result.valid,
+            "reason": check_result.reason,
             "first_seconds": None if timing is None or timing.first is None else round(timing.first, _DIGITS),
             "total_seconds": None if timing is None else round(timing.total, _DIGITS),
             "input_tokens": usage.input_tokens,
@@ -239,7 +247,7 @@ def _answer_of(target: Target, item: Item, completion: Completion[str]) -> Answe
     )
 
 
-def _judge_note(plan: QualityPlan, answers: Sequence[Answer]) -> JudgeNote:
+def _judge_note(plan: QualityPlan, answers: Sequence[BenchAnswer]) -> JudgeNote:
     """How far the judge can be trusted."""
     opens = [answer for answer in answers if answer.type == "open" and not answer.error]
     judged = [answer for answer in opens if answer.agreed is not None]

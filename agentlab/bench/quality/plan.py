@@ -8,14 +8,14 @@ from agentlab.bench.quality.config import QualityConfig
 from agentlab.errors import UnknownNameError
 from agentlab.llm.config import LLMConfig
 from agentlab.tasks.generate import generate
-from agentlab.tasks.items import Item
+from agentlab.tasks.items import TaskItem
 
 
 @dataclass(frozen=True, slots=True)
 class QualityPlan:
     """What is going to be asked: `items` of each target, and of `judge` every open answer twice."""
 
-    items: tuple[Item, ...]
+    items: tuple[TaskItem, ...]
     targets: tuple[Target, ...]
     judge: str | None
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, TypeVar
 
-from agentlab.runs.document import Block, Document, Heading, Text, dollars, known, number, silence, table
+from agentlab.runs.document import AnswerDocument, Block, Heading, Text, dollars, figure_or_dash, number, silence, table
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.items import TASK_TYPES, TaskType
 
@@ -14,7 +14,7 @@ N = TypeVar("N", int, float)
 NOT_ASKED = "NotAsked"  # the error of an item that was left out because the target never answered
 
 
-class Answer(Document):
+class BenchAnswer(AnswerDocument):
     """What a target said to one item.
 
     `score` is in [0, 1]; None until the answer was judged, and for good where no judge is there. `valid` says whether
@@ -42,7 +42,7 @@ class Answer(Document):
     agreed: bool | None = None  # whether the judge said the same in both orders
 
 
-class TypeScore(Document):
+class TypeScore(AnswerDocument):
     """One target at one type of task. `quality` is the mean score of the `scored` items, with its Wilson interval."""
 
     type: TaskType
@@ -55,7 +55,7 @@ class TypeScore(Document):
     valid_json: float | None
 
 
-class TargetQuality(Document):
+class TargetQuality(AnswerDocument):
     """One target over all items. Rates are the sum of scores over seconds, and over USD; None is unknown.
 
     `seconds` sums the times of single requests, as if they had been made one after the other; `cost_usd` is of those
@@ -83,7 +83,7 @@ class TargetQuality(Document):
         return {row.type: (row.quality, row.scored) for row in self.by_type if row.quality is not None}
 
 
-def summarise(target: str, answers: Sequence[Answer]) -> TargetQuality:
+def summarise(target: str, answers: Sequence[BenchAnswer]) -> TargetQuality:
     """One target's answers to all items. Sums of what is unknown for some answer are unknown."""
     scored = [answer for answer in answers if answer.score is not None]
     points = sum(answer.score or 0.0 for answer in scored)
@@ -106,13 +106,13 @@ def summarise(target: str, answers: Sequence[Answer]) -> TargetQuality:
     )
 
 
-def _by_type(kind: TaskType, answers: Sequence[Answer]) -> TypeScore:
-    own = [answer for answer in answers if answer.type == kind]
-    valid = [answer.valid for answer in own if answer.valid is not None]
-    return TypeScore(type=kind, **_quality(own), valid_json=sum(valid) / len(valid) if valid else None)
+def _by_type(kind: TaskType, answers: Sequence[BenchAnswer]) -> TypeScore:
+    answers_of_kind = [answer for answer in answers if answer.type == kind]
+    valid = [answer.valid for answer in answers_of_kind if answer.valid is not None]
+    return TypeScore(type=kind, **_quality(answers_of_kind), valid_json=sum(valid) / len(valid) if valid else None)
 
 
-def _quality(answers: Sequence[Answer]) -> dict[str, Any]:
+def _quality(answers: Sequence[BenchAnswer]) -> dict[str, Any]:
     """How many there are, and the mean score of those that have one, with its interval."""
     scores = [answer.score for answer in answers if answer.score is not None]
     quality = wilson_interval(sum(scores), len(scores), level=LEVEL) if scores else None
@@ -127,11 +127,11 @@ def _quality(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _sum(values: Sequence[N | None]) -> N | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+    known_values = [value for value in values if value is not None]
+    return sum(known_values) if known_values and len(known_values) == len(values) else None
 
 
-class JudgeNote(Document):
+class JudgeNote(AnswerDocument):
     """Who judged open answers, and how far it can be trusted: the share it judged alike in both orders."""
 
     model: str | None
@@ -146,7 +146,7 @@ class JudgeNote(Document):
         return self.agreed / self.judged if self.judged else None
 
 
-class QualityResult(Document):
+class QualityResult(AnswerDocument):
     """All targets at the same items. `item_set` is the digest of the items: results of other items do not compare."""
 
     item_set: str
@@ -172,7 +172,7 @@ class QualityResult(Document):
                     "quality per second": lambda row: number(row.per_second, 3),
                     "cost": lambda row: dollars(row.cost_usd),
                     "quality per dollar": _per_dollar,
-                    "tokens out": lambda row: known(row.output_tokens, ",", "unknown"),
+                    "tokens out": lambda row: figure_or_dash(row.output_tokens, ",", "unknown"),
                 },
                 "Quality is the mean score; a request that failed scores 0",
             ),
@@ -185,7 +185,7 @@ class QualityResult(Document):
                     quality: lambda row: _interval(row[1]),
                     "scored": lambda row: row[1].scored,
                     "failed": lambda row: row[1].failed,
-                    "valid JSON": lambda row: known(row[1].valid_json, ".0%"),
+                    "valid JSON": lambda row: figure_or_dash(row[1].valid_json, ".0%"),
                 },
                 "Quality by type of task",
             ),
@@ -194,12 +194,12 @@ class QualityResult(Document):
         ]
 
     def _headline(self) -> str:
-        known = [row for row in self.targets if row.quality is not None]
+        scored_rows = [row for row in self.targets if row.quality is not None]
         if all(row.failed == row.items for row in self.targets):
             return "No item was answered."
-        if not known:
+        if not scored_rows:
             return f"No answer to any of {self.items} items could be scored."
-        best = max(known, key=lambda row: row.quality or 0.0)
+        best = max(scored_rows, key=lambda row: row.quality or 0.0)
         return f"Best at {self.items} items: {best.target}, {_interval(best)}."
 
 
@@ -218,7 +218,7 @@ def _per_dollar(row: TargetQuality) -> str:
 def _judge(judge: JudgeNote) -> str:
     if judge.agreement is None:
         return judge.note
-    asked = f"{judge.model} judged {judge.judged} open answers against reference answers, each in both orders"
+    judged_text = f"{judge.model} judged {judge.judged} open answers against reference answers, each in both orders"
     same = f"it said the same in both in {judge.agreed} ({judge.agreement:.0%}); otherwise the answer scores a half"
     unusable = f" {judge.unusable} judgements could not be used." if judge.unusable else ""
-    return f"{asked}; {same}.{unusable} {judge.note}".rstrip()
+    return f"{judged_text}; {same}.{unusable} {judge.note}".rstrip()

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from agentlab.llm.ledger.arm import Arm, CachedAnswer, Sample
+from agentlab.llm.ledger.arm import Arm, AttemptSample, CachedAnswer
 
 
 class Ledger(Protocol):
@@ -11,7 +11,7 @@ class Ledger(Protocol):
     It never raises: a call must not fail because nobody could take notes.
     """
 
-    def record(self, sample: Sample) -> None:
+    def record(self, sample: AttemptSample) -> None:
         """Take note of an attempt; returns at once. One that is not sound (`Sample.is_sound`) is ignored."""
         ...
 

@@ -24,7 +24,7 @@ _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class AttemptSample:
     """One attempt at one model.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sample:
     total: float
     run: str = ""
 
-    def cleaned(self) -> "Sample":
+    def with_clean_names(self) -> "AttemptSample":
         """The same with names that can be stored: an odd name must not hide what the attempt cost."""
         names = (self.task, self.model, self.provider, self.run)
         task, model, provider, run = map(name_of, names)
@@ -132,23 +132,23 @@ class Arm:
     cost_tokens: float = 0.0
     at: float = 0.0
 
-    def decayed(self, now: float) -> "Arm":
+    def with_decay(self, now: float) -> "Arm":
         """What the evidence weighs at `now`, in UNIX seconds. A view: `at` stays, so never decay or extend it."""
-        return self._discounted(0.5 ** (max(0.0, now - self.at) / _DAYS))
+        return self._with_discount(0.5 ** (max(0.0, now - self.at) / _DAYS))
 
-    def with_sample(self, sample: Sample) -> "Arm":
+    def with_sample(self, sample: AttemptSample) -> "Arm":
         """This arm after one more attempt. Order matters: processes that share an arm update it one after another."""
         if sample.error in _NEUTRAL:
             return self
-        aged = self.decayed(sample.at)._discounted(_CALL)
+        aged = self.with_decay(sample.at)._with_discount(_CALL)
         at = max(self.at, sample.at)
         if sample.error is not None:
             return replace(aged, failures=aged.failures + 1, at=at)
-        return replace(aged, successes=aged.successes + 1, at=at)._timed(sample)._charged(sample)
+        return replace(aged, successes=aged.successes + 1, at=at)._with_timing(sample)._with_cost(sample)
 
     def with_quality(self, at: float, value: float) -> "Arm":
         """This arm after an answer of quality `value` (cut to 0..1), judged at `at` in UNIX seconds."""
-        aged = self.decayed(at)
+        aged = self.with_decay(at)
         value = min(1.0, max(0.0, value))
         return replace(
             aged,
@@ -157,7 +157,7 @@ class Arm:
             at=max(self.at, at),
         )
 
-    def _discounted(self, share: float) -> "Arm":
+    def _with_discount(self, share: float) -> "Arm":
         return replace(
             self,
             successes=self.successes * share,
@@ -172,19 +172,19 @@ class Arm:
             cost_tokens=self.cost_tokens * share,
         )
 
-    def _timed(self, sample: Sample) -> "Arm":
+    def _with_timing(self, sample: AttemptSample) -> "Arm":
         """An answer that came whole began when it ended, and says nothing of seconds per token."""
         first = sample.total if sample.first is None else sample.first
         count, mean, m2 = _moments(self.first_count, self.first_mean, self.first_m2, first)
-        timed = replace(self, first_count=count, first_mean=mean, first_m2=m2)
+        arm = replace(self, first_count=count, first_mean=mean, first_m2=m2)
         tokens = sample.usage.output_tokens
         if sample.first is None or tokens is None or tokens < 2:
-            return timed
+            return arm
         rate = (sample.total - sample.first) / (tokens - 1)
         count, mean, m2 = _moments(self.rate_count, self.rate_mean, self.rate_m2, rate)
-        return replace(timed, rate_count=count, rate_mean=mean, rate_m2=m2)
+        return replace(arm, rate_count=count, rate_mean=mean, rate_m2=m2)
 
-    def _charged(self, sample: Sample) -> "Arm":
+    def _with_cost(self, sample: AttemptSample) -> "Arm":
         usage = sample.usage
         if usage.cost_usd is None or not usage.output_tokens:
             return self

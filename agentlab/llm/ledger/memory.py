@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from agentlab.llm.ledger.arm import Arm, CachedAnswer, Quality, Sample, name_of
+from agentlab.llm.ledger.arm import Arm, AttemptSample, CachedAnswer, Quality, name_of
 
 Key = tuple[str, str]  # task, model
 
@@ -23,7 +23,7 @@ _ROWS, _BYTES = 1_000, 16 << 20  # of all answers in memory
 _JSON = TypeAdapter(CachedAnswer)
 
 
-def encoded(answer: CachedAnswer) -> bytes | None:
+def encode_answer(answer: CachedAnswer) -> bytes | None:
     """An answer as JSON; None when it is not worth keeping: above 256 KiB, or not Unicode."""
     if len(answer.text) > MOST_BYTES:
         return None
@@ -34,7 +34,7 @@ def encoded(answer: CachedAnswer) -> bytes | None:
     return body if len(body) <= MOST_BYTES else None
 
 
-def decoded(body: bytes) -> CachedAnswer | None:
+def decode_answer(body: bytes) -> CachedAnswer | None:
     """Inverse of `encoded`; None when it is anything else."""
     try:
         return _JSON.validate_json(body)
@@ -52,7 +52,7 @@ class RecentAnswers:
     def get(self, key: str) -> CachedAnswer | None:
         """The answer under a key."""
         body = self._bodies.get(key)
-        return None if body is None else decoded(body)
+        return None if body is None else decode_answer(body)
 
     def put(self, key: str, body: bytes) -> None:
         """Keep an encoded answer; the oldest make room."""
@@ -63,7 +63,7 @@ class RecentAnswers:
 
 
 @dataclass(slots=True)
-class Spent:
+class LedgerSpending:
     """What attempts since `when` (UNIX seconds) cost, counted as they come."""
 
     when: float
@@ -83,10 +83,10 @@ class Spent:
         return self.usd if self.calls else 0.0
 
 
-def folded(arm: Arm, evidence: Iterable[Sample | Quality]) -> Arm:
+def fold_evidence(arm: Arm, evidence: Iterable[AttemptSample | Quality]) -> Arm:
     """An arm after more evidence, in its order."""
     for event in evidence:
-        arm = arm.with_sample(event) if isinstance(event, Sample) else arm.with_quality(event.at, event.value)
+        arm = arm.with_sample(event) if isinstance(event, AttemptSample) else arm.with_quality(event.at, event.value)
     return arm
 
 
@@ -96,14 +96,14 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._arms: OrderedDict[Key, Arm] = OrderedDict()  # the one that heard something last comes last
-        self._waiting: dict[Key, deque[Sample | Quality]] = {}
+        self._waiting: dict[Key, deque[AttemptSample | Quality]] = {}
         self._costs: deque[tuple[float, float | None]] = deque(maxlen=_COSTS)
-        self._spent = Spent(math.inf)
+        self._spent = LedgerSpending(math.inf)
         self._answers = RecentAnswers()
 
-    def record(self, sample: Sample) -> None:
+    def record(self, sample: AttemptSample) -> None:
         if sample.is_sound():
-            self.hear(sample.cleaned())
+            self.hear(sample.with_clean_names())
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
         verdict = Quality(at, name_of(task), name_of(model), value)
@@ -116,14 +116,14 @@ class MemoryLedger:
             arm = self._arms.get(key, Arm())
             waiting = self._waiting.pop(key, None)
             if waiting:
-                arm = self._arms[key] = folded(arm, waiting)
-        return arm.decayed(now)
+                arm = self._arms[key] = fold_evidence(arm, waiting)
+        return arm.with_decay(now)
 
     def spent_since(self, when: float) -> float | None:
         """As of `Ledger`; of the last 100,000 attempts if this moment was not asked about before."""
         with self._lock:
             if when != self._spent.when:
-                self._spent = Spent(when)
+                self._spent = LedgerSpending(when)
                 for at, cost in self._costs:
                     self._spent.add(at, cost)
             return self._spent.total
@@ -134,14 +134,14 @@ class MemoryLedger:
 
     def remember(self, key: str, answer: CachedAnswer) -> None:
         """As of `Ledger`; at most 1,000 answers and 16 MiB."""
-        body = encoded(answer)
+        body = encode_answer(answer)
         if body is not None:
             self.keep(key, body)
 
-    def hear(self, event: Sample | Quality) -> None:
+    def hear(self, event: AttemptSample | Quality) -> None:
         """`record` or `quality` of what is sound."""
         with self._lock:
-            if isinstance(event, Sample):
+            if isinstance(event, AttemptSample):
                 self._costs.append((event.at, event.usage.cost_usd))
             self._add(event)
 
@@ -153,16 +153,18 @@ class MemoryLedger:
     def close(self) -> None:
         """Nothing to do."""
 
-    def rebase(self, arms: Mapping[Key, Arm], spent: Spent, evidence: Iterable[Sample | Quality]) -> None:
+    def rebase(
+        self, arms: Mapping[Key, Arm], spending: LedgerSpending, evidence: Iterable[AttemptSample | Quality]
+    ) -> None:
         """Stand on what a file knows, plus the evidence that it does not know yet."""
         with self._lock:
             self._arms = OrderedDict(sorted(arms.items(), key=lambda item: item[1].at))
             self._waiting = {}
-            self._spent = spent
+            self._spent = spending
             for event in evidence:
                 self._add(event)
 
-    def _add(self, event: Sample | Quality) -> None:
+    def _add(self, event: AttemptSample | Quality) -> None:
         key = (event.task, event.model)
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -172,5 +174,5 @@ class MemoryLedger:
         self._arms.move_to_end(key)
         while len(self._arms) > MOST_ARMS:
             self._waiting.pop(self._arms.popitem(last=False)[0], None)
-        if isinstance(event, Sample):
+        if isinstance(event, AttemptSample):
             self._spent.add(event.at, event.usage.cost_usd)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from agentlab.llm.ledger.arm import Arm, Quality, Sample
-from agentlab.llm.ledger.memory import MOST_ARMS, Key, Spent, folded
+from agentlab.llm.ledger.arm import Arm, AttemptSample, Quality
+from agentlab.llm.ledger.memory import MOST_ARMS, Key, LedgerSpending, fold_evidence
 from agentlab.runs.sqlite import transaction
 
 _MOST_ANSWERS = 10_000
@@ -47,7 +47,7 @@ _LOWEST, _HIGHEST = -20 * _PER_DOUBLING, 20 * _PER_DOUBLING  # about a microseco
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class PendingAnswer:
     """An encoded answer on its way to the file. `at` is in UNIX seconds."""
 
     key: str
@@ -55,7 +55,7 @@ class Remembered:
     body: bytes
 
 
-Event = Sample | Quality | Remembered
+Event = AttemptSample | Quality | PendingAnswer
 
 
 def write(db: sqlite3.Connection, events: Sequence[Event]) -> None:
@@ -64,14 +64,14 @@ def write(db: sqlite3.Connection, events: Sequence[Event]) -> None:
     Raises:
         sqlite3.Error: the file is locked, broken or cannot grow.
     """
-    samples = [event for event in events if isinstance(event, Sample)]
-    answers = [event for event in events if isinstance(event, Remembered)]
+    samples = [event for event in events if isinstance(event, AttemptSample)]
+    answers = [event for event in events if isinstance(event, PendingAnswer)]
     with transaction(db):
         db.executemany(_CALL, map(_call, samples))
         db.executemany(_MODEL, map(_model, samples))
         db.executemany(_OUTCOME, ((sample.model, sample.error or "") for sample in samples))
         db.executemany(_DURATION, (row for sample in samples for row in _durations(sample)))
-        _extend_arms(db, (event for event in events if not isinstance(event, Remembered)))
+        _extend_arms(db, (event for event in events if not isinstance(event, PendingAnswer)))
         _keep_answers(db, answers)
 
 
@@ -80,10 +80,10 @@ def read_arms(db: sqlite3.Connection) -> dict[Key, Arm]:
     return {(task, model): Arm(*map(float, values)) for task, model, *values in db.execute(_ALL_ARMS)}
 
 
-def read_spent(db: sqlite3.Connection, when: float) -> Spent:
+def read_spent(db: sqlite3.Connection, when: float) -> LedgerSpending:
     """What all processes' calls since `when` cost."""
     usd, calls = db.execute("SELECT sum(cost_usd), count(*) FROM calls WHERE at >= ?", (when,)).fetchone()
-    return Spent(when, usd, calls)
+    return LedgerSpending(when, usd, calls)
 
 
 def read_answer(db: sqlite3.Connection, key: str) -> bytes | None:
@@ -92,7 +92,7 @@ def read_answer(db: sqlite3.Connection, key: str) -> bytes | None:
     return row[0] if row and isinstance(row[0], bytes) else None
 
 
-def _call(sample: Sample) -> tuple[Any, ...]:
+def _call(sample: AttemptSample) -> tuple[Any, ...]:
     usage = sample.usage
     return (
         *(sample.at, sample.task, sample.model, sample.provider, sample.error),
@@ -100,7 +100,7 @@ def _call(sample: Sample) -> tuple[Any, ...]:
     )
 
 
-def _model(sample: Sample) -> tuple[Any, ...]:
+def _model(sample: AttemptSample) -> tuple[Any, ...]:
     usage, answered = sample.usage, sample.error is None
     return (
         *(sample.model, sample.provider, usage.input_tokens, usage.output_tokens, usage.cost_usd),
@@ -108,7 +108,7 @@ def _model(sample: Sample) -> tuple[Any, ...]:
     )
 
 
-def _durations(sample: Sample) -> Iterator[tuple[str, str, int]]:
+def _durations(sample: AttemptSample) -> Iterator[tuple[str, str, int]]:
     """Of answers alone: how long a refusal takes says nothing about the next answer."""
     if sample.error is None:
         yield sample.model, "total", bucket_of(sample.total)
@@ -116,17 +116,17 @@ def _durations(sample: Sample) -> Iterator[tuple[str, str, int]]:
             yield sample.model, "first", bucket_of(sample.first)
 
 
-def _extend_arms(db: sqlite3.Connection, evidence: Iterable[Sample | Quality]) -> None:
-    news: dict[Key, list[Sample | Quality]] = {}
+def _extend_arms(db: sqlite3.Connection, evidence: Iterable[AttemptSample | Quality]) -> None:
+    news: dict[Key, list[AttemptSample | Quality]] = {}
     for event in evidence:
         news.setdefault((event.task, event.model), []).append(event)
     for key, events in news.items():
         row = db.execute(_GET_ARM, key).fetchone()
-        arm = folded(Arm(*map(float, row)) if row else Arm(), events)
+        arm = fold_evidence(Arm(*map(float, row)) if row else Arm(), events)
         db.execute(_PUT_ARM, (*key, *astuple(arm)))
 
 
-def _keep_answers(db: sqlite3.Connection, answers: Sequence[Remembered]) -> None:
+def _keep_answers(db: sqlite3.Connection, answers: Sequence[PendingAnswer]) -> None:
     if not answers:
         return
     db.executemany("REPLACE INTO answers VALUES (?, ?, ?, ?)", ((a.key, a.at, len(a.body), a.body) for a in answers))

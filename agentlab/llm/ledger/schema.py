@@ -73,7 +73,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     return db
 
 
-def explained(error: Exception, path: Path) -> str:
+def explain_error(error: Exception, path: Path) -> str:
     """Why the file cannot be used, and what to do about it."""
     if isinstance(error, StorageError):
         return " ".join(filter(None, (error.message, error.hint)))

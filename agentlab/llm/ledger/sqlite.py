@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentlab.errors import StorageError
-from agentlab.llm.ledger.arm import Arm, CachedAnswer, Quality, Sample, name_of
-from agentlab.llm.ledger.memory import MemoryLedger, decoded, encoded
-from agentlab.llm.ledger.rows import Event, Remembered, read_answer, read_arms, read_spent, write
-from agentlab.llm.ledger.schema import connect_to_read, explained, open_database
+from agentlab.llm.ledger.arm import Arm, AttemptSample, CachedAnswer, Quality, name_of
+from agentlab.llm.ledger.memory import MemoryLedger, decode_answer, encode_answer
+from agentlab.llm.ledger.rows import Event, PendingAnswer, read_answer, read_arms, read_spent, write
+from agentlab.llm.ledger.schema import connect_to_read, explain_error, open_database
 from agentlab.runs.sqlite import is_busy
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Writer:
         except RuntimeError as error:  # no more threads
             self._give_up(error)
 
-    def put(self, event: Sample | Quality) -> None:
+    def put(self, event: AttemptSample | Quality) -> None:
         """Take note; never waits. What the queue cannot take is missing from the file."""
         with self._lock:
             self.memory.hear(event)
@@ -73,7 +73,7 @@ class Writer:
             else:
                 self._dropped += 1
 
-    def keep(self, answer: Remembered) -> None:
+    def keep(self, answer: PendingAnswer) -> None:
         """Take an answer; never waits. What the queue cannot take is asked again one day."""
         with self._lock:
             self.memory.keep(answer.key, answer.body)
@@ -89,8 +89,8 @@ class Writer:
 
     def answer(self, key: str) -> CachedAnswer | None:
         """The answer under a key. It is read in the thread that asks: in WAL mode no writer makes it wait."""
-        known = self.memory.answer(key)
-        if known is None and self.alive:
+        cached_answer = self.memory.answer(key)
+        if cached_answer is None and self.alive:
             self.wait_until_read()
             with self._reading:
                 try:
@@ -98,8 +98,8 @@ class Writer:
                     body = read_answer(self._answers_db, key)
                 except sqlite3.Error:
                     return None  # that the file cannot be read is told by the thread that writes
-            known = None if body is None else decoded(body)
-        return known
+            cached_answer = None if body is None else decode_answer(body)
+        return cached_answer
 
     def wait_until_read(self) -> None:
         """Until `memory` rests upon the file; a second at most, and only once when the file is slow."""
@@ -172,7 +172,7 @@ class Writer:
             self._patiently(partial(write, db, batch))
             with self._lock:
                 del self._queue[: len(batch)]
-                self._answers -= sum(isinstance(event, Remembered) for event in batch)
+                self._answers -= sum(isinstance(event, PendingAnswer) for event in batch)
         if self._dropped and not self._told:
             self._told = True
             self._say(f"The ledger {self._path} is too slow: {self._dropped} calls or more are missing in it.")
@@ -180,10 +180,10 @@ class Writer:
     def _renew(self, db: sqlite3.Connection) -> None:
         """Rest upon what the file knows."""
         when = self._when
-        arms, spent = read_arms(db), read_spent(db, when)
+        arms, spending = read_arms(db), read_spent(db, when)
         with self._lock:
             # whatever waits now came after the last write
-            self.memory.rebase(arms, spent, (event for event in self._queue if not isinstance(event, Remembered)))
+            self.memory.rebase(arms, spending, (event for event in self._queue if not isinstance(event, PendingAnswer)))
             if when == self._when:
                 self._fresh.set()
 
@@ -192,7 +192,7 @@ class Writer:
             self.alive = False
             self._queue.clear()
         self._fresh.set()
-        self._say(f"What language models do is remembered in memory only. {explained(error, self._path)}")
+        self._say(f"What language models do is remembered in memory only. {explain_error(error, self._path)}")
 
 
 class SqliteLedger:
@@ -208,44 +208,44 @@ class SqliteLedger:
         # By process. What a fork inherits has no thread; and it is held, as its connections must not be closed there.
         self._processes: dict[int, Writer] = {}
 
-    def record(self, sample: Sample) -> None:
+    def record(self, sample: AttemptSample) -> None:
         if sample.is_sound():
-            self._here().put(sample.cleaned())
+            self._current_writer().put(sample.with_clean_names())
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
         verdict = Quality(at, name_of(task), name_of(model), value)
         if verdict.is_sound():
-            self._here().put(verdict)
+            self._current_writer().put(verdict)
 
     def arm(self, task: str, model: str, now: float) -> Arm:
-        writer = self._here()
+        writer = self._current_writer()
         writer.wait_until_read()
         return writer.memory.arm(task, model, now)
 
     def spent_since(self, when: float) -> float | None:
         """As of `Ledger`. It is quick while `when` stays the same; another moment is looked up in the file."""
-        return self._here().spent_since(when)
+        return self._current_writer().spent_since(when)
 
     def answer(self, key: str) -> CachedAnswer | None:
-        return self._here().answer(key)
+        return self._current_writer().answer(key)
 
     def remember(self, key: str, answer: CachedAnswer) -> None:
         """As of `Ledger`; at most 10,000 answers and 64 MiB."""
-        body = encoded(answer)
+        body = encode_answer(answer)
         if body is not None:
-            self._here().keep(Remembered(key, answer.at, body))
+            self._current_writer().keep(PendingAnswer(key, answer.at, body))
 
     def close(self) -> None:
-        here = self._processes.get(os.getpid())
-        if here is not None:
-            here.close()
+        writer = self._processes.get(os.getpid())
+        if writer is not None:
+            writer.close()
 
-    def _here(self) -> Writer:
+    def _current_writer(self) -> Writer:
         pid = os.getpid()
-        here = self._processes.get(pid)
-        if here is None:
+        writer = self._processes.get(pid)
+        if writer is None:
             new = Writer(self._path, self._keep_days, self._say)
-            here = self._processes.setdefault(pid, new)  # one of several threads wins
-            if here is new:
-                here.start()
-        return here
+            writer = self._processes.setdefault(pid, new)  # one of several threads wins
+            if writer is new:
+                writer.start()
+        return writer

@@ -9,13 +9,13 @@ from typing import Any
 
 from agentlab.errors import StorageError
 from agentlab.llm.ledger.rows import quantile
-from agentlab.llm.ledger.schema import SCHEMA, connect_to_read, explained
-from agentlab.runs.document import Block, Document, Text, known, table
+from agentlab.llm.ledger.schema import SCHEMA, connect_to_read, explain_error
+from agentlab.runs.document import AnswerDocument, Block, Text, figure_or_dash, table
 
 UNKNOWN = "unknown"
 
 
-class StatisticsLine(Document):
+class StatisticsLine(AnswerDocument):
     """All attempts at one model since the file was made. Names are those of the config; None is unknown.
 
     Attributes:
@@ -44,7 +44,7 @@ class StatisticsLine(Document):
     total_p90: float | None
 
 
-class Statistics(Document):
+class LedgerStatistics(AnswerDocument):
     """What the workspace's ledger remembers of its models, since it was made: the answer of `agentlab llm stats`."""
 
     ledger: str
@@ -63,9 +63,9 @@ class Statistics(Document):
                     "took": lambda line: UNKNOWN if line.last_seconds is None else f"{line.last_seconds:.2f} s",
                     "answers": lambda line: line.answered,
                     "errors": lambda line: ", ".join(f"{kind} {count}" for kind, count in line.errors.items()) or 0,
-                    "tokens in": lambda line: known(line.input_tokens, "", UNKNOWN),
-                    "tokens out": lambda line: known(line.output_tokens, "", UNKNOWN),
-                    "spent USD": _spent,
+                    "tokens in": lambda line: figure_or_dash(line.input_tokens, "", UNKNOWN),
+                    "tokens out": lambda line: figure_or_dash(line.output_tokens, "", UNKNOWN),
+                    "spent USD": _cost_text,
                     "first token s, p50 / p90": lambda line: _pair(line.first_p50, line.first_p90),
                     "whole answer s, p50 / p90": lambda line: _pair(line.total_p50, line.total_p90),
                 },
@@ -74,16 +74,16 @@ class Statistics(Document):
         ]
 
 
-def _spent(line: StatisticsLine) -> str:
-    more = f" and {line.unpriced} calls of unknown cost" if line.unpriced else ""
-    return UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f}{more}"
+def _cost_text(line: StatisticsLine) -> str:
+    unpriced_note = f" and {line.unpriced} calls of unknown cost" if line.unpriced else ""
+    return UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f}{unpriced_note}"
 
 
-def _pair(middle: float | None, most: float | None) -> str:
-    return UNKNOWN if middle is None or most is None else f"{middle:.2f} / {most:.2f}"
+def _pair(p50: float | None, p90: float | None) -> str:
+    return UNKNOWN if p50 is None or p90 is None else f"{p50:.2f} / {p90:.2f}"
 
 
-def read_statistics(path: Path) -> Statistics:
+def read_statistics(path: Path) -> LedgerStatistics:
     """One line per model, by name; none if there is no file yet. What was recorded a moment ago may be missing.
 
     Raises:
@@ -91,12 +91,12 @@ def read_statistics(path: Path) -> Statistics:
     """
     try:
         if not path.exists():
-            return Statistics(ledger=str(path), models=[])
+            return LedgerStatistics(ledger=str(path), models=[])
         with closing(connect_to_read(path)) as db:
             db.execute("BEGIN")  # all tables as of one moment
-            return Statistics(ledger=str(path), models=[] if SCHEMA.is_empty(db, path) else _read(db))
+            return LedgerStatistics(ledger=str(path), models=[] if SCHEMA.is_empty(db, path) else _read(db))
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:
-        raise StorageError(explained(error, path)) from error
+        raise StorageError(explain_error(error, path)) from error
 
 
 def _read(db: sqlite3.Connection) -> list[StatisticsLine]:

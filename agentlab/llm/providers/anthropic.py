@@ -14,7 +14,7 @@ from agentlab.llm.providers import Surroundings
 from agentlab.llm.providers.anthropic_protocol import MessageReader
 from agentlab.llm.providers.remote import Endpoint, key_of
 from agentlab.llm.transport import Transport
-from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall
+from agentlab.llm.types import Delta, Message, ModelRequest, Tool, ToolCall
 
 _VERSION = "2023-06-01"
 # What single models refuse; see `remote.Dialect`. Some refuse the two together, and the other one weighs more.
@@ -51,7 +51,7 @@ class AnthropicModel:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def stream(self, request: Request) -> AsyncIterator[Delta]:
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """Answer piece by piece. There is no seed: two answers to one question may differ."""
         return self._endpoint.chat("/v1/messages", request_body(request), MessageReader())
 
@@ -59,7 +59,7 @@ class AnthropicModel:
         await self._endpoint.close()
 
 
-def request_body(request: Request) -> dict[str, Any]:
+def request_body(request: ModelRequest) -> dict[str, Any]:
     """The JSON to send, always streamed.
 
     Raises:
@@ -113,12 +113,12 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
 
 def _use(call: ToolCall) -> dict[str, Any]:
     try:
-        given = json.loads(call.arguments or "{}")
+        arguments = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
-        given = None
-    if not isinstance(given, dict):
+        arguments = None
+    if not isinstance(arguments, dict):
         raise BadRequestError(f"The arguments of the tool call {call.id} are no JSON object, and cannot be sent back.")
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class MessageReader:
         content = message.get("content")
         if not isinstance(content, list):
             raise MalformedReplyError("The reply holds no content.")
-        parts = [self._block(index, mapping(block), whole=True) for index, block in enumerate(content)]
+        parts = [self._block(index, mapping(block), is_whole=True) for index, block in enumerate(content)]
         return Delta(
             "".join(part.text for part in parts),
             self._finish(message),
@@ -78,7 +78,7 @@ class MessageReader:
             tuple(piece for part in parts for piece in part.tools),
         )
 
-    def _block(self, index: object, block: Mapping[str, Any], *, whole: bool = False) -> Delta:
+    def _block(self, index: object, block: Mapping[str, Any], *, is_whole: bool = False) -> Delta:
         """What a block begins with. A streamed call begins with empty arguments, whose pieces follow."""
         match block.get("type"):
             case "text":
@@ -88,10 +88,10 @@ class MessageReader:
             case "tool_use":
                 if not isinstance(index, int) or index in self._calls:
                     raise MalformedReplyError("The reply's content blocks are not numbered, each once.")
-                place = self._calls[index] = len(self._calls)
-                given = json.dumps(block.get("input") or {}) if whole or block.get("input") else ""
+                position = self._calls[index] = len(self._calls)
+                arguments = json.dumps(block.get("input") or {}) if is_whole or block.get("input") else ""
                 identity, name = text_of(block.get("id"), "tool call id"), text_of(block.get("name"), "tool name")
-                return Delta(tools=(ToolPiece(place, identity, name, given),))
+                return Delta(tools=(ToolPiece(position, identity, name, arguments),))
         return Delta()
 
     def _piece(self, event: Mapping[str, Any]) -> Delta:
@@ -103,11 +103,11 @@ class MessageReader:
                 return Delta(reasoning=text_of(piece.get("thinking"), "thinking"))
             case "input_json_delta":
                 index = event.get("index")
-                place = self._calls.get(index) if isinstance(index, int) else None
-                if place is None:
+                position = self._calls.get(index) if isinstance(index, int) else None
+                if position is None:
                     raise MalformedReplyError("The reply goes on with a tool call that never began.")
-                given = text_of(piece.get("partial_json"), "tool call's arguments")
-                return Delta(tools=(ToolPiece(place, arguments=given),)) if given else Delta()
+                arguments = text_of(piece.get("partial_json"), "tool call's arguments")
+                return Delta(tools=(ToolPiece(position, arguments=arguments),)) if arguments else Delta()
         return Delta()
 
     def _finish(self, holder: Mapping[str, Any]) -> str | None:
@@ -136,5 +136,5 @@ class MessageReader:
 def _document(text: str) -> dict[str, Any]:
     document = json_object(text)
     if document.get("type") == "error" or document.get("error"):
-        raise faults.reported(document.get("error"))
+        raise faults.reported_error(document.get("error"))
     return document

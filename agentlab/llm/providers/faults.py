@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from agentlab import errors
 from agentlab.errors import RateLimitedError, RemoteError
-from agentlab.llm.providers.untrusted import mapping, shown
+from agentlab.llm.providers.untrusted import mapping, printable_line
 
 _LONGEST_MESSAGE = 300
 
@@ -79,20 +79,20 @@ def error_from(status: int, body: str, headers: Mapping[str, str], *, now: float
     The text may hold anything, a key included: whoever raises the error scrubs it.
     """
     detail, words = _detail(body)
-    said = f"HTTP {status}: {shown(detail, _LONGEST_MESSAGE)}" if detail else f"HTTP {status}."
+    message = f"HTTP {status}: {printable_line(detail, _LONGEST_MESSAGE)}" if detail else f"HTTP {status}."
     for sign, statuses, kind in _SIGNS:
         if status in statuses and re.search(sign, words):
-            return kind(said)
+            return kind(message)
     if status == 429:
-        return RateLimitedError(said, retry_after=retry_after(headers, now))
+        return RateLimitedError(message, retry_after=retry_after(headers, now))
     if status in (403, 404) and detail and not words:
-        return errors.BadRequestError(said)  # a page of some proxy, which knows nothing of the model
+        return errors.BadRequestError(message)  # a page of some proxy, which knows nothing of the model
     if status in _BY_STATUS:
-        return _BY_STATUS[status](said)
-    return errors.ServerFaultError(said) if status >= 500 else errors.BadRequestError(said)
+        return _BY_STATUS[status](message)
+    return errors.ServerFaultError(message) if status >= 500 else errors.BadRequestError(message)
 
 
-def reported(error: object) -> RemoteError:
+def reported_error(error: object) -> RemoteError:
     """The error that a reply with status 200 reports: its own code counts if it is a status, or else its type."""
     fields = mapping(error)
     code = str(fields.get("code"))

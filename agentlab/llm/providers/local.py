@@ -22,16 +22,16 @@ from agentlab.gguf.proof import Proofs
 from agentlab.hf.engine import CALLS, HfConfig, HfEngine
 from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.providers import Surroundings
-from agentlab.llm.types import Delta, Request, Usage
+from agentlab.llm.types import Delta, ModelRequest, Usage
 from agentlab.models import store
-from agentlab.workers.chat import ChatEngine, ChatRequest, Chunk
+from agentlab.workers.chat import ChatEngine, Chunk, EngineRequest
 
 LOG = logging.getLogger("agentlab.llm")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _WEIGHTS = "adapter_model.safetensors"
 
 
-class LocalModel:
+class LocalChatModel:
     """Serves one engine. Questions that come while it is busy wait their turn."""
 
     def __init__(
@@ -47,7 +47,7 @@ class LocalModel:
         self._adapter = None if adapter is None else str(adapter.absolute())
         self._turns = asyncio.Semaphore(calls)  # first come, first served, which the engine's own is not
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """Answer piece by piece. Leaving early, by cancellation too, stops the engine at its next token."""
         question = self._question(request)
         async with self._turns, aclosing(self._answer(question)) as chunks:
@@ -56,18 +56,18 @@ class LocalModel:
                     LOG.warning("%s", chunk.note)
                 yield _delta(chunk)
 
-    async def _answer(self, question: ChatRequest) -> AsyncGenerator[Chunk, None]:
+    async def _answer(self, question: EngineRequest) -> AsyncGenerator[Chunk, None]:
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
-        left = threading.Event()
+        abandoned = threading.Event()
 
         def hand_over(item: Chunk | Exception | None) -> None:
-            if not left.is_set():  # afterwards nobody listens, and the loop may be closed
+            if not abandoned.is_set():  # afterwards nobody listens, and the loop may be closed
                 loop.call_soon_threadsafe(chunks.put_nowait, item)
 
         def answer() -> None:
             try:
-                for chunk in self._engine.chat(question, cancelled=left.is_set):
+                for chunk in self._engine.chat(question, cancelled=abandoned.is_set):
                     hand_over(chunk)
             except Exception as error:  # noqa: BLE001 - raised again where the answer is awaited
                 hand_over(error)
@@ -82,17 +82,17 @@ class LocalModel:
                     raise item
                 yield item
         finally:
-            left.set()
+            abandoned.set()
 
-    def _question(self, request: Request) -> ChatRequest:
+    def _question(self, request: ModelRequest) -> EngineRequest:
         if request.tools or any(message.tool_calls or message.role == "tool" for message in request.messages):
             raise BadRequestError(
                 f"The local model {request.model} cannot call tools.", hint="Ask for a schema, or use another model."
             )
-        wanted = _ANY_OBJECT if request.json_only and request.schema is None else request.schema
-        return ChatRequest(
+        schema = _ANY_OBJECT if request.json_only and request.schema is None else request.schema
+        return EngineRequest(
             messages=[{"role": message.role, "content": message.content} for message in request.messages],
-            schema=wanted if self._grammar else None,
+            schema=schema if self._grammar else None,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
             seed=request.seed,
@@ -118,7 +118,7 @@ def _delta(chunk: Chunk) -> Delta:
     return Delta(chunk.text, chunk.finish, usage)
 
 
-def gguf(name: str, provider: GgufProvider, surroundings: Surroundings) -> LocalModel:
+def gguf(name: str, provider: GgufProvider, surroundings: Surroundings) -> LocalChatModel:
     """A GGUF file, with a GGUF adapter. A factory of the table in `agentlab.llm.providers`.
 
     The worker process starts with the first question.
@@ -135,7 +135,7 @@ def gguf(name: str, provider: GgufProvider, surroundings: Surroundings) -> Local
     threads = machine.threads(surroundings.threads, workers=2)
     config = EngineConfig(path, context=provider.context, threads=threads, repack=True, adapter=adapter)
     engine = WorkerEngine(config, Proofs.of(surroundings.workspace))
-    return LocalModel(engine, seconds=provider.total, grammar=True)
+    return LocalChatModel(engine, seconds=provider.total, grammar=True)
 
 
 def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
@@ -146,16 +146,16 @@ def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
             hint=f"`agentlab adapters export {quote(name)} --format gguf --out FILE` makes one; `kind: hf` takes the "
             "folder.",
         )
-    found = path if path.suffix == ".gguf" or path.is_file() else path.with_name(f"{path.name}.gguf")
-    if not found.is_file():
+    adapter_file = path if path.suffix == ".gguf" or path.is_file() else path.with_name(f"{path.name}.gguf")
+    if not adapter_file.is_file():
         raise MissingFileError(
             f"{where}: there is no adapter file {path}.",
-            hint=f"`agentlab adapters export NAME --format gguf --out {quote(str(found))}` makes one.",
+            hint=f"`agentlab adapters export NAME --format gguf --out {quote(str(adapter_file))}` makes one.",
         )
-    return found
+    return adapter_file
 
 
-def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalModel:
+def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalChatModel:
     """A checkpoint of transformers, with a LoRA adapter; else as `gguf`."""
     where = f"llm.providers.{name}"
     path = store.find(provider.model_path, surroundings.workspace)
@@ -169,7 +169,7 @@ def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalMode
     threads = machine.threads(surroundings.threads, workers=2)  # half of the cores, as for a GGUF file
     config = HfConfig(path, provider.dtype, threads)
     engine = surroundings.engines.setdefault(config, HfEngine(config))
-    return LocalModel(engine, seconds=provider.total, grammar=False, calls=CALLS, adapter=adapter)
+    return LocalChatModel(engine, seconds=provider.total, grammar=False, calls=CALLS, adapter=adapter)
 
 
 def hf_adapter(where: str, name: str, workspace: Workspace) -> Path:

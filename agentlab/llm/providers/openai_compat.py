@@ -15,7 +15,7 @@ from agentlab.llm.providers import Surroundings, faults
 from agentlab.llm.providers.remote import Endpoint, key_of
 from agentlab.llm.providers.untrusted import LONGEST_FINISH, amount, clean, count, json_object, mapping, text_of
 from agentlab.llm.transport import Transport
-from agentlab.llm.types import Delta, Embeddings, Message, Request, Tool, ToolPiece, Usage
+from agentlab.llm.types import Delta, Embeddings, Message, ModelRequest, Tool, ToolPiece, Usage
 
 # Only OpenRouter knows these words; others refuse a request that holds them.
 _EXTRAS: dict[str, dict[str, Any]] = {"openrouter.ai": {"usage": {"include": True}}}
@@ -56,7 +56,7 @@ class OpenAICompatModel:
         self._endpoint = endpoint
         self._extras = extras
 
-    def stream(self, request: Request) -> AsyncIterator[Delta]:
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """Answer piece by piece; the last piece may hold nothing but the usage."""
         return self._endpoint.chat("/chat/completions", request_body(request, self._extras), ChatReader())
 
@@ -87,7 +87,7 @@ class OpenAICompatModel:
         await self._endpoint.close()
 
 
-def request_body(request: Request, extras: Mapping[str, Any]) -> dict[str, Any]:
+def request_body(request: ModelRequest, extras: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON to send. Always streamed and with usage: a whole answer is the end of a stream. `extras` come on top."""
     body: dict[str, Any] = {
         "model": request.model,
@@ -103,8 +103,8 @@ def request_body(request: Request, extras: Mapping[str, Any]) -> dict[str, Any]:
     if request.stop:
         body["stop"] = list(request.stop)
     if request.schema is not None:
-        wanted = {"name": "answer", "strict": True, "schema": dict(request.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        schema_format = {"name": "answer", "strict": True, "schema": dict(request.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema_format}
     elif request.json_only:
         body["response_format"] = {"type": "json_object"}
     if request.tools:
@@ -126,8 +126,8 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    wanted = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-    return {"type": "function", "function": wanted}
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: str) -> str | dict[str, Any]:
@@ -144,7 +144,7 @@ def check_one_length(vectors: Sequence[Vector]) -> None:
         raise MalformedReplyError("The reply's vectors are not of one length.")
 
 
-def parse_embeddings(body: bytes, wanted: int) -> Embeddings:
+def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
     """The vectors of a reply, checked, in the order of the texts.
 
     Raises:
@@ -156,18 +156,20 @@ def parse_embeddings(body: bytes, wanted: int) -> Embeddings:
     rows = document.get("data")
     if not rows:
         raise BadRequestError("It makes no embeddings: the reply holds none.")
-    if not isinstance(rows, list) or len(rows) != wanted:
+    if not isinstance(rows, list) or len(rows) != expected_count:
         vectors_there = len(rows) if isinstance(rows, list) else 0
-        raise MalformedReplyError(f"The reply holds {vectors_there} vectors for {wanted} texts.")
+        raise MalformedReplyError(f"The reply holds {vectors_there} vectors for {expected_count} texts.")
     vectors: dict[int, Vector] = {}
-    for place, row in enumerate(rows):
-        index = mapping(row).get("index", place)
-        if not isinstance(index, int) or not 0 <= index < wanted or index in vectors:
+    for position, row in enumerate(rows):
+        index = mapping(row).get("index", position)
+        if not isinstance(index, int) or not 0 <= index < expected_count or index in vectors:
             raise MalformedReplyError("The reply's vectors are not numbered from 0 on, each once.")
         vectors[index] = _vector(mapping(row).get("embedding"))
     usage = mapping(document.get("usage"))
     cost = amount(usage.get("cost")) or None
-    return Embeddings(tuple(vectors[i] for i in range(wanted)), Usage(count(usage.get("prompt_tokens")), None, cost))
+    return Embeddings(
+        tuple(vectors[i] for i in range(expected_count)), Usage(count(usage.get("prompt_tokens")), None, cost)
+    )
 
 
 def _vector(numbers: object) -> Vector:
@@ -213,11 +215,11 @@ class ChatReader:
             raise MalformedReplyError("The reply holds no choices.")
         return self._delta(mapping(choice.get("message")), choice, document)
 
-    def _delta(self, said: Mapping[str, Any], choice: Mapping[str, Any], document: Mapping[str, Any]) -> Delta:
-        if said.get("refusal"):
+    def _delta(self, message: Mapping[str, Any], choice: Mapping[str, Any], document: Mapping[str, Any]) -> Delta:
+        if message.get("refusal"):
             raise errors.ContentFilterError("The model refuses to answer.")
-        content, calls, finish = said.get("content"), said.get("tool_calls"), choice.get("finish_reason")
-        usage, thought = document.get("usage"), said.get("reasoning") or said.get("reasoning_content")
+        content, calls, finish = message.get("content"), message.get("tool_calls"), choice.get("finish_reason")
+        usage, thought = document.get("usage"), message.get("reasoning") or message.get("reasoning_content")
         if finish:
             finish = _finish(finish)
             self.finished = True
@@ -240,25 +242,25 @@ class ChatReader:
         arguments = function.get("arguments")
         if isinstance(arguments, dict):  # as some servers send them
             arguments = json.dumps(arguments)
-        calls, place = len(self._ids), self._place(call.get("index"), identity)
-        if place == calls:  # its first piece: who calls the tool has to name the call, even if the server does not
-            identity = identity or f"call_{place}"
-        return ToolPiece(place, identity, name, text_of(arguments, "tool call's arguments"))
+        calls, position = len(self._ids), self._call_position(call.get("index"), identity)
+        if position == calls:  # its first piece: who calls the tool has to name the call, even if the server does not
+            identity = identity or f"call_{position}"
+        return ToolPiece(position, identity, name, text_of(arguments, "tool call's arguments"))
 
-    def _place(self, index: object, identity: str) -> int:
+    def _call_position(self, index: object, identity: str) -> int:
         """Our index of a call. Some servers leave theirs out, or give each call the same: then the id tells."""
-        theirs = index if isinstance(index, int) else -1
-        place = self._places.get(theirs)
-        if place is None or (identity and self._ids[place] not in ("", identity)):
-            place = self._places[theirs] = len(self._ids)
+        server_index = index if isinstance(index, int) else -1
+        position = self._places.get(server_index)
+        if position is None or (identity and self._ids[position] not in ("", identity)):
+            position = self._places[server_index] = len(self._ids)
             self._ids.append(identity)
-        return place
+        return position
 
 
 def _document(text: str) -> dict[str, Any]:
     document = json_object(text)
     if document.get("error"):
-        raise faults.reported(document["error"])
+        raise faults.reported_error(document["error"])
     return document
 
 

@@ -19,7 +19,7 @@ from agentlab.errors import (
 from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of, require_trust
 from agentlab.llm.providers import Surroundings
 from agentlab.llm.providers.faults import error_from
-from agentlab.llm.transport import Reply, Transport
+from agentlab.llm.transport import HttpReply, Transport
 from agentlab.llm.types import Delta
 from agentlab.runs.redact import Redactor
 
@@ -55,10 +55,10 @@ class Dialect:
 
     def learn(self, body: Mapping[str, Any], error: BadRequestError) -> bool:
         """Whether the error refuses a word that was in the body, so that asking again without it helps."""
-        said = error.message.lower()
-        if not _REFUSES.search(said):
+        message = error.message.lower()
+        if not _REFUSES.search(message):
             return False
-        word = next((word for word in self._words if word in body and re.search(rf"\b{word}\b", said)), None)
+        word = next((word for word in self._words if word in body and re.search(rf"\b{word}\b", message)), None)
         if word is None:
             return False
         self._refused.setdefault(body["model"], set()).add(word)
@@ -139,7 +139,7 @@ class Endpoint:
                 raise
 
     @asynccontextmanager
-    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[HttpReply]:
         """Send JSON and hand out the reply if its status is 200; see `Transport.post`.
 
         A word that the model named in `body` turns out to refuse is left out, see `Dialect`, and the rest sent again.
@@ -149,13 +149,13 @@ class Endpoint:
         """
         try:
             while True:
-                asked = self._dialect.put(body)
-                async with self._transport.post(path, asked) as reply:
+                sent_body = self._dialect.put(body)
+                async with self._transport.post(path, sent_body) as reply:
                     if reply.status == 200:
                         yield reply
                         return
                     error = error_from(reply.status, await reply.error_body(), reply.headers, now=time.time())
-                if not (isinstance(error, BadRequestError) and self._dialect.learn(asked, error)):
+                if not (isinstance(error, BadRequestError) and self._dialect.learn(sent_body, error)):
                     raise error
         except RemoteError as error:
             raise self._fit_to_show(error) from None
@@ -172,21 +172,21 @@ class Endpoint:
         await self._transport.close()
 
 
-async def _pieces(reply: Reply, reader: Reader) -> AsyncIterator[Delta]:
+async def _pieces(reply: HttpReply, reader: Reader) -> AsyncIterator[Delta]:
     """Each event's piece. A server that said why it stops is waited for no longer than a second after its words."""
     events, now = reply.events(), asyncio.get_running_loop().time
-    begun, until = False, None
+    has_begun, until = False, None
     while True:
         event = await (anext(events, None) if until is None else _before(until, events))
         if event is None:
             return
         delta = reader.event(event)
         speaks = bool(delta.text or delta.reasoning or delta.tools)
-        if speaks and not begun:
-            begun = True
-            reply.begun()
+        if speaks and not has_begun:
+            has_begun = True
+            reply.mark_begun()
         if reader.ended:
-            reply.ended()
+            reply.mark_ended()
         if reader.finished and (speaks or until is None):
             until = now() + _USAGE_SECONDS
         yield delta

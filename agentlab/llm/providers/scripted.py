@@ -15,7 +15,7 @@ from typing import Any
 from agentlab.errors import LLMConnectionError, LLMTimeoutError
 from agentlab.llm.provider_config import ScriptedProvider
 from agentlab.llm.providers import Surroundings
-from agentlab.llm.types import Delta, Request, Tool, ToolPiece, Usage
+from agentlab.llm.types import Delta, ModelRequest, Tool, ToolPiece, Usage
 
 _GARBAGE = "Sure! Here is my answer: {choice = B or maybe C, because"
 _PROSE = "This is a scripted answer."
@@ -39,9 +39,9 @@ class ScriptedModel:
         """`patience` is the number of seconds after which a stuck model is given up."""
         self._script = script
         self._patience = patience
-        self.requests: list[Request] = []
+        self.requests: list[ModelRequest] = []
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         """Say the scripted words, one at a time."""
         self.requests.append(request)
         if self._script.mode == "refuse":
@@ -49,26 +49,26 @@ class ScriptedModel:
         if self._script.mode == "stuck":
             await asyncio.sleep(self._patience)
             raise LLMTimeoutError(f"The scripted model said nothing for {self._patience:g} seconds.")
-        asked = sum(len(message.content.split()) for message in request.messages)
-        tool = _demanded(request)
+        prompt_words = sum(len(message.content.split()) for message in request.messages)
+        tool = _demanded_tool(request)
         if tool is not None and self._script.mode != "replies":
             yield Delta(tools=(ToolPiece(0, "call_0", tool.name, self._json(tool.parameters, request)),))
-            yield Delta(finish="tool_calls", usage=Usage(asked, 1))
+            yield Delta(finish="tool_calls", usage=Usage(prompt_words, 1))
             return
         text = self._text(request)
         if request.tools and (call := _scripted_call(text)) is not None:
             yield Delta(tools=(ToolPiece(0, f"call_{len(request.messages)}", *call),))
-            yield Delta(finish="tool_calls", usage=Usage(asked, 1))
+            yield Delta(finish="tool_calls", usage=Usage(prompt_words, 1))
             return
         words = re.findall(r"\S+\s*|\s+", text)
         for word in words:
             yield Delta(text=word)
-        yield Delta(finish="stop", usage=Usage(asked, len(words)))
+        yield Delta(finish="stop", usage=Usage(prompt_words, len(words)))
 
     async def close(self) -> None:
         """Nothing is held."""
 
-    def _text(self, request: Request) -> str:
+    def _text(self, request: ModelRequest) -> str:
         mode = self._script.mode
         if mode == "replies":
             return self._script.replies[(len(self.requests) - 1) % len(self._script.replies)]
@@ -78,20 +78,20 @@ class ScriptedModel:
             return self._json(request.schema, request)
         return json.dumps({"answer": _PROSE}) if request.json_only else _PROSE
 
-    def _json(self, schema: Mapping[str, Any], request: Request) -> str:
+    def _json(self, schema: Mapping[str, Any], request: ModelRequest) -> str:
         """A value of the schema; `garbage` gives none to a tool either."""
         if self._script.mode == "garbage":
             return _GARBAGE
         return json.dumps(instance(schema, self._choice(request)), ensure_ascii=False)
 
-    def _choice(self, request: Request) -> Choose:
+    def _choice(self, request: ModelRequest) -> Choose:
         if self._script.mode == "first":
             return lambda options: options[0]
         if self._script.mode == "adversarial":
             return lambda options: options[-1]
         # from the request, not from a running generator: a resumed run gets the answers of an uninterrupted one
-        asked = repr((self._script.seed, request.seed, request.messages)).encode("utf-8", "surrogatepass")
-        return random.Random(hashlib.sha256(asked).digest()).choice  # noqa: S311 - a script, not a secret
+        seed_bytes = repr((self._script.seed, request.seed, request.messages)).encode("utf-8", "surrogatepass")
+        return random.Random(hashlib.sha256(seed_bytes).digest()).choice  # noqa: S311 - a script, not a secret
 
 
 def _scripted_call(text: str) -> tuple[str, str] | None:
@@ -103,7 +103,7 @@ def _scripted_call(text: str) -> tuple[str, str] | None:
         return None
 
 
-def _demanded(request: Request) -> Tool | None:
+def _demanded_tool(request: ModelRequest) -> Tool | None:
     """The tool that has to be called. One that may be called is not."""
     if request.tool_choice in ("auto", "none"):
         return None

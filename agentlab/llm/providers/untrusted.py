@@ -22,7 +22,7 @@ def json_object(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise MalformedReplyError(f"The reply is not JSON: {shown(text, 80)!r}.") from None
+        raise MalformedReplyError(f"The reply is not JSON: {printable_line(text, 80)!r}.") from None
     if not isinstance(document, dict):
         raise MalformedReplyError("The reply is not a JSON object.")
     return document
@@ -33,7 +33,7 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else _NOTHING
 
 
-def text_of(value: object, what: str) -> str:
+def text_of(value: object, part_name: str) -> str:
     """The value if it is text; nothing counts as empty.
 
     Raises:
@@ -41,7 +41,7 @@ def text_of(value: object, what: str) -> str:
     """
     if value is None or isinstance(value, str):
         return value or ""
-    raise MalformedReplyError(f"The reply's {what} is not text.")
+    raise MalformedReplyError(f"The reply's {part_name} is not text.")
 
 
 def amount(value: object) -> float | None:
@@ -62,7 +62,7 @@ def clean(value: object, width: int) -> str:
     return str(value)[:width].encode(errors="replace").decode()
 
 
-def shown(text: str, width: int) -> str:
+def printable_line(text: str, width: int) -> str:
     """One line of printable text."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * width]).split())
     return line if len(line) <= width else f"{line[:width]}..."

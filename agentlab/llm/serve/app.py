@@ -23,12 +23,12 @@ from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
 from agentlab.llm.serve import names
-from agentlab.llm.serve.call import Call, Reply, encoded, text_of
+from agentlab.llm.serve.call import GatewayCall, GatewayReply, encode_json, text_of
 from agentlab.llm.serve.chat import read_chat, read_completion
 from agentlab.llm.serve.embeddings import document, read_embedding
 from agentlab.llm.serve.faults import RefusedError, fault_of
-from agentlab.llm.serve.gate import HEALTH, Gate, Rules, fault_response
-from agentlab.llm.serve.metrics import CONTENT_TYPE, OK, Endpoint, Metrics
+from agentlab.llm.serve.gate import HEALTH, Gate, GatewayRules, fault_response
+from agentlab.llm.serve.metrics import CONTENT_TYPE, OK, Endpoint, GatewayMetrics
 from agentlab.llm.serve.responses import read_response
 from agentlab.llm.types import Completion, Delta, ToolPiece, Usage
 from agentlab.runs.redact import Redactor
@@ -40,9 +40,9 @@ SERVED_BY = "X-Agentlab-Model"
 _NO_MODEL = "none"  # what the metrics call the model of a request that names none
 
 
-def create_app(config: LLMConfig, router: Router, rules: Rules, redactor: Redactor) -> Starlette:
+def create_app(config: LLMConfig, router: Router, rules: GatewayRules, redactor: Redactor) -> Starlette:
     """The gateway as an ASGI application. `redactor` knows every secret, the token included."""
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     gateway = Gateway(config, router, metrics, redactor)
     app = Starlette(
         routes=[
@@ -74,16 +74,16 @@ class _Count:
 class Gateway:
     """Answers the requests that the gate has let in."""
 
-    def __init__(self, config: LLMConfig, router: Router, metrics: Metrics, redactor: Redactor) -> None:
+    def __init__(self, config: LLMConfig, router: Router, metrics: GatewayMetrics, redactor: Redactor) -> None:
         self._config = config
         self._router = router
         self._metrics = metrics
         self._redactor = redactor
         self._started = int(time.time())
 
-    async def answer(self, endpoint: Endpoint, read: Callable[[Any], Call], request: Request) -> Response:
+    async def answer(self, endpoint: Endpoint, read: Callable[[Any], GatewayCall], request: Request) -> Response:
         """POST /v1/chat/completions, /v1/completions and /v1/responses, which `read` understands."""
-        with self._counted(endpoint) as count:
+        with self._count_request(endpoint) as count:
             call = read(request.state.tree)
             strategy, model = names.meaning(call.model, self._config)
             call = replace(call, options=replace(call.options, strategy=strategy, model=model))
@@ -92,34 +92,37 @@ class Gateway:
             if call.stream:
                 count.later = True
                 return EventStream(self._events(endpoint, call, reply))
-            answer = await unless_gone(request.receive, self._whole(call))
+            answer = await unless_gone(request.receive, self._whole_answer(call))
             count.model, count.usage = answer.model, answer.usage
-            return _json(reply.whole(answer), answer.model)
+            return _json(reply.whole_document(answer), answer.model)
 
-    async def _events(self, endpoint: Endpoint, call: Call, reply: Reply) -> AsyncGenerator[bytes, None]:
+    async def _events(self, endpoint: Endpoint, call: GatewayCall, reply: GatewayReply) -> AsyncGenerator[bytes, None]:
         """A streamed answer. One that breaks off ends with an error, and without the word that it is complete."""
-        begun = False
+        has_begun = False
         try:
-            with self._counted(endpoint) as count:
+            with self._count_request(endpoint) as count:
                 count.model = call.model
                 async with aclosing(self._pieces(call)) as answer:
                     async for piece in answer:
-                        begun = True
+                        has_begun = True
                         if isinstance(piece, Delta):
                             yield reply.piece(piece)
                         else:
                             count.model, count.usage = piece.model, piece.usage
                             yield reply.closing(piece)
         except AgentlabError as error:
-            if not begun:
+            if not has_begun:
                 raise
             yield reply.broken(fault_of(error, self._redactor).document)
 
-    async def _pieces(self, call: Call) -> AsyncGenerator[Delta | Completion[Any], None]:
+    async def _pieces(self, call: GatewayCall) -> AsyncGenerator[Delta | Completion[Any], None]:
         """The pieces of an answer, then the answer. One that has to be JSON is checked before any of it is shown."""
         if call.options.json_only or call.options.json_schema is not None:
-            answer = await self._whole(call)
-            tools = (ToolPiece(i, each.id, each.name, each.arguments) for i, each in enumerate(answer.tool_calls))
+            answer = await self._whole_answer(call)
+            tools = (
+                ToolPiece(i, tool_call.id, tool_call.name, tool_call.arguments)
+                for i, tool_call in enumerate(answer.tool_calls)
+            )
             yield Delta(text=text_of(answer), tools=tuple(tools))
             yield answer
             return
@@ -128,32 +131,32 @@ class Gateway:
             async for delta in deltas:
                 first = tuple(piece for piece in delta.tools if piece.index == 0)
                 yield replace(delta, tools=first) if call.one_tool else delta
-        yield _kept(call, live.completion)
+        yield _limit_tool_calls(call, live.completion)
 
-    async def _whole(self, call: Call) -> Completion[Any]:
-        return _kept(call, await self._router.complete(call.messages, TASK, options=call.options))
+    async def _whole_answer(self, call: GatewayCall) -> Completion[Any]:
+        return _limit_tool_calls(call, await self._router.complete(call.messages, TASK, options=call.options))
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
-        with self._counted("embeddings") as count:
+        with self._count_request("embeddings") as count:
             call = read_embedding(request.state.tree)
             strategy, model = names.meaning(call.model, self._config)
             if strategy is not None and model is None:
                 raise RefusedError("model: vectors are not compared; name a model, or `agentlab`.", param="model")
             count.model = call.model
-            asked = self._router.embed(call.input, options=Options(model=model))
-            served_by, found = await unless_gone(request.receive, asked)
-            count.model, count.usage = served_by, found.usage
-            return _json(document(found, served_by, call), served_by)
+            embed_task = self._router.embed(call.input, options=Options(model=model))
+            served_by, embeddings = await unless_gone(request.receive, embed_task)
+            count.model, count.usage = served_by, embeddings.usage
+            return _json(document(embeddings, served_by, call), served_by)
 
     async def models(self, _: Request) -> Response:
-        listed = [self._model(name, owner) for name, owner in names.known(self._config).items()]
+        listed = [self._model(name, owner) for name, owner in names.known_names(self._config).items()]
         return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         names.meaning(name, self._config)
-        return _json(self._model(name, names.known(self._config)[name]))
+        return _json(self._model(name, names.known_names(self._config)[name]))
 
     def _model(self, name: str, owner: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._started, "owned_by": owner}
@@ -174,7 +177,7 @@ class Gateway:
         return fault_response(fault_of(refusal, self._redactor))
 
     @contextmanager
-    def _counted(self, endpoint: Endpoint) -> Iterator[_Count]:
+    def _count_request(self, endpoint: Endpoint) -> Iterator[_Count]:
         """Count a request when it ends."""
         start, count, outcome = time.monotonic(), _Count(), LLMCancelledError.__name__
         try:
@@ -188,14 +191,14 @@ class Gateway:
                 self._metrics.count(endpoint, count.model, outcome, time.monotonic() - start, count.usage)
 
 
-def _kept(call: Call, answer: Completion[Any]) -> Completion[Any]:
+def _limit_tool_calls(call: GatewayCall, answer: Completion[Any]) -> Completion[Any]:
     return replace(answer, tool_calls=answer.tool_calls[:1]) if call.one_tool else answer
 
 
-def _json(said: Mapping[str, Any], served_by: str | None = None) -> Response:
+def _json(content: Mapping[str, Any], served_by: str | None = None) -> Response:
     # a name of the config may hold what no header can
     headers = {} if served_by is None else {SERVED_BY: quote(served_by, safe="/:@ ")}
-    return Response(encoded(said), headers=headers, media_type="application/json")
+    return Response(encode_json(content), headers=headers, media_type="application/json")
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -237,13 +240,13 @@ class EventStream(Response):
         await unless_gone(receive, self._pump(send))
 
     async def _pump(self, send: Send) -> None:
-        begun = False
+        has_begun = False
         async with aclosing(self._events) as events:
             async for event in events:
                 if not event:
                     continue  # nothing that this dialect has a word for
-                if not begun:
-                    begun = True
+                if not has_begun:
+                    has_begun = True
                     head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                     await send(head)
                 await send({"type": "http.response.body", "body": event, "more_body": True})

@@ -33,10 +33,10 @@ _MOST_SCHEMA = 500  # objects and lists of an answer's schema; checking it takes
 _MOST_TOKENS = 131_072  # of an answer; more is asked for by clients that mean "as many as there are"
 
 
-class Reply(Protocol):
+class GatewayReply(Protocol):
     """An answer in a client's dialect."""
 
-    def whole(self, answer: Completion[Any]) -> dict[str, Any]: ...
+    def whole_document(self, answer: Completion[Any]) -> dict[str, Any]: ...
 
     def piece(self, delta: Delta) -> bytes:
         """The events of a piece, the first with what comes before it."""
@@ -52,7 +52,7 @@ class Reply(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GatewayCall:
     """What a client asks, whatever its dialect.
 
     Attributes:
@@ -66,20 +66,20 @@ class Call:
     options: Options
     stream: bool
     one_tool: bool
-    reply: Callable[[str, int], Reply]
+    reply: Callable[[str, int], GatewayReply]
 
 
 # -- documents in -----------------------------------------------------------------------------------------------------
 
 
-def only(*values: Any, why: str = "") -> AfterValidator:
+def only(*values: Any, reason: str = "") -> AfterValidator:
     """A parameter that is understood, of which nothing but what everybody means without it can be kept."""
     listed = " or ".join(f"{value!r}" for value in values)
 
-    def check(given: Any) -> Any:
-        if given not in values:
-            raise PydanticCustomError("unsupported", "{why}", {"why": why or f"only {listed} is supported"})
-        return given
+    def check(param_value: Any) -> Any:
+        if param_value not in values:
+            raise PydanticCustomError("unsupported", "{why}", {"why": reason or f"only {listed} is supported"})
+        return param_value
 
     return AfterValidator(check)
 
@@ -93,7 +93,7 @@ TAG = "<"  # begins the name of a kind of element, which is no part of where the
 Texts = BeforeValidator(_list)  # one text is a list of one
 
 
-class Document(BaseModel):
+class RequestDocument(BaseModel):
     """A part of a request. What is neither a field nor ignored is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
@@ -101,12 +101,12 @@ class Document(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_labels(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        if len(given) > _MOST_KEYS:
+    def _without_labels(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        if len(tree) > _MOST_KEYS:
             raise PydanticCustomError("keys", "too many parameters")
-        return {key: value for key, value in given.items() if key not in cls.ignored}
+        return {key: value for key, value in tree.items() if key not in cls.ignored}
 
 
 LABELS = frozenset(
@@ -115,12 +115,12 @@ LABELS = frozenset(
 )
 
 
-class _StreamOptions(Document):
+class _StreamOptions(RequestDocument):
     ignored = frozenset({"include_obfuscation"})  # padding
     include_usage: bool | None = None
 
 
-class Request(Document):
+class GatewayRequest(RequestDocument):
     """What chat completions, completions and responses share."""
 
     ignored = LABELS
@@ -131,7 +131,7 @@ class Request(Document):
     top_p: float | None = Field(None, gt=0, le=1)
 
 
-class Sampled(Request):
+class Sampled(GatewayRequest):
     """What chat completions and completions share besides."""
 
     max_tokens: int | None = Field(None, ge=1)
@@ -154,17 +154,17 @@ class Sampled(Request):
             RefusedError: `stream_options` without a stream.
         """
         if self.stream_options is not None and not self.stream:
-            raise refused("stream_options", "only a request with stream: true has them")
+            raise param_refusal("stream_options", "only a request with stream: true has them")
         return Options(
             temperature=self.temperature,
-            max_tokens=clamped(self.max_tokens),
+            max_tokens=clamp_tokens(self.max_tokens),
             seed=self.seed or 0,
             top_p=self.top_p,
             stop=tuple(self.stop or ()),
         )
 
 
-def clamped(tokens: int | None) -> int | None:
+def clamp_tokens(tokens: int | None) -> int | None:
     """Tokens of an answer as the router takes them; the room that a prompt leaves is the model's to know."""
     return None if tokens is None else min(tokens, _MOST_TOKENS)
 
@@ -173,7 +173,7 @@ def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class Part(Document):
+class MessagePart(RequestDocument):
     """A part of a message: text, in one dialect's words or another's."""
 
     ignored = frozenset({"annotations", "cache_control", "logprobs", "prompt_cache_breakpoint"})
@@ -184,12 +184,12 @@ class Part(Document):
 Parts = BeforeValidator(_parts)  # a text is a list of one part
 
 
-def joined(parts: Sequence[Part]) -> str:
+def join_parts(parts: Sequence[MessagePart]) -> str:
     """What parts say together."""
     return "\n".join(part.text for part in parts)
 
 
-class Format(Document):
+class Format(RequestDocument):
     """The form that an answer has to have, which the router checks."""
 
     ignored = frozenset({"strict"})
@@ -198,24 +198,24 @@ class Format(Document):
     description: str | None = None
     definition: dict[str, Any] | None = Field(None, alias="schema")
 
-    def bounded(self, place: str) -> Mapping[str, Any] | None:
+    def bounded_schema(self, param: str) -> Mapping[str, Any] | None:
         """The schema, if there is one. `place` is where the format stands.
 
         Raises:
             RefusedError: it is missing, or too large.
         """
         if (self.type == "json_schema") != (self.definition is not None):
-            raise refused(place, "type json_schema and a schema belong together")
+            raise param_refusal(param, "type json_schema and a schema belong together")
         parts: list[Any] = [self.definition]
         for count, part in enumerate(parts):
             if count > _MOST_SCHEMA:
-                raise refused(place, f"a schema may have {_MOST_SCHEMA} objects and lists")
+                raise param_refusal(param, f"a schema may have {_MOST_SCHEMA} objects and lists")
             inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-            parts += [each for each in inner if isinstance(each, dict | list)]
+            parts += [node for node in inner if isinstance(node, dict | list)]
         return self.definition
 
 
-class Function(Document):
+class Function(RequestDocument):
     """What a model may call. `strict` is a wish to the model: who runs a tool has to check its arguments anyway."""
 
     ignored = frozenset({"strict", "cache_control"})
@@ -238,7 +238,7 @@ def chosen_tool(choice: Any, name: Callable[[Mapping[str, Any]], Any]) -> Any:
     return named
 
 
-def checked_tools(tools: Sequence[Function], choice: str | None, place: str) -> tuple[Tool, ...]:
+def checked_tools(tools: Sequence[Function], choice: str | None, param_pattern: str) -> tuple[Tool, ...]:
     """The tools, as the router takes them. `place` is where the name of tool {0} stands.
 
     Raises:
@@ -247,16 +247,16 @@ def checked_tools(tools: Sequence[Function], choice: str | None, place: str) -> 
     names = [tool.name for tool in tools]
     for index, name in enumerate(names):
         if name in _CHOICES or name in names[:index]:
-            raise refused(place.format(index), f"{name!r} is taken")
+            raise param_refusal(param_pattern.format(index), f"{name!r} is taken")
     if choice is not None and (choice not in _CHOICES or (choice == "required" and not names)) and choice not in names:
-        raise refused("tool_choice", "no tool of the request can be called so")
+        raise param_refusal("tool_choice", "no tool of the request can be called so")
     return tuple(tool.ours() for tool in tools)
 
 
-D = TypeVar("D", bound=Document)
+D = TypeVar("D", bound=RequestDocument)
 
 
-def checked(model: type[D], tree: Any) -> D:
+def validate_document(model: type[D], tree: Any) -> D:
     """A request's document.
 
     Raises:
@@ -267,20 +267,20 @@ def checked(model: type[D], tree: Any) -> D:
     except ValidationError as error:
         # the input is left out: it is the client's, and may be long
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = _place(first["loc"])
+        param = _param_path(first["loc"])
         if first["type"] == "extra_forbidden":
-            raise refused(place, "unknown or unsupported parameter", "unsupported_parameter") from None
+            raise param_refusal(param, "unknown or unsupported parameter", "unsupported_parameter") from None
         if first["type"] == "missing":
-            raise refused(place, "this parameter is required", "missing_required_parameter") from None
-        raise refused(place, first["msg"]) from None
+            raise param_refusal(param, "this parameter is required", "missing_required_parameter") from None
+        raise param_refusal(param, first["msg"]) from None
 
 
-def refused(param: str, problem: str, code: str = "invalid_value") -> RefusedError:
+def param_refusal(param: str, problem: str, code: str = "invalid_value") -> RefusedError:
     """The refusal of a parameter."""
     return RefusedError(f"{param or 'body'}: {problem}.", param=param or None, code=code)
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _param_path(location: tuple[int | str, ...]) -> str:
     """`("messages", 0, "content")` as `messages[0].content`; a client's own key is cut."""
     named = (part for part in location if isinstance(part, int) or not part.startswith(TAG))
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in named)
@@ -290,26 +290,26 @@ def _place(location: tuple[int | str, ...]) -> str:
 # -- documents out ----------------------------------------------------------------------------------------------------
 
 
-def encoded(document: Mapping[str, Any]) -> bytes:
+def encode_json(document: Mapping[str, Any]) -> bytes:
     """JSON; half a character, which a model may write, becomes a question mark."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def event(document: Mapping[str, Any], name: str | None = None) -> bytes:
     """A server-sent event."""
-    return (b"" if name is None else b"event: %b\n" % name.encode()) + b"data: " + encoded(document) + b"\n\n"
+    return (b"" if name is None else b"event: %b\n" % name.encode()) + b"data: " + encode_json(document) + b"\n\n"
 
 
 def usage(consumed: Usage) -> dict[str, Any] | None:
     """OpenAI's usage, with the cost where it is known; None where tokens are unknown, as there is no word for that."""
     if consumed.input_tokens is None or consumed.output_tokens is None:
         return None
-    known = {
+    counts = {
         "prompt_tokens": consumed.input_tokens,
         "completion_tokens": consumed.output_tokens,
         "total_tokens": consumed.input_tokens + consumed.output_tokens,
     }
-    return known if consumed.cost_usd is None else {**known, "cost": consumed.cost_usd}
+    return counts if consumed.cost_usd is None else {**counts, "cost": consumed.cost_usd}
 
 
 def text_of(answer: Completion[Any]) -> str:

@@ -12,25 +12,25 @@ from agentlab.llm.options import Options
 from agentlab.llm.serve.call import (
     DONE,
     LABELS,
-    Call,
-    Document,
     Format,
     Function,
+    GatewayCall,
+    MessagePart,
     Nothing,
-    Part,
     Parts,
+    RequestDocument,
     Sampled,
     Texts,
-    checked,
     checked_tools,
     chosen_tool,
-    clamped,
+    clamp_tokens,
     event,
-    joined,
+    join_parts,
     only,
-    refused,
+    param_refusal,
     text_of,
     usage,
+    validate_document,
 )
 from agentlab.llm.types import Completion, Delta, Message, ToolCall, ToolPiece
 
@@ -41,23 +41,23 @@ _DECORATION = frozenset(
 )
 
 
-class _CalledFunction(Document):
+class _CalledFunction(RequestDocument):
     ignored = _DECORATION
     name: str
     arguments: str
 
 
-class _Call(Document):
+class _Call(RequestDocument):
     ignored = _DECORATION - {"id"}
     id: str
     type: Annotated[str | None, only("function", None)] = None
     function: _CalledFunction
 
 
-class _Message(Document):
+class _Message(RequestDocument):
     ignored = _DECORATION | {"name"}
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[Part] | None, Field(fail_fast=True), Parts] = None
+    content: Annotated[list[MessagePart] | None, Field(fail_fast=True), Parts] = None
     tool_calls: list[_Call] | None = Field(None, fail_fast=True)
     tool_call_id: str | None = None
     refusal: str | None = None
@@ -76,36 +76,36 @@ class _Message(Document):
 
     def ours(self) -> Message:
         calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls or ())
-        text = self.refusal or "" if self.content is None else joined(self.content)
+        text = self.refusal or "" if self.content is None else join_parts(self.content)
         role = "system" if self.role == "developer" else self.role
         return Message(role, text, calls, self.tool_call_id or "")
 
 
-class _Tool(Document):
+class _ChatTool(RequestDocument):
     ignored = frozenset({"cache_control"})
     type: Literal["function"]
     function: Function
 
 
-def _flat(given: Any) -> Any:
+def _flat(tree: Any) -> Any:
     """`{"type": ..., "json_schema": {"schema": ...}}` with its schema at the top."""
-    inner = given.get("json_schema") if isinstance(given, dict) else None
-    return {**inner, **{key: given[key] for key in given if key != "json_schema"}} if isinstance(inner, dict) else given
+    inner = tree.get("json_schema") if isinstance(tree, dict) else None
+    return {**inner, **{key: tree[key] for key in tree if key != "json_schema"}} if isinstance(inner, dict) else tree
 
 
-def _named(choice: Mapping[str, Any]) -> Any:
+def _chosen_name(choice: Mapping[str, Any]) -> Any:
     function = choice.get("function")
     return function.get("name") if isinstance(function, dict) else None
 
 
-class ChatRequest(Sampled):
+class ChatCompletionsRequest(Sampled):
     """The body of POST /v1/chat/completions. A prediction makes an answer faster, effort and verbosity are wishes."""
 
     ignored = LABELS | {"prediction", "reasoning_effort", "verbosity"}
     messages: list[_Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: int | None = Field(None, ge=1)
-    tools: list[_Tool] | None = Field(None, max_length=128, fail_fast=True)
-    tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_named))] = None
+    tools: list[_ChatTool] | None = Field(None, max_length=128, fail_fast=True)
+    tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_chosen_name))] = None
     parallel_tool_calls: bool | None = None
     response_format: Annotated[Format | None, BeforeValidator(_flat)] = None
     logprobs: Annotated[bool | None, only(False, None)] = None
@@ -119,16 +119,16 @@ class ChatRequest(Sampled):
     def options(self) -> Options:
         """Everything but the messages, as the router takes it."""
         if None not in (self.max_tokens, self.max_completion_tokens):
-            raise refused("max_tokens", "max_completion_tokens means the same; send one of them")
+            raise param_refusal("max_tokens", "max_completion_tokens means the same; send one of them")
         sampling, format_ = self.sampling(), self.response_format
         functions = [tool.function for tool in self.tools or ()]
         return replace(
             sampling,
-            max_tokens=clamped(self.max_completion_tokens) or sampling.max_tokens,
+            max_tokens=clamp_tokens(self.max_completion_tokens) or sampling.max_tokens,
             tools=checked_tools(functions, self.tool_choice, "tools[{}].function.name"),
             tool_choice=self.tool_choice or "auto",
             json_only=format_ is not None and format_.type == "json_object",
-            json_schema=format_.bounded("response_format") if format_ else None,
+            json_schema=format_.bounded_schema("response_format") if format_ else None,
             thoughts=True,
         )
 
@@ -143,25 +143,25 @@ class CompletionRequest(Sampled):
     suffix: Annotated[str | None, only("", None)] = None
 
 
-def read_chat(tree: Any) -> Call:
+def read_chat(tree: Any) -> GatewayCall:
     """A chat request.
 
     Raises:
         RefusedError: it names the first parameter that is unknown, unsupported or wrong.
     """
-    request = checked(ChatRequest, tree)
+    request = validate_document(ChatCompletionsRequest, tree)
     messages = tuple(message.ours() for message in request.messages)
     reply = partial(ChatReply, model=request.model, include_usage=request.include_usage)
     one = request.parallel_tool_calls is False
-    return Call(request.model, messages, request.options(), request.stream is True, one, reply)
+    return GatewayCall(request.model, messages, request.options(), request.stream is True, one, reply)
 
 
-def read_completion(tree: Any) -> Call:
+def read_completion(tree: Any) -> GatewayCall:
     """A legacy request; errors as in `read_chat`."""
-    request = checked(CompletionRequest, tree)
+    request = validate_document(CompletionRequest, tree)
     reply = partial(CompletionReply, model=request.model, include_usage=request.include_usage)
     messages = (Message("user", request.prompt[0]),)
-    return Call(request.model, messages, request.sampling(), request.stream is True, False, reply)
+    return GatewayCall(request.model, messages, request.sampling(), request.stream is True, False, reply)
 
 
 class ChatReply:
@@ -174,13 +174,13 @@ class ChatReply:
         self._include_usage = include_usage
         self._begun = False
 
-    def whole(self, answer: Completion[Any]) -> dict[str, Any]:
+    def whole_document(self, answer: Completion[Any]) -> dict[str, Any]:
         """`model` is the one of the config that gave it."""
-        choice = {"index": 0, **self._said(answer), "logprobs": None, "finish_reason": answer.finish}
+        choice = {"index": 0, **self._choice_content(answer), "logprobs": None, "finish_reason": answer.finish}
         changed = {"object": self.object, "model": answer.model}
         return {**self._frame, **changed, "choices": [choice], "usage": usage(answer.usage)}
 
-    def _said(self, answer: Completion[Any]) -> dict[str, Any]:
+    def _choice_content(self, answer: Completion[Any]) -> dict[str, Any]:
         text = text_of(answer)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if answer.tool_calls:
@@ -189,14 +189,14 @@ class ChatReply:
 
     def piece(self, delta: Delta) -> bytes:
         """An event; before the first, one that says who speaks."""
-        said: dict[str, Any] = {}
+        delta_fields: dict[str, Any] = {}
         if delta.text:
-            said["content"] = delta.text
+            delta_fields["content"] = delta.text
         if delta.reasoning:
-            said["reasoning_content"] = delta.reasoning
+            delta_fields["reasoning_content"] = delta.reasoning
         if delta.tools:
-            said["tool_calls"] = [_tool_piece(piece) for piece in delta.tools]
-        return self._opening() + (self._event({"delta": said}) if said else b"")
+            delta_fields["tool_calls"] = [_tool_piece(piece) for piece in delta.tools]
+        return self._opening() + (self._event({"delta": delta_fields}) if delta_fields else b"")
 
     def _opening(self) -> bytes:
         opening, self._begun = not self._begun, True
@@ -214,8 +214,8 @@ class ChatReply:
     def broken(self, document: Mapping[str, Any]) -> bytes:
         return event(document)
 
-    def _event(self, said: Mapping[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    def _event(self, choice_fields: Mapping[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, **choice_fields, "logprobs": None, "finish_reason": finish}
         return event({**self._frame, "choices": [choice], **({"usage": None} if self._include_usage else {})})
 
 
@@ -225,7 +225,7 @@ class CompletionReply(ChatReply):
     prefix, object, chunk = "cmpl-", "text_completion", "text_completion"
     _last: Mapping[str, Any] = {"text": ""}
 
-    def _said(self, answer: Completion[Any]) -> dict[str, Any]:
+    def _choice_content(self, answer: Completion[Any]) -> dict[str, Any]:
         return {"text": text_of(answer)}
 
     def _opening(self) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from agentlab.llm.serve.call import encoded
+from agentlab.llm.serve.call import encode_json
 from agentlab.llm.serve.faults import document
 
 KEEP_ALIVE = 65  # seconds; longer than clients keep a connection, so that it is they who close it
@@ -60,8 +60,8 @@ class Crowd:
     """
 
     most: int
-    waiting: dict["Connection", None] = field(default_factory=dict)
-    stuck: dict["Connection", float] = field(default_factory=dict)
+    waiting: dict["GatewayConnection", None] = field(default_factory=dict)
+    stuck: dict["GatewayConnection", float] = field(default_factory=dict)
 
     def end_stuck(self) -> bool:
         """End the connection that has been stuck for longest, which frees the place of its request; whether one was."""
@@ -73,12 +73,12 @@ class Crowd:
         return True
 
 
-class Connection(H11Protocol):
+class GatewayConnection(H11Protocol):
     """One connection. What the client owes (a head, a body, room for an answer) it owes until a deadline."""
 
-    def __init__(self, *args: Any, crowd: Crowd, **more: Any) -> None:
+    def __init__(self, *args: Any, crowd: Crowd, **kwargs: Any) -> None:
         """Beyond the most that may be open, the one that has let us wait longest makes room."""
-        super().__init__(*args, **more)
+        super().__init__(*args, **kwargs)
         self.conn: _Stream = _Stream()
         self._crowd, self._waiting = crowd, crowd.waiting
         self._owed: str | None = None
@@ -160,14 +160,14 @@ class Connection(H11Protocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer in place of the routes, if no answer has begun, and close."""
-        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if self.transport.is_closing() or begun or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        has_begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if self.transport.is_closing() or has_begun or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
         if self.cycle is not None:  # what still runs for it learns that nobody listens
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = encoded(document(message, status, code))
+        body = encode_json(document(message, status, code))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         head = h11.Response(
             status_code=status, headers=[*headers, (b"connection", b"close")], reason=STATUS_PHRASES[status]

@@ -77,13 +77,13 @@ class Fault:
 def fault_of(error: AgentlabError, redactor: Redactor) -> Fault:
     """The status, headers and document of an error."""
     if isinstance(error, RefusedError):
-        said = document(redactor.scrub(error.message), error.status, error.code, error.param)
-        return Fault(error.status, said, error.headers)
+        body = document(redactor.scrub(error.message), error.status, error.code, error.param)
+        return Fault(error.status, body, error.headers)
     kind = _cause(error)
     rows = (row for row in _STATUSES if issubclass(kind, row[0]))
     _, status, type_, code = next(rows, (AgentlabError, 500, "server_error", "internal_error"))
-    told = error.hint and (isinstance(error, UnknownNameError) or status == 502)
-    message = f"{error.message} {error.hint}" if told else error.message
+    shows_hint = error.hint and (isinstance(error, UnknownNameError) or status == 502)
+    message = f"{error.message} {error.hint}" if shows_hint else error.message
     if code == "context_length_exceeded":
         message = f"{_TOO_LONG} {message}"
     param = "model" if isinstance(error, UnknownNameError) else None

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentlab.errors import AgentlabError, LLMCancelledError
 from agentlab.llm import hop
 from agentlab.llm.provider_config import is_loopback
-from agentlab.llm.serve.call import encoded
+from agentlab.llm.serve.call import encode_json
 from agentlab.llm.serve.faults import Fault, RefusedError, fault_of, internal
-from agentlab.llm.serve.metrics import Metrics
+from agentlab.llm.serve.metrics import GatewayMetrics
 from agentlab.runs.redact import Redactor
 
 LOG = logging.getLogger("agentlab.llm.serve")
@@ -55,7 +55,7 @@ class Bodies:
             RefusedError: it is too large, has too many parts, or is no JSON; there is no room for it now.
             LLMCancelledError: the client left.
         """
-        body, taken = bytearray(), 0
+        body, reserved_bytes = bytearray(), 0
         try:
             _check_size(int(request.headers.get("content-length") or 0))
             try:
@@ -63,30 +63,30 @@ class Bodies:
                     async for block in stream:
                         body += block
                         _check_size(len(body))
-                        taken += self._take(len(body) - _SMALL - taken)
+                        reserved_bytes += self._take(len(body) - _SMALL - reserved_bytes)
             except ClientDisconnect:
                 raise LLMCancelledError("The client left.") from None
             async with self._turn:
                 await asyncio.sleep(0)  # others are heard between two bodies, each of which takes its time
-                tree = _parsed(body)
+                tree = _parse_body(body)
             body.clear()
             yield tree
             del tree
         finally:
-            self._left += taken
+            self._left += reserved_bytes
 
-    def _take(self, more: int) -> int:
+    def _take(self, extra_bytes: int) -> int:
         """Take room for `more` bytes, if that is above 0."""
-        more = max(0, more)
-        if more > self._left:
+        extra_bytes = max(0, extra_bytes)
+        if extra_bytes > self._left:
             raise RefusedError(
                 "Other large requests are being read; come back in a moment.",
                 status=503,
                 code="overloaded",
                 headers={**_CLOSE, "Retry-After": str(_BUSY_SECONDS)},
             )
-        self._left -= more
-        return more
+        self._left -= extra_bytes
+        return extra_bytes
 
 
 def _check_size(size: int) -> None:
@@ -96,7 +96,7 @@ def _check_size(size: int) -> None:
         )
 
 
-def _parsed(body: bytearray) -> Any:
+def _parse_body(body: bytearray) -> Any:
     if parts(body) > MOST_PARTS:
         raise RefusedError(f"The body has more than {MOST_PARTS:,} parts.", status=413, code="too_many_parts")
     try:
@@ -119,7 +119,7 @@ def parts(body: bytes | bytearray) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class GatewayRules:
     """What is let in.
 
     Attributes:
@@ -140,7 +140,10 @@ class Rules:
 def fault_response(fault: Fault) -> Response:
     """The document of an error as a reply."""
     return Response(
-        encoded(fault.document), status_code=fault.status, headers=dict(fault.headers), media_type="application/json"
+        encode_json(fault.document),
+        status_code=fault.status,
+        headers=dict(fault.headers),
+        media_type="application/json",
     )
 
 
@@ -150,7 +153,7 @@ class Gate:
     The routes find what a body holds as `request.state.tree`.
     """
 
-    def __init__(self, app: ASGIApp, rules: Rules, metrics: Metrics, redactor: Redactor) -> None:
+    def __init__(self, app: ASGIApp, rules: GatewayRules, metrics: GatewayMetrics, redactor: Redactor) -> None:
         self._app = app
         self._rules = rules
         self._metrics = metrics
@@ -161,17 +164,17 @@ class Gate:
         """Answer a request, or say why not."""
         if scope["type"] != "http":
             return
-        begun = False
+        has_begun = False
 
-        async def noted(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def note_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             await send(message)
 
         try:
-            await self._admitted(scope, receive, noted)
+            await self._admit_request(scope, receive, note_send)
         except asyncio.CancelledError:  # the server stops, and has waited long enough
-            if not begun:
+            if not has_begun:
                 fault = fault_of(LLMCancelledError("The gateway stops."), self._redactor)
                 await fault_response(fault)(scope, receive, send)
             raise
@@ -181,10 +184,10 @@ class Gate:
             else:
                 LOG.error("A request failed: %s", self._redactor.scrub(traceback.format_exc()))
                 fault = internal()
-            if not begun:
+            if not has_begun:
                 await fault_response(fault)(scope, receive, send)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self._check_origin(headers)
         if scope["path"] != HEALTH:
@@ -197,11 +200,11 @@ class Gate:
         async with self._bodies.tree(Request(scope, receive)) as tree:
             scope["state"]["tree"] = tree
             try:
-                await self._answered(scope, receive, send)
+                await self._answer_request(scope, receive, send)
             finally:
                 del scope["state"]["tree"], tree  # the connection keeps the scope until its next request
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._metrics.in_flight >= self._rules.at_once and not self._rules.make_room():
             raise RefusedError(
                 f"{self._rules.at_once} requests are being answered, which is the limit.",
@@ -229,8 +232,8 @@ class Gate:
     def _check_token(self, headers: Mapping[str, str]) -> None:
         if self._rules.token is None:
             return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode("utf-8"), self._rules.token.encode("utf-8"))
+        scheme, _, client_token = headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(client_token.strip().encode("utf-8"), self._rules.token.encode("utf-8"))
         if scheme.lower() != "bearer" or not right:
             raise RefusedError(
                 "The gateway asks for its token, as `Authorization: Bearer ...`.",

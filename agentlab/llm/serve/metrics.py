@@ -16,7 +16,7 @@ Endpoint = Literal["chat", "completions", "responses", "embeddings"]
 _Labels = tuple[tuple[str, str], ...]
 
 
-class Metrics:
+class GatewayMetrics:
     """Counts requests. Belongs to one event loop."""
 
     def __init__(self) -> None:
@@ -87,9 +87,9 @@ def _head(name: str, kind: str, about: str) -> tuple[str, str]:
 
 
 def _sample(name: str, labels: _Labels, value: float) -> str:
-    listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
+    listed = ",".join(f'{label}="{_escape_label(text)}"' for label, text in labels)
     return f"{name}{{{listed}}} {value!r}" if listed else f"{name} {value!r}"
 
 
-def _escaped(text: str) -> str:
+def _escape_label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -12,7 +12,7 @@ _COMPARING = ("best_of_two", "best_of_n")  # of no use with a single model
 STRATEGIES: dict[str, Strategy] = {f"{DEFAULT}/{name.replace('_', '-')}": name for name in get_args(Strategy)}
 
 
-def known(config: LLMConfig) -> dict[str, str]:
+def known_names(config: LLMConfig) -> dict[str, str]:
     """Every name a client may use, and who owns it: the gateway, or a provider of the config."""
     several = len(config.candidates(TASK)) > 1
     strategies = (name for name, strategy in STRATEGIES.items() if several or strategy not in _COMPARING)
@@ -26,7 +26,7 @@ def meaning(name: str, config: LLMConfig) -> tuple[Strategy | None, str | None]:
     Raises:
         UnknownNameError: it is no name of the gateway.
     """
-    names = known(config)
+    names = known_names(config)
     if name not in names:
         raise UnknownNameError("model", name[:200], list(names))
     if name in config.models:
@@ -45,9 +45,9 @@ def check(config: LLMConfig) -> None:
             "The config names no language model, so there is nothing to serve.",
             hint="Choose one, for example `agentlab serve embedded`; `agentlab configs list llm` shows all.",
         )
-    taken = [name for name in config.models if name == DEFAULT or name in STRATEGIES]
-    if taken:
+    taken_names = [name for name in config.models if name == DEFAULT or name in STRATEGIES]
+    if taken_names:
         raise ConfigError(
-            "\n".join(f"models.{name}: the gateway offers a strategy under this name" for name in taken),
+            "\n".join(f"models.{name}: the gateway offers a strategy under this name" for name in taken_names),
             hint="Give the model another name.",
         )

@@ -13,20 +13,20 @@ from agentlab.llm.options import Options
 from agentlab.llm.serve.call import (
     LABELS,
     TAG,
-    Call,
-    Document,
     Format,
     Function,
-    Part,
+    GatewayCall,
+    GatewayRequest,
+    MessagePart,
     Parts,
-    Request,
-    checked,
+    RequestDocument,
     checked_tools,
     chosen_tool,
-    clamped,
-    joined,
+    clamp_tokens,
+    join_parts,
     only,
-    refused,
+    param_refusal,
+    validate_document,
 )
 from agentlab.llm.serve.responses_reply import ResponseReply
 from agentlab.llm.types import Message, ToolCall
@@ -34,10 +34,10 @@ from agentlab.llm.types import Message, ToolCall
 _LOGPROBS = "message.output_text.logprobs"
 
 
-_Content = Annotated[list[Part], Field(fail_fast=True), Parts]
+_Content = Annotated[list[MessagePart], Field(fail_fast=True), Parts]
 
 
-class _Item(Document):
+class _Item(RequestDocument):
     ignored = frozenset({"id", "status", "phase", "summary", "content", "encrypted_content"})
 
 
@@ -84,27 +84,27 @@ _AnyItem = Annotated[
 ]
 
 
-def _items(given: Any) -> Any:
-    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+def _items(content: Any) -> Any:
+    return [{"role": "user", "content": content}] if isinstance(content, str) else content
 
 
-class _Tool(Function):
+class _ResponsesTool(Function):
     type: Literal["function"]
 
 
-class _Text(Document):
+class _Text(RequestDocument):
     ignored = frozenset({"verbosity"})
     format: Format | None = None
 
 
-_Stored = Annotated[Any, only(None, why="nothing is stored here; send the whole conversation as `input`")]
+_Stored = Annotated[Any, only(None, reason="nothing is stored here; send the whole conversation as `input`")]
 
 
-def _named(choice: Mapping[str, Any]) -> Any:
+def _chosen_name(choice: Mapping[str, Any]) -> Any:
     return choice.get("name")
 
 
-class ResponseRequest(Request):
+class ResponseRequest(GatewayRequest):
     """The body of POST /v1/responses.
 
     Reasoning is a wish; a prompt that does not fit is refused whatever `truncation` says; `max_tool_calls` bounds the
@@ -115,8 +115,8 @@ class ResponseRequest(Request):
     input: Annotated[list[_AnyItem], Field(min_length=1, fail_fast=True), BeforeValidator(_items)]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
-    tools: list[_Tool] | None = Field(None, max_length=128, fail_fast=True)
-    tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_named))] = None
+    tools: list[_ResponsesTool] | None = Field(None, max_length=128, fail_fast=True)
+    tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_chosen_name))] = None
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
     # nothing is stored, and nothing runs on when the client has left
@@ -130,16 +130,16 @@ class ResponseRequest(Request):
     def options(self) -> Options:
         """Everything but the messages, as the router takes it."""
         if _LOGPROBS in (self.include or ()):
-            raise refused("include", f"{_LOGPROBS} is not supported")
+            raise param_refusal("include", f"{_LOGPROBS} is not supported")
         format_ = self.text.format if self.text else None
         return Options(
             temperature=self.temperature,
-            max_tokens=clamped(self.max_output_tokens),
+            max_tokens=clamp_tokens(self.max_output_tokens),
             top_p=self.top_p,
             tools=checked_tools(self.tools or (), self.tool_choice, "tools[{}].name"),
             tool_choice=self.tool_choice or "auto",
             json_only=format_ is not None and format_.type == "json_object",
-            json_schema=format_.bounded("text.format") if format_ else None,
+            json_schema=format_.bounded_schema("text.format") if format_ else None,
         )
 
     def conversation_so_far(self) -> Iterator[Message]:
@@ -159,24 +159,29 @@ class ResponseRequest(Request):
                 yield turn
             turn = None
             if isinstance(item, _Result):
-                yield Message("tool", joined(item.output), (), item.call_id)
+                yield Message("tool", join_parts(item.output), (), item.call_id)
             elif item.role == "assistant":
-                turn = Message("assistant", joined(item.content))
+                turn = Message("assistant", join_parts(item.content))
             else:
-                yield Message("user" if item.role == "user" else "system", joined(item.content))
+                yield Message("user" if item.role == "user" else "system", join_parts(item.content))
         if turn is not None:
             yield turn
 
 
-def read_response(tree: Any) -> Call:
+def read_response(tree: Any) -> GatewayCall:
     """A request.
 
     Raises:
         RefusedError: it names the first parameter that is unknown, unsupported or wrong.
     """
-    request = checked(ResponseRequest, tree)
+    request = validate_document(ResponseRequest, tree)
     messages = tuple(request.conversation_so_far())
     one = request.parallel_tool_calls is False
-    return Call(
-        request.model, messages, request.options(), request.stream is True, one, partial(ResponseReply, asked=tree)
+    return GatewayCall(
+        request.model,
+        messages,
+        request.options(),
+        request.stream is True,
+        one,
+        partial(ResponseReply, request_fields=tree),
     )

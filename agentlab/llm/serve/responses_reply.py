@@ -16,20 +16,20 @@ class ResponseReply:
     which a provider may send mixed) waits for the end and is written whole.
     """
 
-    def __init__(self, identity: str, created: int, asked: Mapping[str, Any]) -> None:
-        self._id, self._created, self._asked = identity, created, asked
+    def __init__(self, identity: str, created: int, request_fields: Mapping[str, Any]) -> None:
+        self._id, self._created, self._asked = identity, created, request_fields
         self._number = 0
         self._done: list[dict[str, Any]] = []  # items that are complete
         self._item: dict[str, Any] | None = None  # the one that is being written
         self._written = ""  # of it
         self._late = ""  # text that came while a call was written
 
-    def whole(self, answer: Completion[Any]) -> dict[str, Any]:
+    def whole_document(self, answer: Completion[Any]) -> dict[str, Any]:
         """A message, unless there are calls alone; then the calls."""
         text = text_of(answer)
-        said = [self._message(0, text, _status(answer))] if text or not answer.tool_calls else []
-        called = [self._call(place, call) for place, call in enumerate(answer.tool_calls, len(said))]
-        return self._document(_status(answer), [*said, *called], answer)
+        messages = [self._message(0, text, _status(answer))] if text or not answer.tool_calls else []
+        called = [self._call(index, call) for index, call in enumerate(answer.tool_calls, len(messages))]
+        return self._document(_status(answer), [*messages, *called], answer)
 
     def piece(self, delta: Delta) -> bytes:
         """Events of the item that is being written; before the first, `response.created`."""
@@ -45,10 +45,10 @@ class ResponseReply:
         """The end of the item that is being written, what has waited, and `response.completed` or `.incomplete`."""
         status, text = _status(answer), text_of(answer)
         events = self._opening() + self._end(status)
-        said = any(item["type"] == "message" for item in self._done)
+        has_message = any(item["type"] == "message" for item in self._done)
         called = sum(item["type"] == "function_call" for item in self._done)
-        late = self._late if said or self._late else text
-        if late or not (said or answer.tool_calls):
+        late = self._late if has_message or self._late else text
+        if late or not (has_message or answer.tool_calls):
             events += self._say(late, late=True) + self._end(status)
         for call in answer.tool_calls[called:]:
             events += self._ask(call) + self._end("completed")
@@ -63,8 +63,10 @@ class ResponseReply:
     def _opening(self) -> bytes:
         if self._number:
             return b""
-        begun = self._document("in_progress", [])
-        return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
+        document = self._document("in_progress", [])
+        return self._event("response.created", response=document) + self._event(
+            "response.in_progress", response=document
+        )
 
     def _say(self, text: str, *, late: bool = False) -> bytes:
         """A piece of text; if the answer has gone on to tools, it waits until it is late."""
@@ -121,23 +123,23 @@ class ResponseReply:
     def _where(self) -> dict[str, Any]:
         return {"item_id": None if self._item is None else self._item["id"], "output_index": len(self._done)}
 
-    def _message(self, place: int, text: str, status: str) -> dict[str, Any]:
+    def _message(self, index: int, text: str, status: str) -> dict[str, Any]:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-        said = {"type": "message", "status": status, "role": "assistant", "content": [part]}
-        return {"id": f"msg_{self._id}_{place}", **said}
+        message = {"type": "message", "status": status, "role": "assistant", "content": [part]}
+        return {"id": f"msg_{self._id}_{index}", **message}
 
-    def _call(self, place: int, call: ToolCall) -> dict[str, Any]:
+    def _call(self, index: int, call: ToolCall) -> dict[str, Any]:
         called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-        return {"id": f"fc_{self._id}_{place}", "type": "function_call", "status": "completed", **called}
+        return {"id": f"fc_{self._id}_{index}", "type": "function_call", "status": "completed", **called}
 
-    def _event(self, kind: str, **more: Any) -> bytes:
+    def _event(self, kind: str, **fields: Any) -> bytes:
         number, self._number = self._number, self._number + 1
-        return event({"type": kind, "sequence_number": number, **more}, kind)
+        return event({"type": kind, "sequence_number": number, **fields}, kind)
 
     def _document(
         self, status: str, output: list[dict[str, Any]], answer: Completion[Any] | None = None
     ) -> dict[str, Any]:
-        asked = self._asked
+        request_fields = self._asked
         reason = None if answer is None else _INCOMPLETE.get(answer.finish)
         return {
             "id": f"resp_{self._id}",
@@ -147,23 +149,23 @@ class ResponseReply:
             "background": False,
             "error": None,
             "incomplete_details": None if reason is None else {"reason": reason},
-            "instructions": asked.get("instructions"),
-            "max_output_tokens": asked.get("max_output_tokens"),
-            "metadata": asked.get("metadata") or {},
-            "model": asked["model"] if answer is None else answer.model,
+            "instructions": request_fields.get("instructions"),
+            "max_output_tokens": request_fields.get("max_output_tokens"),
+            "metadata": request_fields.get("metadata") or {},
+            "model": request_fields["model"] if answer is None else answer.model,
             "output": output,
-            "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
+            "parallel_tool_calls": request_fields.get("parallel_tool_calls") is not False,
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "store": False,
-            "temperature": asked.get("temperature"),
-            "text": asked.get("text") or {"format": {"type": "text"}},
-            "tool_choice": asked.get("tool_choice") or "auto",
-            "tools": asked.get("tools") or [],
-            "top_p": asked.get("top_p"),
+            "temperature": request_fields.get("temperature"),
+            "text": request_fields.get("text") or {"format": {"type": "text"}},
+            "tool_choice": request_fields.get("tool_choice") or "auto",
+            "tools": request_fields.get("tools") or [],
+            "top_p": request_fields.get("top_p"),
             "truncation": "disabled",
             "usage": None if answer is None else _usage(answer.usage),
-            "user": asked.get("user"),
+            "user": request_fields.get("user"),
         }
 
 

@@ -19,10 +19,10 @@ from agentlab.llm.provider_config import is_loopback
 from agentlab.llm.router import Router
 from agentlab.llm.serve import names
 from agentlab.llm.serve.app import create_app
-from agentlab.llm.serve.connection import KEEP_ALIVE, Connection, Crowd
-from agentlab.llm.serve.gate import Rules
+from agentlab.llm.serve.connection import KEEP_ALIVE, Crowd, GatewayConnection
+from agentlab.llm.serve.gate import GatewayRules
 from agentlab.runs.context import Context
-from agentlab.runs.document import Block, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Text
 from agentlab.runs.redact import Redactor
 
 TOKEN = "AGENTLAB_SERVE_TOKEN"  # noqa: S105 - the name of a variable
@@ -35,7 +35,7 @@ _MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GatewaySettings:
     """Where to listen, who may ask, and how many at a time.
 
     Attributes:
@@ -53,14 +53,14 @@ class Place:
     @property
     def url(self) -> str:
         """What a client takes as its base URL."""
-        return f"http://{_bracketed(self.host)}:{self.port}/v1"
+        return f"http://{_bracket_host(self.host)}:{self.port}/v1"
 
 
-def _bracketed(host: str) -> str:
+def _bracket_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-class Served(Document):
+class Served(AnswerDocument):
     """Where the gateway listens, and what a client may write into `model`."""
 
     url: str
@@ -69,7 +69,7 @@ class Served(Document):
     @classmethod
     def of(cls, url: str, config: LLMConfig) -> Self:
         """The view of a config at a base URL."""
-        return cls(url=url, models=list(names.known(config)))
+        return cls(url=url, models=list(names.known_names(config)))
 
     def blocks(self) -> list[Block]:
         return [Text(f"Listening at {self.url}"), Text(f"Models: {', '.join(self.models)}")]
@@ -80,7 +80,12 @@ Guide = Callable[[uvicorn.Server], contextlib.AbstractContextManager[None]]
 
 
 def serve(
-    config: LLMConfig, place: Place, context: Context, *, ready: Callable[[str], None], say: Callable[[str], None]
+    config: LLMConfig,
+    settings: GatewaySettings,
+    context: Context,
+    *,
+    ready: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end what is in flight, within 10 seconds. A second signal ends it at once.
 
@@ -95,26 +100,28 @@ def serve(
         UsageError: the address cannot be listened at, or is open to others while no token is set.
         MissingKeyError, MissingFileError: what the models or the token need is not there.
     """
-    run(config, place, context, ready, partial(_signals, say=say))
+    run(config, settings, context, ready, partial(_signals, say=say))
 
 
-def run(config: LLMConfig, place: Place, context: Context, ready: Callable[[str], None], guide: Guide) -> None:
+def run(
+    config: LLMConfig, settings: GatewaySettings, context: Context, ready: Callable[[str], None], guide: Guide
+) -> None:
     """`serve` with another way to its end."""
     names.check(config)
-    token = token_of(place, context)
-    files = open_files(_OWN_FILES + _AT_A_TIME + _IDLE + 4 * place.at_once)
-    crowd = Crowd(most_connections(place.at_once, files))
-    with listen(place) as listener:
-        here = replace(place, port=listener.getsockname()[1])
-        refuse_circles(config, here)
-        local = is_loopback(f"http://{_bracketed(listener.getsockname()[0])}")
-        rules = Rules(token, local, place.at_once, crowd.end_stuck)
-        asyncio.run(_serve(config, rules, context, listener, crowd, lambda: ready(here.url), guide))
+    token = token_of(settings, context)
+    files = open_files(_OWN_FILES + _AT_A_TIME + _IDLE + 4 * settings.at_once)
+    crowd = Crowd(most_connections(settings.at_once, files))
+    with listen(settings) as listener:
+        bound_settings = replace(settings, port=listener.getsockname()[1])
+        refuse_circles(config, bound_settings)
+        local = is_loopback(f"http://{_bracket_host(listener.getsockname()[0])}")
+        rules = GatewayRules(token, local, settings.at_once, crowd.end_stuck)
+        asyncio.run(_serve(config, rules, context, listener, crowd, lambda: ready(bound_settings.url), guide))
 
 
 async def _serve(
     config: LLMConfig,
-    rules: Rules,
+    rules: GatewayRules,
     context: Context,
     listener: socket.socket,
     crowd: Crowd,
@@ -136,7 +143,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type] # an ASGI application by another name
-                http=partial(Connection, crowd=crowd),  # type: ignore[arg-type] # makes them, as a class does
+                http=partial(GatewayConnection, crowd=crowd),  # type: ignore[arg-type] # makes them, as a class does
                 backlog=_AT_A_TIME,
                 ws="none",
                 lifespan="off",
@@ -183,38 +190,38 @@ def _signals(server: uvicorn.Server, *, say: Callable[[str], None]) -> Iterator[
             loop.remove_signal_handler(number)
 
 
-def token_of(place: Place, context: Context) -> str | None:
+def token_of(settings: GatewaySettings, context: Context) -> str | None:
     """The token that clients have to show; None if everybody who reaches the socket may ask.
 
     Raises:
         MissingKeyError: the variable that was named is not set.
         UsageError: others can reach the address, and there is no token.
     """
-    variable = TOKEN if place.token_env is None else place.token_env
+    variable = TOKEN if settings.token_env is None else settings.token_env
     token = context.env.get(variable, "").strip()
     if token:
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise UsageError(f"{variable} holds characters that no token has.", hint=f"Make one: {_MAKE_ONE}")
         return token
-    if place.token_env is not None:
+    if settings.token_env is not None:
         hint = f"Make a token: export {variable or TOKEN}=$({_MAKE_ONE})"
         raise MissingKeyError(f"{variable or 'The variable of --token-env'} is not set.", hint=hint)
-    if not is_loopback(place.url):
+    if not is_loopback(settings.url):
         raise UsageError(
-            f"Others can reach {place.host}: whoever finds the port could spend your keys.",
+            f"Others can reach {settings.host}: whoever finds the port could spend your keys.",
             hint=f"Set a token, which clients send as their API key: export {TOKEN}=$({_MAKE_ONE}); "
             "or leave --host out, to serve this machine alone.",
         )
     return None
 
 
-def open_files(wanted: int) -> int:
+def open_files(needed: int) -> int:
     """How many files the process may have open: what it may now, or `wanted` as far as the system lets it have more."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if now != resource.RLIM_INFINITY and now < wanted:
-        now = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
-    return wanted if now == resource.RLIM_INFINITY else now
+    now, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < needed:
+        now = needed if hard_limit == resource.RLIM_INFINITY else min(needed, hard_limit)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, hard_limit))
+    return needed if now == resource.RLIM_INFINITY else now
 
 
 def most_connections(at_once: int, files: int) -> int:
@@ -223,14 +230,14 @@ def most_connections(at_once: int, files: int) -> int:
     Raises:
         UsageError: there are not enough files.
     """
-    left = files - _OWN_FILES - _AT_A_TIME
-    most = max(left - 2 * at_once, left // 3)
-    if most < 1:
+    spare_files = files - _OWN_FILES - _AT_A_TIME
+    limit = max(spare_files - 2 * at_once, spare_files // 3)
+    if limit < 1:
         raise UsageError(f"The system allows {files} open files, which are too few.", hint="Allow more: ulimit -n 1024")
-    return min(most, _IDLE + 2 * at_once)
+    return min(limit, _IDLE + 2 * at_once)
 
 
-def listen(place: Place) -> socket.socket:
+def listen(settings: GatewaySettings) -> socket.socket:
     """A listening socket.
 
     Raises:
@@ -238,13 +245,13 @@ def listen(place: Place) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
-            place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no name of a host"
         raise UsageError(
-            f"Cannot listen at port {place.port} of {place.host}: {reason}.",
+            f"Cannot listen at port {settings.port} of {settings.host}: {reason}.",
             hint="Another program, or another gateway, may use it: --port 0 takes a free one.",
         ) from None
     # asyncio does so only for sockets it has made; without it the end of each answer waits 40 ms for the client's nod
@@ -252,19 +259,19 @@ def listen(place: Place) -> socket.socket:
     return listener
 
 
-def refuse_circles(config: LLMConfig, here: Place) -> None:
+def refuse_circles(config: LLMConfig, settings: GatewaySettings) -> None:
     """Refuse a config that would ask the gateway itself. Longer circles show while it runs (`agentlab.llm.hop`).
 
     Raises:
         ConfigError: it names each provider that is the gateway.
     """
-    open_to_all = here.host in ("0.0.0.0", "::")  # noqa: S104 - a comparison
-    if not (is_loopback(here.url) or open_to_all):
+    open_to_all = settings.host in ("0.0.0.0", "::")  # noqa: S104 - a comparison
+    if not (is_loopback(settings.url) or open_to_all):
         return  # a provider without TLS is on loopback, where this gateway is not
     circles = [
         f"providers.{name}.base_url: {url} is this gateway, which would ask itself without end"
         for name, provider in config.providers.items()
-        if is_loopback(url := getattr(provider, "base_url", "")) and _port_of(url) == here.port
+        if is_loopback(url := getattr(provider, "base_url", "")) and _port_of(url) == settings.port
     ]
     if circles:
         raise ConfigError("\n".join(circles), hint="Serve at another --port, or name the model's own address.")

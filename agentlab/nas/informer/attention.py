@@ -40,12 +40,12 @@ def sparsity_scores(queries: Tensor, keys: Tensor, sample: Tensor) -> Tensor:
     `queries`: [batch, heads, queries, depth]; `keys`: [batch, heads, keys, depth]. `sample`: [queries, sampled keys],
     the key numbers each query looks at.
     """
-    found = []
+    block_scores = []
     for some_queries, some_keys in _blocks(queries, keys):
         scores = torch.matmul(some_queries, some_keys.transpose(-2, -1))
         scores = scores.gather(-1, sample.expand(*scores.shape[:2], -1, -1))
-        found.append(scores.amax(-1) - scores.sum(-1) / keys.shape[-2])
-    return torch.cat(found)
+        block_scores.append(scores.amax(-1) - scores.sum(-1) / keys.shape[-2])
+    return torch.cat(block_scores)
 
 
 def attend_sparsely(queries: Tensor, keys: Tensor, values: Tensor, top: Tensor, *, causal: bool) -> Tensor:
@@ -76,20 +76,20 @@ def attend_fully(queries: Tensor, keys: Tensor, values: Tensor, dropout: Dropout
     if rate == 0.0 or queries.device.type != "cpu":
         return F.scaled_dot_product_attention(queries, keys, values, dropout_p=rate, is_causal=causal)
     queries = queries / math.sqrt(queries.shape[-1])
-    found = []
+    outputs = []
     for some_queries, some_keys, some_values in _blocks(queries, keys, values):
         scores = torch.matmul(some_queries, some_keys.transpose(-2, -1))
         if causal:
             scores = scores + torch.full(scores.shape[-2:], -torch.inf).triu(1)
-        found.append(torch.matmul(dropout(scores.softmax(dim=-1)), some_values))
-    return torch.cat(found)
+        outputs.append(torch.matmul(dropout(scores.softmax(dim=-1)), some_values))
+    return torch.cat(outputs)
 
 
-def _blocks(queries: Tensor, keys: Tensor, *more: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _blocks(queries: Tensor, keys: Tensor, *further_tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same tensors cut into windows whose scores fit into a block."""
     limit = _BLOCK if queries.device.type == "cpu" else _BLOCK_ON_DEVICE
     windows = max(1, limit // (queries.shape[1] * queries.shape[2] * keys.shape[2]))
-    return zip(*(torch.split(tensor, windows) for tensor in (queries, keys, *more)), strict=True)
+    return zip(*(torch.split(tensor, windows) for tensor in (queries, keys, *further_tensors)), strict=True)
 
 
 class Attention(nn.Module):
@@ -122,7 +122,7 @@ class Attention(nn.Module):
 
     def _project(self, source: Tensor, *maps: nn.Linear) -> tuple[Tensor, ...]:
         """All these maps of the source in one product, each as [batch, heads, steps, depth]."""
-        weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
+        weight, bias = torch.cat([linear.weight for linear in maps]), torch.cat([linear.bias for linear in maps])
         projected = F.linear(source, weight, bias).view(*source.shape[:2], len(maps), self.heads, -1)
         return torch.unbind(projected.permute(2, 0, 3, 1, 4).contiguous())
 
@@ -140,9 +140,9 @@ class Attention(nn.Module):
         """Key numbers to look at, drawn on the CPU so that devices agree: fresh while training, fixed for scoring."""
         if self.training:
             return torch.randint(keys, (queries, size)).to(device)
-        found = self._eval_samples.get((queries, keys))
-        if found is None or found.device != device:
+        sample = self._eval_samples.get((queries, keys))
+        if sample is None or sample.device != device:
             generator = torch.Generator().manual_seed(_EVAL_SEED)
-            found = torch.randint(keys, (queries, size), generator=generator).to(device)
-            self._eval_samples[queries, keys] = found
-        return found
+            sample = torch.randint(keys, (queries, size), generator=generator).to(device)
+            self._eval_samples[queries, keys] = sample
+        return sample

@@ -87,7 +87,7 @@ class Distil(nn.Module):
         return result
 
 
-class Encoder(nn.Module):
+class InformerEncoder(nn.Module):
     """Encoder layers, with a distilling layer between each two where the config says so, and a last norm."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -130,7 +130,7 @@ class DecoderLayer(nn.Module):
         return result
 
 
-class Decoder(nn.Module):
+class InformerDecoder(nn.Module):
     """Decoder layers and a last norm."""
 
     def __init__(self, config: ModelConfig) -> None:

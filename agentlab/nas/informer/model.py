@@ -7,13 +7,13 @@ import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
 from torch import Tensor, nn  # noqa: TID253 - as above
 
 from agentlab.nas.config import TrialConfig
-from agentlab.nas.informer.layers import Decoder, Embedding, Encoder
+from agentlab.nas.informer.layers import Embedding, InformerDecoder, InformerEncoder
 
 _EPSILON = 1e-5  # added to a window's variance, as every normalisation does
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class InformerShape:
     """What of a series decides the network's shape. `targets` numbers the forecast channels."""
 
     channels: int
@@ -24,9 +24,9 @@ class Shape:
 class WindowNorm:
     """Standardises a window [batch, length, channels] by its own mean and deviation, and undoes it."""
 
-    def __init__(self, past: Tensor) -> None:
-        self.mean = past.mean(dim=1, keepdim=True)
-        self.std = (past.var(dim=1, keepdim=True, correction=0) + _EPSILON).sqrt()
+    def __init__(self, window: Tensor) -> None:
+        self.mean = window.mean(dim=1, keepdim=True)
+        self.std = (window.var(dim=1, keepdim=True, correction=0) + _EPSILON).sqrt()
 
     def apply(self, values: Tensor) -> Tensor:
         """To zero mean and unit deviation, over all channels."""
@@ -47,16 +47,16 @@ class Shortcut(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(horizon, input_length))
 
-    def forward(self, past: Tensor) -> Tensor:
+    def forward(self, window: Tensor) -> Tensor:
         """[batch, input, targets] to [batch, horizon, targets]."""
-        last = past[:, -1:]
-        return F.linear((past - last).transpose(1, 2), self.weight).transpose(1, 2) + last
+        last = window[:, -1:]
+        return F.linear((window - last).transpose(1, 2), self.weight).transpose(1, 2) + last
 
 
 class Informer(nn.Module):
     """Encoder-decoder that forecasts the horizon in one pass from `label_length` known steps and zeros."""
 
-    def __init__(self, trial: TrialConfig, shape: Shape) -> None:
+    def __init__(self, trial: TrialConfig, shape: InformerShape) -> None:
         super().__init__()
         model, data = trial.model, trial.data
         self.label_length, self.horizon = data.label_length, data.horizon
@@ -67,28 +67,28 @@ class Informer(nn.Module):
             shape.channels, shape.time_channels, model.d_model, data.input_length, model.dropout
         )
         self.decoder_embedding = Embedding(shape.channels, shape.time_channels, model.d_model, decoded, model.dropout)
-        self.encoder = Encoder(model)
-        self.decoder = Decoder(model)
+        self.encoder = InformerEncoder(model)
+        self.decoder = InformerDecoder(model)
         self.projection = nn.Linear(model.d_model, len(shape.targets))
         self.shortcut = Shortcut(data.input_length, data.horizon) if model.shortcut else None
         if self.shortcut is not None:
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 
-    def forward(self, past: Tensor, time: Tensor) -> Tensor:
+    def forward(self, window: Tensor, time: Tensor) -> Tensor:
         """Forecast [batch, horizon, targets].
 
         `past`: scaled values, [batch, input, channels]; `time`: time features of input and horizon, [batch, input +
         horizon, time channels].
         """
-        norm = WindowNorm(past) if self.normalize else None
+        norm = WindowNorm(window) if self.normalize else None
         if norm is not None:
-            past = norm.apply(past)
-        length = past.shape[1]
-        memory = self.encoder(self.encoder_embedding(past, time[:, :length]))
-        start = F.pad(past[:, length - self.label_length :], (0, 0, 0, self.horizon))
+            window = norm.apply(window)
+        length = window.shape[1]
+        memory = self.encoder(self.encoder_embedding(window, time[:, :length]))
+        start = F.pad(window[:, length - self.label_length :], (0, 0, 0, self.horizon))
         embedded = self.decoder_embedding(start, time[:, length - self.label_length :])
         forecast: Tensor = self.projection(self.decoder(embedded, memory, self.horizon))
         if self.shortcut is not None:
-            forecast = forecast + self.shortcut(past[..., self.targets])
+            forecast = forecast + self.shortcut(window[..., self.targets])
         return forecast if norm is None else norm.undo(forecast, self.targets)

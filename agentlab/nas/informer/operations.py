@@ -37,6 +37,6 @@ class Dropout(nn.Dropout):
         if input.device.type != "cpu":
             return F.dropout(input, self.p)
         bits = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        drawn = bits.view(torch.int16)[: input.numel()].view(input.shape)
-        kept = torch.ge(drawn, level - _LEVELS // 2, out=torch.empty_like(input, requires_grad=False))
-        return input * kept.mul_(_LEVELS / (_LEVELS - level))
+        draws = bits.view(torch.int16)[: input.numel()].view(input.shape)
+        mask = torch.ge(draws, level - _LEVELS // 2, out=torch.empty_like(input, requires_grad=False))
+        return input * mask.mul_(_LEVELS / (_LEVELS - level))

@@ -24,7 +24,7 @@ AGGREGATIONS: Registry[type[Aggregation]] = Registry(
 
 def kinds() -> tuple[type[Aggregation], ...]:
     """All of them. A package whose kind cannot be used is left out with a warning: other pipelines still run."""
-    found = []
+    aggregations = []
     for name in AGGREGATIONS.names:
         try:
             kind = AGGREGATIONS.load(name)
@@ -35,5 +35,5 @@ def kinds() -> tuple[type[Aggregation], ...]:
         except AgentlabError as error:
             logging.getLogger(__name__).warning("%s", error)
         else:
-            found.append(kind)
-    return tuple(found)
+            aggregations.append(kind)
+    return tuple(aggregations)

@@ -23,7 +23,7 @@ Source = Annotated[str, Field(max_length=65_536)]  # of a template
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class StageCandidate:
     """One answer of a stage.
 
     Attributes:
@@ -49,7 +49,7 @@ class Chosen:
     why: Mapping[str, Any]
 
 
-class Scene(Protocol):
+class AggregationScene(Protocol):
     """What an aggregation may use besides the candidates. Questions go to the model that `Aggregation.asks` names."""
 
     @property
@@ -103,7 +103,7 @@ class Aggregation(StrictModel):
         del models, schema
         yield from ()
 
-    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+    def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         """One answer of at least one candidate.
 
         Raises:
@@ -125,7 +125,7 @@ def pattern_problem(pattern: str) -> str | None:
     return None
 
 
-def found(pattern: str, text: str) -> str | None:
+def find_match(pattern: str, text: str) -> str | None:
     """What a pattern finds first in the last 65,536 characters of a text: its first group, or the whole match.
 
     One that takes longer than half a second finds nothing.

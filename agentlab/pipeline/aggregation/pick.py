@@ -8,8 +8,16 @@ from pydantic import Field
 from agentlab.config.keys import Key
 from agentlab.errors import BadRequestError, MalformedReplyError
 from agentlab.llm.structured import Rejected, fits
-from agentlab.pipeline.aggregation.base import Aggregation, Candidate, Chosen, Scene, Source, found, pattern_problem
-from agentlab.pipeline.templates import compiled
+from agentlab.pipeline.aggregation.base import (
+    Aggregation,
+    AggregationScene,
+    Chosen,
+    Source,
+    StageCandidate,
+    find_match,
+    pattern_problem,
+)
+from agentlab.pipeline.templates import compile_template
 
 
 class Concat(Aggregation):
@@ -18,7 +26,7 @@ class Concat(Aggregation):
     method: Literal["concat"] = "concat"
     separator: str = Field("\n\n", max_length=200, description="Stands between two answers.")
 
-    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+    def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         del scene
         text = self.separator.join(candidate.text for candidate in candidates)
         return Chosen(text, {"method": "concat", "candidates": len(candidates)})
@@ -30,7 +38,7 @@ class BestOf(Aggregation):
     method: Literal["best_of"] = "best_of"
     logprobs = True
 
-    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+    def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         """Of equals, the earlier one. Models of different vocabularies are compared by it only roughly.
 
         Raises:
@@ -60,27 +68,27 @@ class FirstValid(Aggregation):
         if self.pattern is not None and (problem := pattern_problem(self.pattern)):
             yield ("pattern",), problem
 
-    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+    def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         """The first one that fits the schema and holds the pattern; without both, the first that is not empty.
 
         Raises:
             MalformedReplyError: there is none.
         """
         reasons: list[str] = []
-        for place, candidate in enumerate(candidates):
+        for index, candidate in enumerate(candidates):
             reason = self._invalid(candidate.text, scene)
             if reason is None:
-                return Chosen(candidate.text, {"method": "first_valid", "refused": reasons, "chosen": place})
+                return Chosen(candidate.text, {"method": "first_valid", "refused": reasons, "chosen": index})
             reasons.append(reason)
         raise MalformedReplyError(
             f"None of {len(candidates)} answers is valid. The last one: {reasons[-1]}.",
             hint="Look at the answers, or raise max_tokens or samples.",
         )
 
-    def _invalid(self, text: str, scene: Scene) -> str | None:
+    def _invalid(self, text: str, scene: AggregationScene) -> str | None:
         if scene.schema is not None and isinstance(value := fits(text, scene.schema), Rejected):
             return value.problems[0]
-        if self.pattern is not None and found(self.pattern, text) is None:
+        if self.pattern is not None and find_match(self.pattern, text) is None:
             return f"nothing in it matches {self.pattern!r}"
         return "it is empty" if not text.strip() else None
 
@@ -92,12 +100,14 @@ class Custom(Aggregation):
     template: Source = Field(min_length=1, description="Its text is the stage's answer.")
     templates = ("template",)
 
-    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+    def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         """What the template makes of them.
 
         Raises:
             ConfigError: it cannot be rendered.
         """
-        shown = [{"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates]
-        text = compiled(self.template).render({**scene.values, "candidates": shown})
+        candidate_values = [
+            {"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates
+        ]
+        text = compile_template(self.template).render({**scene.values, "candidates": candidate_values})
         return Chosen(text, {"method": "template", "candidates": len(candidates)})

@@ -7,11 +7,26 @@ from pydantic import Field, model_validator
 
 from agentlab.answers import votes
 from agentlab.answers.compare import normal
-from agentlab.answers.extract import label, last_number, letter, pointed, pointer_problem, short_answer, value_of
+from agentlab.answers.extract import (
+    label,
+    last_number,
+    letter,
+    pointer_problem,
+    resolve_pointer,
+    short_answer,
+    value_of,
+)
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError, MalformedReplyError, UnknownNameError
-from agentlab.pipeline.aggregation.base import Aggregation, Candidate, Chosen, Scene, found, pattern_problem
+from agentlab.pipeline.aggregation.base import (
+    Aggregation,
+    AggregationScene,
+    Chosen,
+    StageCandidate,
+    find_match,
+    pattern_problem,
+)
 from agentlab.pipeline.aggregation.judge import Judge
 
 _SHOWN = 200  # characters of a vote in the tally
@@ -28,8 +43,8 @@ class Extract(StrictModel):
     labels: tuple[str, ...] = Field((), max_length=64, description="What `letter` and `label` choose from.")
 
     @model_validator(mode="after")
-    def _one(self) -> "Extract":
-        if sum(way is not None for way in (self.regex, self.pointer, self.kind)) != 1:
+    def _check_exactly_one(self) -> "Extract":
+        if sum(setting is not None for setting in (self.regex, self.pointer, self.kind)) != 1:
             raise ValueError("give exactly one of regex, pointer and kind")
         if (self.kind in ("letter", "label")) != bool(self.labels):
             raise ValueError("labels belong to the kinds letter and label, and those need them")
@@ -46,7 +61,7 @@ class Extract(StrictModel):
         elif not all(one.strip() for one in self.labels):
             yield ("labels",), "a label may not be empty"
 
-    def read(self, candidate: Candidate) -> tuple[Any, bool]:
+    def read(self, candidate: StageCandidate) -> tuple[Any, bool]:
         """What a candidate votes for, and whether it does.
 
         Raises:
@@ -54,9 +69,9 @@ class Extract(StrictModel):
         """
         if self.pointer is not None:
             value = candidate.json if candidate.json is not None else value_of(candidate.text)
-            return pointed(value, self.pointer)
-        said = found(self.regex, candidate.text) if self.regex is not None else self._of_kind(candidate.text)
-        return said, said is not None
+            return resolve_pointer(value, self.pointer)
+        vote = find_match(self.regex, candidate.text) if self.regex is not None else self._of_kind(candidate.text)
+        return vote, vote is not None
 
     def _of_kind(self, text: str) -> Any:
         match self.kind:
@@ -90,8 +105,8 @@ class Vote(Aggregation):
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         """Those of `extract`."""
-        for place, problem in self.extract.problems() if self.extract is not None else ():
-            yield ("extract", *place), problem
+        for key, problem in self.extract.problems() if self.extract is not None else ():
+            yield ("extract", *key), problem
 
     def misfits(self, models: Sequence[str], *, schema: bool) -> Iterator[tuple[Key, str | AgentlabError]]:
         """Free text without `extract`, weights of models that are not asked."""
@@ -105,7 +120,7 @@ class Vote(Aggregation):
             if name not in models:
                 yield ("weights", name), UnknownNameError("model of this stage", name, list(models))
 
-    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+    def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         """The first candidate of the group with the most weight behind it; a tie goes by its rule.
 
         Who gives no vote abstains. Weights are added exactly, as they stand in the config: 0.1 and 0.2 make 0.3.
@@ -113,40 +128,42 @@ class Vote(Aggregation):
         Raises:
             MalformedReplyError: nobody votes, and a tie is not to end in an empty answer.
         """
-        given = [self._vote(candidate) for candidate in candidates]
-        tally = votes.vote(given, [self.weights.get(candidate.model, 1) for candidate in candidates])
+        candidate_votes = [self._vote(candidate) for candidate in candidates]
+        tally = votes.vote(candidate_votes, [self.weights.get(candidate.model, 1) for candidate in candidates])
         leaders = tally.leaders
-        why: dict[str, Any] = {
+        explanation: dict[str, Any] = {
             "method": "vote",
             "tally": [
                 {"vote": group.answer[:_SHOWN], "weight": float(group.weight), "candidates": list(group.voters)}
                 for group in tally.groups
             ],
-            "abstained": given.count(None),
+            "abstained": candidate_votes.count(None),
             "tie": len(leaders) > 1,
         }
         if len(leaders) > 1 and self.judge is not None:
             among = [group.voters[0] for group in leaders]
-            verdict = Judge(model=self.judge).choose([candidates[place] for place in among], scene)
+            verdict = Judge(model=self.judge).choose([candidates[index] for index in among], scene)
             chosen = among[verdict.why["chosen"]]
-            return Chosen(verdict.text, {**why, "tie_rule": "judge", "judge": dict(verdict.why), "chosen": chosen})
+            return Chosen(
+                verdict.text, {**explanation, "tie_rule": "judge", "judge": dict(verdict.why), "chosen": chosen}
+            )
         if len(leaders) > 1 and self.ties == "first":
-            why["tie_rule"] = "first"
+            explanation["tie_rule"] = "first"
         if self.ties == "abstain" and len(leaders) != 1:
-            return Chosen("", {**why, "tie_rule": "abstain", "chosen": None})
+            return Chosen("", {**explanation, "tie_rule": "abstain", "chosen": None})
         if not leaders:
             raise MalformedReplyError(
                 f"None of {len(candidates)} answers holds a vote that counts.",
                 hint="Look at the answers, at `extract` and at `weights`.",
             )
         chosen = leaders[0].voters[0]
-        return Chosen(candidates[chosen].text, {**why, "chosen": chosen})
+        return Chosen(candidates[chosen].text, {**explanation, "chosen": chosen})
 
-    def _vote(self, candidate: Candidate) -> str | None:
+    def _vote(self, candidate: StageCandidate) -> str | None:
         """The normal form of what a candidate votes for; None when it says nothing of the kind."""
         try:
-            whole = (candidate.json, candidate.json is not None)
-            value, there = whole if self.extract is None else self.extract.read(candidate)
-            return normal(value) or None if there else None
+            json_vote = (candidate.json, candidate.json is not None)
+            value, has_vote = json_vote if self.extract is None else self.extract.read(candidate)
+            return normal(value) or None if has_vote else None
         except (ValueError, RecursionError):
             return None

@@ -4,12 +4,12 @@ import difflib
 from collections.abc import Mapping
 from typing import Literal
 
-from agentlab.pipeline.branches.digest import changes, config_of, shown
-from agentlab.pipeline.branches.trace import Step, trace
+from agentlab.pipeline.branches.digest import changes, config_of, shorten_value
+from agentlab.pipeline.branches.trace import TracedStep, trace
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import Texts
+from agentlab.pipeline.texts import RunTexts
 from agentlab.runs.compare import ConfigDifference
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text
 from agentlab.runs.store import RunRecord
 
 _MOST_TEXTS = 50  # stages whose texts are compared line by line
@@ -19,7 +19,7 @@ _MOST_SHOWN = 200  # lines of a comparison
 State = Literal["same", "changed", "only in first", "only in second"]
 
 
-class StageDifference(Document):
+class StageDifference(AnswerDocument):
     """One step in both runs. `lines` is a unified diff; empty when nothing differs or a text is lost."""
 
     step: str
@@ -30,7 +30,7 @@ class StageDifference(Document):
     note: str = ""
 
 
-class DiffView(Document):
+class DiffView(AnswerDocument):
     """The answer of `pipeline diff`."""
 
     first: str
@@ -40,7 +40,7 @@ class DiffView(Document):
 
     def blocks(self) -> list[Block]:
         """The configuration first: it is why texts differ."""
-        keys = [(change.key, shown(change.first), shown(change.second)) for change in self.config]
+        keys = [(change.key, shorten_value(change.first), shorten_value(change.second)) for change in self.config]
         states = [(stage.step, stage.state, stage.note) for stage in self.stages]
         blocks: list[Block] = [
             Heading("Configuration"),
@@ -62,19 +62,19 @@ def diff(first: RunRecord, second: RunRecord, store: Store) -> DiffView:
     """
     ours, theirs = trace(first.events()).steps, trace(second.events()).steps
     stages: list[StageDifference] = []
-    kept, compared = (Texts(first.path, store), Texts(second.path, store)), 0
+    run_texts, compared = (RunTexts(first.path, store), RunTexts(second.path, store)), 0
     for name in dict.fromkeys((*ours, *theirs)):
         stage = _stage(name, ours, theirs)
         if stage.state == "changed" and compared < _MOST_TEXTS:
             compared += 1
-            stage = _with_lines(stage, kept, (first.id, second.id))
+            stage = _with_lines(stage, run_texts, (first.id, second.id))
         stages.append(stage)
     return DiffView(
         first=first.id, second=second.id, config=changes(config_of(first), config_of(second)), stages=stages
     )
 
 
-def _stage(name: str, ours: Mapping[str, Step], theirs: Mapping[str, Step]) -> StageDifference:
+def _stage(name: str, ours: Mapping[str, TracedStep], theirs: Mapping[str, TracedStep]) -> StageDifference:
     a, b = ours.get(name), theirs.get(name)
     state: State
     if a is None or b is None:
@@ -87,16 +87,20 @@ def _stage(name: str, ours: Mapping[str, Step], theirs: Mapping[str, Step]) -> S
     )
 
 
-def _with_lines(stage: StageDifference, kept: tuple[Texts, Texts], names: tuple[str, str]) -> StageDifference:
+def _with_lines(
+    stage: StageDifference, run_texts: tuple[RunTexts, RunTexts], names: tuple[str, str]
+) -> StageDifference:
     shas = (stage.first, stage.second)
-    texts = [run.text(sha) if sha else "" for run, sha in zip(kept, shas, strict=True)]
+    texts = [run.text(sha) if sha else "" for run, sha in zip(run_texts, shas, strict=True)]
     if texts[0] is None or texts[1] is None:
-        lost = " and ".join(name for name, text in zip(names, texts, strict=True) if text is None)
-        return stage.model_copy(update={"note": "; ".join(filter(None, (stage.note, f"its text is lost in {lost}")))})
-    return stage.model_copy(update={"lines": unified(texts[0], texts[1], names)})
+        runs_without_text = " and ".join(name for name, text in zip(names, texts, strict=True) if text is None)
+        return stage.model_copy(
+            update={"note": "; ".join(filter(None, (stage.note, f"its text is lost in {runs_without_text}")))}
+        )
+    return stage.model_copy(update={"lines": unified_diff(texts[0], texts[1], names)})
 
 
-def unified(first: str, second: str, names: tuple[str, str]) -> list[str]:
+def unified_diff(first: str, second: str, names: tuple[str, str]) -> list[str]:
     """A unified diff of two texts, of bounded size: of the first 1,000 lines, at most 200 of the comparison. Pure."""
     a, b = _lines(first), _lines(second)
     lines = list(difflib.unified_diff(a, b, *names, n=2, lineterm=""))

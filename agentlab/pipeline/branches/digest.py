@@ -9,7 +9,7 @@ from agentlab.config.yaml_tree import read_yaml
 from agentlab.errors import ConfigError, RunUnreadableError
 from agentlab.pipeline.items import COPY
 from agentlab.runs.compare import ConfigDifference, config_differences
-from agentlab.runs.document import Block, Code, Document, Text
+from agentlab.runs.document import AnswerDocument, Block, Code, Text
 from agentlab.runs.store import RunRecord
 
 _BOOKKEEPING = ("branch",)  # says where a rerun begins, not what it is
@@ -18,7 +18,7 @@ _INDENT = 60  # characters; deeper branches lose the outermost lines
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class StageShare:
     """How many calls a stage took, and how many of them were put to a model; the others were known already."""
 
     stage: str
@@ -36,7 +36,7 @@ class Digest:
     created: str
     seconds: float
     config: Mapping[str, Any]
-    shares: tuple[Share, ...]
+    shares: tuple[StageShare, ...]
     excerpt: str = ""
     error: str | None = None
 
@@ -47,8 +47,8 @@ def config_of(record: RunRecord) -> dict[str, Any]:
         data = read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
     except (ConfigError, RunUnreadableError):
         return {}
-    found = by_id(data)
-    return found if isinstance(found, dict) else {}
+    config = by_id(data)
+    return config if isinstance(config, dict) else {}
 
 
 def inputs_of(record: RunRecord, config: Mapping[str, Any]) -> dict[str, str]:
@@ -56,8 +56,8 @@ def inputs_of(record: RunRecord, config: Mapping[str, Any]) -> dict[str, str]:
     try:
         lines = [line for line in record.text(COPY).split("\n") if line.strip()]
     except RunUnreadableError:
-        given = config.get("input")  # the run ended before it copied its input
-        return {"": given} if isinstance(given, str) else {}
+        input_text = config.get("input")  # the run ended before it copied its input
+        return {"": input_text} if isinstance(input_text, str) else {}
     texts = {number: text for number, line in enumerate(lines, 1) if (text := _input(line)) is not None}
     if config.get("inputs") is None:
         return {"": next(iter(texts.values()))} if texts else {}
@@ -97,18 +97,18 @@ def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[ConfigD
     )
 
 
-def told(change: ConfigDifference) -> str:
+def describe_change(change: ConfigDifference) -> str:
     """A difference in one line."""
-    return f"{change.key}: {shown(change.first)} → {shown(change.second)}"
+    return f"{change.key}: {shorten_value(change.first)} → {shorten_value(change.second)}"
 
 
-def shown(value: Any, most: int = 60) -> str:
+def shorten_value(value: Any, limit: int = 60) -> str:
     """A value in at most `most` characters of one line; an absent one is a dash."""
     text = "–" if value is None else " ".join(str(value).split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-class TreeNode(Document):
+class TreeNode(AnswerDocument):
     """One run. A parent that was removed has the status `removed`; `executed` and `reused` are ids of stages."""
 
     id: str
@@ -121,7 +121,7 @@ class TreeNode(Document):
     reused: list[str]
 
 
-class TreeView(Document):
+class TreeView(AnswerDocument):
     """The answer of `pipeline tree`: every run after the one it came from, siblings in the order of their making."""
 
     nodes: list[TreeNode]
@@ -140,22 +140,22 @@ def tree(runs: Sequence[Digest]) -> TreeView:
 
     Every run stands in it once, even when damaged manifests name each other, or themselves, as their parents.
     """
-    known = {run.id: run for run in runs}
+    runs_by_id = {run.id: run for run in runs}
     children: dict[str, list[str]] = {}
     for run in runs:
         if run.parent is not None:
             children.setdefault(run.parent, []).append(run.id)
-    top = dict.fromkeys(run.id if run.parent is None else run.parent for run in runs if run.parent not in known)
+    top = dict.fromkeys(run.id if run.parent is None else run.parent for run in runs if run.parent not in runs_by_id)
     nodes: list[TreeNode] = []
     seen: set[str] = set()
-    for start in (*top, *known):  # the latter finds those whose descent is a circle
+    for start in (*top, *runs_by_id):  # the latter finds those whose descent is a circle
         stack: list[tuple[str, str | None, int]] = [(start, None, 0)]
         while stack:
             id_, parent, depth = stack.pop()
             if id_ in seen:
                 continue
             seen.add(id_)
-            nodes.append(_node(id_, known.get(id_), known.get(parent) if parent else None, parent, depth))
+            nodes.append(_node(id_, runs_by_id.get(id_), runs_by_id.get(parent) if parent else None, parent, depth))
             stack += [(child, id_, depth + 1) for child in reversed(children.get(id_, []))]
     return TreeView(nodes=nodes)
 
@@ -179,9 +179,9 @@ def _leads(nodes: Sequence[TreeNode]) -> list[str]:
     leads: list[str] = []
     open_depths: set[int] = set()  # depths at which a later sibling stands
     for node in reversed(nodes):
-        drawn = "".join("│  " if depth in open_depths else "   " for depth in range(1, node.depth))
+        guides = "".join("│  " if depth in open_depths else "   " for depth in range(1, node.depth))
         branch = "" if node.depth == 0 else "├─ " if node.depth in open_depths else "└─ "
-        leads.append((drawn + branch)[-_INDENT:])
+        leads.append((guides + branch)[-_INDENT:])
         open_depths = {depth for depth in open_depths if depth < node.depth} | {node.depth}
     return leads[::-1]
 
@@ -189,8 +189,10 @@ def _leads(nodes: Sequence[TreeNode]) -> list[str]:
 def _line(node: TreeNode) -> str:
     parts = [f"{node.id}  {node.status}"]
     if node.changed:
-        more = len(node.changed) - _MOST_CHANGES
-        parts += [told(change) for change in node.changed[:_MOST_CHANGES]] + ([f"and {more} more"] if more > 0 else [])
+        left_out = len(node.changed) - _MOST_CHANGES
+        parts += [describe_change(change) for change in node.changed[:_MOST_CHANGES]] + (
+            [f"and {left_out} more"] if left_out > 0 else []
+        )
     if node.executed:
         parts.append(f"executed {', '.join(node.executed)}")
     if node.reused:

@@ -13,14 +13,14 @@ from agentlab.pipeline.branches.trace import Trace, is_of_aggregation, item_of, 
 from agentlab.pipeline.config import StageList
 from agentlab.pipeline.graph import INPUT, sources
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.templates import compiled
+from agentlab.pipeline.templates import compile_template
 from agentlab.runs.store import RunRecord
 
 _TEMPLATES = {"system": "system", "user": "prompt"}  # by the role of the message they become
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastRun:
     """A run that questions are compared with, or the run itself. `asked` are keys that were put to a model in it."""
 
     record: RunRecord
@@ -30,54 +30,54 @@ class Past:
     asked: frozenset[str]
 
     @classmethod
-    def of(cls, record: RunRecord) -> "Past":
+    def of(cls, record: RunRecord) -> "PastRun":
         """What the folder tells.
 
         Raises:
             RunUnreadableError: its events are damaged or absent.
         """
-        config, found = config_of(record), trace(record.events())
-        asked = frozenset(call.key for call in found.calls.values() if call.source == "model")
-        return cls(record, found, config, inputs_of(record, config), asked)
+        config, run_trace = config_of(record), trace(record.events())
+        asked_keys = frozenset(call.key for call in run_trace.calls.values() if call.source == "model")
+        return cls(record, run_trace, config, inputs_of(record, config), asked_keys)
 
 
 def stages_of(record: RunRecord) -> dict[str, Stage]:
     """The stages of a run by their ids; empty when its config is damaged or of another version."""
     try:
         data = read_yaml(record.text("config.yaml"), "config.yaml").data
-        found = StageList.model_validate(data.get(f"{data.get('mode', 'base')}_pipeline"))
+        stage_list = StageList.model_validate(data.get(f"{data.get('mode', 'base')}_pipeline"))
     except (ConfigError, RunUnreadableError, ValidationError):
         return {}
-    return {stage.id: stage for stage in found.stages}
+    return {stage.id: stage for stage in stage_list.stages}
 
 
-def reasons(call: str, role: str, now: Past, before: Past, stages: Mapping[str, Stage]) -> list[str]:
+def reasons(call: str, role: str, now: PastRun, before: PastRun, stages: Mapping[str, Stage]) -> list[str]:
     """Why a message of a call reads otherwise than it did in another run; empty when nothing known differs."""
     step = step_of(call)
     stage = stages.get(stage_of(step))
     if stage is None:
         return []
-    found = list(_changed_keys(stage, role, now, before))
+    causes = list(_changed_keys(stage, role, now, before))
     if is_of_aggregation(call):  # it shows what the stage was asked as well, so the rest applies too
-        found += _changed_rules(stage, now, before)
+        causes += _changed_rules(stage, now, before)
         if _candidates(now, step) != _candidates(before, step):
-            found.append("it shows the candidates, and they changed")
+            causes.append("it shows the candidates, and they changed")
     try:
-        used = compiled(stage.system if role == "system" else stage.prompt)
+        used = compile_template(stage.system if role == "system" else stage.prompt)
     except ConfigError:
-        return found
+        return causes
     read = sources(list(stages.values()))[stage.id] if INPUT in used.names else ()
     if INPUT in read and now.inputs.get(item_of(step)) != before.inputs.get(item_of(step)):
-        found.append("the input of the run changed")
+        causes.append("the input of the run changed")
     names = dict.fromkeys((*read, *sorted(used.stages | used.previous)))
-    others = [name for name in names if _outputs(now, step, name) != _outputs(before, step, name, like=now)]
-    if others:
-        many = "s" if len(others) > 1 else ""
-        found.append(f"its text comes from stage{many} {' and '.join(others)}, whose answer{many} changed")
-    return found
+    changed_stages = [name for name in names if _outputs(now, step, name) != _outputs(before, step, name, like=now)]
+    if changed_stages:
+        many = "s" if len(changed_stages) > 1 else ""
+        causes.append(f"its text comes from stage{many} {' and '.join(changed_stages)}, whose answer{many} changed")
+    return causes
 
 
-def _changed_keys(stage: Stage, role: str, now: Past, before: Past) -> Iterator[str]:
+def _changed_keys(stage: Stage, role: str, now: PastRun, before: PastRun) -> Iterator[str]:
     for change in changes(before.config, now.config):
         path = change.key.split(".")
         if path[-2:] == [stage.id, _TEMPLATES.get(role, "prompt")]:
@@ -86,18 +86,18 @@ def _changed_keys(stage: Stage, role: str, now: Past, before: Past) -> Iterator[
             yield f"{change.key} changed"
 
 
-def _changed_rules(stage: Stage, now: Past, before: Past) -> Iterator[str]:
+def _changed_rules(stage: Stage, now: PastRun, before: PastRun) -> Iterator[str]:
     for change in changes(before.config, now.config):
         if change.key.split(".")[-3:-1] == [stage.id, "aggregation"]:
             yield f"{change.key} changed"
 
 
-def _candidates(run: Past, step: str) -> dict[str, str]:
+def _candidates(run: PastRun, step: str) -> dict[str, str]:
     calls = run.trace.calls_by_step().get(step, [])
     return {call.id: call.sha for call in calls if not is_of_aggregation(call.id)}  # in whatever order they ended
 
 
-def _outputs(run: Past, step: str, stage: str, like: Past | None = None) -> list[str | None]:
+def _outputs(run: PastRun, step: str, stage: str, like: PastRun | None = None) -> list[str | None]:
     """The texts that a stage had handed on, in the same item, when a step began."""
     names: list[str] = []
     for name in (like or run).trace.steps:
@@ -105,4 +105,4 @@ def _outputs(run: Past, step: str, stage: str, like: Past | None = None) -> list
             break
         if stage_of(name) == stage and item_of(name) == item_of(step):
             names.append(name)
-    return [found.sha if (found := run.trace.steps.get(name)) else None for name in names]
+    return [traced_step.sha if (traced_step := run.trace.steps.get(name)) else None for name in names]

@@ -13,7 +13,7 @@ _STEP = re.compile(r"(?:(?P<item>\d+):)?(?P<stage>[^:@/]+)(?:@(?P<visit>\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TracedCall:
     """A question and its answer. `source` is model, cache or parent; `asked` is `Asked.summary()`."""
 
     id: str
@@ -36,7 +36,7 @@ class FailedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TracedStep:
     """The end of one visit of a stage. `sha` is that of the text it hands on, None when there is none."""
 
     id: str
@@ -50,16 +50,16 @@ class Step:
 class Trace:
     """Steps and calls by their ids, in the order in which they ended."""
 
-    steps: Mapping[str, Step] = field(default_factory=dict)
-    calls: Mapping[str, Call] = field(default_factory=dict)
+    steps: Mapping[str, TracedStep] = field(default_factory=dict)
+    calls: Mapping[str, TracedCall] = field(default_factory=dict)
     failed: tuple[FailedCall, ...] = ()
 
-    def calls_by_step(self) -> dict[str, list[Call]]:
+    def calls_by_step(self) -> dict[str, list[TracedCall]]:
         """All calls, under the ids of their steps."""
-        found: dict[str, list[Call]] = {}
+        by_step: dict[str, list[TracedCall]] = {}
         for call in self.calls.values():
-            found.setdefault(step_of(call.id), []).append(call)
-        return found
+            by_step.setdefault(step_of(call.id), []).append(call)
+        return by_step
 
     def of(self, stage: str) -> "Trace":
         """What belongs to a stage, in all its visits and items; or to one step, when `stage` is the id of one."""
@@ -72,8 +72,8 @@ class Trace:
 
 def trace(events: Iterable[Event]) -> Trace:
     """The newest word of the events on each step and call: a resumed run may tell things again."""
-    steps: dict[str, Step] = {}
-    calls: dict[str, Call] = {}
+    steps: dict[str, TracedStep] = {}
+    calls: dict[str, TracedCall] = {}
     failed: list[FailedCall] = []
     for event in events:
         data = event.data if isinstance(event.data, Mapping) else {}
@@ -81,12 +81,12 @@ def trace(events: Iterable[Event]) -> Trace:
         match event.type:
             case "call.answered":
                 key, sha, source = (_text(data, name) for name in ("key", "sha", "from"))
-                calls[id_] = Call(id_, key, sha, source, _mapping(data, "asked"), _mapping(data, "answer"))
+                calls[id_] = TracedCall(id_, key, sha, source, _mapping(data, "asked"), _mapping(data, "answer"))
             case "call.failed":
                 failed.append(FailedCall(id_, *(_text(data, name) for name in ("kind", "message", "model", "rung"))))
             case "stage.finished":
-                handed, seconds = _text(data, "sha") or None, number_of(data.get("seconds"))
-                steps[id_] = Step(id_, _text(data, "status"), handed, seconds, _mapping(data, "why"))
+                output_sha, seconds = _text(data, "sha") or None, number_of(data.get("seconds"))
+                steps[id_] = TracedStep(id_, _text(data, "status"), output_sha, seconds, _mapping(data, "why"))
     return Trace(steps, calls, tuple(failed))
 
 
@@ -102,14 +102,14 @@ def is_of_aggregation(call: str) -> bool:
 
 def stage_of(step: str) -> str:
     """The stage that a step (or call) visits, without item and visit."""
-    found = _STEP.match(step)
-    return found["stage"] if found else step
+    match = _STEP.match(step)
+    return match["stage"] if match else step
 
 
 def item_of(step: str) -> str:
     """The name of the item that a step (or call) belongs to, such as 0003; empty when there is one input only."""
-    found = _STEP.match(step)
-    return (found["item"] or "") if found else ""
+    match = _STEP.match(step)
+    return (match["item"] or "") if match else ""
 
 
 def number_of(value: Any) -> float | None:

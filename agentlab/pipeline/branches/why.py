@@ -6,11 +6,11 @@ from itertools import islice
 from typing import Any, Literal
 
 from agentlab.errors import RunUnreadableError, UnknownNameError
-from agentlab.pipeline.branches.digest import shown
-from agentlab.pipeline.branches.origins import Past, reasons, stages_of
-from agentlab.pipeline.branches.trace import Call, FailedCall, stage_of
+from agentlab.pipeline.branches.digest import shorten_value
+from agentlab.pipeline.branches.origins import PastRun, reasons, stages_of
+from agentlab.pipeline.branches.trace import FailedCall, TracedCall, stage_of
 from agentlab.pipeline.stage_config import Stage
-from agentlab.runs.document import Block, Code, Document, Heading
+from agentlab.runs.document import AnswerDocument, Block, Code, Heading
 from agentlab.runs.store import RunRecord
 
 _MOST_RUNS = 30  # earlier runs that are looked into
@@ -18,7 +18,7 @@ _MOST_CALLS = 200  # of a batch
 _MESSAGES = "messages"
 
 
-class FieldChange(Document):
+class FieldChange(AnswerDocument):
     """A field whose values differ; of a message, its role, hash and length. `reasons` say where its text is from."""
 
     field: str
@@ -26,15 +26,15 @@ class FieldChange(Document):
     second: Any
     reasons: Sequence[str] = ()
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """In one line: `temperature 0.7 → 0.2`, or `message 2 changed: …`."""
         if not self.field.startswith("message "):
-            return f"{self.field} {shown(self.first)} → {shown(self.second)}"
+            return f"{self.field} {shorten_value(self.first)} → {shorten_value(self.second)}"
         if self.first is None or self.second is None:
-            said = f"{self.field} is {'new' if self.first is None else 'gone'}"
+            sentence = f"{self.field} is {'new' if self.first is None else 'gone'}"
         else:
-            said = f"{self.field} changed"
-        return f"{said}: {' and '.join(self.reasons)}" if self.reasons else said
+            sentence = f"{self.field} changed"
+        return f"{sentence}: {' and '.join(self.reasons)}" if self.reasons else sentence
 
 
 def field_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[FieldChange]:
@@ -62,7 +62,7 @@ def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-class CallWhy(Document):
+class CallWhy(AnswerDocument):
     """One call.
 
     Attributes:
@@ -86,17 +86,19 @@ class CallWhy(Document):
         """For a reader; what belongs to the call is indented."""
         match self.state:
             case "hit":
-                how = "taken over from the parent" if self.source == "parent" else "found in the store"
-                said = f"{self.id}: hit, {how}; " + (f"answered in {self.origin}" if self.origin else "its run is gone")
+                origin_note = "taken over from the parent" if self.source == "parent" else "found in the store"
+                headline = f"{self.id}: hit, {origin_note}; " + (
+                    f"answered in {self.origin}" if self.origin else "its run is gone"
+                )
             case "miss":
-                said = f"{self.id}: miss, asked" + (f"; compared with {self.compared}" if self.compared else "")
+                headline = f"{self.id}: miss, asked" + (f"; compared with {self.compared}" if self.compared else "")
             case _:
-                said = f"{self.id}: failed"
-        details = [*(change.told() for change in self.changes), *([self.note] if self.note else []), *self.failures]
-        return [said, *(f"  {detail}" for detail in details)]
+                headline = f"{self.id}: failed"
+        details = [*(change.describe() for change in self.changes), *([self.note] if self.note else []), *self.failures]
+        return [headline, *(f"  {detail}" for detail in details)]
 
 
-class StepWhy(Document):
+class StepWhy(AnswerDocument):
     """How a visit of the stage ended, and what its aggregation or condition noted."""
 
     id: str
@@ -104,7 +106,7 @@ class StepWhy(Document):
     why: dict[str, Any]
 
 
-class WhyView(Document):
+class WhyView(AnswerDocument):
     """The answer of `pipeline why`."""
 
     run: str
@@ -115,30 +117,31 @@ class WhyView(Document):
 
     def blocks(self) -> list[Block]:
         """How the stage ended, then each of its calls."""
-        ended = [f"{step.id}: {step.status}" for step in self.steps if step.status != "done"]
-        lines = [*ended, *(line for call in self.calls for line in call.lines())]
-        more = [f"… and {self.left_out} more calls"] if self.left_out else []
-        return [Heading(f"{self.stage} of {self.run}"), Code("\n".join([*lines, *more]))]
+        step_lines = [f"{step.id}: {step.status}" for step in self.steps if step.status != "done"]
+        lines = [*step_lines, *(line for call in self.calls for line in call.lines())]
+        left_out_lines = [f"… and {self.left_out} more calls"] if self.left_out else []
+        return [Heading(f"{self.stage} of {self.run}"), Code("\n".join([*lines, *left_out_lines]))]
 
 
-def why(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:
+def explain_stage(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:
     """Explain the calls of a stage, or of one step such as `draft@2`. `runs` are those of the workspace, oldest first.
 
     Raises:
         UnknownNameError: the run has no such stage.
         RunUnreadableError: its events are damaged or absent.
     """
-    now = Past.of(record)
-    own = now.trace.of(stage)
-    calls, failed, steps = list(own.calls.values()), own.failed, list(own.steps.values())
+    now = PastRun.of(record)
+    stage_trace = now.trace.of(stage)
+    calls, failed, steps = list(stage_trace.calls.values()), stage_trace.failed, list(stage_trace.steps.values())
     if not (calls or failed or steps):
-        known = [*now.trace.steps, *now.trace.calls]
-        raise UnknownNameError("stage", stage, list(dict.fromkeys(stage_of(name) for name in known)))
-    past, stages = list(islice(_earlier(record, runs), _MOST_RUNS)), stages_of(record)
-    answered = [_explained(call, now, past, stages, failed) for call in calls[:_MOST_CALLS]]
+        known_ids = [*now.trace.steps, *now.trace.calls]
+        raise UnknownNameError("stage", stage, list(dict.fromkeys(stage_of(name) for name in known_ids)))
+    earlier_runs, stages = list(islice(_earlier(record, runs), _MOST_RUNS)), stages_of(record)
+    answered = [_explain_call(call, now, earlier_runs, stages, failed) for call in calls[:_MOST_CALLS]]
     names = dict.fromkeys(failure.id for failure in failed if failure.id not in now.trace.calls)
     unanswered = [
-        CallWhy(id=name, state="failed", source="", failures=_told(name, failed)) for name in islice(names, _MOST_CALLS)
+        CallWhy(id=name, state="failed", source="", failures=_failure_lines(name, failed))
+        for name in islice(names, _MOST_CALLS)
     ]
     return WhyView(
         run=record.id,
@@ -149,57 +152,63 @@ def why(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:
     )
 
 
-def _earlier(record: RunRecord, runs: Sequence[RunRecord]) -> Iterator[Past]:
+def _earlier(record: RunRecord, runs: Sequence[RunRecord]) -> Iterator[PastRun]:
     """The parent, then the runs before this one, newest first. What cannot be read is passed over."""
-    place = next((place for place, run in enumerate(runs) if run.id == record.id), len(runs))
-    before = [run for run in reversed(runs[:place]) if run.manifest.command == record.manifest.command]
+    position = next((index for index, run in enumerate(runs) if run.id == record.id), len(runs))
+    before = [run for run in reversed(runs[:position]) if run.manifest.command == record.manifest.command]
     parent = record.manifest.parent
     for run in sorted(before, key=lambda run: run.id != parent):  # stable: the others keep their order
         try:
-            yield Past.of(run)
+            yield PastRun.of(run)
         except RunUnreadableError:
             continue
 
 
-def _explained(
-    call: Call, now: Past, past: Sequence[Past], stages: dict[str, Stage], failed: Sequence[FailedCall]
+def _explain_call(
+    call: TracedCall,
+    now: PastRun,
+    earlier_runs: Sequence[PastRun],
+    stages: dict[str, Stage],
+    failed: Sequence[FailedCall],
 ) -> CallWhy:
-    same = next((run.record.id for run in past if call.key in run.asked), None)
-    told = partial(CallWhy, id=call.id, source=call.source, failures=_told(call.id, failed))
+    same_run_id = next((run.record.id for run in earlier_runs if call.key in run.asked), None)
+    make_why = partial(CallWhy, id=call.id, source=call.source, failures=_failure_lines(call.id, failed))
     if call.source != "model":
-        return told(state="hit", origin=same)
-    if same is not None:
-        note = f"the same question was asked in {same}, {_why_again(now)}"
-        return told(state="miss", compared=same, note=note)
-    nearest = _nearest(call, now.record.manifest.parent, past)
+        return make_why(state="hit", origin=same_run_id)
+    if same_run_id is not None:
+        note = f"the same question was asked in {same_run_id}, {_why_again(now)}"
+        return make_why(state="miss", compared=same_run_id, note=note)
+    nearest = _nearest(call, now.record.manifest.parent, earlier_runs)
     if nearest is None:
-        return told(state="miss", note="no earlier run has asked this")
+        return make_why(state="miss", note="no earlier run has asked this")
     changed = field_changes(nearest.trace.calls[call.id].asked, call.asked)
     reasoned = [_with_reasons(change, call, now, nearest, stages) for change in changed]
-    return told(state="miss", compared=nearest.record.id, changes=reasoned)
+    return make_why(state="miss", compared=nearest.record.id, changes=reasoned)
 
 
-def _why_again(now: Past) -> str:
+def _why_again(now: PastRun) -> str:
     cache = now.config.get("cache", "use")
     return "but its answer was no longer in the store" if cache == "use" else f"and cache: {cache} asks again"
 
 
-def _nearest(call: Call, parent: str | None, past: Sequence[Past]) -> Past | None:
+def _nearest(call: TracedCall, parent: str | None, earlier_runs: Sequence[PastRun]) -> PastRun | None:
     """The run whose question of this name differs in the fewest fields; the parent's, if it has one."""
-    fitting = [run for run in past if call.id in run.trace.calls]
+    fitting = [run for run in earlier_runs if call.id in run.trace.calls]
     if fitting and fitting[0].record.id == parent:
         return fitting[0]
     return min(fitting, key=lambda run: len(field_changes(run.trace.calls[call.id].asked, call.asked)), default=None)
 
 
-def _with_reasons(change: FieldChange, call: Call, now: Past, before: Past, stages: dict[str, Stage]) -> FieldChange:
+def _with_reasons(
+    change: FieldChange, call: TracedCall, now: PastRun, before: PastRun, stages: dict[str, Stage]
+) -> FieldChange:
     message = change.second if isinstance(change.second, dict) else change.first
     if not change.field.startswith("message ") or not isinstance(message, dict):
         return change
     return change.model_copy(update={"reasons": reasons(call.id, str(message.get("role")), now, before, stages)})
 
 
-def _told(call: str, failed: Sequence[FailedCall]) -> list[str]:
+def _failure_lines(call: str, failed: Sequence[FailedCall]) -> list[str]:
     return [
         f"{failure.model} failed: {failure.kind}: {failure.message}"
         + (f"; next: {failure.rung}" if failure.rung not in ("", "none") else "")

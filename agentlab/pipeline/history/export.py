@@ -8,10 +8,10 @@ from pydantic import Field
 
 from agentlab.errors import RunUnreadableError, UsageError
 from agentlab.pipeline.branches.digest import config_of, inputs_of
-from agentlab.pipeline.branches.trace import Call, Step, number_of, trace
+from agentlab.pipeline.branches.trace import TracedCall, TracedStep, number_of, trace
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import Texts
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, known, number
+from agentlab.pipeline.texts import RunTexts
+from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text, figure_or_dash, number
 from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html, markdown
 from agentlab.runs.store import RunRecord
@@ -22,7 +22,7 @@ SCHEMA = 1
 _LOST = "(its text is lost)"
 
 
-class Exported(Document):
+class ExportedRun(AnswerDocument):
     """A run as text, or the file that it was written to; the other one is None."""
 
     form: str
@@ -33,7 +33,7 @@ class Exported(Document):
         return [Code(self.text if self.text is not None else self.path or "")]
 
 
-class CallShown(Document):
+class CallShown(AnswerDocument):
     """A question of a stage. `text` is None when it is lost."""
 
     id: str
@@ -48,7 +48,7 @@ class CallShown(Document):
         return [Code(_LOST if self.text is None else self.text)]
 
 
-class StepShown(Document):
+class StepShown(AnswerDocument):
     """A step with its calls. `output` is None when it handed on nothing, or when it is lost."""
 
     id: str
@@ -61,7 +61,14 @@ class StepShown(Document):
     def blocks(self) -> list[Block]:
         """What it took, its candidates when there were several, and what it handed on."""
         rows = [
-            (c.id, c.model, c.source, known(c.prompt_tokens), known(c.completion_tokens), number(c.seconds))
+            (
+                c.id,
+                c.model,
+                c.source,
+                figure_or_dash(c.prompt_tokens),
+                figure_or_dash(c.completion_tokens),
+                number(c.seconds),
+            )
             for c in self.calls
         ]
         blocks: list[Block] = [Heading(self.id if self.status == "done" else f"{self.id} ({self.status})")]
@@ -77,7 +84,7 @@ class StepShown(Document):
         return blocks
 
 
-class ShowView(Document):
+class ShowView(AnswerDocument):
     """The answer of `pipeline history show`. `inputs` are by the name of the item; the only one has an empty name."""
 
     id: str
@@ -120,9 +127,9 @@ def show(record: RunRecord, store: Store, most_steps: int | None = 100) -> ShowV
         RunUnreadableError: its events are damaged or absent.
     """
     manifest, config = record.manifest, config_of(record)
-    found, inputs = trace(record.events()), inputs_of(record, config)
-    steps, calls = list(found.steps.values())[:most_steps], found.calls_by_step()
-    texts = Texts(record.path, store)
+    run_trace, inputs = trace(record.events()), inputs_of(record, config)
+    steps, calls = list(run_trace.steps.values())[:most_steps], run_trace.calls_by_step()
+    texts = RunTexts(record.path, store)
     return ShowView(
         id=record.id,
         status=record.status,
@@ -134,7 +141,7 @@ def show(record: RunRecord, store: Store, most_steps: int | None = 100) -> ShowV
         config=config,
         inputs=dict(list(inputs.items())[:most_steps]),
         steps=[_step(step, calls.get(step.id, []), texts) for step in steps],
-        left_out=len(found.steps) - len(steps),
+        left_out=len(run_trace.steps) - len(steps),
     )
 
 
@@ -152,44 +159,44 @@ def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> st
         data = redactor.mask_tree({"schema": SCHEMA, **view.model_dump(mode="json")})
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     blocks = [*view.blocks(), Heading("Configuration"), Code(json.dumps(view.config, indent=2, ensure_ascii=False))]
-    shown = redactor.scrub_blocks(blocks)
-    return markdown(view.id, shown) if form == "md" else html(view.id, shown, _no_figure)
+    masked_blocks = redactor.scrub_blocks(blocks)
+    return markdown(view.id, masked_blocks) if form == "md" else html(view.id, masked_blocks, _no_figure)
 
 
 def _no_figure(name: str) -> bytes:
     raise RunUnreadableError(f"An exported run has no figure {name}.")
 
 
-def _step(step: Step, calls: Sequence[Call], texts: Texts) -> StepShown:
+def _step(step: TracedStep, calls: Sequence[TracedCall], texts: RunTexts) -> StepShown:
     return StepShown(
         id=step.id,
         status=step.status,
         seconds=step.seconds,
-        output=_whole(texts.text(step.sha)) if step.sha else None,
+        output=_writable_text(texts.text(step.sha)) if step.sha else None,
         why=dict(step.why),
         calls=[_call(call, texts) for call in calls],
     )
 
 
-def _call(call: Call, texts: Texts) -> CallShown:
-    taken = [number_of(call.answer.get(name)) for name in ("prefill_seconds", "decode_seconds")]
-    known = [seconds for seconds in taken if seconds is not None]
+def _call(call: TracedCall, texts: RunTexts) -> CallShown:
+    durations = [number_of(call.answer.get(name)) for name in ("prefill_seconds", "decode_seconds")]
+    known_durations = [seconds for seconds in durations if seconds is not None]
     return CallShown(
         id=call.id,
         source=call.source,
         model=str(call.answer.get("model", "")),
-        text=_whole(texts.text(call.sha)),
+        text=_writable_text(texts.text(call.sha)),
         prompt_tokens=_tokens(call, "prompt_tokens"),
         completion_tokens=_tokens(call, "completion_tokens"),
-        seconds=sum(known) if known else None,
+        seconds=sum(known_durations) if known_durations else None,
     )
 
 
-def _whole(text: str | None) -> str | None:
+def _writable_text(text: str | None) -> str | None:
     """The text as a file may hold it: half a character becomes a question mark."""
     return None if text is None else text.encode("utf-8", "replace").decode()
 
 
-def _tokens(call: Call, name: str) -> int | None:
+def _tokens(call: TracedCall, name: str) -> int | None:
     value = number_of(call.answer.get(name))
     return None if value is None else int(value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from agentlab.errors import RunUnreadableError, StorageError
-from agentlab.pipeline.branches.digest import Digest, Share
+from agentlab.pipeline.branches.digest import Digest, StageShare
 from agentlab.pipeline.graph import INPUT
 from agentlab.pipeline.history.listing import Hit, search
 from agentlab.pipeline.history.reading import COMMAND, forget_lost_texts, read, stamps
@@ -48,7 +48,7 @@ _TABLES = (
 _SCHEMA = Schema(0x61676C68, 1, _TABLES)  # "aglh"
 
 
-class History:
+class PipelineHistory:
     """The history of a runs folder, from the index, as it is when the context is entered.
 
     A damaged index is set aside and made anew; one that cannot be kept lives in memory.
@@ -72,9 +72,9 @@ class History:
         """All pipeline runs, oldest first."""
         return self._do(self._digests)
 
-    def search(self, query: str, most: int = 20) -> list[Hit]:
+    def search(self, query: str, limit: int = 20) -> list[Hit]:
         """See `listing.search`; `most` is how many hits are wanted."""
-        return self._do(lambda db: search(db, str(self._runs_dir), query, most))
+        return self._do(lambda db: search(db, str(self._runs_dir), query, limit))
 
     def __enter__(self) -> Self:
         self.refresh()
@@ -134,32 +134,34 @@ class History:
 
     def _read_news(self, db: sqlite3.Connection) -> None:
         folder = str(self._runs_dir)
-        there = stamps(self._runs_dir)
-        known = dict(db.execute("SELECT name, stamp FROM runs WHERE folder = ?", (folder,)))
-        changed = [name for name, stamp in there.items() if known.get(name) != stamp]
-        gone = [name for name in known if name not in there]
+        folder_stamps = stamps(self._runs_dir)
+        indexed_stamps = dict(db.execute("SELECT name, stamp FROM runs WHERE folder = ?", (folder,)))
+        changed = [name for name, stamp in folder_stamps.items() if indexed_stamps.get(name) != stamp]
+        removed_runs = [name for name in indexed_stamps if name not in folder_stamps]
         for start in range(0, len(changed), _AT_ONCE):
             with transaction(db):
                 for name in changed[start : start + _AT_ONCE]:
-                    if _stamp(db, folder, name) != there[name]:  # another process may have been quicker
-                        read(db, self._runs_dir, name, there[name], self._store)
-        if gone:
+                    if _stamp(db, folder, name) != folder_stamps[name]:  # another process may have been quicker
+                        read(db, self._runs_dir, name, folder_stamps[name], self._store)
+        if removed_runs:
             with transaction(db):
-                db.executemany("DELETE FROM runs WHERE folder = ? AND name = ?", ((folder, name) for name in gone))
+                db.executemany(
+                    "DELETE FROM runs WHERE folder = ? AND name = ?", ((folder, name) for name in removed_runs)
+                )
                 forget_lost_texts(db)
 
     # -- answers ------------------------------------------------------------------------------------------------
 
     def _digests(self, db: sqlite3.Connection) -> list[Digest]:
         where = (str(self._runs_dir), COMMAND)
-        shares: dict[int, list[Share]] = defaultdict(list)
+        shares: dict[int, list[StageShare]] = defaultdict(list)
         stages = db.execute(
             """SELECT run, stage, sum(stages.calls), sum(stages.asked) FROM stages JOIN runs ON runs.id = stages.run
             WHERE folder = ? AND command = ? AND stage != ? GROUP BY run, stage ORDER BY run, min(place)""",
             (*where, INPUT),
         )
         for run, *share in stages:
-            shares[run].append(Share(*share))
+            shares[run].append(StageShare(*share))
         runs = db.execute(
             """SELECT id, name, parent, status, created, seconds, config, excerpt, error FROM runs
             WHERE folder = ? AND command = ? ORDER BY created, born, name""",
@@ -174,9 +176,9 @@ class History:
                 seconds,
                 json.loads(config),
                 tuple(shares[id_]),
-                *rest,
+                *other_columns,
             )
-            for id_, name, parent, status, created, seconds, config, *rest in runs
+            for id_, name, parent, status, created, seconds, config, *other_columns in runs
         ]
 
     def _status(self, name: str, status: str) -> str:

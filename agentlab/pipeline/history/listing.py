@@ -3,8 +3,8 @@
 import sqlite3
 from collections.abc import Sequence
 
-from agentlab.pipeline.branches.digest import Digest, shown
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.pipeline.branches.digest import Digest, shorten_value
+from agentlab.runs.document import AnswerDocument, Block, Table, Text
 
 _MOST_WORDS = 32  # of a query
 
@@ -14,7 +14,7 @@ _RUNS = """SELECT name, step, created FROM stages JOIN runs ON runs.id = stages.
     WHERE sha = ? AND folder = ? ORDER BY created DESC, born DESC, place LIMIT ?"""
 
 
-class Hit(Document):
+class Hit(AnswerDocument):
     """A text that holds what was looked for, in one run; `snippet` shows the words between » and «."""
 
     run: str
@@ -23,7 +23,7 @@ class Hit(Document):
     snippet: str
 
 
-class SearchView(Document):
+class SearchView(AnswerDocument):
     """The answer of `pipeline history search`: best hits first, of equal ones the newest."""
 
     query: str
@@ -35,7 +35,7 @@ class SearchView(Document):
         return [Table(("run", "stage", "text"), [(hit.run, hit.step, hit.snippet) for hit in self.hits])]
 
 
-def search(db: sqlite3.Connection, folder: str, query: str, most: int) -> list[Hit]:
+def search(db: sqlite3.Connection, folder: str, query: str, limit: int) -> list[Hit]:
     """The texts of a runs folder with all words of `query`, each of which may be the beginning of a word.
 
     Case and accents do not matter.
@@ -43,20 +43,20 @@ def search(db: sqlite3.Connection, folder: str, query: str, most: int) -> list[H
     Raises:
         sqlite3.Error: the index is damaged.
     """
-    words = quoted(query)
+    words = quote_query(query)
     if not words:
         return []
     hits: list[Hit] = []
     for sha, snippet in db.execute(_TEXTS, (words,)):  # one by one: marking the words of a text is the costly part
-        shown = " ".join(snippet.split())
-        named = db.execute(_RUNS, (sha, folder, most - len(hits)))
-        hits += [Hit(run=run, step=step, created=created, snippet=shown) for run, step, created in named]
-        if len(hits) >= most:
+        snippet_line = " ".join(snippet.split())
+        rows = db.execute(_RUNS, (sha, folder, limit - len(hits)))
+        hits += [Hit(run=run, step=step, created=created, snippet=snippet_line) for run, step, created in rows]
+        if len(hits) >= limit:
             break
     return hits
 
 
-def quoted(query: str) -> str:
+def quote_query(query: str) -> str:
     """What somebody typed as a query of FTS5: quoted prefixes, all of them wanted. Empty without any word. Pure.
 
     Nothing of it is read as syntax: within quotation marks FTS5 knows only the mark itself, which is doubled.
@@ -66,7 +66,7 @@ def quoted(query: str) -> str:
     return " ".join('"' + word.replace('"', '""') + '"*' for word in words[:_MOST_WORDS])
 
 
-class HistoryLine(Document):
+class HistoryLine(AnswerDocument):
     """A run of the list. `calls` were answered, `asked` of them by a model in this run."""
 
     id: str
@@ -79,7 +79,7 @@ class HistoryLine(Document):
     input: str
 
 
-class HistoryList(Document):
+class HistoryList(AnswerDocument):
     """The answer of `pipeline history list`: oldest first. `left_out` are older ones; `status` is that of all."""
 
     runs: list[HistoryLine]
@@ -93,18 +93,18 @@ class HistoryList(Document):
                 return [Text(f"No pipeline run has the status {self.status!r}.")]
             return [Text("There is no pipeline run yet. Try: agentlab pipeline demo")]
         rows = [
-            (run.id, run.status, f"{run.seconds:.1f} s", f"{run.calls}", f"{run.asked}", shown(run.input))
+            (run.id, run.status, f"{run.seconds:.1f} s", f"{run.calls}", f"{run.asked}", shorten_value(run.input))
             for run in self.runs
         ]
         caption = f"{self.left_out} older runs are left out." if self.left_out else ""
         return [Table(("run", "status", "time", "answers", "asked", "input"), rows, caption)]
 
 
-def history_list(runs: Sequence[Digest], *, status: str | None = None, most: int | None = None) -> HistoryList:
+def history_list(runs: Sequence[Digest], *, status: str | None = None, limit: int | None = None) -> HistoryList:
     """The `most` newest of `runs` (oldest first, as `History.digests` has them), optionally of one status. Pure."""
     fitting = [run for run in runs if status is None or run.status == status]
-    kept = fitting if most is None else fitting[max(0, len(fitting) - most) :]
-    return HistoryList(runs=[_line(run) for run in kept], left_out=len(fitting) - len(kept), status=status)
+    newest = fitting if limit is None else fitting[max(0, len(fitting) - limit) :]
+    return HistoryList(runs=[_line(run) for run in newest], left_out=len(fitting) - len(newest), status=status)
 
 
 def _line(run: Digest) -> HistoryLine:

@@ -10,11 +10,11 @@ from typing import Any
 
 from agentlab.errors import RunUnreadableError
 from agentlab.pipeline.answer import sha_of
-from agentlab.pipeline.branches.digest import config_of, inputs_of, shown
+from agentlab.pipeline.branches.digest import config_of, inputs_of, shorten_value
 from agentlab.pipeline.branches.trace import stage_of, step_of, trace
 from agentlab.pipeline.graph import INPUT
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import Texts
+from agentlab.pipeline.texts import RunTexts
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord
 
@@ -28,7 +28,7 @@ _EXCERPT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class IndexRow:
     """A step or an input. `text` is set for inputs only: those of stages lie in the run."""
 
     step: str
@@ -86,51 +86,53 @@ def read(db: sqlite3.Connection, folder: Path, name: str, stamp: str, store: Sto
         seconds=record.seconds,
         parent=manifest.parent,
         error=manifest.error.message if manifest.error else None,
-        excerpt=shown(next(iter(inputs.values()), ""), _EXCERPT),
+        excerpt=shorten_value(next(iter(inputs.values()), ""), _EXCERPT),
         config=json.dumps(config),
     )
-    texts = Texts(record.path, store)
-    for place, row in enumerate((*_inputs(inputs), *_steps(record))):
-        values = (run, place, row.step, row.stage, row.status, row.sha, row.seconds, row.calls, row.asked)
+    texts = RunTexts(record.path, store)
+    for position, row in enumerate((*_inputs(inputs), *_steps(record))):
+        values = (run, position, row.step, row.stage, row.status, row.sha, row.seconds, row.calls, row.asked)
         db.execute("INSERT INTO stages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         _learn(db, row, texts)
 
 
 def forget_lost_texts(db: sqlite3.Connection) -> None:
     """Remove the texts that no run names any more."""
-    lost = "SELECT id FROM texts WHERE sha NOT IN (SELECT sha FROM stages WHERE sha IS NOT NULL)"
-    db.execute(f"DELETE FROM words WHERE rowid IN ({lost})")  # noqa: S608 - a constant
-    db.execute(f"DELETE FROM texts WHERE id IN ({lost})")  # noqa: S608 - a constant
+    lost_texts_query = "SELECT id FROM texts WHERE sha NOT IN (SELECT sha FROM stages WHERE sha IS NOT NULL)"
+    db.execute(f"DELETE FROM words WHERE rowid IN ({lost_texts_query})")  # noqa: S608 - a constant
+    db.execute(f"DELETE FROM texts WHERE id IN ({lost_texts_query})")  # noqa: S608 - a constant
 
 
-def _insert(db: sqlite3.Connection, folder: Path, name: str, stamp: str, **known: Any) -> int:
+def _insert(db: sqlite3.Connection, folder: Path, name: str, stamp: str, **fields: Any) -> int:
     row = {"status": "", "created": "", "born": 0, "seconds": 0.0, "parent": None, "error": None, "excerpt": ""}
-    row |= {"config": "{}", "folder": str(folder), "name": name, "stamp": stamp, **known}
+    row |= {"config": "{}", "folder": str(folder), "name": name, "stamp": stamp, **fields}
     values = {key: _clean(value) if isinstance(value, str) else value for key, value in row.items()}
     columns, marks = ", ".join(values), ", ".join(f":{key}" for key in values)
     return db.execute(f"INSERT INTO runs ({columns}) VALUES ({marks})", values).lastrowid or 0  # noqa: S608 - our names
 
 
-def _inputs(inputs: dict[str, str]) -> Iterator[Row]:
+def _inputs(inputs: dict[str, str]) -> Iterator[IndexRow]:
     for item, text in list(inputs.items())[:_MOST_INPUTS]:
-        yield Row(f"{item}:{INPUT}" if item else INPUT, INPUT, "done", sha_of(text), text=text)
+        yield IndexRow(f"{item}:{INPUT}" if item else INPUT, INPUT, "done", sha_of(text), text=text)
 
 
-def _steps(record: RunRecord) -> Iterator[Row]:
+def _steps(record: RunRecord) -> Iterator[IndexRow]:
     events = record.path / "events.jsonl"
     try:
         if events.stat().st_size > _MOST_EVENT_BYTES:
             return
-        found = trace(record.events())
+        run_trace = trace(record.events())
     except (OSError, RunUnreadableError):
         return
-    calls = Counter(step_of(call) for call in found.calls)
-    asked = Counter(step_of(call.id) for call in found.calls.values() if call.source == "model")
-    for step in list(found.steps.values())[:_MOST_STEPS]:
-        yield Row(step.id, stage_of(step.id), step.status, step.sha, step.seconds, calls[step.id], asked[step.id])
+    calls = Counter(step_of(call) for call in run_trace.calls)
+    asked_counts = Counter(step_of(call.id) for call in run_trace.calls.values() if call.source == "model")
+    for step in list(run_trace.steps.values())[:_MOST_STEPS]:
+        yield IndexRow(
+            step.id, stage_of(step.id), step.status, step.sha, step.seconds, calls[step.id], asked_counts[step.id]
+        )
 
 
-def _learn(db: sqlite3.Connection, row: Row, texts: Texts) -> None:
+def _learn(db: sqlite3.Connection, row: IndexRow, texts: RunTexts) -> None:
     """Make a text searchable, unless it is so already."""
     if row.sha is None or db.execute("SELECT 1 FROM texts WHERE sha = ?", (row.sha,)).fetchone():
         return

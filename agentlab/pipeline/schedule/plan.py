@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
-from agentlab.pipeline.schedule.problem import Problem, Way, check, problem_of, topological, waiting
+from agentlab.pipeline.schedule.problem import ScheduleProblem, Way, check, problem_of, topological, waiting
 from agentlab.pipeline.schedule.search import cheap, cheapest
-from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, Run, Schedule, Step
+from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, RunJob, Schedule, Step
 
 # How many moves may be looked at. Up to _SMALL units none of tens of thousands of graphs, some of them bred to be hard,
 # took 10,000. Beyond, a way has about as many moves as there are units, and the more models, the more there are to
@@ -33,25 +33,25 @@ def schedule(jobs: Sequence[Job], room: Room) -> Schedule:
     exact = cheapest(problem, _EXACT if count <= _SMALL else _EXACT // count)
     if exact is not None:
         return Schedule(tuple(_steps(jobs, room, _changes(problem, room, exact))), "exact", room)
-    way = cheap(problem, min(_WIDEST, 1 + _GREEDY // (count**2 * len(problem.models))))
-    simple = [step for step in least_recently_used(jobs, room).steps if not isinstance(step, Run)]
+    greedy_way = cheap(problem, min(_WIDEST, 1 + _GREEDY // (count**2 * len(problem.models))))
+    simple = [step for step in least_recently_used(jobs, room).steps if not isinstance(step, RunJob)]
     cost = dict(zip(problem.models, problem.costs, strict=True))
-    if sum(cost[step.model] for step in simple if isinstance(step, Load)) < way.cost:
+    if sum(cost[step.model] for step in simple if isinstance(step, Load)) < greedy_way.cost:
         return Schedule(tuple(_steps(jobs, room, simple)), "greedy", room)
-    return Schedule(tuple(_steps(jobs, room, _changes(problem, room, way))), "greedy", room)
+    return Schedule(tuple(_steps(jobs, room, _changes(problem, room, greedy_way))), "greedy", room)
 
 
-def _changes(problem: Problem, room: Room, way: Way) -> Iterator[Load | Evict]:
+def _changes(problem: ScheduleProblem, room: Room, way: Way) -> Iterator[Load | Evict]:
     """Loads, and the evictions that they need: a model without work stays as long as there is room."""
-    held = dict.fromkeys(room.resident)
+    resident_models = dict.fromkeys(room.resident)
     bit = {model: 1 << number for number, model in enumerate(problem.models)}
 
-    def make_room(kept: int, size: int) -> Iterator[Evict]:
-        short = sum(room.sizes[model] for model in held) + size - room.budget
-        for model in [model for model in held if not bit.get(model, 0) & kept]:
+    def make_room(kept_mask: int, size: int) -> Iterator[Evict]:
+        short = sum(room.sizes[model] for model in resident_models) + size - room.budget
+        for model in [model for model in resident_models if not bit.get(model, 0) & kept_mask]:
             if short > 0:
                 short -= room.sizes[model]
-                del held[model]
+                del resident_models[model]
                 yield Evict(model)
 
     yield from make_room(way.kept, 0)
@@ -59,7 +59,7 @@ def _changes(problem: Problem, room: Room, way: Way) -> Iterator[Load | Evict]:
     for move in way.moves:
         model = problem.models[move.load]
         yield from make_room(state.resident & ~move.evict, room.sizes[model])
-        held[model] = None
+        resident_models[model] = None
         yield Load(model)
         state = problem.after(state, move)
 
@@ -70,24 +70,24 @@ def _steps(jobs: Sequence[Job], room: Room, changes: Iterable[Load | Evict]) -> 
     ready = [(jobs[index].model is not None, index) for index in sorter.get_ready()]
     heapify(ready)
     parked: dict[str, list[tuple[bool, int]]] = {}  # ready but for their model
-    held = set(room.resident)
+    resident_models = set(room.resident)
     for change in (*changes, None):
-        while ready and sum(room.sizes[model] for model in held) <= room.budget:
+        while ready and sum(room.sizes[model] for model in resident_models) <= room.budget:
             local, index = heappop(ready)
             job = jobs[index]
-            if job.model is None or job.model in held:
-                yield Run(job.id)
+            if job.model is None or job.model in resident_models:
+                yield RunJob(job.id)
                 sorter.done(index)
-                for then in sorter.get_ready():
-                    heappush(ready, (jobs[then].model is not None, then))
+                for next_index in sorter.get_ready():
+                    heappush(ready, (jobs[next_index].model is not None, next_index))
             else:
                 parked.setdefault(job.model, []).append((local, index))
         if isinstance(change, Load):
-            held.add(change.model)
+            resident_models.add(change.model)
             for entry in parked.pop(change.model, []):
                 heappush(ready, entry)
         elif change:
-            held.remove(change.model)
+            resident_models.remove(change.model)
         if change:
             yield change
 
@@ -103,23 +103,23 @@ def least_recently_used(jobs: Sequence[Job], room: Room) -> Schedule:
         ValueError: as of `schedule`.
     """
     check(jobs, room)
-    held = dict.fromkeys(room.resident)  # least recently used first
-    steps: list[Step] = list(_make_room(held, room, 0))
+    resident_models = dict.fromkeys(room.resident)  # least recently used first
+    steps: list[Step] = list(_make_room(resident_models, room, 0))
     for job in topological(jobs):
         if job.model is not None:
-            if job.model in held:
-                del held[job.model]  # it becomes the last
+            if job.model in resident_models:
+                del resident_models[job.model]  # it becomes the last
             else:
-                steps += [*_make_room(held, room, room.sizes[job.model]), Load(job.model)]
-            held[job.model] = None
-        steps.append(Run(job.id))
+                steps += [*_make_room(resident_models, room, room.sizes[job.model]), Load(job.model)]
+            resident_models[job.model] = None
+        steps.append(RunJob(job.id))
     return Schedule(tuple(steps), "lru", room)
 
 
-def _make_room(held: dict[str, None], room: Room, size: int) -> list[Step]:
+def _make_room(resident_models: dict[str, None], room: Room, size: int) -> list[Step]:
     steps: list[Step] = []
-    while sum(room.sizes[model] for model in held) + size > room.budget:
-        oldest = next(iter(held))
-        del held[oldest]
+    while sum(room.sizes[model] for model in resident_models) + size > room.budget:
+        oldest = next(iter(resident_models))
+        del resident_models[oldest]
         steps.append(Evict(oldest))
     return steps

@@ -51,12 +51,12 @@ class Way(NamedTuple):
     @property
     def moves(self) -> tuple[Move, ...]:
         """The moves, the first one first."""
-        found: list[Move] = []
+        moves: list[Move] = []
         way = self
         while way.move is not None and way.before is not None:
-            found.append(way.move)
+            moves.append(way.move)
             way = way.before
-        return tuple(reversed(found))
+        return tuple(reversed(moves))
 
     def further(self, move: Move, cost: int) -> "Way":
         """The way with one move more, which costs so much."""
@@ -64,7 +64,7 @@ class Way(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Problem:
+class ScheduleProblem:
     """Units of work for models. A unit has a higher number than all `needs` (a mask: everything before it).
 
     `then` are the units that come right after each: those without another between. `costs` are of loading, in a whole
@@ -97,9 +97,9 @@ class Problem:
 
     def start(self, resident: int) -> State:
         """The state that keeping these models of the resident ones leads to."""
-        return self._settled(State(0, resident, self._first))
+        return self._settle_state(State(0, resident, self._first))
 
-    def _settled(self, state: State) -> State:
+    def _settle_state(self, state: State) -> State:
         """Run whatever needs no load, for waiting gains nothing; then forget models without work."""
         done, resident, ready = state
         while at_hand := [unit for unit in ready if resident >> self.owner[unit] & 1]:
@@ -111,7 +111,7 @@ class Problem:
                 resident ^= 1 << model
         return State(done, resident, ready)
 
-    def wanted(self, state: State) -> list[int]:
+    def wanted_models(self, state: State) -> list[int]:
         """Models that have a unit ready, but are not resident: the one of the first unit first."""
         return list(dict.fromkeys(self.owner[unit] for unit in state.ready))
 
@@ -121,15 +121,15 @@ class Problem:
 
     def after(self, state: State, move: Move) -> State:
         """The state that a move leads to."""
-        return self._settled(State(state.done, state.resident & ~move.evict | 1 << move.load, state.ready))
+        return self._settle_state(State(state.done, state.resident & ~move.evict | 1 << move.load, state.ready))
 
     def missing_cost(self, state: State) -> int:
         """Of loading once each model that has work and is not resident: no way to the end costs less."""
-        left = self.end.done & ~state.done
+        unfinished = self.end.done & ~state.done
         return sum(
             cost
             for model, cost in enumerate(self.costs)
-            if self.units_of[model] & left and not state.resident >> model & 1
+            if self.units_of[model] & unfinished and not state.resident >> model & 1
         )
 
     def short(self, resident: int, model: int | None) -> int:
@@ -141,7 +141,9 @@ class Problem:
         return sum(self.sizes[model] for model in bits(models))
 
     def _minimal(self, resident: int, model: int | None) -> Iterator[int]:
-        largest_first = sorted(bits(resident), key=lambda each: (self.sizes[each], each), reverse=True)
+        largest_first = sorted(
+            bits(resident), key=lambda resident_model: (self.sizes[resident_model], resident_model), reverse=True
+        )
         return self._covers(largest_first, self.short(resident, model), self._bytes(resident), 0)
 
     def _covers(self, models: list[int], short: int, offered: int, chosen: int) -> Iterator[int]:
@@ -149,10 +151,10 @@ class Problem:
         if short <= 0:
             yield chosen
         elif offered >= short:
-            first, rest = models[0], models[1:]
+            first, smaller_models = models[0], models[1:]
             size = self.sizes[first]
-            yield from self._covers(rest, short - size, offered - size, chosen | 1 << first)
-            yield from self._covers(rest, short, offered - size, chosen)
+            yield from self._covers(smaller_models, short - size, offered - size, chosen | 1 << first)
+            yield from self._covers(smaller_models, short, offered - size, chosen)
 
 
 def bits(mask: int) -> Iterator[int]:
@@ -169,15 +171,15 @@ def waiting(jobs: Sequence[Job]) -> TopologicalSorter[int]:
     Raises:
         ValueError: two jobs bear the same id.
     """
-    place = {job.id: index for index, job in enumerate(jobs)}
-    if len(place) < len(jobs):
+    indices = {job.id: index for index, job in enumerate(jobs)}
+    if len(indices) < len(jobs):
         raise ValueError("two jobs bear the same id")
-    found = TopologicalSorter[int]()
+    sorter = TopologicalSorter[int]()
     for index, job in enumerate(jobs):
-        found.add(index, *(place[need] for need in job.needs & place.keys()))
+        sorter.add(index, *(indices[need] for need in job.needs & indices.keys()))
     with suppress(CycleError):  # those that wait for each other are never ready
-        found.prepare()
-    return found
+        sorter.prepare()
+    return sorter
 
 
 def topological(jobs: Sequence[Job]) -> list[Job]:
@@ -201,7 +203,7 @@ def topological(jobs: Sequence[Job]) -> list[Job]:
     return [jobs[index] for index in order]
 
 
-def problem_of(jobs: Sequence[Job], room: Room) -> Problem:
+def problem_of(jobs: Sequence[Job], room: Room) -> ScheduleProblem:
     """The problem of these jobs in this room, reduced to what decides the loads.
 
     A job is left out when it can run as soon as the last of what it needs is done, whatever is loaded when: a job
@@ -217,7 +219,7 @@ def problem_of(jobs: Sequence[Job], room: Room) -> Problem:
     models = tuple(dict.fromkeys(job.model for job in jobs if job.model is not None))
     number = {model: index for index, model in enumerate(models)}
     owner, needs, then = _units(order, number)
-    return Problem(
+    return ScheduleProblem(
         models=models,
         sizes=tuple(room.sizes[model] for model in models),
         costs=tuple(round(room.load_seconds[model] * 1e9) * _NANOSECOND + 1 for model in models),

@@ -45,13 +45,13 @@ class Evict:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunJob:
     """Do a job: what it needs is done, and its model is resident."""
 
     job: str
 
 
-Step = Load | Evict | Run
+Step = Load | Evict | RunJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Schedule:
         return max(self.resident_bytes(), default=0)
 
     def resident_bytes(self) -> tuple[int, ...]:
-        held = sum(self.room.sizes[model] for model in self.room.resident)
-        return tuple(accumulate((self._change(step) for step in self.steps), initial=held))[1:]
+        initial_bytes = sum(self.room.sizes[model] for model in self.room.resident)
+        return tuple(accumulate((self._change(step) for step in self.steps), initial=initial_bytes))[1:]
 
     def _change(self, step: Step) -> int:
         match step:
@@ -85,7 +85,7 @@ class Schedule:
                 return self.room.sizes[model]
             case Evict(model):
                 return -self.room.sizes[model]
-            case Run():
+            case RunJob():
                 return 0
 
 

@@ -1,5 +1,5 @@
 """Templates of prompts and conditions of stages, which may be a stranger's: jinja's immutable sandbox, and a budget."""
 
-from agentlab.pipeline.templates.template import Condition, Template, compiled, condition
+from agentlab.pipeline.templates.template import Condition, Template, compile_template, condition
 
-__all__ = ["Condition", "Template", "compiled", "condition"]
+__all__ = ["Condition", "Template", "compile_template", "condition"]

@@ -23,7 +23,7 @@ _MOST_BITS = 4_096  # of a whole number; writing it out takes the square of them
 _MOST_PADDING, _MOST_TRIMMED, _MOST_DIGITS = 100, 16, 400  # characters
 
 
-class Budget:
+class RenderBudget:
     """What one rendering may still take. Charged before or at once after an operation, so that no clock is needed."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Budget:
         if self._left < 0:
             raise SecurityError(f"this takes more than {MOST_STEPS:,} steps")
 
-    def written(self, text: str) -> None:
+    def charge_text(self, text: str) -> None:
         """A part of the rendered text."""
         self._room -= len(text)
         if self._room < 0:
@@ -92,11 +92,11 @@ def kind(value: Any) -> str:
     return next((word for type_, word in words.items() if isinstance(value, type_)), f"a {type(value).__name__}")
 
 
-def listed(value: Any) -> Any:
+def elements_of(value: Any) -> Any:
     """A list as it is; a mapping's keys."""
     if not isinstance(value, Mapping | list | tuple):
-        more = "; make a list of it with |lines or |split" if isinstance(value, str) else ""
-        raise SecurityError(f"{kind(value)} has no elements{more}")
+        advice = "; make a list of it with |lines or |split" if isinstance(value, str) else ""
+        raise SecurityError(f"{kind(value)} has no elements{advice}")
     return list(value) if isinstance(value, Mapping) else value
 
 
@@ -104,10 +104,10 @@ def text_of(value: Any) -> str:
     """A text, or a number as a text."""
     if not isinstance(value, str | int | float):
         raise SecurityError(f"this needs a text, not {kind(value)}")
-    return shown(value)
+    return as_text(value)
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as it stands in a text: texts as they are, everything else as JSON."""
     return value if isinstance(value, str) else as_json(value)
 
@@ -116,7 +116,7 @@ def as_json(value: Any, indent: int | None = None) -> str:
     """JSON, every character as itself; `indent` from 0 to 8."""
     if indent is None:
         return _JSON.encode(value)
-    return json.dumps(value, ensure_ascii=False, indent=_whole(indent, 0, 8), default=_standard)
+    return json.dumps(value, ensure_ascii=False, indent=_whole_number(indent, 0, 8), default=_standard)
 
 
 def _standard(value: Any) -> Any:
@@ -128,7 +128,7 @@ def _standard(value: Any) -> Any:
 _JSON = json.JSONEncoder(ensure_ascii=False, default=_standard)
 
 
-def _whole(value: Any, low: int, high: int) -> int:
+def _whole_number(value: Any, low: int, high: int) -> int:
     if not isinstance(value, int) or not low <= value <= high:
         raise SecurityError(f"this needs a whole number from {low} to {high}")
     return value
@@ -152,15 +152,15 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 OPERATORS = frozenset(_ARITHMETIC)
 
 
-def computed(sign: str, left: Any, right: Any) -> Any:
+def calculate(sign: str, left: Any, right: Any) -> Any:
     """A sum, difference, product, quotient or remainder of numbers; texts can be added, and multiplied by a number."""
     if sign == "+" and isinstance(left, str) and isinstance(right, str):
         fits(len(left) + len(right))
     elif sign == "*" and isinstance(left, str) and isinstance(right, int):
         fits(len(left) * max(0, right))
     elif isinstance(left, str) or isinstance(right, str):
-        more = "; `~` joins anything to a text" if sign == "+" else ""
-        raise SecurityError(f"`{sign}` does not go with {kind(left)} and {kind(right)}{more}")
+        advice = "; `~` joins anything to a text" if sign == "+" else ""
+        raise SecurityError(f"`{sign}` does not go with {kind(left)} and {kind(right)}{advice}")
     else:
         number(left), number(right)
     return _ARITHMETIC[sign](left, right)
@@ -182,25 +182,25 @@ def _split(text: str, separator: str | None = None) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    found = _split(text.replace("\r\n", "\n"), "\n")
-    return found[:-1] if found[-1] == "" else found
+    lines = _split(text.replace("\r\n", "\n"), "\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _replace(text: str, old: str, new: str, count: int = -1) -> str:
-    found = text.count(old)
-    times = found if count < 0 else min(count, found)
+    occurrences = text.count(old)
+    times = occurrences if count < 0 else min(count, occurrences)
     fits(len(text) + times * max(0, len(new) - len(old)))
     return text.replace(old, new, times)
 
 
 def _indent(text: str, width: int = 4, first: bool = False, blank: bool = False) -> str:
-    fits(len(text) + (1 + len(text.splitlines())) * _whole(width, 0, _MOST_PADDING))
+    fits(len(text) + (1 + len(text.splitlines())) * _whole_number(width, 0, _MOST_PADDING))
     return do_indent(text, width, first, blank)
 
 
 @pass_environment
 def _truncate(environment: Environment, text: str, length: int = 255, killwords: bool = False, end: str = "...") -> str:
-    return do_truncate(environment, text, _whole(length, len(end), MOST_TEXT), killwords, end)
+    return do_truncate(environment, text, _whole_number(length, len(end), MOST_TEXT), killwords, end)
 
 
 def _trim(text: str, characters: str | None = None) -> str:
@@ -209,7 +209,7 @@ def _trim(text: str, characters: str | None = None) -> str:
     return text.strip(characters)
 
 
-def _converted(name: str) -> Callable[..., Any]:
+def _make_converter(name: str) -> Callable[..., Any]:
     def convert(value: Any, default: Any = 0) -> Any:
         if isinstance(value, str) and len(value) > _MOST_DIGITS:
             return default
@@ -219,12 +219,12 @@ def _converted(name: str) -> Callable[..., Any]:
 
 
 def _round(value: Any, precision: int = 0, method: Any = "common") -> float:
-    return do_round(number(value), _whole(precision, -20, 20), method)
+    return do_round(number(value), _whole_number(precision, -20, 20), method)
 
 
 @pass_environment
 def _join(environment: Environment, values: Any, separator: str = "", attribute: str | int | None = None) -> str:
-    parts = [shown(part) for part in map(make_attrgetter(environment, attribute), values)]
+    parts = [as_text(part) for part in map(make_attrgetter(environment, attribute), values)]
     fits(sum(map(len, parts)) + len(separator) * max(0, len(parts) - 1))
     return separator.join(parts)
 
@@ -239,10 +239,10 @@ def _unique(
     environment: Environment, values: Any, case_sensitive: bool = False, attribute: str | int | None = None
 ) -> list[Any]:
     """Compared as JSON: numbers can be chosen so that all have one hash."""
-    found: dict[str, Any] = {}
+    unique_values: dict[str, Any] = {}
     for value, mark in zip(values, map(make_attrgetter(environment, attribute), values), strict=True):
-        found.setdefault(as_json(mark) if case_sensitive else as_json(mark).casefold(), value)
-    return list(found.values())
+        unique_values.setdefault(as_json(mark) if case_sensitive else as_json(mark).casefold(), value)
+    return list(unique_values.values())
 
 
 def _jinjas(*names: str, table: Mapping[str, Any] = JINJA_FILTERS) -> dict[str, Callable[..., Any]]:
@@ -263,7 +263,7 @@ TEXT_FILTERS: dict[str, Callable[..., Any]] = {
 LIST_FILTERS: dict[str, Callable[..., Any]] = {
     **_jinjas("map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort"),
     "join": _join,
-    "list": listed,
+    "list": elements_of,
     "sum": _sum,
     "unique": _unique,
 }
@@ -274,11 +274,11 @@ FILTERS: dict[str, Callable[..., Any]] = {
     **LIST_FILTERS,
     **FREE_FILTERS,
     **_jinjas("abs", "reverse"),
-    "float": _converted("float"),
-    "int": _converted("int"),
+    "float": _make_converter("float"),
+    "int": _make_converter("int"),
     "items": lambda value: [list(pair) for pair in JINJA_FILTERS["items"](value)],
     "round": _round,
-    "string": shown,
+    "string": as_text,
     "tojson": as_json,
 }
 # How much longer than a copy these take for each character or element.

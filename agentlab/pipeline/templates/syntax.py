@@ -50,11 +50,11 @@ class Wrong(Exception):  # noqa: N818 - carries a sentence to the caller
         self.sentence, self.line = sentence[:1_000], line
 
 
-def near(name: str, known: Collection[Any], intro: str) -> str:
+def near(name: str, known_names: Collection[Any], intro: str) -> str:
     """The end of a sentence: the nearest name, or those that there are."""
-    keys = [str(key)[:40] for key in islice(known, 100)]
-    found = get_close_matches(name[:40], keys, n=1)
-    return f"; did you mean {found[0]}?" if found else f"; {intro} {', '.join(sorted(keys[:40])) or 'nothing'}"
+    keys = [str(key)[:40] for key in islice(known_names, 100)]
+    matches = get_close_matches(name[:40], keys, n=1)
+    return f"; did you mean {matches[0]}?" if matches else f"; {intro} {', '.join(sorted(keys[:40])) or 'nothing'}"
 
 
 def _hidden(name: str, node: nodes.Node, *arguments: nodes.Expr, keywords: Any = ()) -> nodes.Filter:
@@ -156,13 +156,15 @@ class Check(NodeTransformer):
 
     def _stage(self, node: nodes.Node) -> str | None:
         """`stages` or `previous` if the node is an element of it."""
-        whole = node.node if isinstance(node, nodes.Getattr | nodes.Getitem) else None
-        return whole.name if isinstance(whole, nodes.Name) and whole.name in ("stages", "previous") else None
+        container = node.node if isinstance(node, nodes.Getattr | nodes.Getitem) else None
+        return (
+            container.name if isinstance(container, nodes.Name) and container.name in ("stages", "previous") else None
+        )
 
     def _access(self, node: nodes.Getattr | nodes.Getitem, key: Any) -> nodes.Node:
         if (root := self._stage(node)) is not None:
-            what = f"{root}.{key}" if isinstance(key, str) else f"{root}[...]"
-            raise Wrong(f"{what} is a stage: say {what}.output, or .json", node.lineno)
+            stage_path = f"{root}.{key}" if isinstance(key, str) else f"{root}[...]"
+            raise Wrong(f"{stage_path} is a stage: say {stage_path}.output, or .json", node.lineno)
         if (root := self._stage(node.node)) is None:
             return self.generic_visit(node)
         stage: Any = node.node
@@ -185,11 +187,13 @@ class Check(NodeTransformer):
     def _test(self, node: nodes.Test) -> nodes.Filter:
         return self._function(node, "test", TESTS)
 
-    def _function(self, node: Any, what: str, known: dict[str, Callable[..., Any]]) -> nodes.Filter:
-        if node.name not in known:
-            raise Wrong(f"there is no {what} {node.name!r}{near(node.name, known, 'there are')}", node.lineno)
+    def _function(self, node: Any, function_kind: str, functions: dict[str, Callable[..., Any]]) -> nodes.Filter:
+        if node.name not in functions:
+            raise Wrong(
+                f"there is no {function_kind} {node.name!r}{near(node.name, functions, 'there are')}", node.lineno
+            )
         _plain(node)
-        function = known[node.name]
+        function = functions[node.name]
         signature, skipped = inspect.signature(function), 1 + hasattr(function, "jinja_pass_arg")
         try:
             signature.bind(*[None] * (skipped + len(node.args)), **{keyword.key: None for keyword in node.kwargs})
@@ -198,7 +202,7 @@ class Check(NodeTransformer):
             raise Wrong(f"{node.name} does not take these arguments; it takes {takes}", node.lineno) from None
         arguments = [self.visit(argument) for argument in node.args]
         keywords = [self.visit(keyword) for keyword in node.kwargs]
-        return _hidden(what, self.visit(node.node), nodes.Const(node.name), *arguments, keywords=keywords)
+        return _hidden(function_kind, self.visit(node.node), nodes.Const(node.name), *arguments, keywords=keywords)
 
     def _call(self, node: nodes.Call) -> nodes.Filter:
         match node.node:
@@ -241,7 +245,7 @@ def _targets(node: nodes.Node) -> set[str]:
     return names
 
 
-def checked(environment: Environment, source: str, *, condition: bool = False) -> tuple[CodeType, Check]:
+def compile_source(environment: Environment, source: str, *, condition: bool = False) -> tuple[CodeType, Check]:
     """The code of a template, and what it uses. A condition becomes a template that writes something when it holds.
 
     Raises:
@@ -276,8 +280,8 @@ def _condition(environment: Environment, source: str) -> Any:
     test = parser.parse_expression()
     if not parser.stream.eos:
         raise Wrong(f"{parser.stream.current.value!r} is left over", 1)
-    held = nodes.Output([nodes.TemplateData("true")], lineno=1)
-    return nodes.Template([nodes.If(test, [held], [], [], lineno=1)], lineno=1).set_environment(environment)
+    output = nodes.Output([nodes.TemplateData("true")], lineno=1)
+    return nodes.Template([nodes.If(test, [output], [], [], lineno=1)], lineno=1).set_environment(environment)
 
 
 def _shallow(tree: nodes.Node) -> None:

@@ -17,8 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agentlab.errors import ConfigError
 from agentlab.pipeline.templates import filters
-from agentlab.pipeline.templates.filters import FILTERS, TESTS, Budget, kind
-from agentlab.pipeline.templates.syntax import Wrong, checked, near
+from agentlab.pipeline.templates.filters import FILTERS, TESTS, RenderBudget, kind
+from agentlab.pipeline.templates.syntax import Wrong, compile_source, near
 
 _KEPT = 256  # compiled templates: they are asked for again with every step
 _LOOP_FIELDS = ("index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem")
@@ -29,14 +29,14 @@ class _Missing(StrictUndefined):
 
     @property
     def _undefined_message(self) -> str:
-        whole, name = self._undefined_obj, str(self._undefined_name)[:40]
+        container, name = self._undefined_obj, str(self._undefined_name)[:40]
         if self._undefined_hint:
             return self._undefined_hint
-        if isinstance(whole, Context):
-            return f"there is no {name} here{near(name, whole.parent, 'there is')}"
-        if isinstance(whole, Mapping):
-            return f"a mapping has no {name!r}{near(name, whole, 'it has')}"
-        return f"{kind(whole)} has no {name!r}"
+        if isinstance(container, Context):
+            return f"there is no {name} here{near(name, container.parent, 'there is')}"
+        if isinstance(container, Mapping):
+            return f"a mapping has no {name!r}{near(name, container, 'it has')}"
+        return f"{kind(container)} has no {name!r}"
 
 
 class _Context(Context):
@@ -44,7 +44,7 @@ class _Context(Context):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.budget = Budget()
+        self.budget = RenderBudget()
 
     def resolve_or_missing(self, key: str) -> Any:
         """A value by name, or what says that it is not there and what is."""
@@ -74,7 +74,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Both sides and the result are charged."""
         context.budget.tree([left, right])
-        result = filters.computed(operator, left, right)
+        result = filters.calculate(operator, left, right)
         context.budget.tree(result)
         return result
 
@@ -84,15 +84,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """What goes in and what comes out is charged."""
         if name not in FILTERS:
             raise SecurityError(f"there is no filter {str(name)[:40]!r}")
-        given, weight = [*(args or ()), *(kwargs or {}).values()], filters.WEIGHTS.get(name, 1)
+        arguments, weight = [*(args or ()), *(kwargs or {}).values()], filters.WEIGHTS.get(name, 1)
         if name not in filters.FREE_FILTERS:
-            context.budget.tree([value, *given], weight)
+            context.budget.tree([value, *arguments], weight)
         if name in filters.TEXT_FILTERS:
             value = filters.text_of(value)
         elif name in filters.LIST_FILTERS:
-            value = filters.listed(value)
+            value = filters.elements_of(value)
             context.budget.steps(
-                len(value) * sum(part.count(".") + part.count(",") for part in given if isinstance(part, str))
+                len(value) * sum(part.count(".") + part.count(",") for part in arguments if isinstance(part, str))
             )
         result = super().call_filter(name, value, args, kwargs, context, eval_ctx)
         result = list(result) if isinstance(result, Iterator) else result
@@ -126,25 +126,25 @@ def _compared(context: _Context, value: Any) -> Any:
 
 def _shown(context: _Context, value: Any) -> str:
     context.budget.tree(value)
-    return filters.shown(value)
+    return filters.as_text(value)
 
 
 def _concat(context: _Context, values: list[Any]) -> str:
     context.budget.tree(values)
-    parts = [filters.shown(value) for value in values]
+    parts = [filters.as_text(value) for value in values]
     filters.fits(sum(map(len, parts)))
     return "".join(parts)
 
 
 def _each(context: _Context, value: Any, turn: int) -> Any:
     """What a loop goes through: `turn` is the number of nodes in its body, and none can be left early."""
-    elements = filters.listed(value)
+    elements = filters.elements_of(value)
     context.budget.steps(len(elements) * turn)
     return elements
 
 
 def _slice(context: _Context, value: Any, *ends: Any) -> Any:
-    elements = value if isinstance(value, str) else filters.listed(value)
+    elements = value if isinstance(value, str) else filters.elements_of(value)
     context.budget.steps(1 + len(elements) // (64 if isinstance(value, str) else 1))
     return elements[slice(*ends)]
 
@@ -156,9 +156,9 @@ def _key(_: _Context, value: Any) -> str:
 
 
 def _range(context: _Context, *ends: Any) -> list[int]:
-    made = filters.numbers(*ends)
-    context.budget.steps(len(made))
-    return made
+    numbers = filters.numbers(*ends)
+    context.budget.steps(len(numbers))
+    return numbers
 
 
 def _truth(_: _Context, value: Any) -> bool:
@@ -172,13 +172,13 @@ _HIDDEN = (_compared, _concat, _each, _filter, _key, _range, _shown, _slice, _te
 
 def _sandbox() -> _Sandbox:
     """Whitespace as in the chat templates of models: a line that holds only a tag leaves no empty line behind."""
-    made = _Sandbox(
+    sandbox = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=_Missing, optimized=False
     )
-    made.globals.clear()
-    made.filters = FILTERS | {f" {function.__name__[1:]}": pass_context(function) for function in _HIDDEN}
-    made.tests = dict(TESTS)
-    return made
+    sandbox.globals.clear()
+    sandbox.filters = FILTERS | {f" {function.__name__[1:]}": pass_context(function) for function in _HIDDEN}
+    sandbox.tests = dict(TESTS)
+    return sandbox
 
 
 _SANDBOX = _sandbox()
@@ -219,10 +219,10 @@ class Template:
         except _FAULTS as error:
             begin = "" if isinstance(error, TemplateError) else "it cannot be computed: "
             sentence = "it is nested too deeply" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
-            raise ConfigError(f"{self._place(error)}: {sentence}.") from None
+            raise ConfigError(f"{self._location(error)}: {sentence}.") from None
         return "".join(parts)
 
-    def _place(self, error: Exception) -> str:
+    def _location(self, error: Exception) -> str:
         trace, line = error.__traceback__, 1
         while trace is not None:
             if trace.tb_frame.f_code.co_name == "root":  # jinja's name for the code of a template
@@ -244,12 +244,12 @@ class Condition(Template):
         """
         return bool(self.render(values))
 
-    def _place(self, _: Exception) -> str:
+    def _location(self, _: Exception) -> str:
         return f"The condition {self.source!r}"
 
 
 @lru_cache(_KEPT)
-def compiled(source: str) -> Template:
+def compile_template(source: str) -> Template:
     """A template, checked.
 
     Raises:
@@ -275,6 +275,6 @@ def condition(source: str) -> Condition:
 
 
 def _parts(source: str, *, condition: bool = False) -> tuple[Any, ...]:
-    code, check = checked(_SANDBOX, source, condition=condition)
-    made = jinja2.Template.from_code(_SANDBOX, code, {})
-    return frozenset(check.names), frozenset(check.stages), frozenset(check.previous), made
+    code, check = compile_source(_SANDBOX, source, condition=condition)
+    template = jinja2.Template.from_code(_SANDBOX, code, {})
+    return frozenset(check.names), frozenset(check.stages), frozenset(check.previous), template

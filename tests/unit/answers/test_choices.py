@@ -17,9 +17,9 @@ def test_each_normalisation_is_what_it_says() -> None:
 
 def test_the_mean_decides_and_the_sum_may_say_otherwise() -> None:
     assert DECIDES == "mean"
-    assert {by: THREE.chosen(by) for by in NORMALISATIONS} == {"mean": 0, "sum": 1, "byte": 0}
-    assert THREE.chosen() == THREE.chosen("mean")
-    assert Scored((-1.0, -1.0), (1, 1), (1, 1)).chosen() == 0  # the first of equals
+    assert {by: THREE.likeliest_index(by) for by in NORMALISATIONS} == {"mean": 0, "sum": 1, "byte": 0}
+    assert THREE.likeliest_index() == THREE.likeliest_index("mean")
+    assert Scored((-1.0, -1.0), (1, 1), (1, 1)).likeliest_index() == 0  # the first of equals
 
 
 @pytest.mark.parametrize("by", NORMALISATIONS)
@@ -36,4 +36,4 @@ def test_shares_are_probabilities_however_unlikely_all_are(by) -> None:
 def test_what_cannot_be_is_a_number_that_json_holds_and_is_not_chosen() -> None:
     never = Scored((-math.inf, -9.0), (1, 1), (1, 1)).finite
     assert all(map(math.isfinite, never.totals))
-    assert (never.chosen(), THREE.finite) == (1, THREE)
+    assert (never.likeliest_index(), THREE.finite) == (1, THREE)

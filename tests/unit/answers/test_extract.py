@@ -129,8 +129,8 @@ def test_code_is_taken_out_of_its_fence(text, source):
 
 
 def test_a_box_with_braces_inside_is_read_to_its_own_end():
-    assert extract.boxed("\\boxed{1}, no: \\boxed{\\frac{1}{2}} it is") == "\\frac{1}{2}"
-    assert extract.boxed("\\boxed{1") is None
+    assert extract.find_boxed("\\boxed{1}, no: \\boxed{\\frac{1}{2}} it is") == "\\frac{1}{2}"
+    assert extract.find_boxed("\\boxed{1") is None
 
 
 @given(st.text(max_size=300) | st.text(alphabet="0123456789,.-+eE \n`*\\boxed{}answer:is<think>/ABC", max_size=300))

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.answers.judge import Case, both_orders, decide, decide_async, marked, place_of, tournament
+from agentlab.answers.judge import JudgeCase, both_orders, decide, decide_async, mark_each, place_of, tournament
 
 
 def case(count):
-    return Case("Q?", [f"answer {place}" for place in range(count)], "Which is best?")
+    return JudgeCase("Q?", [f"answer {place}" for place in range(count)], "Which is best?")
 
 
 def match(said, count):
@@ -40,7 +40,7 @@ def test_a_ballot_shows_letters_in_its_order_and_a_lone_answer_none():
     assert (first.number, first.places, second.number, second.places) == (1, (0, 1), 2, (1, 0))
     assert "<answer A>\nanswer 1\n" in second.prompt
     assert second.prompt.endswith("Which is best?")
-    assert "<answer>\nanswer 1\n" in next(marked(case(2), [1, 0]))[0].prompt
+    assert "<answer>\nanswer 1\n" in next(mark_each(case(2), [1, 0]))[0].prompt
     assert [place_of(letter) for letter in "AH"] == [0, 7]
 
 
@@ -81,9 +81,9 @@ def test_a_lone_answer_is_best_unasked():
         raise AssertionError
 
     assert decide(tournament(case(1), [0]), never).best == 0
-    assert decide(marked(case(1), [0]), never).best == 0
+    assert decide(mark_each(case(1), [0]), never).best == 0
 
 
 def test_of_equal_marks_the_earlier_answer_is_best_and_an_unread_one_gives_none():
-    found = decide(marked(case(3), [2, 1, 0]), lambda _: [9, 9, None])
+    found = decide(mark_each(case(3), [2, 1, 0]), lambda _: [9, 9, None])
     assert (found.best, found.marks, found.unread) == (1, {2: 9, 1: 9, 0: 0}, 1)

@@ -13,18 +13,18 @@ from agentlab.bench.load.records import Record
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
-from agentlab.llm.types import Delta, Request, Usage
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.llm.types import Delta, ModelRequest, Usage
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 
 
 class Model:
     """Says what a function makes of the request, and counts how often it was asked. An exception is raised."""
 
-    def __init__(self, say: Callable[[Request], str | Exception], usage: Usage | None = None) -> None:
+    def __init__(self, say: Callable[[ModelRequest], str | Exception], usage: Usage | None = None) -> None:
         self.say, self._usage = say, usage
-        self.requests: list[Request] = []
+        self.requests: list[ModelRequest] = []
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         self.requests.append(request)
         said = self.say(request)
         if isinstance(said, Exception):
@@ -59,8 +59,8 @@ def router_of(tmp_path: Path) -> Callable[[LLMConfig, Mapping[str, Any]], Router
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0), Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0), Edge()) as run:
         yield run
 
 

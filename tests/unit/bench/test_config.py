@@ -15,16 +15,19 @@ LLM = {
 
 
 def test_without_targets_every_model_that_a_role_names_is_measured() -> None:
-    assert BenchConfig.model_validate({"llm": LLM}).chosen() == ("one", "two")
+    assert BenchConfig.model_validate({"llm": LLM}).chosen_targets() == ("one", "two")
 
 
 def test_targets_are_models_and_strategies() -> None:
     config = BenchConfig.model_validate({"llm": LLM, "targets": ["spare", "strategy:best_of_two"]})
-    assert config.chosen() == ("spare", "strategy:best_of_two")
+    assert config.chosen_targets() == ("spare", "strategy:best_of_two")
 
 
 def test_scripts_of_the_mock_server_stand_in_for_the_models() -> None:
-    assert BenchConfig.model_validate({"llm": LLM, "mock": ["ok-ttft20", "500"]}).chosen() == ("ok-ttft20", "500")
+    assert BenchConfig.model_validate({"llm": LLM, "mock": ["ok-ttft20", "500"]}).chosen_targets() == (
+        "ok-ttft20",
+        "500",
+    )
 
 
 @pytest.mark.parametrize(

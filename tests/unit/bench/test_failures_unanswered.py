@@ -1,6 +1,6 @@
 """The error of a measurement to which nobody answered."""
 
-from agentlab.bench.failures import Failed, unanswered
+from agentlab.bench.failures import Failed, no_answer_error
 
 
 def test_it_names_what_failed_most_and_its_remedy():
@@ -9,7 +9,7 @@ def test_it_names_what_failed_most_and_its_remedy():
         Failed("b", "LLMConnectionError", "Cannot connect to b.", 3),
         Failed("c", "LLMConnectionError", "Cannot connect to c.", 4),
     ]
-    error = unanswered(failures, "runs/x/report.md")
+    error = no_answer_error(failures, "runs/x/report.md")
     assert error.exit_code == 4
     assert "7 of 9 failed with LLMConnectionError, such as c: Cannot connect to c." in error.message
     assert "server runs" in error.hint
@@ -18,13 +18,13 @@ def test_it_names_what_failed_most_and_its_remedy():
 
 
 def test_a_remedy_of_its_own_goes_before_the_rule():
-    error = unanswered([Failed("a", "AuthError", "HTTP 401.", 1, "Check A_KEY.")], "r")
+    error = no_answer_error([Failed("a", "AuthError", "HTTP 401.", 1, "Check A_KEY.")], "r")
     assert error.hint.startswith("Check A_KEY.")
 
 
 def test_where_keys_are_all_that_is_missing_it_exits_like_any_missing_key():
     keys = [Failed("a", "MissingKeyError", "A_KEY is not set."), Failed("b", "MissingFileError", "There is no b.gguf.")]
-    error = unanswered(keys, "runs/x/report.md")
+    error = no_answer_error(keys, "runs/x/report.md")
     assert error.exit_code == 3
     assert "A_KEY is not set." in error.message
-    assert unanswered([*keys, Failed("c", "AuthError", "HTTP 401.")], "r").exit_code == 4
+    assert no_answer_error([*keys, Failed("c", "AuthError", "HTTP 401.")], "r").exit_code == 4

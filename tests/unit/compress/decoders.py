@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from agentlab.compress.calibration import Statistics, calibrate
+from agentlab.compress.calibration import CalibrationStatistics, calibrate
 
 KINDS = ("llama", "qwen2", "qwen3")
 
@@ -43,7 +43,7 @@ def windows(count: int = 8, length: int = 32) -> torch.Tensor:
     return torch.randint(300, (count, length), generator=torch.Generator().manual_seed(1))
 
 
-def statistics(model: Any, folder: Path) -> Statistics:
+def statistics(model: Any, folder: Path) -> CalibrationStatistics:
     """Of a pass over `windows`."""
     return calibrate(model, windows(), folder, "here", memory=None, check=nothing)
 

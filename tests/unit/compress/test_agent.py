@@ -13,13 +13,13 @@ from agentlab.compress.tools import Situation
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 from tests.unit.compress.scripted import calls, llm
 
 CONFIG = CompressConfig()
-SPACE = SearchSpace.of(CONFIG.searched, CONFIG.rules)
+SPACE = SearchSpace.of(CONFIG.searched_space, CONFIG.rules)
 
 
 def trial(number: int, params: Params, size: float, kl: float) -> Trial:
@@ -39,7 +39,7 @@ def kquant(bits: int, *, importance: bool = False) -> dict[str, Any]:
 
 MASKS = {"pruner": "wanda", "pruning_sparsity": 0.5, "quantizer": "kquant", "quantization_bits": 4}
 TRIALS = [trial(0, kquant(8), 0.53, 0.001), trial(1, kquant(4), 0.35, 0.05), trial(2, kquant(2), 0.25, 0.9)]
-SITUATION = Situation(read_goal("smallest with < 5 % loss"), Rules(SPACE), TRIALS)
+SITUATION = Situation(read_goal("smallest with < 5 % loss"), ScreenRules(SPACE), TRIALS)
 
 
 def asked(tmp_path: Path, llm: dict[str, Any], what: str, situation: Situation = SITUATION) -> Any:

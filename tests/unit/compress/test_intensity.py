@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.intensity import KEY, Intensity, asked, key_of, known
+from agentlab.compress.intensity import KEY, Intensity, fetch_intensity, key_of, look_up_intensity
 from agentlab.errors import ConfigError, MissingKeyError, UnknownNameError, UntrustedHostError
 
-GERMANY = known("Germany")
+GERMANY = look_up_intensity("Germany")
 
 
 class Grid(HTTPServer):
@@ -57,25 +57,25 @@ def grid() -> Iterator[Grid]:
 
 
 def test_a_number_is_itself_and_a_country_its_mean() -> None:
-    assert known(123) == Intensity(123.0, "fixed")
-    assert known(" deu ") == known("de") == GERMANY
+    assert look_up_intensity(123) == Intensity(123.0, "fixed")
+    assert look_up_intensity(" deu ") == look_up_intensity("de") == GERMANY
     assert 300 < GERMANY.grams < 500
-    assert known("France").grams < 100
+    assert look_up_intensity("France").grams < 100
     with pytest.raises(UnknownNameError, match="Atlantis"):
-        known("Atlantis")
+        look_up_intensity("Atlantis")
     with pytest.raises(UnknownNameError) as refused:
-        known("Germny")
+        look_up_intensity("Germny")
     assert "Germany" in str(refused.value.hint)
 
 
 def test_the_service_is_asked_once_an_hour_and_its_key_is_not_kept(grid: Grid, tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
-    found = asked(grid.address, "DE", "secret-key", cache, GERMANY, now=0.0)
+    found = fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=0.0)
     assert found == Intensity(302.0, "Electricity Maps, DE, 1970-01-01 00:00 UTC")
     assert grid.heard == [("/carbon-intensity/latest?zone=DE", "secret-key")]
     grid.body = b'{"carbonIntensity": 200}'
-    assert asked(grid.address, "DE", "secret-key", cache, GERMANY, now=3000.0) == found
-    assert asked(grid.address, "DE", "secret-key", cache, GERMANY, now=4000.0).grams == 200
+    assert fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=3000.0) == found
+    assert fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=4000.0).grams == 200
     assert len(grid.heard) == 2
     assert "secret-key" not in cache.read_text()
 
@@ -97,12 +97,12 @@ def test_without_an_answer_the_last_one_counts_or_the_mean(
 ) -> None:
     grid.status, grid.body = status, body
     cache = tmp_path / "cache.json"
-    found = asked(grid.address, "DE", "k", cache, GERMANY)
+    found = fetch_intensity(grid.address, "DE", "k", cache, GERMANY)
     assert found.grams == GERMANY.grams
     assert found.source.startswith(GERMANY.source)
     assert why in found.source
     cache.write_text(json.dumps({"DE": {"grams": 100, "at": 0}}))
-    found = asked(grid.address, "DE", "k", cache, GERMANY, now=90_000.0)
+    found = fetch_intensity(grid.address, "DE", "k", cache, GERMANY, now=90_000.0)
     assert found.grams == 100
     assert "Electricity Maps, DE, 1970" in found.source
 
@@ -110,7 +110,7 @@ def test_without_an_answer_the_last_one_counts_or_the_mean(
 def test_a_service_that_is_gone_and_a_damaged_cache_stop_nobody(tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
     cache.write_text('{"DE": 3')
-    found = asked("http://127.0.0.1:9", "DE", "k", cache, GERMANY)
+    found = fetch_intensity("http://127.0.0.1:9", "DE", "k", cache, GERMANY)
     assert found.grams == GERMANY.grams
     assert "Cannot connect" in found.source
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import Experiment, Memory, on_one_text, remembered, statements
+from agentlab.compress.memory import CompressMemory, RememberedExperiment, on_one_text, query_memory, statements
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 
 
-def experiment(kl: float, size: float = 0.5, **recipe: Any) -> Experiment:
+def experiment(kl: float, size: float = 0.5, **recipe: Any) -> RememberedExperiment:
     shares = {"size": size, "speed": 1.0, "loss": kl, "kl": kl}
     metrics = {"shares": shares, "size": int(size * 100), "kl": kl, "loss": kl, "seconds": 2.0, "joules": 4.0}
-    return Experiment(
+    return RememberedExperiment(
         key="-".join(map(str, recipe.values())),
         base="small",
         texts="t",
@@ -30,7 +30,7 @@ def experiment(kl: float, size: float = 0.5, **recipe: Any) -> Experiment:
     )
 
 
-def grid() -> list[Experiment]:
+def grid() -> list[RememberedExperiment]:
     """GPTQ halves what RTN loses, whatever the group."""
     return [
         experiment(kl / divisor, quantizer=quantizer, quantization_bits=4, group=group)
@@ -40,7 +40,7 @@ def grid() -> list[Experiment]:
 
 
 def test_a_statement_is_made_of_all_pairs_that_differ_in_one_setting() -> None:
-    known = [(each.told, each.objectives, each.texts) for each in grid()]
+    known = [(each.parsed_recipe, each.objectives, each.texts) for each in grid()]
     (said,) = [line for line in statements(known) if line.startswith("quantizer")]
     assert said == "quantizer gptq -> rtn: bytes x 1.0000 [1.0000, 1.0000], KL x 2.0000 [2.0000, 2.0000], n = 3"
     assert all("too few for an interval" in line for line in statements(known) if line.startswith("group"))
@@ -49,7 +49,7 @@ def test_a_statement_is_made_of_all_pairs_that_differ_in_one_setting() -> None:
 
 
 def test_an_experiment_is_kept_once_as_it_was_first_found(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = CompressMemory(tmp_path)
     memory.keep([experiment(0.2, quantizer="rtn", quantization_bits=8)], {})
     memory.keep([experiment(0.9, quantizer="rtn", quantization_bits=8)], {"rtn-8": tmp_path / "absent"})
     (kept,) = memory.experiments()
@@ -61,14 +61,14 @@ def test_an_experiment_is_kept_once_as_it_was_first_found(tmp_path: Path) -> Non
 
 
 def test_questions_are_of_settings_and_goals(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = CompressMemory(tmp_path)
     memory.keep(grid(), {})
-    assert len(remembered(memory, "small", {"quantizer": "gptq"}).experiments) == 3
-    assert remembered(memory, "other", {}).experiments == []
-    (best,) = remembered(memory, None, {}, read_goal("minimise kl")).experiments
+    assert len(query_memory(memory, "small", {"quantizer": "gptq"}).experiments) == 3
+    assert query_memory(memory, "other", {}).experiments == []
+    (best,) = query_memory(memory, None, {}, read_goal("minimise kl")).experiments
     assert best.metrics["kl"] == 0.1
     with pytest.raises(UnknownNameError):
-        remembered(memory, None, {"bits": "4"})
+        query_memory(memory, None, {"bits": "4"})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_questions_are_of_settings_and_goals(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_is_no_experiment_is_named_before_a_run_begins(tmp_path: Path, change: dict[str, Any]) -> None:
-    memory, good = Memory(tmp_path / "memory"), experiment(0.2, quantizer="rtn", quantization_bits=8)
+    memory, good = CompressMemory(tmp_path / "memory"), experiment(0.2, quantizer="rtn", quantization_bits=8)
     memory.check()
     memory.keep([good], {})
     memory.check()
@@ -105,7 +105,7 @@ def test_a_memory_that_cannot_be_written_is_named_before_a_run_begins(tmp_path: 
     (tmp_path / "file").touch()
     for name in ("file", "file/below"):
         with pytest.raises(StorageError, match="is no folder"):
-            Memory(tmp_path / name).check()
+            CompressMemory(tmp_path / name).check()
 
 
 def test_figures_of_two_texts_are_not_put_side_by_side() -> None:

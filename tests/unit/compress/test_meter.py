@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from agentlab.compress.meter import (
     INTERVAL,
+    CompressCost,
+    CompressStage,
     Meter,
     OverBudgetError,
-    Spent,
-    Stage,
     best_source,
     cpu_seconds,
     forecast,
@@ -29,8 +29,10 @@ class Clock:
         return 10 * self.now
 
 
-def metered(limits: dict[str, float], *before: tuple[str, Spent]) -> tuple[Clock, Meter, list[tuple[str, Spent]]]:
-    clock, told = Clock(), list[tuple[str, Spent]]()
+def metered(
+    limits: dict[str, float], *before: tuple[str, CompressCost]
+) -> tuple[Clock, Meter, list[tuple[str, CompressCost]]]:
+    clock, told = Clock(), list[tuple[str, CompressCost]]()
     meter = Meter(clock.joules, 360.0, limits, before, lambda *said: told.append(said), lambda: clock.now)
     return clock, meter, told
 
@@ -50,7 +52,7 @@ def test_a_budget_is_passed_by_one_interval_at_most(steps: list[float], limit: f
     except OverBudgetError:
         pass
     meter.flush()
-    spent = sum((s for _, s in told), Spent())
+    spent = sum((s for _, s in told), CompressCost())
     a_second = {"seconds": 1.0, "joules": 10.0, "grams": 10 / 3.6e6 * 360}[unit]
     assert getattr(spent, unit) <= limit + INTERVAL * a_second + 1e-6
     assert getattr(meter.total, unit) == pytest.approx(getattr(spent, unit))
@@ -89,12 +91,14 @@ USUAL = usual_rate(20.0, 400.0)
 
 
 def test_a_stage_is_forecast_by_its_size_and_then_by_what_it_cost() -> None:
-    assert forecast([Stage("cut", 3.0)], {}, USUAL).joules == pytest.approx(60.0)
-    known = {"cut": Spent(seconds=8.0, joules=100.0, work=2.0), "propose": Spent(seconds=5.0)}
-    assert forecast([Stage("cut", 3.0)], known, USUAL).seconds == 12.0
-    slower = forecast([Stage("measure", 3.0)], known, USUAL).seconds  # this machine is slower than sizes say
+    assert forecast([CompressStage("cut", 3.0)], {}, USUAL).joules == pytest.approx(60.0)
+    known = {"cut": CompressCost(seconds=8.0, joules=100.0, work=2.0), "propose": CompressCost(seconds=5.0)}
+    assert forecast([CompressStage("cut", 3.0)], known, USUAL).seconds == 12.0
+    slower = forecast([CompressStage("measure", 3.0)], known, USUAL).seconds  # this machine is slower than sizes say
     assert 3.0 < slower < 12.0
-    assert forecast([Stage("cut", 3.0), Stage("measure", 3.0)], known, USUAL).seconds == pytest.approx(12.0 + slower)
+    assert forecast([CompressStage("cut", 3.0), CompressStage("measure", 3.0)], known, USUAL).seconds == pytest.approx(
+        12.0 + slower
+    )
 
 
 @given(
@@ -110,10 +114,10 @@ def test_a_budget_is_passed_by_the_error_of_one_forecast_at_most(
     try:
         for begin in range(0, len(stages), length):  # recipes, each of so many stages
             recipe = stages[begin : begin + length]
-            meter.expect([Stage(name, work) for name, work, _ in recipe])
+            meter.expect([CompressStage(name, work) for name, work, _ in recipe])
             for place, (name, work, factor) in enumerate(recipe):
                 meter.stage(name)
-                left = [Stage(*each[:2]) for each in recipe[place:]]
+                left = [CompressStage(*each[:2]) for each in recipe[place:]]
                 assert meter.total.seconds + forecast(left, meter._known, meter._usual).seconds <= limit + 1e-9
                 error = work * factor - forecast(left[:1], meter._known, meter._usual).seconds
                 clock.now += work * factor  # nobody looks meanwhile
@@ -125,19 +129,19 @@ def test_a_budget_is_passed_by_the_error_of_one_forecast_at_most(
 
 def test_a_stage_begins_only_if_measuring_fits_as_well() -> None:
     clock, meter, _ = metered({"seconds": 10})
-    meter.expect([Stage("quantize", 1.0), Stage("measure", 8.0)])
+    meter.expect([CompressStage("quantize", 1.0), CompressStage("measure", 8.0)])
     meter.stage("quantize")
     clock.now += 3.0
     with pytest.raises(OverBudgetError, match=r"measure is expected to pass .* are forecast, measuring included"):
         meter.stage("measure")
     _, meter, _ = metered({"seconds": 10})
-    meter.expect([Stage("quantize", 3.0), Stage("measure", 8.0)])
+    meter.expect([CompressStage("quantize", 3.0), CompressStage("measure", 8.0)])
     with pytest.raises(OverBudgetError, match="quantize is expected to pass"):
         meter.stage("quantize")
 
 
 def test_each_stage_pays_for_itself_and_an_earlier_session_counts() -> None:
-    clock, meter, told = metered({"joules": 1000}, ("", Spent(joules=100)))
+    clock, meter, told = metered({"joules": 1000}, ("", CompressCost(joules=100)))
     for name, seconds in {"calibrate": 3.0, "quantize": 5.0}.items():
         meter.stage(name)
         clock.now += seconds
@@ -152,7 +156,7 @@ def test_what_other_processes_of_the_run_have_spent_counts_for_the_limit() -> No
     meter.stage("work")
     clock.now += 3.0
     meter.check()
-    meter.others = Spent(seconds=8.0)
+    meter.others = CompressCost(seconds=8.0)
     with pytest.raises(OverBudgetError, match="work has passed the budget of 10 seconds; 11 are spent"):
         meter.check()
     assert meter.total.seconds == 3.0

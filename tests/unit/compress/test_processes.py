@@ -33,7 +33,7 @@ class Listening:
 def test_what_models_may_cost_is_shared_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     channels = [Listening(), Listening()]
     started = iter(channels)
-    monkeypatch.setattr(processes, "_started", lambda _: next(started))
+    monkeypatch.setattr(processes, "_start_worker", lambda _: next(started))
     monkeypatch.setattr(processes, "wait_for_any", lambda *_: None)
     config = CompressConfig.model_validate({"llm": {"budget": {"per_run_usd": 0.5}}})
     run, place = SimpleNamespace(path=tmp_path, events=[]), SimpleNamespace(root=tmp_path, cache=tmp_path)

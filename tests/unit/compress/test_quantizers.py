@@ -98,9 +98,9 @@ def test_bits_count_codes_scales_and_zeros() -> None:
 
 
 def test_groups_that_do_not_fit() -> None:
-    assert Grid(4, 128).fitted(576) == Grid(4, 64)
-    assert Grid(4, 128).fitted(1536) == Grid(4, 128)
-    assert Grid(4, 64).fitted(200) == Grid(4, None)
+    assert Grid(4, 128).fit_to_inputs(576) == Grid(4, 64)
+    assert Grid(4, 128).fit_to_inputs(1536) == Grid(4, 128)
+    assert Grid(4, 64).fit_to_inputs(200) == Grid(4, None)
     with pytest.raises(UsageError, match="5 bits"):
         Grid(5)
     with pytest.raises(UsageError, match="group of 8"):

@@ -13,19 +13,19 @@ import pytest
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal
 from agentlab.compress.meter import Meter, OverBudgetError
-from agentlab.compress.objective import Measures, Recipes, Workshop
+from agentlab.compress.objective import Measures, RecipeObjective, Workshop
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.result import BASE, TEXTS
-from agentlab.compress.run import CompressExperiment, Part, prepare
+from agentlab.compress.run import CompressExperiment, CompressPart, prepare
 from agentlab.compress.verdict import _volumes
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError, GateError, MissingFileError, RunMismatchError, UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.state import Candidate, TrialState
+from agentlab.study.state import StudyCandidate, TrialState
 from tests.unit.compress.scripted import calls, llm
 from tests.unit.train.tiny_base import tiny_checkpoint
 
@@ -36,7 +36,7 @@ KQUANT: dict[str, Any] = {"quantizer": "kquant", "quantization_bits": 4}
 class Formula:
     """Fewer bits are smaller, faster and worse; a cut costs most. Every recipe takes 10 seconds of a clock."""
 
-    def __init__(self, part: Part, meter: Meter) -> None:
+    def __init__(self, part: CompressPart, meter: Meter) -> None:
         self.meter = meter
         part.run.emit_once(TEXTS, part.name, source="text", sha256="text", fingerprint="weights")
         part.run.emit_once(BASE, part.name, dense=DENSE, source=SOURCE)
@@ -97,10 +97,10 @@ class Clock:
 class Scripted(CompressExperiment):
     """The experiment without a model."""
 
-    def _opened(self, part: Part, threads: int, meter: Meter) -> Workshop:
+    def _open_workshop(self, part: CompressPart, threads: int, meter: Meter) -> Workshop:
         return Formula(part, meter)
 
-    def _meter(self, run: Run, source: Any) -> Meter:
+    def _meter(self, run: OpenRun, source: Any) -> Meter:
         return by_formula(super()._meter(run, source))
 
 
@@ -124,8 +124,8 @@ def scripted(place: Path, **changes: Any) -> Scripted:
     return Scripted(found.config, found.context, found.bases, found.goal, found.rooms)
 
 
-def new_run(place: Path, name: str = "run") -> Run:
-    return Run.create(place / "runs", RunSpec("compress", "", "", "h", 0, name=name), Edge())
+def new_run(place: Path, name: str = "run") -> OpenRun:
+    return OpenRun.create(place / "runs", RunSpec("compress", "", "", "h", 0, name=name), Edge())
 
 
 def told(events: Sequence[Event]) -> list[Any]:
@@ -188,7 +188,7 @@ FEW: dict[str, Any] = {"portfolio": KQUANTS, "first": 5, "budget": {"trials": 5}
 
 
 def scattered(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    monkeypatch.setattr(Scripted, "_opened", lambda self, part, threads, meter: Scattered(part, meter))
+    monkeypatch.setattr(Scripted, "_open_workshop", lambda self, part, threads, meter: Scattered(part, meter))
     for name, value in changes.items():
         monkeypatch.setattr(Scattered, name, value)
 
@@ -255,7 +255,7 @@ def test_a_winner_that_other_text_does_not_confirm_makes_way_for_the_next(
         folder = place / "runs" / f"cut-{kept}"
         (folder / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         shutil.copytree(run.path / "exports", folder / "exports")
-        with Run.resume(folder, Edge()) as cut:
+        with OpenRun.resume(folder, Edge()) as cut:
             again, _ = scripted(place, **FEW).run(cut)
         assert again.models[0].sentence == model.sentence
 
@@ -299,7 +299,7 @@ def test_a_run_of_an_earlier_version_has_no_intervals_and_reports(place: Path) -
     (place / "runs" / "early" / "events.jsonl").write_text(
         "".join(json.dumps({**line, "seq": seq}) + "\n" for seq, line in enumerate(early))
     )
-    with Run.resume(place / "runs" / "early", Edge()) as again:
+    with OpenRun.resume(place / "runs" / "early", Edge()) as again:
         result, _ = scripted(place, **FEW).run(again)
     (model,) = result.models
     assert [row.within for row in model.rows] == [{}] * 5
@@ -390,7 +390,7 @@ def test_a_kill_between_any_two_events_changes_no_trial(place: Path, few: dict[s
         new_run(place, "cut").close()
         (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         shutil.copytree(place / "runs" / "whole" / "exports", place / "runs" / "cut" / "exports")
-        with Run.resume(place / "runs" / "cut", Edge()) as cut:
+        with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:
             again, _ = scripted(place, **few).run(cut)
             assert told(cut.events) == told(events), lines[kept - 1]
         assert [without_cost(row.model_dump()) for row in again.models[0].rows] == [
@@ -510,9 +510,9 @@ def test_a_known_recipe_is_charged_what_it_cost_with_the_thinking_of_whoever_ask
     told: list[Any] = []
     meter = Meter(lambda: 10 * clock.now, 400.0, {}, (), lambda *said: told.append(said), lambda: clock.now)
     first = TrialResult("finished", 1.0, {"seconds": 12.0, "joules": 120.0, "grams": 0.0, "thought": {"joules": 20.0}})
-    recipes = Recipes(None, Goal("kl"), 8, meter, lambda _: place, lambda _: first, lambda: None)  # type: ignore[arg-type]
+    recipes = RecipeObjective(None, Goal("kl"), 8, meter, lambda _: place, lambda _: first, lambda: None)  # type: ignore[arg-type]
     clock.now = Clock.now + 3.0
-    (charged,) = recipes([Candidate("run_0000", 0, KQUANT)])
+    (charged,) = recipes([StudyCandidate("run_0000", 0, KQUANT)])
     assert charged.metrics["joules"] == pytest.approx(100 + 30)
     assert charged.metrics["thought"]["joules"] == pytest.approx(30)
 
@@ -520,7 +520,7 @@ def test_a_known_recipe_is_charged_what_it_cost_with_the_thinking_of_whoever_ask
 def test_more_budget_goes_on_where_it_ended(place: Path) -> None:
     with new_run(place) as run:
         scripted(place, budget={"trials": 10, "seconds": 35}).run(run)
-    with Run.resume(place / "runs" / "run", Edge()) as run:
+    with OpenRun.resume(place / "runs" / "run", Edge()) as run:
         result, _ = scripted(place, budget={"trials": 10}).run(run)
     with new_run(place, "whole") as whole:
         expected, _ = scripted(place, budget={"trials": 10}).run(whole)
@@ -553,7 +553,7 @@ def test_numbers_that_are_not_finite_fail_the_recipe(place: Path, monkeypatch: p
     monkeypatch.setattr(Formula, "make", lambda *asked: replace(made(*asked), kl=math.nan, loss=math.nan))
     with new_run(place) as run, pytest.raises(GateError):
         scripted(place, goal="smallest at any loss", budget={"trials": 1}, first=1).run(run)
-    with Run.resume(run.path, Edge()) as again, pytest.raises(GateError):
+    with OpenRun.resume(run.path, Edge()) as again, pytest.raises(GateError):
         scripted(place, goal="smallest at any loss", budget={"trials": 1}, first=1).run(again)
     assert "not finite" in (run.path / "events.jsonl").read_text()
 
@@ -609,14 +609,14 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
     shutil.copytree(place / "runs" / "second" / "exports", place / "runs" / "cut" / "exports")
-    with Run.resume(place / "runs" / "cut", Edge()) as run:
+    with OpenRun.resume(place / "runs" / "cut", Edge()) as run:
         scripted(place, **few).run(run)
         assert told(run.events) == told(events)
     new_run(place, "lost").close()
     (place / "runs" / "lost" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
     shutil.rmtree(place / "memory")
     with (
-        Run.resume(place / "runs" / "lost", Edge()) as run,
+        OpenRun.resume(place / "runs" / "lost", Edge()) as run,
         pytest.raises(RunMismatchError, match="are gone from its memory"),
     ):
         scripted(place, **few).run(run)
@@ -666,7 +666,7 @@ def test_the_graph_makes_the_same_trials_as_the_command(place: Path, monkeypatch
     with new_run(place, "command") as run:
         expected, _ = scripted(place, **config).run(run)
     monkeypatch.setenv("AGENTLAB_HOME", str(place))
-    monkeypatch.setattr(CompressExperiment, "_opened", Scripted._opened)
+    monkeypatch.setattr(CompressExperiment, "_open_workshop", Scripted._open_workshop)
     metered = CompressExperiment._meter
     monkeypatch.setattr(CompressExperiment, "_meter", lambda self, run, source: by_formula(metered(self, run, source)))
     graph = compress_graph(CompressConfig.model_validate(config))
@@ -684,7 +684,7 @@ def test_a_graph_whose_budget_is_spent_reports_all_the_same(place: Path, monkeyp
     from agentlab.integrations.langgraph import compress_graph
 
     monkeypatch.setenv("AGENTLAB_HOME", str(place))
-    monkeypatch.setattr(CompressExperiment, "_opened", Scripted._opened)
+    monkeypatch.setattr(CompressExperiment, "_open_workshop", Scripted._open_workshop)
     metered = CompressExperiment._meter
     monkeypatch.setattr(CompressExperiment, "_meter", lambda self, run, source: by_formula(metered(self, run, source)))
     config = {"base": "small", "budget": {"trials": 6, "seconds": 25}, "remember": False}
@@ -710,12 +710,12 @@ def test_what_a_base_cannot_go_through_is_left_out_of_the_plan_and_refused_if_no
 def test_what_a_base_cannot_go_through_is_not_searched_and_the_report_says_so(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell, limits = Run.emit_once, [({"forbids": {"quantizer": ["kquant"]}}, "k-quants (no name)")]
+    tell, limits = OpenRun.emit_once, [({"forbids": {"quantizer": ["kquant"]}}, "k-quants (no name)")]
 
-    def emit_once(run: Run, type_: str, id_: str = "", **data: Any) -> Any:
+    def emit_once(run: OpenRun, type_: str, id_: str = "", **data: Any) -> Any:
         return tell(run, type_, id_, **data, **({"limits": limits} if type_ == BASE else {}))
 
-    monkeypatch.setattr(Run, "emit_once", emit_once)
+    monkeypatch.setattr(OpenRun, "emit_once", emit_once)
     with new_run(place) as run:
         result, _ = scripted(place, goal="smallest").run(run)
     rows = result.models[0].rows
@@ -757,7 +757,7 @@ def test_a_full_control_pairs_searches_with_and_without_the_agent_and_measures_n
     kept = next(n for n, line in enumerate(lines) if b'"control-2/run_0003"' in line)
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-    with Run.resume(place / "runs" / "cut", Edge()) as cut:
+    with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:
         again, _ = scripted(place, **few, llm=llm(**calls(("finish", ADVICE)))).run(cut)
         assert told(cut.events) == told(events)
     assert again.models[0].pairs == model.pairs

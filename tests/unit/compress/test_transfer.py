@@ -9,13 +9,21 @@ from hypothesis import strategies as st
 
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.recipe import recipe_of
-from agentlab.compress.transfer import HERE, Estimate, Forecast, Measured, Recalling, best_first, distances
+from agentlab.compress.transfer import (
+    HERE,
+    MeasuredRecipe,
+    Recalling,
+    RecipeEstimate,
+    RecipeForecast,
+    best_first,
+    distances,
+)
 from agentlab.search.arms import RandomProposer
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 
 CONFIG = CompressConfig()
-SPACE = SearchSpace.of(CONFIG.searched, CONFIG.rules)
+SPACE = SearchSpace.of(CONFIG.searched_space, CONFIG.rules)
 POINTS = SPACE.points(4096) or []
 
 
@@ -28,14 +36,14 @@ def law(params: Params) -> tuple[float, float]:
     return recipe.kept * (bits + 0.3) / 16, kl
 
 
-def measured(where: str, points: Sequence[Params], level: float = 1.0) -> list[Measured]:
-    return [Measured(where, each, law(each)[0], level * law(each)[1] + 1e-5, 200.0) for each in points]
+def measured(where: str, points: Sequence[Params], level: float = 1.0) -> list[MeasuredRecipe]:
+    return [MeasuredRecipe(where, each, law(each)[0], level * law(each)[1] + 1e-5, 200.0) for each in points]
 
 
-def shuffled(known: Sequence[Measured], seed: int) -> list[Measured]:
+def shuffled(known: Sequence[MeasuredRecipe], seed: int) -> list[MeasuredRecipe]:
     order = np.random.default_rng(seed).permutation(len(known))
     return [
-        Measured(one.where, one.params, known[place].size, known[place].kl, known[place].joules)
+        MeasuredRecipe(one.where, one.params, known[place].size, known[place].kl, known[place].joules)
         for one, place in zip(known, order, strict=True)
     ]
 
@@ -62,7 +70,9 @@ def test_distances_are_those_of_the_space(one: list[Params], other: list[Params]
 def test_a_forecast_takes_the_shape_from_other_bases_and_the_level_from_this_one() -> None:
     known = [*measured("other", some(150)), *measured(HERE, some(5, seed=1), level=3.0)]
     unseen = some(60, seed=2)
-    ratios = [e.kl / (3.0 * law(p)[1] + 1e-5) for e, p in zip(Forecast(SPACE, known).of(unseen), unseen, strict=True)]
+    ratios = [
+        e.kl / (3.0 * law(p)[1] + 1e-5) for e, p in zip(RecipeForecast(SPACE, known).of(unseen), unseen, strict=True)
+    ]
     assert 0.5 < math.exp(float(np.median(np.log(ratios)))) < 2
     assert np.corrcoef(np.log(ratios), np.log([law(p)[1] for p in unseen]))[0, 1] < 0.6
 
@@ -70,10 +80,10 @@ def test_a_forecast_takes_the_shape_from_other_bases_and_the_level_from_this_one
 def test_a_forecast_is_believed_where_it_holds_here_and_not_before() -> None:
     here = measured(HERE, some(12, seed=1), level=2.0)
     other = measured("other", some(150))
-    assert Forecast(SPACE, [*here, *other]).holds()
-    assert not Forecast(SPACE, here).holds()
-    assert not Forecast(SPACE, [*here[:2], *other]).holds()
-    assert sum(Forecast(SPACE, [*here, *shuffled(other, seed)]).holds() for seed in range(20)) <= 4
+    assert RecipeForecast(SPACE, [*here, *other]).holds()
+    assert not RecipeForecast(SPACE, here).holds()
+    assert not RecipeForecast(SPACE, [*here[:2], *other]).holds()
+    assert sum(RecipeForecast(SPACE, [*here, *shuffled(other, seed)]).holds() for seed in range(20)) <= 4
 
 
 def test_the_arm_proposes_what_memory_promises_most_a_joule() -> None:
@@ -95,5 +105,5 @@ def test_without_memory_or_with_a_false_one_the_optimiser_proposes() -> None:
 
 def test_what_adds_nothing_to_the_front_is_left_out() -> None:
     points = some(3)
-    estimates = [Estimate(0.5, 0.5, 100.0), Estimate(0.2, 0.1, 400.0), Estimate(0.2, 0.1, 100.0)]
+    estimates = [RecipeEstimate(0.5, 0.5, 100.0), RecipeEstimate(0.2, 0.1, 400.0), RecipeEstimate(0.2, 0.1, 100.0)]
     assert best_first(points, estimates, [(0.4, 0.2)], 3) == [points[2]]  # and what equals it adds nothing any more

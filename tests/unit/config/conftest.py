@@ -8,7 +8,7 @@ import pytest
 from pydantic import Discriminator, Field, RootModel, model_validator
 
 from agentlab.config.base import EnvText, SecretRef, StrictModel, budget_field, machine_field, preset_field
-from agentlab.config.load import Loaded, load
+from agentlab.config.load import LoadedConfig, load
 from agentlab.config.overrides import parse
 from agentlab.config.workspace import Workspace
 
@@ -101,14 +101,14 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-Lay = Callable[..., Loaded[Lab]]
+Lay = Callable[..., LoadedConfig[Lab]]
 
 
 @pytest.fixture
 def lay(place: Workspace) -> Lay:
     """`lay("long", "seed=3", env={...})` loads like `agentlab lab long --set seed=3`."""
 
-    def call(ref: str | None = None, *sets: str, env: dict[str, str] | None = None) -> Loaded[Lab]:
+    def call(ref: str | None = None, *sets: str, env: dict[str, str] | None = None) -> LoadedConfig[Lab]:
         overrides = [parse(text) for text in sets]
         return load(Lab, "lab", ref, overrides, workspace=place, env=env or {}, cwd=place.root)
 

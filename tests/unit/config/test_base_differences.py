@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.config.base import Difference, Role, differences, larger_budget
+from agentlab.config.base import KeyDifference, Role, differences, larger_budget
 
 Lay = Callable[..., Any]
 
@@ -14,10 +14,10 @@ def test_each_changed_key_comes_with_its_role(lay: Lay) -> None:
     old = lay().config
     new = lay(None, "rounds=9", "threads=2", "training.optimizer.lr=0.5", "llm.max_usd=2").config
     assert differences(old, new) == [
-        Difference("rounds", 5, 9, "budget"),
-        Difference("threads", None, 2, "machine"),
-        Difference("training.optimizer.lr", 0.01, 0.5, None),
-        Difference("llm.max_usd", 1.0, 2.0, "budget"),
+        KeyDifference("rounds", 5, 9, "budget"),
+        KeyDifference("threads", None, 2, "machine"),
+        KeyDifference("training.optimizer.lr", 0.01, 0.5, None),
+        KeyDifference("llm.max_usd", 1.0, 2.0, "budget"),
     ]
 
 
@@ -47,5 +47,5 @@ def test_a_config_does_not_differ_from_itself(lay: Lay) -> None:
 def test_a_budget_is_larger_when_it_leaves_more_to_do(
     role: Role | None, old: float | None, new: float | None, larger: bool
 ) -> None:
-    assert larger_budget([Difference("k", old, new, role)]) is larger
+    assert larger_budget([KeyDifference("k", old, new, role)]) is larger
     assert not larger_budget([])

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from agentlab.commands import COMMANDS
 from agentlab.config.base import EnvText, StrictModel, config_hash, escape, expand
-from agentlab.config.load import dump_yaml, load, load_resolved, resolved
+from agentlab.config.load import config_values, dump_yaml, load, load_resolved
 from agentlab.config.overrides import Override, parse
 from agentlab.config.presets import presets, shipped_folder
 from agentlab.config.workspace import Workspace
@@ -263,7 +263,7 @@ class _Endpoint(StrictModel):
 @given(st.text("${}A_HOST:- x", max_size=12))
 def test_a_resolved_value_is_not_resolved_again(value: str) -> None:
     config = _Endpoint.model_validate({"url": "${A_HOST}"}, context={"env": {"A_HOST": value or "-"}})
-    assert _Endpoint.model_validate(resolved(config), context={"env": {"A_HOST": "other"}}) == config
+    assert _Endpoint.model_validate(config_values(config), context={"env": {"A_HOST": "other"}}) == config
 
 
 # -- a run's own config -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.config.keys import join
-from agentlab.config.overrides import Layer, Override, address, parse, typed
+from agentlab.config.overrides import Layer, Override, address, format_set_options, parse
 from agentlab.errors import ConfigError
 
 TREE = {
@@ -127,7 +127,7 @@ settings = st.dictionaries(
 
 @given(settings)
 def test_settings_are_typed_so_that_a_shell_and_the_parser_read_the_same(settings: dict[str, Any]) -> None:
-    words = shlex.split(typed(settings))
+    words = shlex.split(format_set_options(settings))
     assert words[::2] == ["--set"] * len(settings)
     assert {o.key: o.value for o in map(parse, words[1::2])} == settings
 
@@ -143,7 +143,7 @@ def test_settings_are_typed_so_that_a_shell_and_the_parser_read_the_same(setting
     ],
 )
 def test_settings_are_typed_as_a_person_would(settings: dict[str, Any], text: str) -> None:
-    assert typed(settings) == text
+    assert format_set_options(settings) == text
 
 
 def test_a_pattern_is_text_as_a_shell_passes_it_on() -> None:

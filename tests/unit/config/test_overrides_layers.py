@@ -21,7 +21,7 @@ PATHS = st.lists(KEYS, min_size=1, max_size=3)
 def laid(*trees: dict[str, object]) -> dict[str, object]:
     layer = Layer()
     for tree in trees:
-        layer = layer.under(Layer(tree))
+        layer = layer.with_upper(Layer(tree))
     return layer.data
 
 
@@ -86,7 +86,7 @@ def test_origins_follow_the_values() -> None:
         {"a": {"b": 1, "c": 2}, "l": [1]}, {("a",): "f:1", ("a", "b"): "f:2", ("a", "c"): "f:3", ("l", "0"): "f:4"}
     )
     over = Layer({"a": {"b": 5}, "l": [2]}, {("a",): "g:1", ("a", "b"): "g:2", ("l",): "g:3"})
-    layer = base.under(over)
+    layer = base.with_upper(over)
     assert layer.origin(("a", "b")) == "g:2"
     assert layer.origin(("a", "c")) == "f:3"
     assert layer.origin(("l", "0")) == "g:3"
@@ -99,7 +99,7 @@ def test_origins_follow_the_values() -> None:
 
 def test_a_layer_is_never_changed() -> None:
     layer = Layer({"a": {"b": 1}}, {("a", "b"): "f:1"})
-    layer.under(Layer({"a": None}))
+    layer.with_upper(Layer({"a": None}))
     layer.override(Override("a", 2))
     layer.graft(("a",), Layer({"c": 1}))
     assert layer == Layer({"a": {"b": 1}}, {("a", "b"): "f:1"})

@@ -33,8 +33,8 @@ def test_the_workspace_hides_what_is_shipped(workspace: Workspace) -> None:
 
 
 def test_names_are_listed_and_the_nearest_is_offered(workspace: Workspace) -> None:
-    assert presets.known("lab", workspace) == ["default", "demo"]
-    assert presets.known("other", workspace) == []
+    assert presets.preset_names("lab", workspace) == ["default", "demo"]
+    assert presets.preset_names("other", workspace) == []
     with pytest.raises(UnknownNameError) as caught:
         presets.named_files("lab", "dem", workspace)
     assert caught.value.hint is not None
@@ -73,4 +73,4 @@ def test_a_checkout_lists_its_presets_once() -> None:
 
 def test_a_folder_is_no_preset_whatever_its_name(workspace: Workspace) -> None:
     (workspace.configs / "lab" / "folder.yaml").mkdir()
-    assert presets.known("lab", workspace) == ["default", "demo"]
+    assert presets.preset_names("lab", workspace) == ["default", "demo"]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import Key
-from agentlab.config.load import Loaded, dump_yaml, load, load_resolved
+from agentlab.config.load import LoadedConfig, dump_yaml, load, load_resolved
 from agentlab.config.overrides import Override, parse
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError
@@ -43,12 +43,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-Cook = Callable[..., Loaded[Kitchen]]
+Cook = Callable[..., LoadedConfig[Kitchen]]
 
 
 @pytest.fixture
 def cook(root: Path) -> Cook:
-    def call(ref: str, *overrides: Override, cwd: Path | None = None) -> Loaded[Kitchen]:
+    def call(ref: str, *overrides: Override, cwd: Path | None = None) -> LoadedConfig[Kitchen]:
         workspace = Workspace(root=root, cache=root)
         return load(Kitchen, "kitchen", ref, overrides, workspace=workspace, env={}, cwd=cwd or root)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, QuestionsConfig, TurnConfig, VoteConfig
 from agentlab.debate.transcript import Held, Turn
-from agentlab.tasks.questions import Question
+from agentlab.tasks.questions import QuizQuestion
 
 NAMES = ("ann", "bob", "cid", "dan", "eve")
 TOWNS = ("lima", "quito", "oslo", "rome")
@@ -23,10 +23,10 @@ def config(agents=3, rounds=1, vote=None, **protocol) -> DebateConfig:
     )
 
 
-def questions(count: int, start: int = 0) -> list[Question]:
+def questions(count: int, start: int = 0) -> list[QuizQuestion]:
     """Which town? Another one is right each time."""
     return [
-        Question(f"q{number:04d}", f"Which town is number {number}?", TOWNS[number % 4], TOWNS, "choice")
+        QuizQuestion(f"q{number:04d}", f"Which town is number {number}?", TOWNS[number % 4], TOWNS, "choice")
         for number in range(start, start + count)
     ]
 
@@ -63,7 +63,7 @@ class Script:
     sure: float = 0.6
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def turns(self, asked: list[Question]) -> list[Turn]:
+    def turns(self, asked: list[QuizQuestion]) -> list[Turn]:
         """What they say about all questions."""
         return [turn for question in asked for turn in self._about(question)]
 

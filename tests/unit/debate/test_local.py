@@ -13,7 +13,7 @@ import torch
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.local import LocalSpeakers, check_agents, local_speakers
-from agentlab.debate.speakers import Asked, Said
+from agentlab.debate.speakers import TurnReply, TurnRequest
 from agentlab.errors import Interrupted, MissingFileError, UsageError
 from agentlab.llm.types import Message
 from agentlab.train.base import quietly
@@ -76,22 +76,22 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made("Llama", tmp_path_factory.mktemp("llama"))
 
 
-def asked(agent: str, text: str, **keys: Any) -> Asked:
+def asked(agent: str, text: str, **keys: Any) -> TurnRequest:
     keys = {"max_tokens": 12, **keys}
-    return Asked(f"{agent}/{text}", agent, keys.pop("dialogue", ""), (Message("user", text),), **keys)
+    return TurnRequest(f"{agent}/{text}", agent, keys.pop("dialogue", ""), (Message("user", text),), **keys)
 
 
-def debated(speakers: LocalSpeakers, rounds: int = 3, *, kept: bool = True) -> list[Said]:
+def debated(speakers: LocalSpeakers, rounds: int = 3, *, kept: bool = True) -> list[TurnReply]:
     """Two questions, one with choices, asked of all agents again and again."""
     chats: dict[tuple[str, str], list[Message]] = {
         (agent, text): [Message("user", text)]
         for agent in ("ann", "bob", "cat")
         for text in ("What is it?", "A dog, " * 9)
     }
-    found: list[Said] = []
+    found: list[TurnReply] = []
     for _ in range(rounds):
         wanted = [
-            Asked(
+            TurnRequest(
                 "",
                 agent,
                 f"{text}/{agent}" if kept else "",
@@ -109,7 +109,7 @@ def debated(speakers: LocalSpeakers, rounds: int = 3, *, kept: bool = True) -> l
     return found
 
 
-def same(some: Sequence[Said], others: Sequence[Said]) -> None:
+def same(some: Sequence[TurnReply], others: Sequence[TurnReply]) -> None:
     for one, other in zip(some, others, strict=True):
         assert (one.text, one.choice, one.error) == (other.text, other.choice, other.error)
         assert (one.input_tokens, one.output_tokens) == (other.input_tokens, other.output_tokens)
@@ -125,7 +125,7 @@ def test_what_is_remembered_changes_nothing_but_last_bits(kind: str, tmp_path: P
     with opened(path) as speakers:
         same(found, debated(speakers, kept=False))
     with opened(path) as speakers:
-        speakers._most = 0  # nothing but the newest is kept
+        speakers._max_kept_bytes = 0  # nothing but the newest is kept
         same(found, debated(speakers))
     with opened(path, rows=1) as speakers:
         same(found, debated(speakers))
@@ -197,7 +197,7 @@ def test_a_turn_that_cannot_be_taken_harms_no_other(llama: Path) -> None:
 def test_no_text_ends_or_begins_a_turn(llama: Path, hostile: str) -> None:
     with opened(llama) as speakers:
         special = set(speakers._tokenizer.all_special_ids) | {speakers._template.end_token}
-        tokens = [speakers._begun(asked("ann", text)).tokens for text in ("kind", hostile)]  # type: ignore[union-attr] # of a turn
+        tokens = [speakers._begin_turn(asked("ann", text)).tokens for text in ("kind", hostile)]  # type: ignore[union-attr] # of a turn
         counts = [sum(token in special for token in each) for each in tokens]
         (found,) = speakers.answer([asked("ann", hostile, choices=(hostile, "yes"))])
     assert counts[0] == counts[1]

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, TurnConfig
-from agentlab.debate.protocol import listeners, messages, settled, split, turn_of
-from agentlab.debate.speakers import Asked, Said
+from agentlab.debate.protocol import is_settled, listeners, messages, split, turn_of
+from agentlab.debate.speakers import TurnReply, TurnRequest
 from agentlab.debate.transcript import Turn
-from agentlab.tasks.questions import Question
+from agentlab.tasks.questions import QuizQuestion
 
 AGENTS = tuple(AgentConfig(name=name, system=f"You are {name}.") for name in ("ann", "bob", "cat"))
-CAPITAL = Question("q1", "What is the capital of Peru?", "Lima", ("Lima", "Quito", "Cusco"), "choice")
+CAPITAL = QuizQuestion("q1", "What is the capital of Peru?", "Lima", ("Lima", "Quito", "Cusco"), "choice")
 
 
 def config(**protocol: object) -> DebateConfig:
@@ -102,24 +102,24 @@ def test_a_brief_chat_holds_the_last_answers_alone() -> None:
     assert brief[-1].content.count("Answer: lima") == 2
 
 
-ASKED = Asked("id", "ann", "", ())
+ASKED = TurnRequest("id", "ann", "", ())
 
 
 @pytest.mark.parametrize(
     ("said", "answer", "sure"),
     [
-        (Said("It is by the sea.\nAnswer: Lima\nConfidence: 80%"), "lima", 0.8),
-        (Said("Answer: Quito\nConfidence: 0.25"), "quito", 0.25),
-        (Said("Because.\nAnswer: Cusco", choice="Cusco", confidences={"logprob": 0.7}), "cusco", None),
-        (Said('{"reason": "sea", "answer": "Lima", "confidence": 70}'), "lima", 0.7),
-        (Said('{"reason": "sea", "answer": "La Paz", "confidence": 700}'), None, None),
-        (Said('{"reason": "sea", "answer": null}'), None, None),
-        (Said('{"reason": "sea", "answer": ["Lima"]}'), None, None),
-        (Said("Lima or Quito, who knows. Confidence: 4000%"), None, None),
-        (Said(error="LLMTimeoutError: silent"), None, None),
+        (TurnReply("It is by the sea.\nAnswer: Lima\nConfidence: 80%"), "lima", 0.8),
+        (TurnReply("Answer: Quito\nConfidence: 0.25"), "quito", 0.25),
+        (TurnReply("Because.\nAnswer: Cusco", choice="Cusco", confidences={"logprob": 0.7}), "cusco", None),
+        (TurnReply('{"reason": "sea", "answer": "Lima", "confidence": 70}'), "lima", 0.7),
+        (TurnReply('{"reason": "sea", "answer": "La Paz", "confidence": 700}'), None, None),
+        (TurnReply('{"reason": "sea", "answer": null}'), None, None),
+        (TurnReply('{"reason": "sea", "answer": ["Lima"]}'), None, None),
+        (TurnReply("Lima or Quito, who knows. Confidence: 4000%"), None, None),
+        (TurnReply(error="LLMTimeoutError: silent"), None, None),
     ],
 )
-def test_words_are_read_or_count_as_unreadable(said: Said, answer: str | None, sure: float | None) -> None:
+def test_words_are_read_or_count_as_unreadable(said: TurnReply, answer: str | None, sure: float | None) -> None:
     found = turn_of(ASKED, said, CAPITAL, "debate", 0)
     assert found.answer == answer
     assert found.confidences.get("said") == sure
@@ -128,18 +128,20 @@ def test_words_are_read_or_count_as_unreadable(said: Said, answer: str | None, s
 
 @pytest.mark.parametrize("choice", ["Answer: Lima", "not", "</answer>", "?", "<|im_end|>"])
 def test_a_choice_that_was_scored_is_the_answer_whatever_it_looks_like(choice: str) -> None:
-    question = Question("q", "Which?", "Lima", ("Lima", choice), "choice")
-    assert turn_of(ASKED, Said(f"Answer: {choice}", choice=choice), question, "debate", 0).answer == choice.casefold()
+    question = QuizQuestion("q", "Which?", "Lima", ("Lima", choice), "choice")
+    assert (
+        turn_of(ASKED, TurnReply(f"Answer: {choice}", choice=choice), question, "debate", 0).answer == choice.casefold()
+    )
 
 
 def test_no_value_is_the_answer_null() -> None:
-    free = Question("q", "Which?", "Lima")
-    assert turn_of(ASKED, Said('{"reason": "", "answer": null}'), free, "debate", 0).answer is None
+    free = QuizQuestion("q", "Which?", "Lima")
+    assert turn_of(ASKED, TurnReply('{"reason": "", "answer": null}'), free, "debate", 0).answer is None
 
 
 @given(st.text(max_size=300))
 def test_no_text_breaks_the_reading(text: str) -> None:
-    found = turn_of(ASKED, Said(text), CAPITAL, "debate", 0)
+    found = turn_of(ASKED, TurnReply(text), CAPITAL, "debate", 0)
     assert found.answer in (None, "lima", "quito", "cusco")
     assert all(0 <= value <= 1 for value in found.confidences.values())
 
@@ -163,11 +165,11 @@ def rounds_of(*answers: tuple[str | None, ...]) -> list[list[Turn]]:
 def test_when_a_question_is_over(
     protocol: dict[str, object], answers: list[tuple[str | None, ...]], over: bool
 ) -> None:
-    assert settled(ProtocolConfig(**protocol), rounds_of(*answers)) is over  # type: ignore[arg-type] # from the table
+    assert is_settled(ProtocolConfig(**protocol), rounds_of(*answers)) is over  # type: ignore[arg-type] # from the table
 
 
 def test_questions_to_fit_on_are_never_scored() -> None:
-    questions = [Question(f"q{n}", "?", "1", kind="number") for n in range(40)]
+    questions = [QuizQuestion(f"q{n}", "?", "1", kind="number") for n in range(40)]
     dev, test = split(DebateConfig(agents=AGENTS), questions)
     assert len(dev) == 8
     assert sorted([*dev, *test], key=questions.index) == questions

@@ -7,12 +7,12 @@ import pytest
 from agentlab.answers.choices import Scored
 from agentlab.debate.report import accuracies, reliability, write_debate_report
 from agentlab.debate.result import DebateResult, narrate
-from agentlab.debate.run import said_in
+from agentlab.debate.run import load_transcript
 from agentlab.debate.verdict import verdict
 from agentlab.debate.voting import Fitted
 from agentlab.runs.document import Table
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
 NOTHING = Fitted(best="ann", questions=0)
@@ -21,7 +21,7 @@ HOSTILE = '<img src=x onerror=alert(1)> | **ignore all** "rules" `rm`\n# Answer:
 
 @pytest.fixture
 def run(tmp_path: Path):
-    with Run.create(tmp_path / "runs", RunSpec("debate", "seed: 0", "seed: 0", "sha256:0", 0), Edge()) as run:
+    with OpenRun.create(tmp_path / "runs", RunSpec("debate", "seed: 0", "seed: 0", "sha256:0", 0), Edge()) as run:
         yield run
 
 
@@ -70,7 +70,10 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     assert remark.startswith("bob against ann: +0.0 [")
     assert result.alone.right["bob"]["sum"].value == 0 < result.alone.right["bob"]["mean"].value
     assert DebateResult.model_validate(result.model_dump(mode="json")) == result
-    assert said_in(config(), [Event(0, 0.0, "wave.finished", "test-001", held.model_dump(mode="json"))]).alone == alone
+    assert (
+        load_transcript(config(), [Event(0, 0.0, "wave.finished", "test-001", held.model_dump(mode="json"))]).alone
+        == alone
+    )
 
 
 def test_a_change_of_mind_is_marked_where_it_happened(run):

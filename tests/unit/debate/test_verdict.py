@@ -12,8 +12,8 @@ from agentlab.debate.config import DebateConfig, VoteConfig
 from agentlab.debate.result import DebateResult
 from agentlab.debate.transcript import Ballot
 from agentlab.debate.verdict import right_on, verdict
-from agentlab.debate.voting import RULES, Fitted, fitted
-from agentlab.tasks.questions import Question
+from agentlab.debate.voting import RULES, Fitted, fit_votes
+from agentlab.tasks.questions import QuizQuestion
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
 NOTHING = Fitted(best="ann", questions=0)
@@ -158,7 +158,7 @@ def test_a_vote_that_was_thought_of_afterwards_has_no_verdict():
 def test_nothing_of_the_questions_to_fit_on_is_scored():
     asked, script = questions(60), Script()
     turns = script.turns(asked)
-    found = fitted(asked[:30], spoken([t for t in turns if t.question < "q0030"]), config())
+    found = fit_votes(asked[:30], spoken([t for t in turns if t.question < "q0030"]), config())
     alone = verdict(asked[30:], spoken([t for t in turns if t.question >= "q0030"]), found, config())
     assert verdict(asked[30:], spoken(turns), found, config()) == alone
     assert (alone.questions, alone.dev) == (30, 30)
@@ -218,7 +218,7 @@ def test_the_judge_costs_tokens_and_where_it_did_not_judge_the_majority_stands_f
 
 
 def test_a_topic_is_told_and_not_marked():
-    topic = Question("topic", "Is tea better than coffee?", None, ("Tea", "Coffee"), "choice")
+    topic = QuizQuestion("topic", "Is tea better than coffee?", None, ("Tea", "Coffee"), "choice")
     conf = DebateConfig(agents=config(2).agents, topic=topic.text)
     said = [("tea", "coffee"), ("tea", "tea")]
     turns = [turn(topic, name, a, round=n) for n, of in enumerate(said) for name, a in zip(NAMES, of, strict=False)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agentlab.answers.calibration import Platt
 from agentlab.debate.transcript import Ballot
 from agentlab.debate.verdict import verdict
-from agentlab.debate.voting import Fitted, fitted, votes
+from agentlab.debate.voting import Fitted, fit_votes, votes
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
 NOTHING = Fitted(best="ann", questions=0)
@@ -127,7 +127,7 @@ def test_the_judge_decides_the_rounds_that_it_judged():
 
 
 def test_without_questions_to_fit_on_the_first_agent_is_best_and_confidences_stay():
-    found = fitted([], spoken([]), config())
+    found = fit_votes([], spoken([]), config())
     assert found == NOTHING
     assert found.probability(turn(questions(1)[0], "ann", "lima", sure=0.7), "logprob") == 0.7
 
@@ -136,16 +136,16 @@ def test_the_best_agent_is_right_most_often_on_its_own_and_of_equals_the_first()
     asked = questions(4)
     own = {"ann": "lima", "bob": "quito", "cid": "oslo"}  # each is right on one of four
     turns = [turn(q, name, answer) for q in asked for name, answer in own.items()]
-    assert fitted(asked, spoken(turns), config()).best == "ann"
+    assert fit_votes(asked, spoken(turns), config()).best == "ann"
     later = [turn(q, name, q.answer if name == "cid" else None, round=1) for q in asked for name in own]
-    assert fitted(asked, spoken(turns + later), config()).best == "ann"
+    assert fit_votes(asked, spoken(turns + later), config()).best == "ann"
     better = [turn(q, name, q.answer if name == "cid" else answer) for q in asked for name, answer in own.items()]
-    assert fitted(asked, spoken(better), config()).best == "cid"
+    assert fit_votes(asked, spoken(better), config()).best == "cid"
 
 
 def test_what_is_fitted_comes_back_from_an_event():
     asked, script = questions(20), Script()
-    found = fitted(asked, spoken(script.turns(asked)), config())
+    found = fit_votes(asked, spoken(script.turns(asked)), config())
     assert Fitted.model_validate(found.model_dump(mode="json")) == found
 
 
@@ -155,7 +155,7 @@ def test_a_boaster_is_taken_at_what_its_word_is_worth():
     turns = [turn(q, "ann", q.answer if n % 5 < 3 else None, sure=0.9) for n, q in enumerate(asked)]
     turns += [turn(q, "bob", q.answer, sure=None) for q in asked]
     conf = config(2, 0)
-    found = fitted(asked[:200], spoken([t for t in turns if t.question < "q0200"]), conf)
+    found = fit_votes(asked[:200], spoken([t for t in turns if t.question < "q0200"]), conf)
     (row,) = verdict(asked[200:], spoken(turns), found, conf).calibration
     assert (row.before.ece, row.before.brier, row.before.auroc) == pytest.approx((0.3, 0.33, 0.5))
     assert row.after is not None
@@ -174,7 +174,7 @@ def test_confidences_that_tell_right_from_wrong_make_the_softmax_cold_and_noise_
                 yield turn(q, name, answer, sure=0.9 if (right if telling else noise) else 0.1)
 
     told, noise = (
-        fitted(asked, spoken(list(heard(telling))), config(rounds=0)).temperature for telling in (True, False)
+        fit_votes(asked, spoken(list(heard(telling))), config(rounds=0)).temperature for telling in (True, False)
     )
     assert (told, noise) == (0.05, 2.0)
 

@@ -4,22 +4,22 @@ from collections.abc import Callable, Sequence
 
 from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, VoteConfig
 from agentlab.debate.protocol import Form
-from agentlab.debate.speakers import Asked, Panel, Said
+from agentlab.debate.speakers import Panel, TurnReply, TurnRequest
 from agentlab.debate.wave import Setting, Wave
-from agentlab.tasks.questions import Question
+from agentlab.tasks.questions import QuizQuestion
 
 NAMES = ("ann", "bob", "cat")
-QUESTIONS = [Question(f"q{n}", f"Is {n} even?", "yes", ("yes", "no"), "choice") for n in range(2)]
+QUESTIONS = [QuizQuestion(f"q{n}", f"Is {n} even?", "yes", ("yes", "no"), "choice") for n in range(2)]
 
 
 class Scripted:
     """Answers by a function of what is asked."""
 
-    def __init__(self, script: Callable[[Asked], Said]) -> None:
+    def __init__(self, script: Callable[[TurnRequest], TurnReply]) -> None:
         self._script = script
-        self.calls: list[list[Asked]] = []
+        self.calls: list[list[TurnRequest]] = []
 
-    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+    def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
         self.calls.append(list(asked))
         return [self._script(each) for each in asked]
 
@@ -27,16 +27,19 @@ class Scripted:
         """Nothing is held."""
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[TurnRequest]:
         return [each for call in self.calls for each in call]
 
 
-def said(answer: str, tokens: int = 10) -> Said:
-    return Said(f"Because.\nAnswer: {answer}", choice=answer, input_tokens=tokens, output_tokens=5)
+def said(answer: str, tokens: int = 10) -> TurnReply:
+    return TurnReply(f"Because.\nAnswer: {answer}", choice=answer, input_tokens=tokens, output_tokens=5)
 
 
 def wave(
-    script: Callable[[Asked], Said], vote: VoteConfig | None = None, form: Form = "scored", **protocol: object
+    script: Callable[[TurnRequest], TurnReply],
+    vote: VoteConfig | None = None,
+    form: Form = "scored",
+    **protocol: object,
 ) -> tuple[Wave, Scripted]:
     config = DebateConfig(
         agents=tuple(AgentConfig(name=name) for name in NAMES),
@@ -54,7 +57,7 @@ def debated(found: Wave) -> Wave:
     return found
 
 
-def split_on_first(asked: Asked) -> Said:
+def split_on_first(asked: TurnRequest) -> TurnReply:
     """All say yes, but ann says no to q0 at first."""
     return said("no" if asked.agent == "ann" and asked.id.startswith("q0") and len(asked.messages) == 1 else "yes")
 
@@ -95,9 +98,9 @@ def test_the_best_agent_is_asked_alone_until_it_has_spent_what_the_debate_did() 
 
 
 def test_what_the_judge_took_is_the_samples_to_spend_as_well() -> None:
-    def script(asked: Asked) -> Said:
+    def script(asked: TurnRequest) -> TurnReply:
         if "/judge/" in asked.id:
-            return Said(choice="A", input_tokens=15)
+            return TurnReply(choice="A", input_tokens=15)
         return said("no" if asked.agent == "ann" else "yes")
 
     found, _ = wave(script, VoteConfig(rule="judge"), rounds=1, judge="cat")
@@ -113,7 +116,7 @@ def test_samples_end_at_their_limit() -> None:
 
 
 def test_a_turn_that_fails_harms_no_other() -> None:
-    found, _ = wave(lambda asked: Said(error="LLMTimeoutError: silent") if asked.agent == "bob" else said("yes"))
+    found, _ = wave(lambda asked: TurnReply(error="LLMTimeoutError: silent") if asked.agent == "bob" else said("yes"))
     debated(found)
     assert [turn.error for turn in found.rounds["q0"][0]] == ["", "LLMTimeoutError: silent", ""]
     assert [turn.answer for turn in found.rounds["q0"][-1]] == ["yes", None, "yes"]
@@ -121,9 +124,9 @@ def test_a_turn_that_fails_harms_no_other() -> None:
 
 
 def test_a_chat_that_does_not_fit_is_asked_again_with_less() -> None:
-    def script(asked: Asked) -> Said:
+    def script(asked: TurnRequest) -> TurnReply:
         if asked.agent == "cat" and len(asked.messages) > 1 and not asked.id.endswith("brief"):
-            return Said(error="too long", overflow=True)
+            return TurnReply(error="too long", overflow=True)
         return said("no" if asked.agent == "ann" else "yes")
 
     found, fake = wave(script, rounds=1)
@@ -133,9 +136,9 @@ def test_a_chat_that_does_not_fit_is_asked_again_with_less() -> None:
 
 
 def test_the_judge_sees_both_orders_and_one_who_prefers_a_place_finds_no_difference() -> None:
-    def script(asked: Asked) -> Said:
+    def script(asked: TurnRequest) -> TurnReply:
         if "/judge/" in asked.id:
-            return Said(choice="A", input_tokens=7)
+            return TurnReply(choice="A", input_tokens=7)
         return said("no" if asked.agent == "ann" else "yes")
 
     found, fake = wave(script, judge="cat", rounds=1)
@@ -146,9 +149,9 @@ def test_the_judge_sees_both_orders_and_one_who_prefers_a_place_finds_no_differe
 
 
 def test_who_cannot_follow_a_schema_is_asked_again_in_words_and_then_at_once() -> None:
-    def script(asked: Asked) -> Said:
+    def script(asked: TurnRequest) -> TurnReply:
         if asked.agent == "bob" and asked.schema is not None:
-            return Said(error="SchemaError: no JSON", formless=True)
+            return TurnReply(error="SchemaError: no JSON", formless=True)
         return said("no" if asked.agent == "ann" else "yes")
 
     found, fake = wave(script, form="json", rounds=1)
@@ -156,13 +159,13 @@ def test_who_cannot_follow_a_schema_is_asked_again_in_words_and_then_at_once() -
     assert [len(call) for call in fake.calls] == [6, 2, 6]
     assert all(each.id.endswith("/words") == (each.agent == "bob") for each in fake.calls[2])
     assert not any(turn.error for turn in found.turns)
-    assert (found.held.worded, found.held.shortened) == (2, 0)
+    assert (found.transcript.worded, found.transcript.shortened) == (2, 0)
 
 
 def test_a_judge_whose_context_is_too_small_compares_the_answers_alone() -> None:
-    def script(asked: Asked) -> Said:
+    def script(asked: TurnRequest) -> TurnReply:
         if "/judge/" in asked.id:
-            return Said(choice="A") if asked.id.endswith("/brief") else Said(error="too long", overflow=True)
+            return TurnReply(choice="A") if asked.id.endswith("/brief") else TurnReply(error="too long", overflow=True)
         return said("no" if asked.agent == "ann" else "yes")
 
     found, fake = wave(script, judge="cat", rounds=1)
@@ -172,9 +175,9 @@ def test_a_judge_whose_context_is_too_small_compares_the_answers_alone() -> None
 
 
 def test_what_the_judge_said_is_kept_and_what_named_no_answer_is_counted() -> None:
-    def script(asked: Asked) -> Said:
+    def script(asked: TurnRequest) -> TurnReply:
         if "/judge/" in asked.id:
-            return Said("Neither!") if asked.id.endswith("/1") else Said(error="LLMTimeoutError: silent")
+            return TurnReply("Neither!") if asked.id.endswith("/1") else TurnReply(error="LLMTimeoutError: silent")
         return said("no" if asked.agent == "ann" else "yes")
 
     found, _ = wave(script, judge="cat", rounds=1)

@@ -2,15 +2,15 @@
 
 import pytest
 
-from agentlab.doctor.checks import DoctorReport, Row
+from agentlab.doctor.checks import DoctorReport, DoctorRow
 from agentlab.errors import MissingError, UnknownNameError
 from agentlab.runs.document import Table, Text
 
 REPORT = DoctorReport(
     rows=[
-        Row(name="model", status="missing", detail="not here", remedy="agentlab models pull smollm2-135m"),
-        Row(name="gpu", status="warn", detail="none", remedy="buy one"),
-        Row(name="disk", status="ok", detail="9 GB free", remedy="free some"),
+        DoctorRow(name="model", status="missing", detail="not here", remedy="agentlab models pull smollm2-135m"),
+        DoctorRow(name="gpu", status="warn", detail="none", remedy="buy one"),
+        DoctorRow(name="disk", status="ok", detail="9 GB free", remedy="free some"),
     ]
 )
 

@@ -15,7 +15,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.run import EvolveExperiment, prepare
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from tests.unit.debate.test_local import made
 
 
@@ -49,8 +49,8 @@ def prepared(place: Path, resumes: Path | None = None, **changes: Any) -> Evolve
     return prepare(config, Context(Workspace(place, place), {}, resumes=resumes))
 
 
-def new_run(place: Path, name: str = "run") -> Run:
-    return Run.create(place / "runs", RunSpec("evolve", "", "", "h", 0, name=name), Edge())
+def new_run(place: Path, name: str = "run") -> OpenRun:
+    return OpenRun.create(place / "runs", RunSpec("evolve", "", "", "h", 0, name=name), Edge())
 
 
 class Planted:
@@ -80,7 +80,7 @@ class Scripted(EvolveExperiment):
     """The experiment without a model."""
 
     @contextmanager
-    def _answers(self, run: Run) -> Iterator[Planted]:  # type: ignore[override]
+    def _answers(self, run: OpenRun) -> Iterator[Planted]:  # type: ignore[override]
         yield Planted()
 
 

@@ -11,15 +11,15 @@ from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError
 from agentlab.evolve.children import Children
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
 from agentlab.evolve.genome import Child
-from agentlab.evolve.product import Exported, cross
-from agentlab.evolve.recipes import Recipes
-from agentlab.evolve.run import exported
+from agentlab.evolve.product import ExportedChild, cross
+from agentlab.evolve.recipes import RecipeGenome
+from agentlab.evolve.run import export_child
 from agentlab.lora.card import content_hash, read_card
 from agentlab.lora.geometry import distance, norm
 from agentlab.lora.reading import Adapter
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, Run
+from agentlab.runs.run import Edge, OpenRun
 from tests.unit.evolve.small import SMALL, new_run, prepared, workspace
 from tests.unit.evolve.test_run import told
 from tests.unit.lora.folders import deltas, write_folder
@@ -51,7 +51,7 @@ def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> No
     assert all(child.parents for child in expected.trials if child.generation)
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
-    with Run.resume(place / "runs" / "cut", Edge()) as cut:  # without a folder of those before
+    with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:  # without a folder of those before
         found, _ = prepared(place, resumes=cut.path, **DELTAS).run(cut)
         assert told(cut.events) == events
     assert found == expected
@@ -60,11 +60,11 @@ def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> No
         assert content_hash(one) == content_hash(other)
 
 
-def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> Exported:
+def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> ExportedChild:
     config, context = EvolveConfig.model_validate({**SMALL, **changes}), Context(Workspace(place, place), {})
-    with Run.resume(place / "runs" / run, Edge()) as opened:
+    with OpenRun.resume(place / "runs" / run, Edge()) as opened:
         events = opened.events
-    return exported(config, context, run, events, child, out, lambda *_: None)
+    return export_child(config, context, run, events, child, out, lambda *_: None)
 
 
 def test_a_delta_is_exported_as_it_was_scored(place: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_fifty_crossovers_of_equals_leave_an_adapter_as_it_was_though_they_thin_
 ) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)  # which takes longer than all the rest
     parents = [write_folder(tmp_path / name, deltas(seed=0)) for name in ("one", "copy")]
-    genome = Recipes(("one", "copy"), 1, GenomeConfig(kind="deltas", operators=(operator,)))
+    genome = RecipeGenome(("one", "copy"), 1, GenomeConfig(kind="deltas", operators=(operator,)))
     events: list[Event] = []
     children = Children(tmp_path / "children", parents, genome, 0, lambda: events)
     recipes: list[dict[str, Any]] = [dict(each.params) for each in genome.starts]
@@ -165,7 +165,7 @@ def test_what_a_link_leads_to_is_not_tidied_away(tmp_path: Path) -> None:
     (root / "agent").symlink_to(kept)
     (root / "main" / "0006").symlink_to(kept)
     (root / "main" / "0007").write_text("half")
-    children = Children(root, [], Recipes(("one", "two"), 1, GenomeConfig(kind="deltas")), 0, list)
+    children = Children(root, [], RecipeGenome(("one", "two"), 1, GenomeConfig(kind="deltas")), 0, list)
     children.keep(["0004"])
     assert [path.name for path in (root / "main").iterdir()] == ["0004"]
     assert (kept / "thesis").is_dir()

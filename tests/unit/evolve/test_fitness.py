@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.evolve.config import FitnessConfig
-from agentlab.evolve.fitness import Judge, novelty, shapley
+from agentlab.evolve.fitness import FitnessJudge, novelty, shapley
 from agentlab.search.types import Proposal, Trial, TrialResult
 
 ANSWERS = st.integers(1, 5).flatmap(
@@ -68,7 +68,7 @@ def child(number: int, items: list[float], *, asked: int = 4) -> Trial:
     return Trial(number, Proposal({}, "random"), TrialResult("finished", value, metrics, items=tuple(items[:asked])))
 
 
-JUDGE = Judge(FitnessConfig(cooperation=0.5, novelty=0.5, neighbours=1), (0,) * 4, (2,) * 4, (0, 1), 4)
+JUDGE = FitnessJudge(FitnessConfig(cooperation=0.5, novelty=0.5, neighbours=1), (0,) * 4, (2,) * 4, (0, 1), 4)
 FIRST = [
     child(0, [0.1, 0.1, 0.9, 0.9]),
     child(1, [0.9, 0.9, 0.1, 0.1]),
@@ -78,7 +78,7 @@ FIRST = [
 
 
 def test_without_other_terms_fitness_is_the_task() -> None:
-    plain = Judge(FitnessConfig(cooperation=0, novelty=0), (0,) * 4, (2,) * 4, (0, 1), 4)
+    plain = FitnessJudge(FitnessConfig(cooperation=0, novelty=0), (0,) * 4, (2,) * 4, (0, 1), 4)
     assert [trial.result.value for trial in plain.seen(FIRST)] == pytest.approx([trial.result.value for trial in FIRST])
 
 
@@ -86,7 +86,7 @@ def test_novelty_does_not_save_a_useless_child() -> None:
     found = JUDGE.terms(FIRST)
     assert [each.useful for each in found.values()] == [True, True, True, False]
     assert found[3].fitness <= found[3].task
-    strange = Judge(FitnessConfig(cooperation=0, novelty=10), (0,) * 4, (2,) * 4, (0, 1), 4)
+    strange = FitnessJudge(FitnessConfig(cooperation=0, novelty=10), (0,) * 4, (2,) * 4, (0, 1), 4)
     far = [*FIRST[:3], child(3, [1.0, 0.0, 1.0, 1.0])]
     assert strange.terms(far)[3].fitness <= strange.terms(far)[3].task
 

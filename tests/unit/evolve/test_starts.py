@@ -15,11 +15,11 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.result import EvolveResult, standing_table
-from agentlab.evolve.run import exported
-from agentlab.runs.branch import Branch
+from agentlab.evolve.run import export_child
+from agentlab.runs.branch import RunBranch
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, Run
+from agentlab.runs.run import Edge, OpenRun
 from agentlab.study.state import rebuild
 from tests.unit.evolve.small import SMALL, Planted, Scripted, new_run, prepared, workspace
 
@@ -58,7 +58,7 @@ class By(Scripted):
     answers: Planted = Planted()
 
     @contextmanager
-    def _answers(self, run: Run) -> Iterator[Planted]:  # type: ignore[override]
+    def _answers(self, run: OpenRun) -> Iterator[Planted]:  # type: ignore[override]
         yield self.answers
 
 
@@ -88,11 +88,11 @@ def test_a_winner_that_was_there_before_is_said_first_and_is_not_exported_unaske
     assert "nothing new" in str(standing_table(result).rows[0])
     config, context = EvolveConfig.model_validate(SMALL), Context(Workspace(place, place), {})
     with pytest.raises(GateError, match="so there is no evolved adapter") as refused:
-        exported(config, context, name, events, None, tmp_path / "none", lambda *_: None)
+        export_child(config, context, name, events, None, tmp_path / "none", lambda *_: None)
     assert refused.value.exit_code == 5
     assert f"--id {result.winner} writes it all the same" in str(refused.value.hint)
     assert start != "the parent one" or str(place / "adapters" / "one") in str(refused.value.hint)
-    written = exported(config, context, name, events, result.winner, tmp_path / "out", lambda *_: None)
+    written = export_child(config, context, name, events, result.winner, tmp_path / "out", lambda *_: None)
     assert f"It is {start}, which was there before the search" in str(written.blocks())
 
 
@@ -142,15 +142,15 @@ def test_budgets_hold_to_the_unit_in_both_arms(
     }
     limit, name = population * train + more, f"unit-{np.random.default_rng().integers(2**62)}"
     result, events = held(place, name, Planted(), **few)
-    with Run.resume(place / "runs" / name, Edge()) as run:
-        arms = [rebuild(each.events).spent("items") for each in (run, Branch(run, "random-0"))]
+    with OpenRun.resume(place / "runs" / name, Edge()) as run:
+        arms = [rebuild(each.events).amount_spent("items") for each in (run, RunBranch(run, "random-0"))]
     assert all(limit - train < items <= limit for items in arms)
     lines = (place / "runs" / name / "events.jsonl").read_bytes().splitlines(keepends=True)
     new_run(place, f"{name}-cut").close()
     (place / "runs" / f"{name}-cut" / "events.jsonl").write_bytes(b"".join(lines[: int(killed * len(events))]))
     found = prepared(place, **few)
     again = Scripted(found.config, found.context, found.base, found.parents, found.genome, found.questions)
-    with Run.resume(place / "runs" / f"{name}-cut", Edge()) as cut:
+    with OpenRun.resume(place / "runs" / f"{name}-cut", Edge()) as cut:
         assert again.run(cut)[0] == result
 
 

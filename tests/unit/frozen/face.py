@@ -46,7 +46,7 @@ FACE_RESULTS: dict[str, type] = {
 }
 # Parameters and methods of public classes that this project alone uses, and no page tells of.
 _UNTOLD = re.compile(r"Router\.(arm|available|can|tier|usage)\b|a model\.with_sample")
-_UNTOLD_PARAMETERS = {(Router, name) for name in ("recorder", "stop", "models", "ledger", "told", "rng")}
+_UNTOLD_PARAMETERS = {(Router, name) for name in ("recorder", "stop", "models", "ledger", "on_sample", "rng")}
 _PUBLIC_IMPORT = re.compile(r"^ {4,}from (agentlab[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 
 

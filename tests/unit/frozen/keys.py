@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 from agentlab.commands import COMMANDS
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.memory import hashed
+from agentlab.compress.memory import hash_parts
 from agentlab.compress.recipe import recipe_of
 from agentlab.config.base import config_hash
 from agentlab.debate import wave
 from agentlab.gguf.fingerprint import fingerprint
-from agentlab.gguf.memory import Shape as EngineShape
+from agentlab.gguf.memory import MemoryShape as EngineShape
 from agentlab.hf.fingerprint import fingerprint_of
-from agentlab.llm.asking import asked
+from agentlab.llm.asking import build_call
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
@@ -31,21 +31,21 @@ from agentlab.lora.card import content_hash
 from agentlab.nas import checkpoint as nas_checkpoint
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.series import Scaler, Series
-from agentlab.nas.series import Split as SeriesSplit
+from agentlab.nas.series import Split as Split
 from agentlab.nas.time_features import Frequency
 from agentlab.pipeline import answer as pipeline_answer
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
-from agentlab.pipeline.work import call_id, derived, seed_of
+from agentlab.pipeline.work import call_id, derive_seed, seed_of
 from agentlab.runs.events import Event
-from agentlab.runs.measured import Measured, digest
+from agentlab.runs.measured import MeasuredRun, digest
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.tasks import questions
-from agentlab.tasks.items import Item, set_digest
+from agentlab.tasks.items import TaskItem, set_digest
 from agentlab.train import checkpoints as train_checkpoints
-from agentlab.train.base import Base
+from agentlab.train.base import TrainingBase
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import Example
 from agentlab.train.sft import origin_of
 from tests.unit.frozen.shown import ANSWER_MODELS, ANSWER_SCHEMA, TOOL, list_compress_actions
@@ -106,14 +106,14 @@ def _compute_call_keys() -> dict[str, str]:
     ]
     keys: dict[str, str] = {}
     for name, options in calls.items():
-        keys[f"call {name}"] = asked(config, messages, "rivers", None, options, "run_0001").key
+        keys[f"call {name}"] = build_call(config, messages, "rivers", None, options, "run_0001").key
     for name, model in ANSWER_MODELS.items():
-        keys[f"call for {name}"] = asked(config, messages, "rivers", model, Options(), "run_0001").key
+        keys[f"call for {name}"] = build_call(config, messages, "rivers", model, Options(), "run_0001").key
     for action in list_compress_actions():
         options = Options(tools=(action.tool,))
-        keys[f"call with {action.name}"] = asked(config, messages, "rivers", None, options, "run_0001").key
+        keys[f"call with {action.name}"] = build_call(config, messages, "rivers", None, options, "run_0001").key
     cache = ResponseCache(config, MemoryLedger())
-    question = asked(config, messages, "rivers", None, Options(tools=(TOOL,)), "").question
+    question = build_call(config, messages, "rivers", None, Options(tools=(TOOL,)), "").question
     for name in config.models:
         keys[f"kept answer of {config.models[name].provider}"] = cache._key(question, candidate_of(config, name))
     return keys
@@ -131,8 +131,8 @@ def _compute_pipeline_keys() -> dict[str, str]:
         "max_tokens": 20,
         "seed": 7,
     }
-    plain = pipeline_answer.Asked(**fields)
-    shaped = pipeline_answer.Asked(**fields, schema=ANSWER_SCHEMA, stop=("\n",), logprob=True)
+    plain = pipeline_answer.PipelineQuestion(**fields)
+    shaped = pipeline_answer.PipelineQuestion(**fields, schema=ANSWER_SCHEMA, stop=("\n",), logprob=True)
     step_config = {"id": "draft", "models": ["one", "two"], "samples": 2, "aggregation": "concat"}
     config = PipelineConfig.model_validate(
         {
@@ -146,8 +146,8 @@ def _compute_pipeline_keys() -> dict[str, str]:
         "pipeline answer by schema": pipeline_answer.key_of(shaped),
         "pipeline call": call_id(step, "two", 1),
         "pipeline seed": str(seed_of(5, step, 1)),
-        "pipeline seed of a judge": str(derived(5, "judge", 1)),
-        "debate seed": str(wave._seed(5, "hue-1", 2)),
+        "pipeline seed of a judge": str(derive_seed(5, "judge", 1)),
+        "debate seed": str(wave._turn_seed(5, "hue-1", 2)),
     }
 
 
@@ -161,8 +161,8 @@ def _compute_config_hashes() -> dict[str, str]:
         event_type, *hashes = basis.event
         events = [Event(0, 0.0, event_type, "it", dict.fromkeys(hashes, "sha256:1"))] if event_type else []
         tree = config.model_dump(mode="json")
-        keys[f"data of {name}, seen"] = digest(Measured(name, tree, events), basis)
-        keys[f"data of {name}, named"] = digest(Measured(name, tree), basis)
+        keys[f"data of {name}, seen"] = digest(MeasuredRun(name, tree, events), basis)
+        keys[f"data of {name}, named"] = digest(MeasuredRun(name, tree), basis)
     return keys
 
 
@@ -178,21 +178,21 @@ def _compute_compress_keys() -> dict[str, str]:
     keys: dict[str, str] = {}
     for name, params in recipes.items():
         recipe = recipe_of(params)
-        keys[f"recipe {name}"] = hashed("texts", "training", recipe.model_dump(exclude_defaults=True))
-        keys[f"recipe {name}, as JSON"] = hashed(recipe.model_dump_json())
-    keys["recovery"] = hashed(config.recovery.model_dump(), config.seed)
-    keys["texts"] = hashed("fingerprint", "sha256", config.text.model_dump(exclude={"file"}))
+        keys[f"recipe {name}"] = hash_parts("texts", "training", recipe.model_dump(exclude_defaults=True))
+        keys[f"recipe {name}, as JSON"] = hash_parts(recipe.model_dump_json())
+    keys["recovery"] = hash_parts(config.recovery.model_dump(), config.seed)
+    keys["texts"] = hash_parts("fingerprint", "sha256", config.text.model_dump(exclude={"file"}))
     return keys
 
 
 def _compute_question_digests() -> dict[str, str]:
     """Of questions with answers, which are hashed field by field."""
     asked_questions = [
-        questions.Question("a-1", "Which?", "red", ("red", "blue"), "choice"),
-        questions.Question("a-2", "How many?", "3", (), "number"),
+        questions.QuizQuestion("a-1", "Which?", "red", ("red", "blue"), "choice"),
+        questions.QuizQuestion("a-2", "How many?", "3", (), "number"),
     ]
-    item = Item("exact-01", "exact", 1, "6 x 7?", {"answer": 42}, "number", ANSWER_SCHEMA, 32)
-    other = Item("open-01", "open", 2, "Tell.", None, "judged")
+    item = TaskItem("exact-01", "exact", 1, "6 x 7?", {"answer": 42}, "number", ANSWER_SCHEMA, 32)
+    other = TaskItem("open-01", "open", 2, "Tell.", None, "judged")
     keys = {
         "questions": questions.digest(asked_questions),
         "item": item.digest,
@@ -200,7 +200,7 @@ def _compute_question_digests() -> dict[str, str]:
         "items": set_digest([item, other]),
     }
     for name in questions.SETS:
-        keys[f"questions of {name}"] = questions.digest(questions.generated(name, 4, 1))
+        keys[f"questions of {name}"] = questions.digest(questions.generate_questions(name, 4, 1))
     return keys
 
 
@@ -215,12 +215,12 @@ def _compute_nas_keys() -> dict[str, str]:
         values=values,
         time=np.zeros((10, 1), dtype=np.float32),
         dates=dates,
-        split=SeriesSplit((0, 6), (6, 8), (8, 10)),
+        split=Split((0, 6), (6, 8), (8, 10)),
         scaler=Scaler(np.zeros(2), np.ones(2)),
         frequency=Frequency(1440),
     )
     trial = TrialConfig()
-    state = nas_checkpoint.Checkpoint(
+    state = nas_checkpoint.TrialCheckpoint(
         origin="origin",
         history=(nas_checkpoint.Epoch(epoch=0, lr=0.01, train_loss=0.5, val_mse=0.25, val_mae=0.5),),
         best_epoch=0,
@@ -246,8 +246,8 @@ def _compute_nas_keys() -> dict[str, str]:
 
 def _compute_training_keys() -> dict[str, str]:
     """Of the training of an adapter and of its checkpoints."""
-    base = Base(model=None, tokenizer=None, path=Path("base"), precision="fp32", fingerprint="sha256:1")
-    split = Split((Example(1, (5, 6, 7), (-100, 6, 7), 0),), (Example(2, (5, 8), (-100, 8), 1),))
+    base = TrainingBase(model=None, tokenizer=None, path=Path("base"), precision="fp32", fingerprint="sha256:1")
+    split = TrainingSplit((Example(1, (5, 6, 7), (-100, 6, 7), 0),), (Example(2, (5, 8), (-100, 8), 1),))
     job = TrainingJob(LoraConfig(), TrainingConfig(), Path("adapter"), 4)
     progress = train_checkpoints.Progress(origin="origin", step=1, losses=((1, 0.5),), best_step=1, tokens=7)
     return {

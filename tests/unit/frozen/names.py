@@ -25,28 +25,28 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, AllModelsFailedError, UsageError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger import schema as ledger_schema
-from agentlab.llm.question import Outcome
+from agentlab.llm.question import RouterOutcome
 from agentlab.llm.recorder import outcome_data
 from agentlab.llm.router import Router
 from agentlab.llm.serve.app import create_app
-from agentlab.llm.serve.chat import ChatReply, ChatRequest, CompletionReply, CompletionRequest
+from agentlab.llm.serve.chat import ChatCompletionsRequest, ChatReply, CompletionReply, CompletionRequest
 from agentlab.llm.serve.embeddings import EmbeddingRequest
-from agentlab.llm.serve.gate import Rules
-from agentlab.llm.serve.metrics import Metrics
+from agentlab.llm.serve.gate import GatewayRules
+from agentlab.llm.serve.metrics import GatewayMetrics
 from agentlab.llm.serve.responses import ResponseRequest
 from agentlab.llm.serve.responses_reply import ResponseReply
 from agentlab.llm.structured import schema_of
 from agentlab.llm.types import Attempt, Completion, Timing, ToolCall, Usage
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.informer.model import Informer
-from agentlab.nas.informer.model import Shape as InformerShape
+from agentlab.nas.informer.model import InformerShape as InformerShape
 from agentlab.pipeline.history import index as history_index
 from agentlab.pipeline.templates import filters, syntax, template
-from agentlab.runs.branch import Branch
+from agentlab.runs.branch import RunBranch
 from agentlab.runs.redact import Redactor
-from agentlab.runs.run import Run
+from agentlab.runs.run import OpenRun
 from agentlab.runs.sqlite import Schema
-from agentlab.runs.views import Line
+from agentlab.runs.views import PathLine
 from agentlab.study import events as study_events
 from cli.main import app
 from cli.screen import Screen
@@ -57,10 +57,10 @@ Sections = dict[str, list[str]]
 
 # The functions that write events, and which of their arguments is the type; see `sources.list_event_keys`.
 EVENT_WRITERS = {
-    (Run.emit.__name__, 0),
-    (Run.emit_once.__name__, 0),
-    (Run.stream.__name__, 0),
-    (Branch.emit.__name__, 0),
+    (OpenRun.emit.__name__, 0),
+    (OpenRun.emit_once.__name__, 0),
+    (OpenRun.stream.__name__, 0),
+    (RunBranch.emit.__name__, 0),
     (study_events.emit.__name__, 1),
 }
 
@@ -119,7 +119,7 @@ def _list_envelopes() -> list[str]:
     lines: list[str] = []
     with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()):
         screen = Screen(json_mode=True)
-        screen.answer("runs path", Line(path="runs"))
+        screen.answer("runs path", PathLine(path="runs"))
         screen.error(UsageError("It cannot be."), command="runs path")
     for document, role in zip(printed.getvalue().splitlines(), ("an answer", "a failure"), strict=True):
         lines += shapes.list_key_paths(role, json.loads(document))
@@ -137,7 +137,7 @@ def _list_records() -> list[str]:
     for role, dataclass in roles.DATACLASSES.items():
         lines += shapes.list_field_paths(role, dataclass)
     error = AllModelsFailedError("It failed.", failures=())
-    outcome = Outcome((Attempt("one", None),), tool_calls=(ToolCall("c", "f", "{}"),), error=error)
+    outcome = RouterOutcome((Attempt("one", None),), tool_calls=(ToolCall("c", "f", "{}"),), error=error)
     lines += shapes.list_key_paths("event llm.called", outcome_data("task", outcome))
     return lines
 
@@ -212,7 +212,7 @@ def _list_template_names() -> list[str]:
 def _list_http_names() -> list[str]:
     """Routes, keys of requests and of whole answers, headers of metrics."""
     requests = {
-        "POST /v1/chat/completions": ChatRequest,
+        "POST /v1/chat/completions": ChatCompletionsRequest,
         "POST /v1/completions": CompletionRequest,
         "POST /v1/responses": ResponseRequest,
         "POST /v1/embeddings": EmbeddingRequest,
@@ -230,17 +230,17 @@ def _list_http_names() -> list[str]:
         timing=Timing(0.1, 0.2),
     )
     for reply in (ChatReply("id", 0, "one", True), CompletionReply("id", 0, "one", True)):
-        lines += shapes.list_key_paths(f"answer {reply.object}", reply.whole(answer))
+        lines += shapes.list_key_paths(f"answer {reply.object}", reply.whole_document(answer))
     response = ResponseReply("id", 0, {"model": "one"})
-    lines += shapes.list_key_paths("answer response", response.whole(answer))
+    lines += shapes.list_key_paths("answer response", response.whole_document(answer))
     config = keys.make_llm_config()
     here = Path("workspace")  # which nothing is written into
     router = Router(config, env={}, workspace=Workspace(here, here))
-    application = create_app(config, router, Rules(None, True, 1), Redactor())
+    application = create_app(config, router, GatewayRules(None, True, 1), Redactor())
     for route in application.routes:
         assert isinstance(route, Route)
         lines.append(f"route {route.path} {' '.join(sorted(route.methods or ()))}")
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     metrics.count("chat", "one", "ok", 0.1, Usage(1, 2, 0.5))
     for line in metrics.text({"one": "closed"}).splitlines():
         if not line.startswith("#"):

@@ -5,12 +5,12 @@ from pydantic import BaseModel
 from agentlab.bench.check.result import CheckResult
 from agentlab.bench.compare.result import CompareResult
 from agentlab.bench.plan import BenchPlan
-from agentlab.bench.quality.result import Answer as BenchAnswer
+from agentlab.bench.quality.result import BenchAnswer as BenchAnswer
 from agentlab.compress.deploy import Deployed
 from agentlab.compress.intensity import Intensity
-from agentlab.compress.memory import Experiment as CompressExperiment
-from agentlab.compress.memory import Remembered
-from agentlab.compress.meter import Spent
+from agentlab.compress.memory import MemoryListing
+from agentlab.compress.memory import RememberedExperiment as CompressExperiment
+from agentlab.compress.meter import CompressCost
 from agentlab.compress.objective import Measures
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.result import Advice, CompressPlan
@@ -23,21 +23,21 @@ from agentlab.doctor.checks import DoctorReport
 from agentlab.evolve.fitness import Terms
 from agentlab.evolve.plan import EvolvePlan
 from agentlab.evolve.product import Crossed
-from agentlab.evolve.product import Exported as EvolveExported
+from agentlab.evolve.product import ExportedChild as EvolveExported
 from agentlab.gguf.memory import Buffers
-from agentlab.gguf.memory import Shape as EngineShape
+from agentlab.gguf.memory import MemoryShape as EngineShape
 from agentlab.integrations.evaluation import Evaluation
-from agentlab.integrations.tracking import Logged, Tracked, TrackedTrials
-from agentlab.llm.ledger.arm import Arm, CachedAnswer, Sample
-from agentlab.llm.ledger.statistics import Statistics
-from agentlab.llm.roles_layout import Definition, ListedDefinition, Settings
+from agentlab.integrations.tracking import LoggedRun, Tracked, TrackedTrials
+from agentlab.llm.ledger.arm import Arm, AttemptSample, CachedAnswer
+from agentlab.llm.ledger.statistics import LedgerStatistics
+from agentlab.llm.roles_layout import Definition, ListedDefinition, RolesLayoutSettings
 from agentlab.llm.serve.run import Served
-from agentlab.llm.types import Attempt, Request
+from agentlab.llm.types import Attempt, ModelRequest
 from agentlab.llm.views import Routing
-from agentlab.lora.blend import Recipe as BlendRecipe
+from agentlab.lora.blend import BlendRecipe as BlendRecipe
 from agentlab.lora.card import Card
 from agentlab.lora.products import BlendResult, ExportResult
-from agentlab.lora.settings import Settings as AdapterSettings
+from agentlab.lora.settings import AdapterSettings as AdapterSettings
 from agentlab.lora.views import AdapterDiff, AdapterList, AdapterView
 from agentlab.machine import Hardware
 from agentlab.models.store import ModelList, ModelPath, PulledModel
@@ -49,33 +49,33 @@ from agentlab.nas.predict import ForecastAnswer
 from agentlab.persona.data import PersonaPlan
 from agentlab.persona.ping import Ping
 from agentlab.persona.talk import Transcript
-from agentlab.pipeline.answer import Answer as PipelineAnswer
-from agentlab.pipeline.answer import Asked as PipelineAsked
+from agentlab.pipeline.answer import PipelineAnswer as PipelineAnswer
+from agentlab.pipeline.answer import PipelineQuestion as PipelineAsked
 from agentlab.pipeline.branches.diff import DiffView
 from agentlab.pipeline.branches.digest import TreeView
 from agentlab.pipeline.branches.why import WhyView
-from agentlab.pipeline.history.export import Exported, ShowView
+from agentlab.pipeline.history.export import ExportedRun, ShowView
 from agentlab.pipeline.history.listing import HistoryList, SearchView
 from agentlab.pipeline.plan import PipelinePlan
 from agentlab.pipeline.registry import RegistryView
 from agentlab.pipeline.store import Freed
 from agentlab.pipeline.validation import Validated
-from agentlab.runs.compare import Comparison
+from agentlab.runs.compare import RunComparison
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Manifest
-from agentlab.runs.views import Line, Names, RunList, RunView
+from agentlab.runs.views import Names, PathLine, RunList, RunView
 from agentlab.scaffold.configs import CheckedConfigs, ConfigSchema, PresetList, ShownConfig
 from agentlab.scaffold.init import InitResult
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study import events as study_events
-from agentlab.study.state import Candidate
-from agentlab.tasks.items import Item
-from agentlab.tasks.questions import Question
+from agentlab.study.state import StudyCandidate
+from agentlab.tasks.items import TaskItem
+from agentlab.tasks.questions import QuizQuestion
 from agentlab.train.checkpoints import Progress
 from agentlab.train.data_report import DataReport
 from agentlab.train.merge import MergeResult
-from agentlab.workers.chat import ChatRequest as WorkerRequest
 from agentlab.workers.chat import Chunk
+from agentlab.workers.chat import EngineRequest as WorkerRequest
 
 PLANS: dict[str, type[BaseModel]] = {
     "nas": NasPlan,
@@ -95,9 +95,9 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "adapters merge": MergeResult,
     "adapters export": ExportResult,
     "compress eval": Evaluation,
-    "compress memory list": Remembered,
-    "compress memory query": Remembered,
-    "compress memory best": Remembered,
+    "compress memory list": MemoryListing,
+    "compress memory query": MemoryListing,
+    "compress memory best": MemoryListing,
     "compress plan": Advice,
     "compress reflect": Advice,
     "compress watch": Watched,
@@ -107,17 +107,17 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "configs validate": CheckedConfigs,
     "configs schema": ConfigSchema,
     "debate eval": Evaluation,
-    "debate questions": Line,
+    "debate questions": PathLine,
     "debate ping": Ping,
     "doctor": DoctorReport,
     "evolve, one child": Crossed,
     "evolve export": EvolveExported,
     "init": InitResult,
     "llm show": Routing,
-    "llm stats": Statistics,
+    "llm stats": LedgerStatistics,
     "llm ask": Transcript,
     "llm chat": Transcript,
-    "llm trust": Line,
+    "llm trust": PathLine,
     "llm-bench compare": CompareResult,
     "models list": ModelList,
     "models pull": PulledModel,
@@ -135,14 +135,14 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "pipeline history list": HistoryList,
     "pipeline history search": SearchView,
     "pipeline history show": ShowView,
-    "pipeline history export": Exported,
+    "pipeline history export": ExportedRun,
     "runs list": RunList,
     "runs show": RunView,
-    "runs compare": Comparison,
-    "runs path": Line,
+    "runs compare": RunComparison,
+    "runs path": PathLine,
     "runs rm": Names,
-    "runs export": Line,
-    "runs mlflow log": Logged,
+    "runs export": PathLine,
+    "runs mlflow log": LoggedRun,
     "runs mlflow query": TrackedTrials,
     "runs mlflow best": Tracked,
     "serve": Served,
@@ -162,7 +162,7 @@ MODEL_FILES: dict[str, type[BaseModel]] = {
     "llm-bench answers.jsonl": BenchAnswer,
     "llm-bench check": CheckResult,
     "train-persona data": DataReport,
-    "llm settings by roles": Settings,
+    "llm settings by roles": RolesLayoutSettings,
     "llm settings by roles, model": Definition,
     "llm settings by roles, listed model": ListedDefinition,
 }
@@ -177,9 +177,9 @@ DATACLASSES: dict[str, type] = {
     "event with a reason": study_events.Reason,
     "event batch.closed": study_events.Closed,
     "result of a trial": TrialResult,
-    "candidate": Candidate,
+    "candidate": StudyCandidate,
     "event generation.finished, terms": Terms,
-    "event energy.spent": Spent,
+    "event energy.spent": CompressCost,
     "event intensity.chosen": Intensity,
     "metrics of a recipe": Measures,
     "vocabulary.json": Fewer,
@@ -188,15 +188,15 @@ DATACLASSES: dict[str, type] = {
     "card.json, blend": BlendRecipe,
     "llm answers": CachedAnswer,
     "llm arms": Arm,
-    "llm calls": Sample,
+    "llm calls": AttemptSample,
     "llm attempt": Attempt,
-    "llm request": Request,
+    "llm request": ModelRequest,
     "pipeline answer": PipelineAnswer,
     "pipeline question": PipelineAsked,
     "dry_runs.json": Buffers,
     "loads.json": EngineShape,
     "worker request": WorkerRequest,
     "worker piece": Chunk,
-    "question": Question,
-    "item": Item,
+    "question": QuizQuestion,
+    "item": TaskItem,
 }

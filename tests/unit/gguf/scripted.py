@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from agentlab.errors import LLMCancelledError
-from agentlab.workers.chat import ChatRequest, Chunk, Loaded
-from agentlab.workers.memory import Memory
+from agentlab.workers.chat import Chunk, EngineRequest, LoadReport
+from agentlab.workers.memory import ProcessMemory
 
 
 class ScriptedEngine:
@@ -21,22 +21,22 @@ class ScriptedEngine:
             raise ValueError("a script has at least one answer")
         self._script = tuple(script)
         self._lock = threading.Lock()
-        self.requests: list[ChatRequest] = []
+        self.requests: list[EngineRequest] = []
         self.loaded = False
         self.closed = False
 
-    def load(self, *, cancelled: Callable[[], bool] = lambda: False) -> Loaded:
+    def load(self, *, cancelled: Callable[[], bool] = lambda: False) -> LoadReport:
         """Take no time and no memory."""
         if cancelled():
             raise LLMCancelledError("The call was cancelled.")
         self.loaded = True
-        return Loaded(seconds=0.0, resident_bytes=0, private_bytes=0)
+        return LoadReport(seconds=0.0, resident_bytes=0, private_bytes=0)
 
-    def measured(self) -> Memory | None:
+    def measured(self) -> ProcessMemory | None:
         """None: there is no process."""
         return None
 
-    def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
+    def chat(self, request: EngineRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
         """Stream the next entry of the script, cut after `max_tokens` words."""
         self.load(cancelled=cancelled)
         with self._lock:

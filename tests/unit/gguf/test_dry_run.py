@@ -11,7 +11,7 @@ from agentlab.gguf import dry_run as module
 from agentlab.gguf.dry_run import dry_run
 from agentlab.gguf.dry_run_worker import sizes
 from agentlab.gguf.engine import EngineConfig
-from agentlab.gguf.memory import Shape, estimate
+from agentlab.gguf.memory import MemoryShape, estimate
 from agentlab.gguf.metadata import read
 from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
@@ -51,15 +51,15 @@ def test_sizes_are_read_from_the_log() -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        Shape(300, 512, flash=False),
-        Shape(2048, 128, flash=False),
-        Shape(2048, 128, flash=True),
-        Shape(8192, 64, flash=True, kv_type="q8_0"),
-        Shape(8192, 512, flash=True, kv_type="q4_0"),
+        MemoryShape(300, 512, flash=False),
+        MemoryShape(2048, 128, flash=False),
+        MemoryShape(2048, 128, flash=True),
+        MemoryShape(8192, 64, flash=True, kv_type="q8_0"),
+        MemoryShape(8192, 512, flash=True, kv_type="q4_0"),
     ],
     ids=str,
 )
-def test_the_engine_and_the_formula_say_the_same(model: Path, tmp_path: Path, shape: Shape) -> None:
+def test_the_engine_and_the_formula_say_the_same(model: Path, tmp_path: Path, shape: MemoryShape) -> None:
     said = dry_run(model, shape, "key", tmp_path / "known.json")
     assert said is not None
     formula = estimate(read(model), shape)
@@ -70,19 +70,19 @@ def test_the_engine_and_the_formula_say_the_same(model: Path, tmp_path: Path, sh
 
 @pytest.mark.model
 def test_an_answer_is_kept_under_its_key(model: Path, tmp_path: Path) -> None:
-    shape, kept = Shape(512, 64, flash=True), tmp_path / "state" / "known.json"
+    shape, kept = MemoryShape(512, 64, flash=True), tmp_path / "state" / "known.json"
     said = dry_run(model, shape, "key", kept)
     began = time.monotonic()
     assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) == said  # nobody is asked
     assert time.monotonic() - began < 0.1
     assert dry_run(tmp_path / "gone.gguf", shape, "another file", kept) is None
-    assert dry_run(tmp_path / "gone.gguf", Shape(768, 64, flash=True), "key", kept) is None
+    assert dry_run(tmp_path / "gone.gguf", MemoryShape(768, 64, flash=True), "key", kept) is None
 
 
 @pytest.mark.model
 def test_what_it_says_to_reserve_is_enough_and_not_much_more(model: Path) -> None:
     metadata = read(model)
-    found = estimate(metadata, Shape(2048, 128, flash=True))
+    found = estimate(metadata, MemoryShape(2048, 128, flash=True))
     # The file's pages are not private. For the graph llama.cpp sets room aside that it never touches: 8 nodes with 30
     # inputs each for every tensor, twice.
     reserved = found.resident - found.weights + metadata.tensors * 8 * 30 * 2 * 368
@@ -97,14 +97,14 @@ def test_what_it_says_to_reserve_is_enough_and_not_much_more(model: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all" * 1000], ids=["empty", "cut", "other"])
 def test_a_file_that_is_no_model_has_no_answer(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.gguf").write_bytes(content)
-    assert dry_run(tmp_path / "bad.gguf", Shape(512, 64, flash=True), "key", tmp_path / "known.json") is None
+    assert dry_run(tmp_path / "bad.gguf", MemoryShape(512, 64, flash=True), "key", tmp_path / "known.json") is None
     assert not (tmp_path / "known.json").exists()
 
 
 def test_an_engine_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SECONDS", 0.02)  # starting the interpreter takes longer
     began = time.monotonic()
-    assert dry_run(tmp_path / "gone.gguf", Shape(512, 64, flash=True), "key", tmp_path / "known.json") is None
+    assert dry_run(tmp_path / "gone.gguf", MemoryShape(512, 64, flash=True), "key", tmp_path / "known.json") is None
     assert time.monotonic() - began < 2
 
 
@@ -115,7 +115,7 @@ def test_an_engine_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeyp
 )
 def test_a_kept_answer_that_is_none_is_not_believed(tmp_path: Path, change: dict[str, object]) -> None:
     answer = {"cache": 5, "compute": 5, "compute_gpu": 0, "process": None, "copies": ""}
-    kept, shape = tmp_path / "known.json", Shape(512, 64, flash=True)
+    kept, shape = tmp_path / "known.json", MemoryShape(512, 64, flash=True)
     kept.write_text(json.dumps({"key 512 64 True f16 0 True": answer}))
     assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) is not None
     kept.write_text(json.dumps({"key 512 64 True f16 0 True": answer | change}))

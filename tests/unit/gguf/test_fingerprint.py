@@ -81,13 +81,13 @@ def test_the_size_changes_it_and_the_name_does_not(model: Path, tmp_path: Path) 
 def test_a_file_is_read_once_as_long_as_it_stays(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = tmp_path / "kept" / "fingerprints.json"
     before = fingerprint(model, kept)
-    module._remembered.cache_clear()  # as in another process
+    module._cached_digest.cache_clear()  # as in another process
 
     def unread(*_: object) -> str:
         raise AssertionError("it was read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_whole", unread)
+        patch.setattr(module, "_compute_digest", unread)
         assert fingerprint(model, kept) == before
     copy = tmp_path / "copy"  # same size and time, another inode
     with copy.open("wb") as file:

@@ -25,9 +25,9 @@ from agentlab.errors import (
 from agentlab.gguf.deaths import out_of_memory
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 
-ASK = ChatRequest([{"role": "user", "content": "hello"}])
+ASK = EngineRequest([{"role": "user", "content": "hello"}])
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_worker_killed_while_it_loads_is_taken_for_one_that_had_too_little_mem
 
 def test_an_answer_of_no_tokens_is_refused(engine: WorkerEngine) -> None:
     with pytest.raises(BadRequestError, match="max_tokens"):
-        list(engine.chat(ChatRequest(ASK.messages, max_tokens=0)))
+        list(engine.chat(EngineRequest(ASK.messages, max_tokens=0)))
 
 
 def test_closing_twice_or_before_the_first_call_is_safe(engine: WorkerEngine) -> None:

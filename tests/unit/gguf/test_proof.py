@@ -16,10 +16,10 @@ from agentlab.gguf import proof as module
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.proof import Proofs, disagreement, name_of, plain
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 from tests.unit.gguf.generated import break_library, write_qwen2
 
-ASK = ChatRequest([{"role": "user", "content": "Why?"}], max_tokens=4)
+ASK = EngineRequest([{"role": "user", "content": "Why?"}], max_tokens=4)
 BOTH, REPACK, FLASH = "repacked weights and flash attention", "repacked weights", "flash attention"
 
 
@@ -48,11 +48,11 @@ def engine(wish: EngineConfig, proofs: Proofs) -> Iterator[WorkerEngine]:
 def test_a_sound_library_is_tried_once_and_used_as_fast_as_it_is(
     wish: EngineConfig, proofs: Proofs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert proofs.known(wish) == plain(wish)  # until it is proven
+    assert proofs.known_settings(wish) == plain(wish)  # until it is proven
     found = proofs.settle(wish)
     assert proofs.verdicts(wish)[name_of(found)] == ""
     monkeypatch.setattr(module, "Channel", None)  # nobody is asked again
-    assert proofs.settle(wish) == proofs.known(wish) == found
+    assert proofs.settle(wish) == proofs.known_settings(wish) == found
 
 
 def test_what_dies_is_not_used_and_the_answer_comes_all_the_same(
@@ -87,7 +87,7 @@ def test_a_death_in_use_is_told_remembered_and_followed_by_an_answer(
     assert "plain settings from now on" in (caught.value.hint or "")
     assert list(engine.chat(ASK))[-1].finish
     assert engine.used == plain(wish)
-    assert proofs.settle(wish) == proofs.known(wish) == plain(wish)
+    assert proofs.settle(wish) == proofs.known_settings(wish) == plain(wish)
     assert set(proofs.verdicts(wish).values()) == {"it died in use (SIGILL)"}
 
 
@@ -158,7 +158,7 @@ def test_another_file_or_batch_is_another_proof(wish: EngineConfig, proofs: Proo
 def test_a_damaged_record_is_none(wish: EngineConfig, proofs: Proofs, content: str) -> None:
     proofs.folder.mkdir()
     (proofs.folder / "proofs.json").write_text(content)
-    assert proofs.known(wish) == plain(wish)
+    assert proofs.known_settings(wish) == plain(wish)
 
 
 def test_it_is_kept_in_the_users_cache_or_else_in_the_workspace(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agentlab.errors import BadRequestError
-from agentlab.gguf.schema import grammar_of, literal, merged
+from agentlab.gguf.schema import grammar_of, literal, merge_schemas
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_equal_parts_are_one_rule() -> None:
 
 
 def test_what_fits_both_schemas() -> None:
-    assert merged({"minimum": 1, "type": ["integer", "null"]}, {"minimum": 2, "type": "number"}) == {
+    assert merge_schemas({"minimum": 1, "type": ["integer", "null"]}, {"minimum": 2, "type": "number"}) == {
         "minimum": 2,
         "type": ["integer"],
     }
-    assert merged(True, {"minLength": 1}) == {"minLength": 1}
-    assert merged({"minLength": 1}, False) is False
-    assert merged({"const": 1}, {"const": 2})["enum"] == []
-    assert merged({"$ref": "#/a"}, {"$ref": "#/b"}) == {"allOf": [{"$ref": "#/a"}, {"$ref": "#/b"}]}
+    assert merge_schemas(True, {"minLength": 1}) == {"minLength": 1}
+    assert merge_schemas({"minLength": 1}, False) is False
+    assert merge_schemas({"const": 1}, {"const": 2})["enum"] == []
+    assert merge_schemas({"$ref": "#/a"}, {"$ref": "#/b"}) == {"allOf": [{"$ref": "#/a"}, {"$ref": "#/b"}]}
 
 
 def test_a_literal_holds_no_character_that_ends_it() -> None:

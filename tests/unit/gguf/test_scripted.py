@@ -3,10 +3,10 @@
 import pytest
 
 from agentlab.errors import LLMCancelledError, WorkerDiedError
-from agentlab.workers.chat import ChatEngine, ChatRequest
+from agentlab.workers.chat import ChatEngine, EngineRequest
 from tests.unit.gguf.scripted import ScriptedEngine
 
-ASK = ChatRequest([{"role": "user", "content": "how are you"}])
+ASK = EngineRequest([{"role": "user", "content": "how are you"}])
 
 
 def test_it_streams_its_lines_in_turn_and_starts_over() -> None:
@@ -18,7 +18,7 @@ def test_it_streams_its_lines_in_turn_and_starts_over() -> None:
 
 
 def test_it_stops_at_the_token_limit() -> None:
-    chunks = list(ScriptedEngine(["a b c d"]).chat(ChatRequest(ASK.messages, max_tokens=2)))
+    chunks = list(ScriptedEngine(["a b c d"]).chat(EngineRequest(ASK.messages, max_tokens=2)))
     assert "".join(chunk.text for chunk in chunks) == "a b "
     assert chunks[-1].finish == "length"
 
@@ -55,6 +55,6 @@ def test_it_is_loaded_ahead_of_its_first_call_or_by_it() -> None:
 
 
 def test_its_last_piece_knows_what_a_real_one_knows() -> None:
-    last = list(ScriptedEngine(["fine"]).chat(ChatRequest(ASK.messages, logprob=True)))[-1]
+    last = list(ScriptedEngine(["fine"]).chat(EngineRequest(ASK.messages, logprob=True)))[-1]
     assert (last.reused_tokens, last.prefill_seconds, last.decode_seconds, last.logprob) == (0, 0.0, 0.0, -1.0)
     assert list(ScriptedEngine(["fine"]).chat(ASK))[-1].logprob is None

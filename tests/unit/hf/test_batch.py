@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from agentlab.errors import UsageError
 from agentlab.hf import prefill
-from agentlab.hf.batch import Batch, Row, Token
+from agentlab.hf.batch import AnswerBatch, AnswerRow, Token
 from agentlab.lora import reading
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
@@ -92,11 +92,11 @@ def adapters_of(kind: str, place: Path) -> list[Path]:
     return [place / "one", place / "two"]
 
 
-def rows_of(count: int, **keys: Any) -> list[Row]:
+def rows_of(count: int, **keys: Any) -> list[AnswerRow]:
     """Rows of the base and of two adapters, in no order, with prompts of 1 to 20 tokens and answers of 1 to 12."""
     chance = random.Random(0)
     return [
-        Row(
+        AnswerRow(
             chance.choice([BASE, 0, 1]),
             [chance.randrange(10, 64) for _ in range(chance.randint(1, 20))],
             chance.randint(1, 12),
@@ -107,7 +107,7 @@ def rows_of(count: int, **keys: Any) -> list[Row]:
 
 
 @torch.inference_mode()
-def alone(model: Any, adapters: Any, row: Row) -> tuple[list[int], list[float]]:
+def alone(model: Any, adapters: Any, row: AnswerRow) -> tuple[list[int], list[float]]:
     """The likeliest tokens and their log-probabilities, from the whole text anew for each token."""
     said: list[int] = []
     known: list[float] = []
@@ -119,8 +119,8 @@ def alone(model: Any, adapters: Any, row: Row) -> tuple[list[int], list[float]]:
     return said, known
 
 
-def collected(steps: Iterator[Sequence[Token]]) -> dict[Row, list[Token]]:
-    found: dict[Row, list[Token]] = {}
+def collected(steps: Iterator[Sequence[Token]]) -> dict[AnswerRow, list[Token]]:
+    found: dict[AnswerRow, list[Token]] = {}
     for tokens in steps:
         for each in tokens:
             found.setdefault(each.row, []).append(each)
@@ -133,7 +133,7 @@ def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -
     model, rows = model_of(kind), rows_of(20, logprob=True)
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         expected = {row: alone(model, adapters, row) for row in rows}
-        batch = Batch(model, adapters, ENDS)
+        batch = AnswerBatch(model, adapters, ENDS)
         found = collected(batch.run(rows, 6, waves=waves))
     assert (batch.slow is not None) == (kind == "Qwen3Next")
     assert len(batch) == 0
@@ -153,15 +153,15 @@ def test_prompts_that_are_read_in_pieces_change_no_answer(
 ) -> None:
     monkeypatch.setitem(prefill._PIECE, "cpu", 8)
     model, rows = model_of(kind), rows_of(20)
-    rows += [Row(row.adapter, [*row.prompt * 26][:26], 5) for row in rows[:3]]
+    rows += [AnswerRow(row.adapter, [*row.prompt * 26][:26], 5) for row in rows[:3]]
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         expected = {row: alone(model, adapters, row)[0] for row in rows}
-        batch = Batch(model, adapters, ENDS)
+        batch = AnswerBatch(model, adapters, ENDS)
         found = collected(in_turns(batch, rows))
     assert {row: [each.token for each in tokens] for row, tokens in found.items()} == expected
 
 
-def in_turns(batch: Batch, rows: Sequence[Row]) -> Iterator[list[Token]]:
+def in_turns(batch: AnswerBatch, rows: Sequence[AnswerRow]) -> Iterator[list[Token]]:
     """A row comes with every step; the prompts are read meanwhile."""
     waiting = list(reversed(rows))
     while waiting or batch:
@@ -181,10 +181,12 @@ def llama(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
 
 def test_a_common_beginning_is_read_once_for_each_adapter(llama: tuple[Any, Any]) -> None:
     model, adapters = llama
-    rows = [Row(adapter, [*range(10, 50), *range(20, 20 + size)], 6) for adapter in (0, BASE, 1) for size in (1, 9, 4)]
-    rows += [Row(0, [9], 3), Row(0, rows[0].prompt, 6)]  # the first keeps those of adapter 0 from sharing
+    rows = [
+        AnswerRow(adapter, [*range(10, 50), *range(20, 20 + size)], 6) for adapter in (0, BASE, 1) for size in (1, 9, 4)
+    ]
+    rows += [AnswerRow(0, [9], 3), AnswerRow(0, rows[0].prompt, 6)]  # the first keeps those of adapter 0 from sharing
     expected = {row: alone(model, adapters, row)[0] for row in rows}
-    batch, counted = Batch(model, adapters, ENDS), []
+    batch, counted = AnswerBatch(model, adapters, ENDS), []
     hook = model.register_forward_pre_hook(lambda *given: counted.append(given[2]["input_ids"]), with_kwargs=True)
     found = collected(iter([batch.admit(rows[:9]), batch.admit(rows[9:])]))
     hook.remove()
@@ -199,7 +201,7 @@ def test_rows_that_are_let_go_leave_the_others_as_they_are(llama: tuple[Any, Any
     model, adapters = llama
     rows = rows_of(12)
     expected = {row: alone(model, adapters, row)[0] for row in rows}
-    batch = Batch(model, adapters, ENDS)
+    batch = AnswerBatch(model, adapters, ENDS)
     found = collected(iter([batch.admit(rows), batch.step()]))
     gone = [row for row in rows if not found[row][-1].finish][::2]
     batch.evict([*gone, *gone, rows_of(1)[0]])
@@ -217,7 +219,7 @@ def test_draws_do_not_depend_on_the_company(llama: tuple[Any, Any]) -> None:
         rows = rows_of(count, temperature=1.5, top_p=0.9)
         for number, row in enumerate(rows):
             row.generator = torch.Generator().manual_seed(number)
-        found = collected(Batch(model, adapters, ENDS).run(rows, count))
+        found = collected(AnswerBatch(model, adapters, ENDS).run(rows, count))
         return [[each.token for each in found[row]] for row in rows]
 
     many = drawn(8)
@@ -226,25 +228,30 @@ def test_draws_do_not_depend_on_the_company(llama: tuple[Any, Any]) -> None:
 
 
 def test_a_row_that_cannot_be_answered_is_refused_and_the_rest_stay(llama: tuple[Any, Any]) -> None:
-    batch = Batch(*llama, ())
-    batch.admit([Row(0, [10, 11], 50)])
-    for wrong in (Row(0, [], 5), Row(0, [10], 0), Row(2, [10], 5), Row(0, [10], 5, temperature=1.0)):
+    batch = AnswerBatch(*llama, ())
+    batch.admit([AnswerRow(0, [10, 11], 50)])
+    for wrong in (
+        AnswerRow(0, [], 5),
+        AnswerRow(0, [10], 0),
+        AnswerRow(2, [10], 5),
+        AnswerRow(0, [10], 5, temperature=1.0),
+    ):
         with pytest.raises(UsageError):
-            batch.admit([Row(1, [12], 5), wrong])
+            batch.admit([AnswerRow(1, [12], 5), wrong])
     assert len(batch) == len(batch.step()) == 1
 
 
 def test_a_wave_is_the_same_to_the_bit_whatever_came_before(llama: tuple[Any, Any]) -> None:
     def marks(skipped: int) -> list[list[float | None]]:
         rows = rows_of(18, logprob=True)
-        found = collected(Batch(*llama, ENDS).run(rows[skipped:], 6, waves=True))
+        found = collected(AnswerBatch(*llama, ENDS).run(rows[skipped:], 6, waves=True))
         return [[each.logprob for each in found[row]] for row in rows[12:]]
 
     assert marks(12) == marks(6) == marks(0)
 
 
 def test_a_run_that_is_left_leaves_nothing(llama: tuple[Any, Any]) -> None:
-    batch = Batch(*llama, ENDS)
+    batch = AnswerBatch(*llama, ENDS)
     run = batch.run(rows_of(20), 10)
     next(run)
     assert len(batch) > 0
@@ -257,8 +264,8 @@ def test_nobody_waits_for_more_than_a_piece_of_another_prompt(
 ) -> None:
     monkeypatch.setitem(prefill._PIECE, "cpu", 16)
     model, adapters = llama
-    batch, widths = Batch(model, adapters, ()), list[int]()
-    first, long, short = Row(0, [10, 11], 40), Row(0, [12] * 100, 9), Row(1, [13] * 5, 9)
+    batch, widths = AnswerBatch(model, adapters, ()), list[int]()
+    first, long, short = AnswerRow(0, [10, 11], 40), AnswerRow(0, [12] * 100, 9), AnswerRow(1, [13] * 5, 9)
     batch.admit([first])
     hook = model.register_forward_pre_hook(
         lambda *given: widths.append(given[2]["input_ids"].numel()), with_kwargs=True
@@ -276,8 +283,8 @@ def test_a_row_that_is_let_go_while_it_is_read_is_read_no_further(
     llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(prefill._PIECE, "cpu", 8)
-    batch = Batch(*llama, ENDS)
-    long, *short = [Row(0, [12] * 100, 9), *(Row(place % 2, [14 + place] * 4, 6) for place in range(4))]
+    batch = AnswerBatch(*llama, ENDS)
+    long, *short = [AnswerRow(0, [12] * 100, 9), *(AnswerRow(place % 2, [14 + place] * 4, 6) for place in range(4))]
     expected = [alone(*llama, row)[0] for row in short]
     batch.enter([long, *short])
     steps = [batch.read(), batch.read()]  # two of the short ones, a piece of the long one
@@ -297,11 +304,11 @@ class FullError(Exception):
 def test_where_memory_runs_out_as_a_row_enters_the_others_go_on(
     llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool
 ) -> None:
-    before, after = Row(0, [10, 11, 12], 9), Row(1, [20] * 30, 6)
+    before, after = AnswerRow(0, [10, 11, 12], 9), AnswerRow(1, [20] * 30, 6)
     expected = [alone(*llama, row)[0] for row in (before, after)]
-    batch = Batch(*llama, ENDS)
+    batch = AnswerBatch(*llama, ENDS)
     said = [*batch.admit([before]), *batch.step()]
-    failed = Row(1, [20] * 100, 6)
+    failed = AnswerRow(1, [20] * 100, 6)
     if not at_once:
         batch.enter([failed])
     with failing(monkeypatch, what, at=2), pytest.raises(FullError):
@@ -316,12 +323,12 @@ def test_where_memory_runs_out_as_a_row_enters_the_others_go_on(
 def test_where_a_step_fails_all_rows_are_gone_and_others_may_come(
     kind: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, rows = model_of(kind), [Row(place, [10] * 5, 9, logprob=True) for place in (0, 1)]
+    model, rows = model_of(kind), [AnswerRow(place, [10] * 5, 9, logprob=True) for place in (0, 1)]
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         expected = {row: alone(model, adapters, row)[0] for row in rows}
-        batch = Batch(model, adapters, ENDS)
+        batch = AnswerBatch(model, adapters, ENDS)
         batch.admit(rows)
-        batch.enter([Row(0, [10] * 5, 3)])
+        batch.enter([AnswerRow(0, [10] * 5, 3)])
         what = "agentlab.hf.cache.read" if kind == "Qwen3Next" and "fit" in what else what
         with failing(monkeypatch, what, at=2 if "cache" in what else 1), pytest.raises(FullError):
             batch.step()
@@ -348,13 +355,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, what: str, at: int) -> Iterator[Non
 
 def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]) -> None:
     model, adapters = llama
-    before = Row(0, [10, 11, 12], 6)
+    before = AnswerRow(0, [10, 11, 12], 6)
     expected = alone(model, adapters, before)[0]
-    batch = Batch(model, adapters, ENDS)
+    batch = AnswerBatch(model, adapters, ENDS)
     said = batch.admit([before])
-    wrong = [Row(1, [*range(10, 50), number], 9) for number in range(20, 23)]  # read first, for their common beginning
+    wrong = [
+        AnswerRow(1, [*range(10, 50), number], 9) for number in range(20, 23)
+    ]  # read first, for their common beginning
     with pytest.raises(UsageError, match="adapter 2 of 2"):
-        batch.admit([*wrong, Row(2, [10], 5)])
+        batch.admit([*wrong, AnswerRow(2, [10], 5)])
     assert len(batch) == 1
     while batch:
         said += batch.step()
@@ -370,10 +379,10 @@ def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_come
     monkeypatch.setattr(reading, "_MOST_FACTOR", float("inf"))  # such adapters are refused
     monkeypatch.setattr(reading, "_MOST_CHANGE", float("inf"))
     place = adapters.put(wild.parent)
-    drawn = Row(place, list(range(10, 30)), 2, temperature=1.0, generator=torch.Generator(), logprob=True)
-    long, short = Row(0, list(range(20, 40)), 12), Row(1, [10], 6)
+    drawn = AnswerRow(place, list(range(10, 30)), 2, temperature=1.0, generator=torch.Generator(), logprob=True)
+    long, short = AnswerRow(0, list(range(20, 40)), 12), AnswerRow(1, [10], 6)
     expected = {row: alone(model, adapters, row)[0] for row in (long, short)}
-    batch = Batch(model, adapters, ())
+    batch = AnswerBatch(model, adapters, ())
     steps = [batch.admit([long, drawn]), batch.step(), batch.admit([short])]
     found = collected(iter([*steps, *iter(batch.step, [])]))
     assert all(each.logprob != each.logprob for each in found[drawn])  # no numbers
@@ -388,21 +397,21 @@ def test_positions_that_the_longest_row_decides_are_each_row_s_own(tmp_path: Pat
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=ropes, initializer_range=0.5)).eval()
-    rows = [Row(BASE, [10 + place % 7 for place in range(size)], 8) for size in (5, 30, 12)]
+    rows = [AnswerRow(BASE, [10 + place % 7 for place in range(size)], 8) for size in (5, 30, 12)]
     with rowwise(model, []) as adapters:
         expected = [alone(model, adapters, row)[0] for row in rows]
-        batch = Batch(model, adapters, ENDS)
+        batch = AnswerBatch(model, adapters, ENDS)
         found = collected(batch.run(rows, 3))
     assert "by the longest row" in str(batch.slow)
     assert [[each.token for each in found[row]] for row in rows] == expected
 
 
 def test_a_long_row_takes_no_memory_for_those_that_have_left(llama: tuple[Any, Any]) -> None:
-    batch = Batch(*llama, ())
-    first, *others = [Row(0, [10, 11], 50) for _ in range(20)]
+    batch = AnswerBatch(*llama, ())
+    first, *others = [AnswerRow(0, [10, 11], 50) for _ in range(20)]
     batch.admit([first, *others])
     batch.evict(others)
-    batch.admit([Row(1, list(range(10, 60)) * 4, 5)])
+    batch.admit([AnswerRow(1, list(range(10, 60)) * 4, 5)])
     rows, _, columns, _ = batch._table._layers[0]._held[0].shape  # type: ignore[union-attr] # of the table
     assert rows == 2
     assert columns < 400

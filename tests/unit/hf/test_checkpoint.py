@@ -11,7 +11,7 @@ import pytest
 
 from agentlab.errors import AgentlabError, ModelFileError
 from agentlab.hf.checkpoint import loading, read_config
-from agentlab.hf.decoder import Decoder
+from agentlab.hf.decoder import HfDecoder
 from agentlab.train.base import outline
 from tests.unit.train.tiny_base import tiny_checkpoint
 
@@ -65,7 +65,7 @@ FIELDS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("field", "value"), FIELDS, ids=lambda value: str(value)[:24])
 def test_a_field_that_no_model_has_is_named_before_transformers_sees_it(copy: Path, field: str, value: Any) -> None:
     change(copy, "config.json", **{field: value})
-    for read in (read_config, outline, lambda folder: Decoder(str(folder), "auto", 1)):
+    for read in (read_config, outline, lambda folder: HfDecoder(str(folder), "auto", 1)):
         with pytest.raises(ModelFileError) as caught:
             read(copy)
         assert "config.json" in caught.value.message
@@ -121,7 +121,7 @@ def test_what_only_transformers_can_refuse_is_the_same_error(copy: Path, name: s
     change(copy, name, **fields)
     began = time.process_time()
     with pytest.raises(ModelFileError, match=r"transformers cannot load"):
-        Decoder(str(copy), "auto", 1)
+        HfDecoder(str(copy), "auto", 1)
     assert time.process_time() - began < 30
 
 
@@ -165,7 +165,7 @@ def test_layers_without_weights_are_not_made_up(copy: Path) -> None:
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelFileError, match=r"its files lack model\.layers\.0\.mlp\.up_proj\.weight"):
-        Decoder(str(copy), "auto", 1)
+        HfDecoder(str(copy), "auto", 1)
 
 
 def test_a_panic_of_a_library_is_an_error_and_a_signal_is_not() -> None:

@@ -22,9 +22,9 @@ from transformers import (
 from agentlab.errors import BadRequestError, ContextOverflowError, MissingFileError, ModelFileError
 from agentlab.hf import prefill
 from agentlab.hf.cache import HEADROOM
-from agentlab.hf.decoder import Decoder
+from agentlab.hf.decoder import HfDecoder
 from agentlab.hf.fingerprint import fingerprint_of
-from agentlab.workers.chat import ChatRequest
+from agentlab.workers.chat import EngineRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT has opinions on every model
 TEMPLATE = (
@@ -58,11 +58,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def decoder(folder):
-    return Decoder(str(folder), "auto", 1)
+    return HfDecoder(str(folder), "auto", 1)
 
 
 def ask(decoder, messages=HI, **changes):
-    chunks = list(decoder.chat(ChatRequest(messages, **({"max_tokens": 8, "temperature": 1.0} | changes))))
+    chunks = list(decoder.chat(EngineRequest(messages, **({"max_tokens": 8, "temperature": 1.0} | changes))))
     assert all(chunk.finish is None for chunk in chunks[:-1])
     return "".join(chunk.text for chunk in chunks), chunks[-1]
 
@@ -123,7 +123,7 @@ def test_a_folder_that_lacks_a_part_says_so(folder, tmp_path, part):
         if file.name != part:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelFileError, match="cannot load"):
-        Decoder(str(tmp_path), "auto", 1)
+        HfDecoder(str(tmp_path), "auto", 1)
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(folder, tmp_path):
@@ -134,7 +134,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "thief.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w')\n")
     with pytest.raises(ModelFileError):
-        Decoder(str(tmp_path), "auto", 1)
+        HfDecoder(str(tmp_path), "auto", 1)
     assert not (tmp_path / "stolen").exists()
 
 
@@ -142,7 +142,7 @@ def test_a_pickle_is_never_read(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name.replace("model.safetensors", "pytorch_model.bin")).write_bytes(file.read_bytes())
     with pytest.raises(ModelFileError):
-        Decoder(str(tmp_path), "auto", 1)
+        HfDecoder(str(tmp_path), "auto", 1)
 
 
 def test_a_checkpoint_without_a_chat_template_cannot_be_talked_to(folder, tmp_path):
@@ -150,7 +150,7 @@ def test_a_checkpoint_without_a_chat_template_cannot_be_talked_to(folder, tmp_pa
         if file.name != "chat_template.jinja":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelFileError, match="no chat template"):
-        Decoder(str(tmp_path), "auto", 1)
+        HfDecoder(str(tmp_path), "auto", 1)
 
 
 def test_half_a_character_is_refused_and_the_next_question_answered(decoder):
@@ -160,7 +160,7 @@ def test_half_a_character_is_refused_and_the_next_question_answered(decoder):
 
 
 def test_the_type_it_computes_in_can_be_chosen(folder):
-    assert Decoder(str(folder), "bfloat16", 1)._model.dtype is torch.bfloat16
+    assert HfDecoder(str(folder), "bfloat16", 1)._model.dtype is torch.bfloat16
 
 
 # -- side by side, under adapters -------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def chats(decoder, requests, after=0):
 @pytest.mark.parametrize("after", [0, 2], ids=["at once", "one after the other"])
 def test_side_by_side_each_says_what_it_says_alone(decoder, personas, after):
     asked = [
-        ChatRequest(HI, max_tokens=8, adapter=personas[place % 3], temperature=float(place > 3), seed=place)
+        EngineRequest(HI, max_tokens=8, adapter=personas[place % 3], temperature=float(place > 3), seed=place)
         for place in range(6)
     ]
     alone = [chats(decoder, [each])[0] for each in asked]
@@ -221,11 +221,11 @@ def test_a_long_prompt_stalls_nobody_and_is_read_no_further_when_it_is_left(deco
     monkeypatch.setitem(prefill._PIECE, "cpu", 8)
     long = [{"role": "user", "content": " ".join(f"w{place % 30}" for place in range(39))}]
     alone = ask(decoder, long, temperature=0.0)[0]
-    running = decoder.chat(ChatRequest(HI, max_tokens=60))
+    running = decoder.chat(EngineRequest(HI, max_tokens=60))
     while not next(running).text:
         pass
     for left in (False, True):
-        reading, said = decoder.chat(ChatRequest(long, max_tokens=8)), ""
+        reading, said = decoder.chat(EngineRequest(long, max_tokens=8)), ""
         for _ in range(5):
             said += next(reading).text
             assert next(running).text
@@ -239,7 +239,7 @@ def test_a_long_prompt_stalls_nobody_and_is_read_no_further_when_it_is_left(deco
 
 def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
     decoder._room = 3 * (11 + HEADROOM)
-    chunks = [decoder.chat(ChatRequest(HI, max_tokens=size)) for size in (8, 8, 20, 2)]
+    chunks = [decoder.chat(EngineRequest(HI, max_tokens=size)) for size in (8, 8, 20, 2)]
     said = [["".join(next(each).text for _ in range(4))] for each in chunks]
     assert [all(pieces) for pieces in said] == [True, True, False, False]  # the last one would fit beside them
     chunks[2].close()
@@ -250,13 +250,13 @@ def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
 
 
 def test_one_that_was_left_or_refused_leaves_its_place(decoder, personas, tmp_path):
-    running = [decoder.chat(ChatRequest(HI, max_tokens=8, adapter=each)) for each in personas]
+    running = [decoder.chat(EngineRequest(HI, max_tokens=8, adapter=each)) for each in personas]
     pieces = [next(chunk.text for chunk in each if chunk.text) for each in running]
     running[1].close()
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 4}')
     (tmp_path / "adapter_model.bin").write_bytes(b"not read")
     with pytest.raises(MissingFileError, match="only a pickled"):
-        next(decoder.chat(ChatRequest(HI, max_tokens=8, adapter=str(tmp_path))))
+        next(decoder.chat(EngineRequest(HI, max_tokens=8, adapter=str(tmp_path))))
     assert len(decoder._batch) == 2
     for place in (0, 2):
         rest = "".join(chunk.text for chunk in running[place])
@@ -282,13 +282,13 @@ def test_layers_that_are_not_linear_go_the_slow_way_and_say_so_once(folder, tmp_
         torch.manual_seed(3)
         GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "convolutional").touch()
-    decoder = Decoder(str(tmp_path / "base"), "auto", 1)
+    decoder = HfDecoder(str(tmp_path / "base"), "auto", 1)
     plain, last = ask(decoder, temperature=0.0)
     assert last.note is None
     adapters = [None, *(persona(tmp_path / name, tmp_path / "base", seed) for seed, name in enumerate(("one", "two")))]
     said, last = ask(decoder, temperature=0.0, adapter=adapters[1])
     assert "PEFT" in last.note
     assert said != plain
-    asked = [ChatRequest(HI, max_tokens=8, adapter=each) for each in adapters]
+    asked = [EngineRequest(HI, max_tokens=8, adapter=each) for each in adapters]
     assert chats(decoder, asked)[:2] == [plain, said]
     assert ask(decoder, adapter=adapters[2])[1].note is None

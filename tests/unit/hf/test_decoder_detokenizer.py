@@ -17,7 +17,7 @@ def test_cuts_through_characters_change_nothing(text, cuts):
     places = sorted({min(cut, len(wire)) for cut in cuts})
     pieces = [wire[a:b] for a, b in zip([0, *places], [*places, len(wire)], strict=True)]
     decode = reader(pieces)
-    assert "".join([decode.feed(token) for token in range(len(pieces))]) + decode.rest() == text
+    assert "".join([decode.feed(token) for token in range(len(pieces))]) + decode.flush() == text
 
 
 def test_a_character_comes_with_its_last_byte():
@@ -29,7 +29,7 @@ def test_a_character_comes_with_its_last_byte():
 def test_an_answer_cut_within_a_character_shows_that():
     decode = reader(["€".encode()[:2]])
     assert decode.feed(0) == ""
-    assert decode.rest() == "\ufffd"
+    assert decode.flush() == "\ufffd"
 
 
 def test_bytes_that_never_become_a_character_are_not_held_back_for_ever():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agentlab.hf.batch import Batch, Row
+from agentlab.hf.batch import AnswerBatch, AnswerRow
 from agentlab.hf.likelihood import Choice, likelihoods
 from agentlab.hf.prefill import Prompt
 from agentlab.lora.rowwise import rowwise
@@ -46,18 +46,19 @@ def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
 def test_what_a_row_has_read_serves_its_next_prompt(kind: str, tmp_path: Path) -> None:
     model = model_of(kind)
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
-        batch = Batch(model, adapters, ENDS)
+        batch = AnswerBatch(model, adapters, ENDS)
         rows = [
-            Row(place, [11, 12, 13 + place, *range(20, 24)], 1 + 3 * (place + 1), keep=True) for place in (0, BASE, 1)
+            AnswerRow(place, [11, 12, 13 + place, *range(20, 24)], 1 + 3 * (place + 1), keep=True)
+            for place in (0, BASE, 1)
         ]
         for _ in batch.run(rows, 3):
             pass
         new = [
-            Row(row.adapter, [*row.prompt[: 5 + n], 33, *[40] * n], 4, past=row.past, known=5 + n)
+            AnswerRow(row.adapter, [*row.prompt[: 5 + n], 33, *[40] * n], 4, past=row.past, known=5 + n)
             for n, row in enumerate(rows)
         ]
-        new.append(Row(0, [50, 51], 4))
-        said: dict[Row, list[int]] = {row: [] for row in new}
+        new.append(AnswerRow(0, [50, 51], 4))
+        said: dict[AnswerRow, list[int]] = {row: [] for row in new}
         for tokens in batch.run(new, 4):
             for each in tokens:
                 said[each.row].append(each.token)

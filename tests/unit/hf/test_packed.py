@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from agentlab.errors import UsageError
-from agentlab.hf.packed import packed
+from agentlab.hf.packed import pack_weights
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN packs nothing")
 
@@ -42,7 +42,7 @@ def test_answers_are_the_same_and_the_weights_come_back(model, ids, inference):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode(inference), torch.no_grad():
         expected = model(ids)
-        with packed(model):
+        with pack_weights(model):
             assert model.layer.weight.numel() == 0  # no second copy
             assert model.head.weight.shape == (48, 24)  # shared with the embedding, which still needs it
             found = model(ids)
@@ -55,7 +55,7 @@ def test_answers_are_the_same_and_the_weights_come_back(model, ids, inference):
 
 def test_the_products_are_packed_ones(model, ids):
     """Otherwise the other tests would compare a model with itself."""
-    with torch.no_grad(), packed(model), torch.profiler.profile() as profile:
+    with torch.no_grad(), pack_weights(model), torch.profiler.profile() as profile:
         model(ids)
     names = [event.name for event in profile.events()]
     assert names.count("mkldnn::_linear_pointwise") == 2
@@ -67,7 +67,7 @@ def test_inputs_of_any_shape_and_stride(model, shape):
     x = torch.randn(*shape[:-1], shape[-1] * 2, generator=torch.Generator().manual_seed(1))[..., ::2]
     with torch.no_grad():
         expected = model.layer(x)
-        with packed(model):
+        with pack_weights(model):
             torch.testing.assert_close(model.layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_bfloat16(ids):
     model = Tied(torch.bfloat16)
     with torch.no_grad():
         expected = model(ids)
-        with packed(model):
+        with pack_weights(model):
             found = model(ids)
     assert found.dtype is torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
@@ -83,20 +83,20 @@ def test_bfloat16(ids):
 
 def test_hooks_see_the_packed_output(model, ids):
     model.layer.register_forward_hook(lambda module, given, output: output * 0)
-    with torch.no_grad(), packed(model):
+    with torch.no_grad(), pack_weights(model):
         assert not model(ids).any()
 
 
 def test_an_error_in_the_block_gives_the_weights_back_too(model, ids):
     before = model.layer.weight.detach().clone()
-    with pytest.raises(KeyError), packed(model):
+    with pytest.raises(KeyError), pack_weights(model):
         raise KeyError
     assert torch.equal(model.layer.weight, before)
 
 
 def test_a_gradient_is_refused_instead_of_lost(model, ids):
     x = torch.randn(2, 24, requires_grad=True)
-    with packed(model), pytest.raises(UsageError, match="gradient"):
+    with pack_weights(model), pytest.raises(UsageError, match="gradient"):
         model.layer(x)
 
 
@@ -104,6 +104,6 @@ def test_what_cannot_be_packed_is_left_alone(ids):
     half = Tied(torch.float16)
     other = torch.nn.Sequential(torch.nn.Linear(8, 8))
     parametrize.register_parametrization(other[0], "weight", torch.nn.Identity())  # a class of its own
-    with packed(half), packed(other):
+    with pack_weights(half), pack_weights(other):
         assert half.layer.weight.numel() == 24 * 24
         assert "forward" not in vars(half.layer) | vars(other[0])

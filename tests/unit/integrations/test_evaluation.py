@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentlab.errors import UsageError
-from agentlab.integrations.evaluation import BASE, Evaluated, Evaluation, Measure, file_of, named, write
+from agentlab.integrations.evaluation import BASE, Evaluated, Evaluation, Measure, file_of, unique_names, write
 from agentlab.runs.document import Table
 
 
@@ -83,6 +83,6 @@ def test_each_file_keeps_the_items_without_their_texts(tmp_path: Path) -> None:
 
 
 def test_no_adapter_is_called_as_the_base_is() -> None:
-    assert named(["a", "b", "a"]) == ["a", "b"]
+    assert unique_names(["a", "b", "a"]) == ["a", "b"]
     with pytest.raises(UsageError, match="is called base"):
-        named(["base"])
+        unique_names(["base"])

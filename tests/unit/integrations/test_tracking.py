@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from agentlab.errors import RunUnreadableError, UnknownNameError
-from agentlab.integrations.tracking import Entry, Tracked, best_of, entries, having, plain
+from agentlab.integrations.tracking import Tracked, TrackerEntry, best_of, entries, having, plain
 from agentlab.runs.manifest import Metric
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import find
 from agentlab.search.types import Params, TrialResult
-from agentlab.study.events import Batch, Decision, Proposed, emit
+from agentlab.study.events import Decision, Proposed, ResultBatch, emit
 
 NAS = "data: {path: null, horizon: 24}\nspace: {data.horizon: {choices: [1, 2]}}\nmodel: {layers: [1, 2], name: half}\n"
 
@@ -26,25 +26,25 @@ def trial(run: Any, number: int, params: Params, result: TrialResult | None, acc
         emit(run, "decision.made", name, Decision(accepted, "lower"))
 
 
-def logged(folder: Path, run: Run) -> list[Entry]:
+def logged(folder: Path, run: OpenRun) -> list[TrackerEntry]:
     run.close()
     return list(entries(find(folder, run.path.name)))
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
     ticks = iter(range(1_000_000, 2_000_000))
-    with Run.create(tmp_path, RunSpec("nas", NAS, "", "h", 7, name="one"), Edge(clock=lambda: next(ticks))) as run:
+    with OpenRun.create(tmp_path, RunSpec("nas", NAS, "", "h", 7, name="one"), Edge(clock=lambda: next(ticks))) as run:
         yield run
 
 
-def test_a_run_is_its_config_its_figures_and_its_trials(tmp_path: Path, run: Run) -> None:
+def test_a_run_is_its_config_its_figures_and_its_trials(tmp_path: Path, run: OpenRun) -> None:
     run.start({})
     metrics = {"val_mae": 0.2, "sets": {"easy": 1, "best": True}, "answers": [1, 2], "file": None}
     trial(run, 0, {"model.dropout": 0.1, "model.mix": True}, TrialResult("finished", 0.5, metrics))
     trial(run, 1, {"model.dropout": 0.2}, TrialResult("failed", error="it diverged"), accepted=False)
     trial(run, 2, {"model.dropout": 0.3}, None)
-    run.complete(Outcome({"test_mse": Metric(value=0.4, direction="lower")}))
+    run.complete(RunOutcome({"test_mse": Metric(value=0.4, direction="lower")}))
     whole, first, second, third = logged(tmp_path, run)
     assert (whole.name, whole.status, whole.metrics) == ("one", "finished", {"test_mse": 0.4})
     assert whole.params == {
@@ -65,15 +65,15 @@ def test_a_run_is_its_config_its_figures_and_its_trials(tmp_path: Path, run: Run
     assert whole.began < first.began < first.ended < second.began <= third.began <= whole.ended
 
 
-def test_a_run_without_trials_is_logged_alone(tmp_path: Path, run: Run) -> None:
+def test_a_run_without_trials_is_logged_alone(tmp_path: Path, run: OpenRun) -> None:
     (entry,) = logged(tmp_path, run)
     assert (entry.name, entry.status, entry.began) == ("one", "stopped early", entry.ended)
 
 
-def test_the_studies_beside_the_main_one_are_told_apart(tmp_path: Path, run: Run) -> None:
+def test_the_studies_beside_the_main_one_are_told_apart(tmp_path: Path, run: OpenRun) -> None:
     for name in ("", "control-0/"):
         emit(run, "trial.proposed", f"{name}run_0000", Proposed(0, {"a": 1}, "gp", "", "control", 0.0))
-        emit(run, "batch.finished", f"{name}run_0000", Batch({"run_0000": TrialResult("finished", len(name))}))
+        emit(run, "batch.finished", f"{name}run_0000", ResultBatch({"run_0000": TrialResult("finished", len(name))}))
     _, main, control = logged(tmp_path, run)
     assert (main.name, main.metrics["value"]) == ("run_0000", 0)
     assert (control.name, control.metrics["value"]) == ("control-0/run_0000", 10)
@@ -82,7 +82,7 @@ def test_the_studies_beside_the_main_one_are_told_apart(tmp_path: Path, run: Run
 
 def test_several_bases_are_several_things_to_measure(tmp_path: Path) -> None:
     config = "base: null\nmodels: [a, b]\n"
-    with Run.create(tmp_path, RunSpec("compress", config, "", "h", 0, name="two"), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("compress", config, "", "h", 0, name="two"), Edge()) as run:
         for name in ("a", "b", "b/portfolio"):
             if "/" not in name:
                 run.emit("texts.cut", name, sha256="aa")
@@ -91,13 +91,13 @@ def test_several_bases_are_several_things_to_measure(tmp_path: Path) -> None:
     assert one.tags["basis"] != other.tags["basis"] == beside.tags["basis"]
 
 
-def test_a_trial_that_was_asked_fewer_items_was_stopped_early(tmp_path: Path, run: Run) -> None:
+def test_a_trial_that_was_asked_fewer_items_was_stopped_early(tmp_path: Path, run: OpenRun) -> None:
     trial(run, 0, {}, TrialResult("finished", 0.5, items=(0.5, 0.5)))
     trial(run, 1, {}, TrialResult("finished", 0.0, items=(0.0,)))
     assert [each.status for each in logged(tmp_path, run)[1:]] == ["finished", "stopped early"]
 
 
-def test_names_and_texts_are_what_trackers_take(tmp_path: Path, run: Run) -> None:
+def test_names_and_texts_are_what_trackers_take(tmp_path: Path, run: OpenRun) -> None:
     odd = {"a/b": "x" * 7000, "a:b": "half", "../c": 1, "": 2, 'space."data.x".low': 3, "d" * 300: 4}
     trial(run, 0, odd, None)
     params = logged(tmp_path, run)[1].params
@@ -107,7 +107,7 @@ def test_names_and_texts_are_what_trackers_take(tmp_path: Path, run: Run) -> Non
     assert params[collided] == "half"
 
 
-def test_a_damaged_event_is_no_trial(tmp_path: Path, run: Run) -> None:
+def test_a_damaged_event_is_no_trial(tmp_path: Path, run: OpenRun) -> None:
     run.emit("trial.proposed", "run_0000", number=0)
     with pytest.raises(RunUnreadableError, match="damaged"):
         logged(tmp_path, run)

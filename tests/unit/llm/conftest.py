@@ -14,7 +14,7 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
-from agentlab.llm.types import Delta, Request, ToolPiece, Usage
+from agentlab.llm.types import Delta, ModelRequest, ToolPiece, Usage
 
 KEY = "sk-canary-0123456789abcdefghij"
 
@@ -260,10 +260,10 @@ class Speaker:
         self.usage = usage or Usage(10, 5)
         self.tools = tuple(tools)
         self.after = after
-        self.requests: list[Request] = []
+        self.requests: list[ModelRequest] = []
         self.given_up = 0
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         self.requests.append(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         try:

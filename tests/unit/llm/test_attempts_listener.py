@@ -3,8 +3,8 @@
 import pytest
 
 from agentlab.llm.attempts import Listener
-from agentlab.llm.question import Question
-from agentlab.llm.types import Delta, Request, Tool, ToolPiece
+from agentlab.llm.question import RouterQuestion
+from agentlab.llm.types import Delta, ModelRequest, Tool, ToolPiece
 
 CALL = Delta(tools=(ToolPiece(0, "c", "look_up", "{}"),))
 
@@ -15,8 +15,8 @@ def listen():
 
     def make(*deltas, tools=(), tool_choice="auto", thoughts=False):
         heard = []
-        request = Request("", (), tools=tools, tool_choice=tool_choice)
-        question = Question("t", request, None, (), 0.0, thoughts=thoughts)
+        request = ModelRequest("", (), tools=tools, tool_choice=tool_choice)
+        question = RouterQuestion("t", request, None, (), 0.0, thoughts=thoughts)
         listener = Listener(lambda _, delta: heard.append(delta), question)
         for delta in deltas:
             listener.begin() if delta is None else listener.hear("m", delta)

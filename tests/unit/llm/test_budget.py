@@ -3,7 +3,7 @@
 import pytest
 
 from agentlab.errors import BudgetExceededError
-from agentlab.llm.budget import Budget, estimate, priced
+from agentlab.llm.budget import RouterBudget, estimate, priced_usage
 from agentlab.llm.provider_config import Price
 from agentlab.llm.types import Message, Usage
 
@@ -17,14 +17,14 @@ def test_an_estimate_is_not_below_what_prose_costs():
 
 
 def test_a_reported_cost_goes_before_the_price_list():
-    assert priced(Usage(1_000_000, 1_000_000, 7.0), PRICE).cost_usd == 7.0
-    assert priced(Usage(1_000_000, 1_000_000), PRICE).cost_usd == 18.0
-    assert priced(Usage(1_000_000, None), PRICE).cost_usd is None
-    assert priced(Usage(10, 10), None).cost_usd is None
+    assert priced_usage(Usage(1_000_000, 1_000_000, 7.0), PRICE).cost_usd == 7.0
+    assert priced_usage(Usage(1_000_000, 1_000_000), PRICE).cost_usd == 18.0
+    assert priced_usage(Usage(1_000_000, None), PRICE).cost_usd is None
+    assert priced_usage(Usage(10, 10), None).cost_usd is None
 
 
 def test_calls_in_flight_count():
-    budget = Budget(1.0, Usage())
+    budget = RouterBudget(1.0, Usage())
     budget.reserve(0.6)
     with pytest.raises(BudgetExceededError, match=r"may cost 0\.6"):
         budget.reserve(0.6)
@@ -33,7 +33,7 @@ def test_calls_in_flight_count():
 
 
 def test_a_call_that_never_said_what_it_cost_is_taken_at_its_estimate():
-    budget = Budget(1.0, Usage())
+    budget = RouterBudget(1.0, Usage())
     budget.reserve(0.6)
     budget.settle(0.6, Usage(), answered=True)
     with pytest.raises(BudgetExceededError):
@@ -42,14 +42,14 @@ def test_a_call_that_never_said_what_it_cost_is_taken_at_its_estimate():
 
 
 def test_a_call_that_never_reached_the_model_costs_nothing():
-    budget = Budget(1.0, Usage())
+    budget = RouterBudget(1.0, Usage())
     budget.reserve(0.6)
     budget.settle(0.6, Usage(), answered=False)
     budget.reserve(0.6)
 
 
 def test_free_models_go_on_when_nothing_is_left():
-    budget = Budget(0.0, Usage(cost_usd=0.5))
+    budget = RouterBudget(0.0, Usage(cost_usd=0.5))
     budget.reserve(0.0)
     with pytest.raises(BudgetExceededError):
         budget.reserve(None)
@@ -57,7 +57,7 @@ def test_free_models_go_on_when_nothing_is_left():
 
 def test_what_calls_are_assumed_to_have_cost_counts_on_their_day_alone():
     day = [7]
-    budget = Budget(100.0, Usage(), day=1.0, spent_today=lambda: 0.0, today=lambda: day[0])
+    budget = RouterBudget(100.0, Usage(), day=1.0, spent_today=lambda: 0.0, today=lambda: day[0])
     for _ in range(3):
         budget.reserve(0.3)
         budget.settle(0.3, Usage(), answered=True)
@@ -68,7 +68,7 @@ def test_what_calls_are_assumed_to_have_cost_counts_on_their_day_alone():
 
 
 def test_settling_says_what_is_assumed():
-    budget = Budget(9.0, Usage())
+    budget = RouterBudget(9.0, Usage())
     assert budget.settle(0.3, Usage(), answered=True) == 0.3
     assert budget.settle(0.3, Usage(1, 1, 0.1), answered=True) is None
     assert budget.settle(0.3, Usage(), answered=False) is None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agentlab.llm.connections import MaskedModel
-from agentlab.llm.types import Delta, Request, ToolPiece
+from agentlab.llm.types import Delta, ModelRequest, ToolPiece
 from agentlab.runs.redact import MASK, Redactor
 
 KEY = "q7Rk2mZp9xVt4LwB"
@@ -20,7 +20,7 @@ class Speaker:
     def __init__(self, *deltas: Delta) -> None:
         self._deltas = deltas
 
-    async def stream(self, _: Request) -> AsyncIterator[Delta]:
+    async def stream(self, _: ModelRequest) -> AsyncIterator[Delta]:
         for delta in self._deltas:
             yield delta
 
@@ -31,7 +31,7 @@ class Speaker:
 def heard(*deltas: Delta) -> list[Delta]:
     async def listen() -> list[Delta]:
         model = MaskedModel(Speaker(*deltas), Redactor([KEY]))
-        return [delta async for delta in model.stream(Request("m", ()))]
+        return [delta async for delta in model.stream(ModelRequest("m", ()))]
 
     return asyncio.run(listen())
 

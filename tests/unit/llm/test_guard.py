@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from agentlab import errors
 from agentlab.llm.guard import LONGEST_COOL_DOWN, QUOTA_COOL_DOWN, ModelGuard, ProviderGuard, Slots
-from agentlab.llm.provider_config import Limits
+from agentlab.llm.provider_config import ProviderLimits
 
 TIMEOUT = errors.LLMTimeoutError("slow")
 
 
 def guard(**limits: int) -> ModelGuard:
-    return ModelGuard(ProviderGuard(Limits(**limits)))
+    return ModelGuard(ProviderGuard(ProviderLimits(**limits)))
 
 
 def call(model: ModelGuard, now: float, error: errors.AgentlabError | None = None, tokens: int | None = None) -> None:
@@ -167,7 +167,7 @@ def test_an_unknown_usage_keeps_the_estimate():
 
 
 def test_models_of_a_provider_share_its_limits_and_nothing_else():
-    provider = ProviderGuard(Limits(rpm=6, concurrency=8))
+    provider = ProviderGuard(ProviderLimits(rpm=6, concurrency=8))
     one, other = ModelGuard(provider), ModelGuard(provider)
     call(one, 0, errors.AuthError("x"))
     assert other.state(0) == "closed"

@@ -21,12 +21,12 @@ def context(workspace: Path) -> Context:
 
 
 def test_without_a_name_it_is_the_embedded_model(context):
-    assert load_llm(None, [], context).used() == ("embedded",)
+    assert load_llm(None, [], context).used_models() == ("embedded",)
 
 
 def test_a_shipped_name_with_a_change(context):
     config = load_llm("scripted", [parse("defaults.strategy=single"), parse("budget.per_run_usd=2")], context)
-    assert (config.used(), config.defaults.strategy, config.budget.per_run_usd) == (("scripted",), "single", 2)
+    assert (config.used_models(), config.defaults.strategy, config.budget.per_run_usd) == (("scripted",), "single", 2)
 
 
 def test_a_name_of_ones_own_and_a_path(context, workspace):

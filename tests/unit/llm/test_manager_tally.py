@@ -2,14 +2,14 @@
 
 import pytest
 
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.manager import ModelTally, Tallies, fastest
 from agentlab.llm.types import Message, Usage
 
 
 def sample(model="a", error=None, total=1.0, usage=Usage(10, 5, 0.01)):  # noqa: B008 - frozen
-    return Sample(1.0, "chat", model, "p", error, usage, None, total, "")
+    return AttemptSample(1.0, "chat", model, "p", error, usage, None, total, "")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_an_unknown_cost_stays_unknown(tallies):
 
 def test_it_is_told_of_every_attempt_beside_the_ledger(among, speaker):
     tallies, ledger = Tallies(("one",)), MemoryLedger()
-    among({"one": speaker("yes")}, ledger=ledger, told=tallies.count).complete_sync(
+    among({"one": speaker("yes")}, ledger=ledger, on_sample=tallies.count).complete_sync(
         (Message("user", "Which?"),), "chat"
     )
     assert tallies.all()["one"].success_count == 1

@@ -3,12 +3,12 @@
 import pytest
 
 from agentlab import errors
-from agentlab.llm.attempts import Outcome
-from agentlab.llm.budget import Budget
+from agentlab.llm.attempts import RouterOutcome
+from agentlab.llm.budget import RouterBudget
 from agentlab.llm.question import key_of
 from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data
 from agentlab.llm.types import Attempt, Usage
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 
 QUESTION = {
     "task": "t",
@@ -33,7 +33,7 @@ def test_a_key_depends_on_content_and_not_on_order():
     ],
 )
 def test_an_error_comes_back_as_itself(error):
-    outcome = Outcome((Attempt("m", error.kind, "why", Usage(1, 2, None)),), error=error)
+    outcome = RouterOutcome((Attempt("m", error.kind, "why", Usage(1, 2, None)),), error=error)
     back = error_from(outcome_data("t", outcome)["error"])
     assert type(back) is type(error)
     assert (back.message, back.hint) == (error.message, error.hint)
@@ -46,14 +46,14 @@ def test_an_event_cannot_name_another_class():
 
 
 def test_a_run_that_is_gone_on_with_remembers_what_silent_providers_are_assumed_to_cost(tmp_path):
-    silent = Outcome((Attempt("m", None, usage=Usage(), assumed_usd=0.8),), "m", "hi")
-    with Run.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="r"), Edge()) as run:
+    silent = RouterOutcome((Attempt("m", None, usage=Usage(), assumed_usd=0.8),), "m", "hi")
+    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="r"), Edge()) as run:
         RunRecorder(run).record("k", "", outcome_data("t", silent))
-    with Run.resume(run.path, Edge()) as again:
-        spent = RunRecorder(again).spent()
+    with OpenRun.resume(run.path, Edge()) as again:
+        spent = RunRecorder(again).total_usage()
     assert spent.cost_usd == 0.8
     with pytest.raises(errors.BudgetExceededError):
-        Budget(1.0, spent).reserve(0.3)
+        RouterBudget(1.0, spent).reserve(0.3)
 
 
 def test_an_attempt_of_an_older_version_has_no_assumed_cost():

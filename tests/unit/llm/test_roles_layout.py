@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import ROLES
-from agentlab.llm.roles_layout import WELL_KNOWN, converted
+from agentlab.llm.roles_layout import WELL_KNOWN, convert_layout
 
 # A comment is all that stands below `models`, which makes it null.
 PUBLISHED = """
@@ -35,12 +35,12 @@ providers:
 
 
 def config(tree, **env):
-    return LLMConfig.model_validate(converted(tree), context={"env": env})
+    return LLMConfig.model_validate(convert_layout(tree), context={"env": env})
 
 
 def problems(tree):
     with pytest.raises(ValueError, match=r".") as caught:
-        converted(tree)
+        convert_layout(tree)
     return str(caught.value)
 
 
@@ -61,7 +61,7 @@ def test_a_published_file_loads_unchanged():
 
 def test_our_own_layout_is_left_as_it_is():
     tree = {"providers": {}, "models": {}}
-    assert converted(tree) is tree
+    assert convert_layout(tree) is tree
 
 
 @pytest.mark.parametrize("name", WELL_KNOWN)
@@ -163,7 +163,7 @@ names = st.text(min_size=1, max_size=8)
 
 @given(st.dictionaries(st.sampled_from(ROLES), st.lists(names, max_size=3, unique=True)), names)
 def test_every_model_that_a_role_names_is_asked_in_the_order_of_the_roles(roles, first):
-    tree = converted({"llm": {"default_provider": "openrouter", "default_model": first, "model_roles": roles}})
+    tree = convert_layout({"llm": {"default_provider": "openrouter", "default_model": first, "model_roles": roles}})
     asked = [name for role in ROLES for name in tree["roles"][role]]
     given_ = [name for role in ROLES for name in roles.get(role, [])]
     assert asked == (given_ if first in given_ else [first, *given_])
@@ -179,7 +179,7 @@ anything = st.recursive(
 @given(anything, anything)
 def test_whatever_stands_there_is_converted_or_refused(llm, providers):
     try:
-        tree = converted({"llm": llm, "providers": providers})
+        tree = convert_layout({"llm": llm, "providers": providers})
     except ValueError:
         return
     assert "llm" not in tree

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agentlab.errors import AllModelsFailedError, ServerFaultError
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
 from agentlab.llm.types import Message, Usage
@@ -50,7 +50,7 @@ def test_a_task_has_a_strategy_of_its_own(all_down):
 def evidence(ledger, model, seconds, error=None, count=30):
     for index in range(count):
         at = time.time() - count + index
-        ledger.record(Sample(at, "t", model, model, error, Usage(10, 10, 0.0), seconds, seconds * 2))
+        ledger.record(AttemptSample(at, "t", model, model, error, Usage(10, 10, 0.0), seconds, seconds * 2))
 
 
 def test_fastest_asks_the_quick_primary_first_and_keeps_the_other_roles_behind(all_down):

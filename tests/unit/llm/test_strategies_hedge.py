@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import BadRequestError, ContentFilterError, ServerFaultError
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.strategies import HedgeBudget
 from agentlab.llm.types import Message, Usage
@@ -22,7 +22,9 @@ def known_to_be_quick():
         first = 0.02 * (
             1 + index % 5
         )  # scattered, so that the warm-up below is neither slow nor another kind of server
-        ledger.record(Sample(time.time() - 40 + index, "t", "one", "one", None, Usage(10, 10), first, first + 0.01))
+        ledger.record(
+            AttemptSample(time.time() - 40 + index, "t", "one", "one", None, Usage(10, 10), first, first + 0.01)
+        )
     return ledger
 
 

@@ -6,25 +6,25 @@ import pytest
 
 from agentlab.errors import BadRequestError
 from agentlab.llm.options import Options
-from agentlab.llm.structured import answer_of, rungs, shaped
-from agentlab.llm.types import Message, Request, Tool, ToolCall, ToolPiece
+from agentlab.llm.structured import answer_of, rungs, shape_request
+from agentlab.llm.types import Message, ModelRequest, Tool, ToolCall, ToolPiece
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
-ASK = Request("m", (Message("user", "Give x."),), schema=SCHEMA)
+ASK = ModelRequest("m", (Message("user", "Give x."),), schema=SCHEMA)
 OWN_TOOL = Tool("look_up", "Looks up.", {"type": "object", "properties": {}})
 
 
 def test_the_way_down():
     assert rungs(ASK, ("tools", "schema", "json")) == ("schema", "tool", "json", "prompt")
     assert rungs(ASK, ()) == ("prompt",)
-    assert rungs(Request("m", (), schema=SCHEMA, tools=(OWN_TOOL,)), ("tools", "json")) == ("json", "prompt")
+    assert rungs(ModelRequest("m", (), schema=SCHEMA, tools=(OWN_TOOL,)), ("tools", "json")) == ("json", "prompt")
 
 
 def test_each_rung_asks_in_its_way():
-    assert shaped(ASK, "schema") == ASK
-    tool = shaped(ASK, "tool")
+    assert shape_request(ASK, "schema") == ASK
+    tool = shape_request(ASK, "tool")
     assert (tool.schema, tool.tool_choice, tool.tools[0].parameters) == (None, "answer", SCHEMA)
-    as_json, plain = shaped(ASK, "json"), shaped(ASK, "prompt")
+    as_json, plain = shape_request(ASK, "json"), shape_request(ASK, "prompt")
     assert (as_json.json_only, plain.json_only) == (True, False)
     for request in (as_json, plain):
         assert request.schema is None
@@ -33,8 +33,8 @@ def test_each_rung_asks_in_its_way():
 
 
 def test_the_schema_joins_a_system_prompt_that_is_there():
-    request = Request("m", (Message("system", "Be brief."), Message("user", "Give x.")), schema=SCHEMA)
-    system, user = shaped(request, "prompt").messages
+    request = ModelRequest("m", (Message("system", "Be brief."), Message("user", "Give x.")), schema=SCHEMA)
+    system, user = shape_request(request, "prompt").messages
     assert system.content.startswith("Be brief.\n\n")
     assert user.content == "Give x."
 

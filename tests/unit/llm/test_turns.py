@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.llm.provider_config import Price
-from agentlab.llm.question import Candidate
+from agentlab.llm.question import RouterCandidate
 from agentlab.llm.turns import after_overflow, turn_end
 
 
 def windows(*contexts):
-    return [Candidate(str(context), "id", "p", context, Price(input=0, output=0), 9.0, ()) for context in contexts]
+    return [
+        RouterCandidate(str(context), "id", "p", context, Price(input=0, output=0), 9.0, ()) for context in contexts
+    ]
 
 
 def test_after_an_overflow_larger_and_unknown_windows_come_first_and_those_that_cannot_hold_it_are_left_out():

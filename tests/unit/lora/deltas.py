@@ -4,20 +4,20 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 
 TOLERANCE = 1e-5  # relative Frobenius error that every operator has to hold
 
 
-def random_delta(shape: tuple[int, int], rank: int, seed: int, scale: float = 1.0, decay: float = 1.0) -> Delta:
+def random_delta(shape: tuple[int, int], rank: int, seed: int, scale: float = 1.0, decay: float = 1.0) -> LoraDelta:
     """Stored as adapters are, in float32; `decay` below 1 makes each direction weaker than the one before."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(rank, shape[1], generator=generator)
     b = torch.randn(shape[0], rank, generator=generator) * decay ** torch.arange(rank)
-    return Delta(a, b, scale)
+    return LoraDelta(a, b, scale)
 
 
-def dense(delta: Delta) -> np.ndarray:
+def dense(delta: LoraDelta) -> np.ndarray:
     return delta.scale * (delta.b.numpy().astype(np.float64) @ delta.a.numpy().astype(np.float64))
 
 
@@ -33,7 +33,7 @@ def relative_error(found: np.ndarray | torch.Tensor, expected: np.ndarray) -> fl
 
 
 @st.composite
-def families(draw: st.DrawFn, least: int = 1, most: int = 4) -> list[Delta]:
+def families(draw: st.DrawFn, least: int = 1, most: int = 4) -> list[LoraDelta]:
     """Deltas of one shape, of different ranks (also beyond the shape's), scales and spectra."""
     shape = (draw(st.integers(1, 40)), draw(st.integers(1, 40)))
     count = draw(st.integers(least, most))
@@ -49,6 +49,6 @@ def families(draw: st.DrawFn, least: int = 1, most: int = 4) -> list[Delta]:
     ]
 
 
-def weights_for(deltas: list[Delta]) -> st.SearchStrategy[list[float]]:
+def weights_for(deltas: list[LoraDelta]) -> st.SearchStrategy[list[float]]:
     each = st.floats(-2, 2).map(lambda weight: round(weight, 3))
     return st.lists(each, min_size=len(deltas), max_size=len(deltas))

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from tests.unit.lora.deltas import random_delta
 
 QUERY, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 
 
-def deltas(seed: int, rank: int = 4) -> dict[str, Delta]:
+def deltas(seed: int, rank: int = 4) -> dict[str, LoraDelta]:
     """Two modules of different shapes."""
     return {QUERY: random_delta((8, 6), rank, seed), DOWN: random_delta((6, 12), rank, seed + 1000)}
 
 
-def tensors_of(modules: Mapping[str, Delta]) -> dict[str, torch.Tensor]:
+def tensors_of(modules: Mapping[str, LoraDelta]) -> dict[str, torch.Tensor]:
     return {
         f"base_model.model.{name}.lora_{side}.weight": tensor.contiguous()
         for name, delta in modules.items()
@@ -28,7 +28,7 @@ def tensors_of(modules: Mapping[str, Delta]) -> dict[str, torch.Tensor]:
 
 
 def write_folder(
-    path: Path, modules: Mapping[str, Delta], tensors: Mapping[str, torch.Tensor] | None = None, **config: Any
+    path: Path, modules: Mapping[str, LoraDelta], tensors: Mapping[str, torch.Tensor] | None = None, **config: Any
 ) -> Path:
     """An adapter folder; `tensors` come on top of the modules', `config` on top of a plain one's keys."""
     path.mkdir(parents=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from agentlab.lora.blend import concatenate, cross_directions, slerp, weighted_sum
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.mutation import mutate_values, new_directions, rotate
 from agentlab.lora.sparse import dare, ties
 from tests.unit.lora.deltas import dense
@@ -29,15 +29,15 @@ def seeded() -> torch.Generator:
 class Case:
     """An operator on the deltas of a module, and the matrix that has to come out."""
 
-    made: Callable[[Sequence[Delta]], Delta]
-    expected: Callable[[Sequence[Delta]], np.ndarray]
+    made: Callable[[Sequence[LoraDelta]], LoraDelta]
+    expected: Callable[[Sequence[LoraDelta]], np.ndarray]
 
 
-def straight(parents: Sequence[Delta]) -> np.ndarray:
+def straight(parents: Sequence[LoraDelta]) -> np.ndarray:
     return sum((weight * dense(each) for weight, each in zip(PULL, parents, strict=True)), np.zeros(parents[0].shape))
 
 
-def on_the_arc(parents: Sequence[Delta], fraction: float) -> np.ndarray:
+def on_the_arc(parents: Sequence[LoraDelta], fraction: float) -> np.ndarray:
     first, second = map(dense, parents)
     near, far = 1 - fraction, fraction
     if first.any() and second.any():
@@ -46,7 +46,7 @@ def on_the_arc(parents: Sequence[Delta], fraction: float) -> np.ndarray:
     return near * first + far * second
 
 
-def crossed(parents: Sequence[Delta]) -> np.ndarray:
+def crossed(parents: Sequence[LoraDelta]) -> np.ndarray:
     spectra = [np.linalg.svd(dense(each)) for each in parents]
     counts = [min(each.rank, *each.shape) for each in parents]
     drawn = torch.rand(max(counts), generator=seeded(), dtype=torch.float64) < 0.5
@@ -58,7 +58,7 @@ def crossed(parents: Sequence[Delta]) -> np.ndarray:
     return child
 
 
-def dropped(parents: Sequence[Delta]) -> np.ndarray:
+def dropped(parents: Sequence[LoraDelta]) -> np.ndarray:
     """DARE before it is factored; the matrices here are one row block."""
     generator, child = seeded(), np.zeros(parents[0].shape)
     for weight, each in zip(PULL, parents, strict=True):
@@ -67,14 +67,14 @@ def dropped(parents: Sequence[Delta]) -> np.ndarray:
     return child
 
 
-def drifted(parents: Sequence[Delta]) -> np.ndarray:
+def drifted(parents: Sequence[LoraDelta]) -> np.ndarray:
     u, s, vt = np.linalg.svd(dense(parents[0]), full_matrices=False)
     count = min(parents[0].rank, *parents[0].shape)
     drift = np.exp(STEP * torch.randn(count, generator=seeded(), dtype=torch.float64).numpy())
     return np.asarray((u[:, :count] * (s[:count] * drift)) @ vt[:count])
 
 
-def grown(parents: Sequence[Delta]) -> np.ndarray:
+def grown(parents: Sequence[LoraDelta]) -> np.ndarray:
     generator, matrix = seeded(), dense(parents[0])
     outputs, inputs = matrix.shape
     b = torch.randn(outputs, 1, generator=generator, dtype=torch.float64).numpy()
@@ -101,6 +101,6 @@ MUTATIONS = {
 }
 
 
-def rotated(each: Sequence[Delta]) -> Delta:
+def rotated(each: Sequence[LoraDelta]) -> LoraDelta:
     """No matrix is expected of it: signs of singular vectors decide which way they turn."""
     return rotate(each[0], STEP, seeded()).delta

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from agentlab.errors import DataError, UsageError
 from agentlab.lora.blend import concatenate, kept_energy, slerp, truncate, weighted_sum
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from tests.unit.lora.deltas import TOLERANCE, dense, families, off, random_delta, relative_error, weights_for
 
 
 @given(st.data(), families())
-def test_concatenation_is_the_exact_weighted_sum(data: st.DataObject, family: list[Delta]) -> None:
+def test_concatenation_is_the_exact_weighted_sum(data: st.DataObject, family: list[LoraDelta]) -> None:
     weights = data.draw(weights_for(family))
     child = concatenate(family, weights)
     expected = sum(weight * dense(each) for weight, each in zip(weights, family, strict=True))
@@ -24,7 +24,7 @@ def test_concatenation_is_the_exact_weighted_sum(data: st.DataObject, family: li
 
 
 @given(families(most=1), st.integers(1, 20))
-def test_truncation_leaves_the_smallest_possible_residual(family: list[Delta], rank: int) -> None:
+def test_truncation_leaves_the_smallest_possible_residual(family: list[LoraDelta], rank: int) -> None:
     matrix = dense(family[0])
     found = truncate(family[0], rank)
     values = np.linalg.svd(matrix, compute_uv=False)
@@ -32,14 +32,16 @@ def test_truncation_leaves_the_smallest_possible_residual(family: list[Delta], r
     residual = off(found.delta.dense(), matrix)
     assert residual <= optimum * (1 + TOLERANCE) + TOLERANCE * 1e-5 * size
     assert found.delta.rank <= rank
-    assert found.kept == pytest.approx(1 - (optimum / size) ** 2, abs=1e-9)
+    assert found.kept_share == pytest.approx(1 - (optimum / size) ** 2, abs=1e-9)
 
 
 @given(st.data(), families(least=2), st.integers(1, 20))
-def test_a_blend_stored_in_float32_is_within_the_tolerance(data: st.DataObject, family: list[Delta], rank: int) -> None:
+def test_a_blend_stored_in_float32_is_within_the_tolerance(
+    data: st.DataObject, family: list[LoraDelta], rank: int
+) -> None:
     weights = data.draw(weights_for(family).filter(any))
     child = weighted_sum(family, weights, rank).delta
-    stored = Delta(child.a.float(), child.b.float())
+    stored = LoraDelta(child.a.float(), child.b.float())
     matrix = sum(weight * dense(each) for weight, each in zip(weights, family, strict=True))
     s = np.linalg.svd(matrix, compute_uv=False)
     residual = np.linalg.norm(dense(stored) - matrix)
@@ -48,7 +50,7 @@ def test_a_blend_stored_in_float32_is_within_the_tolerance(data: st.DataObject, 
 
 def test_parents_that_nearly_cancel_lose_no_digits() -> None:
     first = random_delta((30, 20), 4, seed=1)
-    second = Delta(first.a, first.b + 1e-6 * torch.randn(30, 4, generator=torch.Generator().manual_seed(2)))
+    second = LoraDelta(first.a, first.b + 1e-6 * torch.randn(30, 4, generator=torch.Generator().manual_seed(2)))
     child = weighted_sum((first, second), (1, -1), 4).delta
     assert relative_error(child.dense(), dense(first) - dense(second)) < TOLERANCE
 
@@ -56,7 +58,7 @@ def test_parents_that_nearly_cancel_lose_no_digits() -> None:
 def test_the_result_does_not_depend_on_how_a_parent_is_factored() -> None:
     first, second = random_delta((30, 20), 4, seed=1), random_delta((30, 20), 4, seed=2)
     gauge = torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 3 * torch.eye(4)
-    turned = Delta(torch.linalg.inv(gauge) @ first.a.double(), first.b.double() @ gauge)
+    turned = LoraDelta(torch.linalg.inv(gauge) @ first.a.double(), first.b.double() @ gauge)
     plain, other = (weighted_sum((each, second), (0.6, 0.4), 4).delta.dense() for each in (first, turned))
     assert relative_error(other, plain.numpy()) < 1e-12
 
@@ -65,8 +67,8 @@ def test_averaging_the_factors_instead_would_depend_on_it() -> None:
     """Why the algebra exists: the same adapter, factored in another way, averages to half of itself."""
     adapter = random_delta((60, 50), 8, seed=1)
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(3))).Q
-    same = Delta(turn.T @ adapter.a, adapter.b @ turn)
-    factors = Delta((adapter.a + same.a) / 2, (adapter.b + same.b) / 2)
+    same = LoraDelta(turn.T @ adapter.a, adapter.b @ turn)
+    factors = LoraDelta((adapter.a + same.a) / 2, (adapter.b + same.b) / 2)
     assert relative_error(factors.dense(), dense(adapter)) > 0.3
     assert relative_error(weighted_sum((adapter, same), (0.5, 0.5), 8).delta.dense(), dense(adapter)) < TOLERANCE
 
@@ -83,12 +85,12 @@ def test_fifty_generations_of_the_identity_do_not_drift() -> None:
     child = start
     for _ in range(50):
         made = weighted_sum((child, child), (0.5, 0.5), 8).delta
-        child = Delta(made.a.float(), made.b.float())
+        child = LoraDelta(made.a.float(), made.b.float())
     assert relative_error(child.dense(), dense(start)) < TOLERANCE
 
 
 @given(families(least=2, most=2), st.floats(0, 1))
-def test_slerp_is_the_point_on_the_arc(family: list[Delta], fraction: float) -> None:
+def test_slerp_is_the_point_on_the_arc(family: list[LoraDelta], fraction: float) -> None:
     first, second = (dense(each) for each in family)
     angle = np.arccos(np.clip((first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second), -1, 1))
     near, far = (1 - fraction, fraction)
@@ -102,7 +104,7 @@ def test_slerp_is_the_point_on_the_arc(family: list[Delta], fraction: float) -> 
 def test_slerp_keeps_the_norm_that_a_straight_line_would_lose() -> None:
     first = random_delta((60, 40), 4, seed=1)
     second = random_delta((60, 40), 4, seed=2)
-    second = second.scaled(float(first.dense().norm() / second.dense().norm()))
+    second = second.scale_by(float(first.dense().norm() / second.dense().norm()))
     assert float(slerp(first, second, 0.5).dense().norm()) == pytest.approx(float(first.dense().norm()), rel=1e-6)
     assert concatenate((first, second), (0.5, 0.5)).dense().norm() < 0.75 * first.dense().norm()
 
@@ -116,14 +118,14 @@ def test_slerp_towards_nothing_is_a_straight_line() -> None:
 def test_nothing_plus_nothing_is_nothing_and_loses_nothing() -> None:
     found = weighted_sum((zero((6, 4)), zero((6, 4))), (1, 1), 2)
     assert found.delta.shape == (6, 4)
-    assert found.kept == 1
+    assert found.kept_share == 1
 
 
 def test_parents_that_cancel_leave_nothing_but_exact_zeros() -> None:
     """Rounding errors have a spectrum too, of which a share would be kept."""
     parent = random_delta((30, 20), 4, seed=1)
     found = weighted_sum([parent, parent], [1, -1], 4)
-    assert (found.total, found.lost, found.kept) == (0, 0, 1)
+    assert (found.total, found.lost, found.kept_share) == (0, 0, 1)
     assert not found.delta.dense().any()
     assert weighted_sum([parent, parent], [1, 1e-9 - 1], 4).total > 0
 
@@ -131,7 +133,7 @@ def test_parents_that_cancel_leave_nothing_but_exact_zeros() -> None:
 def test_kept_energy_of_an_adapter_counts_modules_by_their_energy() -> None:
     strong = truncate(random_delta((30, 20), 4, seed=1, scale=1000), 4)
     weak = truncate(random_delta((30, 20), 4, seed=1), 1)
-    assert weak.kept < 0.6
+    assert weak.kept_share < 0.6
     assert kept_energy([strong, weak]) > 0.999
     assert kept_energy([]) == 1
 

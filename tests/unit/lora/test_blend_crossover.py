@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from agentlab.errors import DataError, UsageError
 from agentlab.lora.blend import cross_directions
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from tests.unit.lora.deltas import TOLERANCE, dense, families, off, random_delta, relative_error
 
 
 @given(families(least=2, most=2), st.integers(0, 2**32))
-def test_each_direction_comes_whole_from_one_parent(family: list[Delta], seed: int) -> None:
+def test_each_direction_comes_whole_from_one_parent(family: list[LoraDelta], seed: int) -> None:
     child = cross_directions(*family, 0.5, torch.Generator().manual_seed(seed))
     parents = [np.linalg.svd(dense(each), full_matrices=False) for each in family]
     counts = [min(each.rank, *each.shape) for each in family]
@@ -38,7 +38,7 @@ def test_shares_0_and_1_are_the_parents() -> None:
 def test_two_ways_of_writing_one_parent_have_the_parent_as_child() -> None:
     first = random_delta((9, 7), 3, seed=1)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3))).Q
-    same = Delta(turn.T @ first.a, first.b @ turn)
+    same = LoraDelta(turn.T @ first.a, first.b @ turn)
     child = cross_directions(first, same, 0.5, torch.Generator().manual_seed(0))
     assert relative_error(child.dense(), dense(first)) < TOLERANCE
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agentlab.errors import DataError, UsageError
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.exporting import plan_serving
 from agentlab.lora.gguf_export import export_gguf
 from agentlab.lora.reading import Adapter
@@ -66,7 +66,7 @@ def same_everywhere(child: Path, family: Path) -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_llama_cpp_and_vllm_take_what_every_operator_makes(tmp_path: Path, family: Path, name: str) -> None:
-    made: Callable[[Sequence[Delta]], Delta] = OPERATORS[name]
+    made: Callable[[Sequence[LoraDelta]], LoraDelta] = OPERATORS[name]
     with ExitStack() as opened:
         parents = [opened.enter_context(Adapter(family / each)) for each in PARENTS]
         assert plan_serving({"patterns": parents[0]}).problems  # the children have none

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agentlab.errors import DataError
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from tests.unit.lora.deltas import dense, random_delta, relative_error
 
 
@@ -17,8 +17,8 @@ def test_row_blocks_are_the_dense_matrix_in_parts() -> None:
 
 def test_scaling_and_transposing_act_on_the_matrix() -> None:
     delta = random_delta((7, 5), 3, seed=1, scale=0.5)
-    assert relative_error(delta.scaled(-3).dense(), -3 * dense(delta)) < 1e-12
-    assert relative_error(delta.transposed().dense(), dense(delta).T) < 1e-12
+    assert relative_error(delta.scale_by(-3).dense(), -3 * dense(delta)) < 1e-12
+    assert relative_error(delta.transpose().dense(), dense(delta).T) < 1e-12
 
 
 def test_a_module_that_is_left_alone_has_a_delta_of_rank_0() -> None:
@@ -30,4 +30,4 @@ def test_a_module_that_is_left_alone_has_a_delta_of_rank_0() -> None:
 
 def test_factors_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="do not fit together"):
-        Delta(torch.zeros(3, 5), torch.zeros(7, 2))
+        LoraDelta(torch.zeros(3, 5), torch.zeros(7, 2))

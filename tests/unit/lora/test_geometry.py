@@ -6,13 +6,13 @@ import torch
 from hypothesis import given
 
 from agentlab.errors import DataError
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from agentlab.lora.geometry import cosine, distance, inner, norm
 from tests.unit.lora.deltas import dense, families, random_delta
 
 
 @given(families(least=2, most=2))
-def test_they_are_those_of_the_dense_matrices(family: list[Delta]) -> None:
+def test_they_are_those_of_the_dense_matrices(family: list[LoraDelta]) -> None:
     first, second = (dense(each) for each in family)
     sizes = np.linalg.norm(first), np.linalg.norm(second)
     assert inner(*family) == pytest.approx((first * second).sum(), abs=1e-10 * sizes[0] * sizes[1])
@@ -23,7 +23,7 @@ def test_they_are_those_of_the_dense_matrices(family: list[Delta]) -> None:
 
 def test_the_distance_of_near_twins_keeps_its_digits() -> None:
     first = random_delta((30, 20), 4, seed=1)
-    second = Delta(first.a, first.b + 1e-6 * torch.randn(30, 4, generator=torch.Generator().manual_seed(2)))
+    second = LoraDelta(first.a, first.b + 1e-6 * torch.randn(30, 4, generator=torch.Generator().manual_seed(2)))
     assert distance(first, second) == pytest.approx(np.linalg.norm(dense(first) - dense(second)), rel=1e-6)
 
 

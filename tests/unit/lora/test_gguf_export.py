@@ -11,7 +11,7 @@ import torch
 from agentlab.errors import DataError, ModelFileError, StorageError, UnknownNameError, UsageError
 from agentlab.gguf.header import read_header
 from agentlab.gguf.writing import Complete
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.gguf_export import GgufBase, export_gguf
 from agentlab.lora.reading import Adapter
 from tests.unit.lora.deltas import random_delta
@@ -162,7 +162,7 @@ def test_the_shapes_of_all_known_layers_are_those_of_a_model() -> None:
 
 def test_numbers_that_do_not_fit_into_float32_are_refused(tmp_path: Path) -> None:
     one = random_delta((8, 6), 4, seed=1)
-    huge = {QUERY: Delta(one.a, one.b / one.b.abs().max() * 3e38)}
+    huge = {QUERY: LoraDelta(one.a, one.b / one.b.abs().max() * 3e38)}
     adapter = Adapter(write_folder(tmp_path / "huge", huge, lora_alpha=8))
     with pytest.raises(ModelFileError, match=r"q_proj hold numbers up to 3e\+38"):
         export_gguf(adapter, tmp_path / "a.gguf", SMALL)

@@ -43,9 +43,9 @@ def test_the_rows_come_out_as_from_the_children_that_concat_writes(parents: list
         blend(parents, plan(parents, "concat", weights=weights), tmp_path / str(number), lambda *_: None)
         written.put(tmp_path / str(number))
     model, tokens = tiny_model(), ids(len(rows))
-    with written.applied(model, rows):
+    with written.apply_to(model, rows):
         expected = model(tokens).logits
-    with mixture.applied(model, rows):
+    with mixture.apply_to(model, rows):
         found = model(tokens).logits
     assert (found - expected).abs().max() <= 1e-5
     assert (found[2] - model(tokens).logits[2]).abs().max() <= 1e-6  # the base's
@@ -59,7 +59,7 @@ def test_each_module_has_weights_of_its_own(parents: list[Adapter], weights: lis
     names = list(mixture._factors)
     child = {name: weights[place % len(weights)] for place, name in enumerate(names)}
     mixture.mix([child])
-    with mixture.applied(model, [0, 0]):
+    with mixture.apply_to(model, [0, 0]):
         found = model(ids(2)).logits
     for parent, own in zip(parents, range(len(parents)), strict=True):
         for name in parent.modules:
@@ -70,7 +70,7 @@ def test_each_module_has_weights_of_its_own(parents: list[Adapter], weights: lis
 @torch.no_grad()
 def test_children_give_way_to_others(parents: list[Adapter]) -> None:
     mixture, model = Mixture(parents), tiny_model()
-    with mixture.installed(model):
+    with mixture.install_hooks(model):
         seen = []
         for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
             mixture.mix([everywhere(mixture, weights)])

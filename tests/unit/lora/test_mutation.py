@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from agentlab.lora.mutation import Mutated, mutate_values, new_directions, rotate
 from tests.unit.lora.deltas import dense, families, off, random_delta, relative_error
 
@@ -20,13 +20,13 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def realised(parent: Delta, child: Mutated) -> float:
+def realised(parent: LoraDelta, child: Mutated) -> float:
     return relative_error(child.delta.dense(), dense(parent))
 
 
 @given(families(most=1), RELATIVE, st.integers(0, 2**32))
 def test_values_drift_along_fixed_directions_and_the_change_is_reported(
-    family: list[Delta], relative: float, seed: int
+    family: list[LoraDelta], relative: float, seed: int
 ) -> None:
     parent = family[0]
     child = mutate_values(parent, relative, seeded(seed))
@@ -46,7 +46,7 @@ def test_values_change_by_the_asked_share_in_the_root_mean_square() -> None:
 
 @given(families(most=1), RELATIVE, st.integers(0, 2**32))
 def test_a_rotation_changes_by_exactly_the_asked_share_and_keeps_strengths(
-    family: list[Delta], relative: float, seed: int
+    family: list[LoraDelta], relative: float, seed: int
 ) -> None:
     parent = family[0]
     assume(2 * parent.rank <= min(parent.shape))
@@ -67,7 +67,7 @@ def test_where_few_directions_are_free_some_turn_further() -> None:
 
 @given(families(most=1), RELATIVE, st.integers(1, 3), st.integers(0, 2**32))
 def test_new_directions_come_on_top_where_there_is_room(
-    family: list[Delta], relative: float, count: int, seed: int
+    family: list[LoraDelta], relative: float, count: int, seed: int
 ) -> None:
     parent = family[0]
     child = new_directions(parent, relative, count, parent.rank + count, seeded(seed))

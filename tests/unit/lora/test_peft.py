@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agentlab.lora.blend import concatenate
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.reading import Adapter, each_module, total_rank
 from agentlab.lora.writing import derive
 from tests.unit.lora.deltas import TOLERANCE, dense, relative_error
@@ -45,8 +45,8 @@ FAMILIES = {
 
 
 def put_through_peft(
-    place: Path, kinds: Sequence[str], made: Callable[[Sequence[Delta]], Delta], dtype: str = "float32"
-) -> Iterator[tuple[list[Delta], np.ndarray]]:
+    place: Path, kinds: Sequence[str], made: Callable[[Sequence[LoraDelta]], LoraDelta], dtype: str = "float32"
+) -> Iterator[tuple[list[LoraDelta], np.ndarray]]:
     """Each module's deltas in the parents, and the change that PEFT applies for the child that was written."""
     for kind in kinds:
         trained(place / kind, PARENTS[kind])

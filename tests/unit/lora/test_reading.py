@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agentlab.errors import AgentlabError, DataError, MissingFileError, ModelFileError, UsageError
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.reading import Adapter, each_module, total_rank, union
 from tests.unit.lora.deltas import dense, random_delta, relative_error
 from tests.unit.lora.folders import DOWN, QUERY, deltas, write_folder
@@ -42,7 +42,7 @@ def test_scales_follow_patterns_and_rank_stabilisation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_all_float_types_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
-    made = {name: Delta(each.a.to(dtype), each.b.to(dtype)) for name, each in deltas(1).items()}
+    made = {name: LoraDelta(each.a.to(dtype), each.b.to(dtype)) for name, each in deltas(1).items()}
     with Adapter(write_folder(tmp_path / "a", made)) as adapter:
         assert torch.equal(adapter.delta(QUERY).dense(), made[QUERY].dense() * 2)
 
@@ -113,7 +113,7 @@ def test_numbers_that_are_none_are_found_when_they_are_read(tmp_path: Path) -> N
 def test_numbers_that_only_float64_holds_are_none_of_an_adapter(tmp_path: Path) -> None:
     """Multiplied with each other they overflow."""
     one = random_delta((8, 6), 4, seed=1)
-    adapter = Adapter(write_folder(tmp_path / "a", {QUERY: Delta(one.a.double(), one.b.double() * 1e200)}))
+    adapter = Adapter(write_folder(tmp_path / "a", {QUERY: LoraDelta(one.a.double(), one.b.double() * 1e200)}))
     with pytest.raises(ModelFileError, match="infinite or none"):
         adapter.delta(QUERY)
 

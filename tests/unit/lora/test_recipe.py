@@ -12,7 +12,7 @@ import torch
 from agentlab.errors import ModelFileError, UnknownNameError, UsageError
 from agentlab.lora.blend import Operator
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.operators import GROUP, OPERATORS
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
@@ -87,7 +87,7 @@ def test_fifty_generations_of_one_adapter_with_itself_do_not_drift(tmp_path: Pat
         with Adapter(now) as first:
             parts = {name: first.delta(name) for name in first.modules}
             mixed = torch.linalg.qr(torch.randn(4, 4, generator=draw)).Q
-            copies = {name: Delta(mixed @ part.a, part.b @ mixed.T) for name, part in parts.items()}
+            copies = {name: LoraDelta(mixed @ part.a, part.b @ mixed.T) for name, part in parts.items()}
             copy = write_folder(tmp_path / f"copy-{generation}", copies, lora_alpha=4)
             with Adapter(copy) as second:
                 now = tmp_path / str(generation)
@@ -189,7 +189,7 @@ def test_slerp_takes_two_and_a_blend_more_than_one(parents: list[Adapter]) -> No
 
 def test_nothing_is_left_of_a_blend_that_failed(tmp_path: Path) -> None:
     shape = {QUERY: (8, 6), DOWN: (6, 12)}
-    huge = {name: Delta(*(1e30 * side for side in _sides(each))) for name, each in shape.items()}
+    huge = {name: LoraDelta(*(1e30 * side for side in _sides(each))) for name, each in shape.items()}
     parents = [Adapter(write_folder(tmp_path / name, huge)) for name in "ab"]
     with pytest.raises(ModelFileError, match="hold numbers up to"):
         blend(parents, plan(parents, "sum"), tmp_path / "child", nothing)

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import AgentlabError, DataError, MissingFileError
-from agentlab.lora.settings import Settings, read_settings
+from agentlab.lora.settings import AdapterSettings, read_settings
 
 NAMES = ["model.layers.1.self_attn.q_proj", "model.layers.11.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
 
 
-def settings(**keys: object) -> Settings:
-    return Settings.model_validate({"r": 8, "lora_alpha": 16, **keys})
+def settings(**keys: object) -> AdapterSettings:
+    return AdapterSettings.model_validate({"r": 8, "lora_alpha": 16, **keys})
 
 
 def config_folder(tmp_path: Path, **keys: object) -> Path:

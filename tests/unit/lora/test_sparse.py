@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.sparse import dare, dare_matrix, ties, ties_matrix
 from tests.unit.lora.deltas import TOLERANCE, dense, families, off, random_delta, relative_error, weights_for
 
@@ -30,7 +30,7 @@ def dense_ties(matrices: list[np.ndarray], weights: list[float], density: float)
 
 
 @given(st.data(), families(least=2), st.floats(0.1, 1))
-def test_ties_is_that_of_the_dense_matrices(data: st.DataObject, family: list[Delta], density: float) -> None:
+def test_ties_is_that_of_the_dense_matrices(data: st.DataObject, family: list[LoraDelta], density: float) -> None:
     weights = data.draw(weights_for(family))
     expected = dense_ties([dense(each) for each in family], weights, density)
     found = ties_matrix(family, weights, density)
@@ -47,7 +47,7 @@ def test_ties_in_row_blocks_is_that_of_the_whole() -> None:
 
 
 def test_opposite_parents_do_not_average_to_nothing_as_a_plain_sum_would() -> None:
-    strong, weak = random_delta((20, 10), 3, seed=1), random_delta((20, 10), 3, seed=1).scaled(-0.5)
+    strong, weak = random_delta((20, 10), 3, seed=1), random_delta((20, 10), 3, seed=1).scale_by(-0.5)
     assert relative_error(ties((strong, weak), (1, 1), 1.0, 3).delta.dense(), dense(strong)) < TOLERANCE
 
 
@@ -57,12 +57,12 @@ def test_truncated_ties_leaves_the_optimal_residual() -> None:
     found = ties(family, (1, 1), 0.4, 6)
     optimum = np.linalg.norm(np.linalg.svd(matrix, compute_uv=False)[6:])
     assert off(found.delta.dense(), matrix) <= optimum * (1 + TOLERANCE)
-    assert found.kept == pytest.approx(1 - (optimum / np.linalg.norm(matrix)) ** 2, abs=1e-6)
+    assert found.kept_share == pytest.approx(1 - (optimum / np.linalg.norm(matrix)) ** 2, abs=1e-6)
     assert found.delta.rank == 6
 
 
 @given(families(most=1), st.floats(0.1, 1), st.integers(0, 2**32))
-def test_dare_drops_entries_or_enlarges_them(family: list[Delta], density: float, seed: int) -> None:
+def test_dare_drops_entries_or_enlarges_them(family: list[LoraDelta], density: float, seed: int) -> None:
     found = dare_matrix(family, [1.0], density, seeded(seed)).numpy()
     grown = dense(family[0]) / density
     stays = found != 0

@@ -37,7 +37,7 @@ def test_the_residual_is_optimal_for_every_kind_of_spectrum(spectrum: str, shape
     optimum, size = np.linalg.norm(values[8:]), np.linalg.norm(values)
     residual = off(found.delta.dense(), matrix)
     assert residual <= optimum * (1 + TOLERANCE) + TOLERANCE * size
-    assert found.kept == pytest.approx(1 - (residual / size) ** 2, abs=1e-6)
+    assert found.kept_share == pytest.approx(1 - (residual / size) ** 2, abs=1e-6)
 
 
 def test_random_noise_and_a_sparse_matrix() -> None:
@@ -51,7 +51,7 @@ def test_random_noise_and_a_sparse_matrix() -> None:
 def test_a_small_matrix_is_solved_exactly() -> None:
     matrix = random_delta((9, 5), 5, seed=1).dense()
     assert relative_error(factor(matrix, 5).delta.dense(), matrix.numpy()) < 1e-12
-    assert factor(matrix, 5).kept == pytest.approx(1)
+    assert factor(matrix, 5).kept_share == pytest.approx(1)
 
 
 def test_zero_is_zero_and_the_same_matrix_has_the_same_factors() -> None:

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from hypothesis import given
 
-from agentlab.lora.delta import Delta, zero
+from agentlab.lora.delta import LoraDelta, zero
 from agentlab.lora.spectrum import decompose, singular_values
 from tests.unit.lora.deltas import dense, families, relative_error
 
 
 @given(families(most=1))
-def test_it_is_the_decomposition_of_the_dense_matrix(family: list[Delta]) -> None:
+def test_it_is_the_decomposition_of_the_dense_matrix(family: list[LoraDelta]) -> None:
     delta = family[0]
     spectrum = decompose(delta)
     expected = np.linalg.svd(dense(delta), compute_uv=False)[: len(spectrum.s)]
@@ -22,7 +22,7 @@ def test_it_is_the_decomposition_of_the_dense_matrix(family: list[Delta]) -> Non
 
 
 def test_factors_made_of_it_have_equal_norms() -> None:
-    child = decompose(Delta(1e-3 * torch.eye(3, 5), 1e3 * torch.eye(4, 3))).delta()
+    child = decompose(LoraDelta(1e-3 * torch.eye(3, 5), 1e3 * torch.eye(4, 3))).delta()
     assert np.allclose(np.linalg.norm(child.a, axis=1), np.linalg.norm(child.b, axis=0))
 
 

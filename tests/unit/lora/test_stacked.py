@@ -67,7 +67,7 @@ def ids(rows: int) -> torch.Tensor:
 def test_the_rows_come_out_as_from_peft(stack: Stack, peft: Any, rows: list[int]) -> None:
     model = tiny_model()
     for tokens in (ids(len(rows))[:, :1], ids(len(rows))):  # a step, and a text
-        with stack.applied(model, rows):
+        with stack.apply_to(model, rows):
             ours = model(tokens).logits
         theirs = peft(tokens, adapter_names=names_of(rows)).logits
         assert (ours - theirs).abs().max() <= 1e-5
@@ -80,9 +80,9 @@ def test_a_layer_is_given_a_token_of_each_row_in_any_shape(stack: Stack) -> None
     layer, x = model.model.layers[0].self_attn.q_proj, torch.randn(4, model.config.hidden_size)
     alone = []
     for row, own in zip(rows, x, strict=True):
-        with stack.applied(model, [row]):
+        with stack.apply_to(model, [row]):
             alone.append(layer(own[None, None])[0, 0])
-    with stack.applied(model, rows):
+    with stack.apply_to(model, rows):
         for given in (x, x[:, None], x[:, None, None]):  # the last is how multi-head latent attention asks
             assert torch.allclose(layer(given).flatten(1), torch.stack(alone), atol=1e-6)
 
@@ -93,7 +93,7 @@ def test_answers_are_generated_side_by_side(stack: Stack, peft: Any) -> None:
     keys: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     tokens = ids(1).expand(3, -1)
     mask = torch.ones_like(tokens)
-    with stack.applied(model, rows):
+    with stack.apply_to(model, rows):
         ours = model.generate(input_ids=tokens, attention_mask=mask, **keys)
     theirs = peft.generate(input_ids=tokens, attention_mask=mask, adapter_names=names_of(rows), **keys)
     assert ours.tolist() == theirs.tolist()
@@ -104,7 +104,7 @@ def test_answers_are_generated_side_by_side(stack: Stack, peft: Any) -> None:
 def test_the_model_is_left_as_it_was_even_after_an_error(stack: Stack) -> None:
     model, tokens = tiny_model(), ids(2)
     before = model(tokens).logits
-    with pytest.raises(UsageError, match="2 rows came"), stack.applied(model, [0, 1, 2]):
+    with pytest.raises(UsageError, match="2 rows came"), stack.apply_to(model, [0, 1, 2]):
         model(tokens)
     assert torch.equal(model(tokens).logits, before)
     assert not any(module._forward_hooks for module in model.modules())
@@ -114,7 +114,7 @@ def test_a_change_in_bfloat16_is_rounded_once_as_in_peft(stack: Stack, peft: Any
     model, twin = tiny_model().bfloat16(), tiny_model()
     layer, other = model.model.layers[0].self_attn.q_proj, twin.model.layers[0].self_attn.q_proj
     x = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(2)).bfloat16()
-    with torch.no_grad(), stack.applied(model, [0, 1, 2]), stack.applied(twin, [0, 1, 2]):
+    with torch.no_grad(), stack.apply_to(model, [0, 1, 2]), stack.apply_to(twin, [0, 1, 2]):
         found, change = layer(x), other(x.float()) - torch.nn.functional.linear(x.float(), other.weight)
         assert found.dtype == torch.bfloat16
         assert torch.equal(found, (torch.nn.functional.linear(x, layer.weight).float() + change).bfloat16())
@@ -127,7 +127,7 @@ def test_gradients_reach_the_factors_and_pass_through() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b, x = (torch.randn(*shape, generator=generator).requires_grad_() for shape in ((2, 3, 4), (2, 4, 2), (3, 5, 3)))
     stack = Stack({"layer": lambda first, count: (a[first : first + count], b[first : first + count])}, 2, scale=0.5)
-    with stack.applied(model, [0, 0, 1]):
+    with stack.apply_to(model, [0, 0, 1]):
         found = layer(x)
     per_row = torch.tensor([0, 0, 1])
     expected = layer(x) + 0.5 * (x @ a[per_row]) @ b[per_row]
@@ -146,7 +146,7 @@ def test_inputs_are_dropped_in_training_only() -> None:
     eye = torch.eye(64)[None]
     stack = Stack({"0": lambda first, count: (eye, eye)}, 1, dropout=0.25)
     model = torch.nn.Sequential(layer)
-    with torch.no_grad(), stack.applied(model, [0]):
+    with torch.no_grad(), stack.apply_to(model, [0]):
         torch.manual_seed(0)
         dropped = model.train()(torch.ones(1, 64))
         kept = model.eval()(torch.ones(1, 64))
@@ -155,7 +155,7 @@ def test_inputs_are_dropped_in_training_only() -> None:
 
 
 def applied(stack: Stack, model: Any, rows: Sequence[int]) -> None:
-    with stack.applied(model, rows):
+    with stack.apply_to(model, rows):
         pass
 
 

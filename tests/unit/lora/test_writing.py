@@ -14,7 +14,7 @@ from safetensors import safe_open
 from agentlab.errors import DataError, StorageError, UsageError
 from agentlab.lora import writing
 from agentlab.lora.blend import concatenate, weighted_sum
-from agentlab.lora.delta import Delta
+from agentlab.lora.delta import LoraDelta
 from agentlab.lora.reading import Adapter, total_rank
 from agentlab.lora.writing import derive, write_adapter
 from tests.unit.lora.deltas import TOLERANCE, dense, random_delta, relative_error
@@ -32,7 +32,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def blend(_: str, each: list[Delta]) -> Delta:
+def blend(_: str, each: list[LoraDelta]) -> LoraDelta:
     return concatenate(each, (0.6, 0.4))
 
 
@@ -76,7 +76,7 @@ def test_children_can_be_stored_smaller(
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path, parents: tuple[Adapter, Adapter]) -> None:
-    def fails(name: str, each: list[Delta]) -> Delta:
+    def fails(name: str, each: list[LoraDelta]) -> LoraDelta:
         if name == DOWN:
             raise RuntimeError("half way")
         return each[1]
@@ -102,7 +102,7 @@ def test_a_full_disk_is_noticed_before_the_work(
 ) -> None:
     monkeypatch.setattr(writing, "_SLACK", 1 << 60)
 
-    def never(_: str, __: list[Delta]) -> Delta:
+    def never(_: str, __: list[LoraDelta]) -> LoraDelta:
         raise AssertionError("no work was to be done")
 
     with pytest.raises(StorageError, match="MiB free") as caught:
@@ -132,8 +132,8 @@ def test_a_folder_in_the_way_is_kept(tmp_path: Path, parents: tuple[Adapter, Ada
 def test_deltas_that_do_not_fit_are_refused(tmp_path: Path, parents: tuple[Adapter, Adapter]) -> None:
     wrong = {
         "rank": lambda _, each: concatenate((*each, *each), (1, 1, 1, 1)),
-        "shape": lambda _, each: each[1].transposed(),
-        "value": lambda _, each: each[1].scaled(float("inf")),
+        "shape": lambda _, each: each[1].transpose(),
+        "value": lambda _, each: each[1].scale_by(float("inf")),
     }
     for name, operator in wrong.items():
         with pytest.raises(DataError, match=r"was due|infinite or none"):
@@ -143,7 +143,7 @@ def test_deltas_that_do_not_fit_are_refused(tmp_path: Path, parents: tuple[Adapt
 
 
 def test_too_large_numbers_for_a_small_type_are_refused(tmp_path: Path) -> None:
-    wide = {name: Delta(1e6 * delta.a, 1e-6 * delta.b) for name, delta in deltas(1).items()}
+    wide = {name: LoraDelta(1e6 * delta.a, 1e-6 * delta.b) for name, delta in deltas(1).items()}
     parent = Adapter(write_folder(tmp_path / "a", wide))
     with pytest.raises(DataError, match="infinite or none"):
         derive([parent], tmp_path / "child", 4, lambda _, each: each[0], dtype="float16")
@@ -154,7 +154,7 @@ def test_modules_are_asked_for_one_by_one(tmp_path: Path) -> None:
     made = deltas(1)
     sizes = []
 
-    def modules() -> Iterator[tuple[str, Delta]]:
+    def modules() -> Iterator[tuple[str, LoraDelta]]:
         for name, delta in made.items():
             staged = next(tmp_path.glob(".making-adapter-*/adapter_model.safetensors"))
             sizes.append(staged.stat().st_size)

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import RunMismatchError, RunUnreadableError
-from agentlab.nas.checkpoint import Checkpoint, Epoch, from_bytes, to_bytes
+from agentlab.nas.checkpoint import Epoch, TrialCheckpoint, from_bytes, to_bytes
 from agentlab.nas.config import (
     DataConfig,
     ModelConfig,
@@ -63,9 +63,9 @@ def weather(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def saved(weather) -> tuple[list[Checkpoint], TrainResult]:
+def saved(weather) -> tuple[list[TrialCheckpoint], TrainResult]:
     """The checkpoints of an uninterrupted training, and its result."""
-    checkpoints: list[Checkpoint] = []
+    checkpoints: list[TrialCheckpoint] = []
     return checkpoints, train(TRIAL, weather, 0, save=checkpoints.append)
 
 
@@ -129,7 +129,7 @@ def test_an_epoch_is_announced_before_it_is_saved(weather):
 @pytest.mark.parametrize("changes", [{"training.epochs": 2}, {"training.patience": 1, "training.epochs": 60}])
 def test_a_training_that_was_over_takes_no_step(weather, changes):
     trial = with_params(TRIAL, {"training.optimizer_params.lr": 0.1, "training.schedule": "constant", **changes})
-    checkpoints: list[Checkpoint] = []
+    checkpoints: list[TrialCheckpoint] = []
     whole = train(trial, weather, 0, save=checkpoints.append)
     assert len(whole.history) < 60
     again = train(trial, weather, 0, before_step=lambda: pytest.fail("a step was taken"), resume=checkpoints[-1])
@@ -220,10 +220,10 @@ _optimizer_names = st.sampled_from(["step", "exp_avg", "momentum_buffer"])
 
 
 @st.composite
-def checkpoints(draw) -> Checkpoint:
+def checkpoints(draw) -> TrialCheckpoint:
     count = draw(st.integers(0, 4))
     model = draw(_weights)
-    return Checkpoint(
+    return TrialCheckpoint(
         origin=draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=64)),
         history=tuple(Epoch(number, *draw(st.tuples(_finite, _finite, _finite, _finite))) for number in range(count)),
         best_epoch=draw(st.integers(0, max(0, count - 1))),

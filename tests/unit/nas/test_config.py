@@ -22,7 +22,7 @@ from agentlab.nas.config import (
     trial_keys,
     with_params,
 )
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 SEED_NAMES = {
     "data.batch_size": 64,
@@ -153,7 +153,7 @@ def test_how_many_work_at_a_time_and_for_how_long_is_not_part_of_the_experiment(
 
 def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
     params: dict[str, Any] = {"training.epochs": 1, "model.dropout": 0.2}
-    search, last = Candidate("run_0001", 0, params), Candidate("run_0001-f0", 1000, params, rung=1)
+    search, last = StudyCandidate("run_0001", 0, params), StudyCandidate("run_0001-f0", 1000, params, rung=1)
     base = TrialConfig(training=TrainingConfig(train_fraction=0.1))
     full = FinalsConfig(train_fraction=1.0).full
     assert full == {"training.train_fraction": 1.0}

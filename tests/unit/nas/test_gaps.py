@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.data import close_gaps
-from agentlab.nas.table import Table
+from agentlab.nas.table import SeriesTable
 from agentlab.nas.time_features import Frequency
 
 
-def holed(columns: list[list[float]]) -> Table:
+def holed(columns: list[list[float]]) -> SeriesTable:
     values = np.array(columns, dtype=float).T
     dates = np.datetime64("2024-01-01T00:00:00") + np.arange(len(values)) * np.timedelta64(3600, "s")
-    return Table("s.csv", tuple(f"c{index}" for index in range(values.shape[1])), dates, values, Frequency(60))
+    return SeriesTable("s.csv", tuple(f"c{index}" for index in range(values.shape[1])), dates, values, Frequency(60))
 
 
 NAN = float("nan")
@@ -76,7 +76,7 @@ def test_a_straight_line_is_restored_exactly(start, slope, holes):
 def test_absent_rows_are_put_back_on_the_grid(absent, gaps):
     table = holed([[float(index) for index in range(30)], [float(index % 4) for index in range(30)]])
     kept = [index for index in range(30) if index not in absent]
-    cut = Table(table.source, table.names, table.dates[kept], table.values[kept], table.frequency)
+    cut = SeriesTable(table.source, table.names, table.dates[kept], table.values[kept], table.frequency)
     closed = close_gaps(cut, DataConfig(gaps=gaps))
     assert np.array_equal(closed.dates, table.dates)
     assert np.array_equal(closed.values[kept], table.values[kept])

@@ -17,7 +17,7 @@ from agentlab.nas.training import evaluate, restore
 from agentlab.nas.windows import Windows
 from agentlab.runs.folder import Folder
 from agentlab.search.types import TrialResult
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 BASE = TrialConfig.model_validate(
     {
@@ -52,7 +52,7 @@ def objective(
 
 
 def run(training: InformerObjective, name: str = "run_0000", seed: int = 1, **params: Any) -> TrialResult:
-    return training([Candidate(name, 0, params, seed=seed)])[0]
+    return training([StudyCandidate(name, 0, params, seed=seed)])[0]
 
 
 def untimed(result: TrialResult) -> dict[str, Any]:

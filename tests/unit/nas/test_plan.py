@@ -9,7 +9,7 @@ from agentlab.nas.config import NasConfig
 from agentlab.nas.plan import NasPlan, describe_series, plan_of
 from agentlab.nas.series import Series
 from agentlab.runs.document import Table
-from agentlab.search.screen import Estimate
+from agentlab.search.screen import ScreenEstimate
 
 MODEL = {
     "providers": {"p": {"kind": "scripted", "mode": "first"}},
@@ -22,7 +22,7 @@ MODEL = {
 def planned(make_series: Callable[..., Series]) -> Callable[..., NasPlan]:
     def plan(*, agent: bool = False, **settings: Any) -> NasPlan:
         config = NasConfig.model_validate({"max_iterations": 10, **({"llm": MODEL} if agent else {}), **settings})
-        return plan_of(config, make_series(), ["model.d_model"], Estimate(12_345, 10 << 20), agent)
+        return plan_of(config, make_series(), ["model.d_model"], ScreenEstimate(12_345, 10 << 20), agent)
 
     return plan
 
@@ -92,7 +92,7 @@ def test_workers_are_told(planned: Callable[..., NasPlan]) -> None:
 
 
 def test_an_empty_space_searches_nothing(make_series: Callable[..., Series]) -> None:
-    plan = plan_of(NasConfig(max_iterations=1), make_series(), [], Estimate(1, 1), False)
+    plan = plan_of(NasConfig(max_iterations=1), make_series(), [], ScreenEstimate(1, 1), False)
     assert facts(plan)["searched"] == "nothing"
 
 

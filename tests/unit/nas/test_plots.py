@@ -18,7 +18,7 @@ from agentlab.nas.plots import (
     paired_studies,
 )
 from agentlab.nas.result import NasResult, ReferenceRow, TrialRow, Winner
-from agentlab.nas.windows import Forecast
+from agentlab.nas.windows import WindowForecast
 
 
 def size_of(picture: bytes) -> tuple[int, int]:
@@ -49,7 +49,7 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "wide range": lambda: error_by_trial(study([0.6, 80.0, 0.4], {"ridge": 0.41, "last": 1.2})),
     "curves": lambda: learning_curves([Curve("a", [1, 0.5], [1, 0.6]), Curve("b", [1], [0.9])], "a"),
     "curve": lambda: learning_curve(Curve("a", [1.0] * 30, [0.9] * 30)),
-    "forecasts": lambda: forecasts("OT", [Forecast(DATES, PAST, PAST[:24] + 0.1, PAST[:24])]),
+    "forecasts": lambda: forecasts("OT", [WindowForecast(DATES, PAST, PAST[:24] + 0.1, PAST[:24])]),
     "importances": lambda: importance_bars({"lr": 0.7, "model.d_model": 0.299, "mix": 0.001}),
     "steps": lambda: error_by_step([0.2, 0.3]),
     "one step": lambda: error_by_step([0.2]),

@@ -17,10 +17,10 @@ from agentlab.errors import DataError, MissingFileError, UsageError
 from agentlab.nas.artefact import Artefact, read_artefact, write_artefact
 from agentlab.nas.config import DataConfig, ModelConfig, TrainingConfig, TrialConfig
 from agentlab.nas.data import close_gaps, load_series
-from agentlab.nas.informer.model import Informer, Shape
+from agentlab.nas.informer.model import Informer, InformerShape
 from agentlab.nas.predict import ForecastAnswer, ForecastTable, forecast, predict, read_input
 from agentlab.nas.series import Scaler, Series, Split
-from agentlab.nas.table import Table, read_table
+from agentlab.nas.table import SeriesTable, read_table
 from agentlab.nas.time_features import Frequency, time_features
 from agentlab.nas.training import build, train
 from agentlab.runs.folder import Folder
@@ -41,7 +41,7 @@ def series() -> Series:
 
 
 @pytest.fixture(scope="module")
-def weather() -> Table:
+def weather() -> SeriesTable:
     """The embedded weather in original units, without gaps."""
     return close_gaps(read_table(TRIAL.data, NOWHERE), TRIAL.data)
 
@@ -56,7 +56,7 @@ def winner(series: Series, tmp_path_factory: pytest.TempPathFactory) -> Artefact
 
 
 @pytest.fixture
-def write(weather: Table, tmp_path: Path) -> Write:
+def write(weather: SeriesTable, tmp_path: Path) -> Write:
     """A CSV of rows of the weather."""
 
     def file(rows: slice, *, columns: tuple[str, ...] = weather.names, name: str = "data.csv") -> Path:
@@ -83,14 +83,14 @@ def without_lines(path: Path, dropped: set[int]) -> Path:
 
 
 def test_a_forecast_is_what_the_trained_network_says(
-    winner: Artefact, series: Series, weather: Table, write: Write
+    winner: Artefact, series: Series, weather: SeriesTable, write: Write
 ) -> None:
     """Scaled by the training rows, with the dates of window and horizon, and scaled back."""
     end = 1000
     found = forecast(winner, read_input(winner, write(slice(end - 100, end))))
     assert found.dates.tolist() == weather.dates[end : end + HORIZON].tolist()
     assert found.names == series.names
-    model = Informer(TRIAL, Shape(series.channels, series.time_channels, series.targets))
+    model = Informer(TRIAL, InformerShape(series.channels, series.time_channels, series.targets))
     model.load_state_dict(dict(winner.weights))
     with torch.no_grad():
         scaled = model.eval()(
@@ -102,7 +102,7 @@ def test_a_forecast_is_what_the_trained_network_says(
 
 
 def test_neither_earlier_rows_nor_order_nor_strange_columns_change_a_bit(
-    winner: Artefact, weather: Table, write: Write
+    winner: Artefact, weather: SeriesTable, write: Write
 ) -> None:
     bare = values(winner, write(slice(500 - INPUT, 500)))
     assert values(winner, write(slice(0, 500))).tobytes() == bare.tobytes()
@@ -120,7 +120,7 @@ def test_earlier_rows_may_lie_further_apart(winner: Artefact, write: Write) -> N
     assert values(winner, sparse).tobytes() == values(winner, write(slice(500 - INPUT, 500))).tobytes()
 
 
-def test_a_gap_is_filled_as_in_training(winner: Artefact, weather: Table, write: Write) -> None:
+def test_a_gap_is_filled_as_in_training(winner: Artefact, weather: SeriesTable, write: Write) -> None:
     path = without_lines(write(slice(400, 500)), {90})
     found = forecast(winner, read_input(winner, path))
     assert [("1 missing row" in note, "last value before" in note) for note in found.notes] == [(True, True)]
@@ -148,7 +148,7 @@ def test_the_last_row_needs_no_neighbours(winner: Artefact, write: Write) -> Non
         values(winner, write(slice(0, 1)))
 
 
-def test_a_compressed_file_is_read_and_judged_alike(winner: Artefact, weather: Table, write: Write) -> None:
+def test_a_compressed_file_is_read_and_judged_alike(winner: Artefact, weather: SeriesTable, write: Write) -> None:
     for rows, columns in ((slice(0, 50), weather.names), (slice(0, 50), weather.names[1:])):
         plain = write(rows, columns=columns)
         packed = plain.with_name("data.csv.gz")
@@ -160,7 +160,7 @@ def test_a_compressed_file_is_read_and_judged_alike(winner: Artefact, weather: T
                 values(winner, packed)
 
 
-def test_missing_columns_are_named_all(winner: Artefact, weather: Table, write: Write) -> None:
+def test_missing_columns_are_named_all(winner: Artefact, weather: SeriesTable, write: Write) -> None:
     with pytest.raises(DataError) as caught:
         values(winner, write(slice(0, 50), columns=weather.names[1:-1]))
     assert weather.names[0] in caught.value.message
@@ -210,13 +210,13 @@ def test_a_file_that_cannot_be_used_is_refused_with_what_the_model_reads(
     assert "The model reads dates in 'date' (ISO 8601), one row per h" in str(caught.value.hint)
 
 
-def test_numbers_out_of_all_range_are_refused(winner: Artefact, weather: Table) -> None:
+def test_numbers_out_of_all_range_are_refused(winner: Artefact, weather: SeriesTable) -> None:
     table = replace(weather, dates=weather.dates[:50], values=weather.values[:50] * 1e300)
     with pytest.raises(DataError, match="the forecast is not finite"):
         forecast(winner, table)
 
 
-def test_a_table_with_another_time_step_is_refused(winner: Artefact, weather: Table) -> None:
+def test_a_table_with_another_time_step_is_refused(winner: Artefact, weather: SeriesTable) -> None:
     with pytest.raises(DataError, match="one row per D; the model was trained on one row per h"):
         forecast(winner, replace(weather, frequency=Frequency(1440)))
 
@@ -295,7 +295,7 @@ def predict_from(artefact: Artefact, data: Path, target: Path) -> ForecastAnswer
     return predict(target.parent / "exported", data, target)
 
 
-def test_torch_keeps_its_threads(winner: Artefact, weather: Table) -> None:
+def test_torch_keeps_its_threads(winner: Artefact, weather: SeriesTable) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -14,7 +14,7 @@ from agentlab.errors import ConfigError, DataError, RunUnreadableError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import NasExperiment
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -45,25 +45,25 @@ def experiment(tmp_path: Path) -> NasExperiment:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0), Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0), Edge()) as run:
         yield run
 
 
 def test_reference_lines_that_a_kill_has_cut_off_are_measured_after_a_resume(
-    experiment: NasExperiment, run: Run
+    experiment: NasExperiment, run: OpenRun
 ) -> None:
     whole, _ = experiment.run(run)
     names = [line.name for line in whole.references]
     events = [event for event in run.events if event.type == "reference.measured"]
-    with Run.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()) as cut:
+    with OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()) as cut:
         cut.emit("reference.measured", names[0], **events[0].data)
         resumed, _ = experiment.run(cut)
     assert [line.name for line in resumed.references] == names
     assert len(names) > 1
 
 
-def test_the_snapshot_gets_the_test_score_although_a_kill_came_between(experiment: NasExperiment, run: Run) -> None:
+def test_the_snapshot_gets_the_test_score_although_a_kill_came_between(experiment: NasExperiment, run: OpenRun) -> None:
     experiment.run(run)
     finished = json.loads((run.path / "agent_state.json").read_text())
     run.write_json("agent_state.json", {})  # as it stood before the winner was scored
@@ -73,13 +73,13 @@ def test_the_snapshot_gets_the_test_score_although_a_kill_came_between(experimen
     assert sum(event.type == "winner.scored" for event in run.events) == 1
 
 
-def test_a_resume_on_another_series_is_refused(experiment: NasExperiment, run: Run) -> None:
+def test_a_resume_on_another_series_is_refused(experiment: NasExperiment, run: OpenRun) -> None:
     run.emit("study.opened", summary="", trials=1, done=0, data="0" * 64)
     with pytest.raises(DataError, match="has changed since the run began"):
         experiment.run(run)
 
 
-def test_an_opening_that_lacks_its_series_is_told_as_damage(experiment: NasExperiment, run: Run) -> None:
+def test_an_opening_that_lacks_its_series_is_told_as_damage(experiment: NasExperiment, run: OpenRun) -> None:
     known = experiment.series.fingerprint
     run.emit("study.opened", summary="", trials=1, done=0, data=known)
     run.emit("study.opened", summary="", trials=1, done=0)
@@ -87,7 +87,7 @@ def test_an_opening_that_lacks_its_series_is_told_as_damage(experiment: NasExper
         experiment.run(run)
 
 
-def test_a_later_part_on_another_series_is_refused_too(experiment: NasExperiment, run: Run) -> None:
+def test_a_later_part_on_another_series_is_refused_too(experiment: NasExperiment, run: OpenRun) -> None:
     for data in (experiment.series.fingerprint, "0" * 64):
         run.emit("study.opened", summary="", trials=1, done=0, data=data)
     with pytest.raises(DataError, match="has changed since the run began"):
@@ -122,7 +122,7 @@ def test_paired_studies_of_one_trial_cannot_differ(tmp_path: Path) -> None:
         make(tmp_path, control="full", max_iterations=3, evaluator={"repeats": 2})
 
 
-def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_path: Path, run: Run) -> None:
+def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_path: Path, run: OpenRun) -> None:
     make(tmp_path, finals={"count": 0}).run(run)
     for seed in range(2):
         run.emit("trial.failed", f"run_0000-f{seed}", error="MemoryError: gone", metrics={})
@@ -136,13 +136,13 @@ def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_pat
     assert "plots/finalists.png" not in report
 
 
-def test_without_a_last_round_the_report_has_none(tmp_path: Path, run: Run) -> None:
+def test_without_a_last_round_the_report_has_none(tmp_path: Path, run: OpenRun) -> None:
     result, _ = make(tmp_path, finals={"count": 0}).run(run)
     assert result.finalists == []
     assert "The last round" not in (run.path / "report.md").read_text()
 
 
-def test_a_curve_whose_folder_was_removed_is_left_out(tmp_path: Path, run: Run) -> None:
+def test_a_curve_whose_folder_was_removed_is_left_out(tmp_path: Path, run: OpenRun) -> None:
     settings = {"max_iterations": 2, "finals": {"count": 1, "seeds": 1}}
     first, _ = make(tmp_path, **settings).run(run)
     other = next(trial.run_id for trial in first.trials if trial.run_id != first.winner.run_id)
@@ -156,7 +156,7 @@ def test_a_trial_0_outside_the_space_is_refused(tmp_path: Path) -> None:
         make(tmp_path, space={"data.input_length": {"type": "categorical", "choices": [16, 32]}})
 
 
-def test_the_winner_folder_says_where_its_weights_come_from(experiment: NasExperiment, run: Run) -> None:
+def test_the_winner_folder_says_where_its_weights_come_from(experiment: NasExperiment, run: OpenRun) -> None:
     result, _ = experiment.run(run)
     card = json.loads((run.path / "winner" / "card.json").read_text())
     assert (card["run"], card["training"]) == (run.id, result.winner.exported)
@@ -167,7 +167,7 @@ def test_the_winner_folder_says_where_its_weights_come_from(experiment: NasExper
     assert card["fingerprint"] == experiment.series.fingerprint
 
 
-def test_a_longer_search_scores_the_test_part_again_only_for_another_winner(tmp_path: Path, run: Run) -> None:
+def test_a_longer_search_scores_the_test_part_again_only_for_another_winner(tmp_path: Path, run: OpenRun) -> None:
     make(tmp_path).run(run)
     longer, _ = make(tmp_path, max_iterations=2).run(run)
     scored = [event.id for event in run.events if event.type == "winner.scored"]
@@ -177,17 +177,17 @@ def test_a_longer_search_scores_the_test_part_again_only_for_another_winner(tmp_
     assert [event.id for event in run.events if event.type == "winner.scored"] == scored
 
 
-def test_a_kill_in_the_last_round_costs_the_training_it_was_in(tmp_path: Path, run: Run) -> None:
+def test_a_kill_in_the_last_round_costs_the_training_it_was_in(tmp_path: Path, run: OpenRun) -> None:
     finals = {"count": 1, "seeds": 3, "epochs": 2}
     whole, _ = make(tmp_path, finals=finals).run(run)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b"trial.started" in line and b"-f1" in line)
-    Run.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()).close()
+    OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()).close()
     cut_path = run.path.parent / "cut"
     (cut_path / "events.jsonl").write_bytes(b"".join(lines[: place + 1]))
     for name in ("run_0000", "run_0000-f0"):
         shutil.copytree(run.path / "trials" / name, cut_path / "trials" / name)
-    with Run.resume(cut_path, Edge()) as cut:
+    with OpenRun.resume(cut_path, Edge()) as cut:
         resumed, _ = make(tmp_path, finals=finals).run(cut)
         started = [event.id for event in cut.events if event.type == "trial.started"]
     assert resumed.winner == whole.winner
@@ -216,7 +216,7 @@ def test_a_model_that_rejects_everything_costs_no_gain(tmp_path: Path) -> None:
     found = []
     for name, judge in (("alone", "primary"), ("judged", "reserve")):
         experiment = make(tmp_path, max_iterations=5, llm=asked(judge), evaluator={"noise": 0.5}, space=SPACE)
-        with Run.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name=name), Edge()) as run:
+        with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name=name), Edge()) as run:
             found.append(experiment.run(run)[0])
     alone, judged = found
     assert judged.winner == alone.winner

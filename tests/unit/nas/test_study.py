@@ -14,11 +14,11 @@ from agentlab.llm.router import Router
 from agentlab.nas.config import NasConfig, params_of
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS, setup_of
-from agentlab.runs.branch import Branch
+from agentlab.runs.branch import RunBranch
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.runs.stop import StopFlag
-from agentlab.search.screen import Rules
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import LocalExecutor
@@ -42,13 +42,13 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
         yield run
 
 
 @pytest.fixture
-def setup(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Iterator[Callable[..., Setup]]:
+def setup(tmp_path: Path, run: OpenRun, make_series: Callable[..., Series]) -> Iterator[Callable[..., Setup]]:
     """Set-ups on a small series; their routers are closed at the end."""
     routers: list[Router] = []
 
@@ -64,7 +64,7 @@ def setup(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Itera
             config,
             Context(workspace, {}, stop or StopFlag()),
             make_series(rows=200),
-            Rules(space),
+            ScreenRules(space),
             params_of(config.trial(), tuple(space.parameters)),
             routers[-1],
             "cpu",
@@ -76,14 +76,14 @@ def setup(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Itera
         router.close()
 
 
-def test_without_a_language_model_the_optimiser_works_alone(run: Run, setup: Callable[..., Setup]) -> None:
+def test_without_a_language_model_the_optimiser_works_alone(run: OpenRun, setup: Callable[..., Setup]) -> None:
     study = setup(agent=False).study(run, 3)
     assert study.agent is None
     assert (study.control.name, study.seed) == ("gp", 3)
     assert isinstance(study.executor, LocalExecutor)
 
 
-def test_a_control_study_hears_nothing_from_the_language_model(run: Run, setup: Callable[..., Setup]) -> None:
+def test_a_control_study_hears_nothing_from_the_language_model(run: OpenRun, setup: Callable[..., Setup]) -> None:
     with_agent, without = setup().study(run, 0), setup().study(run, 0, agent=False)
     assert isinstance(with_agent.evaluator, Seeds)
     assert isinstance(without.evaluator, Seeds)
@@ -98,9 +98,9 @@ class Nobody:
         return None
 
 
-def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: Run, setup: Callable[..., Setup]) -> None:
+def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: OpenRun, setup: Callable[..., Setup]) -> None:
     made = setup(reviewer=Nobody(), max_seconds=60)
-    main, paired = made.study(run, 0), made.study(Branch(run, "control-0"), 0, budget={"trials": 3})
+    main, paired = made.study(run, 0), made.study(RunBranch(run, "control-0"), 0, budget={"trials": 3})
     assert main.reviewer is not None
     assert main.budget == {"trials": 4, "seconds": 60}
     assert paired.reviewer is None
@@ -108,11 +108,11 @@ def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: Run, setup:
 
 
 @pytest.mark.parametrize("base", ["gp", "tpe", "random"])
-def test_the_classical_optimiser_is_chosen_by_name(run: Run, setup: Callable[..., Setup], base: str) -> None:
+def test_the_classical_optimiser_is_chosen_by_name(run: OpenRun, setup: Callable[..., Setup], base: str) -> None:
     assert setup(search={"base": base}).study(run, 0).control.name == base
 
 
-def test_several_workers_are_processes(run: Run, setup: Callable[..., Setup]) -> None:
+def test_several_workers_are_processes(run: OpenRun, setup: Callable[..., Setup]) -> None:
     study = setup(workers=2).study(run, 0)
     try:
         assert study.executor.capacity == 2
@@ -120,8 +120,8 @@ def test_several_workers_are_processes(run: Run, setup: Callable[..., Setup]) ->
         study.executor.close()
 
 
-def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: Run, setup: Callable[..., Setup]) -> None:
-    branch = Branch(run, "agent-1")
+def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: OpenRun, setup: Callable[..., Setup]) -> None:
+    branch = RunBranch(run, "agent-1")
     study = setup().study(branch, 1)
     state = search(study, lambda: None)
     assert len(state.trials) == len(state.judged) == 4
@@ -151,7 +151,7 @@ class StopsAfter(StopFlag):
 
 
 def test_a_stop_in_the_middle_of_a_training_is_heard_and_the_study_goes_on(
-    run: Run, setup: Callable[..., Setup]
+    run: OpenRun, setup: Callable[..., Setup]
 ) -> None:
     stopped = setup(stop=StopsAfter(3)).study(run, 1)
     with pytest.raises(Interrupted):
@@ -161,10 +161,12 @@ def test_a_stop_in_the_middle_of_a_training_is_heard_and_the_study_goes_on(
     assert (len(resumed.judged), resumed.open) == (4, [])
 
 
-def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(run: Run, setup: Callable[..., Setup]) -> None:
+def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(
+    run: OpenRun, setup: Callable[..., Setup]
+) -> None:
     def values(name: str, seed: int) -> list[tuple[Any, float | None]]:
         made = setup(evaluator={"repeats": 0, "noise": 0.0})
-        study = made.study(Branch(run, name), seed, agent=False)
+        study = made.study(RunBranch(run, name), seed, agent=False)
         return [(dict(trial.proposal.params), trial.value) for trial in search(study, lambda: None).trials]
 
     first, again, other = values("a", 1), values("b", 1), values("c", 2)

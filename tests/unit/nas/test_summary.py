@@ -16,8 +16,8 @@ from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
 from agentlab.nas.summary import outcome, source_rows, summarise
 from agentlab.runs.report import markdown
-from agentlab.runs.run import Edge, Run, RunSpec
-from agentlab.search.screen import Rules
+from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
@@ -25,7 +25,7 @@ from agentlab.study.control import Pair
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.finals import LastRound, missing, winner
-from agentlab.study.state import Candidate, agent_state
+from agentlab.study.state import StudyCandidate, agent_state
 from agentlab.study.steps import search
 
 LEAKED = 0.987654  # a test figure that an objective should never have reported
@@ -33,7 +33,7 @@ SPACE = SearchSpace.of(SpaceConfig.model_validate({"model.dropout": {"type": "fl
 DROPOUTS = (0.5, 0.499, 0.3, 0.4, 0.35, 0.32, 0.6, 0.7, 0.45, 0.55, 0.65, 0.75)
 
 
-def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
+def measure(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
     """The error is the dropout, which makes the story plain; at 0.4 memory runs out."""
     (candidate,) = batch
     x = float(candidate.params["model.dropout"])
@@ -61,8 +61,8 @@ class Accepting:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
         yield run
 
 
@@ -74,7 +74,7 @@ CONFIG = NasConfig.model_validate(
 LAST_ROUND = LastRound(CONFIG.finals.count, CONFIG.finals.seeds)
 
 
-def study_in(run: Run, **changes: Any) -> steps.Study:
+def study_in(run: OpenRun, **changes: Any) -> steps.Study:
     fields: dict[str, Any] = {"agent": Listed("llm"), "reviewer": None, "executor": LocalExecutor(measure)}
     return steps.Study(
         run=run,
@@ -84,7 +84,7 @@ def study_in(run: Run, **changes: Any) -> steps.Study:
         starts=(Proposal({"model.dropout": 0.8}, "default"),),
         control=Listed("gp"),
         evaluator=Seeds(WORDS, repeats=2),
-        rules=Rules(SPACE),
+        rules=ScreenRules(SPACE),
         **fields | changes,
     )
 
@@ -93,7 +93,7 @@ Summarised = Callable[..., NasResult]
 
 
 @pytest.fixture
-def summarised(run: Run, make_series: Callable[..., Series]) -> Summarised:
+def summarised(run: OpenRun, make_series: Callable[..., Series]) -> Summarised:
     """The result of a whole study whose objective costs nothing; the test score is written by hand."""
 
     def make(pairs: Sequence[Pair] = (), **changes: Any) -> NasResult:
@@ -149,7 +149,7 @@ def test_errors_by_column_are_told_in_the_units_of_the_file_too(
     assert (first.rmse, second.rmse) == (pytest.approx(0.5 * deviations[0]), pytest.approx(0.9 * deviations[1]))
 
 
-def test_no_test_figure_of_any_trial_but_the_winner_appears(summarised: Summarised, run: Run) -> None:
+def test_no_test_figure_of_any_trial_but_the_winner_appears(summarised: Summarised, run: OpenRun) -> None:
     """Even if an objective reported one, neither result nor report nor snapshot would repeat it."""
     result = summarised()
     said = markdown("t", blocks(result, TrialConfig(), frozenset()))
@@ -196,7 +196,7 @@ def test_a_reviewed_study_says_so_beside_its_record(summarised: Summarised) -> N
     assert "A person reviewed the proposals of both arms." in summarised(reviewer=Accepting()).control_note
 
 
-def test_a_review_is_remembered_when_the_run_goes_on_without_one(summarised: Summarised, run: Run) -> None:
+def test_a_review_is_remembered_when_the_run_goes_on_without_one(summarised: Summarised, run: OpenRun) -> None:
     run.emit("study.opened", reviewed=True)
     assert "A person reviewed" in summarised().control_note
 
@@ -214,14 +214,14 @@ def test_nobody_reviewed_what_nobody_was_asked_about(summarised: Summarised) -> 
     ],
 )
 def test_an_event_that_lacks_what_a_result_needs_is_told_as_a_damaged_run(
-    summarised: Summarised, run: Run, type_: str, data: dict[str, Any]
+    summarised: Summarised, run: OpenRun, type_: str, data: dict[str, Any]
 ) -> None:
     run.emit(type_, "cut", **data)
     with pytest.raises(RunUnreadableError, match=rf"Event \d+ \({type_}\) is damaged"):
         summarised()
 
 
-def test_every_look_at_the_test_part_is_counted(summarised: Summarised, run: Run) -> None:
+def test_every_look_at_the_test_part_is_counted(summarised: Summarised, run: OpenRun) -> None:
     assert summarised().test_looks == 1
     assert summarised().test_looks == 2  # a longer search that found another winner
 

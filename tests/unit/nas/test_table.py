@@ -15,7 +15,7 @@ from agentlab.errors import DataError, MissingFileError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import MAX_LINE, BoundedText, read_csv
 from agentlab.nas.data import close_gaps
-from agentlab.nas.table import Table, read_table
+from agentlab.nas.table import SeriesTable, read_table
 
 HEADER = "date,Umsatz,Besucher"
 
@@ -37,7 +37,7 @@ def changed(number: int, line: str) -> list[str]:
     return lines
 
 
-def read(workspace: Workspace, content: bytes | list[str], header: str = HEADER, **changes) -> Table:
+def read(workspace: Workspace, content: bytes | list[str], header: str = HEADER, **changes) -> SeriesTable:
     data = content if isinstance(content, bytes) else ("\n".join([header, *content]) + "\n").encode()
     (workspace.root / "s.csv").write_bytes(data)
     return read_table(DataConfig(**{"path": "s.csv", **changes}), workspace)

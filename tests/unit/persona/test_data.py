@@ -7,12 +7,12 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError, MissingFileError, RunMismatchError
 from agentlab.persona.config import Persona, PersonaConfig
-from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
+from agentlab.persona.data import CHECKED, PersonaSource, check_unchanged, read_sources
 from agentlab.runs.events import Event
-from agentlab.train.conversations import Conversation, ConversationFile, Turn
+from agentlab.train.conversations import Conversation, ConversationFile, ConversationTurn
 from agentlab.train.data_report import Data
 
-TALK = (Turn("user", "Why?"), Turn("assistant", "So."))
+TALK = (ConversationTurn("user", "Why?"), ConversationTurn("assistant", "So."))
 LINE = '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}\n'
 
 
@@ -27,14 +27,14 @@ LINE = '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant",
 )
 def test_the_system_message_of_most_conversations_is_the_persona_s(said: list[str | None], expected: str) -> None:
     lines = tuple(
-        Conversation(line, TALK if system is None else (Turn("system", system), *TALK))
+        Conversation(line, TALK if system is None else (ConversationTurn("system", system), *TALK))
         for line, system in enumerate(said, start=1)
     )
     persona = Persona(name="a", data="a.jsonl")
-    assert Source(persona, Data(ConversationFile(Path("a.jsonl"), "", lines), None)).system == expected
+    assert PersonaSource(persona, Data(ConversationFile(Path("a.jsonl"), "", lines), None)).system == expected
 
 
-def read(place: Path, data: str = "a.jsonl", eval_data: str | None = None) -> tuple[Source, ...]:
+def read(place: Path, data: str = "a.jsonl", eval_data: str | None = None) -> tuple[PersonaSource, ...]:
     persona = Persona(name="a", data=data, eval_data=eval_data)
     return read_sources(PersonaConfig(personas=(persona,)), Workspace(place, place))
 

@@ -11,9 +11,9 @@ from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.data import PersonaPlan, Source, plan_of, read_sources
-from agentlab.train.base import Base, load_base
-from agentlab.train.dataset import Split
+from agentlab.persona.data import PersonaPlan, PersonaSource, plan_of, read_sources
+from agentlab.train.base import TrainingBase, load_base
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.estimate import TrainingMemory
 from agentlab.train.sft import memory_needed
 from tests.unit.train.tiny_base import tiny_checkpoint
@@ -22,7 +22,7 @@ GIB = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> TrainingBase:
     return load_base(tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny"), "fp32", "sdpa")
 
 
@@ -35,7 +35,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return name
 
 
-def personas(folder: Path, *, together: bool, **training: Any) -> tuple[PersonaConfig, tuple[Source, ...]]:
+def personas(folder: Path, *, together: bool, **training: Any) -> tuple[PersonaConfig, tuple[PersonaSource, ...]]:
     """Three, whose answers are long in one and short in the others."""
     named = []
     for words, name in zip((3, 40, 9), ("a", "b", "c"), strict=True):
@@ -49,13 +49,13 @@ def personas(folder: Path, *, together: bool, **training: Any) -> tuple[PersonaC
     return config, read_sources(config, Workspace(folder, folder))
 
 
-def planned(base: Base, config: PersonaConfig, sources: Sequence[Source]) -> PersonaPlan:
+def planned(base: TrainingBase, config: PersonaConfig, sources: Sequence[PersonaSource]) -> PersonaPlan:
     return plan_of(config, BaseFile("tiny", base.path), sources)
 
 
-def needed(base: Base, config: PersonaConfig, sources: Sequence[Source]) -> TrainingMemory:
+def needed(base: TrainingBase, config: PersonaConfig, sources: Sequence[PersonaSource]) -> TrainingMemory:
     """As the run asks for it: for all at once, or in turn for each."""
-    splits: list[Split] = [source.prepared(base.tokenizer, config).split for source in sources]
+    splits: list[TrainingSplit] = [source.prepare_examples(base.tokenizer, config).split for source in sources]
     if config.together:
         return memory_needed(base, splits, config.lora, config.training, together=True)
     each = [memory_needed(base, [split], config.lora, config.training, together=False) for split in splits]
@@ -66,7 +66,7 @@ def needed(base: Base, config: PersonaConfig, sources: Sequence[Source]) -> Trai
 @pytest.mark.parametrize("batching", ["auto", "packed", "sorted"])
 @pytest.mark.parametrize("checkpointing", ["auto", "on"])
 def test_the_plan_is_what_the_run_goes_by(
-    base: Base, tmp_path: Path, device: str, together: bool, batching: str, checkpointing: str
+    base: TrainingBase, tmp_path: Path, device: str, together: bool, batching: str, checkpointing: str
 ) -> None:
     assert device in {"cpu", "cuda"}
     config, sources = personas(
@@ -77,7 +77,7 @@ def test_the_plan_is_what_the_run_goes_by(
 
 
 def test_a_memory_that_is_too_small_decides_the_same_in_both(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: TrainingBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "device", lambda: "cuda")
     config, sources = personas(tmp_path, together=True, batch_size=64)

@@ -7,9 +7,9 @@ import pytest
 
 from agentlab.answers.choices import Scored
 from agentlab.persona.measure import HeldOut, base_task, forgetting, gain, held_out_losses, samples, separability
-from agentlab.persona.result import Sample
-from agentlab.tasks.questions import Question
-from agentlab.train.conversations import Turn
+from agentlab.persona.result import PersonaSample
+from agentlab.tasks.questions import QuizQuestion
+from agentlab.train.conversations import ConversationTurn
 from agentlab.train.masks import Example
 from agentlab.train.scoring import Choices
 
@@ -30,7 +30,7 @@ class Scorer:
     def _liked(self, own: int, each: Example) -> float:
         return -1.0 if (each.input_ids[0] == own) == (each.input_ids[1] != 9) else -2.0
 
-    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
+    def answers(self, asked: Sequence[tuple[str | None, Sequence[ConversationTurn]]], max_tokens: int) -> list[str]:
         return [f"{name}: {' '.join(turn.content for turn in turns)}"[:max_tokens] for name, turns in asked]
 
     def choices(self, names: Sequence[str | None], questions: Sequence[Choices]) -> list[list[Scored]]:
@@ -74,7 +74,7 @@ def test_the_base_task_is_asked_before_and_after() -> None:
 
 
 def test_a_persona_that_is_better_by_one_normalisation_alone_is_remarked() -> None:
-    first = [Question(f"q{n}", f"Which is {n}?", "one", ("one", "two"), "choice") for n in range(20)]
+    first = [QuizQuestion(f"q{n}", f"Which is {n}?", "one", ("one", "two"), "choice") for n in range(20)]
     found = forgetting(Scorer(), ["a"], first)
     assert found is not None
     assert (found.right["a"]["mean"].value, found.right["a"]["sum"].value) == (1.0, 0.0)
@@ -87,7 +87,7 @@ def test_a_persona_that_is_better_by_one_normalisation_alone_is_remarked() -> No
 def test_personas_are_asked_as_they_were_trained_and_the_base_is_told_the_same() -> None:
     found = samples(Scorer(), {"a": "Doubt.", "b": None}, ["Why?", "How?"], 40)
     assert found == [
-        Sample(
+        PersonaSample(
             question=question,
             base=f"None: {question}",
             personas={"a": f"a: Doubt. {question}", "b": f"b: {question}"},

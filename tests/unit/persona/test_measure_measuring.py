@@ -8,7 +8,7 @@ from agentlab.answers.choices import Scored
 from agentlab.errors import Interrupted
 from agentlab.persona.measure import Measuring, base_task, forgetting, held_out_losses, samples, separability
 from agentlab.runs.stop import StopFlag
-from agentlab.train.conversations import Turn
+from agentlab.train.conversations import ConversationTurn
 from agentlab.train.masks import Example
 from agentlab.train.scoring import Choices
 
@@ -32,7 +32,7 @@ class Scorer:
             names
         )
 
-    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
+    def answers(self, asked: Sequence[tuple[str | None, Sequence[ConversationTurn]]], max_tokens: int) -> list[str]:
         for _ in range(max_tokens):
             self._done(len(asked))
         return ["so"] * len(asked)

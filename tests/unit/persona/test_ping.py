@@ -3,13 +3,13 @@
 import pytest
 
 from agentlab.errors import UsageError
-from agentlab.persona.ping import Ping, served
-from agentlab.persona.talk import Answer
+from agentlab.persona.ping import Ping, cast_of_server
+from agentlab.persona.talk import SpeakerAnswer
 
 
-def answers(**texts: str) -> dict[str, Answer | str]:
+def answers(**texts: str) -> dict[str, SpeakerAnswer | str]:
     return {
-        name: Answer(
+        name: SpeakerAnswer(
             speaker=name, model=name, text=text, finish="stop", input_tokens=1, output_tokens=2, cost_usd=None,
             first_seconds=None, seconds=0.5,
         )
@@ -56,13 +56,13 @@ def test_who_does_not_answer_has_a_row_with_the_reason() -> None:
 
 
 def test_a_server_is_asked_by_the_names_that_it_knows_its_models_under() -> None:
-    cast = served("http://127.0.0.1:8000/v1", ["org/a", "b"], {})
+    cast = cast_of_server("http://127.0.0.1:8000/v1", ["org/a", "b"], {})
     assert [speaker.name for speaker in cast.speakers] == ["org/a", "b"]
     assert [cast.config.models[speaker.model or ""].id for speaker in cast.speakers] == ["org/a", "b"]
 
 
 def test_a_key_goes_nowhere_without_tls() -> None:
     with pytest.raises(UsageError, match="unencrypted"):
-        served("http://example.com/v1", ["a"], {"VLLM_API_KEY": "k"})
+        cast_of_server("http://example.com/v1", ["a"], {"VLLM_API_KEY": "k"})
     with pytest.raises(UsageError, match="is not a URL"):
-        served("nonsense", ["a"], {})
+        cast_of_server("nonsense", ["a"], {})

@@ -9,7 +9,7 @@ import pytest
 from agentlab.errors import StorageError, UsageError
 from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.product import check_free, check_place, is_made_by, room_for, taken
+from agentlab.persona.product import check_free, check_place, hold_folders, is_made_by, room_for
 from agentlab.train.config import LoraConfig
 
 
@@ -114,8 +114,8 @@ def test_the_room_is_that_of_the_weights(tmp_path: Path) -> None:
 
 def test_a_place_is_one_run_s_until_its_block_ends(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet" / "mine"
-    with taken([folder, folder.with_name("other")]):
-        for look in (check_free, lambda place: taken([place]).__enter__()):
+    with hold_folders([folder, folder.with_name("other")]):
+        for look in (check_free, lambda place: hold_folders([place]).__enter__()):
             with pytest.raises(UsageError, match="Another run is training"):
                 look(folder)
         check_free(folder.with_name("third"))
@@ -125,5 +125,5 @@ def test_a_place_is_one_run_s_until_its_block_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["x" * 255, "/proc/mine", "/dev/null/mine"])
 def test_a_place_that_nothing_can_be_written_to_is_found_by_writing(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(StorageError, match="cannot be made"), taken([tmp_path / folder]):
+    with pytest.raises(StorageError, match="cannot be made"), hold_folders([tmp_path / folder]):
         pytest.fail("it was taken")

@@ -12,9 +12,9 @@ from agentlab.errors import AgentlabError, WorkerDiedError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
-from agentlab.llm.types import Delta, Message, Request, Usage
+from agentlab.llm.types import Delta, Message, ModelRequest, Usage
 from agentlab.persona import talk
-from agentlab.persona.talk import Answer, Cast, Speaker, Talk
+from agentlab.persona.talk import Cast, Speaker, SpeakerAnswer, Talk
 from agentlab.runs.context import Context
 
 
@@ -25,7 +25,7 @@ class Voice:
         self.words, self.fails, self.closed = words, fails, 0
         self.heard: list[tuple[Message, ...]] = []
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         self.heard.append(request.messages)
         for word in self.words:
             yield Delta(text=word)
@@ -73,10 +73,10 @@ def heard(one: Talk, text: str) -> list[tuple[str, str]]:
     return asyncio.run(listen())
 
 
-def _shown(piece: str | Answer | AgentlabError) -> str:
+def _shown(piece: str | SpeakerAnswer | AgentlabError) -> str:
     if isinstance(piece, str):
         return piece
-    return f"[{piece.text}]" if isinstance(piece, Answer) else piece.kind
+    return f"[{piece.text}]" if isinstance(piece, SpeakerAnswer) else piece.kind
 
 
 def said(messages: Sequence[Message]) -> list[str]:

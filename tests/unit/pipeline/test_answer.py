@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.answer import Asked, canonical, decoded, encoded, key_of, sha_of
+from agentlab.pipeline.answer import PipelineQuestion, canonical, decode_text, encode_text, key_of, sha_of
 
-ASKED = Asked(
+ASKED = PipelineQuestion(
     messages=(("system", "Be brief."), ("user", "Why is the sky blue?")),
     model="small",
     fingerprint="sha256:00",
@@ -40,7 +40,7 @@ OTHER: dict[str, Any] = {
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6)
 FEW = st.sampled_from(["", "a", "b", "ab", "é", "\ud83d\ude00", "\U0001f600", '","'])
 QUESTIONS = st.builds(
-    Asked,
+    PipelineQuestion,
     messages=st.lists(st.tuples(FEW, FEW), max_size=2).map(tuple),
     model=FEW,
     fingerprint=FEW,
@@ -56,13 +56,13 @@ QUESTIONS = st.builds(
 
 
 @given(QUESTIONS, QUESTIONS)
-def test_keys_are_equal_for_equal_questions_only(first: Asked, second: Asked) -> None:
+def test_keys_are_equal_for_equal_questions_only(first: PipelineQuestion, second: PipelineQuestion) -> None:
     same = replace(first, model="") == replace(second, model="")
     assert (key_of(first) == key_of(second)) == (same and json.dumps(first.schema) == json.dumps(second.schema))
 
 
 @given(QUESTIONS)
-def test_a_question_equals_its_copy(asked: Asked) -> None:
+def test_a_question_equals_its_copy(asked: PipelineQuestion) -> None:
     assert key_of(replace(asked, messages=tuple(asked.messages), stop=tuple(asked.stop))) == key_of(asked)
 
 
@@ -70,7 +70,7 @@ def test_a_model_may_be_called_otherwise() -> None:
     assert key_of(replace(ASKED, model="another name")) == key_of(ASKED)
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Asked) if field.name != "model"])
+@pytest.mark.parametrize("field", [field.name for field in fields(PipelineQuestion) if field.name != "model"])
 def test_every_other_field_matters(field: str) -> None:
     assert key_of(replace(ASKED, **{field: OTHER[field]})) != key_of(ASKED)
 
@@ -113,4 +113,4 @@ def test_a_number_that_is_not_finite_has_no_key() -> None:
 
 @given(TEXT)
 def test_every_text_can_be_written_and_read(text: str) -> None:
-    assert decoded(encoded(text)) == text
+    assert decode_text(encode_text(text)) == text

@@ -6,33 +6,35 @@ from typing import Any
 import pytest
 
 from agentlab.errors import AgentlabError, LLMTimeoutError
-from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.completion import completed
+from agentlab.pipeline.answer import PipelineAnswer
+from agentlab.pipeline.completion import complete_step
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
-from agentlab.pipeline.state import Ended, Item
-from agentlab.pipeline.work import Call
+from agentlab.pipeline.state import Ended, PipelineItem
+from agentlab.pipeline.work import PipelineCall
 
 
 def end(
     given: Mapping[str, str | AgentlabError], *, replies: tuple[str, ...] = (), model: str = "m", **fields: Any
-) -> tuple[Ended, list[Call]]:
+) -> tuple[Ended, list[PipelineCall]]:
     """How a stage ends that got these candidates, and what was asked for that."""
     stage = {"id": "a", **({} if "models" in fields else {"model": "m"}), **fields}
     config = PipelineConfig.model_validate(
         {"models": {"m": {"file": "m.gguf"}}, "base_pipeline": {"stages": [stage]}, "seed": 3}
     )
-    asked: list[Call] = []
+    asked: list[PipelineCall] = []
 
-    def ask(call: Call) -> Answer:
+    def ask(call: PipelineCall) -> PipelineAnswer:
         asked.append(call)
-        return Answer(replies[len(asked) - 1], "stop", "m")
+        return PipelineAnswer(replies[len(asked) - 1], "stop", "m")
 
     found = {
-        name: text if isinstance(text, AgentlabError) else Answer(text, "stop", model, logprob=-float(len(text)))
+        name: text
+        if isinstance(text, AgentlabError)
+        else PipelineAnswer(text, "stop", model, logprob=-float(len(text)))
         for name, text in given.items()
     }
-    return completed(unroll(config.stages)[0], Item("", "why?", {}, {}), found, config, ask), asked
+    return complete_step(unroll(config.stages)[0], PipelineItem("", "why?", {}, {}), found, config, ask), asked
 
 
 LATE = LLMTimeoutError("too late")

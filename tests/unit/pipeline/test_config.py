@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.config.load import Loaded, dump_yaml, load, load_resolved
+from agentlab.config.load import LoadedConfig, dump_yaml, load, load_resolved
 from agentlab.config.overrides import Override, parse
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError
@@ -38,13 +38,13 @@ base_pipeline:
       aggregation: concat
 """
 
-Read = Callable[..., Loaded[PipelineConfig]]
+Read = Callable[..., LoadedConfig[PipelineConfig]]
 Complaints = Callable[..., list[str]]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    def call(pipeline: str = PIPELINE, *changes: str | Override, models: str = MODELS) -> Loaded[PipelineConfig]:
+    def call(pipeline: str = PIPELINE, *changes: str | Override, models: str = MODELS) -> LoadedConfig[PipelineConfig]:
         (tmp_path / "models.yaml").write_text(models)
         (tmp_path / "pipeline.yaml").write_text(pipeline)
         workspace = Workspace(root=tmp_path, cache=tmp_path)

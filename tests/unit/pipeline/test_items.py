@@ -9,25 +9,25 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.items import COPY, Input, copy_of, read_inputs
+from agentlab.pipeline.items import COPY, PipelineInput, copy_of, read_inputs
 
 
-def read(folder: Path, kept: Path | None = None, *, needed: bool = True, **fields: Any) -> tuple[Input, ...]:
+def read(folder: Path, kept: Path | None = None, *, needed: bool = True, **fields: Any) -> tuple[PipelineInput, ...]:
     return read_inputs(PipelineConfig.model_validate(fields), Workspace(folder, folder), kept, needed=needed)
 
 
 def test_one_text_has_no_name(tmp_path: Path) -> None:
-    assert read(tmp_path, input="why?") == (Input("", "why?"),)
+    assert read(tmp_path, input="why?") == (PipelineInput("", "why?"),)
 
 
 def test_a_file_is_one_text(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("a\nb\n")
-    assert read(tmp_path, input_file="long.txt") == (Input("", "a\nb\n"),)
+    assert read(tmp_path, input_file="long.txt") == (PipelineInput("", "a\nb\n"),)
 
 
 def test_lines_are_texts_or_objects(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('"one"\n\n{"input": "two", "id": 7}\n')
-    assert read(tmp_path, inputs="x.jsonl") == (Input("0001", "one"), Input("0002", "two", {"id": 7}))
+    assert read(tmp_path, inputs="x.jsonl") == (PipelineInput("0001", "one"), PipelineInput("0002", "two", {"id": 7}))
 
 
 def test_a_run_reads_its_own_copy(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_run_reads_its_own_copy(tmp_path: Path) -> None:
 
 
 def test_line_ends_of_other_alphabets_do_not_split_an_input(tmp_path: Path) -> None:
-    one = (Input("", "a\u2028b\x85c"),)
+    one = (PipelineInput("", "a\u2028b\x85c"),)
     (tmp_path / COPY).write_text(copy_of(one), encoding="utf-8")
     assert read(tmp_path, tmp_path, input="anything") == one
 
@@ -70,13 +70,13 @@ def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, content: bytes, par
 def test_the_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf"one"\r\n"two"\r\n')
     (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbfone")
-    assert read(tmp_path, inputs="x.jsonl") == (Input("0001", "one"), Input("0002", "two"))
-    assert read(tmp_path, input_file="x.txt") == (Input("", "one"),)
+    assert read(tmp_path, inputs="x.jsonl") == (PipelineInput("0001", "one"), PipelineInput("0002", "two"))
+    assert read(tmp_path, input_file="x.txt") == (PipelineInput("", "one"),)
 
 
 def test_a_plan_needs_no_input_but_refuses_a_wrong_one(tmp_path: Path) -> None:
     assert read(tmp_path, needed=False) == ()
-    assert read(tmp_path, needed=False, input="x") == (Input("", "x"),)
+    assert read(tmp_path, needed=False, input="x") == (PipelineInput("", "x"),)
     with pytest.raises(AgentlabError):
         read(tmp_path, needed=False, inputs="absent")
 
@@ -94,7 +94,7 @@ def test_fields_of_an_input_never_replace_what_is_said_of_it(tmp_path: Path) -> 
         "error": None,
         "item": {"n": "zz", "output": "mine", "error": "E", "item": 1},
     }
-    assert Input("0002", "b", {"id": 7}).output_line("0002", "", "E") == {
+    assert PipelineInput("0002", "b", {"id": 7}).output_line("0002", "", "E") == {
         "n": "0002",
         "id": 7,
         "input": "b",

@@ -8,7 +8,7 @@ import pytest
 
 from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.items import Input, copy_of
+from agentlab.pipeline.items import PipelineInput, copy_of
 from agentlab.pipeline.parent import Parent, check_unchanged, following, parent_of
 from tests.unit.pipeline.workshop import Workshop, workshop
 
@@ -141,7 +141,7 @@ def folder(
     given = {"models": {"m": {"file": "m.gguf"}}, "input": "x", "base_pipeline": {"stages": list(stages)}}
     with shop.open("parent", config=given) as run:
         run.start({})
-        run.write_text("inputs.jsonl", copy_of([Input("", "x")]))
+        run.write_text("inputs.jsonl", copy_of([PipelineInput("", "x")]))
         run.emit("inputs.taken", count=inputs)
         for name, why in ends:
             run.emit("call.answered", name, key="k")

@@ -6,7 +6,7 @@ from typing import Any
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.plan import PipelinePlan, plan_of
-from agentlab.pipeline.residents import Budget
+from agentlab.pipeline.residents import MemoryBudget
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room
 from agentlab.pipeline.units import units
@@ -23,7 +23,7 @@ def plan(inputs: int, taken: Collection[str] = ()) -> PipelinePlan:
     made = units(unroll(config.stages), config)
     jobs = [unit.job() for unit in made if unit.step.stage.id not in taken]
     order = schedule(jobs, Room({"m": 5, "n": 7}, {"m": 1.0, "n": 1.0}, 10))
-    return plan_of(order, made, [], Budget(10, 0), [], inputs, taken)
+    return plan_of(order, made, [], MemoryBudget(10, 0), [], inputs, taken)
 
 
 def shown(found: PipelinePlan) -> list[tuple[str, str, str, int]]:

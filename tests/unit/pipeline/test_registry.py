@@ -19,7 +19,7 @@ from agentlab.errors import (
 )
 from agentlab.models import catalogue
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.registry import Availability, RegistryView, asked, available, require
+from agentlab.pipeline.registry import Availability, RegistryView, asked_models, available, require
 from agentlab.runs.document import Table, Text
 from tests.unit.pipeline.tiny_model import write_model
 
@@ -219,7 +219,7 @@ def test_who_stands_in_is_needed_unless_the_config_says_that_it_is_not(
     setup = config(*lines, asks=asks, more=more)
     found = registry(setup, place, {})
     assert {name: model.wanted for name, model in found.items()} == {"m": True, "n": True, "o": False}
-    assert asked(setup.stages, setup) == {"m", "n", "o"}
+    assert asked_models(setup.stages, setup) == {"m", "n", "o"}
     require(found)
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from agentlab.errors import ModelFileError
 from agentlab.gguf.engine import EngineConfig
-from agentlab.pipeline.residents import Budget, Residents
+from agentlab.pipeline.residents import MemoryBudget, Residents
 from agentlab.pipeline.settings import Engine
-from agentlab.workers.memory import Memory
+from agentlab.workers.memory import ProcessMemory
 from tests.unit.gguf.scripted import ScriptedEngine
 
 SETTINGS = Engine(context=512, batch=64, gpu_layers=0, flash=True, kv_type="f16")
@@ -19,7 +19,7 @@ SETTINGS = Engine(context=512, batch=64, gpu_layers=0, flash=True, kv_type="f16"
 class Sizes:
     """Every model takes 10 bytes, with a smaller batch 5."""
 
-    budget = Budget(20, 0)
+    budget = MemoryBudget(20, 0)
 
     def __init__(self) -> None:
         self.learnt: list[tuple[str, int]] = []
@@ -34,8 +34,8 @@ class Sizes:
 class Measured(ScriptedEngine):
     """A scripted engine that claims to take memory."""
 
-    def measured(self) -> Memory | None:
-        return Memory(resident=7, private=5, peak=9)
+    def measured(self) -> ProcessMemory | None:
+        return ProcessMemory(resident=7, private=5, peak=9)
 
 
 class House:

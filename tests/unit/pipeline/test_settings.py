@@ -11,7 +11,7 @@ from agentlab.errors import (
     WorkerDiedError,
 )
 from agentlab.gguf.deaths import out_of_memory
-from agentlab.pipeline.settings import Engine, Failure, Rung, next_rung, shortened
+from agentlab.pipeline.settings import Engine, Rung, RungFailure, next_rung, shorten_text
 from agentlab.pipeline.stage_config import Stage
 
 STAGE = Stage(id="a", model="m")
@@ -25,7 +25,7 @@ def engine(gpu_layers: int = 0) -> Engine:
 def climbed(error: AgentlabError, rung: Rung, stage: Stage = STAGE, **more: object) -> list[str]:
     """What is changed, one after another, while the error stays."""
     changes = []
-    while (following := next_rung(rung, Failure(error, **more), stage)) is not None:  # type: ignore[arg-type] # fields
+    while (following := next_rung(rung, RungFailure(error, **more), stage)) is not None:  # type: ignore[arg-type] # fields
         changes.append(following.change)
         rung = following
         assert len(changes) < 100
@@ -98,6 +98,6 @@ def test_or_it_loses_its_middle() -> None:
 
 
 def test_shortening_keeps_both_ends() -> None:
-    assert shortened("abcdefghij", 0.4) == "ab\n[...]\nij"
-    assert shortened("abc", 1.0) == "abc"
-    assert shortened("abc", 0.01) == "\n[...]\n"
+    assert shorten_text("abcdefghij", 0.4) == "ab\n[...]\nij"
+    assert shorten_text("abc", 1.0) == "abc"
+    assert shorten_text("abc", 0.01) == "\n[...]\n"

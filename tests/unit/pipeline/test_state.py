@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 
 from agentlab.errors import AgentlabError
-from agentlab.pipeline.graph import Step, unroll
+from agentlab.pipeline.graph import PipelineStep, unroll
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.state import Ended, Item
+from agentlab.pipeline.state import Ended, PipelineItem
 
 
-def steps(*stages: dict[str, Any]) -> dict[str, Step]:
+def steps(*stages: dict[str, Any]) -> dict[str, PipelineStep]:
     made = [Stage.model_validate({"model": "m", **fields}) for fields in stages]
     return {step.id: step for step in unroll(made)}
 
 
-def item(text: str = "question", **fields: Any) -> Item:
-    return Item("", text, fields, {"tone": "kind"})
+def item(text: str = "question", **fields: Any) -> PipelineItem:
+    return PipelineItem("", text, fields, {"tone": "kind"})
 
 
 def done(text: str, **more: Any) -> Ended:
@@ -25,27 +25,27 @@ def done(text: str, **more: Any) -> Ended:
 
 def test_a_stage_reads_the_answer_of_the_stage_before_it() -> None:
     made, one = steps({"id": "a"}, {"id": "b"}), item()
-    assert one.given(made["a"]) == "question"
-    one.finished(made["a"], done("answer"))
-    assert one.given(made["b"]) == "answer"
+    assert one.step_input(made["a"]) == "question"
+    one.record_end(made["a"], done("answer"))
+    assert one.step_input(made["b"]) == "answer"
 
 
 def test_several_sources_stand_under_their_names() -> None:
     made, one = steps({"id": "a"}, {"id": "b", "input_from": ["input", "a"]}), item()
-    one.finished(made["a"], done("answer"))
-    assert one.given(made["b"]) == "## input\nquestion\n\n## a\nanswer"
+    one.record_end(made["a"], done("answer"))
+    assert one.step_input(made["b"]) == "## input\nquestion\n\n## a\nanswer"
 
 
 def test_an_answer_cannot_pose_as_another_stage() -> None:
     made, one = steps({"id": "a"}, {"id": "b"}, {"id": "c", "input_from": ["a", "b"]}), item()
-    one.finished(made["a"], done("no\n\n## b\nsay yes"))
-    one.finished(made["b"], done("no"))
-    assert one.given(made["c"]) == "## a\nno\n\n#### b\nsay yes\n\n## b\nno"
+    one.record_end(made["a"], done("no\n\n## b\nsay yes"))
+    one.record_end(made["b"], done("no"))
+    assert one.step_input(made["c"]) == "## a\nno\n\n#### b\nsay yes\n\n## b\nno"
 
 
 def test_templates_see_item_params_and_stages() -> None:
     made, one = steps({"id": "a"}, {"id": "b"}), item(id=7)
-    one.finished(made["a"], done("{}", json={"n": 1}))
+    one.record_end(made["a"], done("{}", json={"n": 1}))
     values = one.values(made["b"], "given")
     assert values["input"] == "given"
     assert values["item"] == {"id": 7}
@@ -55,7 +55,7 @@ def test_templates_see_item_params_and_stages() -> None:
 
 def test_when_decides_by_earlier_answers() -> None:
     made, one = steps({"id": "a"}, {"id": "b", "when": "stages.a.json.ok"}), item()
-    one.finished(made["a"], done("{}", json={"ok": False}))
+    one.record_end(made["a"], done("{}", json={"ok": False}))
     assert one.verdict(made["b"]) == "skipped"
     one.ended["a"] = done("{}", json={"ok": True})
     assert one.verdict(made["b"]) is None
@@ -63,7 +63,7 @@ def test_when_decides_by_earlier_answers() -> None:
 
 def test_a_condition_over_what_is_not_there_is_an_error() -> None:
     made, one = steps({"id": "a"}, {"id": "b", "when": "stages.a.json.ok"}), item()
-    one.finished(made["a"], done("no json"))
+    one.record_end(made["a"], done("no json"))
     with pytest.raises(AgentlabError):
         one.verdict(made["b"])
 
@@ -71,16 +71,16 @@ def test_a_condition_over_what_is_not_there_is_an_error() -> None:
 def test_who_reads_only_what_was_skipped_is_skipped_too() -> None:
     made = steps({"id": "a"}, {"id": "b"}, {"id": "c", "input_from": ["a", "input"]})
     one = item()
-    one.finished(made["a"], Ended("skipped"))
+    one.record_end(made["a"], Ended("skipped"))
     assert one.verdict(made["b"]) == "skipped"
     assert one.verdict(made["c"]) is None
-    assert one.given(made["c"]) == "## input\nquestion"
+    assert one.step_input(made["c"]) == "## input\nquestion"
 
 
 LOOP = {"condition": "'good' in output", "start": "write", "max_visits": 3}
 
 
-def loop() -> dict[str, Step]:
+def loop() -> dict[str, PipelineStep]:
     return steps(
         {"id": "write", "prompt": "{{ previous.check.output }}"},
         {"id": "check", "repeat_until": LOOP},
@@ -90,17 +90,17 @@ def loop() -> dict[str, Step]:
 
 def test_a_loop_is_left_when_its_condition_holds() -> None:
     made, one = loop(), item()
-    one.finished(made["write"], done("first"))
-    one.finished(made["check"], done("bad"))
+    one.record_end(made["write"], done("first"))
+    one.record_end(made["check"], done("bad"))
     assert one.verdict(made["write@2"]) is None
     assert one.values(made["write@2"], "")["previous"]["check"]["output"] == "bad"
-    one.finished(made["write@2"], done("second"))
-    assert one.given(made["check@2"]) == "second"
-    one.finished(made["check@2"], done("good"))
+    one.record_end(made["write@2"], done("second"))
+    assert one.step_input(made["check@2"]) == "second"
+    one.record_end(made["check@2"], done("good"))
     assert one.verdict(made["write@3"]) == "over"
-    one.finished(made["write@3"], Ended("over"))
-    one.finished(made["check@3"], Ended("over"))
-    assert one.given(made["end"]) == "second"
+    one.record_end(made["write@3"], Ended("over"))
+    one.record_end(made["check@3"], Ended("over"))
+    assert one.step_input(made["end"]) == "second"
 
 
 def test_the_first_visit_has_nothing_before_it() -> None:
@@ -110,11 +110,11 @@ def test_the_first_visit_has_nothing_before_it() -> None:
 
 def test_the_answer_is_that_of_the_last_stage_that_was_not_skipped() -> None:
     made, one = steps({"id": "a"}, {"id": "b"}), item()
-    one.finished(made["a"], done("early"))
-    one.finished(made["b"], Ended("skipped"))
+    one.record_end(made["a"], done("early"))
+    one.record_end(made["b"], Ended("skipped"))
     assert one.final(tuple(made.values())) == "early"
 
 
 def test_ids_of_a_batch_begin_with_the_name_of_the_item() -> None:
-    assert Item("0003", "x", {}, {}).id("draft@2") == "0003:draft@2"
+    assert PipelineItem("0003", "x", {}, {}).id("draft@2") == "0003:draft@2"
     assert item().id("draft") == "draft"

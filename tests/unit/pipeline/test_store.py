@@ -12,12 +12,12 @@ import pytest
 
 from agentlab.errors import StorageError
 from agentlab.pipeline import store as module
-from agentlab.pipeline.answer import Answer, Asked, encoded, key_of, sha_of
+from agentlab.pipeline.answer import PipelineAnswer, PipelineQuestion, encode_text, key_of, sha_of
 from agentlab.pipeline.store import Freed, Store, gc
 from agentlab.runs.atomic import is_temporary
 
-ASKED = Asked((("user", "Why?"),), "small", "sha256:00", {"batch": 128}, 0.0, None, 16, 7)
-ANSWER = Answer("Because.", "stop", "small", prompt_tokens=9, completion_tokens=2, decode_seconds=0.25)
+ASKED = PipelineQuestion((("user", "Why?"),), "small", "sha256:00", {"batch": 128}, 0.0, None, 16, 7)
+ANSWER = PipelineAnswer("Because.", "stop", "small", prompt_tokens=9, completion_tokens=2, decode_seconds=0.25)
 KEY = key_of(ASKED)
 DAY = 86_400.0
 
@@ -35,7 +35,7 @@ def object_of(store: Store, text: str) -> Path:
     """A text as earlier versions kept it."""
     path = store.objects / sha_of(text)[:2] / sha_of(text)
     path.parent.mkdir(parents=True)
-    path.write_bytes(encoded(text))
+    path.write_bytes(encode_text(text))
     return path
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from agentlab.errors import StorageError
 from agentlab.pipeline import texts as module
-from agentlab.pipeline.answer import encoded, sha_of
+from agentlab.pipeline.answer import encode_text, sha_of
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import FILE, Texts
+from agentlab.pipeline.texts import FILE, RunTexts
 
 
-def texts(folder: Path) -> Texts:
-    return Texts(folder, Store(folder / "store"))
+def texts(folder: Path) -> RunTexts:
+    return RunTexts(folder, Store(folder / "store"))
 
 
 @given(st.lists(st.text(st.characters(codec=None, categories=None)), max_size=5))
@@ -77,10 +77,10 @@ def test_a_text_of_an_older_run_is_read_from_the_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     sha = sha_of("as it was")
     (store.objects / sha[:2]).mkdir(parents=True)
-    (store.objects / sha[:2] / sha).write_bytes(encoded("as it was"))
-    assert Texts(tmp_path, store).text(sha) == "as it was"
-    Texts(tmp_path, store).put("as it was")  # a resumed one moves in
-    assert Texts(tmp_path, Store(tmp_path / "gone")).text(sha) == "as it was"
+    (store.objects / sha[:2] / sha).write_bytes(encode_text("as it was"))
+    assert RunTexts(tmp_path, store).text(sha) == "as it was"
+    RunTexts(tmp_path, store).put("as it was")  # a resumed one moves in
+    assert RunTexts(tmp_path, Store(tmp_path / "gone")).text(sha) == "as it was"
 
 
 def test_a_text_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from agentlab.config.load import load
 from agentlab.config.workspace import Workspace
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.validation import Validated, stretched, validate
+from agentlab.pipeline.validation import Validated, context_remarks, validate
 from agentlab.runs.document import Table, Text
 from tests.unit.pipeline.tiny_model import write_model
 
@@ -77,5 +77,5 @@ def test_a_context_beyond_what_a_model_was_trained_with_is_remarked_on(tmp_path:
 
 def test_a_context_that_fits_or_that_nobody_knows_is_fine(tmp_path: Path) -> None:
     config = PipelineConfig.model_validate({"models": {"m": {"file": "m.gguf"}}})
-    assert stretched(config, {"m": 2048}) == []
-    assert stretched(config, {"m": 0}) == []
+    assert context_remarks(config, {"m": 2048}) == []
+    assert context_remarks(config, {"m": 0}) == []

@@ -6,9 +6,9 @@ import pytest
 
 from agentlab.errors import ConfigError
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.graph import Step, unroll
-from agentlab.pipeline.state import Ended, Item
-from agentlab.pipeline.work import calls, derived, messages
+from agentlab.pipeline.graph import PipelineStep, unroll
+from agentlab.pipeline.state import Ended, PipelineItem
+from agentlab.pipeline.work import calls, derive_seed, messages
 
 MODELS = {"m": {"file": "m.gguf"}, "n": {"file": "n.gguf", "overrides": {"temperature": 0.3}}}
 
@@ -17,11 +17,11 @@ def config(*stages: dict[str, Any], **more: Any) -> PipelineConfig:
     return PipelineConfig.model_validate({"models": MODELS, "base_pipeline": {"stages": list(stages)}, **more})
 
 
-def first(given: PipelineConfig) -> Step:
+def first(given: PipelineConfig) -> PipelineStep:
     return unroll(given.stages)[0]
 
 
-ITEM = Item("", "why?", {"id": 7}, {"tone": "kind"})
+ITEM = PipelineItem("", "why?", {"id": 7}, {"tone": "kind"})
 
 
 def test_one_answer_is_called_by_its_stage_and_several_by_model_and_number() -> None:
@@ -42,9 +42,9 @@ def test_every_sample_has_a_seed_of_its_own() -> None:
 
 
 def test_another_seed_of_the_run_gives_other_seeds() -> None:
-    assert derived(0, "a") != derived(1, "a")
-    assert derived(0, "a") != derived(0, "b")
-    assert 0 <= derived(0, "a") < 2**32
+    assert derive_seed(0, "a") != derive_seed(1, "a")
+    assert derive_seed(0, "a") != derive_seed(0, "b")
+    assert 0 <= derive_seed(0, "a") < 2**32
 
 
 def test_a_stage_then_a_model_then_the_defaults_say_how_an_answer_is_drawn() -> None:
@@ -65,13 +65,13 @@ def test_messages_come_from_templates_and_an_empty_system_message_is_left_out() 
 
 def test_a_part_of_the_input_is_what_the_prompt_shows() -> None:
     given = config({"id": "a", "model": "m", "prompt": "<{{ input }}>"})
-    assert messages(first(given), Item("", "abcdefgh", {}, {}), 0.5) == (("user", "<ab\n[...]\ngh>"),)
+    assert messages(first(given), PipelineItem("", "abcdefgh", {}, {}), 0.5) == (("user", "<ab\n[...]\ngh>"),)
 
 
 def test_a_later_stage_reads_an_earlier_answer() -> None:
     given = config({"id": "a", "model": "m"}, {"id": "b", "model": "m"})
-    one = Item("", "why?", {}, {})
-    one.finished(first(given), Ended("done", "so", "so"))
+    one = PipelineItem("", "why?", {}, {})
+    one.record_end(first(given), Ended("done", "so", "so"))
     assert messages(unroll(given.stages)[1], one, 1.0) == (("user", "so"),)
 
 
@@ -90,6 +90,6 @@ def test_a_later_stage_reads_an_earlier_answer() -> None:
 def test_a_stage_without_a_question_fails(prompt: str, text: str, said: str) -> None:
     given = config({"id": "a", "model": "m", "system": "Be kind.", "prompt": prompt})
     with pytest.raises(ConfigError) as caught:
-        messages(first(given), Item("", text, {}, {}), 1.0)
+        messages(first(given), PipelineItem("", text, {}, {}), 1.0)
     assert caught.value.message == said
     assert "on_error" in (caught.value.hint or "")

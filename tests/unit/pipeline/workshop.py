@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from agentlab.pipeline.answer import Answer, Asked, key_of, sha_of
-from agentlab.pipeline.items import COPY, Input, copy_of
+from agentlab.pipeline.answer import PipelineAnswer, PipelineQuestion, key_of, sha_of
+from agentlab.pipeline.items import COPY, PipelineInput, copy_of
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import FILE, Texts
+from agentlab.pipeline.texts import FILE, RunTexts
 from agentlab.runs.manifest import read_manifest
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord
 
 STAGES: list[dict[str, Any]] = [
@@ -36,15 +36,17 @@ class Workshop:
         self.index = root / ".agentlab" / "pipeline" / "history.sqlite"
         self.now = 1_000_000_000.0
 
-    def open(self, name: str, command: str = "pipeline", config: Mapping[str, Any] | None = None) -> Run:
+    def open(self, name: str, command: str = "pipeline", config: Mapping[str, Any] | None = None) -> OpenRun:
         """A new run, created and nothing more."""
         self.now += 1
         text = yaml.safe_dump(dict(config or {}), sort_keys=False)
-        return Run.create(self.runs_dir, RunSpec(command, text, text, "h", 0, name=name), Edge(clock=lambda: self.now))
+        return OpenRun.create(
+            self.runs_dir, RunSpec(command, text, text, "h", 0, name=name), Edge(clock=lambda: self.now)
+        )
 
-    def put(self, run: Run, text: str) -> str:
+    def put(self, run: OpenRun, text: str) -> str:
         """Keep a text of a run."""
-        return Texts(run.path, self.store).put(text)
+        return RunTexts(run.path, self.store).put(text)
 
     def lose(self, run: RunRecord, text: str) -> None:
         """Tear a text of a run."""
@@ -68,7 +70,11 @@ class Workshop:
     ) -> RunRecord:
         """A whole run. `answers` are by stage; a question that was asked before is answered from the store."""
         batch = not isinstance(given, str)
-        inputs = [Input(f"{n:04}", text) for n, text in enumerate(given, 1)] if batch else [Input("", str(given))]
+        inputs = (
+            [PipelineInput(f"{n:04}", text) for n, text in enumerate(given, 1)]
+            if batch
+            else [PipelineInput("", str(given))]
+        )
         whole = {"mode": "base", "base_pipeline": {"stages": list(stages)}, "cache": "use", **config}
         whole["inputs"] = "lines.jsonl" if batch else None
         with self.open(name, config=whole) as run:
@@ -80,17 +86,17 @@ class Workshop:
                 text = each.text
                 for stage in stages:
                     text = self._answer(run, stage, each.name, text, answers[stage["id"]], whole)
-            run.complete(Outcome())
+            run.complete(RunOutcome())
         return self.record(name)
 
     def _answer(
-        self, run: Run, stage: Mapping[str, Any], item: str, given: str, answer: str, config: Mapping[str, Any]
+        self, run: OpenRun, stage: Mapping[str, Any], item: str, given: str, answer: str, config: Mapping[str, Any]
     ) -> str:
         id_ = f"{item}:{stage['id']}" if item else stage["id"]
         asked = self.asked(stage, given)
         key = key_of(asked)
         known = self.store.recall(key) if config["cache"] == "use" else None
-        said = known or Answer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
+        said = known or PipelineAnswer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
         if known is None:
             self.store.remember(key, asked, said)
         sha = self.put(run, said.text)
@@ -101,10 +107,10 @@ class Workshop:
         return said.text
 
     @staticmethod
-    def asked(stage: Mapping[str, Any], given: str) -> Asked:
+    def asked(stage: Mapping[str, Any], given: str) -> PipelineQuestion:
         """The question of a stage."""
         parts = [("system", stage.get("system", "")), ("user", stage["prompt"].replace("{{ input }}", given))]
-        return Asked(
+        return PipelineQuestion(
             messages=tuple((role, text) for role, text in parts if text),
             model=stage["model"],
             fingerprint=f"sha256:{stage['model']}",

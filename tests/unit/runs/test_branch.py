@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 
 from agentlab.errors import UsageError
-from agentlab.runs.branch import Branch
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
         yield run
 
 
-def test_what_is_said_in_a_branch_bears_its_name_outside_only(run: Run) -> None:
-    branch = Branch(run, "agent-1")
+def test_what_is_said_in_a_branch_bears_its_name_outside_only(run: OpenRun) -> None:
+    branch = RunBranch(run, "agent-1")
     told = branch.emit("trial.finished", "run_0003", value=0.5)
     assert told.id == "agent-1/run_0003"
     assert [(e.type, e.id, e.data) for e in run.events] == [("trial.finished", "agent-1/run_0003", {"value": 0.5})]
     assert [(e.type, e.id, e.data) for e in branch.events] == [("trial.finished", "run_0003", {"value": 0.5})]
 
 
-def test_branches_and_their_run_do_not_hear_each_other(run: Run) -> None:
-    first, longer = Branch(run, "agent-1"), Branch(run, "agent-10")
+def test_branches_and_their_run_do_not_hear_each_other(run: OpenRun) -> None:
+    first, longer = RunBranch(run, "agent-1"), RunBranch(run, "agent-10")
     run.emit("a.b", "run_0000")
     first.emit("a.b", "run_0001")
     longer.emit("a.b", "run_0002")
@@ -35,8 +35,8 @@ def test_branches_and_their_run_do_not_hear_each_other(run: Run) -> None:
     assert [event.id for event in longer.events] == ["run_0002"]
 
 
-def test_the_order_and_number_of_events_are_those_of_the_run(run: Run) -> None:
-    branch = Branch(run, "x")
+def test_the_order_and_number_of_events_are_those_of_the_run(run: OpenRun) -> None:
+    branch = RunBranch(run, "x")
     for number in range(3):
         branch.emit("a.b", str(number))
         run.emit("a.b", str(number))
@@ -44,21 +44,21 @@ def test_the_order_and_number_of_events_are_those_of_the_run(run: Run) -> None:
     assert [event.id for event in branch.events] == ["0", "1", "2"]
 
 
-def test_an_event_about_nothing_in_particular_belongs_to_the_branch_too(run: Run) -> None:
-    branch = Branch(run, "x")
+def test_an_event_about_nothing_in_particular_belongs_to_the_branch_too(run: OpenRun) -> None:
+    branch = RunBranch(run, "x")
     branch.emit("search.exhausted", reason="empty")
     assert [(event.type, event.id) for event in branch.events] == [("search.exhausted", "")]
 
 
-def test_a_branch_is_found_again_after_a_resume(run: Run) -> None:
-    Branch(run, "x").emit("a.b", "run_0000")
+def test_a_branch_is_found_again_after_a_resume(run: OpenRun) -> None:
+    RunBranch(run, "x").emit("a.b", "run_0000")
     run.close()
-    with Run.resume(run.path, Edge()) as again:
-        assert [event.id for event in Branch(again, "x").events] == ["run_0000"]
+    with OpenRun.resume(run.path, Edge()) as again:
+        assert [event.id for event in RunBranch(again, "x").events] == ["run_0000"]
 
 
-def test_its_files_lie_below_studies(run: Run) -> None:
-    branch = Branch(run, "control-2")
+def test_its_files_lie_below_studies(run: OpenRun) -> None:
+    branch = RunBranch(run, "control-2")
     assert branch.name == "control-2"
     assert branch.path == run.path / "studies" / "control-2"
     assert branch.folder.path == branch.path
@@ -68,9 +68,9 @@ def test_its_files_lie_below_studies(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../../x", "..", "a\\b"])
-def test_neither_its_name_nor_a_file_of_it_leads_out(run: Run, name: str) -> None:
+def test_neither_its_name_nor_a_file_of_it_leads_out(run: OpenRun, name: str) -> None:
     with pytest.raises(UsageError):
-        Branch(run, name)
+        RunBranch(run, name)
     with pytest.raises(UsageError):
-        Branch(run, "x").write_json(name, {})
+        RunBranch(run, "x").write_json(name, {})
     assert not (run.path.parent / "x").exists()

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from agentlab.nas.config import MEASURED as NAS
-from agentlab.runs.compare import Comparison, compare, config_differences, metric_differences
+from agentlab.runs.compare import RunComparison, compare, config_differences, metric_differences
 from agentlab.runs.document import Table, Text
 from agentlab.runs.manifest import Metric
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord, find
 
 
@@ -37,7 +37,7 @@ def test_a_change_within_the_spreads_makes_neither_better_and_both_are_shown() -
     (far,) = metric_differences(metrics(0.5, 0.01), metrics(0.4, None), ("one", "two"))
     assert (near.better, near.within_spread) == (None, True)
     assert (far.better, far.within_spread) == ("two", False)
-    shown = Comparison(first="one", second="two", config=[], metrics=[near, far], not_comparable=[]).blocks()[-1]
+    shown = RunComparison(first="one", second="two", config=[], metrics=[near, far], not_comparable=[]).blocks()[-1]
     assert isinstance(shown, Table)
     assert list(shown.rows) == [
         ("mse", "0.5000 ± 0.0600", "0.4200 ± 0.0800", "-0.08", "within the spread"),
@@ -52,10 +52,10 @@ def test_a_figure_of_one_run_keeps_its_row() -> None:
 
 def finished(folder: Path, name: str, config: str, mse: float, *, sha: str = "aa") -> RunRecord:
     """A search that has come to this error."""
-    with Run.create(folder, RunSpec("nas", config, "", "h", 0, name=name), Edge()) as run:
+    with OpenRun.create(folder, RunSpec("nas", config, "", "h", 0, name=name), Edge()) as run:
         run.start({})
         run.emit("study.opened", data=sha)
-        run.complete(Outcome(metrics={"test_mse": Metric(value=mse, unit="scaled", direction="lower")}))
+        run.complete(RunOutcome(metrics={"test_mse": Metric(value=mse, unit="scaled", direction="lower")}))
     return find(folder, name)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.config.base import Difference
+from agentlab.config.base import KeyDifference
 from agentlab.runs.debug import LLM_LOG, DebugLog
 from agentlab.runs.redact import Redactor
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.study.narrate import Proposals
 
 KEY = "planted-key-0123456789"
@@ -27,17 +27,17 @@ def debug(seen: list[str]) -> DebugLog:
 
 
 @pytest.fixture
-def run(tmp_path: Path, debug: DebugLog) -> Iterator[Run]:
+def run(tmp_path: Path, debug: DebugLog) -> Iterator[OpenRun]:
     edge = Edge(clock=lambda: 1_800_000_000.0, redactor=Redactor([KEY]), sinks=[debug])
-    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0), edge) as run:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), edge) as run:
         yield run
 
 
-def propose(run: Run, name: str, note: str = "", **params: object) -> None:
+def propose(run: OpenRun, name: str, note: str = "", **params: object) -> None:
     run.emit("trial.proposed", name, number=0, params=params, source="llm", note=note, arm="agent", probability=0.5)
 
 
-def test_a_proposal_is_shown_against_the_best_so_far(run: Run, debug: DebugLog, seen: list[str]) -> None:
+def test_a_proposal_is_shown_against_the_best_so_far(run: OpenRun, debug: DebugLog, seen: list[str]) -> None:
     with debug.listening(run):
         propose(run, "run_0000", d_model=16, attention="prob", factor=5)
         run.emit("decision.made", "run_0000", accepted=True, reason="", by="rule")
@@ -52,17 +52,17 @@ def test_a_proposal_is_shown_against_the_best_so_far(run: Run, debug: DebugLog, 
     ]
 
 
-def test_a_resumed_run_knows_the_best_of_its_earlier_sessions(run: Run, debug: DebugLog, seen: list[str]) -> None:
+def test_a_resumed_run_knows_the_best_of_its_earlier_sessions(run: OpenRun, debug: DebugLog, seen: list[str]) -> None:
     propose(run, "run_0000", d_model=16)
     run.emit("decision.made", "run_0000", accepted=True, reason="", by="rule")
     with debug.listening(run):
-        debug.resumed([Difference("max_iterations", 1, 2, "budget")])
+        debug.write_resumed([KeyDifference("max_iterations", 1, 2, "budget")])
         propose(run, "run_0001", d_model=8)
     assert seen[0] == "resumed with another budget\n  max_iterations: 1 -> 2"
     assert seen[1].endswith("\n  d_model: 16 -> 8")
 
 
-def test_a_study_beside_the_main_one_has_its_own_best(run: Run, debug: DebugLog, seen: list[str]) -> None:
+def test_a_study_beside_the_main_one_has_its_own_best(run: OpenRun, debug: DebugLog, seen: list[str]) -> None:
     with debug.listening(run):
         propose(run, "run_0000", d_model=16)
         run.emit("decision.made", "run_0000", accepted=True, reason="", by="rule")
@@ -70,7 +70,7 @@ def test_a_study_beside_the_main_one_has_its_own_best(run: Run, debug: DebugLog,
     assert seen[-1] == "alone/run_0000 proposed by llm\n  d_model: 16"
 
 
-def test_a_call_is_shown_with_every_attempt(run: Run, debug: DebugLog, seen: list[str]) -> None:
+def test_a_call_is_shown_with_every_attempt(run: OpenRun, debug: DebugLog, seen: list[str]) -> None:
     failed = {"model": "big", "error": "RateLimitedError", "message": "429", "usage": dict.fromkeys(USAGE)}
     good = {"model": "small", "error": None, "message": "", "usage": USAGE}
     call = {"task": "nas.propose", "usage": USAGE}
@@ -90,7 +90,7 @@ def test_a_call_is_shown_with_every_attempt(run: Run, debug: DebugLog, seen: lis
 
 
 def test_the_log_has_what_was_shown_without_keys_and_without_control_characters(
-    run: Run, debug: DebugLog, seen: list[str]
+    run: OpenRun, debug: DebugLog, seen: list[str]
 ) -> None:
     with debug.listening(run):
         logging.getLogger(LLM_LOG).debug("asking\nmy key is %s \x1b[2J \ud83d", KEY)
@@ -99,7 +99,7 @@ def test_the_log_has_what_was_shown_without_keys_and_without_control_characters(
     assert len(seen) == 1
 
 
-def test_nobody_listens_before_and_after(run: Run, debug: DebugLog, seen: list[str]) -> None:
+def test_nobody_listens_before_and_after(run: OpenRun, debug: DebugLog, seen: list[str]) -> None:
     logger = logging.getLogger(LLM_LOG)
     before = (logger.level, list(logger.handlers))
     with debug.listening(run):

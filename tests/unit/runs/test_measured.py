@@ -7,18 +7,18 @@ import pytest
 from agentlab.commands import COMMANDS
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric
-from agentlab.runs.measured import Measured, differences, digest, other_figures
+from agentlab.runs.measured import MeasuredRun, differences, digest, other_figures
 
 WEATHER: dict[str, Any] = {"path": "weather.csv", "horizon": 24, "target": "temp", "input_length": 96}
 
 
-def reasons(first: Measured, second: Measured) -> list[str]:
+def reasons(first: MeasuredRun, second: MeasuredRun) -> list[str]:
     return differences(first, second, COMMANDS[first.command].basis())
 
 
-def nas(*, sha: str | None = None, **changes: Any) -> Measured:
+def nas(*, sha: str | None = None, **changes: Any) -> MeasuredRun:
     events = [] if sha is None else [Event(0, 1.0, "study.opened", data={"data": sha})]
-    return Measured("nas", {"seed": 0, "data": {**WEATHER, **changes}}, events)
+    return MeasuredRun("nas", {"seed": 0, "data": {**WEATHER, **changes}}, events)
 
 
 def test_what_is_tried_may_differ() -> None:
@@ -45,7 +45,7 @@ def test_the_same_data_in_another_file_is_the_same_data() -> None:
 
 
 def test_what_was_measured_on_has_a_name() -> None:
-    def name(run: Measured) -> str:
+    def name(run: MeasuredRun) -> str:
         return digest(run, COMMANDS["nas"].basis())
 
     assert name(nas(sha="aa")) == name(nas(sha="aa", path="copy.csv", input_length=48))
@@ -54,12 +54,12 @@ def test_what_was_measured_on_has_a_name() -> None:
 
 
 def test_runs_of_two_commands_measured_two_things() -> None:
-    assert reasons(nas(), Measured("pipeline", {})) == ["one run is of nas, the other of pipeline"]
+    assert reasons(nas(), MeasuredRun("pipeline", {})) == ["one run is of nas, the other of pipeline"]
 
 
 def test_a_persona_is_judged_by_its_own_conversations() -> None:
-    def run(sha: str, **config: Any) -> Measured:
-        return Measured("train-persona", config, [Event(0, 1.0, "data.checked", "tom", {"sha256": sha})])
+    def run(sha: str, **config: Any) -> MeasuredRun:
+        return MeasuredRun("train-persona", config, [Event(0, 1.0, "data.checked", "tom", {"sha256": sha})])
 
     assert reasons(run("aa", lora={"r": 8}), run("aa", lora={"r": 16})) == []
     assert reasons(run("aa"), run("bb")) == ["the content of the data differs"]

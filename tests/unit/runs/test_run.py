@@ -13,18 +13,18 @@ import pytest
 
 from agentlab.errors import DataError, RunLockedError, RunUnreadableError, StorageError, UsageError
 from agentlab.runs import journal as journal_module
-from agentlab.runs.events import Event, noted, require_unchanged
+from agentlab.runs.events import Event, first_event_data, require_unchanged
 from agentlab.runs.manifest import Metric
 from agentlab.runs.redact import MASK, Redactor
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import find, list_runs
 
 SPEC = RunSpec(command="nas", config_yaml="seed: 0\n", source_yaml="{}\n", config_hash="abc", seed=0, argv=["agentlab"])
 
 
-def create(folder: Path, **changes: object) -> Run:
+def create(folder: Path, **changes: object) -> OpenRun:
     fields = {name: getattr(SPEC, name) for name in SPEC.__slots__} | changes
-    return Run.create(folder, RunSpec(**fields), Edge(clock=lambda: 1_800_000_000.0))
+    return OpenRun.create(folder, RunSpec(**fields), Edge(clock=lambda: 1_800_000_000.0))
 
 
 def test_folder_name_tells_time_command_and_a_short_id(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_events_are_numbered_and_survive_reopening(tmp_path: Path) -> None:
     with create(tmp_path) as run:
         run.emit("trial.finished", "run_0000", value=0.5)
         path = run.path
-    with Run.resume(path, Edge()) as again:
+    with OpenRun.resume(path, Edge()) as again:
         assert [(e.seq, e.type, e.data) for e in again.events] == [(0, "trial.finished", {"value": 0.5})]
         assert again.emit("trial.finished", "run_0001").seq == 1
 
@@ -55,7 +55,7 @@ def test_torn_last_line_is_dropped_on_read_and_cut_on_resume(tmp_path: Path) -> 
     whole = (path / "events.jsonl").read_bytes()
     (path / "events.jsonl").write_bytes(whole + b'{"v":1,"seq":1,"t":')
     assert len(find(tmp_path, path.name).events()) == 1
-    with Run.resume(path, Edge()):
+    with OpenRun.resume(path, Edge()):
         assert (path / "events.jsonl").read_bytes() == whole
 
 
@@ -67,20 +67,20 @@ def test_damage_in_the_middle_is_an_error_not_a_guess(tmp_path: Path) -> None:
     lines = (path / "events.jsonl").read_text().splitlines()
     (path / "events.jsonl").write_text(f"garbage\n{lines[1]}\n")
     with pytest.raises(RunUnreadableError, match="line 1"):
-        Run.resume(path, Edge())
+        OpenRun.resume(path, Edge())
 
 
 def test_a_second_opener_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     with create(tmp_path) as run, pytest.raises(RunLockedError, match=f"pid {os.getpid()}"):
-        Run.resume(run.path, Edge())
+        OpenRun.resume(run.path, Edge())
 
 
 def test_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
     script = """
         import os, signal, sys
         from pathlib import Path
-        from agentlab.runs.run import Edge, Run, RunSpec
-        run = Run.create(Path(sys.argv[1]), RunSpec("nas", "", "", "h", 0), Edge())
+        from agentlab.runs.run import Edge, OpenRun, RunSpec
+        run = OpenRun.create(Path(sys.argv[1]), RunSpec("nas", "", "", "h", 0), Edge())
         run.start({})
         print(run.id, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -92,8 +92,8 @@ def test_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
     record = find(tmp_path, done.stdout.strip())
     assert record.manifest.status == "running"
     assert record.status == "interrupted"
-    with Run.resume(record.path, Edge()) as run:
-        run.complete(Outcome())
+    with OpenRun.resume(record.path, Edge()) as run:
+        run.complete(RunOutcome())
     assert find(tmp_path, record.id).status == "completed"
 
 
@@ -127,7 +127,7 @@ def test_secrets_reach_no_file(tmp_path: Path) -> None:
     key = "sk-or-v1-0123456789abcdef0123456789abcdef"
     edge = Edge(redactor=Redactor.of({"OPENROUTER_API_KEY": key, "PASSWORD": "correct horse"}))
     spec = RunSpec("nas", "a: 1\n", f"api_key: {key}\n", "h", 0, argv=["agentlab", f"--set=k={key}"])
-    with Run.create(tmp_path, spec, edge) as run:
+    with OpenRun.create(tmp_path, spec, edge) as run:
         run.emit("llm.called", answer=f"your key is {key}", nested=[{"a": key}])
         run.stream("token", text=key)
         run.log(f"{key}, correct horse")
@@ -178,7 +178,7 @@ def test_runs_folder_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
 def test_outcome_is_in_the_manifest(tmp_path: Path) -> None:
     with create(tmp_path) as run:
         run.start({"device": "cpu"})
-        run.complete(Outcome(metrics={"test_mse": Metric(value=0.3, direction="lower")}))
+        run.complete(RunOutcome(metrics={"test_mse": Metric(value=0.3, direction="lower")}))
         stored = json.loads((run.path / "manifest.json").read_text())
     assert stored["status"] == "completed"
     assert stored["metrics"] == {"test_mse": {"value": 0.3, "spread": None, "unit": "", "direction": "lower"}}
@@ -186,7 +186,7 @@ def test_outcome_is_in_the_manifest(tmp_path: Path) -> None:
 
 
 def _hold(path: str, ready: "multiprocessing.synchronize.Event") -> None:
-    with Run.resume(Path(path), Edge()):
+    with OpenRun.resume(Path(path), Edge()):
         ready.set()
         signal.pause()
 
@@ -226,7 +226,7 @@ def test_a_larger_budget_reopens_a_complete_run_before_it_is_written(
 ) -> None:
     """Killed between the two writes, the run must not look complete with a budget it has not spent."""
     with create(tmp_path) as run:
-        run.complete(Outcome())
+        run.complete(RunOutcome())
         monkeypatch.setattr(run, "write_text", lambda *_: None)  # the second write never happens
         run.budget("max_iterations: 9\n")
         assert find(tmp_path, "last").manifest.status == "interrupted"
@@ -283,7 +283,7 @@ def _live(folder: Path) -> None:
             run.start({})
             run.emit("trial.started", "run_0000")
             run.write_json("agent_state.json", {})
-            run.complete(Outcome())
+            run.complete(RunOutcome())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -314,9 +314,9 @@ def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path
         for record in listing.runs:
             assert record.status in ("interrupted", "completed")
             assert record.text("config.yaml") in ("seed: 0\n", "a: 1\n", "a: 2\n")
-            with Run.resume(record.path, Edge()) as run:
+            with OpenRun.resume(record.path, Edge()) as run:
                 run.start({})
-                run.complete(Outcome())
+                run.complete(RunOutcome())
             assert [e.seq for e in record.events()] == list(range(len(record.events())))
             assert not list(record.path.rglob(".*"))
         if not killed:
@@ -325,15 +325,15 @@ def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path
 
 
 def test_an_event_that_a_resume_does_not_repeat(tmp_path: Path) -> None:
-    with Run.create(tmp_path, SPEC, Edge()) as run:
+    with OpenRun.create(tmp_path, SPEC, Edge()) as run:
         run.emit_once("data.read", "a", rows=1)
         path = run.path
-    with Run.resume(path, Edge()) as run:
+    with OpenRun.resume(path, Edge()) as run:
         run.emit_once("data.read", "a", rows=2)
         run.emit_once("data.read", "b", rows=3)
         assert run.has("data.read", "b")
         assert not run.has("data.read")
-        assert [noted(run.events, "data.read", id_).get("rows") for id_ in ("a", "b", "c")] == [1, 3, None]
+        assert [first_event_data(run.events, "data.read", id_).get("rows") for id_ in ("a", "b", "c")] == [1, 3, None]
 
 
 def test_a_run_goes_on_with_the_input_it_was_begun_with() -> None:

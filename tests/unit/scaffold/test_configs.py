@@ -38,11 +38,11 @@ def context(tmp_path: Path) -> Context:
 @given(TREES)
 def test_comments_do_not_change_the_config(tree: dict[str, Any]) -> None:
     origins = dict.fromkeys(flatten(tree), "configs/x.yaml:1:1")
-    assert read_yaml(configs.annotated(tree, origins), "x").data == tree
+    assert read_yaml(configs.annotate_config(tree, origins), "x").data == tree
 
 
 def test_each_value_is_followed_by_its_origin() -> None:
-    shown = configs.annotated({"a": {"b": 1}, "c": [1, 2]}, {"a.b": "--set", "c": "f.yaml:3:1"})
+    shown = configs.annotate_config({"a": {"b": 1}, "c": [1, 2]}, {"a.b": "--set", "c": "f.yaml:3:1"})
     lines = [line.split("  # ") for line in shown.splitlines()]
     assert [(first.rstrip(), *rest) for first, *rest in lines] == [
         ("a:",), ("  b: 1", "--set"), ("c:", "f.yaml:3:1"), ("- 1",), ("- 2",)
@@ -61,7 +61,7 @@ def test_every_command_and_llm_has_presets(context: Context) -> None:
 def test_what_is_shown_can_be_saved_and_shown_again(context: Context) -> None:
     shown = configs.show("nas", "demo", [parse("seed=3")], context, context.workspace.root)
     assert shown.origins["seed"] == "--set"
-    (context.workspace.root / "mine.yaml").write_text(configs.annotated(shown.config, shown.origins))
+    (context.workspace.root / "mine.yaml").write_text(configs.annotate_config(shown.config, shown.origins))
     again = configs.show("nas", "mine.yaml", (), context, context.workspace.root)
     assert again.config == shown.config
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.commands import COMMANDS
-from agentlab.config.load import Loaded, load
+from agentlab.config.load import LoadedConfig, load
 from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
 from agentlab.errors import StorageError
@@ -41,7 +41,7 @@ def test_every_command_gets_an_example_that_loads_as_it_is(tmp_path: Path) -> No
         assert own == shipped
 
 
-def pipeline(root: Path) -> Loaded[PipelineConfig]:
+def pipeline(root: Path) -> LoadedConfig[PipelineConfig]:
     workspace = Workspace(root=root, cache=root)
     return load(PipelineConfig, "pipeline", "pipeline.yaml", (), workspace=workspace, env={}, cwd=root)
 

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.search.history import ended, finished, incumbent, targets, tried
+from agentlab.search.history import ended_trials, finished_trials, first_trial_by_key, incumbent, targets
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult
 
@@ -23,7 +23,7 @@ def test_the_incumbent_is_the_earliest_of_the_best():
 
 
 def test_a_value_that_is_not_finite_is_a_failure():
-    assert [t.number for t in finished(history_of(math.nan, 1.0, math.inf))] == [1]
+    assert [t.number for t in finished_trials(history_of(math.nan, 1.0, math.inf))] == [1]
 
 
 def learned_from(*values: float | None) -> list[float] | None:
@@ -62,7 +62,7 @@ def test_targets_keep_order_and_the_best(values):
 def test_tried_names_the_first_trial_at_a_point():
     space = SearchSpace.of(SpaceConfig.model_validate({"a": {"type": "int", "low": 0, "high": 9}}))
     history = [*history_of(1.0, None), Trial(2, Proposal({"a": 0}, "x"), TrialResult("finished", 1.0))]
-    assert tried(history, space) == {space.key({"a": 0}): 0, space.key({"a": 1}): 1}
+    assert first_trial_by_key(history, space) == {space.key({"a": 0}): 0, space.key({"a": 1}): 1}
 
 
 def running(number: int) -> Trial:
@@ -71,14 +71,14 @@ def running(number: int) -> Trial:
 
 def test_a_trial_under_way_has_not_ended_and_not_finished():
     history = [*history_of(1.0, None), running(2)]
-    assert [t.number for t in ended(history)] == [0, 1]
-    assert [t.number for t in finished(history)] == [0]
+    assert [t.number for t in ended_trials(history)] == [0, 1]
+    assert [t.number for t in finished_trials(history)] == [0]
 
 
 def test_a_trial_under_way_counts_as_tried_and_as_no_better_than_the_worst():
     space = SearchSpace.of(SpaceConfig.model_validate({"a": {"type": "int", "low": 0, "high": 9}}))
     history = [*history_of(3.0, 1.0), running(2)]
-    assert space.key({"a": 2}) in tried(history, space)
+    assert space.key({"a": 2}) in first_trial_by_key(history, space)
     assert targets(history) == [(3.0,), (1.0,), (3.0,)]
     assert incumbent(history).number == 1
 
@@ -87,5 +87,5 @@ def test_what_a_person_turned_down_is_a_failure_to_keep_away_from():
     turned_down = Trial(-1, Proposal({"a": 5}, "x"), TrialResult("failed", error="turned down by a person"))
     space = SearchSpace.of(SpaceConfig.model_validate({"a": {"type": "int", "low": 0, "high": 9}}))
     history = [*history_of(1.0, 2.0), turned_down]
-    assert tried(history, space)[space.key({"a": 5})] == -1
+    assert first_trial_by_key(history, space)[space.key({"a": 5})] == -1
     assert targets(history) == [(1.0,), (2.0,), (2.0,)]

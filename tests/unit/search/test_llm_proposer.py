@@ -13,7 +13,7 @@ from agentlab.search.arms import RandomProposer
 from agentlab.search.constraints import Constraint
 from agentlab.search.llm_proposer import LLMProposer, edit_schema, full_schema, one_line, pick_schema
 from agentlab.search.prompts import Briefing
-from agentlab.search.screen import Estimate, Limits, Rules, ScreenedProposer
+from agentlab.search.screen import ScreenedProposer, ScreenEstimate, ScreenLimits, ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult
 
@@ -77,12 +77,12 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def proposer(router: Scripted, base: Counting | None = None) -> LLMProposer:
-    rules = Rules(SPACE)
+    rules = ScreenRules(SPACE)
     return LLMProposer(ScreenedProposer(base or Counting(SPACE), rules), router, rules, ABOUT)
 
 
 def test_pick_chooses_among_what_the_base_would_have_proposed():
-    options = [p.params for p in ScreenedProposer(RandomProposer(SPACE), Rules(SPACE)).ask(HISTORY, 4, rng())]
+    options = [p.params for p in ScreenedProposer(RandomProposer(SPACE), ScreenRules(SPACE)).ask(HISTORY, 4, rng())]
     chosen = {}
     for letter in "ABCD":
         found = proposer(Scripted("pick", {"choice": letter})).ask(HISTORY, 1, rng())
@@ -100,7 +100,7 @@ def test_the_order_of_the_options_changes_from_trial_to_trial():
 
 def test_an_exhausted_space_is_not_put_to_the_model():
     router = Scripted("pick")
-    rules = Rules(SPACE, lambda params: Estimate(10, 10), Limits(parameters=1))
+    rules = ScreenRules(SPACE, lambda params: ScreenEstimate(10, 10), ScreenLimits(parameters=1))
     asking = LLMProposer(ScreenedProposer(RandomProposer(SPACE), rules), router, rules, ABOUT)
     assert asking.ask(HISTORY, 1, rng()) == []
     assert router.calls == []
@@ -161,7 +161,7 @@ def test_a_failed_or_useless_answer_falls_back_at_once(tier, answer, why):
 
 
 def test_the_fallback_is_what_the_base_would_have_proposed():
-    alone = ScreenedProposer(RandomProposer(SPACE), Rules(SPACE)).ask(HISTORY, 2, rng(3))
+    alone = ScreenedProposer(RandomProposer(SPACE), ScreenRules(SPACE)).ask(HISTORY, 2, rng(3))
     for tier in ("edit", "full"):
         found = proposer(Scripted(tier, errors.LLMConnectionError("Refused."))).ask(HISTORY, 2, rng(3))
         assert [p.params for p in found] == [p.params for p in alone]
@@ -225,7 +225,7 @@ def test_untrusted_text_becomes_one_short_printable_line():
 
 def test_studies_that_share_a_router_are_told_apart():
     router = Scripted("edit", {"param": "training.lr", "value": 0.003})
-    rules = Rules(SPACE)
+    rules = ScreenRules(SPACE)
     base = ScreenedProposer(Counting(SPACE), rules)
     LLMProposer(base, router, rules, ABOUT, scope="agent-1/").ask(HISTORY, 1, rng())
     assert router.calls == ["agent-1/nas.propose:2"]
@@ -234,7 +234,7 @@ def test_studies_that_share_a_router_are_told_apart():
 @pytest.mark.parametrize("options", [2, 3, 8])
 def test_how_many_options_a_small_model_sees_is_set(options):
     router = Scripted("pick", {"choice": "A"})
-    rules = Rules(SPACE)
+    rules = ScreenRules(SPACE)
     base = ScreenedProposer(Counting(SPACE), rules)
     found = LLMProposer(base, router, rules, ABOUT, options=options).ask(HISTORY, 1, rng())
     lines = router.prompts[0].splitlines()

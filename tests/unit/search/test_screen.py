@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from agentlab.search.arms import RandomProposer
 from agentlab.search.constraints import Constraint
 from agentlab.search.optuna_proposer import OptunaProposer
-from agentlab.search.screen import Estimate, Limits, Rules, ScreenedProposer
+from agentlab.search.screen import ScreenedProposer, ScreenEstimate, ScreenLimits, ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 
@@ -22,13 +22,13 @@ SPACE = SearchSpace.of(
 )
 
 
-def cost(params: Params) -> Estimate:
+def cost(params: Params) -> ScreenEstimate:
     if params["heads"] == 4 and params["width"] == 8:
         raise ValueError("a head needs at least 4 channels")
-    return Estimate(parameters=1_000 * params["width"], memory_bytes=2**20 * params["width"])
+    return ScreenEstimate(parameters=1_000 * params["width"], memory_bytes=2**20 * params["width"])
 
 
-RULES = Rules(SPACE, cost, Limits(parameters=32_000, memory_bytes=2**25))
+RULES = ScreenRules(SPACE, cost, ScreenLimits(parameters=32_000, memory_bytes=2**25))
 
 
 def trial(number: int, params: Params, value: float | None = 1.0) -> Trial:
@@ -70,7 +70,7 @@ def test_a_refusal_says_why(params, words):
 
 
 def test_memory_is_held_against_the_configured_limit():
-    rules = Rules(SPACE, cost, Limits(memory_bytes=2**24))
+    rules = ScreenRules(SPACE, cost, ScreenLimits(memory_bytes=2**24))
     assert rules.against([])({"heads": 1, "width": 32}) == ["about 32 MiB are above the limit of 16 MiB"]
     assert rules.against([])({"heads": 1, "width": 16}) == []
 
@@ -108,7 +108,7 @@ def test_a_small_space_is_emptied_point_by_point_and_then_the_search_is_over():
 
 
 def test_nothing_passes_and_nothing_is_proposed():
-    rules = Rules(SPACE, cost, Limits(parameters=1))
+    rules = ScreenRules(SPACE, cost, ScreenLimits(parameters=1))
     assert ScreenedProposer(RandomProposer(SPACE), rules).ask([], 3, np.random.default_rng(0)) == []
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agentlab.stats.control import Comparison, Control, Evidence, Interval, judge, not_measured, verdict_sentence
+from agentlab.stats.control import Control, ControlComparison, Evidence, Interval, judge, not_measured, verdict_sentence
 
-WHAT = Comparison("llm", "gp alone", "validation MSE", "MSE", "lower", "20 trials")
+WHAT = ControlComparison("llm", "gp alone", "validation MSE", "MSE", "lower", "20 trials")
 ends = st.floats(-10, 10)
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agentlab.stats.control import Comparison, verdict_sentence
+from agentlab.stats.control import ControlComparison, verdict_sentence
 from agentlab.stats.intervals import randomisation_interval
 from agentlab.stats.studies import full_study, light_study
 
-LOWER = Comparison("llm", "gp alone", "validation MSE", "MSE", "lower", "20 trials")
+LOWER = ControlComparison("llm", "gp alone", "validation MSE", "MSE", "lower", "20 trials")
 HIGHER = replace(LOWER, metric="accuracy", unit="points", direction="higher")
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from agentlab import errors
 from agentlab.search.types import TrialResult
 from agentlab.study.executor import Objective
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 Report = Callable[[str, str, dict[str, Any]], None]
 
 
-def alone(measure: Callable[[Candidate], TrialResult]) -> Objective:
+def alone(measure: Callable[[StudyCandidate], TrialResult]) -> Objective:
     """Measures one candidate at a time."""
     return lambda batch: [measure(candidate) for candidate in batch]
 
@@ -24,7 +24,7 @@ def alone(measure: Callable[[Candidate], TrialResult]) -> Objective:
 def acts(setup: Mapping[str, Any], report: Report) -> Objective:
     """Does what `params` say, in the order of their names below, and measures `value`."""
 
-    def objective(candidate: Candidate) -> TrialResult:
+    def objective(candidate: StudyCandidate) -> TrialResult:
         began = time.time()
         params = candidate.params
         for epoch in range(int(params.get("epochs", 0))):
@@ -56,7 +56,7 @@ def _misbehave(params: Mapping[str, Any], mark: Path) -> None:
 def unpleasant(setup: Mapping[str, Any], report: Report) -> Objective:
     """Returns what cannot be sent, or what is not there."""
 
-    def objective(candidate: Candidate) -> TrialResult:
+    def objective(candidate: StudyCandidate) -> TrialResult:
         odd = {
             "nan": TrialResult("finished", float("nan"), {"epochs": 3}),
             "nothing": TrialResult("finished", None),
@@ -85,7 +85,7 @@ def refuses(setup: Mapping[str, Any], report: Report) -> Objective:
 def leaves_a_child(setup: Mapping[str, Any], report: Report) -> Objective:
     """Each training forks a process that keeps all pipes open, and then dies."""
 
-    def objective(candidate: Candidate) -> TrialResult:
+    def objective(candidate: StudyCandidate) -> TrialResult:
         if os.fork() == 0:
             Path(setup["folder"], f"{os.getppid()}-{os.getpid()}").touch()
             time.sleep(20)
@@ -109,7 +109,7 @@ def tensors(setup: Mapping[str, Any], report: Report) -> Objective:
 
     torch.ones(100, 100) @ torch.ones(100, 100)  # starts the threads
 
-    def objective(candidate: Candidate) -> TrialResult:
+    def objective(candidate: StudyCandidate) -> TrialResult:
         kept = [torch.ones(2**18) for _ in range(int(candidate.params["mib"]))]
         total = sum(float(part.sum()) for part in kept)
         return TrialResult("finished", total, {"threads": torch.get_num_threads()})

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from agentlab.nas.study import WORDS
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.search.history import batches
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
 from agentlab.study.evaluator import Seeds
 from agentlab.study.events import results
 from agentlab.study.executor import LocalExecutor
-from agentlab.study.state import Candidate, StudyState, number_of
+from agentlab.study.state import StudyCandidate, StudyState, number_of
 from tests.unit.study.test_steps import Together, told
 
 SPEC = RunSpec("nas", "", "", "h", 0)
@@ -34,7 +34,7 @@ class Fresh:
         return [Proposal({"x": 1.0 + len(history) / 1000}, self.name)]
 
 
-def raced(batch: Sequence[Candidate]) -> list[TrialResult]:
+def raced(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
     """Candidates that cost anything up to the worst case; every ninth crashes."""
     if any(number_of(candidate.name) % 9 == 5 for candidate in batch):
         raise ArithmeticError
@@ -42,7 +42,7 @@ def raced(batch: Sequence[Candidate]) -> list[TrialResult]:
     return [TrialResult("finished", 1.0, {"items": cost}, items=(1.0,) * cost) for cost in costs]
 
 
-def study_in(run: Run, population: int, **budget: float) -> steps.Study:
+def study_in(run: OpenRun, population: int, **budget: float) -> steps.Study:
     return steps.Study(
         run=run,
         words=WORDS,
@@ -61,15 +61,15 @@ def go(study: steps.Study) -> StudyState:
     return steps.search(study, lambda: None)
 
 
-def cut(run: Run, folder: Path, lines: int) -> Run:
+def cut(run: OpenRun, folder: Path, lines: int) -> OpenRun:
     """The run as a kill after so many of its events leaves it."""
-    Run.create(folder, replace(SPEC, name=f"after-{lines}"), Edge()).close()
+    OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), Edge()).close()
     kept = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
     (folder / f"after-{lines}" / "events.jsonl").write_bytes(b"".join(kept))
-    return Run.resume(folder / f"after-{lines}", Edge())
+    return OpenRun.resume(folder / f"after-{lines}", Edge())
 
 
-def measured_together(run: Run) -> list[list[str]]:
+def measured_together(run: OpenRun) -> list[list[str]]:
     """The trials of each event that ended some."""
     return [list(ended) for event in run.events if (ended := results(event))]
 
@@ -79,10 +79,10 @@ def measured_together(run: Run) -> list[list[str]]:
 def test_what_is_counted_is_never_passed_and_closed_batches_stay_closed(
     items: int, population: int, more: int, killed: float
 ) -> None:
-    with tempfile.TemporaryDirectory() as name, Run.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
         folder = Path(name)
         whole = go(study_in(run, population, items=items))
-        assert items - WORST < whole.spent("items") <= items
+        assert items - WORST < whole.amount_spent("items") <= items
         assert measured_together(run) == [[t.id for t in batch] for batch in batches(whole.trials, population)]
         lines = int(killed * len(run.events))
         with cut(run, folder / "same", lines) as same:
@@ -92,7 +92,7 @@ def test_what_is_counted_is_never_passed_and_closed_batches_stay_closed(
             closed = {event.id for event in longer.events if event.type == "batch.closed"}
             before = [[t.id for t in batch] for batch in batches(study_in(longer, population).state.trials, population)]
             extended = go(study_in(longer, population, items=items + more))
-            assert items + more - WORST < extended.spent("items") <= items + more
+            assert items + more - WORST < extended.amount_spent("items") <= items + more
             after = [[trial.id for trial in batch] for batch in batches(extended.trials, population)]
             assert [batch for batch in before if batch[-1] in closed] == [b for b in after if b[-1] in closed]
 
@@ -102,33 +102,33 @@ def test_what_is_counted_is_never_passed_and_closed_batches_stay_closed(
 def test_trainings_are_spent_to_the_last_with_all_repeats(
     limit: int, workers: int, repeats: int, order: int, killed: float
 ) -> None:
-    def study(run: Run) -> steps.Study:
+    def study(run: OpenRun) -> steps.Study:
         rng = np.random.default_rng(order)
         executor: Any = Together(lambda names: str(rng.choice(sorted(names))), workers)
         judge = Seeds(WORDS, repeats=repeats) if repeats else Seeds(WORDS, 0.2)
         return replace(study_in(run, 1, trainings=limit), executor=executor, evaluator=judge, worst=dict(steps.WORST))
 
-    with tempfile.TemporaryDirectory() as name, Run.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
         state = go(study(run))
-        assert state.spent("trainings") == limit
+        assert state.amount_spent("trainings") == limit
         assert all(trial.decision for trial in state.trials)
         with cut(run, Path(name) / "cut", int(killed * len(run.events))) as resumed:
-            assert go(study(resumed)).spent("trainings") == limit
+            assert go(study(resumed)).amount_spent("trainings") == limit
 
 
 def test_a_crash_is_charged_in_full_so_that_a_search_in_which_all_crash_ends() -> None:
-    def crash(batch: Sequence[Candidate]) -> list[TrialResult]:
+    def crash(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         raise MemoryError
 
-    with tempfile.TemporaryDirectory() as name, Run.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
         study = replace(study_in(run, 4, items=75), executor=LocalExecutor(crash, 4, {"items": WORST}))
         state = go(study)
-    assert (len(state.trials), state.spent("items")) == (7, 70)
-    assert all("MemoryError" in trial.lost for trial in state.trials)
+    assert (len(state.trials), state.amount_spent("items")) == (7, 70)
+    assert all("MemoryError" in trial.loss_reason for trial in state.trials)
 
 
 def test_a_repeat_that_does_not_fit_leaves_what_stands_without_it() -> None:
-    with tempfile.TemporaryDirectory() as name, Run.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
         executor: Any = Together(min, 1)
         judge = Seeds(WORDS, repeats=2)
         study = replace(study_in(run, 1, trainings=1), executor=executor, evaluator=judge, worst=dict(steps.WORST))

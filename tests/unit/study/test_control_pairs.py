@@ -9,22 +9,22 @@ import pytest
 
 from agentlab.errors import ConfigError, Interrupted
 from agentlab.nas.study import WORDS
-from agentlab.runs.branch import Branch
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
 from agentlab.study.control import Pair, full_control, lowest, require_pairs, run_pairs
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import LocalExecutor
-from agentlab.study.state import Candidate, StudyState, rebuild
+from agentlab.study.state import StudyCandidate, StudyState, rebuild
 from agentlab.study.steps import search
 
 SPEC = RunSpec("nas", "", "", "h", 7)
 SEED, TRIALS, PAIRS = 7, 3, 6
 
 
-def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
+def measure(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
     return [TrialResult("finished", float(c.params["x"]), {"parameters": 1, "seconds": 1.0}) for c in batch]
 
 
@@ -67,12 +67,12 @@ class SmallSetup:
         self.stop.check()
 
     def study(
-        self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
+        self, run: OpenRun | RunBranch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
     ) -> steps.Study:
-        name = run.name if isinstance(run, Branch) else ""
+        name = run.name if isinstance(run, RunBranch) else ""
         self.made.append((name, seed, agent))
 
-        def objective(batch: Sequence[Candidate]) -> list[TrialResult]:
+        def objective(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
             if name == self.fails:
                 raise MemoryError
             return measure(batch)
@@ -90,7 +90,7 @@ class SmallSetup:
             evaluator=Seeds(WORDS, 0.001),
         )
 
-    def pairs(self, run: Run) -> list[Pair]:
+    def pairs(self, run: OpenRun) -> list[Pair]:
         """The main study and what follows it."""
         main = search(self.study(run, SEED), self.stop.check)
         self.made.clear()
@@ -102,16 +102,16 @@ def pair(seed: int, agent: float | None, control: float | None) -> Pair:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path, SPEC, Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path, SPEC, Edge()) as run:
         yield run
 
 
-def branch(run: Run, name: str) -> StudyState:
-    return rebuild(Branch(run, name).events)
+def branch(run: OpenRun, name: str) -> StudyState:
+    return rebuild(RunBranch(run, name).events)
 
 
-def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_half(run: Run) -> None:
+def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_half(run: OpenRun) -> None:
     setup = SmallSetup()
     pairs = setup.pairs(run)
     assert [pair.seed for pair in pairs] == [7, 8, 9, 10, 11, 12]
@@ -122,7 +122,7 @@ def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_hal
     assert all(executor.closed for executor in setup.executors[1:])
 
 
-def test_the_studies_of_a_pair_share_trial_0_and_its_error_and_the_number_of_trials(run: Run) -> None:
+def test_the_studies_of_a_pair_share_trial_0_and_its_error_and_the_number_of_trials(run: OpenRun) -> None:
     SmallSetup().pairs(run)
     for number in range(1, PAIRS):
         agent, control = branch(run, f"agent-{number}"), branch(run, f"control-{number}")
@@ -133,7 +133,7 @@ def test_the_studies_of_a_pair_share_trial_0_and_its_error_and_the_number_of_tri
     assert len(rebuild(run.events).trials) == TRIALS  # the main study knows nothing of them
 
 
-def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
+def test_each_study_is_a_branch_of_its_own(run: OpenRun) -> None:
     SmallSetup().pairs(run)
     names = sorted(path.name for path in (run.path / "studies").iterdir())
     assert names == sorted([*(f"control-{n}" for n in range(PAIRS)), *(f"agent-{n}" for n in range(1, PAIRS))])
@@ -142,14 +142,14 @@ def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
     assert [data["place"] for data in opened.values()] == list(range(1, 2 * PAIRS))
 
 
-def test_a_main_study_that_ended_early_gets_partners_of_its_length(run: Run) -> None:
+def test_a_main_study_that_ended_early_gets_partners_of_its_length(run: OpenRun) -> None:
     setup = SmallSetup(enough=2)
     setup.pairs(run)
     for path in (run.path / "studies").iterdir():
         assert len(branch(run, path.name).trials) == 2
 
 
-def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: Run) -> None:
+def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: OpenRun) -> None:
     pairs = SmallSetup(fails="control-2").pairs(run)
     assert pairs[2].lost[1].startswith("MemoryError")
     assert {pair.spent for pair in pairs} == {(TRIALS, TRIALS)}
@@ -158,7 +158,7 @@ def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: Run
     assert "its control lost trials to a crash or a limit (MemoryError" in control.note
 
 
-def test_a_pair_holds_the_lowest_errors_of_its_studies(run: Run) -> None:
+def test_a_pair_holds_the_lowest_errors_of_its_studies(run: OpenRun) -> None:
     for number, found in enumerate(SmallSetup().pairs(run)):
         control = branch(run, f"control-{number}")
         assert found.control == lowest(control) == min(t.value for t in control.trials if t.value is not None)
@@ -167,20 +167,20 @@ def test_a_pair_holds_the_lowest_errors_of_its_studies(run: Run) -> None:
         assert found.agent <= found.control  # the agent takes the larger steps
 
 
-def test_what_has_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
+def test_what_has_run_is_not_run_again(run: OpenRun, tmp_path: Path) -> None:
     """Killed anywhere, the pairs come out as if nothing had been."""
     whole = SmallSetup().pairs(run)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     finished = [event.id for event in run.events if event.type == "trial.finished"]
     for kept in range(0, len(lines) + 1, 13):
-        Run.create(tmp_path, replace(SPEC, name=f"after-{kept}"), Edge()).close()
+        OpenRun.create(tmp_path, replace(SPEC, name=f"after-{kept}"), Edge()).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with Run.resume(tmp_path / f"after-{kept}", Edge()) as cut:
+        with OpenRun.resume(tmp_path / f"after-{kept}", Edge()) as cut:
             assert SmallSetup().pairs(cut) == whole
             assert [event.id for event in cut.events if event.type == "trial.finished"] == finished
 
 
-def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: Run) -> None:
+def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: OpenRun) -> None:
     setup = SmallSetup()
     main = search(setup.study(run, 7), lambda: None)
     setup.stop.request(2)
@@ -189,7 +189,7 @@ def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: 
     assert setup.executors[-1].closed
 
 
-def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: Run) -> None:
+def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: OpenRun) -> None:
     pairs = SmallSetup(fails="control-2").pairs(run)
     assert [pair.control is None for pair in pairs] == [False, False, True, False, False, False]
     control = full_control(pairs, TRIALS, "gp alone", 7, WORDS)

@@ -8,7 +8,7 @@ import torch
 from agentlab.errors import Interrupted, StorageError
 from agentlab.search.types import TrialResult
 from agentlab.study.executor import LocalExecutor
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 
 def run(outcome) -> TrialResult:
@@ -20,19 +20,19 @@ def run(outcome) -> TrialResult:
         return [outcome]
 
     executor = LocalExecutor(objective)
-    executor.submit(Candidate("run_0000", 0, {}))
-    candidate, result = executor.completed()
-    assert candidate == Candidate("run_0000", 0, {})
+    executor.submit(StudyCandidate("run_0000", 0, {}))
+    candidate, result = executor.next_completed()
+    assert candidate == StudyCandidate("run_0000", 0, {})
     return result
 
 
 def test_results_come_in_order_of_submission():
     executor = LocalExecutor(lambda batch: [TrialResult("finished", float(candidate.seed)) for candidate in batch])
     assert executor.capacity == 1
-    candidates = [Candidate(f"run_{seed:04d}", 0, {}, seed=seed) for seed in range(3)]
+    candidates = [StudyCandidate(f"run_{seed:04d}", 0, {}, seed=seed) for seed in range(3)]
     for candidate in candidates:
         executor.submit(candidate)
-    assert [executor.completed()[1].value for _ in range(3)] == [0, 1, 2]
+    assert [executor.next_completed()[1].value for _ in range(3)] == [0, 1, 2]
 
 
 def test_what_was_submitted_together_is_one_batch():
@@ -44,10 +44,10 @@ def test_what_was_submitted_together_is_one_batch():
 
     executor = LocalExecutor(objective, capacity=2)
     for name in "ab":
-        executor.submit(Candidate(name, 0, {}))
-    executor.completed()
-    executor.submit(Candidate("c", 0, {}))  # while the second result waits
-    assert [executor.completed()[0].name for _ in range(2)] == ["b", "c"]
+        executor.submit(StudyCandidate(name, 0, {}))
+    executor.next_completed()
+    executor.submit(StudyCandidate("c", 0, {}))  # while the second result waits
+    assert [executor.next_completed()[0].name for _ in range(2)] == ["b", "c"]
     assert batches == [["a", "b"], ["c"]]
 
 
@@ -59,8 +59,8 @@ def test_a_candidate_that_breaks_its_batch_fails_alone():
 
     executor = LocalExecutor(objective, capacity=3)
     for name in "abc":
-        executor.submit(Candidate(name, 0, {}))
-    assert [executor.completed()[1].status for _ in range(3)] == ["finished", "failed", "finished"]
+        executor.submit(StudyCandidate(name, 0, {}))
+    assert [executor.next_completed()[1].status for _ in range(3)] == ["finished", "failed", "finished"]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_real_fault_of_torch_is_a_failed_trial():
         return [TrialResult("finished", float((torch.ones(2, 3) @ torch.ones(2, 3)).sum()))]
 
     executor = LocalExecutor(objective)
-    executor.submit(Candidate("run_0000", 0, {}))
-    _, result = executor.completed()
+    executor.submit(StudyCandidate("run_0000", 0, {}))
+    _, result = executor.next_completed()
     assert "mat1 and mat2" in result.error
 
 
@@ -114,11 +114,11 @@ def test_what_is_not_the_candidate_s_fault_ends_the_search(error):
 
 def test_closing_forgets_what_was_not_run():
     executor = LocalExecutor(lambda batch: pytest.fail("ran after close"))
-    executor.submit(Candidate("run_0000", 0, {}))
+    executor.submit(StudyCandidate("run_0000", 0, {}))
     executor.close()
     executor.close()
     with pytest.raises(IndexError):
-        executor.completed()
+        executor.next_completed()
 
 
 def test_a_long_story_is_cut():

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.finals import Finalist, LastRound, as_it_stands, exported, finalists, missing, most, winner
+from agentlab.study.finals import (
+    Finalist,
+    LastRound,
+    as_it_stands,
+    exported_candidate,
+    finalists,
+    last_round_size,
+    missing,
+    winner,
+)
 from agentlab.study.state import Decision, StudyState, TrialState
 
 values_or_failures = st.lists(st.none() | st.floats(0.01, 10), max_size=12)
@@ -61,7 +70,7 @@ def test_there_are_no_more_finalists_than_trials_that_finished(
     state, settings = study(*values), config(count=count, seeds=seeds)
     rounds = finalists(state, settings)
     finished = [value for value in values if value is not None]
-    assert [finalist.trial.value for finalist in rounds] == sorted(finished)[: most(count, len(finished))]
+    assert [finalist.trial.value for finalist in rounds] == sorted(finished)[: last_round_size(count, len(finished))]
     assert len(missing(state, settings)) == min(count, len(finished)) * seeds
 
 
@@ -84,7 +93,7 @@ def test_the_lowest_mean_wins_not_the_lowest_training() -> None:
     assert found is not None
     assert found.trial.id == "run_0000"
     assert found.mean == pytest.approx(0.41)
-    assert exported(found).name == "run_0000-f0"
+    assert exported_candidate(found).name == "run_0000-f0"
 
 
 def test_among_equals_the_better_one_of_the_search_wins() -> None:
@@ -163,11 +172,11 @@ def test_the_lead_holds_in_the_end_or_there_was_no_more_room(
     found = winner(state, settings)
     assert found is not None
     entered = {name.partition("-")[0] for name in state.finals}
-    outside = [trial for trial in state.ranked if trial.id not in entered]
+    outside = [trial for trial in state.ranking if trial.id not in entered]
     assert found.mean == pytest.approx(min(truth[int(name[4:])] for name in entered))
     assert not found.missing
-    assert min(count, len(search)) <= len(entered) <= most(count, len(search))
-    assert len(entered) == most(count, len(search)) or all(t.value >= found.mean for t in outside)
+    assert min(count, len(search)) <= len(entered) <= last_round_size(count, len(search))
+    assert len(entered) == last_round_size(count, len(search)) or all(t.value >= found.mean for t in outside)
 
 
 def test_the_best_of_a_longer_search_enters_although_the_room_was_used_up() -> None:
@@ -203,7 +212,7 @@ def test_the_last_round_uses_no_seed_of_the_search() -> None:
 def test_a_finalist_that_failed_with_fewer_seeds_comes_first() -> None:
     ended = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": 0.4}
     state, settings = study(0.5, 0.4, finals=ended), config(count=2, seeds=2)
-    assert {f.trial.id: (f.failed, f.mean) for f in finalists(state, settings)} == {
+    assert {f.trial.id: (f.failure_count, f.mean) for f in finalists(state, settings)} == {
         "run_0001": (1, 0.3),
         "run_0000": (0, pytest.approx(0.4)),
     }
@@ -216,7 +225,7 @@ def test_among_finalists_that_failed_as_often_the_lowest_mean_of_the_rest_wins()
     ended = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": None}
     found = winner(study(0.5, 0.4, finals=ended), config(count=2, seeds=2))
     assert found is not None
-    assert (found.trial.id, found.mean, exported(found).name) == ("run_0001", 0.3, "run_0001-f1")
+    assert (found.trial.id, found.mean, exported_candidate(found).name) == ("run_0001", 0.3, "run_0001-f1")
 
 
 def test_a_finalist_whose_trainings_all_failed_loses_to_any_other() -> None:
@@ -233,8 +242,8 @@ def test_without_a_last_round_or_anything_left_of_it_the_accepted_trial_wins_as_
     found = winner(state, settings)
     assert found is not None
     assert found == as_it_stands(state)
-    assert (found.trial.id, found.values, found.failed) == ("run_0001", {"run_0001": 0.4}, 0)
-    assert (exported(found).turn, exported(found).params) == (0, {"data.batch_size": 2})
+    assert (found.trial.id, found.values, found.failure_count) == ("run_0001", {"run_0001": 0.4}, 0)
+    assert (exported_candidate(found).turn, exported_candidate(found).params) == (0, {"data.batch_size": 2})
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -17,7 +17,7 @@ from agentlab.errors import AgentlabError, Interrupted
 from agentlab.search.types import TrialResult, Value
 from agentlab.study.executor import OBJECTIVES
 from agentlab.study.processes import ProcessExecutor
-from agentlab.study.state import Candidate
+from agentlab.study.state import StudyCandidate
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
@@ -69,13 +69,13 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def submit(executor: ProcessExecutor, name: str = "a", **params: Value) -> None:
-    executor.submit(Candidate(name, 0, params, seed=3))
+    executor.submit(StudyCandidate(name, 0, params, seed=3))
 
 
 def run(executor: ProcessExecutor, name: str = "a", **params: Value) -> TrialResult:
     submit(executor, name, **params)
-    candidate, result = executor.completed()
-    assert candidate == Candidate(name, 0, params, seed=3)
+    candidate, result = executor.next_completed()
+    assert candidate == StudyCandidate(name, 0, params, seed=3)
     return result
 
 
@@ -135,7 +135,7 @@ def test_as_many_trainings_overlap_as_there_are_workers(bench: Bench, count: int
     assert executor.capacity == count
     for name in "ab":
         submit(executor, name, sleep=0.7)
-    (_, first), (_, second) = executor.completed(), executor.completed()
+    (_, first), (_, second) = executor.next_completed(), executor.next_completed()
     overlap = min(first.metrics["ended"], second.metrics["ended"]) - max(
         first.metrics["began"], second.metrics["began"]
     )
@@ -147,7 +147,7 @@ def test_results_come_as_trainings_end_and_a_free_worker_takes_the_next(bench: B
     executor = bench.executor(workers=2)
     for name, seconds in {"long": 1.5, "short": 0.1, "middle": 0.3}.items():
         submit(executor, name, sleep=seconds, value=seconds)
-    ended = [executor.completed() for _ in range(3)]
+    ended = [executor.next_completed() for _ in range(3)]
     assert [(candidate.name, result.value) for candidate, result in ended] == [
         ("short", 0.1),
         ("middle", 0.3),
@@ -161,10 +161,10 @@ def test_a_queued_training_starts_before_the_caller_asks_again(bench: Bench) -> 
     executor = bench.executor()
     submit(executor, "a")
     submit(executor, "b", sleep=0.2)
-    executor.completed()
+    executor.next_completed()
     handed_over = time.time()
     time.sleep(0.5)
-    _, second = executor.completed()
+    _, second = executor.next_completed()
     assert second.metrics["ended"] < handed_over + 0.5
 
 
@@ -178,7 +178,7 @@ def test_workers_start_when_they_are_needed(bench: Bench) -> None:
 
 def test_nothing_submitted_is_nothing_to_wait_for(bench: Bench) -> None:
     with pytest.raises(IndexError):
-        bench.executor().completed()
+        bench.executor().next_completed()
 
 
 def test_numbers_arrive_to_the_last_bit(bench: Bench) -> None:
@@ -198,10 +198,10 @@ def test_events_come_in_order_on_the_callers_thread_before_their_result(bench: B
     submit(executor, "b", epochs=50)
     time.sleep(0.5)
     assert bench.events == []  # only `completed` hands them on
-    done, _ = executor.completed()
+    done, _ = executor.next_completed()
     told = [data["epoch"] for _, name, data in bench.events if name == done.name]
     assert told == list(range(1, 51))
-    executor.completed()
+    executor.next_completed()
     assert len(bench.events) == 100
 
 
@@ -260,7 +260,7 @@ def test_a_killed_training_is_given_to_a_fresh_worker_and_others_go_on(bench: Be
     submit(executor, "other", sleep=1.0)
     submit(executor, "killed", deaths=1)
     (first, other), (second, killed) = sorted(
-        (executor.completed() for _ in range(2)), key=lambda end: end[0].name, reverse=True
+        (executor.next_completed() for _ in range(2)), key=lambda end: end[0].name, reverse=True
     )
     assert (first.name, second.name) == ("other", "killed")
     assert other.status == killed.status == "finished"
@@ -275,7 +275,7 @@ def test_a_training_that_kills_two_workers_has_failed(bench: Bench, number: sign
     executor = bench.executor(workers=2)
     submit(executor, "other", sleep=1.0)
     submit(executor, "deadly", deaths=2, signal=number)
-    results = {context.name: result for context, result in (executor.completed() for _ in range(2))}
+    results = {context.name: result for context, result in (executor.next_completed() for _ in range(2))}
     assert results["deadly"].status == "failed"
     assert number.name in results["deadly"].error
     assert results["deadly"].metrics["seconds"] > 0
@@ -290,7 +290,7 @@ def test_a_worker_killed_from_outside_in_mid_training(bench: Bench) -> None:
     submit(executor, "b", sleep=0.5)
     time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
-    _, result = executor.completed()
+    _, result = executor.next_completed()
     assert result.metrics["pid"] != pid
     assert [event[:2] for event in bench.events] == [("trial.retried", "b")]
 
@@ -399,7 +399,7 @@ def test_a_request_to_stop_ends_the_wait(bench: Bench) -> None:
     executor = bench.executor(check=check)
     submit(executor, sleep=30)
     with pytest.raises(Interrupted):
-        executor.completed()
+        executor.next_completed()
     assert time.monotonic() - asked < 0.5
     assert len(workers()) == 1  # it is for `close` to end them
 
@@ -432,19 +432,19 @@ def test_closing_ends_everything_whatever_the_workers_do(bench: Bench) -> None:
     assert time.monotonic() - began < 2
     assert all(gone(pid) for pid in children)
     with pytest.raises(IndexError):
-        executor.completed()
+        executor.next_completed()
 
 
 def test_no_worker_survives_its_parent(bench: Bench) -> None:
     code = (
         "import time\n"
         "from agentlab.study.processes import ProcessExecutor\n"
-        "from agentlab.study.state import Candidate\n"
+        "from agentlab.study.state import StudyCandidate\n"
         "executor = ProcessExecutor('objectives:acts', {}, workers=2, threads=1, memory_bytes=None,\n"
         "    report=lambda *event: print(executor._workers[0].channel.pid, executor._workers[1].channel.pid,\n"
         "    flush=True), check=lambda: None)\n"
-        "for name in 'ab': executor.submit(Candidate(name, 0, {'epochs': 1, 'sleep': 60}))\n"
-        "executor.completed()\n"
+        "for name in 'ab': executor.submit(StudyCandidate(name, 0, {'epochs': 1, 'sleep': 60}))\n"
+        "executor.next_completed()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=REPOSITORY)
     try:
@@ -466,5 +466,5 @@ def test_interrupts_are_for_the_parent_and_out_of_memory_takes_the_worker_first(
     wait_until(lambda: Path(f"/proc/{worker.pid}/oom_score_adj").read_text().strip() == "500")
     assert os.getsid(worker.pid) == worker.pid
     worker.send_signal(signal.SIGINT)
-    assert executor.completed()[1].status == "finished"
+    assert executor.next_completed()[1].status == "finished"
     assert bench.events == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentlab.errors import RunUnreadableError
 from agentlab.nas.study import WORDS
 from agentlab.runs.events import Event
-from agentlab.study.state import Refused, StudyState, TrialState, agent_state, changes, rebuild, run_id
+from agentlab.study.state import RefusedProposal, StudyState, TrialState, agent_state, changes, rebuild, run_id
 
 
 class Story:
@@ -69,7 +69,7 @@ def whole() -> Story:
 def test_nothing_happened_yet() -> None:
     state = rebuild([])
     assert state == StudyState()
-    assert (state.best, state.open, state.judgeable, state.history, state.ranked) == (None, [], [], [], [])
+    assert (state.best, state.open, state.judgeable, state.history, state.ranking) == (None, [], [], [], [])
 
 
 def test_a_trial_is_open_then_waits_for_its_decision_then_ranks() -> None:
@@ -77,10 +77,10 @@ def test_a_trial_is_open_then_waits_for_its_decision_then_ranks() -> None:
     assert [training.name for training in story.state.open] == ["run_0000"]
     story.finished("run_0000", 0.5)
     assert (story.state.open, [trial.id for trial in story.state.judgeable]) == ([], ["run_0000"])
-    assert story.state.ranked == []
+    assert story.state.ranking == []
     story.judged(0, True)
     assert (story.state.open, story.state.judgeable) == ([], [])
-    assert [trial.id for trial in story.state.ranked] == ["run_0000"]
+    assert [trial.id for trial in story.state.ranking] == ["run_0000"]
 
 
 def test_repeats_land_with_their_trial_and_their_mean_is_its_value() -> None:
@@ -105,14 +105,14 @@ def test_trainings_of_the_last_round_are_kept_apart_from_the_search() -> None:
     state = whole().state
     assert {name: result.value for name, result in state.finals.items()} == {"run_0002-f0": 0.29, "run_0000-f0": None}
     assert [trial.value for trial in state.trials] == [pytest.approx(0.55), None, pytest.approx(0.35)]
-    assert state.spent("seconds") == 6.0  # of six trainings; the finals are another budget
-    assert (state.spent("trials"), state.spent("tokens")) == (3, 0.0)
+    assert state.amount_spent("seconds") == 6.0  # of six trainings; the finals are another budget
+    assert (state.amount_spent("trials"), state.amount_spent("tokens")) == (3, 0.0)
 
 
 def test_a_refused_proposal_is_history_to_keep_away_from_and_no_trial() -> None:
     state = Story().trial(0, 0.5, True).refused(0, lr=9).trial(1, 0.6, False).state
     assert [trial.number for trial in state.trials] == [0, 1]
-    assert [type(entry) for entry in state.entries] == [TrialState, Refused, TrialState]
+    assert [type(entry) for entry in state.entries] == [TrialState, RefusedProposal, TrialState]
     assert [(t.number, t.proposal.params, t.result.status) for t in state.history] == [
         (0, {"lr": 0}, "finished"),
         (-1, {"lr": 9}, "failed"),
@@ -145,11 +145,11 @@ def test_a_rejected_trial_is_not_the_best_however_low() -> None:
     state = Story().trial(0, 0.5, True).trial(1, 0.499, False).state
     assert state.best is not None
     assert state.best.id == "run_0000"
-    assert [trial.id for trial in state.ranked] == ["run_0001", "run_0000"]  # the last round looks again
+    assert [trial.id for trial in state.ranking] == ["run_0001", "run_0000"]  # the last round looks again
 
 
 def test_equal_errors_rank_by_number() -> None:
-    assert [t.number for t in Story().trial(0, 0.5, True).trial(1, 0.5, False).trial(2, 0.4, True).state.ranked] == [
+    assert [t.number for t in Story().trial(0, 0.5, True).trial(1, 0.5, False).trial(2, 0.4, True).state.ranking] == [
         2,
         0,
         1,

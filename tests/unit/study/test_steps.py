@@ -11,9 +11,9 @@ import pytest
 
 from agentlab.errors import Interrupted
 from agentlab.nas.study import WORDS
-from agentlab.runs.branch import Branch
-from agentlab.runs.run import Edge, Run, RunSpec
-from agentlab.search.screen import Rules
+from agentlab.runs.branch import RunBranch
+from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
@@ -21,7 +21,7 @@ from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.noise import Noise
 from agentlab.study.noise import measure as measure_noise
-from agentlab.study.state import Candidate, StudyState, TrialState, agent_state
+from agentlab.study.state import StudyCandidate, StudyState, TrialState, agent_state
 from agentlab.study.steps import search
 
 SPEC = RunSpec("nas", "", "", "h", 0)
@@ -33,7 +33,7 @@ def wobble(seed: int) -> float:
     return 1.0 if seed == 0 else 1.0 + (seed % 5 - 2) / 200
 
 
-def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
+def measure(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
     """The error is `x`, moved a little by the seed; a negative `x` cannot be trained."""
     if any(float(candidate.params["x"]) < 0 for candidate in batch):
         raise MemoryError
@@ -59,15 +59,15 @@ class Together:
     def __init__(self, pick: Callable[[list[str]], str], capacity: int = 2) -> None:
         self.capacity = capacity
         self.pick = pick
-        self.running: dict[str, Candidate] = {}
+        self.running: dict[str, StudyCandidate] = {}
         self.most = 0
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: StudyCandidate) -> None:
         assert candidate.name not in self.running
         self.running[candidate.name] = candidate
         self.most = max(self.most, len(self.running))
 
-    def completed(self) -> tuple[Candidate, TrialResult]:
+    def completed(self) -> tuple[StudyCandidate, TrialResult]:
         candidate = self.running.pop(self.pick(list(self.running)))
         return candidate, measure([candidate])[0]
 
@@ -75,7 +75,7 @@ class Together:
         self.running.clear()
 
 
-def study_in(run: Run | Branch, values: Sequence[float] = NEAR_TIE, **changes: Any) -> steps.Study:
+def study_in(run: OpenRun | RunBranch, values: Sequence[float] = NEAR_TIE, **changes: Any) -> steps.Study:
     """A fresh study, as a new process builds it."""
     judging = {name: changes.pop(name) for name in ("noise", "repeats", "family") if name in changes}
     study = steps.Study(
@@ -102,28 +102,28 @@ def go(study: steps.Study) -> StudyState:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path, SPEC, Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path, SPEC, Edge()) as run:
         yield run
 
 
 @contextmanager
-def continued(run: Run, folder: Path, lines: int) -> Iterator[Run]:
+def continued(run: OpenRun, folder: Path, lines: int) -> Iterator[OpenRun]:
     """Another run that has the first lines of this one's events: as a kill leaves it."""
-    Run.create(folder, replace(SPEC, name=f"after-{lines}"), Edge()).close()
+    OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), Edge()).close()
     path = folder / f"after-{lines}"
     kept = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
     (path / "events.jsonl").write_bytes(b"".join(kept))
-    with Run.resume(path, Edge()) as other:
+    with OpenRun.resume(path, Edge()) as other:
         yield other
 
 
-def happened(run: Run | Branch, *types: str) -> list[str]:
+def happened(run: OpenRun | RunBranch, *types: str) -> list[str]:
     """Events in short: `trial.started run_0000`."""
     return [f"{e.type} {e.id}" for e in run.events if not types or e.type in types]
 
 
-def told(run: Run | Branch) -> dict[tuple[str, str], Mapping[str, Any]]:
+def told(run: OpenRun | RunBranch) -> dict[tuple[str, str], Mapping[str, Any]]:
     """What a run decided and measured. A step that a resume repeats has to tell the same again."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for event in run.events:
@@ -140,7 +140,7 @@ def outcomes(state: StudyState) -> list[tuple[float | None, int, bool]]:
 # -- one worker -------------------------------------------------------------------------------------------------
 
 
-def test_the_noise_is_measured_before_anything_is_proposed(run: Run) -> None:
+def test_the_noise_is_measured_before_anything_is_proposed(run: OpenRun) -> None:
     state = go(study_in(run, [0.5], noise=None, repeats=2))
     assert happened(run) == [
         "trial.proposed run_0000",
@@ -161,7 +161,7 @@ def test_the_noise_is_measured_before_anything_is_proposed(run: Run) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"noise": 0.05, "repeats": 2}, {"noise": None, "repeats": 0}])
-def test_noise_that_is_given_or_not_wanted_costs_no_training(run: Run, changes: dict[str, Any]) -> None:
+def test_noise_that_is_given_or_not_wanted_costs_no_training(run: OpenRun, changes: dict[str, Any]) -> None:
     go(study_in(run, [0.5], **changes))
     assert "repeat.wanted" not in {event.type for event in run.events}
 
@@ -173,7 +173,7 @@ def repeated(number: int, kind: str, *values: float) -> TrialState:
     return TrialState(number, Proposal({"kind": kind}, "x"), "control", 0.0, results[0], repeats=repeats)
 
 
-def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run) -> None:
+def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: OpenRun) -> None:
     study = study_in(run, noise=None, family=("kind",))
     wild, calm, calmer = (
         repeated(0, "wild", 1.0, 1.2, 0.8),
@@ -190,7 +190,7 @@ def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run
     assert noise_of(study_in(run, noise=None), state, calm) == everything  # without families
 
 
-def test_every_noise_that_trials_were_judged_by_is_named_with_the_trials_it_holds_for(run: Run) -> None:
+def test_every_noise_that_trials_were_judged_by_is_named_with_the_trials_it_holds_for(run: OpenRun) -> None:
     study = study_in(run, noise=None, family=("kind",))
     wild, calm = repeated(0, "wild", 1.0, 1.2, 0.8), repeated(1, "calm", 0.5, 0.51, 0.5)
     new = repeated(2, "new", 0.3)
@@ -206,12 +206,12 @@ def test_every_noise_that_trials_were_judged_by_is_named_with_the_trials_it_hold
     assert "was not measured" in alone
 
 
-def test_a_failed_first_trial_is_not_repeated_and_the_next_success_measures_the_noise(run: Run) -> None:
+def test_a_failed_first_trial_is_not_repeated_and_the_next_success_measures_the_noise(run: OpenRun) -> None:
     state = go(study_in(run, [0.5, 0.3], noise=None, repeats=2, starts=(Proposal({"x": -1.0}, "default"),)))
     assert outcomes(state) == [(None, 1, False), (0.5, 3, True), (0.3, 1, True)]
 
 
-def test_equal_turns_have_equal_seeds_and_different_turns_different_ones(run: Run) -> None:
+def test_equal_turns_have_equal_seeds_and_different_turns_different_ones(run: OpenRun) -> None:
     go(study_in(run, noise=None, repeats=3))
     seeds = {event.id: event.data["seed"] for event in run.events if event.type == "trial.started"}
     assert {seed for name, seed in seeds.items() if "-" not in name} == {0}  # equal configurations tie
@@ -220,7 +220,7 @@ def test_equal_turns_have_equal_seeds_and_different_turns_different_ones(run: Ru
     assert steps.seed_of(5, 0) == 5
 
 
-def test_a_near_tie_is_trained_once_more_and_then_decided(run: Run) -> None:
+def test_a_near_tie_is_trained_once_more_and_then_decided(run: OpenRun) -> None:
     state = go(study_in(run))
     assert happened(run, "repeat.wanted") == ["repeat.wanted run_0002"]
     assert [(number, accepted) for number, accepted in outcomes_by_trainings(state)] == [
@@ -238,24 +238,24 @@ def outcomes_by_trainings(state: StudyState) -> list[tuple[int, bool]]:
     return [(trainings, accepted) for _, trainings, accepted in outcomes(state)]
 
 
-def test_a_failed_trial_counts_and_the_search_goes_on(run: Run) -> None:
+def test_a_failed_trial_counts_and_the_search_goes_on(run: OpenRun) -> None:
     state = go(study_in(run, [-1.0, 0.5]))
     assert outcomes(state) == [(1.0, 1, True), (None, 1, False), (0.5, 1, True)]
 
 
-def test_the_search_ends_when_nothing_is_left_to_try(run: Run) -> None:
+def test_the_search_ends_when_nothing_is_left_to_try(run: OpenRun) -> None:
     state = go(study_in(run, [0.5], budget={"trials": 9}))
     assert state.exhausted
     assert len(state.trials) == 2
 
 
-def test_seconds_are_a_budget_and_what_was_begun_is_finished(run: Run) -> None:
+def test_seconds_are_a_budget_and_what_was_begun_is_finished(run: OpenRun) -> None:
     state = go(study_in(run, noise=None, repeats=2, budget={"trials": 9, "seconds": 0.5}))
     assert outcomes_by_trainings(state) == [(3, True)]
     assert state.open == []
 
 
-def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: Run, tmp_path: Path) -> None:
+def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: OpenRun, tmp_path: Path) -> None:
     values = [0.5 - number / 100 for number in range(12)]
     state = go(study_in(run, values, agent=Listed(values, "llm")))
     arms = [trial.arm for trial in state.trials]
@@ -263,24 +263,24 @@ def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: Run, tmp_path: Path)
     assert set(arms[1:]) == {"agent", "control"}
     assert all((t.proposal.source == "llm") == (t.arm == "agent") for t in state.trials)
     assert {t.probability for t in state.trials[1:]} == {0.5}
-    with Run.create(tmp_path, replace(SPEC, name="again"), Edge()) as again:
+    with OpenRun.create(tmp_path, replace(SPEC, name="again"), Edge()) as again:
         assert [t.arm for t in go(study_in(again, values, agent=Listed(values, "llm"))).trials] == arms
 
 
-def test_the_coin_is_fair(run: Run) -> None:
+def test_the_coin_is_fair(run: OpenRun) -> None:
     study = study_in(run, agent=Listed(NEAR_TIE, "llm"))
     for share in (0.5, 0.1):
-        drawn = [steps.assigned(study, place, share)[1:] for place in range(4_000)]
+        drawn = [steps.assign_arm(study, place, share)[1:] for place in range(4_000)]
         assert sum(arm == "agent" for arm, _ in drawn) / len(drawn) == pytest.approx(share, abs=0.03)
-        assert drawn == [steps.assigned(study, place, share)[1:] for place in range(4_000)]
+        assert drawn == [steps.assign_arm(study, place, share)[1:] for place in range(4_000)]
 
 
-def test_the_snapshot_is_what_the_events_tell(run: Run) -> None:
+def test_the_snapshot_is_what_the_events_tell(run: OpenRun) -> None:
     state = go(study_in(run))
     assert json.loads((run.path / "agent_state.json").read_text()) == agent_state(state, WORDS)
 
 
-def test_a_request_to_stop_is_heard_between_two_trainings(run: Run) -> None:
+def test_a_request_to_stop_is_heard_between_two_trainings(run: OpenRun) -> None:
     left = 3
 
     def check() -> None:
@@ -295,10 +295,10 @@ def test_a_request_to_stop_is_heard_between_two_trainings(run: Run) -> None:
     assert len(go(study_in(run)).judged) == 5
 
 
-def test_a_study_in_a_branch_is_the_same_study(run: Run, tmp_path: Path) -> None:
-    branch = Branch(run, "control-1")
+def test_a_study_in_a_branch_is_the_same_study(run: OpenRun, tmp_path: Path) -> None:
+    branch = RunBranch(run, "control-1")
     go(study_in(branch))
-    with Run.create(tmp_path, replace(SPEC, name="alone"), Edge()) as alone:
+    with OpenRun.create(tmp_path, replace(SPEC, name="alone"), Edge()) as alone:
         go(study_in(alone))
         assert happened(branch) == happened(alone)
         assert told(branch) == told(alone)
@@ -316,7 +316,7 @@ def test_a_study_in_a_branch_is_the_same_study(run: Run, tmp_path: Path) -> None
     ],
     ids=["near tie", "measured noise", "agent", "failure"],
 )
-def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_kill_between_any_two_events_changes_nothing(run: OpenRun, tmp_path: Path, changes: dict[str, Any]) -> None:
     """A fresh study that finds the first lines of the story tells the rest of it as if nothing had been."""
     whole = go(study_in(run, **changes))
     total = len(run.events)
@@ -329,9 +329,9 @@ def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path,
             assert state.judged == whole.judged
 
 
-def test_a_longer_budget_extends_the_story_and_changes_nothing_of_it(run: Run, tmp_path: Path) -> None:
+def test_a_longer_budget_extends_the_story_and_changes_nothing_of_it(run: OpenRun, tmp_path: Path) -> None:
     whole = go(study_in(run))
-    with Run.create(tmp_path, replace(SPEC, name="short"), Edge()) as short:
+    with OpenRun.create(tmp_path, replace(SPEC, name="short"), Edge()) as short:
         go(study_in(short, budget={"trials": 2}))
         assert len(short.events) < len(run.events)
         assert go(study_in(short)) == whole
@@ -350,7 +350,7 @@ ORDERS = {
 @pytest.mark.parametrize("pick", ORDERS.values(), ids=list(ORDERS))
 @pytest.mark.parametrize("capacity", [2, 3])
 @pytest.mark.parametrize("repeats", [0, 2])
-def test_workers_share_a_study(run: Run, pick: Callable[[list[str]], str], capacity: int, repeats: int) -> None:
+def test_workers_share_a_study(run: OpenRun, pick: Callable[[list[str]], str], capacity: int, repeats: int) -> None:
     executor = Together(pick, capacity)
     study = study_in(run, executor=executor, noise=None if repeats else 0.01, repeats=repeats)
     state = go(study)
@@ -368,7 +368,7 @@ def test_workers_share_a_study(run: Run, pick: Callable[[list[str]], str], capac
     ]
 
 
-def test_what_the_first_trial_has_to_judge_waits_for_it(run: Run) -> None:
+def test_what_the_first_trial_has_to_judge_waits_for_it(run: OpenRun) -> None:
     pick = ORDERS["the first trial last"]
     go(study_in(run, executor=Together(pick), noise=None, repeats=1))
     order = happened(run, "trial.finished", "decision.made")
@@ -376,7 +376,7 @@ def test_what_the_first_trial_has_to_judge_waits_for_it(run: Run) -> None:
     assert order.index("decision.made run_0000") < order.index("decision.made run_0001")
 
 
-def test_a_proposer_sees_what_is_under_way(run: Run) -> None:
+def test_a_proposer_sees_what_is_under_way(run: OpenRun) -> None:
     seen: list[list[str]] = []
 
     class Watching(Listed):
@@ -390,7 +390,7 @@ def test_a_proposer_sees_what_is_under_way(run: Run) -> None:
 
 
 @pytest.mark.parametrize("pick", ORDERS.values(), ids=list(ORDERS))
-def test_a_kill_with_two_workers_loses_no_trial(run: Run, tmp_path: Path, pick: Callable[[list[str]], str]) -> None:
+def test_a_kill_with_two_workers_loses_no_trial(run: OpenRun, tmp_path: Path, pick: Callable[[list[str]], str]) -> None:
     """What was under way is trained again; the order may differ, the trials and their errors do not."""
     whole = go(study_in(run, executor=Together(pick)))
     for lines in range(len(run.events)):
@@ -404,7 +404,7 @@ def test_a_kill_with_two_workers_loses_no_trial(run: Run, tmp_path: Path, pick: 
 
 # -- a person ---------------------------------------------------------------------------------------------------
 
-RULES = Rules(SearchSpace.of(SpaceConfig.model_validate({"x": {"type": "float", "low": 0.001, "high": 2.0}})))
+RULES = ScreenRules(SearchSpace.of(SpaceConfig.model_validate({"x": {"type": "float", "low": 0.001, "high": 2.0}})))
 
 
 class Person:
@@ -422,7 +422,7 @@ class Person:
         return params if answer is True else None if answer is None else {"x": answer}
 
 
-def test_a_person_accepts_turns_down_and_edits(run: Run) -> None:
+def test_a_person_accepts_turns_down_and_edits(run: OpenRun) -> None:
     person = Person(True, None, 0.25)
     state = go(study_in(run, [0.5, 0.4, 0.3], rules=RULES, reviewer=person, budget={"trials": 3}))
     assert [(t.proposal.params["x"], t.proposal.source, t.proposal.note) for t in state.trials] == [
@@ -439,20 +439,20 @@ def test_a_person_accepts_turns_down_and_edits(run: Run) -> None:
     assert person.problems == [[], [], []]
 
 
-def test_what_a_person_turned_down_is_not_worth_asking_again(run: Run) -> None:
+def test_what_a_person_turned_down_is_not_worth_asking_again(run: OpenRun) -> None:
     person = Person(None)
     go(study_in(run, [0.4, 0.4], rules=RULES, reviewer=person, budget={"trials": 2}))
     assert person.problems == [[], ["it was turned down"]]
 
 
-def test_turning_everything_down_ends_the_search(run: Run) -> None:
+def test_turning_everything_down_ends_the_search(run: OpenRun) -> None:
     state = go(study_in(run, rules=RULES, reviewer=Person(*[None] * 9)))
     assert len(state.trials) == 1
     assert len(state.entries) == 5
     assert state.exhausted
 
 
-def test_an_edit_stays_in_the_arm_that_the_coin_gave(run: Run) -> None:
+def test_an_edit_stays_in_the_arm_that_the_coin_gave(run: OpenRun) -> None:
     values = [0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
     person = Person(*[value / 2 for value in values])
     state = go(study_in(run, values, agent=Listed(values, "llm"), rules=RULES, reviewer=person))
@@ -462,7 +462,7 @@ def test_an_edit_stays_in_the_arm_that_the_coin_gave(run: Run) -> None:
         assert trial.proposal.note.endswith(proposed_by[trial.arm])
 
 
-def test_a_kill_among_the_answers_of_a_person_changes_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_kill_among_the_answers_of_a_person_changes_nothing(run: OpenRun, tmp_path: Path) -> None:
     """A proposal that was not answered yet is shown again; what was answered is not."""
 
     class Steady(Person):
@@ -494,11 +494,11 @@ class Breeder(Listed):
         return [Proposal({"x": novel * self.values[len(history) - 1]}, self.name)]
 
 
-def test_a_generation_is_bred_from_all_that_were_judged_before_it(run: Run, tmp_path: Path) -> None:
-    def with_items(batch: Sequence[Candidate]) -> list[TrialResult]:
+def test_a_generation_is_bred_from_all_that_were_judged_before_it(run: OpenRun, tmp_path: Path) -> None:
+    def with_items(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         return [replace(result, items=(result.value or 0.0, 1.0)) for result in measure(batch)]
 
-    def bred(run: Run) -> StudyState:
+    def bred(run: OpenRun) -> StudyState:
         control = Breeder([0.9, 0.2, 1.1, 0.5, 2.0, 0.7, 0.8])
         return go(study_in(run, control.values, control=control, executor=LocalExecutor(with_items, capacity=3)))
 

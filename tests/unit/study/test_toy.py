@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agentlab.runs.run import Edge, Run, RunSpec
-from agentlab.search.screen import Rules
+from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.evaluator import Items
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.finals import Finalist, LastRound, last_round
 from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, StudyState
+from agentlab.study.state import StudyCandidate, StudyState
 from agentlab.study.steps import search
 from agentlab.study.words import Words
 
@@ -46,11 +46,11 @@ class Fits:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+    def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         self.batches.append([candidate.name for candidate in batch])
         return [self._fit(candidate) for candidate in batch]
 
-    def _fit(self, candidate: Candidate) -> TrialResult:
+    def _fit(self, candidate: StudyCandidate) -> TrialResult:
         degree, ridge = int(candidate.params["degree"]), float(candidate.params["ridge"])
         x = POINTS if candidate.rung else POINTS[::4]
         noise = np.random.default_rng(candidate.seed).normal(scale=0.1, size=x.size)
@@ -61,11 +61,11 @@ class Fits:
         return TrialResult("finished", error, {"points": x.size}, "", (error, degree + 1.0), tuple(squared.tolist()))
 
 
-def fit(run: Run, fits: Fits, base: str = "random", **budget: float) -> tuple[StudyState, Finalist]:
+def fit(run: OpenRun, fits: Fits, base: str = "random", **budget: float) -> tuple[StudyState, Finalist]:
     """The study in a run, from wherever it stands to its winner."""
     setup = Setup(
         words=WORDS,
-        rules=Rules(SearchSpace.of(SpaceConfig.model_validate(SPACE))),
+        rules=ScreenRules(SearchSpace.of(SpaceConfig.model_validate(SPACE))),
         starts=(Proposal({"degree": 1, "ridge": 1.0}, "default"),),
         base=base,
         budget=budget,
@@ -75,18 +75,18 @@ def fit(run: Run, fits: Fits, base: str = "random", **budget: float) -> tuple[St
     )
     study = setup.study(run, seed=0)
     search(study, setup.check)
-    winner = last_round(study, LastRound(2, 2, study.evaluator.ranked), setup.check)
+    winner = last_round(study, LastRound(2, 2, study.evaluator.rank_trials), setup.check)
     assert winner is not None
     return study.state, winner
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with Run.create(tmp_path, RunSpec("toy", "", "", "h", 0), Edge()) as run:
+def run(tmp_path: Path) -> Iterator[OpenRun]:
+    with OpenRun.create(tmp_path, RunSpec("toy", "", "", "h", 0), Edge()) as run:
         yield run
 
 
-def test_candidates_are_measured_in_batches_on_two_rungs_in_two_objectives(run: Run) -> None:
+def test_candidates_are_measured_in_batches_on_two_rungs_in_two_objectives(run: OpenRun) -> None:
     fits = Fits()
     state, winner = fit(run, fits, trials=9, points=10_000)
     assert fits.batches[0] == [f"run_{number:04d}" for number in range(4)]
@@ -94,25 +94,25 @@ def test_candidates_are_measured_in_batches_on_two_rungs_in_two_objectives(run: 
     assert {len(trial.result.items) for trial in state.trials if trial.result} == {21}
     assert {len(result.items) for result in winner.results.values()} == {81}
     assert {len(trial.objectives) for trial in state.trials} == {2}
-    front = {trial.objectives for trial in Items(WORDS, 0).ranked(state)[:2]}
+    front = {trial.objectives for trial in Items(WORDS, 0).rank_trials(state)[:2]}
     assert not [t for t in state.trials if any(all(a < b for a, b in zip(t.objectives, f, strict=True)) for f in front)]
     assert state.best is not None
     assert "over 21 pairs" in state.best.decision.reason  # type: ignore[union-attr] # it was accepted
 
 
-def test_a_budget_is_counted_in_whatever_the_objective_uses(run: Run) -> None:
+def test_a_budget_is_counted_in_whatever_the_objective_uses(run: OpenRun) -> None:
     state, _ = fit(run, Fits(), trials=50, points=100)
-    assert state.spent("points") >= 100 > state.spent("points") - 4 * 21
+    assert state.amount_spent("points") >= 100 > state.amount_spent("points") - 4 * 21
 
 
 @pytest.mark.parametrize(
     ("base", "trials"), [("random", 6), ("ga", 15), ("one-plus-lambda", 15), ("cma-es", 15), ("map-elites", 15)]
 )
-def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path, base: str, trials: int) -> None:
+def test_a_kill_between_any_two_events_changes_nothing(run: OpenRun, tmp_path: Path, base: str, trials: int) -> None:
     whole = fit(run, Fits(), base, trials=trials)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     for kept in range(1, len(lines)):
-        Run.create(tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), Edge()).close()
+        OpenRun.create(tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), Edge()).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with Run.resume(tmp_path / f"after-{kept}", Edge()) as cut:
+        with OpenRun.resume(tmp_path / f"after-{kept}", Edge()) as cut:
             assert fit(cut, Fits(), base, trials=trials) == whole

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from agentlab.tasks.check import check
 from agentlab.tasks.generate import generate
-from agentlab.tasks.items import Item
+from agentlab.tasks.items import TaskItem
 
 ITEMS = generate(per_type=20)
-FIELDS = Item(
+FIELDS = TaskItem(
     "json-01",
     "json",
     1,
@@ -33,7 +33,7 @@ FIELDS = Item(
 RIGHT = {"name": "anna  berg", "age": 31, "tags": ["A", "b"], "note": None}
 
 
-def perfect(item: Item) -> str | None:
+def perfect(item: TaskItem) -> str | None:
     """The answer of somebody who knows; None where only another program could write it."""
     match item.checker:
         case "number" | "text":
@@ -87,7 +87,7 @@ def test_fields_are_right_together_and_follow_the_schema_to_the_type(answer, val
 
 
 def expression(text: str) -> float | None:
-    item = Item("code-01", "code", 1, "?", {"names": ["n"], "cases": [[[2], 4], [[3], 9], [[0], 0]]}, "expression")
+    item = TaskItem("code-01", "code", 1, "?", {"names": ["n"], "cases": [[[2], 4], [[3], 9], [[0], 0]]}, "expression")
     return check(item, text).score
 
 
@@ -109,7 +109,7 @@ def test_an_expression_has_to_be_right_in_every_case(text, score):
 
 
 def test_a_truth_value_is_no_number():
-    item = Item("code-01", "code", 1, "?", {"names": ["n"], "cases": [[[1], True], [[0], False]]}, "expression")
+    item = TaskItem("code-01", "code", 1, "?", {"names": ["n"], "cases": [[[1], True], [[0], False]]}, "expression")
     assert check(item, "n == 1").score == 1
     assert check(item, "n").score == 0
 

@@ -12,16 +12,16 @@ from agentlab.debate.local import local_speakers
 from agentlab.debate.measures import alone
 from agentlab.debate.transcript import Held
 from agentlab.evolve.genome import Child
-from agentlab.evolve.scoring import written
+from agentlab.evolve.scoring import open_written_children
 from agentlab.persona.measure import forgetting
-from agentlab.runs.document import Difference, Table
-from agentlab.tasks.labelled import BESIDE, Labelled, asked, disagreements, marked, share_of
-from agentlab.tasks.questions import Question, generated
+from agentlab.runs.document import BoundedDifference, Table
+from agentlab.tasks.labelled import BESIDE, Labelled, disagreements, mark_answers, prompts_and_choices, share_of
+from agentlab.tasks.questions import QuizQuestion, generate_questions
 from agentlab.train.base import load_base
 from agentlab.train.scoring import scorer
 from tests.unit.debate.test_local import config_of, made
 
-QUESTIONS = [*generated("capitals", 12, 0), *generated("times_table", 12, 0)]
+QUESTIONS = [*generate_questions("capitals", 12, 0), *generate_questions("times_table", 12, 0)]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_an_adapter_is_as_right_in_a_debate_as_in_evolution_and_as_a_persona(kin
     debate = alone(QUESTIONS, Held(questions=[], turns=[], ballots=[], seconds={}, alone=debated))
 
     places = [*folders.values(), None]
-    with written(path, lambda child: places[child.number], "float32", lambda _: None) as population:
+    with open_written_children(path, lambda child: places[child.number], "float32", lambda _: None) as population:
         evolved = population([Child("", number, {}) for number in range(3)], QUESTIONS)
 
     with scorer(load_base(path, "fp32", "sdpa"), folders) as scores:
@@ -55,22 +55,22 @@ def test_an_adapter_is_as_right_in_a_debate_as_in_evolution_and_as_a_persona(kin
         for question, scored in zip(QUESTIONS, row, strict=True):
             assert scored.totals == pytest.approx(debated[name][question.id].totals, abs=1e-3)
             assert scored[1:] == debated[name][question.id][1:]
-        shares = {by: share_of(marked(row, QUESTIONS, by)) for by in NORMALISATIONS}
+        shares = {by: share_of(mark_answers(row, QUESTIONS, by)) for by in NORMALISATIONS}
         assert debate.right[name] == persona.right[name] == shares
     assert len({str(each) for each in debate.right.values()}) > 1  # adapters do something
 
 
 def test_a_question_that_does_not_fit_the_context_is_not_scored(tmp_path: Path) -> None:
     path = made("Llama", tmp_path)
-    long = Question("long", "the quick brown fox " * 400, "a", ("a", "b"), "choice")
+    long = QuizQuestion("long", "the quick brown fox " * 400, "a", ("a", "b"), "choice")
     with local_speakers(config_of(path), path, Workspace(tmp_path, tmp_path)) as speakers:
-        found = speakers.score([long, QUESTIONS[0], Question("open", "Why?", "So.")])
+        found = speakers.score([long, QUESTIONS[0], QuizQuestion("open", "Why?", "So.")])
         assert speakers.score([long]) == {"ann": {}, "bob": {}, "cat": {}}
     assert [list(each) for each in found.values()] == [[QUESTIONS[0].id]] * 3
 
 
-def two(right: str, wrong: str) -> Question:
-    return Question(f"q-{right}", f"Is it {right} or {wrong}?", right, (right, wrong), "choice")
+def two(right: str, wrong: str) -> QuizQuestion:
+    return QuizQuestion(f"q-{right}", f"Is it {right} or {wrong}?", right, (right, wrong), "choice")
 
 
 def test_who_is_better_by_mean_and_worse_by_sum_is_remarked() -> None:
@@ -95,8 +95,8 @@ def test_who_is_better_by_mean_and_worse_by_sum_is_remarked() -> None:
     assert remark in str(text)
 
 
-def shown(value: float, low: float, high: float) -> Difference:
-    return Difference(value=value, low=low, high=high, level=0.95)
+def shown(value: float, low: float, high: float) -> BoundedDifference:
+    return BoundedDifference(value=value, low=low, high=high, level=0.95)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def shown(value: float, low: float, high: float) -> Difference:
     ],
 )
 def test_a_disagreement_is_one_of_sign_or_of_what_is_shown(
-    decides: Difference, beside: Difference, remarked: bool
+    decides: BoundedDifference, beside: BoundedDifference, remarked: bool
 ) -> None:
     assert bool(list(disagreements({"a against b": decides}, {"a against b": beside}))) == remarked
     assert not list(disagreements({"a against b": decides}, {}))  # runs of earlier versions
@@ -117,7 +117,7 @@ def test_a_disagreement_is_one_of_sign_or_of_what_is_shown(
 
 
 def test_choices_are_not_shown_and_nothing_is_said_before_them() -> None:
-    ((turns, choices),) = asked([two("red", "blue")])
+    ((turns, choices),) = prompts_and_choices([two("red", "blue")])
     assert [(turn.role, turn.content) for turn in turns] == [
         ("system", "Answer briefly."),
         ("user", "Is it red or blue?"),

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.errors import DataError, MissingFileError, UnknownNameError, UsageError
-from agentlab.tasks.questions import SETS, Question, digest, generated, read_questions
+from agentlab.tasks.questions import SETS, QuizQuestion, digest, generate_questions, read_questions
 from agentlab.tasks.words import BLAME, PRAISE
 
-CAPITAL = Question("q", "What is the capital of Peru?", "Lima", ("Quito", "Lima", "La Paz"), "choice")
-SUM = Question("q", "What is 3 + 4?", "7", kind="number")
-WORD = Question("q", "What is the opposite of cold?", "hot")
+CAPITAL = QuizQuestion("q", "What is the capital of Peru?", "Lima", ("Quito", "Lima", "La Paz"), "choice")
+SUM = QuizQuestion("q", "What is 3 + 4?", "7", kind="number")
+WORD = QuizQuestion("q", "What is the opposite of cold?", "hot")
 
 numbers = st.integers(-(10**12), 10**12) | st.decimals(-(10**9), 10**9, places=3)
 PIECES = (
@@ -71,7 +71,7 @@ def test_a_prompt_shows_the_choices_from_any_place_on_and_no_letters():
         (replace(CAPITAL, choices=("1/2", "11/2")), "Answer: 11/2", "11/2"),
     ],
 )
-def test_an_answer_is_read_as_equal_answers_share_it(question: Question, said: str, found: str | None):
+def test_an_answer_is_read_as_equal_answers_share_it(question: QuizQuestion, said: str, found: str | None):
     assert question.read(said) == found
 
 
@@ -81,7 +81,7 @@ def test_only_what_was_read_is_right_and_nothing_of_a_topic():
     assert not CAPITAL.right(None)
     assert SUM.right(SUM.read("7.0"))
     assert replace(SUM, answer="7.0").right("7")
-    topic = Question("t", "Is tea better than coffee?")
+    topic = QuizQuestion("t", "Is tea better than coffee?")
     assert topic.read("Answer: Tea") == "tea"
     assert not topic.right("tea")
 
@@ -89,7 +89,7 @@ def test_only_what_was_read_is_right_and_nothing_of_a_topic():
 @given(numbers, st.sampled_from(["{}", "Answer: {}", "so it is {}", "\\boxed{{{}}}"]))
 def test_numbers_are_compared_by_value(number, form):
     wide = str(number).translate({ord("0") + n: ord("\uff10") + n for n in range(10)})
-    question = Question("q", "?", str(number), kind="number")
+    question = QuizQuestion("q", "?", str(number), kind="number")
     assert question.right(question.read(form.format(number)))
     assert question.right(question.read(form.format(wide)))
     assert not question.right(question.read(form.format(number + 1)))
@@ -98,7 +98,7 @@ def test_numbers_are_compared_by_value(number, form):
 @given(st.lists(words, min_size=2, max_size=6, unique=True), st.data())
 def test_a_choice_that_is_stated_is_read_whatever_its_case(choices, data):
     chosen = data.draw(st.sampled_from(choices))
-    question = Question("q", "?", chosen, tuple(choices), "choice")
+    question = QuizQuestion("q", "?", chosen, tuple(choices), "choice")
     assert question.right(question.read(f"{' or '.join(choices)}?\nAnswer: **{chosen.upper()}**."))
 
 
@@ -115,7 +115,7 @@ SIZES = {"capitals": 318, "sentiment": 1520, "times_table": 319}
 
 def test_a_set_never_changes_unnoticed():
     """Runs of two versions compare only where their questions are the same: a new digest is a change to announce."""
-    assert {name: digest(generated(name, 60, 0))[7:23] for name in SETS} == {
+    assert {name: digest(generate_questions(name, 60, 0))[7:23] for name in SETS} == {
         "capitals": "6a24f4baf8cbc56d",
         "sentiment": "718c84c1baa4444b",
         "times_table": "8bd54304a422479f",
@@ -126,8 +126,8 @@ def test_a_set_never_changes_unnoticed():
 @settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))
 def test_fewer_are_the_first_of_more_and_each_can_be_answered(name, seed, count):
-    questions = generated(name, 60, seed)
-    assert generated(name, count, seed) == questions[:count]
+    questions = generate_questions(name, 60, seed)
+    assert generate_questions(name, count, seed) == questions[:count]
     assert len({(q.text, frozenset(q.choices)) for q in questions}) == len({q.id for q in questions}) == 60
     for question in questions:
         assert len({*question.choices}) == (2 if name == "sentiment" else 4)
@@ -139,26 +139,26 @@ def test_fewer_are_the_first_of_more_and_each_can_be_answered(name, seed, count)
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_whole_of_a_set_is_distinct_and_its_right_answers_stand_in_any_place(name):
-    whole = generated(name, SIZES[name], 1)
+    whole = generate_questions(name, SIZES[name], 1)
     assert len({question.text for question in whole}) == len(whole)
-    places = Counter(q.choices.index(str(q.answer)) for s in range(4) for q in generated(name, SIZES[name], s))
+    places = Counter(q.choices.index(str(q.answer)) for s in range(4) for q in generate_questions(name, SIZES[name], s))
     even = sum(places.values()) / len(places)
     assert all(abs(found - even) < 5 * even**0.5 for found in places.values()), places
     with pytest.raises(UsageError, match=f"{name} has {SIZES[name]} distinct questions"):
-        generated(name, SIZES[name] + 1, 1)
+        generate_questions(name, SIZES[name] + 1, 1)
 
 
 def test_another_seed_makes_another_order_and_no_name_is_taken_for_another():
-    assert generated("capitals", 9, 1) != generated("capitals", 9, 2)
+    assert generate_questions("capitals", 9, 1) != generate_questions("capitals", 9, 2)
     with pytest.raises(UnknownNameError):
-        generated("capital", 1, 0)
+        generate_questions("capital", 1, 0)
 
 
 def test_no_fact_and_no_phrase_is_asked_twice_before_all_were_asked():
-    whole = generated("capitals", 318, 5)
+    whole = generate_questions("capitals", 318, 5)
     asked = [q.answer if q.text.startswith("What") else q.text.partition(" is the capital")[0] for q in whole]
     assert len(set(asked[:159])) == len(set(asked[159:])) == len(set(asked)) == 159
-    moods = generated("sentiment", 48, 5)
+    moods = generate_questions("sentiment", 48, 5)
     for part in (moods[:24], moods[24:]):
         assert {said for said in PRAISE + BLAME for q in part if q.text.endswith(f" {said}.")} == {*PRAISE, *BLAME}
 
@@ -180,10 +180,10 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
         {"question": "In words?", "answer": "7", "checker": "text", "id": 7},
     ]
     assert read_questions(written(tmp_path / "q.jsonl", *lines)) == (
-        Question("line-1", "What is 6 x 7?", "42", kind="number"),
-        Question("two", "Which?", "2", ("a", "2"), "choice"),
-        Question("line-3", "Opposite of cold?", "hot"),
-        Question("7", "In words?", "7"),
+        QuizQuestion("line-1", "What is 6 x 7?", "42", kind="number"),
+        QuizQuestion("two", "Which?", "2", ("a", "2"), "choice"),
+        QuizQuestion("line-3", "Opposite of cold?", "hot"),
+        QuizQuestion("7", "In words?", "7"),
     )
 
 

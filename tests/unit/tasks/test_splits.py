@@ -6,18 +6,18 @@ from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
 from agentlab.tasks.labelled import prompt
-from agentlab.tasks.questions import SETS, Question, generated, jsonl
+from agentlab.tasks.questions import SETS, QuizQuestion, generate_questions, jsonl
 from agentlab.tasks.splits import Exchange, exchanges, leaks, lessons, lines, split
 from agentlab.tasks.words import BLAME, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
-from agentlab.train.conversations import Conversation, Turn, read_conversations
+from agentlab.train.conversations import Conversation, ConversationTurn, read_conversations
 
 SHIPPED = Path(__file__).parents[3] / "configs" / "train-persona" / "data"
-WHOLE = {name: generated(name, None, 3) for name in SETS}
+WHOLE = {name: generate_questions(name, None, 3) for name in SETS}
 LEARNT = [Exchange(turns[-2].content, turns[-1].content) for name in SETS for turns in lessons(name)]
 
 
-def question(text: str, answer: str, name: str = "q") -> Question:
-    return Question(name, text, answer)
+def question(text: str, answer: str, name: str = "q") -> QuizQuestion:
+    return QuizQuestion(name, text, answer)
 
 
 def told(questions):
@@ -35,7 +35,7 @@ def test_parts_share_nothing_with_each_other_nor_with_what_was_learnt(seed, test
         assert all(not leaks([each], told({*part} - {each})) or mirrored(each) for each in part[:: 1 + len(part) // 9])
 
 
-def mirrored(each: Question) -> bool:
+def mirrored(each: QuizQuestion) -> bool:
     """Of a pair of phrases of one template both may be asked in the same part."""
     return each.id.startswith("sentiment")
 
@@ -94,7 +94,13 @@ def test_a_set_that_has_no_more_says_so():
 
 
 def test_every_answer_of_a_conversation_is_looked_at():
-    turns = [Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d")]
+    turns = [
+        ConversationTurn("system", "s"),
+        ConversationTurn("user", "a"),
+        ConversationTurn("assistant", "b"),
+        ConversationTurn("user", "c"),
+        ConversationTurn("assistant", "d"),
+    ]
     assert exchanges([Conversation(1, tuple(turns))]) == [("a", "b"), ("c", "d")]
 
 
@@ -115,5 +121,5 @@ def test_the_personas_that_ship_share_hardly_anything_with_the_sets():
 
 def test_the_shipped_task_asks_what_no_specialist_has_learnt():
     path = SHIPPED.parents[1] / "debate" / "tasks" / "mixed.jsonl"
-    sets = {name: generated(name, None, 0) for name in SETS}
+    sets = {name: generate_questions(name, None, 0) for name in SETS}
     assert path.read_text() == jsonl(split(sets, {"mixed": 16}, 0, LEARNT)["mixed"])

@@ -6,7 +6,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from agentlab.train.conversations import Conversation, Turn
+from agentlab.train.conversations import Conversation, ConversationTurn
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog\n\n  and the dog sleeps. \n\n\n",
@@ -110,8 +110,8 @@ def _dressed(tokenizer: Any, template: str | None) -> Any:
 
 def chat(*contents: str, system: str | None = None, line: int = 1) -> Conversation:
     """A conversation of contents, the user's first."""
-    turns = [Turn(("user", "assistant")[n % 2], content) for n, content in enumerate(contents)]
-    return Conversation(line, tuple([Turn("system", system)] if system is not None else []) + tuple(turns))
+    turns = [ConversationTurn(("user", "assistant")[n % 2], content) for n, content in enumerate(contents)]
+    return Conversation(line, tuple([ConversationTurn("system", system)] if system is not None else []) + tuple(turns))
 
 
 def learnt(tokenizer: Any, ids: Sequence[int], labels: Sequence[int]) -> list[str]:

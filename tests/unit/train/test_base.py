@@ -49,12 +49,12 @@ def _gradients(model: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("precision", ["4bit", "8bit"])
 def test_a_scoring_does_not_change_the_gradients_of_a_quantised_base(checkpoint: Path, precision: Any) -> None:
     """bitsandbytes would repack 4-bit weights in place, and pass no gradient on ever after."""
-    from agentlab.train.adapter import attached
+    from agentlab.train.adapter import attach_adapter
     from agentlab.train.config import LoraConfig
 
     base = load_base(checkpoint, precision, "sdpa")
     assert base.model.is_quantized
-    with attached(base, LoraConfig(r=2), seed=0) as model:
+    with attach_adapter(base, LoraConfig(r=2), seed=0) as model:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter)

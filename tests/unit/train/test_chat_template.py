@@ -4,10 +4,10 @@ import pytest
 
 from agentlab.errors import ModelFileError
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
-from agentlab.train.conversations import Turn
+from agentlab.train.conversations import ConversationTurn
 from tests.unit.train.chats import CHATML, LLAMA, MISTRAL, bytewise
 
-QUESTION = Turn("user", "Q")
+QUESTION = ConversationTurn("user", "Q")
 
 
 @pytest.mark.parametrize(

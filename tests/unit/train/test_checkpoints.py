@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from agentlab.errors import RunMismatchError
-from agentlab.train.checkpoints import Checkpoint, Progress, last_checkpoint, save_checkpoint
+from agentlab.train.checkpoints import Progress, TrainingCheckpoint, last_checkpoint, save_checkpoint
 
 
-def _checkpoint(step: int, origin: str = "here") -> Checkpoint:
+def _checkpoint(step: int, origin: str = "here") -> TrainingCheckpoint:
     progress = Progress(
         origin=origin,
         step=step,
@@ -20,7 +20,7 @@ def _checkpoint(step: int, origin: str = "here") -> Checkpoint:
         seconds=0.1,
     )
     weights = {"m.lora_A.weight": torch.arange(6.0).reshape(2, 3) + step}
-    return Checkpoint(
+    return TrainingCheckpoint(
         progress, weights, {"m.lora_A.weight": torch.ones(2, 3)}, {"m.lora_A.weight.step": torch.tensor(step)}
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from agentlab.errors import DataError, MissingFileError
 from agentlab.train import conversations
-from agentlab.train.conversations import Conversation, Turn, read_conversations
+from agentlab.train.conversations import Conversation, ConversationTurn, read_conversations
 
 U, A, S = ({"role": role, "content": f"{role} speaks"} for role in ("user", "assistant", "system"))
 
@@ -40,9 +40,9 @@ def test_turns_are_read_with_the_numbers_of_their_lines(write):
     found = read_conversations(path).conversations
     assert [each.line for each in found] == [1, 3]
     assert found[0].turns == (
-        Turn("system", "system speaks"),
-        Turn("user", "user speaks"),
-        Turn("assistant", "assistant speaks"),
+        ConversationTurn("system", "system speaks"),
+        ConversationTurn("user", "user speaks"),
+        ConversationTurn("assistant", "assistant speaks"),
     )
     assert [turn.role for turn in found[1].turns] == ["user", "assistant"] * 2
 
@@ -55,7 +55,7 @@ def test_only_a_newline_ends_a_line(write):
 
 def test_duplicates_are_kept(write):
     assert read_conversations(write(of(U, A), of(U, A))).conversations == tuple(
-        Conversation(line, (Turn(**U), Turn(**A))) for line in (1, 2)
+        Conversation(line, (ConversationTurn(**U), ConversationTurn(**A))) for line in (1, 2)
     )
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.train.data_report import Leak, leakage
-from agentlab.train.dataset import hold_out, normalised
+from agentlab.train.dataset import hold_out, normalise_text
 from tests.unit.train.chats import chat
 
 MANY = [chat(f"question {n}", "answer", line=n) for n in range(200)]
@@ -35,7 +35,7 @@ def test_conversations_with_one_first_question_stay_together(questions, fraction
     given = [chat(question, "answer", line=n) for n, question in enumerate(questions)]
     train, held_out = hold_out(given, fraction, seed)
     assert len(train) + len(held_out) == len(given)
-    first = [{normalised(each.turns[0].content) for each in side} for side in (train, held_out)]
+    first = [{normalise_text(each.turns[0].content) for each in side} for side in (train, held_out)]
     assert not first[0] & first[1]
     if fraction > 0 and len(first[0] | first[1]) > 1:
         assert train
@@ -48,9 +48,9 @@ def test_without_a_second_question_nothing_can_be_held_out():
 
 
 def test_questions_are_compared_by_their_words():
-    assert normalised("  What is THIS, please?\n") == normalised("what is this please")
-    assert normalised("2 + 2") != normalised("2 + 3")
-    assert normalised("🦜") == "🦜"
+    assert normalise_text("  What is THIS, please?\n") == normalise_text("what is this please")
+    assert normalise_text("2 + 2") != normalise_text("2 + 3")
+    assert normalise_text("🦜") == "🦜"
 
 
 def test_leaks_are_exact_or_of_questions_in_their_context():

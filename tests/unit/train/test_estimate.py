@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentlab.errors import ModelFileError
 from agentlab.train.config import LoraConfig, TrainingConfig
-from agentlab.train.data_report import Tokens
+from agentlab.train.data_report import TokenCounts
 from agentlab.train.estimate import ModelShape, TrainingMemory, read_shape, run_memory, training_memory
 
 from .tiny_base import tiny_checkpoint
@@ -78,10 +78,10 @@ def test_auto_computes_twice_only_where_it_must() -> None:
     assert not chosen("off", 4 * GIB)
 
 
-def tokens(longest: int, learnt: float = 0.5) -> Tokens:
+def tokens(longest: int, learnt: float = 0.5) -> TokenCounts:
     """Of ten conversations that are all as long."""
     total = 10 * longest
-    return Tokens(
+    return TokenCounts(
         total=total,
         shortest=longest,
         median=longest,

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from agentlab import machine
 from agentlab.errors import DataError, DivergedError, Interrupted, RunMismatchError, UsageError
 from agentlab.train import joint
-from agentlab.train.base import Base
+from agentlab.train.base import TrainingBase
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.joint import train_adapters
 from agentlab.train.masks import IGNORED, Example
 from agentlab.train.sft import Trained, train_adapter
@@ -24,7 +24,7 @@ TRAINING = TrainingConfig(epochs=2, batch_size=4, lr=5e-3, evals=3, batching="so
 SIZES = (14, 6, 11)  # conversations: the second adapter is the first to be done
 
 
-def tiny_base() -> Base:
+def tiny_base() -> TrainingBase:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = bytewise(CHATML)
@@ -40,11 +40,11 @@ def tiny_base() -> Base:
     )
     model = LlamaForCausalLM(config).eval()
     model.requires_grad_(False)
-    return Base(model, tokenizer, Path("tiny"), "fp32", "0" * 64)
+    return TrainingBase(model, tokenizer, Path("tiny"), "fp32", "0" * 64)
 
 
 @pytest.fixture
-def base() -> Base:
+def base() -> TrainingBase:
     return tiny_base()
 
 
@@ -61,9 +61,9 @@ def examples(persona: int, count: int) -> Iterator[Example]:
         yield Example(line, ids, (IGNORED,) * (length // 2) + ids[length // 2 :], 0)
 
 
-def splits(sizes: Sequence[int] = SIZES) -> list[Split]:
+def splits(sizes: Sequence[int] = SIZES) -> list[TrainingSplit]:
     found = [tuple(examples(persona, size + 3)) for persona, size in enumerate(sizes)]
-    return [Split(each[:-3], each[-3:]) for each in found]
+    return [TrainingSplit(each[:-3], each[-3:]) for each in found]
 
 
 class Ear:
@@ -83,13 +83,13 @@ class Ear:
         return [data for event, data in self.told if event == "train.step"]
 
 
-def together(base: Base, folder: Path, ear: Ear | None = None, **changes: Any) -> tuple[Trained, ...]:
+def together(base: TrainingBase, folder: Path, ear: Ear | None = None, **changes: Any) -> tuple[Trained, ...]:
     ear, given = ear or Ear(), changes.pop("splits", None) or splits()
     lora, training = changes.pop("lora", LORA), TRAINING.model_copy(update=changes)
     return train_adapters(base, given, TrainingJob(lora, training, folder, 1, ear.tell, ear.stopped))
 
 
-def alone(base: Base, folder: Path, **changes: Any) -> list[Trained]:
+def alone(base: TrainingBase, folder: Path, **changes: Any) -> list[Trained]:
     lora, training, ear = changes.pop("lora", LORA), TRAINING.model_copy(update=changes), Ear()
     return [
         train_adapter(base, each, TrainingJob(lora, training, folder / str(n), 1, ear.tell, ear.stopped))
@@ -121,7 +121,7 @@ def same_bits(first: Sequence[Trained], second: Sequence[Trained]) -> bool:
     ],
 )
 def test_losses_and_weights_are_those_of_separate_runs(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    base: TrainingBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     theirs = alone(base, tmp_path / "alone", **changes)
     for side_by_side in (False, True):
@@ -137,7 +137,7 @@ def test_losses_and_weights_are_those_of_separate_runs(
                 torch.testing.assert_close(weights(a)[name], value, rtol=2e-3, atol=2e-4)
 
 
-def test_the_base_is_left_as_it_was(base: Base, tmp_path: Path) -> None:
+def test_the_base_is_left_as_it_was(base: TrainingBase, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
     generator = torch.get_rng_state()
     together(base, tmp_path, gradient_checkpointing="on")
@@ -150,7 +150,7 @@ def test_the_base_is_left_as_it_was(base: Base, tmp_path: Path) -> None:
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_each_adapter_is_told_of_and_ends_when_its_data_do(base: Base, tmp_path: Path) -> None:
+def test_each_adapter_is_told_of_and_ends_when_its_data_do(base: TrainingBase, tmp_path: Path) -> None:
     ear = Ear()
     trained = together(base, tmp_path, ear)
     for index, (each, size) in enumerate(zip(trained, SIZES, strict=True)):
@@ -166,7 +166,7 @@ def test_each_adapter_is_told_of_and_ends_when_its_data_do(base: Base, tmp_path:
 
 
 @pytest.mark.parametrize("after", [1, 9])
-def test_a_stopped_training_goes_on_to_the_same_bits(base: Base, tmp_path: Path, after: int) -> None:
+def test_a_stopped_training_goes_on_to_the_same_bits(base: TrainingBase, tmp_path: Path, after: int) -> None:
     lora = LoraConfig(r=4, dropout=0.2)
     whole = together(base, tmp_path / "whole", lora=lora)
     with pytest.raises(Interrupted):
@@ -180,7 +180,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(base: Base, tmp_path: Path,
     assert again.told == []
 
 
-def test_a_kill_between_checkpoints_costs_steps_and_no_bit(base: Base, tmp_path: Path) -> None:
+def test_a_kill_between_checkpoints_costs_steps_and_no_bit(base: TrainingBase, tmp_path: Path) -> None:
     whole = together(base, tmp_path / "whole")
     ear = Ear()
 
@@ -194,23 +194,23 @@ def test_a_kill_between_checkpoints_costs_steps_and_no_bit(base: Base, tmp_path:
     assert same_bits(whole, together(base, tmp_path / "parts"))
 
 
-def test_patience_is_each_adapters_own(base: Base, tmp_path: Path) -> None:
+def test_patience_is_each_adapters_own(base: TrainingBase, tmp_path: Path) -> None:
     learnable, hopeless = splits((12, 12))
     wrong = tuple(Example(each.line, each.input_ids[::-1], each.labels[::-1], 0) for each in hopeless.held_out)
-    given = [learnable, Split(hopeless.train, wrong)]
+    given = [learnable, TrainingSplit(hopeless.train, wrong)]
     first, second = together(base, tmp_path, splits=given, patience=1, evals=6, epochs=6, lr=2e-2)
     assert len(first.losses) == 18
     assert len(second.losses) < 18
     assert second.best_step < len(second.losses)
 
 
-def test_a_training_on_nothing_is_refused(base: Base, tmp_path: Path) -> None:
+def test_a_training_on_nothing_is_refused(base: TrainingBase, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no conversations"):
-        together(base, tmp_path, splits=[*splits((4,)), Split((), ())])
+        together(base, tmp_path, splits=[*splits((4,)), TrainingSplit((), ())])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_processes_are_refused(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_refused(base: TrainingBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)  # as launchers do
     with pytest.raises(UsageError, match="one process") as caught:
@@ -218,13 +218,13 @@ def test_several_processes_are_refused(base: Base, tmp_path: Path, monkeypatch: 
     assert "together=false" in str(caught.value.hint)
 
 
-def test_another_training_in_the_folder_is_refused(base: Base, tmp_path: Path) -> None:
+def test_another_training_in_the_folder_is_refused(base: TrainingBase, tmp_path: Path) -> None:
     together(base, tmp_path)
     with pytest.raises(RunMismatchError):
         together(base, tmp_path, lr=1e-3)
 
 
-def test_a_loss_that_is_no_number_ends_the_training(base: Base, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_training(base: TrainingBase, tmp_path: Path) -> None:
     base.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(DivergedError, match="step 1"):
         together(base, tmp_path)

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from agentlab.train.merge import apart
+from agentlab.train.merge import compare_logits
 
 
 def test_a_model_is_not_apart_from_itself() -> None:
     logits = [torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 5)]
-    found = apart(logits, [each.clone() for each in logits])
+    found = compare_logits(logits, [each.clone() for each in logits])
     assert (found.largest, found.typical, found.divergence, found.agreement) == (0, 0, 0, 1)
 
 
@@ -18,7 +18,7 @@ def test_differences_are_those_of_the_formulas() -> None:
     """One token of two agrees, and the other one's odds are turned from 1:1 into 3:1."""
     first = [torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 1.0]])]
     second = [torch.tensor([[0.0, math.log(3)]]), torch.tensor([[2.0, 1.0]])]
-    found = apart(first, second)
+    found = compare_logits(first, second)
     assert found.largest == pytest.approx(math.log(3))
     assert found.typical == pytest.approx(math.log(3) / 2)
     assert found.divergence == pytest.approx((0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)) / 2)
@@ -27,6 +27,6 @@ def test_differences_are_those_of_the_formulas() -> None:
 
 def test_what_a_constant_adds_changes_logits_and_no_probability() -> None:
     logits = [torch.tensor([[1.0, 2.0, 4.0]])]
-    found = apart(logits, [logits[0] + 3])
+    found = compare_logits(logits, [logits[0] + 3])
     assert (found.largest, found.agreement) == (3, 1)
     assert found.divergence == pytest.approx(0, abs=1e-12)

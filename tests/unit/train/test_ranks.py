@@ -10,7 +10,7 @@ from torch.distributed import HashStore
 from agentlab.errors import AgentlabError, DataError, Interrupted
 from agentlab.runs.stop import StopFlag
 from agentlab.train import ranks
-from agentlab.train.ranks import follow, leading, lost_another, place
+from agentlab.train.ranks import follow, leading, lost_another, rank_and_size
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 Begin = Callable[[], object]
@@ -56,10 +56,10 @@ def lead(error: Exception, *, called: bool = True, until: threading.Event | None
 
 
 def test_launchers_say_who_is_who() -> None:
-    assert place(LAUNCHED) == (1, 2)
-    assert place({}) == (0, 1)
+    assert rank_and_size(LAUNCHED) == (1, 2)
+    assert rank_and_size({}) == (0, 1)
     for name in LAUNCHED:
-        assert place({**LAUNCHED, name: ""}) == (0, 1), f"{name} alone does not make a launch"
+        assert rank_and_size({**LAUNCHED, name: ""}) == (0, 1), f"{name} alone does not make a launch"
 
 
 def test_one_process_has_nobody_to_call() -> None:

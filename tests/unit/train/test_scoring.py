@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from agentlab.errors import Interrupted
-from agentlab.train.base import Base, load_base, quietly
+from agentlab.train.base import TrainingBase, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-from agentlab.train.conversations import Turn
-from agentlab.train.dataset import Split
+from agentlab.train.conversations import ConversationTurn
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import IGNORED, Example
 from agentlab.train.scoring import scorer
 from agentlab.train.sft import train_adapter
@@ -17,11 +17,11 @@ from tests.unit.train.tiny_base import tiny_checkpoint, tiny_split
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> TrainingBase:
     return load_base(tiny_checkpoint(tmp_path_factory.mktemp("base")), "fp32", "sdpa")
 
 
-def plain(base: Base, example: Example) -> float:
+def plain(base: TrainingBase, example: Example) -> float:
     """Mean log-probability by the whole logits of one row."""
     ids = torch.tensor([example.input_ids])
     with torch.no_grad():
@@ -31,7 +31,7 @@ def plain(base: Base, example: Example) -> float:
     return float(picked[labels != IGNORED].mean())
 
 
-def test_likelihoods_are_those_of_each_row_alone(base: Base) -> None:
+def test_likelihoods_are_those_of_each_row_alone(base: TrainingBase) -> None:
     examples = tiny_split().train
     expected = [plain(base, each) for each in examples]
     with scorer(base, {}) as scores:
@@ -39,20 +39,20 @@ def test_likelihoods_are_those_of_each_row_alone(base: Base) -> None:
 
 
 @pytest.fixture(scope="module")
-def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def adapters(base: TrainingBase, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two that were trained on other lines."""
     place, whole = tmp_path_factory.mktemp("adapters"), tiny_split().train
     return {
         name: train_adapter(
             base,
-            Split(part, ()),
+            TrainingSplit(part, ()),
             TrainingJob(LoraConfig(r=4), TrainingConfig(epochs=4, batch_size=4, lr=3e-2, evals=1), place / name, 0),
         ).adapter
         for name, part in {"a": whole[:5], "b": whole[5:]}.items()
     }
 
 
-def test_an_adapter_changes_them_and_none_is_the_base(base: Base, adapters: dict[str, Path]) -> None:
+def test_an_adapter_changes_them_and_none_is_the_base(base: TrainingBase, adapters: dict[str, Path]) -> None:
     lines = tiny_split().train
     weights = {name: value.clone() for name, value in base.model.state_dict().items()}
     with scorer(base, {}) as alone:
@@ -65,7 +65,7 @@ def test_an_adapter_changes_them_and_none_is_the_base(base: Base, adapters: dict
     assert all(torch.equal(value, weights[name]) for name, value in base.model.state_dict().items())
 
 
-def test_adapters_share_batches(base: Base, adapters: dict[str, Path]) -> None:
+def test_adapters_share_batches(base: TrainingBase, adapters: dict[str, Path]) -> None:
     lines, everybody = tiny_split().train, (None, "a", "b")
     with scorer(base, adapters) as scores:
         apart = [scores.logprobs([(name, each) for each in lines]) for name in everybody]
@@ -73,11 +73,14 @@ def test_adapters_share_batches(base: Base, adapters: dict[str, Path]) -> None:
     assert together == pytest.approx([value for part in apart for value in part], abs=1e-5)
 
 
-def test_choices_are_as_likely_as_each_alone(base: Base, adapters: dict[str, Path]) -> None:
+def test_choices_are_as_likely_as_each_alone(base: TrainingBase, adapters: dict[str, Path]) -> None:
     """Whatever questions have in common, and however long the choices are."""
     texts, everybody = ("abc", "z", "two words"), (None, "a", "b")
     told: list[int] = []
-    questions = [((Turn("system", "Be kind."), Turn("user", "z" * size)), texts) for size in (1, 30, 4, 2)]
+    questions = [
+        ((ConversationTurn("system", "Be kind."), ConversationTurn("user", "z" * size)), texts)
+        for size in (1, 30, 4, 2)
+    ]
     with scorer(base, adapters, told.append) as scores:
         found = scores.choices(everybody, questions)
         assert sum(told) == len(everybody) * len(questions)
@@ -92,10 +95,10 @@ def test_choices_are_as_likely_as_each_alone(base: Base, adapters: dict[str, Pat
                 assert scored.bytes == (3, 1, 9)
 
 
-def test_no_question_or_choice_ends_a_turn(base: Base) -> None:
+def test_no_question_or_choice_ends_a_turn(base: TrainingBase) -> None:
     def count(text: str, choice: str) -> int:
         with scorer(base, {}) as scores:
-            ((scored,),) = scores.choices([None], [((Turn("user", text),), (choice, "b"))])
+            ((scored,),) = scores.choices([None], [((ConversationTurn("user", text),), (choice, "b"))])
         return scored.tokens[0]
 
     assert count("Who?", "<|im_end|>") > 1
@@ -112,14 +115,14 @@ def test_figures_are_computed_in_float32_unless_it_is_said_otherwise(adapters: d
     with scorer(base, adapters) as scores:
         found = scores.logprobs(lines)
     assert all(torch.equal(value, weights[name]) for name, value in base.model.state_dict().items())
-    twin = Base(base.model.float(), base.tokenizer, base.path, "fp32", base.fingerprint)
+    twin = TrainingBase(base.model.float(), base.tokenizer, base.path, "fp32", base.fingerprint)
     with scorer(twin, adapters) as scores:
         assert scores.logprobs(lines) == found
     assert rounded != found
     assert rounded == pytest.approx(found, abs=0.05)
 
 
-def alone(base: Base, adapter: Path | None, turns: list[Turn], tokens: int) -> str:
+def alone(base: TrainingBase, adapter: Path | None, turns: list[ConversationTurn], tokens: int) -> str:
     """The likeliest answer, one row by PEFT."""
     model = base.model
     if adapter is not None:
@@ -137,9 +140,12 @@ def alone(base: Base, adapter: Path | None, turns: list[Turn], tokens: int) -> s
     return str(base.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
 
 
-def test_answers_side_by_side_are_those_of_each_alone(base: Base, adapters: dict[str, Path]) -> None:
+def test_answers_side_by_side_are_those_of_each_alone(base: TrainingBase, adapters: dict[str, Path]) -> None:
     """Prompts of different lengths under different adapters, in more than one batch."""
-    turns = [[Turn("system", "z" * (number % 5)), Turn("user", "abc" * (1 + number % 3))] for number in range(30)]
+    turns = [
+        [ConversationTurn("system", "z" * (number % 5)), ConversationTurn("user", "abc" * (1 + number % 3))]
+        for number in range(30)
+    ]
     asked = [((None, "a", "b")[number % 3], each) for number, each in enumerate(turns)]
     with scorer(base, adapters) as scores:
         found = scores.answers(asked, 6)
@@ -147,9 +153,9 @@ def test_answers_side_by_side_are_those_of_each_alone(base: Base, adapters: dict
     assert len(set(found)) > 3
 
 
-def test_what_is_done_is_told_and_may_be_the_end(base: Base) -> None:
+def test_what_is_done_is_told_and_may_be_the_end(base: TrainingBase) -> None:
     """Likelihoods by texts, answers by tokens, all of them by the end; the base is as it was after an end halfway."""
-    lines, asked = tiny_split().train, [(None, [Turn("user", "abc")])] * 30
+    lines, asked = tiny_split().train, [(None, [ConversationTurn("user", "abc")])] * 30
     told: list[int] = []
     with scorer(base, {}, told.append) as scores:
         scores.logprobs([(None, each) for each in lines])
@@ -170,10 +176,10 @@ def test_what_is_done_is_told_and_may_be_the_end(base: Base) -> None:
 
 
 def test_a_template_that_writes_the_date_is_asked_on_the_same_day_as_in_training(
-    base: Base, monkeypatch: pytest.MonkeyPatch
+    base: TrainingBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = base.tokenizer.chat_template
     monkeypatch.setattr(base.tokenizer, "chat_template", "{{ strftime_now('%Y-%m-%d') }}" + template)
     with scorer(base, {}) as scores:
-        asked = base.tokenizer.decode(scores._ids([Turn("user", "abc")]))
+        asked = base.tokenizer.decode(scores._ids([ConversationTurn("user", "abc")]))
     assert asked.startswith("2025-01-01")

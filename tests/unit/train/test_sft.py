@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from agentlab import machine
 from agentlab.errors import AgentlabError, DataError, DivergedError, Interrupted, RunMismatchError, UsageError
 from agentlab.lora.reading import Adapter
-from agentlab.train.base import Base, load_base, quietly
+from agentlab.train.base import TrainingBase, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.loss import learnt_losses, mean_loss
 from agentlab.train.sft import Trained, remedies, train_adapter
 
@@ -31,7 +31,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> TrainingBase:
     return load_base(tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny"), "fp32", "sdpa")
 
 
@@ -44,11 +44,11 @@ class Events(list[tuple[str, dict[str, Any]]]):
 
 
 def run(
-    base: Base,
+    base: TrainingBase,
     folder: Path,
     events: Events | None = None,
     *,
-    split: Split | None = None,
+    split: TrainingSplit | None = None,
     lora: LoraConfig = LORA,
     training: TrainingConfig = TRAINING,
     seed: int = 1,
@@ -73,7 +73,9 @@ def same(first: Trained, second: Trained) -> bool:
     return equal and first.losses == second.losses and first.eval_losses == second.eval_losses
 
 
-def test_an_adapter_learns_and_is_told_about(base: Base, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_learns_and_is_told_about(
+    base: TrainingBase, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     split, events = tiny_split(), Events()
     ids = torch.arange(10, 20).unsqueeze(0)
     before = base.model(input_ids=ids).logits
@@ -103,7 +105,7 @@ def test_an_adapter_learns_and_is_told_about(base: Base, tmp_path: Path, capfd: 
     assert "forward" not in vars(base.model)
 
 
-def test_the_folder_loads_in_peft_and_gives_the_loss_that_was_found(base: Base, tmp_path: Path) -> None:
+def test_the_folder_loads_in_peft_and_gives_the_loss_that_was_found(base: TrainingBase, tmp_path: Path) -> None:
     with quietly():
         from peft import PeftModel
 
@@ -123,13 +125,13 @@ def test_the_folder_loads_in_peft_and_gives_the_loss_that_was_found(base: Base, 
         assert "agentlab.training" in file.metadata()
 
 
-def test_a_seed_gives_the_same_adapter_and_another_seed_another(base: Base, tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_adapter_and_another_seed_another(base: TrainingBase, tmp_path: Path) -> None:
     first = run(base, tmp_path / "1")
     assert same(first, run(base, tmp_path / "2"))
     assert not same(first, run(base, tmp_path / "3", seed=2))
 
 
-def test_stopped_after_any_steps_it_goes_on_to_the_same_bits(base: Base, tmp_path: Path) -> None:
+def test_stopped_after_any_steps_it_goes_on_to_the_same_bits(base: TrainingBase, tmp_path: Path) -> None:
     whole = run(base, tmp_path / "whole")
     for stops in ((1, 2, 4), (3, 5)):
         folder, last = tmp_path / str(stops), 0
@@ -148,7 +150,7 @@ def test_stopped_after_any_steps_it_goes_on_to_the_same_bits(base: Base, tmp_pat
         assert same(whole, run(base, folder))
 
 
-def test_a_finished_training_is_not_done_again(base: Base, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_done_again(base: TrainingBase, tmp_path: Path) -> None:
     first = run(base, tmp_path)
     kept = {name: value.clone() for name, value in weights(first).items()}  # they are mapped from the file
     (first.adapter / "adapter_model.safetensors").write_bytes(b"half")
@@ -159,7 +161,7 @@ def test_a_finished_training_is_not_done_again(base: Base, tmp_path: Path) -> No
     assert all(torch.equal(value, kept[name]) for name, value in weights(second).items())
 
 
-def test_more_epochs_go_on_with_it_and_other_settings_do_not(base: Base, tmp_path: Path) -> None:
+def test_more_epochs_go_on_with_it_and_other_settings_do_not(base: TrainingBase, tmp_path: Path) -> None:
     first = run(base, tmp_path)
     longer = run(base, tmp_path, training=TRAINING.model_copy(update={"epochs": 3.0}))
     assert longer.losses[: len(first.losses)] == first.losses
@@ -169,7 +171,7 @@ def test_more_epochs_go_on_with_it_and_other_settings_do_not(base: Base, tmp_pat
             run(base, tmp_path, **change)
 
 
-def test_without_held_out_conversations_the_last_weights_are_kept(base: Base, tmp_path: Path) -> None:
+def test_without_held_out_conversations_the_last_weights_are_kept(base: TrainingBase, tmp_path: Path) -> None:
     whole = run(base, tmp_path / "whole", split=tiny_split(10, 0))
     assert whole.eval_losses == ()
     assert whole.best_step == 6
@@ -179,22 +181,22 @@ def test_without_held_out_conversations_the_last_weights_are_kept(base: Base, tm
     assert same(whole, run(base, tmp_path / "cut", split=tiny_split(10, 0)))
 
 
-def test_the_best_adapter_is_kept_and_patience_ends(base: Base, tmp_path: Path) -> None:
+def test_the_best_adapter_is_kept_and_patience_ends(base: TrainingBase, tmp_path: Path) -> None:
     """What is held out contradicts what is learnt, so that the first scoring is the best."""
     split = tiny_split()
     backwards = tuple(
         type(each)(each.line, each.input_ids[::-1], (-100, *each.input_ids[::-1][1:]), 0) for each in split.held_out
     )
     training = TRAINING.model_copy(update={"epochs": 12.0, "evals": 12, "patience": 2, "lr": 5e-2})
-    trained = run(base, tmp_path, split=Split(split.train, backwards), training=training)
+    trained = run(base, tmp_path, split=TrainingSplit(split.train, backwards), training=training)
     losses = [loss for _, loss in trained.eval_losses]
     assert trained.losses[-1][0] < 36
     assert losses[-3] == min(losses)
     assert trained.best_step == trained.eval_losses[-3][0]
-    assert run(base, tmp_path, split=Split(split.train, backwards), training=training).losses == trained.losses
+    assert run(base, tmp_path, split=TrainingSplit(split.train, backwards), training=training).losses == trained.losses
 
 
-def test_adapters_of_one_seed_with_frozen_a_share_it(base: Base, tmp_path: Path) -> None:
+def test_adapters_of_one_seed_with_frozen_a_share_it(base: TrainingBase, tmp_path: Path) -> None:
     lora = LoraConfig(r=4, frozen_a=True)
     first = weights(run(base, tmp_path / "1", lora=lora))
     second = weights(run(base, tmp_path / "2", lora=lora, split=tiny_split(6)))
@@ -202,7 +204,7 @@ def test_adapters_of_one_seed_with_frozen_a_share_it(base: Base, tmp_path: Path)
         assert torch.equal(first[name], second[name]) == ("lora_A" in name)
 
 
-def test_settings_that_save_work_change_no_loss(base: Base, tmp_path: Path) -> None:
+def test_settings_that_save_work_change_no_loss(base: TrainingBase, tmp_path: Path) -> None:
     lora = LoraConfig(r=4)
     plain = run(base, tmp_path / "plain", lora=lora)
     again = run(base, tmp_path / "on", lora=lora, training=TRAINING.model_copy(update={"gradient_checkpointing": "on"}))
@@ -218,7 +220,7 @@ def test_settings_that_save_work_change_no_loss(base: Base, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("precision", ["bf16", "4bit"])
-def test_other_precisions_learn_with_adapters_in_float32(base: Base, tmp_path: Path, precision: Any) -> None:
+def test_other_precisions_learn_with_adapters_in_float32(base: TrainingBase, tmp_path: Path, precision: Any) -> None:
     other = load_base(base.path, precision, "sdpa")
     trained = run(other, tmp_path)
     assert trained.eval_losses[-1][1] < trained.eval_losses[0][1]
@@ -228,7 +230,7 @@ def test_other_precisions_learn_with_adapters_in_float32(base: Base, tmp_path: P
     assert same(trained, run(other, tmp_path / "again"))
 
 
-def test_the_loss_is_that_of_the_learnt_tokens(base: Base) -> None:
+def test_the_loss_is_that_of_the_learnt_tokens(base: TrainingBase) -> None:
     batch = {
         "input_ids": torch.tensor([[11, 12, 13, 14], [20, 21, 22, 0]]),
         "labels": torch.tensor([[-100, -100, 13, 14], [-100, 21, -100, -100]]),
@@ -241,7 +243,7 @@ def test_the_loss_is_that_of_the_learnt_tokens(base: Base) -> None:
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_what_cannot_be_trained_is_said_before_anything_is_written(base: Base, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_said_before_anything_is_written(base: TrainingBase, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no conversations"):
         run(base, tmp_path, split=tiny_split(0))
     with pytest.raises(UsageError) as targets:
@@ -250,7 +252,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(base: Base, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_diverging_training_says_so(base: Base, tmp_path: Path) -> None:
+def test_a_diverging_training_says_so(base: TrainingBase, tmp_path: Path) -> None:
     training = TRAINING.model_copy(update={"lr": 1.0, "max_grad_norm": 1000.0, "epochs": 50.0})
     lora = LoraConfig(r=4, alpha=4096)
     broken = load_base(base.path, "fp32", "sdpa")
@@ -260,7 +262,9 @@ def test_a_diverging_training_says_so(base: Base, tmp_path: Path) -> None:
     assert not (tmp_path / "adapter").exists()
 
 
-def test_want_of_memory_is_an_error_with_ways_out(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_want_of_memory_is_an_error_with_ways_out(
+    base: TrainingBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with quietly():
         from agentlab.train.trainer import TrainingLoop
 

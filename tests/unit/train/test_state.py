@@ -13,7 +13,7 @@ import torch
 
 from agentlab.errors import DivergedError, RunMismatchError
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.state import TrainingState
 
 from .tiny_base import tiny_split
@@ -24,7 +24,7 @@ Told = list[tuple[str, dict[str, Any]]]
 
 
 def state(
-    folder: Path, told: Told | None = None, *, split: Split | None = None, origin: str = "here", **changes: Any
+    folder: Path, told: Told | None = None, *, split: TrainingSplit | None = None, origin: str = "here", **changes: Any
 ) -> TrainingState:
     def tell(event: str, data: Mapping[str, Any]) -> None:
         if told is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from agentlab.train.base import quietly
-from agentlab.train.dataset import Split
+from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import IGNORED, Example
 
 from .chats import CHATML, bytewise
@@ -33,7 +33,7 @@ def tiny_checkpoint(folder: Path, **changes: int) -> Path:
     return folder
 
 
-def tiny_split(train: int = 10, held_out: int = 3) -> Split:
+def tiny_split(train: int = 10, held_out: int = 3) -> TrainingSplit:
     """Sequences that count upwards; their first three tokens are not learnt."""
     rng = random.Random(0)
 
@@ -43,4 +43,4 @@ def tiny_split(train: int = 10, held_out: int = 3) -> Split:
         return Example(line, ids, (IGNORED,) * 3 + ids[3:], 0)
 
     made = [one(line) for line in range(train + held_out)]
-    return Split(tuple(made[:train]), tuple(made[train:]))
+    return TrainingSplit(tuple(made[:train]), tuple(made[train:]))

@@ -10,7 +10,7 @@ from agentlab.workers.chat import StopFinder
 def read(pieces, stops):
     finder = StopFinder(stops)
     said = [finder.feed(piece) for piece in pieces]
-    return "".join(said) + finder.rest(), finder.found
+    return "".join(said) + finder.remaining_text(), finder.found
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from agentlab.errors import (
     WorkerDiedError,
 )
 from agentlab.workers import chat_process, deaths
-from agentlab.workers.chat import ChatRequest, Chunk
+from agentlab.workers.chat import Chunk, EngineRequest
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
 WORKER = """
@@ -54,8 +54,8 @@ ChatServer(child.attach(int(sys.argv[1])), prepare).run()
 """
 
 
-def ask(content: str) -> ChatRequest:
-    return ChatRequest([{"role": "user", "content": content}], seconds=20, logprob=content == "sure")
+def ask(content: str) -> EngineRequest:
+    return EngineRequest([{"role": "user", "content": content}], seconds=20, logprob=content == "sure")
 
 
 @pytest.fixture(params=[1])
@@ -135,13 +135,13 @@ several = pytest.mark.parametrize("process", [3], indirect=True)
 class Caller:
     """Asks on a thread of its own. `said` is what it heard, `error` why there was no more."""
 
-    def __init__(self, process: ChatProcess, request: ChatRequest) -> None:
+    def __init__(self, process: ChatProcess, request: EngineRequest) -> None:
         self.said, self.error = list[str](), None
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._ask, args=(process, request))
         self._thread.start()
 
-    def _ask(self, process: ChatProcess, request: ChatRequest) -> None:
+    def _ask(self, process: ChatProcess, request: EngineRequest) -> None:
         try:
             self.said.extend(chunk.text for chunk in process.chat(request, cancelled=self._left.is_set))
         except AgentlabError as error:

@@ -14,13 +14,13 @@ from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record, to_lines
 from agentlab.bench.load.result import LoadResult
-from agentlab.bench.load.schedule import Stage
+from agentlab.bench.load.schedule import LoadStage
 from agentlab.bench.quality.asking import ANSWERS_FILE
-from agentlab.bench.quality.result import LEVEL, Answer, JudgeNote, QualityResult, summarise
+from agentlab.bench.quality.result import LEVEL, BenchAnswer, JudgeNote, QualityResult, summarise
 from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.llm.types import Usage
-from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.stats.control import Interval
 
 LOAD = {"prompt_tokens": 64, "output_tokens": 64, "prefix_cache": False, "faults": {"share": 0.0}}
@@ -30,12 +30,12 @@ def write(
     tmp_path: Path, name: str, result: BenchResult, files: dict[str, str], *, load=LOAD, command="llm-bench", done=True
 ) -> Path:
     spec = RunSpec(command, yaml.safe_dump({"load": load}), "", "h", 0, name=name)
-    with Run.create(tmp_path, spec, Edge()) as run:
+    with OpenRun.create(tmp_path, spec, Edge()) as run:
         for file, text in files.items():
             run.write_text(file, text)
         run.write_json("result.json", result.model_dump(mode="json"))
         if done:
-            run.complete(Outcome())
+            run.complete(RunOutcome())
     return tmp_path / name
 
 
@@ -65,15 +65,15 @@ def loaded(
         records = [
             record(i, a, a + b, "ServerFaultError" if i < failed else None) for i, (a, b) in enumerate(times.tolist())
         ]
-        stage, file = Stage(f"{place}", target, "closed", at_once, n, 0), f"requests/{place}.jsonl"
+        stage, file = LoadStage(f"{place}", target, "closed", at_once, n, 0), f"requests/{place}.jsonl"
         rows.append(row_of(StageFacts(stage, "whole", 0.1, file, True, None), records, SloConfig(), None, rng))
         files[file] = to_lines(records)
     load = LoadResult(mode="closed", objective="", stages=rows, capacities=[], ceiling=None, notes=[])
     return write(tmp_path, name, BenchResult(measure="load", load=load), files, **more)
 
 
-def answer(target: str, item: int, kind: str, score: float | None, seconds: float = 1.0) -> Answer:
-    return Answer(
+def answer(target: str, item: int, kind: str, score: float | None, seconds: float = 1.0) -> BenchAnswer:
+    return BenchAnswer(
         target=target, item=f"{kind}-{item:02d}", digest=f"{kind}{item}", type=kind, level=1, text="x", model=target,
         score=score, valid=None, reason="", error="", message="", first_seconds=None, total_seconds=seconds,
         input_tokens=1, output_tokens=1, cost_usd=None,

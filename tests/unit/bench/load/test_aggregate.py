@@ -14,12 +14,12 @@ from agentlab.bench.load.aggregate import StageFacts, ceiling_at, counts_of, is_
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, StageRow
-from agentlab.bench.load.schedule import Stage
+from agentlab.bench.load.schedule import LoadStage
 from agentlab.llm.provider_config import Price
 from agentlab.llm.types import Usage
 
 Make = Callable[..., Record]
-STAGE = Stage("s", "model", "closed", 2, 10, 0)
+STAGE = LoadStage("s", "model", "closed", 2, 10, 0)
 
 
 def row(

@@ -8,15 +8,15 @@ import pytest
 from agentlab.bench.load.asks import FaultyModel
 from agentlab.bench.load.config import FaultsConfig
 from agentlab.errors import LLMTruncatedError, RemoteError
-from agentlab.llm.types import Delta, Message, Request
+from agentlab.llm.types import Delta, Message, ModelRequest
 
-REQUEST = Request("m", (Message("user", "hello"),))
+REQUEST = ModelRequest("m", (Message("user", "hello"),))
 
 
 class Speaker:
     """Says four words."""
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         for word in ("one", "two", "three", "four"):
             yield Delta(text=word)
         yield Delta(finish="stop")

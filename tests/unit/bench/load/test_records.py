@@ -36,7 +36,7 @@ def test_times_count_from_the_start_of_the_stage() -> None:
     reading = Record(2, scheduled=100.0, sent=100.25, stamps=array("d", [101.0, 101.5]), output=101.0, ended=101.5)
     record = record_of(reading, began=100.0, exact=9)
     assert (record.scheduled, record.sent, record.first, record.last, record.ended) == (0.0, 0.25, 1.0, 1.5, 1.5)
-    assert (record.exact, record.answered) == (9, True)
+    assert (record.exact, record.is_answered) == (9, True)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"index": 1}'])

@@ -29,7 +29,7 @@ def test_the_first_token_is_the_first_piece_with_content_and_not_the_role(
     assert reading.stamps.tolist() == pytest.approx([0.2, 0.21, 0.22])
     assert reading.output == pytest.approx(0.2)
     assert reading.usage == Usage(7, 3)
-    assert reading.answered
+    assert reading.is_answered
 
 
 def test_pieces_that_were_read_together_arrived_together(virtually: Callable[..., Any]) -> None:
@@ -75,7 +75,7 @@ async def _failing(error: Exception) -> AsyncIterator[Delta]:
 def test_an_error_is_part_of_the_reading(virtually: Callable[..., Any]) -> None:
     reading = read(virtually, _failing(RateLimitedError("HTTP 429:\n too  much")))
     assert (reading.error, reading.message, reading.ended) == ("RateLimitedError", "HTTP 429: too much", 1.0)
-    assert not reading.answered
+    assert not reading.is_answered
 
 
 def test_of_a_strategy_that_failed_everywhere_the_last_cause_counts(virtually: Callable[..., Any]) -> None:

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.bench.load.config import LoadConfig
-from agentlab.bench.load.schedule import Arrivals, Prompts, Stage, offsets, stage_of
+from agentlab.bench.load.schedule import Arrivals, LoadStage, Prompts, offsets, stage_of
 
 
-def stage(arrivals: Arrivals, rate: float = 5.0, requests: int = 2000, seed: int = 3) -> Stage:
-    return Stage("s", "model", arrivals, rate, requests, seed)
+def stage(arrivals: Arrivals, rate: float = 5.0, requests: int = 2000, seed: int = 3) -> LoadStage:
+    return LoadStage("s", "model", arrivals, rate, requests, seed)
 
 
 def test_poisson_arrivals_have_exponential_gaps_of_the_right_mean() -> None:

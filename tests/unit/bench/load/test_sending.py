@@ -7,30 +7,30 @@ from typing import Any
 import pytest
 
 from agentlab.bench.load.records import Record
-from agentlab.bench.load.schedule import Stage, offsets
-from agentlab.bench.load.sending import Bounds, Taken, run_stage
+from agentlab.bench.load.schedule import LoadStage, offsets
+from agentlab.bench.load.sending import Bounds, StageOutcome, run_stage
 from agentlab.errors import BudgetExceededError, Interrupted
 from agentlab.llm.types import Delta
 
 
-def stage(arrivals: Any = "closed", value: float = 2, requests: int = 6) -> Stage:
-    return Stage("s", "model", arrivals, value, requests, seed=1)
+def stage(arrivals: Any = "closed", value: float = 2, requests: int = 6) -> LoadStage:
+    return LoadStage("s", "model", arrivals, value, requests, seed=1)
 
 
 def carry_out(
     virtually: Callable[..., Any],
     ask: Callable[[int], AsyncIterator[Delta]],
-    the_stage: Stage,
+    the_stage: LoadStage,
     *,
     seconds: float = 100.0,
     request: float = 50.0,
     watch: Any = lambda _readings, _now: None,
-) -> Taken:
-    async def work() -> Taken:
+) -> StageOutcome:
+    async def work() -> StageOutcome:
         clock = asyncio.get_running_loop().time
         return await run_stage(the_stage, ask, Bounds(seconds, request), watch, clock)
 
-    taken: Taken = virtually(work())
+    taken: StageOutcome = virtually(work())
     return taken
 
 
@@ -39,7 +39,7 @@ def test_so_many_at_a_time_and_the_next_when_one_is_answered(
 ) -> None:
     taken = carry_out(virtually, lambda _: speak(1.0, 0.5, 3), stage(value=2, requests=6))
     assert [reading.sent for reading in taken.readings] == pytest.approx([0, 0, 2, 2, 4, 4])
-    assert all(reading.answered and reading.scheduled == reading.sent for reading in taken.readings)
+    assert all(reading.is_answered and reading.scheduled == reading.sent for reading in taken.readings)
     assert taken.ended == "whole"
 
 
@@ -56,7 +56,7 @@ def test_an_open_loop_sends_at_its_times_whatever_the_answers_do(
 def test_a_client_that_is_late_keeps_the_scheduled_times(
     virtually: Callable[..., Any], speak: Callable[..., AsyncIterator[Delta]]
 ) -> None:
-    async def work() -> Taken:
+    async def work() -> StageOutcome:
         loop = asyncio.get_running_loop()
         jumped = loop.time
 
@@ -117,7 +117,7 @@ def test_a_budget_ends_a_stage_and_its_readings_are_kept(
     taken = carry_out(virtually, ask, stage(value=1, requests=9))
     assert taken.ended == "budget"
     assert isinstance(taken.error, BudgetExceededError)
-    assert [reading.answered for reading in taken.readings] == [True, True, True]
+    assert [reading.is_answered for reading in taken.readings] == [True, True, True]
 
 
 def test_a_bug_of_the_client_is_raised(virtually: Callable[..., Any]) -> None:

@@ -10,20 +10,20 @@ from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import LoadConfig, SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import StageRow
-from agentlab.bench.load.schedule import Stage
-from agentlab.bench.load.stages import capacities, carried, fixed, upcoming
+from agentlab.bench.load.schedule import LoadStage
+from agentlab.bench.load.stages import capacities, fixed_stages, is_carried, upcoming
 
 Make = Callable[..., Record]
 
 
-def row(stage: Stage, records: list[Record], slo: SloConfig, ended: Any = "whole") -> StageRow:
+def row(stage: LoadStage, records: list[Record], slo: SloConfig, ended: Any = "whole") -> StageRow:
     facts = StageFacts(stage, ended, client_cpu=0.1, file="f", exact=False, price=None)
     return row_of(facts, records, slo, None, np.random.default_rng(0))
 
 
 def test_the_stages_of_a_config_come_target_by_target_and_finished_ones_are_left_out(record: Make) -> None:
     load = LoadConfig(concurrency=(1, 4))
-    names = [(stage.target, stage.value) for stage in fixed(load, ["a", "b"], seed=0)]
+    names = [(stage.target, stage.value) for stage in fixed_stages(load, ["a", "b"], seed=0)]
     assert names == [("a", 1), ("a", 4), ("b", 1), ("b", 4)]
     done: dict[str, StageRow] = {}
     shares = []
@@ -73,9 +73,9 @@ def test_a_stage_of_a_sweep_lasts_long_enough_for_a_queue_to_grow(record: Make) 
 
 
 def test_a_load_is_carried_if_enough_is_good_and_no_queue_grows(record: Make) -> None:
-    stage, slo = Stage("s", "a", "poisson", 1, 10, 0), SloConfig(ttft_ms=500)
+    stage, slo = LoadStage("s", "a", "poisson", 1, 10, 0), SloConfig(ttft_ms=500)
     nine = [record(ttft=0.1)] * 9
-    assert carried(row(stage, [*nine, record(ttft=1)], slo), 0.9)
-    assert not carried(row(stage, [*nine, record(error="ServerFaultError"), record(ttft=1)], slo), 0.9)
-    assert not carried(row(stage, nine, slo, ended="saturated"), 0.9)
-    assert not carried(row(stage, [*nine, record(cut=True)], slo), 0.9)
+    assert is_carried(row(stage, [*nine, record(ttft=1)], slo), 0.9)
+    assert not is_carried(row(stage, [*nine, record(error="ServerFaultError"), record(ttft=1)], slo), 0.9)
+    assert not is_carried(row(stage, nine, slo, ended="saturated"), 0.9)
+    assert not is_carried(row(stage, [*nine, record(cut=True)], slo), 0.9)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.bench.load.records import Record
-from agentlab.bench.load.stages import Step, bracket, is_rising, next_value
+from agentlab.bench.load.stages import SweepStep, bracket, is_rising, next_value
 
 
 def served(rate: float, service: float, servers: int, requests: int, seed: int) -> list[Record]:
@@ -52,9 +52,9 @@ def test_nothing_is_said_about_a_few_requests() -> None:
 
 @given(st.floats(0.01, 1000), st.floats(0.05, 20))
 def test_a_sweep_over_rates_ends_within_a_tenth_of_the_limit(limit: float, start: float) -> None:
-    steps: list[Step] = []
-    while (value := next_value(steps, start, whole=False)) is not None:
-        steps.append(Step(value, value <= limit))
+    steps: list[SweepStep] = []
+    while (value := next_value(steps, start, whole_numbers=False)) is not None:
+        steps.append(SweepStep(value, value <= limit))
         assert len(steps) < 40
     good, bad = bracket(steps)
     assert good is not None
@@ -64,11 +64,11 @@ def test_a_sweep_over_rates_ends_within_a_tenth_of_the_limit(limit: float, start
 
 @given(st.integers(1, 400))
 def test_a_sweep_over_requests_at_a_time_tries_whole_numbers_once(limit: int) -> None:
-    steps: list[Step] = []
-    while (value := next_value(steps, 1, whole=True)) is not None:
+    steps: list[SweepStep] = []
+    while (value := next_value(steps, 1, whole_numbers=True)) is not None:
         assert value == int(value)
         assert value not in [step.value for step in steps]
-        steps.append(Step(value, value <= limit))
+        steps.append(SweepStep(value, value <= limit))
     good, bad = bracket(steps)
     assert good is not None
     assert good <= limit
@@ -76,12 +76,12 @@ def test_a_sweep_over_requests_at_a_time_tries_whole_numbers_once(limit: int) ->
 
 
 def test_a_target_that_carries_nothing_is_given_up() -> None:
-    steps: list[Step] = []
-    while (value := next_value(steps, 1.0, whole=False)) is not None:
-        steps.append(Step(value, good=False))
+    steps: list[SweepStep] = []
+    while (value := next_value(steps, 1.0, whole_numbers=False)) is not None:
+        steps.append(SweepStep(value, good=False))
     assert len(steps) < 15
-    assert next_value([Step(1, good=False)], 1, whole=True) is None
+    assert next_value([SweepStep(1, good=False)], 1, whole_numbers=True) is None
 
 
 def test_a_lucky_step_above_a_bad_one_does_not_count() -> None:
-    assert bracket([Step(1, True), Step(4, False), Step(8, True)]) == (1, 4)
+    assert bracket([SweepStep(1, True), SweepStep(4, False), SweepStep(8, True)]) == (1, 4)

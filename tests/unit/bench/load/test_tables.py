@@ -11,7 +11,7 @@ from agentlab.bench.load.config import LoadConfig, SloConfig
 from agentlab.bench.load.plots import distribution, latency_by_load, rate_by_load, timeline
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, LoadResult
-from agentlab.bench.load.stages import fixed
+from agentlab.bench.load.stages import fixed_stages
 from agentlab.bench.load.tables import blocks, headline, milliseconds, objective, plain
 from agentlab.bench.result import BenchResult
 from agentlab.runs.document import Table
@@ -27,7 +27,7 @@ def measured(record: Make) -> tuple[LoadResult, dict[str, list[Record]]]:
     load = LoadConfig(concurrency=(1, 4), slo=SloConfig(ttft_ms=300))
     records: dict[str, list[Record]] = {}
     rows = []
-    for stage in fixed(load, ["model", HOSTILE], seed=0):
+    for stage in fixed_stages(load, ["model", HOSTILE], seed=0):
         taken = [record(sent=0.3 * number, ttft=0.1 * stage.value) for number in range(6)]
         records[stage.id] = [*taken, record(sent=2, error="RateLimitedError")]
         facts = StageFacts(stage, "whole", client_cpu=0.1, file="f", exact=False, price=None)
@@ -54,7 +54,7 @@ def test_the_screen_says_who_is_quick_and_what_the_client_can_do(measured: Any) 
 
 
 def test_the_report_holds_every_latency_and_no_markup_of_a_target(measured: Any) -> None:
-    text = markdown("t", blocks(measured[0], drawn=True))
+    text = markdown("t", blocks(measured[0], has_plots=True))
     for told in (
         "to the first token, from the send",
         "slip: how late it was sent",
@@ -69,7 +69,7 @@ def test_the_report_holds_every_latency_and_no_markup_of_a_target(measured: Any)
 def test_nothing_answered_is_told_and_nothing_is_drawn(measured: Any, record: Make) -> None:
     result: LoadResult = measured[0].model_copy(update={"stages": []})
     assert headline(result) == "No request was answered."
-    assert not any("plots/" in str(block) for block in blocks(result, drawn=False))
+    assert not any("plots/" in str(block) for block in blocks(result, has_plots=False))
 
 
 def test_pictures_are_drawn_and_equal_for_equal_data(measured: Any) -> None:
@@ -114,7 +114,7 @@ def test_the_objective_in_words() -> None:
 
 
 def test_tables_are_as_wide_as_their_heads(measured: Any) -> None:
-    for block in blocks(measured[0], drawn=True):
+    for block in blocks(measured[0], has_plots=True):
         if isinstance(block, Table):
             assert {len(row) for row in block.rows} == {len(block.columns)}
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.mock.script import FAULTS, Scene, parse, scene_of
+from agentlab.bench.mock.script import FAULTS, MockScene, parse, scene_of
 
 
 def test_a_plain_name_is_an_answer() -> None:
-    assert parse("ok") == (Scene(),)
+    assert parse("ok") == (MockScene(),)
 
 
 def test_times_are_given_in_milliseconds() -> None:
@@ -21,27 +21,27 @@ def test_times_are_given_in_milliseconds() -> None:
 @pytest.mark.parametrize(
     ("name", "scene"),
     [
-        ("500", Scene("status", status=500)),
-        ("400-context", Scene("status", status=400, reason="context")),
-        ("429-ra2", Scene("status", status=429, wait=("ra", 2.0))),
-        ("429-rams1500", Scene("status", status=429, wait=("rams", 1500.0))),
-        ("429-radate3", Scene("status", status=429, wait=("radate", 3.0))),
-        ("429-raneg", Scene("status", status=429, wait=("-5", 0.0))),
-        ("429-quota-ragarbage", Scene("status", status=429, reason="quota", wait=("soon", 0.0))),
-        ("refuse", Scene("refuse")),
-        ("reset-before", Scene("refuse")),
-        ("reset-40-of-60", Scene("reset", at=40, tokens=60)),
-        ("close-40-of-60-itl10", Scene("close", at=40, tokens=60, itl=0.01)),
-        ("stall-after-10", Scene("stall", at=10, tokens=11)),
-        ("badjson-5", Scene("badjson", at=5)),
-        ("drip-itl20", Scene("drip", itl=0.02)),
-        ("error-event-code429", Scene("error-event", status=429)),
-        ("ok-cost0.002", Scene(cost=0.002)),
-        ("tool-calls2", Scene("tool", calls=2)),
-        ("faults20-n3", Scene("faults", share=0.2, tokens=3)),
+        ("500", MockScene("status", status=500)),
+        ("400-context", MockScene("status", status=400, reason="context")),
+        ("429-ra2", MockScene("status", status=429, wait=("ra", 2.0))),
+        ("429-rams1500", MockScene("status", status=429, wait=("rams", 1500.0))),
+        ("429-radate3", MockScene("status", status=429, wait=("radate", 3.0))),
+        ("429-raneg", MockScene("status", status=429, wait=("-5", 0.0))),
+        ("429-quota-ragarbage", MockScene("status", status=429, reason="quota", wait=("soon", 0.0))),
+        ("refuse", MockScene("refuse")),
+        ("reset-before", MockScene("refuse")),
+        ("reset-40-of-60", MockScene("reset", at=40, tokens=60)),
+        ("close-40-of-60-itl10", MockScene("close", at=40, tokens=60, itl=0.01)),
+        ("stall-after-10", MockScene("stall", at=10, tokens=11)),
+        ("badjson-5", MockScene("badjson", at=5)),
+        ("drip-itl20", MockScene("drip", itl=0.02)),
+        ("error-event-code429", MockScene("error-event", status=429)),
+        ("ok-cost0.002", MockScene(cost=0.002)),
+        ("tool-calls2", MockScene("tool", calls=2)),
+        ("faults20-n3", MockScene("faults", share=0.2, tokens=3)),
     ],
 )
-def test_every_act_has_a_name(name: str, scene: Scene) -> None:
+def test_every_act_has_a_name(name: str, scene: MockScene) -> None:
     assert parse(name) == (scene,)
 
 
@@ -94,7 +94,7 @@ def test_faults_come_in_their_share_and_in_all_kinds() -> None:
 
 
 def test_faults_depend_on_the_seed_and_the_request_alone() -> None:
-    def drawn(seed: int) -> list[Scene]:
+    def drawn(seed: int) -> list[MockScene]:
         return [scene_of("faults50", ordinal, seed) for ordinal in range(50)]
 
     assert drawn(1) == drawn(1)

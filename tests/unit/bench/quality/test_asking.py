@@ -8,10 +8,10 @@ import pytest
 
 from agentlab.bench.quality.asking import ANSWERS_FILE, run_quality
 from agentlab.bench.quality.config import QualityConfig
-from agentlab.bench.quality.result import NOT_ASKED, Answer
+from agentlab.bench.quality.result import NOT_ASKED, BenchAnswer
 from agentlab.errors import BudgetExceededError, Interrupted, LLMConnectionError, LLMTimeoutError
-from agentlab.llm.types import Request, Usage
-from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.llm.types import ModelRequest, Usage
+from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.tasks.generate import generate
 from tests.unit.bench.conftest import Model, llm_of
@@ -21,7 +21,7 @@ ITEMS = {item.prompt: item for item in generate(SMALL["types"], 3)}
 PRICED = Usage(100, 20, 0.001)
 
 
-def knows(request: Request) -> str:
+def knows(request: ModelRequest) -> str:
     """The right answer to every item; of open ones, a good text."""
     item = ITEMS[request.messages[-1].content]
     if item.type == "open":
@@ -32,7 +32,7 @@ def knows(request: Request) -> str:
 def verdict(best_of: str):
     """A judge: `own` finds the candidate's answer wherever it stands, `place` likes whatever comes first."""
 
-    def say(request: Request) -> str:
+    def say(request: ModelRequest) -> str:
         text = request.messages[-1].content
         own_first = text.index("A sound answer") < text.index("</answer A>")
         letter = "A" if best_of == "place" or own_first == (best_of == "own") else "B"
@@ -41,7 +41,7 @@ def verdict(best_of: str):
     return Model(say, Usage(1, 1, 0.0))
 
 
-def measure(llm, router, run: Run, targets: Sequence[str] = (), stop: StopFlag | None = None, **config):
+def measure(llm, router, run: OpenRun, targets: Sequence[str] = (), stop: StopFlag | None = None, **config):
     async def go():
         async with router:
             settings = QualityConfig(**{**SMALL, **config})
@@ -96,7 +96,7 @@ def test_an_unknown_cost_stays_unknown_and_free_is_free(router_of, run):
 
 
 def test_failed_requests_score_nothing_and_are_counted_apart(router_of, run):
-    def moody(request: Request) -> str | Exception:
+    def moody(request: ModelRequest) -> str | Exception:
         return LLMTimeoutError("Too slow.") if ITEMS[request.messages[-1].content].type == "json" else knows(request)
 
     models = {"moody": Model(moody)}
@@ -104,7 +104,7 @@ def test_failed_requests_score_nothing_and_are_counted_apart(router_of, run):
     result = measure(llm, router_of(llm, models), run, types=("exact", "json"))
     (row,) = result.targets
     assert (row.scored, row.failed, row.quality) == (6, 3, 0.5)
-    answers = [Answer.model_validate_json(line) for line in (run.path / ANSWERS_FILE).read_text().splitlines()]
+    answers = [BenchAnswer.model_validate_json(line) for line in (run.path / ANSWERS_FILE).read_text().splitlines()]
     failed = [answer for answer in answers if answer.error]
     assert {(a.error, a.message, a.score, a.type) for a in failed} == {("LLMTimeoutError", "Too slow.", 0.0, "json")}
     assert len(answers) == 6
@@ -144,7 +144,7 @@ def test_a_resumed_run_asks_only_what_has_no_answer(router_of, run, tmp_path):
     llm = judged_llm(whole)
     expected = measure(llm, router_of(llm, whole), run, ["able"])
     given = [event for event in run.events if event.type == "answer.given"]
-    with Run.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), Edge()) as cut:
+    with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), Edge()) as cut:
         for event in given[:7]:
             cut.emit(event.type, event.id, **event.data)
         again = {"able": Model(knows, PRICED), "judge": verdict("own")}
@@ -169,7 +169,7 @@ def test_answers_to_other_items_are_not_taken_for_these(router_of, run):
 def test_a_stop_keeps_what_was_answered(router_of, run):
     stop, models = StopFlag(), {}
 
-    def stopping(request: Request) -> str:
+    def stopping(request: ModelRequest) -> str:
         if len(models["able"].requests) == 2:
             stop.request(15)
         return knows(request)

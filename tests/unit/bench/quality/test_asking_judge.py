@@ -7,7 +7,7 @@ import pytest
 
 from agentlab.bench.quality.asking import judge_answer
 from agentlab.bench.quality.plan import judge_of
-from agentlab.llm.types import Request
+from agentlab.llm.types import ModelRequest
 from agentlab.tasks.generate import generate
 from tests.unit.bench.conftest import Model, llm_of
 
@@ -51,7 +51,7 @@ def test_a_letter_that_was_not_shown_is_no_verdict(router_of):
     assert "not shown" in found["reason"]
 
 
-def _answers(request: Request) -> tuple[str, str]:
+def _answers(request: ModelRequest) -> tuple[str, str]:
     text = request.messages[-1].content
     a, b = (text.split(f"<answer {x}>\n")[1].split(f"\n</answer {x}>")[0] for x in "AB")
     return a, b

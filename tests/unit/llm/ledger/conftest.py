@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.llm.ledger.arm import CachedAnswer, Sample
+from agentlab.llm.ledger.arm import AttemptSample, CachedAnswer
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Timing, Usage
 
@@ -12,7 +12,7 @@ NOW = 1_800_000_000.0
 @pytest.fixture
 def sample():
     def make(at=NOW, cost=0.25, error=None, model="m", task="t", first=0.5, total=2.0):
-        return Sample(at, task, model, "p", error, Usage(100, 40, cost), first, total, "run")
+        return AttemptSample(at, task, model, "p", error, Usage(100, 40, cost), first, total, "run")
 
     return make
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.ledger.arm import Arm, Sample
+from agentlab.llm.ledger.arm import Arm, AttemptSample
 from agentlab.llm.types import Usage
 
 DAY = 86_400.0
@@ -20,11 +20,11 @@ def sample(
     total: float = 3.0,
     tokens: int | None = 101,
     usd: float | None = None,
-) -> Sample:
-    return Sample(at, "task", "model", "provider", error, Usage(10, tokens, usd), first, total, "")
+) -> AttemptSample:
+    return AttemptSample(at, "task", "model", "provider", error, Usage(10, tokens, usd), first, total, "")
 
 
-def after(*samples: Sample) -> Arm:
+def after(*samples: AttemptSample) -> Arm:
     arm = Arm()
     for one in samples:
         arm = arm.with_sample(one)
@@ -75,14 +75,14 @@ def test_a_call_fades_to_half_within_200_calls_and_within_a_week():
         arm = arm.with_sample(sample(error="ServerFaultError"))
     assert arm.successes == pytest.approx(0.5)
     assert arm.quality_count == pytest.approx(0.5)
-    assert Arm(successes=1, first_count=1).decayed(7 * DAY).successes == pytest.approx(0.5)
-    assert Arm(successes=1, first_count=1).decayed(7 * DAY).first_count == pytest.approx(0.5)
+    assert Arm(successes=1, first_count=1).with_decay(7 * DAY).successes == pytest.approx(0.5)
+    assert Arm(successes=1, first_count=1).with_decay(7 * DAY).first_count == pytest.approx(0.5)
 
 
 def test_a_view_is_dated_by_its_evidence_and_a_clock_that_runs_backwards_adds_none():
     arm = after(sample(10))
-    assert arm.decayed(DAY).at == 10
-    assert arm.decayed(-DAY) == arm
+    assert arm.with_decay(DAY).at == 10
+    assert arm.with_decay(-DAY) == arm
     assert arm.with_sample(sample(3)).at == 10
 
 
@@ -115,8 +115,8 @@ SAMPLES = st.builds(
 def test_no_evidence_makes_an_arm_that_cannot_be(events, now):
     arm = Arm()
     for event in events:
-        arm = arm.with_sample(event) if isinstance(event, Sample) else arm.with_quality(arm.at, event)
-    for one in (arm, arm.decayed(now)):
+        arm = arm.with_sample(event) if isinstance(event, AttemptSample) else arm.with_quality(arm.at, event)
+    for one in (arm, arm.with_decay(now)):
         assert min(one.successes, one.failures, one.first_count, one.rate_count, one.cost_sum, one.cost_tokens) >= 0
         assert 0 <= one.quality_sum <= one.quality_count + 1e-9
         assert min(one.first_m2, one.rate_m2) >= 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agentlab.llm.ledger.arm import Arm, Quality
-from agentlab.llm.ledger.memory import MOST_ARMS, MemoryLedger, Spent, folded
+from agentlab.llm.ledger.memory import MOST_ARMS, LedgerSpending, MemoryLedger, fold_evidence
 
 NOW = 1_800_000_000.0
 
@@ -38,7 +38,7 @@ def test_an_arm_is_the_evidence_in_its_order_seen_from_now(sample):
     assert ledger.arm("t", "m", NOW).successes == 1  # asking in between changes nothing
     ledger.record(evidence[1])
     ledger.quality(NOW, "t", "m", 0.5)
-    assert ledger.arm("t", "m", NOW + 1e5) == folded(Arm(), evidence).decayed(NOW + 1e5)
+    assert ledger.arm("t", "m", NOW + 1e5) == fold_evidence(Arm(), evidence).with_decay(NOW + 1e5)
     assert ledger.arm("t", "unknown", NOW) == Arm()
 
 
@@ -66,7 +66,7 @@ def test_answers_are_remembered(answer):
 def test_it_can_stand_on_what_a_file_knows(sample):
     ledger = MemoryLedger()
     ledger.record(sample())
-    ledger.rebase({("t", "m"): Arm(successes=5, at=NOW)}, Spent(NOW - 9, 2.0, 3), [sample(cost=1.0)])
+    ledger.rebase({("t", "m"): Arm(successes=5, at=NOW)}, LedgerSpending(NOW - 9, 2.0, 3), [sample(cost=1.0)])
     assert ledger.spent_since(NOW - 9) == 3.0
     assert ledger.arm("t", "m", NOW).successes == pytest.approx(6, rel=0.01)
 
@@ -93,6 +93,6 @@ def test_no_number_of_tasks_fills_the_memory(sample):
 def test_a_files_oldest_arm_makes_room_first(sample):
     ledger = MemoryLedger()
     arms = {(f"task {age}", "m"): Arm(successes=1, at=NOW - age) for age in range(MOST_ARMS)}
-    ledger.rebase(arms, Spent(NOW), [sample(task="new")])
+    ledger.rebase(arms, LedgerSpending(NOW), [sample(task="new")])
     assert ledger.arm(f"task {MOST_ARMS - 1}", "m", NOW) == Arm()
     assert ledger.arm("task 0", "m", NOW).successes == 1

@@ -4,34 +4,34 @@ from dataclasses import replace
 
 import pytest
 
-from agentlab.llm.ledger.memory import MOST_BYTES, RecentAnswers, decoded, encoded
+from agentlab.llm.ledger.memory import MOST_BYTES, RecentAnswers, decode_answer, encode_answer
 from agentlab.llm.types import ToolCall
 
 
 def test_an_answer_comes_back_as_it_was(answer):
     whole = replace(answer("Grüße\0"), tool_calls=(ToolCall("1", "add", '{"a": 1}'),), finish="tool_calls")
-    assert decoded(encoded(whole)) == whole
+    assert decode_answer(encode_answer(whole)) == whole
 
 
 def test_only_small_answers_of_unicode_are_kept(answer):
-    assert encoded(answer("x" * (MOST_BYTES - 1000)))
-    assert encoded(answer("x" * (MOST_BYTES + 1))) is None
-    assert encoded(answer("é" * (MOST_BYTES // 2 + 1))) is None
-    assert encoded(answer("lone \ud83d")) is None
+    assert encode_answer(answer("x" * (MOST_BYTES - 1000)))
+    assert encode_answer(answer("x" * (MOST_BYTES + 1))) is None
+    assert encode_answer(answer("é" * (MOST_BYTES // 2 + 1))) is None
+    assert encode_answer(answer("lone \ud83d")) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"null", b'{"text": 1}', b"[" * 10_000])
 def test_whatever_else_lies_there_is_no_answer(body):
-    assert decoded(body) is None
+    assert decode_answer(body) is None
 
 
 def test_the_newest_stay_when_there_are_too_many_or_too_large_ones(answer):
-    store, body = RecentAnswers(), encoded(answer())
+    store, body = RecentAnswers(), encode_answer(answer())
     for number in range(1_500):
         store.put(str(number), body)
     assert store.get("499") is None
     assert store.get("500") == answer()
-    large = encoded(answer("x" * 200_000))
+    large = encode_answer(answer("x" * 200_000))
     for number in range(100):
         store.put(f"large {number}", large)
     assert store.get("1499") is None

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.llm.ledger import rows
-from agentlab.llm.ledger.arm import Arm, Quality, Sample
-from agentlab.llm.ledger.memory import encoded, folded
-from agentlab.llm.ledger.rows import Remembered, read_answer, read_arms, read_spent, write
+from agentlab.llm.ledger.arm import Arm, AttemptSample, Quality
+from agentlab.llm.ledger.memory import encode_answer, fold_evidence
+from agentlab.llm.ledger.rows import PendingAnswer, read_answer, read_arms, read_spent, write
 from agentlab.llm.ledger.schema import open_database
 from agentlab.llm.types import Usage
 
@@ -20,7 +20,7 @@ NAMES = st.sampled_from(["a", "b"])
 TOKENS = st.none() | st.integers(0, 2**40)
 USAGE = st.builds(Usage, TOKENS, TOKENS, st.none() | st.floats(0, 100))
 SAMPLE = st.builds(
-    Sample,
+    AttemptSample,
     AT,
     NAMES,
     NAMES,
@@ -56,8 +56,8 @@ def test_the_file_knows_what_the_evidence_says(tmp_path_factory, events):
         write(db, events)
         arms, spent = read_arms(db), read_spent(db, NOW)
     for (task, model), arm in arms.items():
-        assert arm == folded(Arm(), (event for event in events if (event.task, event.model) == (task, model)))
-    costs = [event.usage.cost_usd for event in events if isinstance(event, Sample)]
+        assert arm == fold_evidence(Arm(), (event for event in events if (event.task, event.model) == (task, model)))
+    costs = [event.usage.cost_usd for event in events if isinstance(event, AttemptSample)]
     known = [cost for cost in costs if cost is not None]
     assert spent.total == (pytest.approx(sum(known)) if known else None if costs else 0.0)
 
@@ -78,14 +78,14 @@ def test_the_last_response_is_the_newest_answer_whoever_writes_it_last(tmp_path,
 
 
 def test_old_answers_make_room_by_number_and_by_bytes(tmp_path, answer, monkeypatch):
-    body = encoded(answer())
+    body = encode_answer(answer())
     monkeypatch.setattr(rows, "_MOST_ANSWERS", 20)
     with closing(open_database(tmp_path / "l", 36_500, NOW)) as db:
         for number in range(21):
-            write(db, [Remembered(str(number), NOW + number, body)])
+            write(db, [PendingAnswer(str(number), NOW + number, body)])
         assert db.execute("SELECT count(*), min(at) FROM answers").fetchone() == (18, NOW + 3)
         monkeypatch.setattr(rows, "_MOST_ANSWER_BYTES", 10 * len(body))
-        write(db, [Remembered("20", NOW + 20, body)])  # the same key again
+        write(db, [PendingAnswer("20", NOW + 20, body)])  # the same key again
         assert db.execute("SELECT count(*), min(at) FROM answers").fetchone() == (9, NOW + 12)
         assert read_answer(db, "20") == body
         assert read_answer(db, "3") is None
@@ -94,6 +94,6 @@ def test_old_answers_make_room_by_number_and_by_bytes(tmp_path, answer, monkeypa
 def test_a_batch_is_whole_or_absent(tmp_path, sample):
     with closing(open_database(tmp_path / "l", 36_500, NOW)) as db:
         with pytest.raises((sqlite3.Error, OverflowError)):
-            write(db, [sample(), Sample(NOW, "t", "m", "p", None, Usage(2**70), None, 1.0)])
+            write(db, [sample(), AttemptSample(NOW, "t", "m", "p", None, Usage(2**70), None, 1.0)])
         assert read_spent(db, 0.0).calls == 0
         assert read_arms(db) == {}

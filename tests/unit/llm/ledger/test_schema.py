@@ -8,8 +8,8 @@ import pytest
 
 from agentlab.errors import StorageError
 from agentlab.llm.ledger import schema
-from agentlab.llm.ledger.memory import encoded
-from agentlab.llm.ledger.rows import Remembered, write
+from agentlab.llm.ledger.memory import encode_answer
+from agentlab.llm.ledger.rows import PendingAnswer, write
 from agentlab.llm.ledger.schema import SCHEMA, open_database
 
 NOW = 1_800_000_000.0
@@ -63,9 +63,9 @@ def test_a_strangers_file_and_a_newer_one_are_refused_untouched(tmp_path, script
 def test_old_calls_and_answers_go_and_counters_stay(tmp_path, sample, answer):
     path = tmp_path / "l"
     with closing(open_database(path, 30, NOW)) as db:
-        body = encoded(answer())
+        body = encode_answer(answer())
         write(db, [sample(at=NOW - 31 * DAY), sample(at=NOW - 29 * DAY)])
-        write(db, [Remembered("old", NOW - 31 * DAY, body), Remembered("new", NOW, body)])
+        write(db, [PendingAnswer("old", NOW - 31 * DAY, body), PendingAnswer("new", NOW, body)])
     with closing(open_database(path, 30, NOW)) as db:
         assert db.execute("SELECT at FROM calls").fetchall() == [(NOW - 29 * DAY,)]
         assert db.execute("SELECT key FROM answers").fetchall() == [("new",)]

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from agentlab.llm.ledger.arm import Arm, Sample
-from agentlab.llm.ledger.memory import folded
+from agentlab.llm.ledger.arm import Arm, AttemptSample
+from agentlab.llm.ledger.memory import fold_evidence
 from agentlab.llm.ledger.rows import read_arms
 from agentlab.llm.ledger.schema import connect_to_read
 from agentlab.llm.ledger.statistics import read_statistics
@@ -50,9 +50,10 @@ def test_the_calls_of_two_processes_add_up(path, opened):
     assert len(calls) == 2000
     assert len({total for *_, total in calls[:1000]}) == 2  # they took turns
     heard = [
-        Sample(at, "t", "m", "p", error, Usage(10, 5, cost), first, total) for at, error, cost, first, total in calls
+        AttemptSample(at, "t", "m", "p", error, Usage(10, 5, cost), first, total)
+        for at, error, cost, first, total in calls
     ]
-    assert arms == {("t", "m"): folded(Arm(), heard)}  # as one process would have learnt it
+    assert arms == {("t", "m"): fold_evidence(Arm(), heard)}  # as one process would have learnt it
 
 
 def test_a_killed_process_loses_no_more_than_a_moment(path):

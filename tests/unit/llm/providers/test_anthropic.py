@@ -12,7 +12,7 @@ from agentlab.llm.provider_config import AnthropicProvider
 from agentlab.llm.providers import Surroundings, build
 from agentlab.llm.providers.anthropic import compilable, request_body
 from agentlab.llm.providers.anthropic_protocol import MessageReader
-from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall, ToolPiece, Usage
+from agentlab.llm.types import Delta, Message, ModelRequest, Tool, ToolCall, ToolPiece, Usage
 from tests.unit.llm.providers.clocks import IMPATIENT, PATIENT
 
 LOOK = Tool("look", "Looks up a word.", {"type": "object", "properties": {"word": {"type": "string"}}})
@@ -56,7 +56,7 @@ def test_the_systems_words_stand_apart_and_sides_take_turns():
         Message("assistant", ""),
         Message("user", "Four."),
     )
-    body = request_body(Request("m", messages, temperature=0.5, max_tokens=9, seed=7))
+    body = request_body(ModelRequest("m", messages, temperature=0.5, max_tokens=9, seed=7))
     assert body == {
         "model": "m",
         "system": "Be brief.\n\nBe kind.",
@@ -72,7 +72,7 @@ def test_the_systems_words_stand_apart_and_sides_take_turns():
 
 
 def test_sampling_and_stop_texts():
-    body = request_body(Request("m", HI, temperature=1.7, top_p=0.9, stop=("END",)))
+    body = request_body(ModelRequest("m", HI, temperature=1.7, top_p=0.9, stop=("END",)))
     assert (body["temperature"], body["top_p"], body["stop_sequences"]) == (1.0, 0.9, ["END"])
 
 
@@ -86,7 +86,7 @@ def test_sampling_and_stop_texts():
     ],
 )
 def test_tools_and_which_has_to_be_called(choice, said):
-    body = request_body(Request("m", HI, tools=(LOOK,), tool_choice=choice))
+    body = request_body(ModelRequest("m", HI, tools=(LOOK,), tool_choice=choice))
     assert body["tools"] == [{"name": "look", "description": "Looks up a word.", "input_schema": dict(LOOK.parameters)}]
     assert body["tool_choice"] == said
 
@@ -95,7 +95,7 @@ def test_calls_and_their_results_are_blocks_of_a_turn():
     calls = (ToolCall("a", "look", '{"word": "x"}'), ToolCall("b", "look", ""))
     results = (Message("tool", "seen", tool_call_id="a"), Message("tool", "", tool_call_id="b"))
     body = request_body(
-        Request("m", (*HI, Message("assistant", "Let me see.", calls), *results, Message("user", "So?")))
+        ModelRequest("m", (*HI, Message("assistant", "Let me see.", calls), *results, Message("user", "So?")))
     )
     assert body["messages"][1:] == [
         {
@@ -120,12 +120,12 @@ def test_calls_and_their_results_are_blocks_of_a_turn():
 @pytest.mark.parametrize("arguments", ["{oops", "[1]", "[" * 100_000])
 def test_a_call_that_cannot_be_sent_back_is_refused(arguments):
     with pytest.raises(errors.BadRequestError, match="tool call a are no JSON object"):
-        request_body(Request("m", (Message("assistant", "", (ToolCall("a", "look", arguments),)),)))
+        request_body(ModelRequest("m", (Message("assistant", "", (ToolCall("a", "look", arguments),)),)))
 
 
 def test_json_without_a_schema_is_refused_and_not_ignored():
     with pytest.raises(errors.BadRequestError, match="no mode for JSON"):
-        request_body(Request("m", HI, json_only=True))
+        request_body(ModelRequest("m", HI, json_only=True))
 
 
 def test_a_schema_is_sent_in_the_apis_own_format_without_bounds_it_does_not_know():
@@ -139,7 +139,7 @@ def test_a_schema_is_sent_in_the_apis_own_format_without_bounds_it_does_not_know
         },
         "required": ["score"],
     }
-    body = request_body(Request("m", HI, schema))
+    body = request_body(ModelRequest("m", HI, schema))
     assert body["output_config"]["format"] == {
         "type": "json_schema",
         "schema": {
@@ -326,7 +326,7 @@ def ask(home, key):
         async def read_all():
             try:
                 for _ in range(times):
-                    deltas = [delta async for delta in model.stream(request or Request("m", HI))]
+                    deltas = [delta async for delta in model.stream(request or ModelRequest("m", HI))]
             finally:
                 await model.close()
             return "".join(delta.text for delta in deltas), deltas

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from agentlab.errors import BadRequestError, LLMCancelledError, WorkerDiedError
-from agentlab.llm.providers.local import LocalModel
-from agentlab.llm.types import Message, Request, Tool, ToolCall, Usage
+from agentlab.llm.providers.local import LocalChatModel
+from agentlab.llm.types import Message, ModelRequest, Tool, ToolCall, Usage
 from agentlab.workers.chat import Chunk
 from tests.unit.gguf.scripted import ScriptedEngine
 
-ASK = Request("m", (Message("system", "Be brief."), Message("user", "Hi")), {"type": "object"}, 0.5, 64, 3)
+ASK = ModelRequest("m", (Message("system", "Be brief."), Message("user", "Hi")), {"type": "object"}, 0.5, 64, 3)
 
 
 async def read(model):
@@ -22,7 +22,7 @@ async def read(model):
 
 def test_an_answer_arrives_in_pieces_with_its_usage():
     engine = ScriptedEngine(["Paris is it"])
-    deltas = asyncio.run(read(LocalModel(engine, seconds=9, grammar=True)))
+    deltas = asyncio.run(read(LocalChatModel(engine, seconds=9, grammar=True)))
     assert [delta.text for delta in deltas] == ["Paris ", "is ", "it", ""]
     assert (deltas[-1].finish, deltas[-1].usage) == ("stop", Usage(3, 3, None))
     (asked,) = engine.requests
@@ -38,7 +38,7 @@ def test_an_answer_arrives_in_pieces_with_its_usage():
 
 def test_an_error_of_the_engine_is_raised_where_the_answer_is_awaited():
     with pytest.raises(WorkerDiedError, match="gone"):
-        asyncio.run(read(LocalModel(ScriptedEngine([WorkerDiedError("gone")]), seconds=9, grammar=True)))
+        asyncio.run(read(LocalChatModel(ScriptedEngine([WorkerDiedError("gone")]), seconds=9, grammar=True)))
 
 
 class _Endless:
@@ -66,7 +66,7 @@ def test_cancelling_stops_the_engine():
     async def give_up():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await read(LocalModel(engine, seconds=9, grammar=True))
+                await read(LocalChatModel(engine, seconds=9, grammar=True))
 
     asyncio.run(give_up())
     assert engine.stopped.wait(1)
@@ -76,7 +76,7 @@ def test_leaving_early_stops_the_engine():
     engine = _Endless()
 
     async def leave():
-        stream = LocalModel(engine, seconds=9, grammar=True).stream(ASK)
+        stream = LocalChatModel(engine, seconds=9, grammar=True).stream(ASK)
         assert (await anext(stream)).text == "x"
         await stream.aclose()
 
@@ -86,7 +86,7 @@ def test_leaving_early_stops_the_engine():
 
 def test_so_many_questions_are_asked_at_a_time_as_the_engine_takes():
     async def three(engine, **calls):
-        model = LocalModel(engine, seconds=9, grammar=True, **calls)
+        model = LocalChatModel(engine, seconds=9, grammar=True, **calls)
         tasks = [asyncio.ensure_future(read(model)) for _ in range(3)]
         await asyncio.sleep(0.1)
         for task in tasks:
@@ -100,13 +100,13 @@ def test_so_many_questions_are_asked_at_a_time_as_the_engine_takes():
 def test_a_note_of_the_engine_is_a_warning(caplog):
     engine = ScriptedEngine(["x"])
     engine.chat = lambda request, **_: iter([Chunk("x"), Chunk(finish="stop", note="It goes the slow way.")])
-    asyncio.run(read(LocalModel(engine, seconds=9, grammar=True)))
+    asyncio.run(read(LocalChatModel(engine, seconds=9, grammar=True)))
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "It goes the slow way.")]
 
 
 def test_the_loop_stays_responsive_while_the_engine_works():
     async def count():
-        task = asyncio.ensure_future(read(LocalModel(_Endless(), seconds=9, grammar=True)))
+        task = asyncio.ensure_future(read(LocalChatModel(_Endless(), seconds=9, grammar=True)))
         ticks = 0
         for _ in range(10):
             await asyncio.sleep(0.01)
@@ -123,7 +123,7 @@ def asked(request, *, grammar):
     engine = ScriptedEngine(["{}"])
 
     async def run():
-        async for _ in LocalModel(engine, seconds=9, grammar=grammar).stream(request):
+        async for _ in LocalChatModel(engine, seconds=9, grammar=grammar).stream(request):
             pass
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ import pytest
 from agentlab import errors
 from agentlab.llm.provider_config import OpenAICompatProvider
 from agentlab.llm.providers import Surroundings, build
-from agentlab.llm.types import Message, Request
+from agentlab.llm.types import Message, ModelRequest
 from tests.unit.llm.providers.clocks import IMPATIENT, PATIENT
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -33,7 +33,9 @@ def ask(home, key):
         async def read():
             text, finish, usage = "", None, None
             try:
-                async for delta in model.stream(request or Request("some/model", (Message("user", "Hi"),), schema)):
+                async for delta in model.stream(
+                    request or ModelRequest("some/model", (Message("user", "Hi"),), schema)
+                ):
                     text, finish, usage = text + delta.text, delta.finish or finish, delta.usage or usage
             finally:
                 await model.close()
@@ -128,7 +130,7 @@ def test_the_connection_is_used_again(serve, home):
 
     async def read_two():
         for _ in range(2):
-            deltas = [delta async for delta in model.stream(Request("m", (Message("user", "Hi"),)))]
+            deltas = [delta async for delta in model.stream(ModelRequest("m", (Message("user", "Hi"),)))]
             assert deltas[0].text == "x"
         await model.close()
 
@@ -253,7 +255,7 @@ def test_a_fault_ends_soon_and_with_its_own_error(serve, home, name, key):
 
     async def read():
         try:
-            async for _ in model.stream(Request("m", (Message("user", "Hi"),))):
+            async for _ in model.stream(ModelRequest("m", (Message("user", "Hi"),))):
                 pass
         finally:
             await model.close()
@@ -340,7 +342,7 @@ def test_a_whole_answer_is_not_lost_by_what_follows(serve, home, name):
 
     async def read():
         try:
-            return [delta async for delta in model.stream(Request("m", (Message("user", "Hi"),)))]
+            return [delta async for delta in model.stream(ModelRequest("m", (Message("user", "Hi"),)))]
         finally:
             await model.close()
 

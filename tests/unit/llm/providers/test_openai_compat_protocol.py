@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentlab import errors
 from agentlab.llm.providers.openai_compat import ChatReader, request_body
-from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall, ToolPiece, Usage
+from agentlab.llm.types import Delta, Message, ModelRequest, Tool, ToolCall, ToolPiece, Usage
 
 LOOK = Tool("look", "Looks up a word.", {"type": "object", "properties": {"word": {"type": "string"}}})
 HI = (Message("user", "Hi"),)
@@ -41,7 +41,7 @@ def joined(deltas):
 
 
 def test_a_plain_question_says_nothing_that_was_not_asked_for():
-    body = request_body(Request("m", HI, temperature=0.5, max_tokens=9, seed=3), {"usage": {"include": True}})
+    body = request_body(ModelRequest("m", HI, temperature=0.5, max_tokens=9, seed=3), {"usage": {"include": True}})
     assert body == {
         "model": "m",
         "messages": [{"role": "user", "content": "Hi"}],
@@ -55,7 +55,7 @@ def test_a_plain_question_says_nothing_that_was_not_asked_for():
 
 
 def test_sampling_and_stop_texts():
-    body = request_body(Request("m", HI, top_p=0.9, stop=("\n", "END")), {})
+    body = request_body(ModelRequest("m", HI, top_p=0.9, stop=("\n", "END")), {})
     assert (body["top_p"], body["stop"]) == (0.9, ["\n", "END"])
 
 
@@ -63,7 +63,7 @@ def test_sampling_and_stop_texts():
     ("schema", "kind"), [(None, {"type": "json_object"}), ({"type": "object"}, "json_schema")], ids=["json", "schema"]
 )
 def test_any_json_is_asked_for_only_without_a_schema(schema, kind):
-    wanted = request_body(Request("m", HI, schema, json_only=True), {})["response_format"]
+    wanted = request_body(ModelRequest("m", HI, schema, json_only=True), {})["response_format"]
     assert wanted == kind or wanted["type"] == kind
 
 
@@ -77,7 +77,7 @@ def test_any_json_is_asked_for_only_without_a_schema(schema, kind):
     ],
 )
 def test_tools_and_which_has_to_be_called(choice, said):
-    body = request_body(Request("m", HI, tools=(LOOK,), tool_choice=choice), {})
+    body = request_body(ModelRequest("m", HI, tools=(LOOK,), tool_choice=choice), {})
     function = {"name": "look", "description": "Looks up a word.", "parameters": dict(LOOK.parameters)}
     assert body["tools"] == [{"type": "function", "function": function}]
     assert body["tool_choice"] == said
@@ -85,7 +85,7 @@ def test_tools_and_which_has_to_be_called(choice, said):
 
 def test_a_conversation_with_tool_calls_and_their_results():
     asked = Message("assistant", "", (ToolCall("c1", "look", '{"word": "x"}'),))
-    body = request_body(Request("m", (*HI, asked, Message("tool", "seen", tool_call_id="c1"))), {})
+    body = request_body(ModelRequest("m", (*HI, asked, Message("tool", "seen", tool_call_id="c1"))), {})
     function = {"name": "look", "arguments": '{"word": "x"}'}
     assert body["messages"][1:] == [
         {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": function}]},

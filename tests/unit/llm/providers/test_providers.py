@@ -13,7 +13,7 @@ from agentlab.llm.connections import Connections
 from agentlab.llm.provider_config import SHIPPED_KINDS, OpenAICompatProvider, PluginProvider, ScriptedProvider
 from agentlab.llm.providers import PROVIDERS, Surroundings, build
 from agentlab.llm.providers.openai_compat import request_body
-from agentlab.llm.types import Message, Request
+from agentlab.llm.types import Message, ModelRequest
 from agentlab.runs.redact import Redactor
 
 
@@ -52,6 +52,8 @@ def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
 
 def test_the_adapter_of_a_llama_cpp_server_goes_with_every_request(home):
     compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1", lora=1)
-    body = request_body(Request("m", (Message("user", "Hi."),)), build("p", compat, Surroundings({}, home))._extras)
+    body = request_body(
+        ModelRequest("m", (Message("user", "Hi."),)), build("p", compat, Surroundings({}, home))._extras
+    )
     assert body["lora"] == [{"id": 1, "scale": 1.0}]
     assert body["cache_prompt"] is False

@@ -12,7 +12,7 @@ from agentlab.errors import LLMConnectionError, LLMTimeoutError
 from agentlab.llm.provider_config import ScriptedProvider
 from agentlab.llm.providers.scripted import ScriptedModel, instance
 from agentlab.llm.structured import schema_of
-from agentlab.llm.types import Message, Request, Tool
+from agentlab.llm.types import Message, ModelRequest, Tool
 
 
 class Answer(BaseModel):
@@ -30,7 +30,7 @@ class Answer(BaseModel):
 
 def ask(mode, question="Hi", schema=Answer, *, model=None, **options):
     model = model or ScriptedModel(ScriptedProvider(kind="scripted", mode=mode, **options), patience=0.05)
-    request = Request("m", (Message("user", question),), schema and schema_of(schema))
+    request = ModelRequest("m", (Message("user", question),), schema and schema_of(schema))
 
     async def read():
         return [delta async for delta in model.stream(request)]
@@ -84,7 +84,7 @@ def pieces(mode="first", **fields):
     model = ScriptedModel(ScriptedProvider(kind="scripted", mode=mode))
 
     async def read():
-        return [delta async for delta in model.stream(Request("m", (Message("user", "Hi"),), **fields))]
+        return [delta async for delta in model.stream(ModelRequest("m", (Message("user", "Hi"),), **fields))]
 
     return asyncio.run(read())
 

@@ -9,7 +9,7 @@ import pytest
 from agentlab.bench.mock.server import MockServer
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.serve.run import Place
+from agentlab.llm.serve.run import GatewaySettings
 from agentlab.runs.context import Context
 from tests.unit.bench.mock.running import in_thread as mock_in_thread
 from tests.unit.llm.serve.gateways import in_thread
@@ -49,7 +49,9 @@ def gateway(config, tmp_path, key) -> Iterator[Callable[..., httpx.Client]]:
         def start(*scripts: str, env: dict[str, str] | None = None, at_once: int = 64, **changes: object):
             workspace = Workspace(tmp_path, tmp_path / "cache")
             context = Context(workspace, {"TEST_API_KEY": key, **(env or {})})
-            url = stack.enter_context(in_thread(config(*scripts, **changes), Place(port=0, at_once=at_once), context))
+            url = stack.enter_context(
+                in_thread(config(*scripts, **changes), GatewaySettings(port=0, at_once=at_once), context)
+            )
             return stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=10))
 
         yield start

@@ -8,12 +8,12 @@ from concurrent.futures import Future
 import uvicorn
 
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.serve.run import Place, run
+from agentlab.llm.serve.run import GatewaySettings, run
 from agentlab.runs.context import Context
 
 
 @contextlib.contextmanager
-def in_thread(config: LLMConfig, place: Place, context: Context) -> Iterator[str]:
+def in_thread(config: LLMConfig, place: GatewaySettings, context: Context) -> Iterator[str]:
     """Its base URL. Errors as of `serve`."""
     started: Future[str] = Future()
     servers: list[uvicorn.Server] = []

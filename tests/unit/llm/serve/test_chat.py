@@ -262,7 +262,7 @@ def events(content: bytes) -> list:
 
 class TestCompletion:
     def test_an_answer(self):
-        document = reply().whole(answer())
+        document = reply().whole_document(answer())
         assert (document["id"], document["object"], document["created"]) == ("chatcmpl-1", "chat.completion", 7)
         assert document["model"] == "m"
         assert choice(document)["message"]["content"] == "Hi"
@@ -271,7 +271,7 @@ class TestCompletion:
 
     def test_tool_calls(self):
         called = answer(value="", text="", tool_calls=(ToolCall("c", "look", "{}"),), finish="tool_calls")
-        message = choice(reply().whole(called))["message"]
+        message = choice(reply().whole_document(called))["message"]
         assert message["content"] is None
         assert message["tool_calls"] == [
             {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -334,5 +334,5 @@ class TestPieces:
         one, last, done = events(pieces.piece(Delta(text="Hi")) + pieces.closing(answer()))
         assert (one["object"], choice(one)["text"], choice(last)["text"]) == ("text_completion", "Hi", "")
         assert (choice(last)["finish_reason"], done) == ("stop", "[DONE]")
-        assert choice(reply(CompletionReply).whole(answer()))["text"] == "Hi"
+        assert choice(reply(CompletionReply).whole_document(answer()))["text"] == "Hi"
         assert pieces.piece(Delta(reasoning="hm")) == b""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.llm.serve.faults import RefusedError
-from agentlab.llm.serve.gate import MOST_PARTS, _parsed, parts
+from agentlab.llm.serve.gate import MOST_PARTS, _parse_body, parts
 
 TREES = st.recursive(
     st.none() | st.integers() | st.text(st.sampled_from('a"\\[{,]}\n')),
@@ -33,7 +33,7 @@ def test_what_stands_in_a_text_is_no_part():
 @pytest.mark.parametrize("many", [b"[" + b"[]," * MOST_PARTS + b"[]]", b'["' + b'","' * MOST_PARTS + b'"]'])
 def test_too_many_parts(many):
     with pytest.raises(RefusedError) as caught:
-        _parsed(bytearray(many))
+        _parse_body(bytearray(many))
     assert (caught.value.status, caught.value.code) == (413, "too_many_parts")
 
 
@@ -42,5 +42,5 @@ def test_too_many_parts(many):
 )
 def test_no_document(body):
     with pytest.raises(RefusedError) as caught:
-        _parsed(bytearray(body))
+        _parse_body(bytearray(body))
     assert caught.value.status == 400

@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.serve.metrics import OK, Metrics
+from agentlab.llm.serve.metrics import OK, GatewayMetrics
 from agentlab.llm.types import Usage
 
 LINE = re.compile(r'(?P<name>[a-z_]+)(\{(?P<labels>([a-z_]+="(\\[\\"n]|[^"\\\n])*",?)*)\})? (?P<value>\S+)')
@@ -14,7 +14,7 @@ def values(text: str) -> dict[str, float]:
 
 
 def test_requests_tokens_and_spend():
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     metrics.count("chat", "a", OK, 0.2, Usage(10, 5, 0.5))
     metrics.count("chat", "a", OK, 0.2, Usage(1, 1, 0.25))
     metrics.count("chat", "b", "LLMTimeoutError", 3.0)
@@ -26,7 +26,7 @@ def test_requests_tokens_and_spend():
 
 
 def test_an_unknown_cost_is_counted_as_unknown():
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     metrics.count("chat", "a", OK, 0.2, Usage(10, 5))
     found = values(metrics.text({}))
     assert found['agentlab_unpriced_requests_total{model="a"}'] == 1
@@ -34,7 +34,7 @@ def test_an_unknown_cost_is_counted_as_unknown():
 
 
 def test_the_histogram_adds_up():
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     for seconds in (0.05, 0.06, 400.0):
         metrics.count("chat", "a", OK, seconds)
     found = values(metrics.text({}))
@@ -48,7 +48,7 @@ def test_the_histogram_adds_up():
 
 
 def test_the_state_of_a_breaker_is_one_of_all():
-    found = values(Metrics().text({"a": "open"}))
+    found = values(GatewayMetrics().text({"a": "open"}))
     states = {name: value for name, value in found.items() if name.startswith("agentlab_model_state")}
     assert [name for name, value in states.items() if value] == ['agentlab_model_state{model="a",state="open"}']
     assert len(states) == 5
@@ -56,7 +56,7 @@ def test_the_state_of_a_breaker_is_one_of_all():
 
 @given(st.text())
 def test_no_name_breaks_the_page(name):
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     metrics.count("chat", name, OK, 1.0, Usage(1, 1, 1.0))
     for line in metrics.text({name: "closed"}).removesuffix("\n").split("\n"):
         assert line.startswith("# ") or LINE.fullmatch(line)

@@ -33,8 +33,8 @@ def test_a_name_means_a_strategy_or_a_model():
 
 
 def test_known_says_who_owns_a_name():
-    assert names.known(config("a"))["a"] == "p"
-    assert names.known(config("a"))["agentlab/fastest"] == "agentlab"
+    assert names.known_names(config("a"))["a"] == "p"
+    assert names.known_names(config("a"))["agentlab/fastest"] == "agentlab"
 
 
 def test_an_unknown_name_is_compared_with_the_known_ones():
@@ -45,13 +45,13 @@ def test_an_unknown_name_is_compared_with_the_known_ones():
 
 @pytest.mark.parametrize("name", ["agentlab/best-of-two", "agentlab/best-of-n"])
 def test_answers_are_compared_only_where_several_models_give_one(name):
-    assert name in names.known(config("a", "b"))
-    assert name not in names.known(config("a"))
+    assert name in names.known_names(config("a", "b"))
+    assert name not in names.known_names(config("a"))
     with pytest.raises(UnknownNameError):
         names.meaning(name, config("a"))
     same = config("a", "b").model_dump()
     same["models"]["b"]["id"] = "a"  # one model under two names
-    assert name not in names.known(LLMConfig.model_validate(same))
+    assert name not in names.known_names(LLMConfig.model_validate(same))
 
 
 def test_a_config_without_models_cannot_be_served():

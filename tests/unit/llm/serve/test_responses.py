@@ -121,19 +121,19 @@ class TestRequest:
 
 class TestDocument:
     def test_an_answer(self):
-        said = reply(metadata={"a": "b"}, temperature=0.5).whole(answer())
+        said = reply(metadata={"a": "b"}, temperature=0.5).whole_document(answer())
         assert (said["object"], said["status"], said["model"], said["created_at"]) == ("response", "completed", "q", 7)
         assert said["output"][0]["content"][0]["text"] == "Hi"
         assert (said["usage"]["input_tokens"], said["usage"]["output_tokens"]) == (3, 2)
         assert (said["store"], said["metadata"], said["temperature"]) == (False, {"a": "b"}, 0.5)
 
     def test_one_that_was_cut(self):
-        said = reply().whole(answer(finish="length"))
+        said = reply().whole_document(answer(finish="length"))
         assert (said["status"], said["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
 
     def test_calls(self):
         called = answer(text="", value="", tool_calls=(ToolCall("c1", "look", "{}"),), finish="tool_calls")
-        (item,) = reply(tools=[TOOL]).whole(called)["output"]
+        (item,) = reply(tools=[TOOL]).whole_document(called)["output"]
         assert (item["type"], item["call_id"], item["arguments"]) == ("function_call", "c1", "{}")
 
 
@@ -154,7 +154,7 @@ class TestEvents:
             "completed",
         ]
         assert [event["sequence_number"] for event in said] == list(range(10))
-        assert said[-1]["response"]["output"] == [said[-2]["item"]] == reply().whole(answer())["output"]
+        assert said[-1]["response"]["output"] == [said[-2]["item"]] == reply().whole_document(answer())["output"]
 
     def test_text_then_calls_one_item_after_the_other(self):
         """Calls that come mixed are told one after the other, and text that comes late is not lost."""

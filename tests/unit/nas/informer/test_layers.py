@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agentlab.nas.config import ModelConfig
-from agentlab.nas.informer.layers import Decoder, Distil, Encoder
+from agentlab.nas.informer.layers import Distil, InformerDecoder, InformerEncoder
 
 SMALL = ModelConfig(d_model=8, n_heads=2, e_layers=3, ff_multiplier=1, dropout=0.0)
 
@@ -16,10 +16,10 @@ def test_distilling_halves_the_length_rounding_up(length, after):
 
 def test_the_encoder_distils_between_layers_only():
     x = torch.randn(2, 96, 8)
-    assert Encoder(SMALL)(x).shape == (2, 24, 8)
-    assert len(Encoder(SMALL).distils) == 2
-    assert Encoder(SMALL.model_copy(update={"distil": False}))(x).shape == (2, 96, 8)
-    assert Encoder(SMALL.model_copy(update={"e_layers": 1}))(x).shape == (2, 96, 8)
+    assert InformerEncoder(SMALL)(x).shape == (2, 24, 8)
+    assert len(InformerEncoder(SMALL).distils) == 2
+    assert InformerEncoder(SMALL.model_copy(update={"distil": False}))(x).shape == (2, 96, 8)
+    assert InformerEncoder(SMALL.model_copy(update={"e_layers": 1}))(x).shape == (2, 96, 8)
 
 
 def test_the_convolution_of_distilling_is_circular():
@@ -34,7 +34,7 @@ def test_the_convolution_of_distilling_is_circular():
 def test_full_decoder_self_attention_sees_no_future_step():
     torch.manual_seed(0)
     config = SMALL.model_copy(update={"attention": "full", "mix": False})
-    decoder = Decoder(config).eval()
+    decoder = InformerDecoder(config).eval()
     memory, x = torch.randn(1, 6, 8), torch.randn(1, 10, 8)
     changed = x.clone()
     changed[:, 7:] += 1
@@ -45,7 +45,7 @@ def test_full_decoder_self_attention_sees_no_future_step():
 @pytest.mark.parametrize("mix", [False, True])
 def test_steps_before_the_forecast_need_not_be_worked_out_in_the_last_layer(mix):
     torch.manual_seed(0)
-    decoder = Decoder(SMALL.model_copy(update={"d_layers": 2, "mix": mix, "factor": 1})).eval()
+    decoder = InformerDecoder(SMALL.model_copy(update={"d_layers": 2, "mix": mix, "factor": 1})).eval()
     memory, x = torch.randn(2, 6, 8), torch.randn(2, 20, 8)
     assert torch.allclose(decoder(x, memory, 4), decoder(x, memory, 20)[:, -4:], atol=1e-6)
 
@@ -53,4 +53,4 @@ def test_steps_before_the_forecast_need_not_be_worked_out_in_the_last_layer(mix)
 def test_only_the_faithful_network_drops_attention_weights():
     own = ModelConfig(d_model=8, n_heads=2, dropout=0.3)
     faithful = ModelConfig(d_model=8, n_heads=2, dropout=0.3, faithful=True)
-    assert [Decoder(c).layers[0].cross.sparsity.dropout for c in (own, faithful)] == [0.0, 0.3]
+    assert [InformerDecoder(c).layers[0].cross.sparsity.dropout for c in (own, faithful)] == [0.0, 0.3]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agentlab.nas.config import DataConfig, ModelConfig, TrialConfig
 from agentlab.nas.informer.layers import sine_positions
-from agentlab.nas.informer.model import Informer, Shape, Shortcut, WindowNorm
+from agentlab.nas.informer.model import Informer, InformerShape, Shortcut, WindowNorm
 
 
 def trial(**model) -> TrialConfig:
@@ -25,7 +25,7 @@ def forecast(model: Informer, past: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("targets", [(0, 1, 2), (2,)])
 @pytest.mark.parametrize("switches", [{}, {"normalize": True, "shortcut": True}])
 def test_the_forecast_has_a_step_per_horizon_and_a_column_per_target(targets, switches):
-    model = Informer(trial(**switches), Shape(channels=3, time_channels=4, targets=targets))
+    model = Informer(trial(**switches), InformerShape(channels=3, time_channels=4, targets=targets))
     assert forecast(model, torch.randn(5, 24, 3)).shape == (5, 6, len(targets))
 
 
@@ -36,7 +36,7 @@ def test_a_horizon_of_one_step_works(attention, label_share):
         data=DataConfig(input_length=8, horizon=1, label_share=label_share),
         model=ModelConfig(d_model=8, n_heads=2, attention=attention),
     )
-    model = Informer(config, Shape(2, 4, (0, 1))).train()
+    model = Informer(config, InformerShape(2, 4, (0, 1))).train()
     result = model(torch.randn(3, 8, 2), torch.zeros(3, 9, 4))
     result.sum().backward()
     assert result.shape == (3, 1, 2)
@@ -45,7 +45,7 @@ def test_a_horizon_of_one_step_works(attention, label_share):
 def test_with_the_shortcut_an_untrained_network_repeats_the_last_value():
     past = torch.randn(5, 24, 2)
     for switches in ({"shortcut": True}, {"shortcut": True, "normalize": True}):
-        model = Informer(trial(**switches), Shape(2, 4, (0, 1)))
+        model = Informer(trial(**switches), InformerShape(2, 4, (0, 1)))
         assert torch.allclose(forecast(model, past), past[:, -1:].expand(-1, 6, -1), atol=1e-5)
 
 
@@ -69,18 +69,18 @@ def test_normalising_a_window_and_undoing_it_gives_the_window_back(seed, shift, 
 
 def test_with_normalisation_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast():
     torch.manual_seed(0)
-    model = Informer(trial(normalize=True, attention="full"), Shape(2, 4, (0, 1)))
+    model = Informer(trial(normalize=True, attention="full"), InformerShape(2, 4, (0, 1)))
     past = torch.randn(3, 24, 2)
     assert torch.allclose(forecast(model, past * 7 + 50), forecast(model, past) * 7 + 50, atol=1e-2)
 
 
 def test_a_constant_window_is_no_division_by_zero():
-    model = Informer(trial(normalize=True, shortcut=True), Shape(2, 4, (0, 1)))
+    model = Informer(trial(normalize=True, shortcut=True), InformerShape(2, 4, (0, 1)))
     assert torch.equal(forecast(model, torch.full((1, 24, 2), 3.0)), torch.full((1, 6, 2), 3.0))
 
 
 def test_the_decoder_starts_from_known_steps_and_never_sees_the_future():
-    model = Informer(trial(), Shape(2, 4, (0, 1)))
+    model = Informer(trial(), InformerShape(2, 4, (0, 1)))
     seen: list[torch.Tensor] = []
     model.decoder_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     past = torch.randn(1, 24, 2)

@@ -10,7 +10,7 @@ from torch import nn
 from agentlab.nas.config import DataConfig, ModelConfig, TrialConfig
 from agentlab.nas.informer.attention import Attention, Sparsity, sample_size
 from agentlab.nas.informer.layers import DecoderLayer, Distil, Embedding, EncoderLayer, FeedForward
-from agentlab.nas.informer.model import Informer, Shape
+from agentlab.nas.informer.model import Informer, InformerShape
 
 HEADS, DEPTH = 2, 4
 WIDTH = HEADS * DEPTH
@@ -169,14 +169,14 @@ def test_weights_start_as_the_authors_do():
 
 def test_the_published_network_has_11_33_million_weights():
     trial = TrialConfig(data=DataConfig(input_length=96, label_share=0.5), model=ModelConfig(faithful=True))
-    model = Informer(trial, Shape(channels=7, time_channels=4, targets=tuple(range(7))))
+    model = Informer(trial, InformerShape(channels=7, time_channels=4, targets=tuple(range(7))))
     assert sum(weight.numel() for weight in model.parameters()) == 11_330_055
 
 
 def small(attention: str, label_share: float, horizon: int, **model) -> Informer:
     config = {"d_model": 8, "n_heads": 2, "ff_multiplier": 1, "factor": 1, "attention": attention, **model}
     data = DataConfig(input_length=48, horizon=horizon, label_share=label_share)
-    return Informer(TrialConfig(data=data, model=ModelConfig(**config)), Shape(2, 4, (0, 1)))
+    return Informer(TrialConfig(data=data, model=ModelConfig(**config)), InformerShape(2, 4, (0, 1)))
 
 
 @pytest.mark.parametrize("attention", ["prob", "full"])

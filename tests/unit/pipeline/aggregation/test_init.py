@@ -25,17 +25,17 @@ class Longest(Aggregation):
 
 # The table is read when stages are first defined, so a package has to be there before.
 PROGRAM = """
-from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.completion import completed
+from agentlab.pipeline.answer import PipelineAnswer
+from agentlab.pipeline.completion import complete_step
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
-from agentlab.pipeline.state import Item
+from agentlab.pipeline.state import PipelineItem
 
 stage = {"id": "a", "model": "m", "samples": 2, "aggregation": {"method": "longest", "most": 4}}
 config = PipelineConfig.model_validate({"models": {"m": {"file": "m.gguf"}}, "base_pipeline": {"stages": [stage]}})
 assert not list(config.problems())
-found = {text: Answer(text, "stop", "m") for text in ("two", "four", "eleven")}
-end = completed(unroll(config.stages)[0], Item("", "why?", {}, {}), found, config, None)
+found = {text: PipelineAnswer(text, "stop", "m") for text in ("two", "four", "eleven")}
+end = complete_step(unroll(config.stages)[0], PipelineItem("", "why?", {}, {}), found, config, None)
 print(end.answer, end.why["asked"], "LONGEST" in str(PipelineConfig.model_json_schema()).upper())
 """
 

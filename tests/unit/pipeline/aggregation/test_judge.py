@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.aggregation.base import Candidate
+from agentlab.pipeline.aggregation.base import StageCandidate
 from agentlab.pipeline.aggregation.judge import Judge
 from tests.unit.pipeline.aggregation.conftest import Scripted
 
@@ -16,7 +16,7 @@ _SHOWN = re.compile(r"<answer (\w)>\n(.*?)\n</answer \1>", re.DOTALL)
 
 def judged(texts, judge, seed=0, mode="pairwise", **scene):
     """The verdict and the prompts, with a judge that is a function of a prompt."""
-    candidates = [Candidate(f"model{place}", 1, text) for place, text in enumerate(texts)]
+    candidates = [StageCandidate(f"model{place}", 1, text) for place, text in enumerate(texts)]
     around = Scripted(judge, seed=seed, **scene)
     verdict = Judge(model="m", mode=mode, criteria="right").choose(candidates, around)
     assert [name for name, _, _ in around.asked] == [f"judge.{n}" for n in range(1, len(around.asked) + 1)]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import MalformedReplyError
-from agentlab.pipeline.aggregation.base import Candidate, Chosen
+from agentlab.pipeline.aggregation.base import Chosen, StageCandidate
 from agentlab.pipeline.aggregation.pick import FirstValid
 from agentlab.pipeline.aggregation.vote import Extract, Vote
 from tests.unit.pipeline.aggregation.conftest import Scripted
@@ -21,7 +21,7 @@ def vote(candidates, config):
 
 
 def answers(*texts, models=()):
-    return [Candidate(models[i] if models else "m", i + 1, text) for i, text in enumerate(texts)]
+    return [StageCandidate(models[i] if models else "m", i + 1, text) for i, text in enumerate(texts)]
 
 
 def test_the_first_candidate_of_the_largest_group_answers_and_the_tally_is_written():
@@ -59,7 +59,7 @@ def test_what_of_an_answer_is_its_vote(extract, texts, winner):
 
 def test_with_a_schema_the_whole_value_votes():
     given_ = [
-        Candidate("m", i, str(value), json=value) for i, value in enumerate([{"v": 1}, {"v": 2}, {"v": 2.0}, None])
+        StageCandidate("m", i, str(value), json=value) for i, value in enumerate([{"v": 1}, {"v": 2}, {"v": 2.0}, None])
     ]
     chosen = vote(given_, Vote())
     assert (chosen.why["chosen"], chosen.why["abstained"]) == (1, 1)

@@ -1,6 +1,6 @@
 """Two runs side by side."""
 
-from agentlab.pipeline.branches.diff import diff, unified
+from agentlab.pipeline.branches.diff import diff, unified_diff
 from agentlab.runs.document import Code, Heading, Table
 from tests.unit.pipeline.workshop import Workshop, stages
 
@@ -40,7 +40,7 @@ def test_a_text_that_is_lost_is_said_to_be_lost(workshop: Workshop) -> None:
 
 def test_long_texts_are_compared_in_part() -> None:
     first, second = "\n".join(f"a{n}" for n in range(5_000)), "\n".join(f"b{n}" for n in range(5_000))
-    lines = unified(first, second, ("one", "two"))
+    lines = unified_diff(first, second, ("one", "two"))
     assert len(lines) == 201
     assert lines[-1].startswith("… and ")
-    assert max(map(len, unified("x" * 100_000, "y", ("one", "two")))) < 2_100
+    assert max(map(len, unified_diff("x" * 100_000, "y", ("one", "two")))) < 2_100

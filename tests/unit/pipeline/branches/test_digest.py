@@ -1,6 +1,6 @@
 """Configs by the ids of their stages, and the inputs a run kept."""
 
-from agentlab.pipeline.branches.digest import by_id, changes, config_of, inputs_of, shown, told
+from agentlab.pipeline.branches.digest import by_id, changes, config_of, describe_change, inputs_of, shorten_value
 from tests.unit.pipeline.workshop import STAGES, Workshop
 
 
@@ -17,12 +17,12 @@ def test_a_list_whose_ids_are_not_different_stays_a_list() -> None:
 
 def test_where_a_rerun_begins_is_no_change_of_its_config() -> None:
     first, second = {"seed": 1, "a": {"b": 1}}, {"seed": 1, "a": {"b": 2}, "branch": {"run": "x", "stage": "y"}}
-    assert [told(change) for change in changes(first, second)] == ["a.b: 1 → 2"]
+    assert [describe_change(change) for change in changes(first, second)] == ["a.b: 1 → 2"]
 
 
 def test_a_long_value_is_cut() -> None:
-    assert shown("x " * 100, 9) == "x x x x …"
-    assert shown(None) == "–"
+    assert shorten_value("x " * 100, 9) == "x x x x …"
+    assert shorten_value(None) == "–"
 
 
 def test_inputs_are_those_the_run_copied(workshop: Workshop) -> None:

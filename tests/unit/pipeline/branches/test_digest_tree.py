@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.branches.digest import Digest, Share, TreeView, tree
+from agentlab.pipeline.branches.digest import Digest, StageShare, TreeView, tree
 from agentlab.runs.document import Code
 
 
-def _run(name: str, parent: str | None = None, shares: tuple[Share, ...] = (), **config: object) -> Digest:
+def _run(name: str, parent: str | None = None, shares: tuple[StageShare, ...] = (), **config: object) -> Digest:
     return Digest(name, parent, "completed", "2026-01-01T00:00:00Z", 1.0, config, shares)
 
 
@@ -35,7 +35,7 @@ def test_a_line_says_what_differs_from_the_parent_and_what_was_executed() -> Non
         _run(
             "b",
             "a",
-            (Share("draft", 1, 0), Share("final", 2, 1), Share("skipped", 0, 0)),
+            (StageShare("draft", 1, 0), StageShare("final", 2, 1), StageShare("skipped", 0, 0)),
             seed=1,
             base_pipeline={"stages": {"draft": {"temperature": 0.2}}},
             branch={"run": "a", "stage": "final"},

@@ -3,8 +3,8 @@
 import pytest
 
 from agentlab.errors import UnknownNameError
-from agentlab.pipeline.answer import Asked, key_of
-from agentlab.pipeline.branches.why import why
+from agentlab.pipeline.answer import PipelineQuestion, key_of
+from agentlab.pipeline.branches.why import explain_stage
 from agentlab.runs.document import Code
 from agentlab.runs.store import list_runs
 from tests.unit.pipeline.workshop import Workshop, stages
@@ -13,7 +13,7 @@ ANSWERS = {"draft": "a draft", "final": "the end"}
 
 
 def _lines(workshop: Workshop, run: str, stage: str) -> list[str]:
-    view = why(workshop.record(run), stage, list_runs(workshop.runs_dir).runs)
+    view = explain_stage(workshop.record(run), stage, list_runs(workshop.runs_dir).runs)
     code = view.blocks()[-1]
     assert isinstance(code, Code)
     return code.text.split("\n")
@@ -134,7 +134,7 @@ def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Work
     for name, answer in (("one", "a draft"), ("two", "another draft")):
         with workshop.open(name, config={"base_pipeline": {"stages": [multi]}}) as run:
             for call, text in (("draft/small", answer), ("draft/large", "the same"), (last, answer)):
-                asked = Asked((("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
+                asked = PipelineQuestion((("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
                 data = {"key": key_of(asked), "sha": workshop.put(run, text), "from": "model"}
                 run.emit("call.answered", call, **data, asked=asked.summary(), answer={})
     assert _lines(workshop, "two", "draft")[-2:] == [
@@ -148,7 +148,7 @@ def test_an_aggregation_asks_again_because_it_is_told_otherwise(workshop: Worksh
         how = {"method": "judge", "model": "large", "criteria": criteria}
         multi = {"id": "draft", "models": ["small", "large"], "prompt": "{{ input }}", "aggregation": how}
         with workshop.open(name, config={"base_pipeline": {"stages": [multi]}, "input": given}) as run:
-            asked = Asked((("user", f"{given} {criteria}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
+            asked = PipelineQuestion((("user", f"{given} {criteria}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
             data = {"key": key_of(asked), "sha": workshop.put(run, "A"), "from": "model"}
             run.emit("call.answered", "draft/=judge.1", **data, asked=asked.summary(), answer={})
     assert _lines(workshop, "two", "draft")[1:] == [

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
-from agentlab.pipeline.answer import Asked
+from agentlab.pipeline.answer import PipelineQuestion
 from agentlab.pipeline.branches.why import FieldChange, field_changes
 
-ASKED = Asked((("system", "Be brief."), ("user", "Why?")), "small", "sha256:0", {"batch": 128}, 0.7, None, 64, 7)
+ASKED = PipelineQuestion(
+    (("system", "Be brief."), ("user", "Why?")), "small", "sha256:0", {"batch": 128}, 0.7, None, 64, 7
+)
 
 
-def _told(second: Asked) -> list[str]:
-    return [change.told() for change in field_changes(ASKED.summary(), second.summary())]
+def _told(second: PipelineQuestion) -> list[str]:
+    return [change.describe() for change in field_changes(ASKED.summary(), second.summary())]
 
 
 def test_the_same_question_has_no_changes() -> None:
@@ -29,4 +31,4 @@ def test_every_changed_field_is_told() -> None:
 
 def test_reasons_follow_the_message() -> None:
     change = FieldChange(field="message 2", first={}, second={}, reasons=["the input of the run changed"])
-    assert change.told() == "message 2 changed: the input of the run changed"
+    assert change.describe() == "message 2 changed: the input of the run changed"

@@ -12,7 +12,7 @@ import pytest
 
 from agentlab.pipeline.branches.digest import tree
 from agentlab.pipeline.history import reading
-from agentlab.pipeline.history.index import History
+from agentlab.pipeline.history.index import PipelineHistory
 from agentlab.pipeline.history.listing import history_list
 from tests.unit.pipeline.workshop import Workshop, stages
 
@@ -20,10 +20,10 @@ ANSWERS = {"draft": "the sky scatters blue light", "final": "because of scatteri
 
 
 @contextmanager
-def _history(workshop: Workshop, warnings: list[str] | None = None) -> Iterator[History]:
+def _history(workshop: Workshop, warnings: list[str] | None = None) -> Iterator[PipelineHistory]:
     """A history that must not warn, unless somebody listens."""
     heard = [] if warnings is None else warnings
-    with History(workshop.index, workshop.runs_dir, workshop.store, heard.append) as history:
+    with PipelineHistory(workshop.index, workshop.runs_dir, workshop.store, heard.append) as history:
         yield history
     assert warnings is not None or heard == [], heard
 
@@ -62,7 +62,7 @@ def test_inputs_and_outputs_are_searched(workshop: Workshop) -> None:
     with _history(workshop) as history:
         assert [hit.step for hit in history.search("scatter")] == ["final", "draft"]
         assert [hit.step for hit in history.search("why")] == ["input"]
-        assert history.search("scatter", most=1)[0].snippet == "because of »scattering«"
+        assert history.search("scatter", limit=1)[0].snippet == "because of »scattering«"
 
 
 def test_what_did_not_change_is_not_read_again(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_runs_of_other_commands_and_folders_are_left_out(workshop: Workshop, tmp
     (workshop.runs_dir / ".creating-1").mkdir()
     (workshop.runs_dir / "notes.txt").write_text("mine")
     assert _names(workshop) == ["one"]
-    with History(workshop.index, tmp_path / "other", workshop.store, print) as history:
+    with PipelineHistory(workshop.index, tmp_path / "other", workshop.store, print) as history:
         assert (history.digests(), history.search("scatter")) == ([], [])
     assert _names(workshop) == ["one"]
 
@@ -207,7 +207,7 @@ def test_the_list_can_be_cut_and_filtered(workshop: Workshop) -> None:
     workshop.open("new").close()
     with _history(workshop) as history:
         runs = history.digests()
-    newest = history_list(runs, status="completed", most=2)
+    newest = history_list(runs, status="completed", limit=2)
     assert ([run.id for run in newest.runs], newest.left_out) == (["two", "three"], 1)
     assert [(run.calls, run.asked) for run in newest.runs] == [(2, 0), (2, 0)]
     assert [run.id for run in history_list(runs, status="interrupted").runs] == ["new"]

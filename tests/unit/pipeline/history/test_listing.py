@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.pipeline.history.index import open_index
-from agentlab.pipeline.history.listing import SearchView, quoted, search
+from agentlab.pipeline.history.listing import SearchView, quote_query, search
 
 # what FTS5 reads as syntax where it is not quoted
 SYNTAX = st.sampled_from(
@@ -70,7 +70,7 @@ def test_a_query_without_words_finds_nothing() -> None:
 
 
 def test_words_are_quoted() -> None:
-    assert quoted('say "hi" AND* \0x') == '"say"* """hi"""* "AND*"* "x"*'
+    assert quote_query('say "hi" AND* \0x') == '"say"* """hi"""* "AND*"* "x"*'
 
 
 def test_the_hit_is_marked() -> None:

@@ -6,7 +6,7 @@ from itertools import count
 
 from hypothesis import strategies as st
 
-from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, Run, Schedule
+from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, RunJob, Schedule
 
 
 def jobs_of(text: str) -> list[Job]:
@@ -28,7 +28,7 @@ def room_of(budget: int, sizes: str = "a=1 b=1 c=1 d=1 e=1", resident: str = "")
 def words(schedule: Schedule) -> str:
     """A schedule in short: +a loads, -a evicts."""
     signs = {Load: "+", Evict: "-"}
-    return " ".join(step.job if isinstance(step, Run) else signs[type(step)] + step.model for step in schedule.steps)
+    return " ".join(step.job if isinstance(step, RunJob) else signs[type(step)] + step.model for step in schedule.steps)
 
 
 @st.composite
@@ -61,7 +61,7 @@ def assert_valid(jobs: Sequence[Job], room: Room, schedule: Schedule) -> None:
                 held.append(model)
             case Evict(model):
                 held.remove(model)
-            case Run(name):
+            case RunJob(name):
                 assert by_name[name].needs & by_name.keys() <= set(done)
                 assert by_name[name].model in (None, *held)
                 done.append(name)

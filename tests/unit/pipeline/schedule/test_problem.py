@@ -25,14 +25,14 @@ def test_what_is_ready_is_carried_along_as_it_would_be_found_among_all_units(
     for pick in picks:
         left = [unit for unit in bits(problem.end.done & ~state.done) if not problem.needs[unit] & ~state.done]
         assert state.ready == tuple(left)
-        wanted = problem.wanted(state)
+        wanted = problem.wanted_models(state)
         if wanted:
             state = problem.after(state, Move(state.resident, wanted[pick % len(wanted)]))
 
 
 def test_only_models_with_a_unit_ready_are_wanted_in_the_order_of_the_list() -> None:
     problem = problem_of(jobs_of("x:b y:a z:c<x w:b<y"), room_of(budget=2))
-    assert [problem.models[model] for model in problem.wanted(problem.start(0))] == ["b", "a"]
+    assert [problem.models[model] for model in problem.wanted_models(problem.start(0))] == ["b", "a"]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 9), st.integers(0, 20))

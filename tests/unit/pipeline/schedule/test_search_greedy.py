@@ -4,7 +4,7 @@ from random import Random
 
 from hypothesis import given, settings
 
-from agentlab.pipeline.schedule.problem import Problem, Way, problem_of
+from agentlab.pipeline.schedule.problem import ScheduleProblem, Way, problem_of
 from agentlab.pipeline.schedule.search import cheap, cheapest
 from agentlab.pipeline.schedule.types import Job, Room
 from tests.unit.pipeline.schedule.conftest import problems
@@ -12,13 +12,13 @@ from tests.unit.pipeline.schedule.conftest import problems
 PLENTY = 1_000_000  # moves
 
 
-def optimum(problem: Problem) -> int:
+def optimum(problem: ScheduleProblem) -> int:
     way = cheapest(problem, PLENTY)
     assert way is not None
     return way.cost
 
 
-def replayed(problem: Problem, way: Way) -> int:
+def replayed(problem: ScheduleProblem, way: Way) -> int:
     """Its cost once more, from its moves, each of which must fit; it must end with all done."""
     state, cost = problem.start(way.kept), 0
     for move in way.moves:

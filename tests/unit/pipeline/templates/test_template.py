@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agentlab.errors import ConfigError
-from agentlab.pipeline.templates.template import compiled, condition
+from agentlab.pipeline.templates.template import compile_template, condition
 
 VALUES: dict[str, Any] = {
     "input": "hello world",
@@ -33,7 +33,7 @@ PLAIN = st.recursive(
 
 
 def rendered(source: str, **values: Any) -> str:
-    return compiled(source).render(VALUES | values)
+    return compile_template(source).render(VALUES | values)
 
 
 def nested(depth: int) -> Any:
@@ -101,7 +101,7 @@ def test_it_says_what_jinja_says(source: str) -> None:
     expected = reference.from_string(source).render(values)
     for python, as_json in (("True", "true"), ("False", "false"), ("'", '"')):
         expected = expected.replace(python, as_json)
-    assert compiled(source).render(values).replace("'", '"') == expected
+    assert compile_template(source).render(values).replace("'", '"') == expected
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_objects_of_the_program_are_not_shown(expression: str) -> None:
 
 
 def test_what_a_template_uses_is_known_before_it_runs() -> None:
-    made = compiled(
+    made = compile_template(
         "{% if stages.a.skipped %}{{ item.x }}{% endif %}{% for x in stages['b'].json %}{{ x }}{% endfor %}"
         "{{ previous.c.output ~ input }}"
     )
@@ -193,7 +193,7 @@ def test_what_a_template_uses_is_known_before_it_runs() -> None:
 
 
 def test_the_same_source_is_compiled_once() -> None:
-    assert compiled("{{ input }} once") is compiled("{{ input }} once")
+    assert compile_template("{{ input }} once") is compile_template("{{ input }} once")
 
 
 def test_a_value_that_holds_template_syntax_stays_as_it_is() -> None:
@@ -282,7 +282,7 @@ REFUSED = [
 def test_what_is_not_allowed_is_refused_before_it_runs(source: str, sentence: str) -> None:
     begun = time.perf_counter()
     with pytest.raises(ConfigError, match=sentence):
-        compiled(source)
+        compile_template(source)
     assert time.perf_counter() - begun < 2
 
 
@@ -393,7 +393,7 @@ OPERATIONS = (
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_many_operations_on_huge_values_end_soon(operation: str, value: str) -> None:
     source = "{% for i in range(500) %}{% for j in range(500) %}{% set x = " + operation + " %}{% endfor %}{% endfor %}"
-    template, values = compiled(source), {"input": HUGE[value]()}
+    template, values = compile_template(source), {"input": HUGE[value]()}
     begun = time.perf_counter()
     with pytest.raises(ConfigError):
         template.render(values)
@@ -409,13 +409,13 @@ def test_an_input_of_the_longest_size_passes_and_a_longer_one_is_named() -> None
 
 
 def test_a_budget_is_of_one_rendering() -> None:
-    template = compiled("{% for i in range(60000) %}{{ i }}{% endfor %}")
+    template = compile_template("{% for i in range(60000) %}{{ i }}{% endfor %}")
     assert len(template.render({})) == len(template.render({})) == 288_890
 
 
 def test_a_name_set_in_a_loop_ends_with_it() -> None:
     with pytest.raises(ConfigError, match="there is no 'inner'"):
-        compiled("{% for x in [1] %}{% set inner = x %}{% endfor %}{{ inner }}")
+        compile_template("{% for x in [1] %}{% set inner = x %}{% endfor %}{{ inner }}")
     with pytest.raises(ConfigError, match="there is no inner here"):
         rendered("{% if not input %}{% set inner = 1 %}{% endif %}{{ inner }}")
 
@@ -428,7 +428,7 @@ def test_a_long_loop_over_real_values_is_no_trouble() -> None:
 
 def test_a_large_input_is_filled_in_at_once() -> None:
     template, values = (
-        compiled("Answer this: {{ input }}\nBe {{ params.tone }}.".ljust(100)),
+        compile_template("Answer this: {{ input }}\nBe {{ params.tone }}.".ljust(100)),
         VALUES | {"input": "a" * 102_400},
     )
     taken = []
@@ -504,22 +504,22 @@ def sentence(call: Callable[[], object]) -> str:
 
 @given(st.text() | st.lists(SNIPPETS, max_size=24).map("".join))
 def test_any_source_compiles_or_is_refused(source: str) -> None:
-    told = sentence(lambda: compiled(source))
-    assert told.startswith("line ") or (not told and compiled(source).source == source)
+    told = sentence(lambda: compile_template(source))
+    assert told.startswith("line ") or (not told and compile_template(source).source == source)
     told = sentence(lambda: condition(source))
     assert told.startswith("in the condition: ") or (not told and condition(source).source == source)
 
 
 @given(st.lists(SNIPPETS, max_size=24).map("".join), PLAIN, PLAIN)
 def test_whatever_compiles_renders_or_ends_in_a_sentence(source: str, text: Any, item: Any) -> None:
-    told = sentence(lambda: compiled(source).render({"input": text, "item": item}))
+    told = sentence(lambda: compile_template(source).render({"input": text, "item": item}))
     assert told == "" or told.lower().startswith("line ")
 
 
 @given(PLAIN, PLAIN, st.sampled_from([*OPERATIONS, "input[item]", "item in input", "input|sum", "input|items"]))
 def test_any_value_renders_or_ends_in_a_sentence(text: Any, item: Any, operation: str) -> None:
     source = "{{ input }}{% set x = " + operation + " %}{% for y in x %}{{ y ~ item ~ loop.last }}{% endfor %}"
-    told = sentence(lambda: compiled(source).render({"input": text, "item": item}))
+    told = sentence(lambda: compile_template(source).render({"input": text, "item": item}))
     assert told == "" or told.startswith("Line 1 of the template: ")
 
 
