@@ -93,7 +93,6 @@ class Command:
         return imported(self.settle)(config, context) if self.settle else config
 
     def narrate_function(self) -> Narrate:
-        """What says on the screen what an event means."""
         return imported(self.narrate)  # type: ignore[no-any-return] # as above
 
     def was_reviewed(self, events: "Sequence[Event]") -> bool:
@@ -105,7 +104,6 @@ class Command:
         return imported(self.details)() if self.details else lambda _: None
 
     def take_part_function(self) -> TakePart:
-        """What others than the owner of a run do."""
         return imported(self.take_part)  # type: ignore[no-any-return] # as above
 
     def basis(self) -> "Basis":

@@ -188,7 +188,8 @@ def _cpu_flags() -> dict[str, str]:
     if not info.is_file():
         return {}
     first = info.read_text().split("\n\n")[0]
-    return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): text.strip() for name, _, text in fields}
 
 
 def _cpu_has_bf16() -> bool:

@@ -33,7 +33,6 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> list[str]:
-        """All that there are, those of installed packages behind ours."""
         from importlib.metadata import entry_points  # slow to import, and seldom needed
 
         return [*self.table, *sorted(entry_points(group=self.group).names - self.table.keys())]

@@ -63,7 +63,6 @@ class Lines:
     line: Callable[[str], None]
 
     def emit(self, event: Event) -> None:
-        """Say what the event means, if it means something."""
         narration = self.narrate(event)
         if narration is not None and narration.line:
             self.line(narration.line)
@@ -87,7 +86,6 @@ class FinishedRun(Generic[R]):
 
     @property
     def id(self) -> str:
-        """The run's name, for `resume` and for `agentlab runs`."""
         return self.path.name
 
 

@@ -126,6 +126,5 @@ app.command("questions", epilog=QUESTIONS)(questions)
 
 
 def _agent(name: str) -> dict[str, str]:
-    """An agent called like its adapter."""
     path = from_here(name)
     return {"name": Path(path).name[:64].strip(), "adapter": path}

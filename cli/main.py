@@ -82,7 +82,6 @@ class _Ordered(typer.core.TyperGroup):
     """Typer lists plain commands before groups; here the order is ours."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names as the help page shows them."""
         return sorted(super().list_commands(ctx), key=_ORDER.index)
 
 

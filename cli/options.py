@@ -251,7 +251,6 @@ class DefaultsToRun(typer.core.TyperGroup):
     """`agentlab nas demo` means `agentlab nas run demo`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Prepend `run` unless the first word is a subcommand or asks for help."""
         if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["run", *args]
         return super().parse_args(ctx, args)

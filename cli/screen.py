@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -50,7 +51,7 @@ class Screen:
     # -- stdout -------------------------------------------------------------------------------------------------
 
     def answer(self, command: str, result: "BaseModel", *, run: dict[str, str] | None = None) -> None:
-        """Print a command's typed result: as one JSON document, or as blocks if it is a `Document`."""
+        """Print a command's typed result: as one JSON document, or as blocks if it is an `AnswerDocument`."""
         if self.json_mode:
             self._document({"command": command, "run": run, "result": result.model_dump(mode="json")})
         else:
@@ -66,7 +67,8 @@ class Screen:
     def blocks(self, blocks: "Iterable[Block]") -> None:
         """Print blocks to stdout."""
         if not sys.stdout.isatty():
-            sys.stdout.writelines(f"{line}\n" for block in blocks for line in self._plain(block))
+            lines = chain.from_iterable(map(self._plain, blocks))
+            sys.stdout.writelines(f"{line}\n" for line in lines)
             return
         from rich.console import Console
 
@@ -103,8 +105,11 @@ class Screen:
                 return [self.clean_text(f"{alt}: {file}")]
             case Table():
                 rows = (block.columns, *block.rows) if any(block.columns) else block.rows
-                return ["\t".join(" ".join(self.clean_text(cell).split()) for cell in row) for row in rows]
+                return [self._join_cells(row) for row in rows]
         return [self.clean_text(block.text)]
+
+    def _join_cells(self, row: "Iterable[str]") -> str:
+        return "\t".join(" ".join(self.clean_text(cell).split()) for cell in row)
 
     def _document(self, fields: dict[str, Any]) -> None:
         document = self.redactor.mask_tree({"schema": SCHEMA, **fields})
@@ -148,17 +153,14 @@ class Screen:
     # -- stderr -------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """A remark; silent with -q."""
         if not self.quiet:
             self._stderr(text)
 
     def warn(self, text: str) -> None:
-        """Something the user should know; silent with -q."""
         if not self.quiet:
             self._stderr(f"warning: {text}", style="yellow")
 
     def hint(self, text: str) -> None:
-        """What to do next."""
         if not self.quiet:
             self._stderr(f"hint: {text}", style="cyan")
 

@@ -42,7 +42,6 @@ class _ScreenLogHandler(logging.Handler):
         self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line."""
         show = self._screen.warn if record.levelno >= logging.WARNING else self._screen.say
         show(record.getMessage())
 

@@ -27,12 +27,10 @@ class Scored(NamedTuple):
         return [total / size for total, size in zip(self.totals, sizes, strict=True)]
 
     def shares(self, by: Normalisation = DECIDES) -> list[float]:
-        """Probabilities of the choices, which add up to 1."""
         scores = self.scores(by)
         weights = [math.exp(score - max(scores)) for score in scores]
         return [weight / sum(weights) for weight in weights]
 
     def likeliest_index(self, by: Normalisation = DECIDES) -> int:
-        """The place of the likeliest choice; the first of equal ones."""
         scores = self.scores(by)
         return scores.index(max(scores))

@@ -97,7 +97,6 @@ def _first_number(text: str) -> Decimal | None:
 
 
 def _decimal(digits: str) -> Decimal | None:
-    """None for a number longer than any answer."""
     return Decimal(digits.replace(",", "")) if len(digits) <= _LONGEST_NUMBER else None
 
 

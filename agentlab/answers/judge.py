@@ -10,7 +10,7 @@ their order; at the end it returns what came of them. `decide` and `decide_async
 import string
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TypeVar, cast
 
 from agentlab.answers.quote import cut_middle, wrap_in_tags
@@ -51,7 +51,6 @@ class JudgeCase:
     shown: int = MOST_SHOWN
 
     def ballots(self, orders: Iterable[tuple[int, ...]], after: int = 0) -> list[JudgeBallot]:
-        """One for each order, with numbers that follow `after`."""
         return [JudgeBallot(number, order, self._prompt(order)) for number, order in enumerate(orders, after + 1)]
 
     def _prompt(self, order: tuple[int, ...]) -> str:
@@ -88,7 +87,8 @@ def place_of(letter: str) -> int:
 
 def both_orders(case: JudgeCase, matches: Sequence[tuple[int, ...]], after: int = 0) -> Judging[list[Match]]:
     """Who wins each match; `after` is the number of the ballots before."""
-    verdicts = yield case.ballots((order for match in matches for order in (match, match[::-1])), after)
+    orders = chain.from_iterable((match, match[::-1]) for match in matches)
+    verdicts = yield case.ballots(orders, after)
     pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
     return [_match(match, pair) for match, pair in zip(matches, pairs, strict=True)]
 

@@ -41,12 +41,10 @@ class Tally(Generic[H]):
 
     @property
     def leaders(self) -> tuple[Group[H], ...]:
-        """Those with the most weight behind them, several in a tie; none where nobody has any."""
         return tuple(group for group in self.groups if group.weight == self.groups[0].weight > 0)
 
     @property
     def winner(self) -> H | None:
-        """The first of the leaders."""
         return self.leaders[0].answer if self.leaders else None
 
     @property

@@ -58,7 +58,9 @@ class BenchExperiment:
         if config.measure == "quality":
             plan_quality(config.quality, llm, config.chosen_targets())
         answer_counter(config, context)
-        names = {name for target in targets for name in ([target.model] if target.model else llm.used_models())}
+        names: set[str] = set()
+        for target in targets:
+            names.update([target.model] if target.model else llm.used_models())
         surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
         for provider in {llm.models[name].provider for name in sorted(names)}:
             providers.build(provider, llm.providers[provider], surroundings)

@@ -169,19 +169,16 @@ class Agent:
             except LLM_FAILURES as error:
                 failure = f" The model gave no usable answer ({one_line(error.message)})."
         if answer is None:
-            return Advice(
-                output=f"{self._by_rule(families, learnt)}{failure}", recipes=self._add_estimates(_first(families))
-            )
+            output = f"{self._by_rule(families, learnt)}{failure}"
+            return Advice(output=output, recipes=self._add_estimates(_first(families)))
         candidates = [(suggestion, point(suggestion, self.situation.rules.space)) for suggestion in answer.recipes]
         usable = [
             params
             for recipe, params in candidates
             if not (_unsearched_settings(recipe, params) or self._refusal_reasons(params))
         ]
-        dropped, unique = (
-            len(candidates) - len(usable),
-            [params for index, params in enumerate(usable) if params not in usable[:index]],
-        )
+        dropped = len(candidates) - len(usable)
+        unique = [params for index, params in enumerate(usable) if params not in usable[:index]]
         note = f" {dropped} of its recipes cannot be tried." if dropped else ""
         return Advice(
             output=" ".join(answer.output.split())[:_LONG].lstrip("#>-+*= ") + note,
@@ -307,7 +304,6 @@ def _user(text: str) -> Message:
 
 
 def _unsearched_settings(recipe: Recipe, params: Params) -> list[str]:
-    """What of a recipe the space does not hold."""
     settings = recipe.model_dump(exclude_defaults=True)
     return [f"{name} is not searched here" for name in settings if name not in params]
 
@@ -330,13 +326,11 @@ def _families(situation: Situation) -> dict[str, list[Params]]:
 def _tried_keys(situation: Situation) -> set[Hashable]:
     """The points that were measured, by the run or before it, or that have failed in it."""
     space = situation.rules.space
-    return {space.key(row["params"]) for row in situation.rows()} | {
-        space.key(trial.proposal.params) for trial in situation.trials
-    }
+    measured_keys = {space.key(row["params"]) for row in situation.rows()}
+    return measured_keys | {space.key(trial.proposal.params) for trial in situation.trials}
 
 
 def _first(families: Mapping[str, list[Params]]) -> list[Params]:
-    """The first of each family."""
     return [points[0] for points in families.values()][:_MOST]
 
 
@@ -376,7 +370,7 @@ def alone(
         context: workspace and environment.
         base: the name of its folder, as the memory has it.
         trials: of the run that has ended.
-        ended: whether it reflects.
+        has_ended: whether it reflects.
         run: the id of that run; see `on_one_text`.
 
     Raises:
@@ -385,10 +379,9 @@ def alone(
     config = config.model_copy(update={"planner": "agent"})
     check_optional(config.llm, context)
     memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched_space, config.rules)
-    experiments = [
-        experiment for experiment in (memory.within(space) if memory else ()) if experiment.status == "finished"
-    ]
-    comparable, elsewhere = on_one_text(experiments, base, run)
+    experiments = memory.within(space) if memory else ()
+    finished = [experiment for experiment in experiments if experiment.status == "finished"]
+    comparable, elsewhere = on_one_text(finished, base, run)
     situation = Situation(read_goal(config.goal), ScreenRules(space), trials, comparable, elsewhere)
     with open_router(config, context) as router:
         agent = Agent(router, situation)
@@ -411,9 +404,8 @@ class AgentProposer(LLMProposer):
         cls, plain: LLMProposer, planned: Sequence[Params], situation: Callable[[Sequence[Trial]], Situation]
     ) -> Self:
         """One that asks as `plain` does where the model has no tools."""
-        return cls(
-            **{field.name: getattr(plain, field.name) for field in fields(plain)}, planned=planned, situation=situation
-        )
+        settings = {field.name: getattr(plain, field.name) for field in fields(plain)}
+        return cls(**settings, planned=planned, situation=situation)
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates."""

@@ -5,6 +5,7 @@ Modules are named as in transformers: `model.layers.0.self_attn.q_proj`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
@@ -64,12 +65,11 @@ def layer_name(index: int, module: str) -> str:
 
 def linears(model: Any) -> dict[str, torch.nn.Linear]:
     """The linear layers of all decoder layers, by name; embedding and head are none of them."""
-    return {
-        layer_name(index, reader): layer.get_submodule(reader)
-        for index, layer in enumerate(layers_of(model))
-        for layer_input in INPUTS
-        for reader in layer_input.readers
-    }
+    readers = list(chain.from_iterable(layer_input.readers for layer_input in INPUTS))
+    modules: dict[str, torch.nn.Linear] = {}
+    for index, layer in enumerate(layers_of(model)):
+        modules |= {layer_name(index, reader): layer.get_submodule(reader) for reader in readers}
+    return modules
 
 
 def on_a_grid(weight: Tensor) -> bool:

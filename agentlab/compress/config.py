@@ -242,7 +242,6 @@ def point(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:
 
 
 def _unsearched_settings(recipe: Recipe, space: SearchSpace) -> list[str]:
-    """What of a recipe the space does not hold."""
     settings = recipe.model_dump(exclude_defaults=True)
     return [f"{name} is no parameter of it" for name in settings if name not in space.parameters]
 

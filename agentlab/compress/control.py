@@ -105,8 +105,12 @@ def pair_of(seed: int, joules: float, agent: StudyState, control: StudyState) ->
     completed = [arm.exhausted or arm.amount_spent("joules") >= joules for arm in arms]
     ours, theirs = (volume if is_complete else None for volume, is_complete in zip(within, completed, strict=True))
     costs = round(agent.amount_spent("joules")), round(control.amount_spent("joules"))
-    failures = [next((trial.loss_reason for trial in arm.trials if trial.loss_reason), "") for arm in arms]
-    return Pair(seed=seed, agent=ours, control=theirs, spent=costs, lost=(failures[0], failures[1]))
+    reasons = _first_loss_reason(agent.trials), _first_loss_reason(control.trials)
+    return Pair(seed=seed, agent=ours, control=theirs, spent=costs, lost=reasons)
+
+
+def _first_loss_reason(trials: Sequence[TrialState]) -> str:
+    return next((trial.loss_reason for trial in trials if trial.loss_reason), "")
 
 
 def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str], seed: int) -> tuple[Control, str]:

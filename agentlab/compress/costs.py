@@ -45,7 +45,7 @@ def opening(config: CompressConfig, weights: int, *, imports: bool = False) -> l
 def stages_of(
     recipe: Recipe, config: CompressConfig, weights: int, existing: Collection[str] = ()
 ) -> list[CompressStage]:
-    """The stages of a recipe in their order, to the end of measuring; `made`: what others have done of it already."""
+    """The stages of a recipe in their order, to the end of measuring; `existing`: what others have done of it."""
     text, recovery = config.text, config.recovery
     shape = str(recipe.model_copy(update={"quantizer": "none", "cache": "f16"})) if recipe.has_own_checkpoint else ""
     touch, solve = _TOUCH * weights, _SOLVE * weights ** (4 / 3)

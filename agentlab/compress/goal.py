@@ -72,8 +72,19 @@ _REFUSED = {
     "cpu|gpu|cuda|laptop|server": "speed is measured on the machine that the run is on; leave it out",
     "carbon|co2|energy|joules": "that is a budget, as in `--carbon-budget 0.5g`",
 }
-_PHRASES: dict[str, list[Any]] = {phrase: meaning for phrases, *meaning in _GRAMMAR for phrase in phrases.split("|")}
-_PHRASES |= {word: ["refused", None, 0, reason] for words, reason in _REFUSED.items() for word in words.split("|")}
+
+
+def _list_meanings() -> dict[str, list[Any]]:
+    """By phrase: its kind, measure and sense, and why it is refused if it is."""
+    meanings: dict[str, list[Any]] = {}
+    for phrases, *meaning in _GRAMMAR:
+        meanings |= dict.fromkeys(phrases.split("|"), meaning)
+    for words, reason in _REFUSED.items():
+        meanings |= {word: ["refused", None, 0, reason] for word in words.split("|")}
+    return meanings
+
+
+_PHRASES = _list_meanings()
 _ANY = "|".join(re.escape(phrase) for phrase in sorted(_PHRASES, key=len, reverse=True))
 _TOKEN = re.compile(
     r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>%|x|[kmg]i?b)?(?![\w%]|[.,]\d)"
@@ -137,7 +148,6 @@ class Goal:
 
     @property
     def measures(self) -> set[Measure]:
-        """All that it speaks of."""
         return {self.measure, *(bound.measure for bound in self.bounds)}
 
     @property
@@ -171,7 +181,6 @@ class Goal:
         return bool(undecided & _QUALITY) and "misses" not in verdicts.values()
 
     def broken(self, measured: Measured, size: int, within: Within) -> list[str]:
-        """Which bounds do not hold. See `judge`."""
         return [str(bound) for bound, verdict in self.judge(measured, size, within).items() if verdict == "misses"]
 
     def worth(self, measured: Measured, size: int, within: Within) -> float:

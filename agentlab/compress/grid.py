@@ -81,7 +81,6 @@ class Codes:
         return (grouped * self.scales[..., None]).reshape(self.codes.shape)
 
     def bits(self) -> int:
-        """All that is stored: codes, scales and zeros."""
         zeros = 0 if self.zeros is None else self.zeros.numel() * self.grid.bits
         return self.codes.numel() * self.grid.bits + self.scales.numel() * _SCALE_BITS + zeros
 

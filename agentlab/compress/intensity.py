@@ -35,8 +35,11 @@ def look_up_intensity(value: float | str) -> Intensity:
         return Intensity(float(value), "fixed")
     with _COUNTRIES.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    names = {name.casefold(): row for row in rows for name in (row["code"], row["short"], row["country"])}
-    row = names.get(value.strip().casefold())
+    rows_by_name: dict[str, dict[str, str]] = {}
+    for country in rows:
+        names = (country["code"], country["short"], country["country"])
+        rows_by_name |= {name.casefold(): country for name in names}
+    row = rows_by_name.get(value.strip().casefold())
     if row is None:
         raise UnknownNameError("country", value, [row["country"] for row in rows])
     return Intensity(float(row["grams"]), f"mean of {row['country']}, {row['year']}")

@@ -31,7 +31,7 @@ def quantize(
     Args:
         model: float32; afterwards its weights are what the codes stand for.
         method: awq-gptq looks for factors first and rounds with them as gptq does.
-        grid: to round to, as it fits each layer (see `Grid.fitted`).
+        grid: to round to, as it fits each layer (see `Grid.fit_to_inputs`).
 
     Returns:
         Codes by the name of the module.

@@ -23,7 +23,7 @@ from agentlab.compress.costs import in_turn, weights_of
 from agentlab.compress.goal import Goal
 from agentlab.compress.intensity import look_up_intensity
 from agentlab.compress.meter import CompressCost, usual_rate
-from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.compress.recipe import Recipe, has_settings, recipe_of
 from agentlab.compress.texts import MOST
 from agentlab.compress.transfer import MeasuredRecipe
 from agentlab.config.workspace import Workspace
@@ -107,19 +107,15 @@ def on_one_text(
 
 def known_rate(config: CompressConfig, base: BaseFile, workspace: Workspace) -> CompressCost:
     """What work on a base has cost earlier runs that held recipes against as many windows; else see `usual_rate`."""
-    memory, usual = (
-        memory_of(config, workspace),
-        usual_rate(config.energy.watts, look_up_intensity(config.energy.intensity).grams),
-    )
-    experiments = [
-        experiment for experiment in (memory.experiments() if memory else ()) if experiment.base == base.path.name
-    ]
-    done = [experiment for experiment in experiments if len(experiment.windows) == config.text.held_out]
+    memory = memory_of(config, workspace)
+    usual = usual_rate(config.energy.watts, look_up_intensity(config.energy.intensity).grams)
+    experiments = memory.experiments() if memory else ()
+    base_experiments = [experiment for experiment in experiments if experiment.base == base.path.name]
+    done = [experiment for experiment in base_experiments if len(experiment.windows) == config.text.held_out]
     if not done:
         return usual
-    seconds, joules = (
-        sum(float(experiment.metrics.get(unit, 0.0)) for experiment in done) for unit in ("seconds", "joules")
-    )
+    seconds = sum(float(experiment.metrics.get("seconds", 0.0)) for experiment in done)
+    joules = sum(float(experiment.metrics.get("joules", 0.0)) for experiment in done)
     work = sum(in_turn([experiment.parsed_recipe for experiment in done], config, weights_of(base)))
     return CompressCost(seconds, joules, joules * usual.grams / usual.joules, work)
 
@@ -260,12 +256,12 @@ def query_memory(
     matches = [
         experiment
         for experiment in all_experiments
-        if base in (None, experiment.base)
-        and all(str(getattr(experiment.parsed_recipe, name)) == value for name, value in settings.items())
+        if base in (None, experiment.base) and has_settings(experiment.parsed_recipe, settings)
     ]
     if goal is not None:
         matches = [min(group, key=lambda experiment: experiment.worth(goal)) for group in _alike(matches)]
-    exports = {experiment.key: str(path) for experiment in matches if (path := memory.export(experiment.key))}
+    paths = {experiment.key: memory.export(experiment.key) for experiment in matches}
+    exports = {key: str(path) for key, path in paths.items() if path}
     return MemoryListing(experiments=matches, exports=exports, total=len(all_experiments))
 
 
@@ -284,9 +280,8 @@ def statements(done: Sequence[tuple[Recipe, Sequence[float], object]]) -> list[s
     `done`: recipes, their size and KL, and what they have to have in common to be comparable.
     """
     pairs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for (recipe, first, of_one), (other_recipe, second, of_other) in combinations(
-        sorted(done, key=lambda row: str(row[0])), 2
-    ):
+    ordered = sorted(done, key=lambda row: str(row[0]))
+    for (recipe, first, of_one), (other_recipe, second, of_other) in combinations(ordered, 2):
         if of_one == of_other and (change := _only(recipe, other_recipe)):
             size, kl = (
                 math.log(max(after, _LEAST) / max(before, _LEAST)) for before, after in zip(first, second, strict=True)
@@ -304,10 +299,9 @@ def _only(recipe: Recipe, other_recipe: Recipe) -> tuple[str, str, str] | None:
 
 def _statement(change: tuple[str, str, str], gains: Sequence[tuple[float, float]]) -> str:
     name, before, after = change
-    effects = [
-        f"{quantity} x {_factor([gain[column] for gain in gains])}" for column, quantity in enumerate(("bytes", "KL"))
-    ]
-    return f"{name} {before} -> {after}: {', '.join(effects)}, n = {len(gains)}"
+    size_factor = _factor([size for size, _ in gains])
+    kl_factor = _factor([kl for _, kl in gains])
+    return f"{name} {before} -> {after}: bytes x {size_factor}, KL x {kl_factor}, n = {len(gains)}"
 
 
 def _factor(logs: Sequence[float]) -> str:

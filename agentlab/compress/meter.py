@@ -44,7 +44,7 @@ _NOTHING = CompressCost()
 
 @dataclass(frozen=True, slots=True)
 class CompressStage:
-    """A stage that is ahead. `work` is as in `Spent`, `makes` what later recipes find done."""
+    """A stage that is ahead. `work` is as in `CompressCost`, `makes` what later recipes find done."""
 
     name: str
     work: float
@@ -61,7 +61,7 @@ def forecast(
 ) -> CompressCost:
     """What stages are going to cost; never a measurement. Pure.
 
-    A stage that was measured costs for its work what it cost before; any other what all of them together did. `known`:
+    A stage that was measured costs for its work what it cost before; any other what all together did. `stage_costs`:
     what each has cost so far, by its name, with the work that was expected; `usual`: what work costs where nothing is
     known yet.
     """

@@ -105,7 +105,6 @@ class CompressPart:
 
     @property
     def search_trials(self) -> list[TrialState]:
-        """The trials of the search."""
         return list(rebuild(self._study.events).trials)
 
     def open_search(
@@ -121,7 +120,7 @@ class CompressPart:
 
         Raises:
             OverBudgetError: see `Meter`.
-            UsageError: see `offered`.
+            UsageError: see `apply_limits`.
             Whatever `stop` raises.
         """
         config = self._config
@@ -183,9 +182,8 @@ class CompressPart:
             self._tick(starts, has_ended=True)
             if str(config.budget.trials) not in self._event_data(CONCLUDED):
                 trials = [trial.as_trial() for trial in self.search_trials]
-                self._study.emit(
-                    CONCLUDED, str(config.budget.trials), **score_forecasts(space, trials, measured_elsewhere)
-                )
+                scores = score_forecasts(space, trials, measured_elsewhere)
+                self._study.emit(CONCLUDED, str(config.budget.trials), **scores)
 
         return Search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts), conclude)
 
@@ -193,10 +191,8 @@ class CompressPart:
         """By forecast in powers of two: a small budget is to measure something. What was proposed already stays so."""
         done = {space.key(trial.proposal.params): trial.number for trial in self.search_trials}
         weights = weights_of(self.base)
-        works = [
-            round(math.log2(work_of(stages_of(recipe_of(proposal.params), self._config, weights))))
-            for proposal in starts
-        ]
+        stages = [stages_of(recipe_of(proposal.params), self._config, weights) for proposal in starts]
+        works = [round(math.log2(work_of(recipe_stages))) for recipe_stages in stages]
         ranks = [(done.get(space.key(start.params), math.inf), work) for start, work in zip(starts, works, strict=True)]
         return [starts[index] for index in sorted(range(len(starts)), key=ranks.__getitem__)]
 
@@ -223,27 +219,24 @@ class CompressPart:
         if name not in self._event_data(kind, study):
             meter.stage("propose")
             scope = study.name if isinstance(study, RunBranch) else self.name
-            agent = Agent(
-                router, situation([trial.as_trial() for trial in rebuild(study.events).trials]), f"{scope}/{name}"
-            )
+            history = [trial.as_trial() for trial in rebuild(study.events).trials]
+            agent = Agent(router, situation(history), f"{scope}/{name}")
             advice = agent.plan() if kind == PLANNED else agent.reflect()
             study.emit(kind, name, **advice.model_dump())
         return Advice.model_validate(self._event_data(kind, study)[name])
 
     def _tick(self, starts: Sequence[Proposal], *, has_ended: bool = False) -> None:
         """Write the list of what is to do, with what is done."""
-        config, done = (
-            self._config,
-            {str(recipe_of(trial.proposal.params)) for trial in self.search_trials if trial.result},
-        )
-        steps = [(f"measure {recipe}", recipe in done) for recipe in (str(recipe_of(start.params)) for start in starts)]
+        config = self._config
+        done = {str(recipe_of(trial.proposal.params)) for trial in self.search_trials if trial.result}
+        start_recipes = [str(recipe_of(start.params)) for start in starts]
+        steps = [(f"measure {recipe}", recipe in done) for recipe in start_recipes]
         plans = self._event_data(PLANNED)
-        if plans and (planned := Advice.model_validate(plans[""])).by:  # what rules name is not done before all else
-            steps += [(f"{step} (said by {planned.by})", has_ended) for step in planned.todos]
-            steps += [
-                (f"measure {recipe}", recipe in done)
-                for recipe in (str(recipe_of(r["params"])) for r in planned.recipes)
-            ]
+        plan = Advice.model_validate(plans[""]) if plans else None
+        if plan is not None and plan.by:  # what rules name is not done before all else
+            steps += [(f"{step} (said by {plan.by})", has_ended) for step in plan.todos]
+            planned_recipes = [str(recipe_of(recipe["params"])) for recipe in plan.recipes]
+            steps += [(f"measure {recipe}", recipe in done) for recipe in planned_recipes]
         steps.append((f"search, {config.budget.trials} recipes in all", has_ended))
         steps += [(f"hold it against {name}", has_ended) for name in config.beside]
         lines = "".join(f"- [{'x' if done else ' '}] {text}\n" for text, done in dict(steps).items())
@@ -291,17 +284,12 @@ class CompressPart:
             self._study.emit(CONFIRMED, row.recipe, losses=losses, kls=kls)
         else:
             proposals = [trial.proposal for trial in rebuild(self._made.events).trials]
-            proposals = [
-                *(proposal for proposal in proposals if proposal.params != row.params),
-                Proposal(row.params, "memory"),
-            ]
-            study = replace(setup, starts=proposals, budget={"trials": len(proposals)}).study(
-                self._made, self._config.seed
-            )
-            search(study, setup.check)
+            proposals = [proposal for proposal in proposals if proposal.params != row.params]
+            proposals.append(Proposal(row.params, "memory"))
+            made_setup = replace(setup, starts=proposals, budget={"trials": len(proposals)})
+            search(made_setup.study(self._made, self._config.seed), setup.check)
 
     def _out(self, branch: OpenRun | RunBranch, candidate: StudyCandidate) -> Path:
-        """Where an export is written."""
         name = next((f"{name}-" for name, known_branch in self._branches.items() if known_branch is branch), "")
         return self._exports / f"{name}{candidate.name}"
 
@@ -315,12 +303,10 @@ class CompressPart:
         """What need not be measured in a branch: it counts there with what it cost whoever measured it."""
         key = space.key(params)
         other_branches = () if branch in (self._study, self._made) else (self._study, *self._branches.values())
-        trials = [
-            trial
-            for other_branch in other_branches
-            if other_branch is not self._made
-            for trial in rebuild(other_branch.events).trials
-        ]
+        trials = list[TrialState]()
+        for other_branch in other_branches:
+            if other_branch is not self._made:
+                trials += rebuild(other_branch.events).trials
         matches = [trial for trial in trials if trial.result and space.key(trial.proposal.params) == key]
         if matches and (result := matches[0].result):
             return replace(result, metrics=alone(result.metrics))
@@ -340,9 +326,8 @@ class CompressPart:
         if self._memory is None:
             return {}, []
         if not first_event_data(self._study.events, MEMORY):
-            experiments = (
-                [] if self.search_trials else list(self._memory.experiments())
-            )  # begun without, it goes on without
+            # A search that was begun without experiments goes on without them.
+            experiments = [] if self.search_trials else list(self._memory.experiments())
             usable = [experiment.key for experiment in experiments if experiment.key == self._key(experiment.recipe)]
             other_keys = [
                 experiment.key
@@ -350,10 +335,8 @@ class CompressPart:
                 if experiment.status == "finished" and experiment.texts != self._texts()
             ]
             self._study.emit(MEMORY, keys=usable, elsewhere=other_keys)
-        recorded, present_keys = (
-            first_event_data(self._study.events, MEMORY),
-            {experiment.key for experiment in self._memory.experiments()},
-        )
+        recorded = first_event_data(self._study.events, MEMORY)
+        present_keys = {experiment.key for experiment in self._memory.experiments()}
         if missing := {*recorded["keys"], *recorded["elsewhere"]} - present_keys:
             raise RunMismatchError(
                 f"{len(missing)} of the experiments that the run began with are gone from its memory.",
@@ -368,10 +351,8 @@ class CompressPart:
         return comparable, [experiment for experiment in experiments if experiment.key in set(recorded["elsewhere"])]
 
     def _texts(self) -> str:
-        texts, text = (
-            first_event_data(self.run.events, TEXTS, self.name),
-            self._config.text.model_dump(exclude={"file"}),
-        )
+        texts = first_event_data(self.run.events, TEXTS, self.name)
+        text = self._config.text.model_dump(exclude={"file"})
         return hash_parts(texts["fingerprint"], texts["sha256"], text)
 
     def _training(self, recipe: Recipe) -> str:
@@ -391,9 +372,8 @@ class CompressPart:
         if self._memory is None or not first_event_data(self.run.events, TEXTS, self.name):
             return
         experiments, exports = list[RememberedExperiment](), dict[str, Path]()
-        for trial in chain.from_iterable(
-            rebuild(branch.events).trials for branch in (self._study, *self._branches.values())
-        ):
+        branches = (self._study, *self._branches.values())
+        for trial in chain.from_iterable(rebuild(branch.events).trials for branch in branches):
             params, result = trial.proposal.params, trial.result
             if result is None or "shares" not in result.metrics or "then" in result.metrics:
                 continue  # a crash may have been bad luck, and what was remembered is there
@@ -429,19 +409,20 @@ class CompressPart:
         rivals = {name: rebuild(branch.events).trials for name, branch in self._beside.items()}
         made_trials, config = rebuild(self._made.events).trials, self._config
         agent, pairs = agent_control(self.search_trials, config.seed), list[Pair]()
-        if any(self._branches[name].events for names in self._arms for name in names):
+        if any(self._branches[name].events for name in chain.from_iterable(self._arms)):
             cost = sum(joules_of(self.search_trials))
-            arms = [[rebuild(self._branches[name].events) for name in names] for names in self._arms]
-            pairs = [pair_of(config.seed + n, cost, *both) for n, both in enumerate(arms)]
-            sources = [t.proposal.source for _, rival in arms for t in rival.trials if t.arm != "shared"]
+            sources = list[str]()
+            for number, names in enumerate(self._arms):
+                ours, rival = (rebuild(self._branches[name].events) for name in names)
+                pairs.append(pair_of(config.seed + number, cost, ours, rival))
+                sources += [trial.proposal.source for trial in rival.trials if trial.arm != "shared"]
             agent = paired_control(pairs, cost, sources, config.seed)
         confirmed, where = self._event_data(CONFIRMED), (self.run.path, self._place)
         result = verdict(base, self._goal, self.search_trials, rivals, made_trials, agent, confirmed, *where)
         advice_by_kind = {"plan": self._event_data(PLANNED), "reflection": self._event_data(REFLECTED)}
         last = {name: list(entries.values())[-1] for name, entries in advice_by_kind.items() if entries}
-        update: dict[str, Any] = {"pairs": pairs} | {
-            name: Advice.model_validate(content) for name, content in last.items()
-        }
+        advice = {name: Advice.model_validate(content) for name, content in last.items()}
+        update: dict[str, Any] = {"pairs": pairs, **advice}
         if scores := next(reversed(self._event_data(CONCLUDED).values()), None):
             update["remarks"] = [*result.remarks, *forecast_remark(scores)]
         if self._forgotten:

@@ -129,7 +129,7 @@ def work_through(weights: Tensor, factor: Tensor, encode: Callable[[int, Tensor]
     """Go through the inputs; what `encode` takes from the weights of one is made good by those that follow.
 
     Args:
-        left: weights (inputs, outputs) in the order of the factor; changed.
+        weights: weights (inputs, outputs) in the order of the factor; changed.
         factor: see `Curvature`.
         encode: from an input's place and its weights as they are by then, to those it gets.
     """

@@ -157,15 +157,19 @@ _ASKED: dict[str, dict[str, Any]] = {
 }
 
 
+def _list_values(recipes: Sequence[Recipe], name: str) -> list[Any]:
+    """What recipes have for a setting, each value once, in the order in which it comes."""
+    return list(dict.fromkeys(getattr(recipe, name) for recipe in recipes))
+
+
 def default_space(recipes: Sequence[Recipe]) -> SpaceConfig:
     """What is searched unless a config says otherwise: what is shipped, and whatever the recipes name beyond it."""
-    used = {name: list(dict.fromkeys(getattr(recipe, name) for recipe in recipes)) for name in Recipe.model_fields}
+    used = {name: _list_values(recipes, name) for name in Recipe.model_fields}
+    defaults = {name: field.default for name, field in Recipe.model_fields.items()}
     space = {name: dict(spec) for name, spec in _SPACE.items()}
-    space |= {
-        name: dict(spec) for name, spec in _ASKED.items() if set(used[name]) - {Recipe.model_fields[name].default}
-    }
+    space |= {name: dict(spec) for name, spec in _ASKED.items() if set(used[name]) - {defaults[name]}}
     for name, spec in space.items():
-        inactive = Recipe.model_fields[name].default if "when" in spec else None
+        inactive = defaults[name] if "when" in spec else None
         additions = [value for value in used[name] if value not in (*spec["choices"], inactive, None)]
         choices = [*spec["choices"], *additions]
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in choices)
@@ -278,3 +282,8 @@ def left_out(limits: Sequence[Limit]) -> str:
 def recipe_of(params: Params) -> Recipe:
     """The recipe at a point of the space."""
     return Recipe.model_validate(dict(params))
+
+
+def has_settings(recipe: Recipe, settings: Mapping[str, Value]) -> bool:
+    """Whether a recipe has all of these settings, whose values are compared as text."""
+    return all(str(getattr(recipe, name)) == str(value) for name, value in settings.items())

@@ -45,9 +45,8 @@ class Teacher:
         """
         logs, tokens = self.logs[windows].to(logits.device), self.tokens[windows].long().to(logits.device)
         ours = logits.float().log_softmax(-1).gather(-1, tokens)
-        return (logs.exp() * (logs - ours)).sum(-1) + _log_remainder(logs).exp() * (
-            _log_remainder(logs) - _log_remainder(ours)
-        )
+        remainder = _log_remainder(logs)
+        return (logs.exp() * (logs - ours)).sum(-1) + remainder.exp() * (remainder - _log_remainder(ours))
 
 
 @torch.inference_mode()
@@ -164,9 +163,10 @@ def _losses(model: Any, teacher: Teacher | None, bf16: bool, batch: Batch) -> Te
 @torch.no_grad()
 def _held_out(losses: Any, split: TrainingSplit, job: TrainingJob) -> float:
     size, rows = job.training.batch_size, split.held_out
-    token_losses = [
-        losses([(example,) for example in rows[start : start + size]]).flatten() for start in range(0, len(rows), size)
-    ]
+    token_losses = list[Tensor]()
+    for start in range(0, len(rows), size):
+        batch = [(example,) for example in rows[start : start + size]]
+        token_losses.append(losses(batch).flatten())
     return float(torch.cat(token_losses).double().mean())
 
 
@@ -207,5 +207,4 @@ def _apply_low_rank(model: Any, lora: LoraConfig, seed: int) -> Iterator[Mapping
 
 
 def _log_remainder(logs: Tensor) -> Tensor:
-    """The logarithm of what is left of 1."""
     return torch.log1p(-logs.logsumexp(-1).exp().clamp(max=1 - 1e-6))

@@ -72,11 +72,10 @@ def _runtime(model: CompressModelResult) -> Block:
 def _energy(result: CompressResult) -> list[Block]:
     cost = f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2. Energy is {result.energy}."
     stages = sorted(result.stages.items(), key=lambda stage: -stage[1]["joules"])
-    rows = [(model, row) for model in result.models for row in model.rows if row.seconds]
-    several = len(result.models) > 1
-    recipes = [
-        (f"{f'{model.base} ' if several else ''}{row.id}: {row.recipe}", row.model_dump()) for model, row in rows
-    ]
+    recipes = list[tuple[str, dict[str, Any]]]()
+    for model in result.models:
+        prefix = f"{model.base} " if len(result.models) > 1 else ""
+        recipes += [(f"{prefix}{row.id}: {row.recipe}", row.model_dump()) for row in model.rows if row.seconds]
     return [
         Text(f"{result.seconds:.0f} s of work, {cost}"),
         _costs("stage", stages, "By stage; what is common to recipes is done once"),

@@ -263,7 +263,6 @@ def _notes(row: RecipeRow) -> list[str]:
 
 
 def _largest(bytes_by_type: Mapping[str, int]) -> str:
-    """The type that most bytes are in, and their share."""
     name = max(bytes_by_type, key=lambda kind: bytes_by_type[kind])
     return f"{name} {bytes_by_type[name] / sum(bytes_by_type.values()):.0%}"
 
@@ -332,9 +331,11 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
     """The plan of a checked config."""
     text = config.text
     limits = {base.path.name: limits_of(config, base.path) if base.path.is_dir() else [] for base in bases}
-    possible = {
-        str(recipe) for name, base_limits in limits.items() for recipe in apply_limits(config, base_limits, name)[1]
-    }
+    portfolio = [str(recipe) for recipe in config.recipes]
+    possible = set[str]()
+    for name, base_limits in limits.items():
+        _, recipes = apply_limits(config, base_limits, name)
+        possible.update(str(recipe) for recipe in recipes)
     return CompressPlan(
         bases=[base.path.name for base in bases],
         imports=[base.path.name for base in bases if not base.path.is_dir()],
@@ -342,7 +343,7 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
         measure="; ".join(f"{measure}: {MEASURES[measure]}" for measure in MEASURES if measure in goal.measures),
         text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
         f"out, of {text.length} tokens",
-        portfolio=[name for recipe in config.recipes if (name := str(recipe)) in possible],
+        portfolio=[recipe for recipe in portfolio if recipe in possible],
         first=config.first,
         trials=config.budget.trials,
         planner=_planner(config),

@@ -68,9 +68,8 @@ class CompressExperiment:
         total = CompressCost()
         for base in self.bases:
             has_checkpoint = base.path.is_dir()
-            recipes = apply_limits(self.config, limits_of(self.config, base.path) if has_checkpoint else (), base.name)[
-                1
-            ]
+            limits = limits_of(self.config, base.path) if has_checkpoint else []
+            _, recipes = apply_limits(self.config, limits, base.name)
             work = work_of_run(self.config, recipes, weights_of(base), imports=not has_checkpoint)
             rate = known_rate(self.config, base, self.context.workspace)
             total = total + rate * (work / rate.work)
@@ -87,9 +86,7 @@ class CompressExperiment:
         """
         if len(self.bases) == 1:
             with self.opened(run) as work:
-                work.advance(
-                    lambda opened_search: search(opened_search.study, opened_search.check, opened_search.update)
-                )
+                work.advance(lambda current: search(current.study, current.check, current.update))
                 return work.conclude()
         parts, source, end_reason = self._parts(run), best_source(self.config.energy.watts), None
         try:
@@ -134,7 +131,6 @@ class CompressExperiment:
         return parts
 
     def _check_budgets(self, parts: Sequence[CompressPart]) -> None:
-        """See that there is room for a recipe of each base of which none was begun."""
         for part in parts:
             if not part.search_trials:
                 _check_budget(self.config, part.base, known_rate(self.config, part.base, self.context.workspace))
@@ -142,7 +138,7 @@ class CompressExperiment:
     def report_result(
         self, run: OpenRun, parts: Sequence[CompressPart], source: EnergySource, end_reason: str | None
     ) -> tuple[CompressResult, RunOutcome]:
-        """The result, with its report; `over` says why the work ended early, if a budget did that."""
+        """The result, with its report; `end_reason` says why the work ended early, if a budget did that."""
         if end_reason is None:  # else more budget may go on with them
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
@@ -200,9 +196,8 @@ class CompressExperiment:
         cores = machine.threads(self.config.threads)
         together = 1 if alone else max(1, min(len(parts), cores, machine.memory().available // needed))
         run.emit_once(THREADS, count=cores // together)
-        threads = first_event_data(run.events, THREADS)[
-            "count"
-        ]  # of each, as when the run began: last bits depend on it
+        # Those of each base, as when the run began: last bits depend on it.
+        threads = first_event_data(run.events, THREADS)["count"]
         together = min(together, max(1, cores // threads))
         grams = self._intensity(run).grams
         search_side_by_side(parts, self.config, self.context, grams, together=together, threads=threads)
@@ -228,7 +223,6 @@ class OpenCompression:
             self.over = error.message
 
     def advance(self, step: Callable[[Search], object]) -> None:
-        """Do a step of the search, unless its budget is spent."""
         if self.search is not None and self.over is None:
             with self.within_budget():
                 step(self.search)
@@ -245,7 +239,6 @@ class OpenCompression:
 
 
 def _settle(parts: Sequence[CompressPart]) -> None:
-    """Leave no export that nobody needs, and remember what was measured."""
     for part in parts:
         part.tidy()
         part.remember()
@@ -343,14 +336,12 @@ def _room_for(folder: Path, config: CompressConfig, root: Path) -> tuple[int, in
             f"{folder.name} takes {memory / 2**30:.1f} GiB of memory to compress; there are {limit / 2**30:.1f} GiB.",
             hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
         )
-    cuts = len(
-        {(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.has_own_checkpoint}
-    )
+    cut_recipes = [recipe for recipe in config.recipes if recipe.has_own_checkpoint]
+    cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in cut_recipes})
     looks = 2 * MOST if read_goal(config.goal).bounds_kl else 0
     kept_bytes = (text.held_out + looks) * logits + statistics_bytes(model.config)  # and float32 files
-    needed = (
-        kept_bytes + 4 * weights + cuts * (2 * 4 * weights + statistics_bytes(model.config)) + _EXPORTS * 2 * weights
-    )
+    cut_bytes = cuts * (2 * 4 * weights + statistics_bytes(model.config))
+    needed = kept_bytes + 4 * weights + cut_bytes + _EXPORTS * 2 * weights
     free = shutil.disk_usage(root).free
     if needed > free:
         raise StorageError(

@@ -87,11 +87,15 @@ def windows(
     held_out = tuple(side_windows[1])
     unused = [window for window in dict.fromkeys(_cut(begin, ids[1], len(ids[1]), length)) if window not in held_out]
     rng = np.random.default_rng([seed, _STREAM])
-    samples = [
-        tuple(half[index] for index in rng.permutation(len(half))[:MOST]) for half in (unused[::2], unused[1::2])
-    ]
-    choose, seen = (*held_out, *samples[0])[: max(MOST, len(held_out))], frozenset(begin + ids[0])
-    return CompressTexts(tuple(side_windows[0]), held_out, choose, samples[1], seen, f"sha256:{digest}", source)
+    to_choose = _sample(unused[::2], rng)
+    to_confirm = _sample(unused[1::2], rng)
+    choose, seen = (*held_out, *to_choose)[: max(MOST, len(held_out))], frozenset(begin + ids[0])
+    return CompressTexts(tuple(side_windows[0]), held_out, choose, to_confirm, seen, f"sha256:{digest}", source)
+
+
+def _sample(unused: Sequence[tuple[int, ...]], rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
+    """At most `MOST` windows, in an order that is drawn."""
+    return tuple(unused[index] for index in rng.permutation(len(unused))[:MOST])
 
 
 def check_enough(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int) -> None:

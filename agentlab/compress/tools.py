@@ -16,7 +16,7 @@ from agentlab.compress.config import RecoveryConfig, point
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.memory import RememberedExperiment
 from agentlab.compress.objective import alone
-from agentlab.compress.recipe import Pruner, Quantizer, Recipe, Recovery, Structure, recipe_of
+from agentlab.compress.recipe import Pruner, Quantizer, Recipe, Recovery, Structure, has_settings, recipe_of
 from agentlab.compress.transfer import HERE, MeasuredRecipe, RecipeForecast
 from agentlab.config.base import StrictModel
 from agentlab.config.sentences import complaint
@@ -204,11 +204,7 @@ def query_experiments(situation: Situation, settings: dict[str, Value] | None = 
     for name in filters:
         if name not in Recipe.model_fields:
             raise UnknownNameError("setting", name, list(Recipe.model_fields))
-    rows = [
-        row
-        for row in situation.rows()
-        if all(str(getattr(recipe_of(row["params"]), name)) == str(value) for name, value in filters.items())
-    ]
+    rows = [row for row in situation.rows() if has_settings(recipe_of(row["params"]), filters)]
     ranked = sorted(rows, key=lambda row: situation.goal.worth(row["shares"], row["bytes"], row["within"]))
     return {"found": len(ranked), "best": [summarize_row(row) for row in ranked[:_SHOWN]]}
 
@@ -228,7 +224,8 @@ def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]
 def show_front(situation: Situation) -> dict[str, Any]:
     """The recipes that no other one beats in both size and KL."""
     rows = situation.rows()
-    best = [rows[index] for index in front([(row["size"], row["kl"]) for row in rows])]
+    points = [(row["size"], row["kl"]) for row in rows]
+    best = [rows[index] for index in front(points)]
     return {"measured": len(rows), "front": [summarize_row(row) for row in sorted(best, key=lambda row: row["size"])]}
 
 

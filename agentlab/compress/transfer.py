@@ -104,23 +104,26 @@ class RecipeForecast:
     def _alike(self, points: Sequence[Params], base: np.ndarray) -> np.ndarray:
         """Covariance of points on bases with all that is known, float64 (points, known)."""
         same = base[:, None] == self._base[None]
-        shared = 1 - distances(self.space, points, [measurement.params for measurement in self.known]) / len(
-            self.space.parameters
-        )
+        known_points = [measurement.params for measurement in self.known]
+        shared = 1 - distances(self.space, points, known_points) / len(self.space.parameters)
         return np.asarray((shared + shared**2) / 2 * (_COMMON + _OWN * same) + _LEVEL * same)
 
 
 def distances(space: SearchSpace, left_points: Sequence[Params], right_points: Sequence[Params]) -> np.ndarray:
     """`SearchSpace.distance` of each with each, float64 (some, others)."""
     ordered = np.array([spec.is_ordered for spec in space.parameters.values()])
-    encoded = [np.array([space.encode(point) for point in points]) for points in (left_points, right_points)]
-    active = [
-        np.array([[name in point for name in space.parameters] for point in points])
-        for points in (left_points, right_points)
-    ]
-    differences = np.abs(encoded[0][:, None] - encoded[1][None])
+    left, left_active = _encode_points(space, left_points)
+    right, right_active = _encode_points(space, right_points)
+    differences = np.abs(left[:, None] - right[None])
     differences = np.where(ordered, differences, differences > 0)
-    return np.asarray(np.where(active[0][:, None] == active[1][None], differences, 1.0).sum(-1))
+    return np.asarray(np.where(left_active[:, None] == right_active[None], differences, 1.0).sum(-1))
+
+
+def _encode_points(space: SearchSpace, points: Sequence[Params]) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (float64) and which parameters are active (bool), both (points, parameters)."""
+    coordinates = np.array([space.encode(point) for point in points])
+    active = np.array([[name in point for name in space.parameters] for point in points])
+    return coordinates, active
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,6 @@ class Recalling:
 
     @property
     def name(self) -> str:
-        """That of the arm behind it."""
         return self.base.name
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:

@@ -111,7 +111,7 @@ def answer(
     """The answer of a run on one base or several, with what each of its stages has cost.
 
     `energy` says where joules and grams are from; `remarks` are on the budget; `calls` are those of language models all
-    together, `asked` by model.
+    together, `model_calls` by model.
     """
     several = len(models) > 1
     result = CompressResult(
@@ -125,11 +125,10 @@ def answer(
         calls=calls,
         asked=list(model_calls),
     )
-    metrics = {
-        f"{model.base}.{name}" if several else name: metric
-        for model in models
-        for name, metric in _metrics(model).items()
-    }
+    metrics: dict[str, Metric] = {}
+    for model in models:
+        prefix = f"{model.base}." if several else ""
+        metrics |= {f"{prefix}{name}": metric for name, metric in _metrics(model).items()}
     control = None if several else models[0].control  # else each base has its own, in the report
     tokens = RunTokens(input=calls.input_tokens, output=calls.output_tokens)
     return result, RunOutcome(metrics, control, tokens, calls.cost_usd)
@@ -159,8 +158,9 @@ def rows_of(
         for trial in some:
             if trial.result is not None:
                 trials.setdefault(_name(trial), (arm, trial))
-    finished = [(name, trial.objectives) for name, (_, trial) in trials.items() if counts(trial)]
-    best = {finished[index][0] for index in front([objectives for _, objectives in finished])}
+    objectives = {name: trial.objectives for name, (_, trial) in trials.items() if counts(trial)}
+    names = list(objectives)
+    best = {names[index] for index in front(list(objectives.values()))}
     return [_row(arm, trial, goal, name in best, confirmed.get(name)) for name, (arm, trial) in trials.items()]
 
 
@@ -230,12 +230,12 @@ def _volumes(
         measured += [trial for trial in trials if counts(trial)]
     measured_names = _names(measured)
     new = [trial for trial in searched if measured_names and counts(trial) and _name(trial) not in measured_names]
-    beyond = [
-        new_trial.id
-        for new_trial in new
-        if not any(dominates(rival_trial.objectives, new_trial.objectives) for rival_trial in measured)
-    ]
+    beyond = [trial.id for trial in new if not _is_dominated(trial, measured)]
     return volumes, beyond, same
+
+
+def _is_dominated(trial: TrialState, rivals: Sequence[TrialState]) -> bool:
+    return any(dominates(rival.objectives, trial.objectives) for rival in rivals)
 
 
 def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence[str]) -> list[str]:
@@ -311,7 +311,7 @@ def _remarks(base: BaseFacts, rows: Sequence[RecipeRow], winner: RecipeRow | Non
 
 
 def forecast_remark(scores: Mapping[str, float]) -> list[str]:
-    """How good forecasts were, see `transfer.scored`; nothing where there was none."""
+    """How good forecasts were, see `transfer.score_forecasts`; nothing where there was none."""
     if not scores:
         return []
     return [

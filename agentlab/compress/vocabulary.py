@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,15 @@ def _pieces(content: dict[str, Any], path: Path, number: dict[int, int], size: i
 
     names = {old: token for token, old in content["model"]["vocab"].items()}
     split = Tokenizer.from_file(str(path)).model.tokenize
-    split_tokens = [
-        (number[old],) if old in number else tuple(piece.id for piece in split(names[old])) if old in names else (0,)
-        for old in range(size)  # rows of the embedding that are no token's are never likely
-    ]
-    return [pieces or (0,) for pieces in split_tokens]
+    pieces = list[tuple[int, ...]]()
+    for old in range(size):
+        if old in number:
+            pieces.append((number[old],))
+        elif old in names:
+            pieces.append(tuple(piece.id for piece in split(names[old])) or (0,))
+        else:  # rows of the embedding that are no token's are never likely
+            pieces.append((0,))
+    return pieces
 
 
 def _pair(merge: Any) -> tuple[str, str]:
@@ -156,12 +160,16 @@ def _pair(merge: Any) -> tuple[str, str]:
     return first, second
 
 
+def _is_possible(merge: Any, vocabulary: Mapping[str, int]) -> bool:
+    """Whether both tokens of a merge, and the one that it makes, are left."""
+    first, second = _pair(merge)
+    return vocabulary.keys() >= {first, second, first + second}
+
+
 def _renumber_tokens(content: dict[str, Any], number: dict[int, int]) -> dict[str, Any]:
     model = content["model"]
     vocabulary = {token: number[old] for token, old in model["vocab"].items() if old in number}
-    merges = [
-        merge for merge in model["merges"] if all(part in vocabulary for part in (*_pair(merge), "".join(_pair(merge))))
-    ]
+    merges = [merge for merge in model["merges"] if _is_possible(merge, vocabulary)]
     added = [{**entry, "id": number[entry["id"]]} for entry in content.get("added_tokens", ())]
     processor = _with_numbers(content.get("post_processor"), number)
     return {
@@ -175,14 +183,15 @@ def _renumber_tokens(content: dict[str, Any], number: dict[int, int]) -> dict[st
 def _with_numbers(value: Any, number: dict[int, int]) -> Any:
     """A post-processor with new numbers in its special tokens: `ids` of templates, and pairs of a token and its own."""
     if isinstance(value, dict):
-        return {
-            key: [number[token] for token in inner] if key == "ids" else _with_numbers(inner, number)
-            for key, inner in value.items()
-        }
+        return {key: _renumber_field(key, inner, number) for key, inner in value.items()}
     if isinstance(value, list):
         pair = len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
         return [value[0], number[value[1]]] if pair else [_with_numbers(part, number) for part in value]
     return value
+
+
+def _renumber_field(key: str, value: Any, number: dict[int, int]) -> Any:
+    return [number[token] for token in value] if key == "ids" else _with_numbers(value, number)
 
 
 def _renumber_settings(path: Path, number: dict[int, int]) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from agentlab.compress.config import CompressBudgetConfig
 from agentlab.compress.goal import Goal
 from agentlab.compress.meter import CompressCost
-from agentlab.compress.result import TEXTS, charges
+from agentlab.compress.result import TEXTS, RecipeRow, charges
 from agentlab.compress.verdict import rows_of
 from agentlab.runs.document import AnswerDocument, Block, Heading, Plain, Text, figure_or_dash, mebibytes, number, table
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.search.types import Trial
-from agentlab.study.state import rebuild
+from agentlab.study.state import TrialState, rebuild
 
 
 class FrontRow(Plain):
@@ -90,34 +90,40 @@ def read_progress(path: Path, status: str, budget: CompressBudgetConfig) -> Watc
         stage=costs[-1][1] if costs else "",
         spent=total.units,
         limits=dict(budget.limits),
-        bases=[_base(path, name, [event for event in events if _of(name, event)]) for name in names],
+        bases=[_base(path, name, _events_of(name, events)) for name in names],
     )
 
 
 def trials_of(events: Sequence[Event], name: str) -> list[Trial]:
     """The trials of a search; `name` is that of its base in a run of several."""
-    base_events = [replace(event, id=event.id.removeprefix(f"{name}/")) for event in events if _of(name, event)]
-    return [trial.as_trial() for trial in rebuild(base_events).trials]
+    return [trial.as_trial() for trial in rebuild(_events_of(name, events)).trials]
 
 
-def _of(name: str, event: Event) -> bool:
-    return event.id.startswith(f"{name}/") if name else True
+def _events_of(name: str, events: Sequence[Event]) -> list[Event]:
+    """The events of a base, without its name in their ids; all of them where the run has one base, without a name."""
+    base_events = [event for event in events if not name or event.id.startswith(f"{name}/")]
+    return [replace(event, id=event.id.removeprefix(f"{name}/")) for event in base_events]
 
 
-def _base(path: Path, name: str, events: Sequence[Event]) -> BaseNow:
+def _base(path: Path, name: str, base_events: Sequence[Event]) -> BaseNow:
     """The recipes of a base, also those beside its search; their names as the run has them."""
-    base_events = [replace(event, id=event.id.removeprefix(f"{name}/")) for event in events]
     arms = dict.fromkeys(event.id.rpartition("/")[0] for event in base_events if event.type == "trial.proposed")
-    inside = {
-        arm: [replace(e, id=e.id.removeprefix(f"{arm}/")) for e in base_events if e.id.startswith(arm)] for arm in arms
-    }
-    rows = rows_of({arm or "search": rebuild(arm_events).trials for arm, arm_events in inside.items()}, Goal("kl"), {})
-    best = [{field: getattr(row, field) for field in FrontRow.model_fields} for row in rows if row.front]
+    trials_by_arm: dict[str, Sequence[TrialState]] = {}
+    for arm in arms:
+        arm_events = [event for event in base_events if event.id.startswith(arm)]
+        arm_events = [replace(event, id=event.id.removeprefix(f"{arm}/")) for event in arm_events]
+        trials_by_arm[arm or "search"] = rebuild(arm_events).trials
+    rows = rows_of(trials_by_arm, Goal("kl"), {})
+    best = [_front_row(row) for row in rows if row.front]
     file = path / (f"todo-{name}.md" if name else "todo.md")
     return BaseNow(
         name=name,
         measured=sum(not row.failed for row in rows),
         failed=sum(bool(row.failed) for row in rows),
-        front=sorted(map(FrontRow.model_validate, best), key=lambda row: row.size),
+        front=sorted(best, key=lambda row: row.size),
         todo=file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else [],
     )
+
+
+def _front_row(row: RecipeRow) -> FrontRow:
+    return FrontRow.model_validate({field: getattr(row, field) for field in FrontRow.model_fields})

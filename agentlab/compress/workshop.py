@@ -145,7 +145,6 @@ class RealWorkshop:
         return losses, kls
 
     def _divergence(self, recipe: Recipe, out: Path, reference: Path) -> Divergence:
-        """Of an export in its runtime."""
         if recipe.format == "gguf":
             return divergence_gguf(out, reference, self._threads, self._check, kv_type=recipe.cache)
         return read_transformers(out, reference, self._threads, self._check)
@@ -345,7 +344,6 @@ class RealWorkshop:
         return model, dict(bytes_by_type)
 
     def _measures(self, out: Path, size: int, weights: Divergence, runtime: Divergence, **figures: Any) -> Measures:
-        """Of an export, by its weights and by what its runtime makes of it."""
         bits = float(8 * size / first_event_data(self._run.events, BASE, self._name)["weights"])
         return Measures(file=out.name, size=size, bits=bits, kl_weights=weights.kl, **asdict(runtime), **figures)
 

@@ -176,9 +176,8 @@ def config_hash(config: BaseModel) -> str:
     """SHA-256 of what defines the experiment: the resolved config less its `budget` and `machine` fields."""
     left_out = tuple(name for name, _ in roles(type(config)))
     flat = flatten(config.model_dump(mode="json"))
-    defining_values = {
-        k: v for k, v in flat.items() if not any(k == name or k.startswith(f"{name}.") for name in left_out)
-    }
+    below = tuple(f"{name}." for name in left_out)
+    defining_values = {k: v for k, v in flat.items() if k not in left_out and not k.startswith(below)}
     return hashlib.sha256(json.dumps(defining_values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Discriminator, RootModel
@@ -55,9 +56,10 @@ def known_keys(model: Model, data: Any, path: Key) -> list[str]:
     annotations: list[Any] = [model]
     for part in path:
         annotations, data = below(annotations, part, data), child(data, part)
-    models = [m for annotation in annotations for m in fitting_models(annotation, data)]
+    models = chain.from_iterable(fitting_models(annotation, data) for annotation in annotations)
+    names = chain.from_iterable(fitting_model.model_fields for fitting_model in models)
     files = getattr(model, "includes", ()) if not path else ()
-    return list(dict.fromkeys([*(name for m in models for name in m.model_fields), *files]))
+    return list(dict.fromkeys([*names, *files]))
 
 
 def below(annotations: Collection[Any], part: str, data: Any) -> list[Any]:

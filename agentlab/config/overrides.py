@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from shlex import quote
 from typing import Any
 
@@ -120,13 +121,12 @@ def _index(items: list[Any], part: str, override: Override, path: Sequence[str])
             return str(index)
     if part.isdecimal() and int(part) < len(items):
         return str(int(part))
-    names = ", ".join(name for item in items for name in _names(item)[:1])
+    names = ", ".join(chain.from_iterable(_names(item)[:1] for item in items))
     listed = f"known are {names}" if names else f"it has {len(items)}, counted from 0"
     raise ConfigError(f"{override.origin}: {override.key}: {join(path)} has no element {part!r}; {listed}.")
 
 
 def _names(item: Any) -> list[str]:
-    """What an element of a list may be called."""
     return [str(item[key]) for key in ("id", "name") if key in item] if isinstance(item, Mapping) else []
 
 
@@ -138,7 +138,7 @@ class Layer:
     origins: Mapping[Key, str] = field(default_factory=dict)
 
     def with_upper(self, upper: "Layer") -> "Layer":
-        """This layer with `over` laid on it: mappings are merged; lists, scalars and nulls replace."""
+        """This layer with `upper` laid on it: mappings are merged; lists, scalars and nulls replace."""
         origins = dict(self.origins)
         data = _merge(self.data, upper.data, (), origins)
         return Layer(data, {**origins, **upper.origins})

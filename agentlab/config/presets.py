@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def named_files(folder: str, name: str, workspace: Workspace) -> list[ConfigFile
 
 def preset_names(folder: str, workspace: Workspace) -> list[str]:
     """Names of all presets of a folder."""
-    paths = (path for root in _roots(workspace) for path in (root / folder).glob("*.yaml"))
+    paths = chain.from_iterable((root / folder).glob("*.yaml") for root in _roots(workspace))
     return sorted({path.stem for path in paths if path.is_file()})
 
 

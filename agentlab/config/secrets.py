@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 
 _WORDS = re.compile(
@@ -163,9 +163,11 @@ def open_shape() -> re.Pattern[str]:
         rf"\b{start}{_MAY_GET_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{characters}]{{0,{_LONGEST}}}+"
         for start, characters, _ in _SHAPES
     )
-    starts = sorted({rf"\b{start[:length]}" for start, _, _ in _SHAPES for length in range(1, len(start))})
+    starts: set[str] = set()
+    for start, _, _ in _SHAPES:
+        starts |= {rf"\b{start[:length]}" for length in range(1, len(start))}
     bearer = rf"(?<=Bearer ){_MAY_GET_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{1,{_LONGEST}}}+"
-    return re.compile("(?:{})\\Z".format("|".join((*shapes, *starts, bearer))))
+    return re.compile("(?:{})\\Z".format("|".join((*shapes, *sorted(starts), bearer))))
 
 
 @cache
@@ -178,8 +180,8 @@ def _is_ours(value: str) -> bool:
 def _own_text() -> str:
     package = Path(__file__).resolve().parent.parent
     roots = (package, package.parent / "cli", package.parent / "configs")
-    files = (path for root in roots for ending in ("py", "yaml") for path in sorted(root.rglob(f"*.{ending}")))
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
+    files = (sorted(root.rglob(f"*.{ending}")) for root, ending in product(roots, ("py", "yaml")))
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in chain.from_iterable(files))
 
 
 def key_names(tree: object) -> Iterator[str]:

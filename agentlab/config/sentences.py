@@ -141,8 +141,12 @@ def _meant_member(site: Key, rivals: Sequence[ConfigProblem]) -> str | None:
     members: dict[str, list[ConfigProblem]] = {}
     for problem in rivals:
         members.setdefault(problem.branch[1] if problem.branch else "", []).append(problem)
-    inside = {n: ps for n, ps in members.items() if not any(p.path == site and p.raw["type"] in _KINDS for p in ps)}
+    inside = {name: problems for name, problems in members.items() if not _has_wrong_kind(site, problems)}
     return min(inside, key=lambda name: len(inside[name])) if inside else None
+
+
+def _has_wrong_kind(site: Key, problems: Sequence[ConfigProblem]) -> bool:
+    return any(problem.path == site and problem.raw["type"] in _KINDS for problem in problems)
 
 
 def _by_key(located: Sequence[ConfigProblem]) -> dict[Key, list[ConfigProblem]]:
@@ -192,7 +196,6 @@ def _describe_problem(problem: ConfigProblem, model: type[BaseModel], data: Any)
 
 
 def _discriminator(raw: Mapping[str, Any]) -> str:
-    """The key whose value says which member of a union is meant."""
     return str(raw["ctx"]["discriminator"]).strip("'")
 
 

@@ -27,7 +27,6 @@ class Workspace:
 
     @property
     def models(self) -> Path:
-        """Model files and folders of this workspace."""
         return self.root / "models"
 
     @property
@@ -37,7 +36,6 @@ class Workspace:
 
     @property
     def adapters(self) -> Path:
-        """Adapter folders."""
         return self.root / "adapters"
 
     @property
@@ -47,7 +45,6 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """State shared between runs."""
         return self.root / ".agentlab"
 
     def resolve(self, path: str | Path) -> Path:

@@ -146,7 +146,6 @@ class _Writer(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or 1.2 would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
-        """Write a value as often as it occurs."""
         return True
 
     def text(self, value: str) -> yaml.Node:

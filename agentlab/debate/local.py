@@ -119,7 +119,7 @@ class LocalSpeakers:
     """See `Speakers`."""
 
     def __init__(self, base: TrainingBase, adapters: Rowwise, adapter_indices: Mapping[str, int], rows: int) -> None:
-        """`places` of the agents' adapters; at most so many `rows` are turns side by side."""
+        """`adapter_indices` of the agents' adapters; at most so many `rows` are turns side by side."""
         self._base, self._template = base, ChatTemplate(base.tokenizer)
         self._model, self._tokenizer = base.model, base.tokenizer
         self._adapters, self._adapter_indices, self._rows = adapters, adapter_indices, rows
@@ -130,7 +130,6 @@ class LocalSpeakers:
         self._max_kept_bytes = max(_MEMORY, sum(parameter.nbytes for parameter in base.model.parameters()))
 
     def forget(self) -> None:
-        """Let go of all keys and values."""
         self._kept.clear()
 
     @torch.inference_mode()
@@ -158,11 +157,10 @@ class LocalSpeakers:
         fitting = [question for question in questions if question.choices and self._fits(question)]
         indices = list(dict.fromkeys(self._adapter_indices.values()))
         score_rows = score_choices(self._base, self._adapters, indices, labelled(fitting), lambda _: None)
-        by_index = {
-            index: {q.id: scored.finite for q, scored in zip(fitting, row, strict=True)}
-            for index, row in zip(indices, score_rows, strict=True)
-        }
-        return {agent: by_index[index] for agent, index in self._adapter_indices.items()}
+        scores_by_index: dict[int, dict[str, Scored]] = {}
+        for index, row in zip(indices, score_rows, strict=True):
+            scores_by_index[index] = {q.id: scored.finite for q, scored in zip(fitting, row, strict=True)}
+        return {agent: scores_by_index[index] for agent, index in self._adapter_indices.items()}
 
     def _fits(self, question: QuizQuestion) -> bool:
         texts = [self._template.render(prompt(question), prompt=True), max(question.choices, key=len)]
@@ -204,7 +202,6 @@ class LocalSpeakers:
             del self._kept[next(iter(self._kept))]
 
     def _find_kept_read(self, turn: _Turn) -> _Read:
-        """What begins most like the prompt, of all that its adapter has read and is kept."""
         reads = [read for read in self._kept.values() if read.adapter == turn.read.adapter]
         best = max(reads, key=lambda read: common([read.tokens, turn.tokens]), default=turn.read)
         return best if best.tokens and common([best.tokens, turn.tokens]) >= _WORTH else turn.read

@@ -1,15 +1,17 @@
 """What is measured of debates beside their votes: rounds, changes of mind, errors in common, confidences. Pure."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 from statistics import StatisticsError, correlation, fmean
 
 from agentlab.answers.calibration import auroc, bins, brier, ece
+from agentlab.answers.choices import Scored
 from agentlab.debate.config import Confidence, DebateConfig
 from agentlab.debate.protocol import listeners
 from agentlab.debate.result import Calibration, CalibrationScores, Change, RoundResult
 from agentlab.debate.transcript import Held, Turn
 from agentlab.debate.voting import DebateCase, Fitted
+from agentlab.runs.document import BoundedShare
 from agentlab.tasks.labelled import Labelled, share_of
 from agentlab.tasks.questions import QuizQuestion
 
@@ -23,29 +25,39 @@ def alone(questions: Sequence[QuizQuestion], transcript: Held) -> Labelled | Non
     """How far each agent is right if it is asked alone, beside the first; None where no likelihood is known."""
     first = next(iter(transcript.alone), "")
     common = [question for question in questions if question.id in transcript.alone.get(first, {})]
-    scored = {agent: [scores[question.id] for question in common] for agent, scores in transcript.alone.items()}
-    return Labelled.of(scored, common, first) if common else None
+    if not common:
+        return None
+    scored: dict[str, list[Scored]] = {}
+    for agent, scores in transcript.alone.items():
+        scored[agent] = [scores[question.id] for question in common]
+    return Labelled.of(scored, common, first)
 
 
 def rounds(cases: Sequence[DebateCase], config: DebateConfig) -> list[RoundResult]:
     """How each round ended. Turns are those that were held; agents and oracle are of all questions."""
     round_results: list[RoundResult] = []
     for number in range(config.protocol.rounds + 1 if cases else 0):
-        turns = [turn for case in cases if number < len(case.debate) for turn in case.debate[number]]
-        marks = [[case.marks[turn.answer] for turn in round_turns(case, number)] for case in cases]
+        debated_cases = [case for case in cases if number < len(case.debate)]
+        turns = list(chain.from_iterable(case.debate[number] for case in debated_cases))
+        marks = [_marks(case, round_turns(case, number)) for case in cases]
+        agents: dict[str, BoundedShare] = {}
+        for index, agent in enumerate(config.agents):
+            agents[agent.name] = share_of([row[index] for row in marks])
         round_results.append(
             RoundResult(
                 round=number,
-                debated=sum(number < len(case.debate) for case in cases),
+                debated=len(debated_cases),
                 turns=len(turns),
                 unreadable=sum(turn.answer is None for turn in turns),
-                agents={
-                    agent.name: share_of([row[index] for row in marks]) for index, agent in enumerate(config.agents)
-                },
+                agents=agents,
                 oracle=share_of([any(row) for row in marks]),
             )
         )
     return round_results
+
+
+def _marks(case: DebateCase, turns: Sequence[Turn]) -> list[bool]:
+    return [case.marks[turn.answer] for turn in turns]
 
 
 def changes(cases: Sequence[DebateCase], config: DebateConfig) -> list[Change]:
@@ -75,11 +87,13 @@ def changes(cases: Sequence[DebateCase], config: DebateConfig) -> list[Change]:
 
 def correlations(cases: Sequence[DebateCase], config: DebateConfig) -> dict[str, dict[str, float | None]]:
     """How far each two agents err on the same questions, on their own; None where one never or always errs."""
-    names = [agent.name for agent in config.agents]
-    wrong = [[float(not case.marks[case.debate[0][index].answer]) for case in cases] for index in range(len(names))]
-    return {
-        a: {b: _correlation(x, y) for b, y in zip(names, wrong, strict=True)} for a, x in zip(names, wrong, strict=True)
-    }
+    errors: dict[str, list[float]] = {}
+    for index, agent in enumerate(config.agents):
+        errors[agent.name] = [float(not case.marks[case.debate[0][index].answer]) for case in cases]
+    matrix: dict[str, dict[str, float | None]] = {name: {} for name in errors}
+    for a, b in product(errors, repeat=2):
+        matrix[a][b] = _correlation(errors[a], errors[b])
+    return matrix
 
 
 def _correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -94,28 +108,27 @@ def calibration_results(cases: Sequence[DebateCase], fitted: Fitted, last: int) 
     results: list[Calibration] = []
     kinds: tuple[Confidence, ...] = ("said", "logprob", "p_true")
     for kind, number in product(kinds, sorted({0, last})):
-        turns_by_case = [
-            (case, [turn for turn in round_turns(case, number) if kind in turn.confidences]) for case in cases
-        ]
-        right = [[case.marks[turn.answer] for turn in turns] for case, turns in turns_by_case]
+        right, raw, calibrated = list[list[bool]](), list[list[float]](), list[list[float]]()
+        for case in cases:
+            turns = [turn for turn in round_turns(case, number) if kind in turn.confidences]
+            right.append(_marks(case, turns))
+            raw.append([turn.confidences[kind] for turn in turns])
+            calibrated.append([fitted.probability(turn, kind) or 0.0 for turn in turns])
         if not any(right):
             continue
-        raw = [[turn.confidences[kind] for turn in turns] for _, turns in turns_by_case]
-        line = [[fitted.probability(turn, kind) or 0.0 for turn in turns] for _, turns in turns_by_case]
-        after = _scores(line, right) if kind in fitted.calibration else None
+        after = _scores(calibrated, right) if kind in fitted.calibration else None
         results.append(Calibration(kind=kind, round=number, before=_scores(raw, right), after=after))
     return results
 
 
 def _scores(sure: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> CalibrationScores:
     """Of the confidences of each question."""
-    flat, outcomes = [confidence for group in sure for confidence in group], [mark for group in right for mark in group]
-    within = [  # a pair of a right and a wrong answer to one question: the right one's confidence is the higher
-        (a > b) + (a == b) / 2
-        for group, marks in zip(sure, right, strict=True)
-        for (a, good), (b, bad) in product(zip(group, marks, strict=True), repeat=2)
-        if good and not bad
-    ]
+    flat, outcomes = list(chain.from_iterable(sure)), list(chain.from_iterable(right))
+    # of each pair of a right and a wrong answer to one question: whether the right one's confidence is the higher
+    within: list[float] = []
+    for group, marks in zip(sure, right, strict=True):
+        pairs = product(zip(group, marks, strict=True), repeat=2)
+        within += [(a > b) + (a == b) / 2 for (a, good), (b, bad) in pairs if good and not bad]
     calibration_bins = bins(flat, outcomes)
     return CalibrationScores(
         answers=len(flat),

@@ -62,16 +62,14 @@ def plan_of(config: DebateConfig, questions: Sequence[QuizQuestion], base: str |
     first_turns, later_turns = len(names), len(names) * config.protocol.rounds
     scored = 0 if config.topic is not None else len(questions) - len(dev)
     turns = len(questions) * (first_turns + later_turns) + scored * (later_turns + config.vote.samples)
+    agents: list[PlannedAgent] = []
+    for index, agent in enumerate(config.agents):
+        base_label = f"the base under {agent.adapter}" if agent.adapter else "the base"
+        persona = textwrap.shorten(agent.system or "", 60, placeholder="...")
+        hears = [names[peer] for peer in listeners(config, questions[0].id, 1, index)]
+        agents.append(PlannedAgent(name=agent.name, answers=agent.model or base_label, persona=persona, hears=hears))
     return DebatePlan(
-        agents=[
-            PlannedAgent(
-                name=agent.name,
-                answers=agent.model or (f"the base under {agent.adapter}" if agent.adapter else "the base"),
-                persona=textwrap.shorten(agent.system or "", 60, placeholder="..."),
-                hears=[names[peer] for peer in listeners(config, questions[0].id, 1, index)],
-            )
-            for index, agent in enumerate(config.agents)
-        ],
+        agents=agents,
         base=base,
         imports=imports,
         questions=len(questions),

@@ -57,7 +57,7 @@ def messages(
 
     Args:
         question: what is asked; choices that are shown stand in another order for each agent.
-        place: among `config.agents`.
+        index: among `config.agents`.
         rounds: what was said so far, of this arm; empty for everybody's own answer.
         arm: `length` shows the agent its own earlier answers where the debate shows those of its peers.
         form: how it is to answer.
@@ -168,7 +168,8 @@ def _sureness(text: str) -> float | None:
 
 def is_unanimous(turns: Sequence[Turn]) -> bool:
     """Whether all agents gave one answer that could be read."""
-    return None not in (answers := {turn.answer for turn in turns}) and len(answers) == 1
+    answers = {turn.answer for turn in turns}
+    return len(answers) == 1 and None not in answers
 
 
 def is_settled(protocol: ProtocolConfig, rounds: Rounds) -> bool:
@@ -182,9 +183,9 @@ def split(config: DebateConfig, questions: Sequence[QuizQuestion]) -> tuple[list
     """Questions to fit on, which a seed draws, and those to score, each in their order. A topic is not scored."""
     count = int(config.questions.dev * len(questions)) if config.topic is None else 0
     dev_indices = set(random.Random(f"dev/{config.seed}").sample(range(len(questions)), count))  # noqa: S311 - as above
-    return [q for n, q in enumerate(questions) if n in dev_indices], [
-        q for n, q in enumerate(questions) if n not in dev_indices
-    ]
+    dev = [question for index, question in enumerate(questions) if index in dev_indices]
+    test = [question for index, question in enumerate(questions) if index not in dev_indices]
+    return dev, test
 
 
 def by_round(turns: Sequence[Turn], arm: Arm, agents: Mapping[str, int]) -> dict[str, list[list[Turn]]]:
@@ -193,7 +194,7 @@ def by_round(turns: Sequence[Turn], arm: Arm, agents: Mapping[str, int]) -> dict
     for turn in turns:
         if turn.arm == arm:
             rounds_by_question.setdefault(turn.question, {}).setdefault(turn.round, []).append(turn)
-    return {
-        question: [sorted(rounds[number], key=lambda turn: agents[turn.agent]) for number in sorted(rounds)]
-        for question, rounds in rounds_by_question.items()
-    }
+    sorted_rounds: dict[str, list[list[Turn]]] = {}
+    for question, rounds in rounds_by_question.items():
+        sorted_rounds[question] = [sorted(rounds[n], key=lambda turn: agents[turn.agent]) for n in sorted(rounds)]
+    return sorted_rounds

@@ -45,16 +45,11 @@ def write_debate_report(
 
 def _rounds(result: DebateResult) -> Table:
     agents = list(result.rounds[0].agents)
-    rows = [
-        (
-            str(round_result.round),
-            str(round_result.debated),
-            f"{round_result.unreadable / max(1, round_result.turns):.1%}",
-            *(str(round_result.agents[name]) for name in agents),
-            str(round_result.oracle),
-        )
-        for round_result in result.rounds
-    ]
+    rows: list[tuple[str, ...]] = []
+    for round_result in result.rounds:
+        unreadable = f"{round_result.unreadable / max(1, round_result.turns):.1%}"
+        shares = [str(round_result.agents[name]) for name in agents]
+        rows.append((str(round_result.round), str(round_result.debated), unreadable, *shares, str(round_result.oracle)))
     caption = "Questions that were debated, answers that could not be read, and who was right; 95 % intervals"
     return Table(("round", "debated", "unreadable", *agents, "anybody"), rows, caption)
 
@@ -89,8 +84,10 @@ def _changes(result: DebateResult) -> Iterator[Block]:
         },
         "Misled: right before, heard a wrong answer, and took it over. Convinced: wrong before, heard a right one",
     )
-    tempted, misled = (sum(getattr(c, name) for c in result.changes) for name in ("tempted", "misled"))
-    shown, convinced = (sum(getattr(c, name) for c in result.changes) for name in ("shown", "convinced"))
+    tempted = sum(change.tempted for change in result.changes)
+    misled = sum(change.misled for change in result.changes)
+    shown = sum(change.shown for change in result.changes)
+    convinced = sum(change.convinced for change in result.changes)
     if tempted and shown:
         yield Text(
             f"A wrong peer was believed by {misled / tempted:.0%} of those who were right ({of(misled, tempted)}), "
@@ -100,20 +97,20 @@ def _changes(result: DebateResult) -> Iterator[Block]:
 
 def _together(result: DebateResult) -> Table:
     names = list(result.correlations)
-    rows = [(a, *(number(result.correlations[a][b], 2) for b in names)) for a in names]
+    rows: list[tuple[str, ...]] = []
+    for name, coefficients in result.correlations.items():
+        figures = [number(coefficients[peer], 2) for peer in names]
+        rows.append((name, *figures))
     return Table(("", *names), rows, "Correlation of errors, of the agents' own answers: at 1 voting adds nothing")
 
 
 def _calibration(result: DebateResult) -> Table:
-    rows = [
-        (calibration.kind, calibration.round, state, scores)
-        for calibration in result.calibration
-        for state, scores in (
-            ("as given", calibration.before),
-            (f"fitted on {result.dev} questions", calibration.after),
-        )
-        if scores is not None
-    ]
+    rows: list[tuple[str, int, str, CalibrationScores]] = []
+    for calibration in result.calibration:
+        rows.append((calibration.kind, calibration.round, "as given", calibration.before))
+        if calibration.after is not None:
+            state = f"fitted on {result.dev} questions"
+            rows.append((calibration.kind, calibration.round, state, calibration.after))
     return table(
         rows,
         {

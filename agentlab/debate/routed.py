@@ -60,9 +60,8 @@ class RoutedSpeakers:
             raise
         except AgentlabError as error:
             lines = error.failures if isinstance(error, AllModelsFailedError) else (error.kind,)
-            overflow, formless = (
-                any(kind.__name__ in line for line in lines) for kind in (ContextOverflowError, SchemaError)
-            )
+            overflow = any(ContextOverflowError.__name__ in line for line in lines)
+            formless = any(SchemaError.__name__ in line for line in lines)
             reason = f"{error.kind}: {error.message}"[:1000]
             return TurnReply(error=reason, overflow=overflow, formless=formless and request.schema is not None)
         usage = completion.usage

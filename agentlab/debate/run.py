@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from agentlab import machine
+from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
 from agentlab.debate import protocol
 from agentlab.debate.config import AgentConfig, DebateConfig, VoteConfig
@@ -16,7 +18,7 @@ from agentlab.debate.report import write_debate_report
 from agentlab.debate.result import TOPIC, DebateResult
 from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
-from agentlab.debate.transcript import Ballot, Held, Turn
+from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import Fitted, fit_votes, primary
 from agentlab.debate.wave import Score, Setting, Wave
@@ -106,18 +108,14 @@ class Debates:
 
     def __init__(self, experiment: DebateExperiment, run: OpenRun, setting: Setting) -> None:
         self.run, self.setting, self._stop = run, setting, experiment.context.stop
-        self._config, self._questions, self._who = (
-            experiment.config,
-            experiment.questions,
-            experiment.plan().agent_table(),
-        )
+        self._config, self._questions = experiment.config, experiment.questions
+        self._who = experiment.plan().agent_table()
         self._dev, self._test = protocol.split(self._config, self._questions)
         size = max(1, self._config.rows // len(self._config.agents))
-        self._waves = [
-            (f"{name}-{start // size + 1:03d}", part[start : start + size])
-            for name, part in (("dev", self._dev), ("test", self._test))
-            for start in range(0, len(part), size)
-        ]
+        self._waves: list[tuple[str, list[QuizQuestion]]] = []
+        for name, part in (("dev", self._dev), ("test", self._test)):
+            starts = range(0, len(part), size)
+            self._waves += [(f"{name}-{start // size + 1:03d}", part[start : start + size]) for start in starts]
         self.wave = self._next()
 
     def _next(self) -> Wave | None:
@@ -138,7 +136,6 @@ class Debates:
         return Fitted.model_validate(first_event_data(self.run.events, FITTED))
 
     def speak(self) -> None:
-        """Another round of the wave in work."""
         assert self.wave is not None
         self.wave.speak()
 
@@ -198,7 +195,9 @@ def load_transcript(config: DebateConfig, events: Iterable[Event]) -> Held:
     """
     names = {agent.name for agent in config.agents}
     waves = list[Held]()
-    for event in (logged_event for logged_event in events if logged_event.type == HELD):
+    for event in events:
+        if event.type != HELD:
+            continue
         try:
             wave = Held.model_validate({key: value for key, value in event.data.items() if key in Held.model_fields})
         except ValidationError as error:
@@ -206,18 +205,21 @@ def load_transcript(config: DebateConfig, events: Iterable[Event]) -> Held:
         if strangers := {turn.agent for turn in wave.turns} - names:
             raise RunUnreadableError(f"In {event.id} somebody speaks who is no agent: {', '.join(sorted(strangers))}.")
         waves.append(wave)
-    arms = dict.fromkeys(arm for wave in waves for arm in wave.seconds)
+    seconds: dict[Arm, float] = {}
+    for arm in dict.fromkeys(chain.from_iterable(wave.seconds for wave in waves)):
+        seconds[arm] = sum(wave.seconds.get(arm, 0.0) for wave in waves)
+    alone: dict[str, dict[str, Scored]] = {}
+    for wave in waves:
+        for agent, scores in wave.alone.items():
+            alone.setdefault(agent, {}).update(scores)
     return Held(
-        questions=[question_id for wave in waves for question_id in wave.questions],
-        turns=[entry for wave in waves for entry in wave.turns],
-        ballots=[ballot for wave in waves for ballot in wave.ballots],
-        seconds={arm: sum(wave.seconds.get(arm, 0.0) for wave in waves) for arm in arms},
+        questions=list(chain.from_iterable(wave.questions for wave in waves)),
+        turns=list(chain.from_iterable(wave.turns for wave in waves)),
+        ballots=list(chain.from_iterable(wave.ballots for wave in waves)),
+        seconds=seconds,
         shortened=sum(wave.shortened for wave in waves),
         worded=sum(wave.worded for wave in waves),
-        alone={
-            agent: {question: scored for wave in waves for question, scored in wave.alone.get(agent, {}).items()}
-            for agent in dict.fromkeys(agent for wave in waves for agent in wave.alone)
-        },
+        alone=alone,
     )
 
 
@@ -252,7 +254,6 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
 
 
 def _topic(config: DebateConfig) -> tuple[QuizQuestion] | None:
-    """The topic as a question that nobody can mark."""
     if config.topic is None:
         return None
     return (QuizQuestion(TOPIC, config.topic, None, config.positions, "choice" if config.positions else "text"),)

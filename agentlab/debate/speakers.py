@@ -38,7 +38,7 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class TurnReply:
-    """An answer, or in `error` why there is none; `choice` is the likeliest of `Asked.choices`, where that is known.
+    """An answer, or in `error` why there is none; `choice` is the likeliest of `TurnRequest.choices`, if known.
 
     With `overflow` prompt and answer do not fit the context; with `formless` no answer followed the schema.
     """
@@ -81,6 +81,5 @@ class Panel:
         return [replies[request.id] for request in requests]
 
     def forget(self) -> None:
-        """All of them."""
         for kind in self._kinds:
             kind.forget()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def verdict(
 
     Args:
         questions: those that are scored, or the topic; what was said about others is passed over.
-        said: in the whole run.
+        transcript: in the whole run.
         fitted: on other questions.
         named: the vote that was named before the run, where `config.vote` is one that was thought of afterwards.
     """
@@ -149,10 +150,10 @@ def _arms(
 
     def build_outcome(case: DebateCase, rule: Rule, rounds: Rounds) -> _ArmOutcome:
         right = case.marks[vote_by(rule, rounds, fitted, config).winner]
-        return _ArmOutcome(right, [turn for turns in rounds for turn in turns])
+        return _ArmOutcome(right, list(chain.from_iterable(rounds)))
 
     for case, tallies in zip(cases, case_tallies, strict=True):
-        debate_turns = [turn for turns in case.debate[: last + 1] for turn in turns]
+        debate_turns = list(chain.from_iterable(case.debate[: last + 1]))
         judged = case.ballots if rule == "judge" else ()
         debate = _ArmOutcome(case.marks[_configured_tally(tallies, config).winner], debate_turns, judged)
         arms: dict[ArmName, _ArmOutcome] = {
@@ -201,20 +202,26 @@ def _arm(
     arm_tokens = Counter[Arm]()
     for turn in (*transcript.turns, *transcript.ballots):
         arm_tokens[turn.arm] += turn.tokens
-    used = [turn for outcome in outcomes for turn in (*outcome.turns, *outcome.judged) if turn.tokens]
-    is_timed = all(turn.arm in transcript.seconds for turn in used)
+    turns = list(chain.from_iterable(outcome.turns for outcome in outcomes))
+    billed = chain.from_iterable((*outcome.turns, *outcome.judged) for outcome in outcomes)
+    used = [turn for turn in billed if turn.tokens]
+    seconds: float | None = None
+    if all(turn.arm in transcript.seconds for turn in used):
+        seconds = sum(transcript.seconds[turn.arm] * turn.tokens / arm_tokens[turn.arm] for turn in used)
     return ArmResult(
         arm=name,
         accuracy=share_of([outcome.right for outcome in outcomes]),
-        turns=sum(len(outcome.turns) for outcome in outcomes),
-        unreadable=sum(turn.answer is None for outcome in outcomes for turn in outcome.turns),
-        tokens=sum(outcome.tokens for outcome in outcomes),
-        seconds=sum(transcript.seconds[turn.arm] * turn.tokens / arm_tokens[turn.arm] for turn in used)
-        if is_timed
-        else None,
+        turns=len(turns),
+        unreadable=sum(turn.answer is None for turn in turns),
+        tokens=_sum_tokens(outcomes),
+        seconds=seconds,
         short=_short(outcomes, debate) if name == "samples" else 0,
         gain=None if gain is None else BoundedDifference.of(gain),
     )
+
+
+def _sum_tokens(outcomes: Sequence[_ArmOutcome]) -> int:
+    return sum(outcome.tokens for outcome in outcomes)
 
 
 def _short(samples: Sequence[_ArmOutcome], debate: Sequence[_ArmOutcome]) -> int:
@@ -223,8 +230,7 @@ def _short(samples: Sequence[_ArmOutcome], debate: Sequence[_ArmOutcome]) -> int
 
 
 def _budget(arms: Mapping[ArmName, Sequence[_ArmOutcome]], against: ArmName) -> str:
-    """What the control was given, and what both took."""
-    took = {name: sum(outcome.tokens for outcome in arms[name]) for name in ("debate", against) if name in arms}
+    took = {name: _sum_tokens(arms[name]) for name in ("debate", against) if name in arms}
     rule = "samples until they reach the debate's tokens, by question" if against == "samples" else "its own tokens"
     return f"{rule}; {', '.join(f'{name} took {tokens:,}' for name, tokens in took.items())}"
 
@@ -256,7 +262,7 @@ def _control(
         )
     if against not in arms:
         return not_measured(comparison, n, LEVEL, "Nothing was held against the debate.")
-    turns = [turn for name in ("debate", against) for outcome in arms[name] for turn in outcome.turns]
+    turns = chain.from_iterable(outcome.turns for outcome in (*arms["debate"], *arms[against]))
     if against == "samples" and any(turn.text and not turn.tokens for turn in turns):
         return not_measured(comparison, n, LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
     if n < LEAST_QUESTIONS:
@@ -308,9 +314,8 @@ def _failure_remarks(transcript: Held) -> Iterator[str]:
             count = f"{len(errors)} of {len(turns)} turns"
             yield f"{agent} failed in {count}, which count as wrong{besides}: {reason[:200]}"
     if failed := [ballot for ballot in transcript.ballots if ballot.unread or ballot.error]:
-        unread, comparisons = (
-            sum(getattr(ballot, name) for ballot in transcript.ballots) for name in ("unread", "asked")
-        )
+        unread = sum(ballot.unread for ballot in transcript.ballots)
+        comparisons = sum(ballot.asked for ballot in transcript.ballots)
         yield (
             f"Questions on which the judge failed: {len(failed)} "
             f"({unread} of {comparisons} comparisons named no answer); "
@@ -333,10 +338,12 @@ def _rules(
 
 
 def _rereading(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfig) -> list[BoundedShare]:
-    """The vote on arm `length` after each round."""
-    rule, numbers = config.vote.rule, range(config.protocol.rounds + 1)
-    right = [[c.marks[vote_by(rule, c.length[: n + 1], fitted, config).winner] for c in cases] for n in numbers]
-    return [share_of(marks) for marks in right]
+    shares: list[BoundedShare] = []
+    for number in range(config.protocol.rounds + 1):
+        tallies = [vote_by(config.vote.rule, case.length[: number + 1], fitted, config) for case in cases]
+        marks = [case.marks[tally.winner] for case, tally in zip(cases, tallies, strict=True)]
+        shares.append(share_of(marks))
+    return shares
 
 
 def _positions(case: DebateCase, fitted: Fitted, config: DebateConfig) -> list[Position]:

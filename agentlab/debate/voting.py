@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import log
 from statistics import fmean
 from typing import get_args
@@ -58,10 +59,7 @@ class DebateCase:
     @cached_property
     def marks(self) -> Mapping[str | None, bool]:
         """Whether each answer that was given is right. One that could not be read is wrong."""
-        turns = [
-            *(turn for rounds in (self.debate, self.length) for round_turns in rounds for turn in round_turns),
-            *self.samples,
-        ]
+        turns = [*chain.from_iterable((*self.debate, *self.length)), *self.samples]
         answers = {None, *(turn.answer for turn in turns), *(ballot.answer for ballot in self.ballots)}
         return {answer: self.question.right(answer) for answer in answers}
 
@@ -79,8 +77,8 @@ def cases_of(questions: Sequence[QuizQuestion], transcript: Held, config: Debate
     return [
         DebateCase(
             question,
-            rounds := debate[question.id],
-            [rounds[0], *length.get(question.id, ())],
+            debate[question.id],
+            [debate[question.id][0], *length.get(question.id, ())],
             sorted(samples[question.id], key=lambda turn: turn.sample),
             judged[question.id],
         )
@@ -94,18 +92,17 @@ def fit_votes(questions: Sequence[QuizQuestion], transcript: Held, config: Debat
     cases, names = cases_of(questions, transcript, config), [agent.name for agent in config.agents]
     if not cases:
         return Fitted(best=names[0], questions=0)
-    accuracy = {
-        name: fmean(case.marks[case.debate[0][index].answer] for case in cases) for index, name in enumerate(names)
-    }
+    accuracy: dict[str, float] = {}
+    for index, name in enumerate(names):
+        accuracy[name] = fmean(case.marks[case.debate[0][index].answer] for case in cases)
     pairs: dict[Confidence, dict[str, list[tuple[float, bool]]]] = {}
     for case in cases:
-        for turn in (turn for round_turns in case.debate for turn in round_turns):
+        for turn in chain.from_iterable(case.debate):
             for kind, sure in turn.confidences.items():
                 pairs.setdefault(kind, {}).setdefault(turn.agent, []).append((sure, case.marks[turn.answer]))
-    lines = {
-        kind: {name: fit(*zip(*points, strict=True)) for name, points in by_agent.items()}
-        for kind, by_agent in pairs.items()
-    }
+    lines: dict[Confidence, dict[str, Platt]] = {}
+    for kind, pairs_by_agent in pairs.items():
+        lines[kind] = {name: fit(*zip(*points, strict=True)) for name, points in pairs_by_agent.items()}
     best = max(names, key=lambda name: accuracy[name])
     base_fit = Fitted(best=best, questions=len(cases), accuracy=accuracy, calibration=lines)
     candidates = [base_fit.model_copy(update={"temperature": temperature}) for temperature in _TEMPERATURES]
@@ -114,11 +111,11 @@ def fit_votes(questions: Sequence[QuizQuestion], transcript: Held, config: Debat
 
 def _likelihood(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfig) -> float:
     """Logarithm of the weight of the right answers, where somebody gave them; the highest temperature of equals."""
-    tallies = [vote_by("softmax", case.debate[: primary(config) + 1], fitted, config) for case in cases]
-    pairs = [
-        (case.marks[group.answer], group) for case, tally in zip(cases, tallies, strict=True) for group in tally.groups
-    ]
-    return round(sum(log(max(float(group.weight), _LEAST)) for right, group in pairs if right), 9)
+    right_weights: list[float] = []
+    for case in cases:
+        tally = vote_by("softmax", case.debate[: primary(config) + 1], fitted, config)
+        right_weights += [float(group.weight) for group in tally.groups if case.marks[group.answer]]
+    return round(sum(log(max(weight, _LEAST)) for weight in right_weights), 9)
 
 
 # -- votes ----------------------------------------------------------------------------------------------------------
@@ -126,10 +123,10 @@ def _likelihood(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfi
 
 def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequence[Ballot] = ()) -> list[Tallies]:
     """What each rule makes of one question, behind each round that was held; `judge` in rounds that were judged."""
-    tallies: list[Tallies] = [
-        {rule: vote_by(rule, rounds[: number + 1], fitted, config) for rule in RULES if rule != "judge"}
-        for number in range(len(rounds))
-    ]
+    tallies: list[Tallies] = []
+    for number in range(len(rounds)):
+        so_far = rounds[: number + 1]
+        tallies.append({rule: vote_by(rule, so_far, fitted, config) for rule in RULES if rule != "judge"})
     for ballot in ballots:
         tallies[ballot.round]["judge"] = vote([ballot.answer])
     return tallies
@@ -142,17 +139,12 @@ def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) ->
     these are the ones it ranked itself. The others share the points that are left. Where a judge is to decide and
     there is none, the majority does.
     """
-    answers = [[turn.answer for turn in turns] for turns in rounds]
+    answers = [_answers(turns) for turns in rounds]
     last = answers[-1]
     match rule:
         case "borda":
             rankings = zip(*reversed(answers), strict=True)
-            return borda(
-                [
-                    [answer for answer in ranking if answer is not None] if ranking[0] is not None else []
-                    for ranking in rankings
-                ]
-            )
+            return borda([_borda_ballot(ranking) for ranking in rankings])
         case "trajectory":
             return trajectory(answers)
         case "confidence" | "softmax":
@@ -160,6 +152,15 @@ def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) ->
             sure = [max(_UNKNOWN if confidence is None else confidence, _LEAST) for confidence in confidences]
             return vote(last, sure if rule == "confidence" else softmax(sure, fitted.temperature))
     return vote(last)
+
+
+def _answers(turns: Sequence[Turn]) -> list[str | None]:
+    return [turn.answer for turn in turns]
+
+
+def _borda_ballot(ranking: Sequence[str | None]) -> list[str]:
+    """Empty if the agent's answer, the first, could not be read."""
+    return [] if ranking[0] is None else [answer for answer in ranking if answer is not None]
 
 
 def primary(config: DebateConfig) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, product
 from math import ceil
 
 from agentlab.answers.choices import Scored
@@ -61,12 +62,13 @@ class Wave:
 
     @property
     def open(self) -> list[QuizQuestion]:
-        """Questions with another round to come."""
-        protocol = self.setting.config.protocol
-        return [q for q in self.questions if not (rounds := self.rounds.get(q.id)) or not is_settled(protocol, rounds)]
+        return [question for question in self.questions if self._is_open(question)]
+
+    def _is_open(self, question: QuizQuestion) -> bool:
+        rounds = self.rounds.get(question.id)
+        return not rounds or not is_settled(self.setting.config.protocol, rounds)
 
     def speak(self) -> None:
-        """A round: every agent answers every open question."""
         self._round("debate", self.open, self.rounds)
 
     def judge(self) -> None:
@@ -114,28 +116,31 @@ class Wave:
             self._round("length", going, own_rounds)
         config = self.setting.config
         index = [agent.name for agent in config.agents].index(best)
-        token_goals = {
-            q.id: sum(turn.tokens for round_turns in self.rounds[q.id] for turn in round_turns) for q in self.questions
-        }
+        token_goals: dict[str, int] = {}
+        for question in self.questions:
+            turns = chain.from_iterable(self.rounds[question.id])
+            token_goals[question.id] = sum(turn.tokens for turn in turns)
         for ballot in self.ballots if config.vote.rule == "judge" else ():
             token_goals[ballot.question] += ballot.tokens
         sample_turns: dict[str, list[Turn]] = {q.id: [] for q in self.questions}
-        while samples := [
-            _TurnPlan(q, index, "samples", sample=len(sample_turns[q.id]) + extra)
-            for q in self.questions
-            for extra in range(
-                min(
-                    _samples_needed(token_goals[q.id], sample_turns[q.id]),
-                    config.vote.samples - len(sample_turns[q.id]),
-                )
-            )
-        ]:
+        while samples := self._plan_samples(index, token_goals, sample_turns):
             for turn in self._collect_turns(samples):
                 sample_turns[turn.question].append(turn)
 
+    def _plan_samples(
+        self, agent_index: int, token_goals: Mapping[str, int], sample_turns: Mapping[str, Sequence[Turn]]
+    ) -> list["_TurnPlan"]:
+        """Further samples of all questions; none once each has come to its tokens, or to the most that is allowed."""
+        turn_plans: list[_TurnPlan] = []
+        for question in self.questions:
+            turns = sample_turns[question.id]
+            count = min(_samples_needed(token_goals[question.id], turns), self.setting.config.vote.samples - len(turns))
+            samples = range(len(turns), len(turns) + count)
+            turn_plans += [_TurnPlan(question, agent_index, "samples", sample=sample) for sample in samples]
+        return turn_plans
+
     @property
     def transcript(self) -> Held:
-        """All that was said."""
         return Held(
             questions=[question.id for question in self.questions],
             turns=self.turns,
@@ -150,7 +155,8 @@ class Wave:
 
     def _round(self, arm: Arm, questions: Sequence[QuizQuestion], rounds: dict[str, list[list[Turn]]]) -> None:
         agents = range(len(self.setting.config.agents))
-        turn_plans = [_TurnPlan(q, index, arm, tuple(rounds.get(q.id, ()))) for q in questions for index in agents]
+        pairs = product(questions, agents)
+        turn_plans = [_TurnPlan(q, index, arm, tuple(rounds.get(q.id, ()))) for q, index in pairs]
         turns = iter(self._collect_turns(turn_plans))
         for question in questions:
             rounds.setdefault(question.id, []).append([next(turns) for _ in agents])
@@ -175,8 +181,12 @@ class Wave:
     ) -> list[TurnReply]:
         """What is said; where that fails for a reason that can be mended, to what is asked `otherwise`."""
         replies = self.setting.panel.answer(requests)
-        failed = {n: reply for n, reply in enumerate(replies) if reply.overflow or reply.formless}
-        if retries := {n: retry for n, reply in failed.items() if (retry := otherwise(n, reply)) is not None}:
+        retries: dict[int, TurnRequest] = {}
+        for n, reply in enumerate(replies):
+            retry = otherwise(n, reply) if reply.overflow or reply.formless else None
+            if retry is not None:
+                retries[n] = retry
+        if retries:
             self.shortened += sum(replies[n].overflow for n in retries)
             self.worded += sum(replies[n].formless for n in retries)
             for index, reply in zip(retries, self.setting.panel.answer(list(retries.values())), strict=True):
@@ -212,7 +222,6 @@ class Wave:
         )
 
     def _voted_round(self, question: QuizQuestion) -> int:
-        """The round that is voted on, or the last that the question came to."""
         last, vote_round = len(self.rounds[question.id]) - 1, self.setting.config.vote.round
         return last if vote_round is None else min(vote_round, last)
 
@@ -220,10 +229,10 @@ class Wave:
         self, judge: str, cases: Mapping[str, JudgeCase], answers: Mapping[str, Sequence[str]]
     ) -> dict[str, tuple[JudgeStanding, list[TurnReply]]]:
         """How each judgement ends, and all that the judge said; those of all questions are asked together."""
-        brief = {
-            question: replace(case, answers=[f"Answer: {answer}" for answer in answers[question]])
-            for question, case in cases.items()
-        }
+        brief: dict[str, JudgeCase] = {}
+        for question, case in cases.items():
+            answer_lines = [f"Answer: {answer}" for answer in answers[question]]
+            brief[question] = replace(case, answers=answer_lines)
         judgings = {question: tournament(case, range(len(case.answers))) for question, case in cases.items()}
         judgements: dict[str, tuple[JudgeStanding, list[TurnReply]]] = {}
         replies: dict[str, list[TurnReply]] = {question: [] for question in cases}
@@ -237,18 +246,26 @@ class Wave:
                 except StopIteration as end:
                     judgements[question] = end.value, replies[question]
 
-            def shorter(n: int, _: TurnReply, open_ballots: Sequence[tuple[str, Shown]] = open_ballots) -> TurnRequest:
-                question, ballot = open_ballots[n]
-                (brief_ballot,) = brief[question].ballots([ballot.places], ballot.number - 1)
-                return self._to_judge(judge, question, brief_ballot, "/brief")
-
-            requests = [self._to_judge(judge, *entry) for entry in open_ballots]
             verdicts = {question: [] for question, _ in open_ballots}
-            for (question, _), reply in zip(open_ballots, self._ask_panel(requests, shorter), strict=True):
+            judge_replies = self._ask_judge(judge, open_ballots, brief)
+            for (question, _), reply in zip(open_ballots, judge_replies, strict=True):
                 replies[question].append(reply)
                 read = reply.choice or letter(reply.text, _LETTERS)
                 verdicts[question].append(None if read is None else _LETTERS.index(read))
         return judgements
+
+    def _ask_judge(
+        self, judge: str, ballots: Sequence[tuple[str, Shown]], brief: Mapping[str, JudgeCase]
+    ) -> list[TurnReply]:
+        """What the judge says to each ballot; where one does not fit the context, to its `brief` case."""
+
+        def shorter(n: int, _: TurnReply) -> TurnRequest:
+            question, ballot = ballots[n]
+            (brief_ballot,) = brief[question].ballots([ballot.places], ballot.number - 1)
+            return self._to_judge(judge, question, brief_ballot, "/brief")
+
+        requests = [self._to_judge(judge, question, ballot) for question, ballot in ballots]
+        return self._ask_panel(requests, shorter)
 
     def _to_judge(self, judge: str, question: str, ballot: Shown, suffix: str = "") -> TurnRequest:
         """A comparison, for the judge, who is not told whose answers it sees."""

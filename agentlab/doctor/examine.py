@@ -87,7 +87,6 @@ def write_problem(folder: Path) -> str | None:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the closest parent that exists."""
     return next(ancestor for ancestor in (path, *path.parents) if ancestor.exists())
 
 

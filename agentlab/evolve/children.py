@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,6 @@ class Children:
         self._root, self._parents, self._genome, self._seed, self._events = root, parents, genome, seed, events
 
     def _recipe(self, search: str, number: int) -> Params:
-        """The recipe of an earlier child."""
         name = f"{search}/{run_id(number)}" if search else run_id(number)
         return cast("Params", first_event_data(self._events(), "trial.proposed", name)["params"])
 
@@ -62,7 +62,7 @@ class Children:
     def make(self, child: Child, out: Path, card_extra: Mapping[str, Any] | None = None) -> None:
         """Write the adapter of a child, and of those that it is bred from where they are lost.
 
-        `child`: no parent, and not the base; `more`: what its card says besides.
+        `child`: no parent, and not the base; `card_extra`: what its card says besides.
         """
         params, numbers = child.params, self._genome.bred_from(child.params, child.number, self._closing(child.search))
         sources = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]
@@ -71,7 +71,10 @@ class Children:
         seed = int.from_bytes(digest[:4], "big")
         with ExitStack() as stack:
             adapters = [stack.enter_context(Adapter(folder)) for folder in folders if folder is not None]
-            largest = [max(m.rank for m in stack.enter_context(Adapter(p)).modules.values()) for p in self._parents]
+            largest: list[int] = []
+            for path in self._parents:
+                parent = stack.enter_context(Adapter(path))
+                largest.append(max(module.rank for module in parent.modules.values()))
             rank = self._genome.config.rank or max(largest)
             method = str(params["operator"])
             if method == BLEND:
@@ -89,6 +92,6 @@ class Children:
         """Remove all folders but those of these children, as events name them; what was removed can be made again."""
         kept_folders = {self._root / (name if "/" in name else f"main/{name}") for name in names}
         searches = [path for path in self._root.glob("*") if path.is_dir() and not path.is_symlink()]
-        for child in (child for search in searches for child in search.iterdir()):
+        for child in chain.from_iterable(search.iterdir() for search in searches):
             if child not in kept_folders:
                 delete(child)

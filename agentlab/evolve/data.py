@@ -27,7 +27,6 @@ class QuestionSplit:
 
     @property
     def right(self) -> tuple[int, ...]:
-        """Of each question of `train`, the place of the right choice."""
         return tuple(map(right_place, self.train))
 
 
@@ -85,9 +84,7 @@ def _interleave(questions: Sequence[QuizQuestion]) -> list[QuizQuestion]:
     by_set: dict[str, list[QuizQuestion]] = {}
     for question in questions:
         by_set.setdefault(set_of(question), []).append(question)
-    placed = [
-        (position / len(group), number, question)
-        for number, group in enumerate(by_set.values())
-        for position, question in enumerate(group)
-    ]
+    placed: list[tuple[float, int, QuizQuestion]] = []
+    for number, group in enumerate(by_set.values()):
+        placed += [(position / len(group), number, question) for position, question in enumerate(group)]
     return [question for *_, question in sorted(placed, key=lambda entry: entry[:2])]

@@ -81,7 +81,6 @@ class FitnessJudge:
         return terms
 
     def _fully_answered(self, members: Sequence[Trial]) -> list[Trial]:
-        """Those that answered every question."""
         return [trial for trial in members if len(trial.result.items) == len(self.right)]
 
     def _raw(self, members: Sequence[Trial], archive: Sequence[Trial]) -> dict[int, Terms]:
@@ -117,7 +116,6 @@ class FitnessJudge:
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation."""
     return (float(np.mean(values)), float(np.std(values))) if values else (0.0, 0.0)
 
 

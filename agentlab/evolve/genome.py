@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from agentlab.errors import UsageError
@@ -67,9 +68,8 @@ class Coefficients:
     def space(self) -> SearchSpace:
         """What can be proposed. Fresh children lie around the uniform blend: their weights add up to 1 in the mean."""
         low, high = self.config.low, self.config.high
-        names = [f"{parent}.{slot}" for parent in self.parents for slot in dict.fromkeys(self.slots.values())]
         blend = self._even(dict.fromkeys(self.parents, 1 / len(self.parents)))
-        return SearchSpace({name: Real(type="float", low=low, high=high) for name in names}, centre=blend)
+        return SearchSpace({name: Real(type="float", low=low, high=high) for name in blend}, centre=blend)
 
     @property
     def starts(self) -> Iterator[Proposal]:
@@ -81,15 +81,15 @@ class Coefficients:
         yield Proposal(self._even({}), BASE)
 
     def _even(self, weights: dict[str, float]) -> dict[str, float]:
-        slots = dict.fromkeys(self.slots.values())
-        return {f"{parent}.{slot}": weights.get(parent, 0.0) for parent in self.parents for slot in slots}
+        pairs = product(self.parents, dict.fromkeys(self.slots.values()))
+        return {f"{parent}.{slot}": weights.get(parent, 0.0) for parent, slot in pairs}
 
     def weights(self, params: Params) -> dict[str, tuple[float, ...]]:
         """Of each module, a weight for every parent."""
-        return {
-            module: tuple(float(params[f"{parent}.{slot}"]) for parent in self.parents)
-            for module, slot in self.slots.items()
-        }
+        weights: dict[str, tuple[float, ...]] = {}
+        for module, slot in self.slots.items():
+            weights[module] = tuple(float(params[f"{parent}.{slot}"]) for parent in self.parents)
+        return weights
 
 
 def _slot(layer_match: re.Match[str] | None, depth: int, groups: int) -> str:

@@ -17,7 +17,8 @@ def parents_in(note: str) -> list[int]:
 def mermaid(rows: Sequence[ChildRow], winner: str) -> str:
     """A flow chart of Mermaid, from the parents down."""
     lines = ["flowchart TD", *(f'    {row.id}["{_label(row)}"]' for row in rows)]
-    lines += [f"    {parent} --> {row.id}" for row in rows for parent in row.parents]
+    for row in rows:
+        lines += [f"    {parent} --> {row.id}" for parent in row.parents]
     return "\n".join([*lines, f"    style {winner} stroke-width:4px", ""])
 
 
@@ -28,7 +29,8 @@ def dot(rows: Sequence[ChildRow], winner: str) -> str:
     for number in sorted({row.generation for row in rows}):
         names = " ".join(f"{row.id};" for row in rows if row.generation == number)
         lines.append(f"    {{ rank=same; {names} }}")
-    lines += [f"    {parent} -> {row.id};" for row in rows for parent in row.parents]
+    for row in rows:
+        lines += [f"    {parent} -> {row.id};" for parent in row.parents]
     return "\n".join([*lines, "}", ""])
 
 

@@ -81,7 +81,6 @@ class TrainSplit:
         return [*stops, len(self.questions)]
 
     def _is_beaten(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
-        """Whether the child is clearly worse than the rival on what it was asked."""
         rng = np.random.default_rng([_RACE, len(errors)])
         level, rival_errors = self.race.level, rival[: len(errors)]
         return paired_interval(errors, rival_errors, rng, level=level, resamples=_RESAMPLES).low > 0

@@ -55,7 +55,7 @@ def export(
 ) -> ExportedChild:
     """Write a child of weights as the adapter that it is, exactly: ranks add.
 
-    `folders`: of its parents, by name; `more`: what its card says besides: run, fitness.
+    `folders`: of its parents, by name; `card_extra`: what its card says besides: run, fitness.
 
     Raises:
         UsageError: `out` is there.

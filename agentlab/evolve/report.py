@@ -184,9 +184,9 @@ def _term(axes: "Axes", result: EvolveResult, name: str) -> None:
     points = [(c.generation, value) for c in result.trials if (value := _value(c, name)) is not None]
     if not points:
         return
-    by_generation = {
-        n: [value for generation, value in points if generation == n] for n in {generation for generation, _ in points}
-    }
+    by_generation: dict[int, list[float]] = {}
+    for generation, value in points:
+        by_generation.setdefault(generation, []).append(value)
     axes.plot(*zip(*points, strict=True), ".", color="0.7", label="a child", ls="")
     means = sorted((n, sum(values) / len(values)) for n, values in by_generation.items())
     axes.plot(*zip(*means, strict=True), color=COLOURS[1], marker=MARKERS[1], ms=4, label="mean")

@@ -60,7 +60,7 @@ def open_weighted_children(
 def open_written_children(
     path: Path, folder: Callable[[Child], Path | None], dtype: Figures, tell: Tell
 ) -> Iterator[Answer]:
-    """Children as adapter folders, of which None is the base alone. Arguments and errors: see `weighted`."""
+    """Children as adapter folders; None is the base alone. Arguments and errors: see `open_weighted_children`."""
     base = _base(path, dtype)
     with apply_adapters(base, [], dtype, any_base=True) as adapters:
         slots: list[int] = []

@@ -5,6 +5,7 @@ Every search has its own seed and budget; the first trials are common to all. Wh
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from agentlab.answers.choices import DECIDES, NORMALISATIONS, Normalisation, Scored
@@ -156,7 +157,8 @@ class Searches:
         items = 0
         for number, members in enumerate(batches(state.trials, self._config.population)):
             name = f"gen_{number:04d}"
-            items += sum(result.metrics.get("items", 0) for trial in members for result in trial.ended_results)
+            results = chain.from_iterable(trial.ended_results for trial in members)
+            items += sum(result.metrics.get("items", 0) for result in results)
             if name not in logged and all(trial.decision for trial in members):
                 rows = {trial.id: asdict(terms[trial.number]) for trial in members if trial.number in terms}
                 run.emit(GENERATION, name, items=items, children=len(members), terms=rows)
@@ -187,16 +189,9 @@ class Searches:
             questions = self._questions.test
             children = [Child(self._branches.get(name, ""), t.number, t.proposal.params) for name, t in named.items()]
             scores = self._answer(children, questions)
-            choices = dict(
-                zip(
-                    named,
-                    (
-                        [list(map(list, question_score.finite)) for question_score in child_scores]
-                        for child_scores in scores
-                    ),
-                    strict=True,
-                )
-            )
+            choices: dict[str, list[list[list[float]]]] = {}
+            for name, child_scores in zip(named, scores, strict=True):
+                choices[name] = [list(map(list, question_score.finite)) for question_score in child_scores]
             self._run.emit(SCORED, choices=choices)
         noted_scores = first_event_data(self._run.events, SCORED)
         return [

@@ -168,12 +168,13 @@ def _budget(config: EvolveConfig, contenders: Mapping[str, Contender]) -> str:
     if config.max_seconds is not None:
         limits += f" and {config.max_seconds:g} seconds, random search as many answers as evolution then had"
     count = config.control_seeds if config.control == "full" else 1
-    evolved, random = (
-        sum(contender.answers_spent for name, contender in contenders.items() if name.startswith(arm)) / count
-        for arm in (EVOLVED, RANDOM)
-    )
+    evolved, random = (_answers_spent(contenders, arm) / count for arm in (EVOLVED, RANDOM))
     suffix = f" on average of {count} searches" if count > 1 else ""
     return f"at most {limits} each; evolution took {evolved:,.0f}, random search {random:,.0f}{suffix}"
+
+
+def _answers_spent(contenders: Mapping[str, Contender], arm: str) -> int:
+    return sum(contender.answers_spent for name, contender in contenders.items() if name.startswith(arm))
 
 
 def _pairs(config: EvolveConfig, contenders: Mapping[str, Contender], by: Normalisation) -> list[Pair]:
@@ -213,9 +214,8 @@ def _control(
         budget=_budget(config, contenders),
     )
     if pairs:
-        ours, theirs = (
-            [1 - (error or 0.0) for error in side] for side in zip(*((p.agent, p.control) for p in pairs), strict=True)
-        )
+        ours = [1 - (pair.agent or 0.0) for pair in pairs]
+        theirs = [1 - (pair.control or 0.0) for pair in pairs]
         return full_study(comparison, ours, theirs, np.random.default_rng([config.seed, _FULL]))
     return judge(comparison, gain.n, gain, "light")
 
@@ -257,15 +257,12 @@ def _overall(control: Control, *, paired: bool) -> str:
 def _disagreements(standings: Sequence[EvolveStanding], controls: Mapping[Normalisation, Control]) -> Iterator[str]:
     """Where it depends on the normalisation who is better; `controls` are those of pairs of searches."""
     subject, names = _subject(standings[0]), {**NAMES, **_NAMES}
-    deciding_gains, beside_gains = (
-        {
-            f"{subject} against {names[standing.name]}": standing.gains[by]
-            for standing in standings
-            if by in standing.gains
-        }
-        for by in (DECIDES, BESIDE)
-    )
-    yield from disagreements(deciding_gains, beside_gains)
+
+    def gains(by: Normalisation) -> dict[str, BoundedDifference]:
+        rivals = [standing for standing in standings if by in standing.gains]
+        return {f"{subject} against {names[rival.name]}": rival.gains[by] for rival in rivals}
+
+    yield from disagreements(gains(DECIDES), gains(BESIDE))
     pair = [controls[by] for by in (DECIDES, BESIDE) if by in controls]
     values = [control.estimate for control in pair if control.estimate is not None]
     if len(values) == 2 and (pair[0].verdict != pair[1].verdict or values[0] * values[1] < 0):
@@ -291,17 +288,21 @@ def _children(
     config: EvolveConfig, genome: Coefficients | RecipeGenome, state: StudyState, events: Sequence[Event]
 ) -> list[ChildRow]:
     terms, closing = terms_of(events), [trial.number for trial in state.trials if trial.closes]
-    return [
-        _child(trial, number, _bred_from(trial, config, genome, closing), terms.get(trial.id, {}))
-        for number, members in enumerate(batches(state.trials, config.population))
-        for trial in members
-    ]
+    rows: list[ChildRow] = []
+    for number, members in enumerate(batches(state.trials, config.population)):
+        for trial in members:
+            parents = _bred_from(trial, config, genome, closing)
+            rows.append(_child(trial, number, parents, terms.get(trial.id, {})))
+    return rows
 
 
 def terms_of(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
     """The terms of the main search's children, by id."""
-    logged = (event.data["terms"] for event in events if event.type == GENERATION and "/" not in event.id)
-    return {name: child_terms for terms in logged for name, child_terms in terms.items()}
+    terms: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.type == GENERATION and "/" not in event.id:
+            terms |= event.data["terms"]
+    return terms
 
 
 def _bred_from(

@@ -4,7 +4,7 @@ import ctypes
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
         loads.append(time.perf_counter() - began)
         natives[-1].evaluate(_prompt(natives[-1]))
         peaks.append(max(0, _resident() - before))
-    read: list[list[float]] = [[_READ / _read(native) for native in natives] for _ in range(_PROMPTS)]
+    read = [_read_speeds(natives) for _ in range(_PROMPTS)]
     written: list[list[float]] = []
 
     def measure() -> float:
@@ -100,6 +100,11 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
         for load, peak, r, w in zip(loads, peaks, zip(*read, strict=True), zip(*written, strict=True), strict=True)
     ]
     return {"speeds": speeds, "ratios": ratios}
+
+
+def _read_speeds(natives: Sequence[Native]) -> list[float]:
+    """Tokens of the prompt per second, by engine."""
+    return [_READ / _read(native) for native in natives]
 
 
 def _read(native: Native) -> float:

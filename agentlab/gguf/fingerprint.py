@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from agentlab.errors import MissingFileError, ModelFileError
@@ -21,7 +22,7 @@ def fingerprint(path: Path, records_file: Path | None = None) -> str:
     """The digest ("sha256:...") of a file's size and of all its bytes; of a model in several files, of this one.
 
     It takes a second for 1.5 GB, and no time for the holes of a sparse file. Remembered for as long as size,
-    modification time and inode stay: in this process, and in the file `kept` (see `Records`) for all others.
+    modification time and inode stay: in this process, and in the file `records_file` (see `Records`) for all others.
 
     Raises:
         MissingFileError: there is no such file.
@@ -92,7 +93,8 @@ def engine_build() -> str:
         return "llama-cpp-python none"
     digest = hashlib.sha256()
     for folder in spec.submodule_search_locations:
-        for path in sorted(path for kind in _LIBRARIES for path in Path(folder, "lib").glob(kind)):
+        library_folder = Path(folder, "lib")
+        for path in sorted(chain.from_iterable(map(library_folder.glob, _LIBRARIES))):
             digest.update(f"{path.name}={fingerprint(path)}\n".encode())
     version = importlib.metadata.version("llama-cpp-python")
     return f"llama-cpp-python {version} {platform.machine()} {digest.hexdigest()[:12]}"

@@ -127,7 +127,7 @@ class MemoryEstimate:
 def estimate(metadata: GgufMetadata, shape: MemoryShape, planned_buffers: Buffers | None = None) -> MemoryEstimate:
     """Memory of one worker with this model.
 
-    `metadata`: of the file, or of all its parts; `said`: what a dry run of the engine found; it takes the place of the
+    `metadata`: of the file, or of all its parts; `planned_buffers`: found by a dry run of the engine, in place of the
     formulas.
     """
     tokens, cells = min(shape.batch, shape.context), _cells(shape.context)
@@ -202,8 +202,9 @@ def _cache(metadata: GgufMetadata, shape: MemoryShape, cells: int) -> int:
     if metadata.latent_length:
         attention = cells * metadata.layers * row(metadata.latent_length)
     else:
-        per_head = (metadata.key_length, metadata.value_length)
-        attention = cells * sum(row(heads * length) for heads in metadata.heads_kv for length in per_head)
+        keys = sum(row(heads * metadata.key_length) for heads in metadata.heads_kv)
+        values = sum(row(heads * metadata.value_length) for heads in metadata.heads_kv)
+        attention = cells * (keys + values)
     return attention + metadata.state_bytes
 
 

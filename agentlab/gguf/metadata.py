@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _check_part(header: Header, number: int, count: int) -> None:
 
 def _describe(headers: Sequence[Header]) -> GgufMetadata:
     keys = headers[0].keys
-    tensors = [tensor for header in headers for tensor in header.tensors]
+    tensors = list(chain.from_iterable(header.tensors for header in headers))
     architecture = keys.get("general.architecture")
     if not isinstance(architecture, str) or not tensors:
         raise ValueError("it holds no model")

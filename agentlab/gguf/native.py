@@ -68,7 +68,6 @@ class Native:
         self._pieces: dict[int, bytes | None] = {}  # as tokens come; the vocabulary bounds it
 
     def _adapter(self, path: Path) -> Any:
-        """An array of one LoRA adapter, loaded for the model."""
         adapter = _api.llama_adapter_lora_init(self._model, os.fsencode(path))
         return (_api.llama_adapter_lora_p_ctypes * 1)(self._or_fail(adapter, f"use the adapter {path}", _OF_THIS_MODEL))
 
@@ -79,7 +78,6 @@ class Native:
         return handle
 
     def template(self) -> str | None:
-        """The chat template that came with the file."""
         source = _api.llama_model_chat_template(self._model, None)
         return None if source is None else str(source.decode(errors="replace"))
 
@@ -162,7 +160,6 @@ class Native:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens it knows."""
         return int(self._size)
 
     def wait(self) -> None:
@@ -170,7 +167,6 @@ class Native:
         _api.llama_synchronize(self._context)
 
     def free(self) -> None:
-        """Give the memory back; the object is of no more use."""
         _api.llama_free(self._context)
         _api.llama_model_free(self._model)
 

@@ -64,7 +64,6 @@ class Proofs:
         return cls((shared if os.access(existing_folder, os.W_OK) else workspace.state) / "gguf")
 
     def fingerprint(self, path: Path) -> str:
-        """Of a model file; see `fingerprint.fingerprint`."""
         return fingerprint(path, self.folder / "fingerprints.json")
 
     def verdicts(self, config: EngineConfig) -> dict[str, str]:
@@ -147,9 +146,8 @@ def plain(config: EngineConfig) -> EngineConfig:
 def _variants(config: EngineConfig) -> list[EngineConfig]:
     """From the fastest wished for on, without the plain one. Repacked weights gain more than flash attention."""
     plain_config = plain(config)
-    variants = [
-        replace(config, flash=flash, repack=repack) for repack in (True, False) for flash in (True, plain_config.flash)
-    ]
+    switches = itertools.product((True, False), (True, plain_config.flash))
+    variants = [replace(config, flash=flash, repack=repack) for repack, flash in switches]
     allowed = [variant for variant in variants if variant.repack <= config.repack and variant.flash <= config.flash]
     return list(dict.fromkeys(variant for variant in allowed if variant != plain_config))
 
@@ -157,7 +155,7 @@ def _variants(config: EngineConfig) -> list[EngineConfig]:
 def disagreement(expected: "Row", actual: "Row") -> str | None:
     """Why two rows of logits are not the same model's, None if rounding explains all; pure.
 
-    `expected`: float32 of shape (vocabulary,), computed plainly; `found`: the same, computed fast.
+    `expected`: float32 of shape (vocabulary,), computed plainly; `actual`: the same, computed fast.
     """
     import numpy as np
 

@@ -24,7 +24,6 @@ class Records:
         self._path = path
 
     def get(self, name: str) -> Any:
-        """What was put last, as JSON; None when there is nothing."""
         return self._all().get(name)
 
     def put(self, name: str, value: Any) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, localcontext
 from functools import reduce
+from itertools import product
 from typing import Any
 
 from agentlab.errors import BadRequestError
@@ -71,7 +72,7 @@ def literal(text: str) -> str:
 
 
 def repeat_rule(rule: str, minimum: int, maximum: int | None) -> str:
-    """So many of a rule, as far as llama.cpp can count: `least` and `most` are cut to `MAX_REPEATS`."""
+    """So many of a rule, as far as llama.cpp can count: `minimum` and `maximum` are cut to `MAX_REPEATS`."""
     minimum = min(minimum, MAX_REPEATS)
     bound = "" if maximum is None else str(min(max(maximum, minimum), MAX_REPEATS))
     return "" if bound == "0" else f"{rule}{{{minimum},{bound}}}"
@@ -342,10 +343,9 @@ def merge_schemas(first: Any, second: Any) -> Any:
 
 
 def _pairs(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
-    """What fits one of each of two lists of schemas."""
     if len(first) * len(second) > _MOST_PARTS:
         raise ValueError("it has too many combinations")
-    return [{"allOf": [first_part, second_part]} for first_part in first for second_part in second]
+    return [{"allOf": list(pair)} for pair in product(first, second)]
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> list[str]:
@@ -379,7 +379,7 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, 
 def _types(schema: Mapping[str, Any]) -> list[str]:
     kind = schema.get("type")
     if kind is None:
-        implied_types = [kind for kind, keywords in _TELLING.items() if any(keyword in schema for keyword in keywords)]
+        implied_types = [kind for kind, keywords in _TELLING.items() if schema.keys() & keywords]
         return implied_types or list(_TYPES)
     return [kind] if isinstance(kind, str) else list(kind)
 
@@ -390,7 +390,9 @@ def _kinds(value: Any) -> set[str]:
         return {"null" if value is None else "boolean"}
     if isinstance(value, int | float):
         return {"number", "integer"} if value == int(value) else {"number"}
-    return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
+    if isinstance(value, str):
+        return {"string"}
+    return {"array" if isinstance(value, list) else "object"}
 
 
 def _check_order(minimum: int, maximum: int | None) -> None:

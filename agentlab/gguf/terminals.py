@@ -31,7 +31,7 @@ class _NotHeld(Exception):  # noqa: N818 - a state, not a fault
 def pattern_rule(pattern: str, add_rule: Callable[[str], str]) -> str | None:
     """What stands between the quotes of a JSON string that matches; None where a grammar cannot say it.
 
-    A grammar has no assertions but `^` at the beginning and `$` at the end, no back references and no flags. `named`
+    A grammar has no assertions but `^` at the beginning and `$` at the end, no back references and no flags. `add_rule`
     makes a rule of an expression.
 
     Raises:
@@ -117,9 +117,9 @@ def _without(excluded: Spans, room: tuple[int, int]) -> Spans:
 
 def _characters(spans: Spans) -> str:
     """One of these characters, as JSON writes it."""
-    plain = [
-        span for first, last in spans for span in _without([*_ESCAPED, _NEVER], (first, last)) if span[0] <= span[1]
-    ]
+    plain: Spans = []
+    for room in spans:
+        plain += [span for span in _without([*_ESCAPED, _NEVER], room) if span[0] <= span[1]]
     parts = ["[" + "".join(f"{_code(first)}-{_code(last)}" for first, last in plain) + "]"] if plain else []
     parts += [_quote(json.dumps(chr(code))[1:-1]) for code in _special(spans)]
     if not parts:
@@ -129,7 +129,11 @@ def _characters(spans: Spans) -> str:
 
 def _special(spans: Spans) -> Iterator[int]:
     for first, last in _ESCAPED:
-        yield from (code for code in range(first, last + 1) if any(a <= code <= b for a, b in spans))
+        yield from (code for code in range(first, last + 1) if _is_within(code, spans))
+
+
+def _is_within(code: int, spans: Spans) -> bool:
+    return any(first <= code <= last for first, last in spans)
 
 
 def _quote(text: str) -> str:
@@ -141,7 +145,7 @@ def _code(point: int) -> str:
 
 
 def between(low: Decimal | None, high: Decimal | None, max_decimals: int) -> list[str]:
-    """Alternatives for the numbers in [low, high], written with up to `places` decimals; none where there is none."""
+    """Alternatives for the numbers in [low, high], with up to `max_decimals` decimals; none where there is none."""
     whole_digits = max([MOST_DIGITS, *(len(str(abs(int(bound)))) + 1 for bound in (low, high) if bound is not None)])
     alternatives: list[str] = []
     for decimals in range(max_decimals + 1):

@@ -101,7 +101,7 @@ def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Call
 
     Args:
         checkpoint: config.json, safetensors and tokenizer.json.
-        kept: type of the matrices; vectors are float32.
+        matrix_type: type of the matrices; vectors are float32.
         check: called before each tensor; what it raises ends the work.
 
     Raises:

@@ -97,7 +97,6 @@ class AnswerBatch:
         return len(self._newest) + len(self._coming)
 
     def __contains__(self, row: AnswerRow) -> bool:
-        """Whether it lives, or will."""
         return row in self._coming or any(token.row is row for token in self._newest)
 
     @torch.inference_mode()

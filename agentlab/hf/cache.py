@@ -16,12 +16,12 @@ HEADROOM = 128  # columns: a table that is full is copied once in as many steps
 
 
 class SeparateCaches:
-    """As `Table`, for models whose rows need caches of their own: a step is a step of each row."""
+    """As `CacheTable`, for models whose rows need caches of their own: a step is a step of each row."""
 
     def __init__(self) -> None:
         self._pasts: list[CachedPast] = []
 
-    def enter(self, entries: Sequence[tuple[CachedPast, int, int]], rows: int) -> None:  # noqa: ARG002 - of `Table`
+    def enter(self, entries: Sequence[tuple[CachedPast, int, int]], rows: int) -> None:  # noqa: ARG002 - of `CacheTable`
         self._pasts += [past for past, _, _ in entries]
 
     def leave(self, row: int) -> None:
@@ -128,7 +128,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
         self._held = [side.new_zeros(0, side.shape[1], 0, side.shape[3]) for side in (like.keys, like.values)]
 
     def fit(self, rows: int, width: int, extra_columns: int = 0) -> None:
-        """Make room for so many rows with so many columns before their end, and `more` behind it."""
+        """Make room for so many rows with so many columns before their end, and `extra_columns` behind it."""
         capacity, _, columns, _ = self._held[0].shape
         if rows <= capacity and width <= self.end and self.end + extra_columns <= columns:
             return
@@ -155,7 +155,6 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
         return keys, values
 
     def move(self, row: int, to: int) -> None:
-        """Copy a row over another one."""
         for side in self._held:
             side[to, :, self._used_columns()] = side[row, :, self._used_columns()]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from agentlab.errors import MissingFileError
@@ -20,7 +21,8 @@ def fingerprint_of(folder: Path) -> str:
         MissingFileError: there are no such files.
     """
     digest = hashlib.sha256()
-    files = sorted({path for pattern in _DECIDING for path in folder.glob(pattern) if path.is_file()})
+    candidates = chain.from_iterable(folder.glob(pattern) for pattern in _DECIDING)
+    files = sorted({path for path in candidates if path.is_file()})
     if not files:
         raise MissingFileError(f"{folder} is no checkpoint folder.", hint="`agentlab models list` shows what is there.")
     for path in files:

@@ -1,6 +1,7 @@
 """How likely texts are behind others, many at a time: what stands before them is read once for all of them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
@@ -33,13 +34,12 @@ class Choice(NamedTuple):
 
     @property
     def unread_tokens(self) -> Sequence[int]:
-        """What is to be read of the prompt."""
         return self.before.tokens[self.before.known :]
 
     @property
     def row(self) -> list[int]:
         """What is read at once: the rest, and behind it all texts side by side, but for the last token of each."""
-        return [*self.unread_tokens, *(token for text in self.texts for token in text[:-1])]
+        return [*self.unread_tokens, *chain.from_iterable(text[:-1] for text in self.texts)]
 
 
 class Likelihood(NamedTuple):
@@ -51,14 +51,11 @@ class Likelihood(NamedTuple):
 
 def score(model: Any, adapters: Rowwise, choices: Sequence[Choice]) -> list[Scored]:
     """How the texts of every choice stand to one another."""
-    return [
-        Scored(
-            tuple(likelihood.total for likelihood in text_likelihoods),
-            tuple(map(len, choice.texts)),
-            tuple(choice.sizes),
-        )
-        for choice, text_likelihoods in zip(choices, likelihoods(model, adapters, choices), strict=True)
-    ]
+    scores = []
+    for choice, text_likelihoods in zip(choices, likelihoods(model, adapters, choices), strict=True):
+        totals = tuple(likelihood.total for likelihood in text_likelihoods)
+        scores.append(Scored(totals, tuple(map(len, choice.texts)), tuple(choice.sizes)))
+    return scores
 
 
 @torch.inference_mode()
@@ -75,14 +72,16 @@ def score_each(
     if shared * (len(prompts) - 1) >= SHARED:
         _, past = read(model, adapters, slots, [prompts[0][:shared]] * len(slots), multiple=1)
         pasts = [past.row(row) for row in range(len(slots))]
-    choices = [
-        question._replace(before=Prompt(slot, question.before.tokens, past, shared if past else 0))
-        for slot, past in zip(slots, pasts, strict=True)
-        for question in questions
-    ]
+    choices: list[Choice] = []
+    for slot, slot_past in zip(slots, pasts, strict=True):
+        known = shared if slot_past else 0
+        for question in questions:
+            prompt = Prompt(slot, question.before.tokens, slot_past, known)
+            choices.append(question._replace(before=prompt))
     scores: list[Scored] = []
     for start in range(0, len(choices), _AT_ONCE):
-        scores += score(model, adapters, chunk := choices[start : start + _AT_ONCE])
+        chunk = choices[start : start + _AT_ONCE]
+        scores += score(model, adapters, chunk)
         done(len(chunk))
     size = len(questions)
     return [scores[row * size : (row + 1) * size] for row in range(len(slots))]
@@ -96,7 +95,7 @@ def likelihoods(model: Any, adapters: Rowwise, choices: Sequence[Choice]) -> lis
     values are copied once for all of them. Where the model's attention does not let us, each text is a row of its own.
     """
     if unmergeable(model) or slides(model):
-        return [[_alone(model, adapters, choice.before, text) for text in choice.texts] for choice in choices]
+        return [_score_texts_alone(model, adapters, choice) for choice in choices]
     likelihoods_by_index: dict[int, list[Likelihood]] = {}
     rows = [Prompt(choice.before.adapter, choice.row) for choice in choices]
     for has_past in (False, True):
@@ -105,6 +104,10 @@ def likelihoods(model: Any, adapters: Rowwise, choices: Sequence[Choice]) -> lis
             adapters.rows([rows[index].adapter for index in part])
             likelihoods_by_index.update(zip(part, _together(model, [choices[index] for index in part]), strict=True))
     return [likelihoods_by_index[index] for index in range(len(choices))]
+
+
+def _score_texts_alone(model: Any, adapters: Rowwise, choice: Choice) -> list[Likelihood]:
+    return [_alone(model, adapters, choice.before, text) for text in choice.texts]
 
 
 def _alone(model: Any, adapters: Rowwise, before: Prompt, text: Sequence[int]) -> Likelihood:

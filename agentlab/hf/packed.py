@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
@@ -49,7 +50,8 @@ def _layers(model: torch.nn.Module) -> list[tuple[Any, bool]]:
     """The layers that can be packed, and whether another module uses the weight of each."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call] # torch has no type for it
         return []
-    users = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    parameters = chain.from_iterable(module.parameters(recurse=False) for module in model.modules())
+    users = Counter(map(id, parameters))
     return [
         (module, users[id(module.weight)] > 1)
         for module in model.modules()

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
@@ -72,8 +72,7 @@ class CachedPast:
 
     @property
     def bytes(self) -> int:
-        """What keys and values take."""
-        return sum(side.nbytes for layer in self.cache.layers for side in (layer.keys, layer.values))
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
 
 class Prompt(NamedTuple):
@@ -174,9 +173,12 @@ def _read_unpadded(
     """As `read`, with one text behind the other: to the model, each token is a row, and attention knows the texts."""
     lengths, padding = [len(ids) for ids in texts], -sum(map(len, texts)) % _MULTIPLE
     lengths[-1] += padding  # behind a text, nothing in it is changed
-    tokens = torch.tensor([*(token for text in texts for token in text), *[0] * padding])[:, None]
+    tokens = torch.tensor([*chain.from_iterable(texts), *[0] * padding])[:, None]
     positions = torch.cat([torch.arange(length) for length in lengths])[:, None]
-    adapters.rows([row for row, length in zip(rows, lengths, strict=True) for _ in range(length)])
+    token_rows: list[int] = []
+    for row, length in zip(rows, lengths, strict=True):
+        token_rows += [row] * length
+    adapters.rows(token_rows)
     last = positions.roll(-1) == 0
     last[-1 - padding], last[-1] = True, padding == 0
     cache = DynamicCache()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -60,7 +61,9 @@ class Evaluated:
                 count = (results.get("n-samples") or {}).get(task, {}).get("effective")
                 name = metric if chain == "none" else f"{metric} ({chain})"
                 measures[task, name] = Measure(value, count, _means(items, value))
-        values = {task: [_plain(sample) for sample in every] for task, every in samples.items()}
+        values: dict[str, list[dict[str, Any]]] = {}
+        for task, task_samples in samples.items():
+            values[task] = [_plain(sample) for sample in task_samples]
         return cls(measures, {**{name: results[name] for name in _KEPT if name in results}, "items": values})
 
 
@@ -73,7 +76,6 @@ def _means(items: list[Any], value: float | None) -> tuple[float, ...] | None:
 
 
 def _plain(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """An item's metrics, without its text."""
     return {name: sample.get(name) for name in ("doc_id", "filter", *sample.get("metrics", ()))}
 
 
@@ -106,33 +108,23 @@ class Evaluation(AnswerDocument):
 
     @classmethod
     def of(cls, base: str, harness: str, evaluations: Mapping[str, Evaluated], files: Iterable[Path]) -> Self:
-        """`found` holds BASE and the adapters by name. All differences are one family."""
-        base_measures, adapters = (
-            evaluations[BASE].measures,
-            {name: evaluated for name, evaluated in evaluations.items() if name != BASE},
-        )
-        rivals = {
-            (key, name): (adapter_items, measure.items)
-            for key, measure in base_measures.items()
-            for name, adapter in adapters.items()
-            if measure.items
-            and (adapter_items := adapter.measures[key].items)
-            and len(adapter_items) == len(measure.items)
-        }
+        """`evaluations` holds BASE and the adapters by name. All differences are one family."""
+        base_measures = evaluations[BASE].measures
+        adapters = {name: evaluated for name, evaluated in evaluations.items() if name != BASE}
+        rivals: dict[tuple[Key, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        for (key, base_measure), (name, adapter) in product(base_measures.items(), adapters.items()):
+            base_items, adapter_items = base_measure.items, adapter.measures[key].items
+            if base_items and adapter_items and len(adapter_items) == len(base_items):
+                rivals[key, name] = (adapter_items, base_items)
         evidence = compare_family(rivals, np.random.default_rng(0))
-        lines = [
-            EvaluationLine(
-                task=key[0],
-                metric=key[1],
-                n=measure.n,
-                base=measure.value,
-                adapters={
-                    name: _score(measure, adapter.measures[key], evidence.get((key, name)))
-                    for name, adapter in adapters.items()
-                },
-            )
-            for key, measure in base_measures.items()
-        ]
+        lines: list[EvaluationLine] = []
+        for key, base_measure in base_measures.items():
+            scores: dict[str, Score] = {}
+            for name, adapter in adapters.items():
+                scores[name] = _score(base_measure, adapter.measures[key], evidence.get((key, name)))
+            task, metric = key
+            line = EvaluationLine(task=task, metric=metric, n=base_measure.n, base=base_measure.value, adapters=scores)
+            lines.append(line)
         return cls(base=base, harness=harness, lines=lines, files=[str(file) for file in files])
 
     def blocks(self) -> list[Block]:

@@ -162,7 +162,7 @@ class AgentlabChatModel(BaseChatModel):
     def _read_call(
         self, messages: list[BaseMessage], stop: list[str] | None, bound_kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Message, ...], Options, type[BaseModel] | None]:
-        """Messages, options and the answer's type of a call. `given` comes from `bind` and goes before our fields."""
+        """Messages, options and the answer's type of a call. `bound_kwargs` of `bind` goes before our fields."""
 
         def choose_setting(name: str, ours: Any) -> Any:
             return ours if bound_kwargs.get(name) is None else bound_kwargs[name]

@@ -292,7 +292,6 @@ class _GraphWork(Generic[Opened]):
             return cls(stack.enter_context(experiment.opened(run)), stack.pop_all(), tell)
 
     def state(self) -> dict[str, Any]:
-        """What the graph's state says of it."""
         return {"run": str(self.opened.run.path), **self._tell(self.opened)}
 
     def conclude(self) -> dict[str, Any]:

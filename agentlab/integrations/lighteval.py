@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agentlab.errors import AgentlabError, MissingExtraError, UsageError
-from agentlab.integrations.evaluation import Evaluated, Measure
+from agentlab.integrations.evaluation import Evaluated, Key, Measure
 from agentlab.persona.ping import KEY
 
 _SILENT = "returning empty response"  # it goes on without an answer, and scores it
@@ -69,10 +69,9 @@ def _run(program: str, scratch: Path, base_url: str, model: str, words: Sequence
             message = "the server refused or failed some of its requests, which it scores as empty answers"
         raise AgentlabError(f"lighteval failed for {model}: {message}", hint="Do its tasks run without agentlab?")
     tree = json.loads(results[-1].read_text())
-    measures = {
-        (task, metric): Measure(value, None)
-        for task, metrics in tree["results"].items()
-        for metric, value in metrics.items()
-        if task != "all" and not metric.endswith("_stderr")
-    }
+    measures: dict[Key, Measure] = {}
+    for task, metrics in tree["results"].items():
+        for metric, value in metrics.items():
+            if task != "all" and not metric.endswith("_stderr"):
+                measures[task, metric] = Measure(value, None)
     return Evaluated(measures, {name: tree[name] for name in ("results", "versions", "config_tasks") if name in tree})

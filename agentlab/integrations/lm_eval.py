@@ -10,7 +10,7 @@ import random
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
                 missing.setdefault(before, {})[after] = None
         texts = sorted(missing, key=len)
         for part in batches(range(len(texts)), [len(text) for text in texts], _AT_ONCE):
-            some = [(adapter, texts[index]) for adapter in self._everybody for index in part]
+            some = [(adapter, texts[index]) for adapter, index in product(self._everybody, part)]
             choices = [Choice(Prompt(adapter, before), list(missing[before])) for adapter, before in some]
             for choice, text_likelihoods in zip(choices, likelihoods(self.model, self._rows, choices), strict=True):
                 for text, likelihood in zip(choice.texts, text_likelihoods, strict=True):
@@ -195,7 +195,7 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         del disable_tqdm
         keys = [self._prompt(*request.args) for request in requests]
         missing_keys = [key for key in dict.fromkeys(keys) if key not in self._known]
-        rows = {AnswerRow(adapter, key[0], key[1]): key for adapter in self._everybody for key in missing_keys}
+        rows = {AnswerRow(adapter, key[0], key[1]): key for adapter, key in product(self._everybody, missing_keys)}
         for row, text in self._texts(rows).items():
             cut = postprocess_generated_text(text, stop=list(rows[row][2]), think_end_token=None)
             self._known.setdefault(rows[row], {})[row.adapter] = cut
@@ -246,7 +246,7 @@ def in_process(
     """What the base (BASE) and adapters by name score, from one load of the base, in float32.
 
     Raises:
-        AgentlabError: see `load_base`, `applied` and `Tasks.put_to`.
+        AgentlabError: see `load_base`, `apply_adapters` and `Tasks.put_to`.
     """
     loaded, evaluations = load_base(base, "fp32", "sdpa"), {}
     with apply_adapters(loaded, list(adapters.values()), any_base=True) as rowwise:  # `local` has compared their bases

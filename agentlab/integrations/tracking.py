@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any, Literal
 
 from agentlab.commands import command
@@ -54,7 +55,9 @@ def entries(record: RunRecord) -> Iterator[TrackerEntry]:
     basis = command(manifest.command).basis()
     basis_digest, parts = digest(measured_run, basis), {event.id for event in events if event.type == basis.event[0]}
     studies = _studies(events)
-    trials = [(name, trial) for name, study_events in studies.items() for trial in rebuild(study_events).trials]
+    trials: list[tuple[str, TrialState]] = []
+    for name, study_events in studies.items():
+        trials += [(name, trial) for trial in rebuild(study_events).trials]
     most_items = max((len(trial.result.items) for _, trial in trials if trial.result), default=0)
     for name, trial in trials:
         part = name.partition("/")[0]  # of several bases each is another thing to measure
@@ -65,11 +68,13 @@ def entries(record: RunRecord) -> Iterator[TrackerEntry]:
 
 def _studies(events: Sequence[Event]) -> dict[str, list[Event]]:
     """The events of each study by its name, which is empty for the main one."""
-    names = dict.fromkeys(event.id.rpartition("/")[0] for event in events if event.type == "trial.proposed")
-    return {
-        name: [replace(e, id=e.id.removeprefix(f"{name}/")) for e in events if e.id.rpartition("/")[0] == name]
-        for name in names
-    }
+    proposals = (event for event in events if event.type == "trial.proposed")
+    studies: dict[str, list[Event]] = {event.id.rpartition("/")[0]: [] for event in proposals}
+    for event in events:
+        name = event.id.rpartition("/")[0]
+        if name in studies:
+            studies[name].append(replace(event, id=event.id.removeprefix(f"{name}/")))
+    return studies
 
 
 def _entry(name: str, trial: TrialState, most_items: int, basis: str, times: Sequence[float]) -> TrackerEntry:
@@ -169,11 +174,11 @@ class LoggedRun(AnswerDocument):
 def having(trials: Iterable[Tracked], settings: Mapping[str, str]) -> list[Tracked]:
     """The trials with these parameters; 0.10 is 0.1, and true is True."""
     wanted_params = {plain(name): value for name, value in settings.items()}
-    return [
-        trial
-        for trial in trials
-        if all(name in trial.params and _same(trial.params[name], value) for name, value in wanted_params.items())
-    ]
+    return [trial for trial in trials if _has_params(trial.params, wanted_params)]
+
+
+def _has_params(params: Mapping[str, str], wanted_params: Mapping[str, str]) -> bool:
+    return all(name in params and _same(params[name], value) for name, value in wanted_params.items())
 
 
 def _same(first: str, second: str) -> bool:
@@ -195,8 +200,7 @@ def best_of(trials: Sequence[Tracked], metric: str, direction: Literal["lower", 
         if name in trial.metrics:
             groups.setdefault(trial.basis, []).append(trial)
     if not groups:
-        raise UnknownNameError(
-            "metric", metric, sorted({metric_name for trial in done for metric_name in trial.metrics})
-        )
+        known_metrics = set(chain.from_iterable(trial.metrics for trial in done))
+        raise UnknownNameError("metric", metric, sorted(known_metrics))
     choose = min if direction == "lower" else max
     return [choose(group, key=lambda trial: trial.metrics[name]) for group in groups.values()]

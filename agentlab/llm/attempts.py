@@ -74,7 +74,6 @@ class AttemptLoop:
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """What has been tried so far, for a loop that is given up."""
         return tuple(self._attempts)
 
     async def run(self) -> RouterOutcome:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from agentlab.answers.compare import same_texts
 from agentlab.answers.judge import JudgeBallot, both_orders, decide_async, place_of
@@ -34,7 +35,7 @@ class RouterBestOf:
             for candidate in several
         ]
         outcomes = await self._all(question, loops)
-        attempts = tuple(attempt for loop in loops for attempt in loop.attempts)
+        attempts = tuple(chain.from_iterable(loop.attempts for loop in loops))
         good = [outcome for outcome in outcomes if outcome.error is None]
         if not good:
             final = next((o for o in outcomes if o.error and not policy.rule_for(o.error).move_on), None)
@@ -86,7 +87,7 @@ class RouterBestOf:
         if index is not None:
             for outcome in good:
                 self.means.observe.quality(question.task, outcome.model, float(outcome is best))
-        return best, tuple(attempt for verdict in verdicts for attempt in verdict.attempts)
+        return best, tuple(chain.from_iterable(verdict.attempts for verdict in verdicts))
 
     async def _verdict(self, question: RouterQuestion, ballot: JudgeBallot) -> RouterOutcome:
         """One verdict, within the clock of the question."""

@@ -29,7 +29,6 @@ class Clock:
         return self
 
     def stop(self) -> None:
-        """Forget the timer. Called at the end of the last wait."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -8,7 +8,8 @@
 An empty mapping (the preset `none`) means that no language model is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -173,14 +174,17 @@ class LLMConfig(StrictModel):
         exception = self.tasks.get(task)
         roles = (exception.roles if exception else None) or ROLES
         first: dict[tuple[str, str], str] = {}
-        for name in (name for role in roles for name in getattr(self.roles, role)):
+        for name in self._names_with_roles(roles):
             model = self.models[name]
             first.setdefault((model.provider, model.id), name)
         return tuple(first.values())
 
     def used_models(self) -> tuple[str, ...]:
         """Names of all models that some role names: the ones a run may ask."""
-        return tuple(dict.fromkeys(name for role in ROLES for name in getattr(self.roles, role)))
+        return tuple(dict.fromkeys(self._names_with_roles(ROLES)))
+
+    def _names_with_roles(self, roles: Iterable[str]) -> Iterator[str]:
+        return chain.from_iterable(getattr(self.roles, role) for role in roles)
 
     def sampling(self, task: str) -> tuple[float, int]:
         """Temperature and maximum number of answer tokens of a task."""

@@ -51,7 +51,6 @@ class Breaker:
         self.probing = False
 
     def state(self, now: float) -> str:
-        """closed, open or half-open."""
         if self._until is None:
             return "closed"
         return "half-open" if self.probing or now >= self._until else "open"

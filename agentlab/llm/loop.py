@@ -82,7 +82,6 @@ class LoopThread:
         thread.join(_CLOSE_SECONDS)
 
     async def aclose(self, release: Release) -> None:
-        """`close`, without holding up the caller's loop."""
         await asyncio.to_thread(self.close, release)
 
     @staticmethod

@@ -141,7 +141,6 @@ class LLMManager:
         return fastest(primary) or fastest(tallies.values())
 
     def statistics(self) -> dict[str, ModelTally]:
-        """What every model of the config did in this process, by its name there."""
         return self._tallies.all()
 
     def close(self) -> None:
@@ -150,7 +149,6 @@ class LLMManager:
         atexit.unregister(self.close)
 
     async def aclose(self) -> None:
-        """`close`, without holding up the loop."""
         await self.router.aclose()
         atexit.unregister(self.close)
 

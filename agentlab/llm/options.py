@@ -16,7 +16,7 @@ class Options:
         strategy: how the models of the task are put to use.
         model: only this model of the config is asked.
         stop: texts that end the answer.
-        tools, tool_choice: as in `types.Request`.
+        tools, tool_choice: as in `types.ModelRequest`.
         json_only: the answer has to be some JSON object.
         json_schema: a JSON schema for the answer, where there is no pydantic model; it is checked all the same.
         cache: whether an answer from the response cache will do.

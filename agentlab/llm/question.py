@@ -86,11 +86,9 @@ class ResponseCache:
         self._ledger = ledger
 
     def find_answer(self, question: RouterQuestion, candidate: RouterCandidate) -> CachedAnswer | None:
-        """What this model answered to this request before."""
         return self._ledger.answer(self._key(question, candidate))
 
     def keep(self, question: RouterQuestion, candidate: RouterCandidate, answer: CachedAnswer) -> None:
-        """Remember an answer."""
         self._ledger.remember(self._key(question, candidate), answer)
 
     def _key(self, question: RouterQuestion, candidate: RouterCandidate) -> str:
@@ -108,7 +106,7 @@ class Observer:
     """What the router's loops learn goes into the ledger."""
 
     def __init__(self, ledger: Ledger, *, run: str, on_sample: Callable[[AttemptSample], None] | None) -> None:
-        """`run` is the id of the run that asks, empty without one; `told` hears of every attempt as well."""
+        """`run` is the id of the run that asks, empty without one; `on_sample` hears of every attempt as well."""
         self._ledger = ledger
         self._run = run
         self._told = on_sample
@@ -161,7 +159,6 @@ class RouterOutcome:
 
     @property
     def usage(self) -> Usage:
-        """Sum over all attempts."""
         return sum((attempt.usage for attempt in self.attempts), Usage())
 
     @property

@@ -27,11 +27,9 @@ class RunRecorder:
 
     @property
     def run(self) -> str:
-        """Id of the run."""
         return self._run.id
 
     def replay(self, key: str) -> dict[str, Any] | None:
-        """What was recorded under the key, None if nothing was."""
         return self._known.get(key)
 
     def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's field

@@ -29,7 +29,6 @@ class ModelReply:
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls so far, in the order of their indexes."""
         return tuple(_join_pieces(index, self._calls[index]) for index in sorted(self._calls))
 
     async def receive(
@@ -39,7 +38,7 @@ class ModelReply:
         now: Callable[[], float],
         on_delta: Callable[[Delta], None] | None,
     ) -> None:
-        """Read an answer to its end. `now` is in seconds; `heard` is told each piece.
+        """Read an answer to its end. `now` is in seconds; `on_delta` is told each piece.
 
         Calls of tools that were not offered are no part of it.
 

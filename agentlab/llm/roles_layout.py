@@ -15,6 +15,7 @@ default provider. Whatever else a config may say (`tasks`, `budget`, `ledger`, `
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -87,7 +88,8 @@ def convert_layout(tree: Tree) -> Tree:
                 listed[name] = {"provider": provider, "id": name, **definition}
     wrong += [f"{key}: belongs to the other layout; here `llm.model_roles` says it" for key in _MINE[2:] if key in tree]
     roles = _roles(settings, listed)
-    unlisted = [name for names in roles.values() for name in names if name not in listed]
+    named = chain.from_iterable(roles.values())
+    unlisted = [name for name in named if name not in listed]
     wrong += [] if wrong else _find_missing(settings, providers, unlisted, roles)
     home = settings.default_provider or next(iter(providers), "")
     if home in WELL_KNOWN:
@@ -106,7 +108,7 @@ def convert_layout(tree: Tree) -> Tree:
 
 
 def _validate_tree(model: type[S], tree: Any, where: str, wrong: list[str]) -> S:
-    """`given` as `model`; what is wrong with it is added to `wrong`, and the model's defaults stand in for it."""
+    """`tree` as `model`; what is wrong with it is added to `wrong`, and the model's defaults stand in for it."""
     if not isinstance(tree, Mapping):
         wrong.append(f"{where}: must be a mapping, not {display_value(tree)}")
         return model()
@@ -150,9 +152,9 @@ def _definitions(tree: Any, where: str, wrong: list[str]) -> Iterator[tuple[str,
 def _roles(settings: RolesLayoutSettings, listed: Tree) -> dict[str, list[str]]:
     """The roles, by names of `listed` where a provider lists the model; the default model leads the primaries."""
     names = {definition["id"]: name for name, definition in listed.items()} | {name: name for name in listed}
-    roles = {
-        role: [names.get(name, name) for name in members] for role, members in settings.model_roles.model_dump().items()
-    }
+    roles: dict[str, list[str]] = {}
+    for role, members in settings.model_roles.model_dump().items():
+        roles[role] = [names.get(name, name) for name in members]
     first = settings.default_model
     if first and not any(names.get(first, first) in members for members in roles.values()):
         roles["primary"].insert(0, names.get(first, first))

@@ -73,7 +73,7 @@ class Router:
             stop: asked while `complete_sync` waits, so that a stop need not wait for a language model.
             models: stand-ins by name in `config.models`, for tests.
             ledger: what is remembered between processes; by default the workspace's, if the config wants one.
-            told: hears of every attempt when it is over, whatever the ledger.
+            on_sample: hears of every attempt when it is over, whatever the ledger.
             rng: draws for `adaptive` and spreads waiting times.
             in_callers_loop: send from the loop of the caller, who then has one loop and closes with `aclose`. By
                 default there is a thread with a loop, and callers from anywhere.
@@ -138,7 +138,6 @@ class Router:
     # -- what is there ------------------------------------------------------------------------------------------
 
     def available(self, task: str) -> bool:
-        """Whether some model is configured for a task."""
         return bool(self.config.candidates(task))
 
     def tier(self, task: str) -> Tier | None:
@@ -147,7 +146,6 @@ class Router:
         return min((self.config.models[name].tier for name in names), key=_TIERS.index, default=None)
 
     def can(self, task: str, cap: Cap) -> bool:
-        """Whether there are models for a task, and all of them can do this."""
         names = self.config.candidates(task)
         return bool(names) and all(cap in self.config.caps(name) for name in names)
 
@@ -168,7 +166,6 @@ class Router:
         return self._budget.usage
 
     def arm(self, task: str, model: str) -> Arm:
-        """What is known by now of a model at a task."""
         return self.ledger.arm(task, model, time.time())
 
     def feedback(self, task: str, model: str, quality: float) -> None:
@@ -339,7 +336,6 @@ class Router:
         self._forget()
 
     async def aclose(self) -> None:
-        """`close` for a caller in a loop."""
         await self._home.aclose(self._connections.close)
         self._forget()
 

@@ -6,7 +6,7 @@
     adaptive     all models, in the order of a draw from what was learnt of their quality, latency and cost
     best_of_two, best_of_n    several primaries at the same time; a duplicate judges (`best_of`)
 
-With `defaults.hedge` a second model may be asked when the first is slow to begin (`hedged`).
+With `defaults.hedge` a second model may be asked when the first is slow to begin (`ask_hedged`).
 """
 
 import asyncio

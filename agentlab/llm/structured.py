@@ -211,7 +211,7 @@ def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, 
 
 
 def listener_delta(rung: Rung, delta: Delta, own_indexes: set[int]) -> Delta:
-    """A piece as a listener hears it: what the rung's own tool is given is text. `own` collects its indexes."""
+    """A piece as a listener hears it: what the rung's own tool is given is text. `own_indexes` collects its indexes."""
     if rung != "tool" or not delta.tools:
         return delta
     own_indexes.update(piece.index for piece in delta.tools if piece.name == _TOOL)

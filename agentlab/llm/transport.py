@@ -228,9 +228,9 @@ class _Lane:
 
 
 class HttpReply:
-    """A reply whose headers are there. Its clock is the first token's, from `begun` on that of silence.
+    """A reply whose headers are there. Its clock is the first token's, from `mark_begun` on that of silence.
 
-    From `ended` on, what still comes is read for a moment only, so that the connection can be used again.
+    From `mark_ended` on, what still comes is read for a moment only, so that the connection can be used again.
     """
 
     def __init__(self, response: httpx.Response, timeout: Timeout, clock: Clock, until: float) -> None:
@@ -247,15 +247,12 @@ class HttpReply:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether events follow, and not one document."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
     def mark_begun(self) -> None:
-        """The first piece of the answer has arrived."""
         self._begun = True
 
     def mark_ended(self) -> None:
-        """The last piece of the answer has arrived."""
         self._ended = True
         self._until = self._now() + _LINGER_SECONDS
 

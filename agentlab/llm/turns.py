@@ -163,7 +163,6 @@ class Turns:
         return type(reason)(f"Not asked again: {reason.message}", hint=reason.hint)
 
     def _in_time(self, candidate: RouterCandidate) -> bool:
-        """Whether it may be asked before its clock runs out, as far as is known now."""
         time = self._time(candidate)
         return time > 0 and (self._delay(candidate) < time or self._may_probe(candidate))
 

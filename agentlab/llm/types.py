@@ -115,7 +115,7 @@ class Delta:
 
 
 class ChatModel(Protocol):
-    """One provider; `Request.model` names which of its models. Errors are the RemoteError family."""
+    """One provider; `ModelRequest.model` names which of its models. Errors are the RemoteError family."""
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta]: ...
 

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from agentlab.lora import geometry
 from agentlab.lora.catalogue import module_type
@@ -58,7 +59,7 @@ def anatomy(adapter: Adapter, tell: Tell) -> tuple[AdapterPart, ...]:
         tell(done, len(adapter.modules), name)
         spectra[module_type(name)].append(singular_values(adapter.delta(name)).tolist())
     parts = [_part(name, values) for name, values in spectra.items()]
-    return (*parts, _part("all", [spectrum for values in spectra.values() for spectrum in values]))
+    return (*parts, _part("all", list(chain.from_iterable(spectra.values()))))
 
 
 def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Likeness, ...], tuple[Likeness, ...]]:
@@ -75,7 +76,7 @@ def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Liken
         figures = (geometry.norm(a), geometry.norm(b), geometry.inner(a, b), geometry.distance(a, b))
         modules.append(_likeness(name, [figures]))
         types[module_type(name)].append(figures)
-    everything = [figures for type_figures in types.values() for figures in type_figures]
+    everything = list(chain.from_iterable(types.values()))
     return (
         *(_likeness(name, type_figures) for name, type_figures in types.items()),
         _likeness("all", everything),
@@ -85,16 +86,21 @@ def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Liken
 def _part(name: str, spectra: Sequence[Sequence[float]]) -> AdapterPart:
     norms = [_length(values) for values in spectra]
     total = math.fsum(norm**2 for norm in norms)
-    energy = tuple(
-        math.fsum(value**2 for values in spectra for value in values[:count]) / total if total > 0 else 0.0
-        for count in FIRST
-    )
+    energy = tuple(_leading_energy(spectra, count) / total if total > 0 else 0.0 for count in FIRST)
     mean = math.fsum(norms) / len(norms)
     return AdapterPart(name, len(norms), mean, min(norms), max(norms), energy, max(len(values) for values in spectra))
 
 
+def _leading_energy(spectra: Sequence[Sequence[float]], count: int) -> float:
+    """The sum of squares of the first `count` singular values of each module."""
+    leading = chain.from_iterable(values[:count] for values in spectra)
+    return math.fsum(value**2 for value in leading)
+
+
 def _likeness(name: str, figures: Sequence[tuple[float, float, float, float]]) -> Likeness:
-    first, second, distance = (_length(module_figures[column] for module_figures in figures) for column in (0, 1, 3))
+    first = _length(module_figures[0] for module_figures in figures)
+    second = _length(module_figures[1] for module_figures in figures)
+    distance = _length(module_figures[3] for module_figures in figures)
     both, inner = first * second, math.fsum(module_figures[2] for module_figures in figures)
     middle = math.sqrt((first**2 + second**2) / 2)
     return Likeness(

@@ -56,13 +56,11 @@ class BlendRecipe:
 
     @property
     def share(self) -> float:
-        """The density of an operator that thins out."""
         assert self.density is not None
         return self.density
 
     @property
     def relative(self) -> float:
-        """The step of a mutation."""
         assert self.step is not None
         return self.step
 
@@ -102,7 +100,7 @@ def concatenate(deltas: Sequence[LoraDelta], weights: Sequence[float]) -> LoraDe
     shape = shape_of(deltas)
     check_weights(deltas, weights)
     parts = [
-        delta.scale_by(weight).fold_scale()
+        delta.scaled(weight).fold_scale()
         for delta, weight in zip(deltas, weights, strict=True)
         if weight and delta.rank
     ]

@@ -44,7 +44,7 @@ class LoraDelta:
         """The inner dimension: an upper bound of the matrix's rank."""
         return self.a.shape[0]
 
-    def scale_by(self, weight: float) -> "LoraDelta":
+    def scaled(self, weight: float) -> "LoraDelta":
         return LoraDelta(self.a, self.b, self.scale * weight)
 
     def transpose(self) -> "LoraDelta":

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def plan_serving(adapters: Mapping[str, Adapter]) -> ServePlan:
     The names should change with the content: vLLM keeps cached prefixes of an adapter that was loaded under the same
     name before.
     """
-    problems = [problem for name, adapter in adapters.items() for problem in _problems(name, adapter)]
+    problems = list(chain.from_iterable(_problems(name, adapter) for name, adapter in adapters.items()))
     bases = {adapter.settings.base for adapter in adapters.values()}
     if len(bases) > 1:
         problems.append(f"One server has one base model; these adapters have {len(bases)}.")
@@ -160,9 +161,7 @@ def _problems(name: str, adapter: Adapter) -> list[str]:
         problems.append(f"{name} has modules of different rank or alpha, and vLLM would scale them alike: {_REWRITE}.")
     if adapter.settings.fan_in_fan_out:
         problems.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM does not look at.")
-    outside = [
-        module_name for module_name in adapter.modules if not any(part.isdecimal() for part in module_name.split("."))
-    ]
+    outside = [module_name for module_name in adapter.modules if not any(map(str.isdecimal, module_name.split(".")))]
     if outside:
         problems.append(f"{name} changes {outside[0]}, outside the model's layers; vLLM may not load that.")
     return problems

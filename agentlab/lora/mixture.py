@@ -6,6 +6,7 @@ The parents' factors lie side by side once per layer. A row's weights stand betw
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Mixture(Stack):
         Raises:
             UsageError: a child has weights for a module that no parent changes.
         """
-        unknown = {name for child in children for name in child} - set(self._factors)
+        unknown = set(chain.from_iterable(children)) - set(self._factors)
         if unknown:
             raise UsageError(f"No parent changes {min(unknown)}.")
         self._forget()

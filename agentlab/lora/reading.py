@@ -40,7 +40,6 @@ class Module:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the change."""
         return self.outputs, self.inputs
 
 
@@ -147,10 +146,11 @@ def each_module(parents: Sequence[Adapter], *, any_base: bool = False) -> Iterat
 
 def total_rank(parents: Sequence[Adapter]) -> int:
     """The rank an exact sum of the parents needs: the largest over the modules."""
-    return max(
-        sum(parent.modules[name].rank for parent in parents if name in parent.modules)
-        for name in union(parents, any_base=True)
-    )
+    return max(_rank_sum(parents, name) for name in union(parents, any_base=True))
+
+
+def _rank_sum(parents: Sequence[Adapter], name: str) -> int:
+    return sum(parent.modules[name].rank for parent in parents if name in parent.modules)
 
 
 def _base(adapter: Adapter) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,10 @@ def plan(
         raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
     if rank is not None and operator.adds_ranks:
         raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
-    largest = max(module.rank for parent in parents for module in parent.modules.values())
-    child_rank = total_rank(parents) if operator.adds_ranks else largest if rank is None else rank
+    modules = chain.from_iterable(parent.modules.values() for parent in parents)
+    largest = max(module.rank for module in modules)
+    asked_rank = largest if rank is None else rank
+    child_rank = total_rank(parents) if operator.adds_ranks else asked_rank
     check_rank(child_rank)
     if child_rank > MOST_RANK:
         raise UsageError(f"A rank of {child_rank} is more than the {MOST_RANK} that an adapter can have.")

@@ -7,7 +7,7 @@ matches its name as `(.*\\.)?(key)$`, a regular expression, and otherwise from `
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -153,17 +153,18 @@ def _assign(modules: Iterable[str], patterns: Mapping[str, _Number], default: _N
     deadline = time.monotonic() + _MATCH_SECONDS
     try:
         compiled = [(regex.compile(rf"(.*\.)?({key})$"), value) for key, value in patterns.items()]
-        return {
-            name: next(
-                (value for pattern, value in compiled if pattern.match(name, timeout=_seconds_left(deadline))), default
-            )
-            for name in names
-        }
+        return {name: _first_match(name, compiled, default, deadline) for name in names}
     except (regex.error, RecursionError, OverflowError, TimeoutError) as error:
         raise DataError(
             f"A key of rank_pattern or alpha_pattern cannot be matched: {str(error)[:200] or 'it takes too long'}.",
             hint="Use names of modules as keys.",
         ) from error
+
+
+def _first_match(name: str, compiled: Sequence[tuple[Any, _Number]], default: _Number, deadline: float) -> _Number:
+    """Raises TimeoutError after the deadline."""
+    matching = (value for pattern, value in compiled if pattern.match(name, timeout=_seconds_left(deadline)))
+    return next(matching, default)
 
 
 def _seconds_left(deadline: float) -> float:

@@ -1,7 +1,7 @@
 """TIES and DARE on the change itself: operators on single entries, whose result is factored again.
 
 They look at the matrix entry by entry, so it has to be formed: one dense module at a time, from row blocks of its
-parents. Their children are not of low rank; `Truncated.kept` says what the factors hold of them.
+parents. Their children are not of low rank; `Truncated.kept_share` says what the factors hold of them.
 """
 
 from collections.abc import Iterator, Sequence

@@ -168,7 +168,7 @@ class Stack:
 
     @contextmanager
     def apply_to(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
-        """`installed` for one plan of `rows`; `generate` works while it keeps one row per answer, in this order."""
+        """`install_hooks` for one plan of `rows`; `generate` works while it keeps one row per answer, in this order."""
         self._check(rows)
         with self.install_hooks(model):
             self.rows(list(rows))

@@ -98,11 +98,10 @@ def write_adapter(
     if dtype not in _DTYPES:
         raise UsageError(f"Adapters cannot be stored as {dtype!r}.", hint=f"Known: {', '.join(_DTYPES)}.")
     label, kind = _DTYPES[dtype]
-    sides = {
-        f"{PREFIX}{name}.lora_{side}.weight": (label, shape, shape[0] * shape[1] * kind.itemsize)
-        for name, (outputs, inputs) in shapes.items()
-        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
-    }
+    sides = {}
+    for name, (outputs, inputs) in shapes.items():
+        sides[f"{PREFIX}{name}.lora_A.weight"] = (label, (rank, inputs), rank * inputs * kind.itemsize)
+        sides[f"{PREFIX}{name}.lora_B.weight"] = (label, (outputs, rank), outputs * rank * kind.itemsize)
     header = tensors_header(sides, metadata)
     with stage_folder(out, len(header) + sum(size for _, _, size in sides.values())) as folder:
         with (folder / WEIGHTS_FILE).open("xb") as file:

@@ -27,7 +27,7 @@ def models_storage(folder: Path) -> Iterator[None]:
 def stage(folder: Path, needed: int, action: str) -> Iterator[Path]:
     """An empty folder inside `folder`, removed at the end with all that was not moved out of it.
 
-    `folder`: created if it is not there; `needed`: bytes that have to be free. `what`: the work, for the message:
+    `folder`: created if it is not there; `needed`: bytes that have to be free. `action`: the work, for the message:
     "fetching x".
 
     Raises:

@@ -61,7 +61,6 @@ class TrialCheckpoint:
         return len(self.history)
 
     def matches(self, trial: TrialConfig, series: Series, seed: int) -> bool:
-        """Whether the training of this trial on this series with this seed can go on from here."""
         return self.origin == origin(trial, series, seed)
 
 

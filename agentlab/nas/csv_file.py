@@ -205,7 +205,6 @@ class BoundedText(io.RawIOBase):
         self._line_bytes = 0
 
     def readable(self) -> bool:
-        """It can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:  # Any: what `io` passes is a memoryview, what the stubs say has no length

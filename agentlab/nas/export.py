@@ -76,7 +76,6 @@ class ExportAnswer(AnswerDocument):
 
     @classmethod
     def of(cls, path: Path) -> "ExportAnswer":
-        """The answer about a folder."""
         return cls(path=str(path), command=f"agentlab nas predict {quote(str(path))} --input FILE")
 
     def blocks(self) -> list[Block]:

@@ -45,7 +45,6 @@ class InformerObjective:
     full: Params = field(default_factory=dict)
 
     def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
-        """Train one after the other."""
         return [self._train(candidate) for candidate in batch]
 
     def _train(self, candidate: StudyCandidate) -> TrialResult:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def _best_so_far(axes: "Axes", values: Sequence[float | None], noise: float | No
     steps = range(len(best))
     axes.step(steps, best, where="post", color="0.4", lw=1.2, label="best so far")
     if noise:
-        low, high = ([value * (1 + sign * noise) for value in best] for sign in (-1, 1))
+        low, high = [value * (1 - noise) for value in best], [value * (1 + noise) for value in best]
         axes.fill_between(steps, low, high, step="post", color="0.85", lw=0, label=f"noise ±{noise:.1%}")
 
 
@@ -91,7 +92,7 @@ def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
             lw=2 if mine else 0.9,
             label=f"{winner} (winner)" if mine else None,
         )
-    log_when_wide(axes, [value for curve in curves for value in curve.val_mse])
+    log_when_wide(axes, chain.from_iterable(curve.val_mse for curve in curves))
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
     whole_numbers(axes)
     if any(curve.run_id == winner for curve in curves):  # its file may be gone
@@ -202,7 +203,7 @@ def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> bytes:
             lw=2,
             label="mean" if position == 0 else None,
         )
-    log_when_wide(axes, [value for pair in pairs for value in pair])
+    log_when_wide(axes, chain.from_iterable(pairs))
     axes.set(xlim=(-0.3, 1.3), ylabel=metric, title="Paired studies")
     axes.set_xticks((0, 1), ("without agent", "with agent"))
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -6,7 +6,7 @@ training are the model's affair.
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
@@ -163,12 +163,13 @@ def published_rows(series: Series, config: DataConfig) -> list[PublishedRow]:
     """
     published_key = (_benchmark(series, config.features), config.features, str(config.horizon))
     text = (files("agentlab.nas") / "embedded" / "published.csv").read_text(encoding="utf-8")
-    rows = [
-        PublishedRow.model_validate({name: row[name] for name in PublishedRow.model_fields})
-        for row in csv.DictReader(text.splitlines())
-        if (row["file"], row["features"], row["horizon"]) == published_key
-    ]
+    csv_rows = csv.DictReader(text.splitlines())
+    rows = [_published_row(row) for row in csv_rows if (row["file"], row["features"], row["horizon"]) == published_key]
     return sorted(rows, key=lambda row: row.mse)
+
+
+def _published_row(csv_row: Mapping[str, str]) -> PublishedRow:
+    return PublishedRow.model_validate({name: csv_row[name] for name in PublishedRow.model_fields})
 
 
 def _benchmark(series: Series, features: Literal["M", "S", "MS"]) -> str | None:

@@ -7,6 +7,7 @@ names all settings, and they are known to work.
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from agentlab.config.overrides import format_set_options, replace_at
@@ -29,7 +30,8 @@ def date_format(text: "pd.Series[str]") -> str | None:
     import pandas as pd
 
     spans: dict[str, Any] = {}
-    for pattern in (day + time for day in _DAYS for time in _TIMES):
+    for day, time in product(_DAYS, _TIMES):
+        pattern = day + time
         if pd.isna(pd.to_datetime(text.iloc[0], format=pattern, errors="coerce")):
             continue
         dates = pd.to_datetime(text, format=pattern, errors="coerce")

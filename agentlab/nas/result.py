@@ -133,7 +133,6 @@ class NasResult(AnswerDocument):
     control_note: str
 
     def blocks(self) -> list[Block]:
-        """What the terminal shows: the winner beside the references, and whether the agent helped."""
         sentences = [headline(self), *advice(self)]
         return [*map(Text, sentences), comparison(self), Text(self.control_note)]
 

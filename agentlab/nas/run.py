@@ -248,12 +248,10 @@ def prepare(config: NasConfig, context: Context) -> NasExperiment:
 
 
 def _means(rows: Sequence[Sequence[float]]) -> list[float]:
-    """Element-wise mean of rows of one length."""
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
 def _nothing_left(state: StudyState) -> str:
-    """Why there is no winner."""
     errors = [trial.result.error for trial in state.trials if trial.result]
     count = f"All {len(errors)} trials" if len(errors) > 1 else "The only trial"
     return f"{count} failed; the last one: {errors[-1].rstrip('.') if errors else 'none was run'}."

@@ -50,9 +50,8 @@ def summarise(
     measured = [event for event in events if event.type == "reference.measured"]
     reviewed = [read_undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
     paired = [event for event in events if event.type == "trial.proposed" and event.id.startswith("control-")]
-    sources = [
-        source for e in paired if (source := read_undamaged(e, lambda e: e.data["source"])) != study.starts[0].source
-    ]
+    paired_sources = [read_undamaged(event, lambda event: event.data["source"]) for event in paired]
+    sources = [source for source in paired_sources if source != study.starts[0].source]
     control, note = _control(config, state, pairs, sources, reviewed=any(reviewed))
     result = NasResult(
         series=describe_series(series),
@@ -94,17 +93,20 @@ def outcome(result: NasResult) -> RunOutcome:
 
 def source_rows(rows: Sequence[TrialRow]) -> list[SourceRow]:
     """The trials grouped by where they came from, in order of appearance."""
-    return [
-        SourceRow(
-            source=source,
-            trials=len(group),
-            failed=sum(1 for t in group if t.error),
-            accepted=sum(t.accepted for t in group),
-            best_val_mse=min((t.val_mse for t in group if t.val_mse is not None), default=None),
-        )
-        for source in dict.fromkeys(t.source for t in rows)
-        if (group := [t for t in rows if t.source == source])
-    ]
+    trials_by_source: dict[str, list[TrialRow]] = {}
+    for trial in rows:
+        trials_by_source.setdefault(trial.source, []).append(trial)
+    return [_source_row(source, trials) for source, trials in trials_by_source.items()]
+
+
+def _source_row(source: str, trials: Sequence[TrialRow]) -> SourceRow:
+    return SourceRow(
+        source=source,
+        trials=len(trials),
+        failed=sum(1 for trial in trials if trial.error),
+        accepted=sum(trial.accepted for trial in trials),
+        best_val_mse=min((trial.val_mse for trial in trials if trial.val_mse is not None), default=None),
+    )
 
 
 def _control(
@@ -161,7 +163,6 @@ def _winner(first: Finalist, scores: WinnerScores, default: Params) -> Winner:
 
 
 def _spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None of a single value."""
     return stdev(values) if len(values) > 1 else None
 
 

@@ -150,7 +150,6 @@ class _Session:
         return cls(trial, device, model, Windows(series, trial, device), make_optimizer(trial.training, model))
 
     def initial_checkpoint(self, started_from: str) -> TrialCheckpoint:
-        """The state before the first epoch."""
         weights = _copies(self.model.state_dict())
         return TrialCheckpoint(started_from, (), 0, weights, weights, {}, *_generators(self.device), seconds=0.0)
 

@@ -75,14 +75,16 @@ class Separability:
 
 
 def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], max_examples: int) -> Separability | None:
-    """Over at most `most` held-out conversations of each persona; None with fewer than two personas that have some."""
+    """Over at most `max_examples` held-out conversations of each persona; None unless two personas have some."""
     chosen = {name: list(examples)[:max_examples] for name, examples in held_out.items() if examples}
     if len(chosen) < 2 or max_examples == 0:
         return None
     hits = count = 0
     matrix: dict[str, dict[str, float]] = {}
     for persona, examples in chosen.items():
-        logprobs = {name: scores.logprobs([(name, example) for example in examples]) for name in chosen}
+        logprobs: dict[str, list[float]] = {}
+        for name in chosen:
+            logprobs[name] = scores.logprobs([(name, example) for example in examples])
         base = scores.logprobs([(None, example) for example in examples])
         matrix[persona] = {name: sum(values) / len(values) for name, values in (*logprobs.items(), (BASE_NAME, base))}
         for index in range(len(examples)):

@@ -40,9 +40,13 @@ class Ping(AnswerDocument):
         """From the answers to two equal requests, in the order of the personas, and from who could not be asked."""
         replies = [_compare_answers(name, answer, second[name]) for name, answer in first.items()]
         replies += [PingReply(persona=name, error=reason) for name, reason in refused.items()]
-        alike = groupby(sorted((reply for reply in replies if reply.error is None), key=_reply_text), key=_reply_text)
-        groups = [[reply.persona for reply in group] for _, group in alike]
-        return cls(prompt=prompt, personas=replies, identical=[sorted(group) for group in groups if len(group) > 1])
+        answering = sorted((reply for reply in replies if reply.error is None), key=_reply_text)
+        identical: list[list[str]] = []
+        for _, group in groupby(answering, key=_reply_text):
+            names = sorted(reply.persona for reply in group)
+            if len(names) > 1:
+                identical.append(names)
+        return cls(prompt=prompt, personas=replies, identical=identical)
 
     def gate(self) -> AgentlabError | None:
         """The error that ends a check of personas: one does not answer, or all answer alike."""

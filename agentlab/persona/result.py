@@ -133,11 +133,12 @@ class PersonasResult(AnswerDocument):
         blocks: list[Block] = []
         if self.matrix:
             names = [*self.matrix, BASE_NAME]
-            rows = [
-                (persona, *(number(logprobs[name], 3) for name in names)) for persona, logprobs in self.matrix.items()
-            ]
+            matrix_rows: list[tuple[str, ...]] = []
+            for persona, logprobs in self.matrix.items():
+                figures = [number(logprobs[name], 3) for name in names]
+                matrix_rows.append((persona, *figures))
             caption = "Mean log-probability of held-out turns (rows) under each persona (columns)"
-            blocks += [Heading("Who speaks like whom"), Table(("turns of", *names), rows, caption=caption)]
+            blocks += [Heading("Who speaks like whom"), Table(("turns of", *names), matrix_rows, caption=caption)]
         if self.samples:
             blocks.append(Heading("Side by side"))
         for sample in self.samples:

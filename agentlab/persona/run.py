@@ -58,7 +58,6 @@ class PersonaExperiment:
     sources: tuple[PersonaSource, ...]
 
     def plan(self) -> PersonaPlan:
-        """What would be trained on what; also the answer of `--check`."""
         return plan_of(self.config, self.base, self.sources)
 
     def folder(self, name: str) -> Path:

@@ -7,6 +7,7 @@ history of its own.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -219,7 +220,8 @@ class Transcript(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         """Nothing: whoever does not ask for JSON has heard it."""
-        return [Text(answer.text) for turn in self.turns for answer in turn.answers]
+        answers = chain.from_iterable(turn.answers for turn in self.turns)
+        return [Text(answer.text) for answer in answers]
 
 
 class Talk:
@@ -256,7 +258,6 @@ class Talk:
             history.clear()
 
     def system_of(self, speaker: Speaker) -> str:
-        """The system message that a speaker is given; empty for none."""
         return (self.system if self.system is not None else speaker.system) or ""
 
     async def ask(self, text: str) -> AsyncGenerator[tuple[Speaker, str | SpeakerAnswer | AgentlabError], None]:

@@ -31,7 +31,6 @@ class PipelineAnswer:
     cost_usd: float | None = None
 
     def figures(self) -> dict[str, Any]:
-        """All but the text, as plain data: what an event says of it."""
         return {name: value for name, value in asdict(self).items() if name != "text"}
 
     @classmethod
@@ -109,7 +108,7 @@ def _json(value: Any, *, sort_keys: bool) -> str:
 
 
 def sha_of(text: str) -> str:
-    """SHA-256 of a text as `encoded`, 64 hex digits."""
+    """SHA-256 of a text as `encode_text`, 64 hex digits."""
     return hashlib.sha256(encode_text(text)).hexdigest()
 
 
@@ -119,7 +118,7 @@ def encode_text(text: str) -> bytes:
 
 
 def decode_text(content: bytes) -> str:
-    """Inverse of `encoded`.
+    """Inverse of `encode_text`.
 
     Raises:
         ValueError: it is not such bytes.

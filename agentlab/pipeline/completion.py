@@ -89,7 +89,7 @@ def _choose_answer(
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """Implements `aggregation.base.Scene`."""
+    """Implements `aggregation.base.AggregationScene`."""
 
     step: PipelineStep
     item: PipelineItem

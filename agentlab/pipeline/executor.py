@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.answer import PipelineAnswer
@@ -78,8 +79,7 @@ class Executor:
                 self._do_all(unit, self.items, upcoming)
                 del self._left[unit.id]
             elif flying:
-                futures = [future for several in flying.values() for future in several]
-                wait(futures, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                wait(chain.from_iterable(flying.values()), timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 self.stop.check()
             elif self._left:
                 raise AssertionError(f"no plan for {sorted(self._left)}")
@@ -129,7 +129,6 @@ class Executor:
         return None
 
     def _upcoming(self) -> list[str]:
-        """Models in the order in which they are still needed."""
         remaining_units = (self._left.get(step.job) for step in self._plan if isinstance(step, Do))
         return [unit.model for unit in remaining_units if unit is not None and unit.local and unit.model is not None]
 
@@ -185,11 +184,9 @@ class Executor:
         if passed is not None:
             end = Ended(passed)
         else:
-            call_results = {
-                call.id: self._candidates.pop(call.id)
-                for model in dict.fromkeys(step.stage.asked_models)
-                for call in calls(step, item, model, self.config)
-            }
+            models = dict.fromkeys(step.stage.asked_models)
+            step_calls = chain.from_iterable(calls(step, item, model, self.config) for model in models)
+            call_results = {call.id: self._candidates.pop(call.id) for call in step_calls}
             end = complete_step(step, item, call_results, self.config, lambda call: self.asking.answer(call, upcoming))
         item.record_end(step, replace(end, answer=self.mask(end.answer), output=self.mask(end.output)))
         name = item.id(step.id)

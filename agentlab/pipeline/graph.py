@@ -6,6 +6,7 @@ visit is passed over when the condition held before it. So there is no circle, a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.templates import Template, compile_template, condition
@@ -34,7 +35,6 @@ class PipelineStep:
 
     @property
     def id(self) -> str:
-        """`draft`, and `draft@2` when it is visited again."""
         return step_id(self.stage.id, self.visit)
 
 
@@ -77,7 +77,7 @@ def mentioned_stages(stage: Stage) -> frozenset[str]:
     """The stages whose answers its templates and conditions use."""
     parts: list[Template] = [compile_template(source) for _, source in templates(stage)]
     parts += [condition(source) for _, source in conditions(stage)]
-    return frozenset(name for part in parts for name in part.stages)
+    return frozenset(chain.from_iterable(part.stages for part in parts))
 
 
 def blocks(stages: Sequence[Stage]) -> dict[str, tuple[int, int]]:

@@ -42,7 +42,7 @@ class PipelineInput:
 def read_inputs(
     config: PipelineConfig, workspace: Workspace, inputs_folder: Path | None = None, *, needed: bool = True
 ) -> tuple[PipelineInput, ...]:
-    """What the config names; or what `kept`, the folder of a run, holds a copy of.
+    """What the config names; or what `inputs_folder`, the folder of a run, holds a copy of.
 
     A plan can be made without: where an input is not `needed` and none is named, there are none.
 

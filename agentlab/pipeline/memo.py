@@ -38,7 +38,6 @@ class Memo:
         return _find_answer(self._own, self._texts, call, keys, None)
 
     def find_inherited(self, call: str, key: str) -> Known | None:
-        """What the parent was answered."""
         return _find_answer(self._inherited, self._parent, call, (key,), "parent")
 
 

@@ -85,11 +85,11 @@ def plan_of(
     """The plan as it is shown. Steps that neither ask nor load are left out.
 
     Args:
-        schedule: of the units whose stages are not `taken`.
+        schedule: of the units whose stages are not `taken_stages`.
         budget: the memory there is.
         remarks: what else should be known.
         inputs: how many there are; 0 is not known yet.
-        taken: the stages whose answers a rerun takes over from its parent.
+        taken_stages: the stages whose answers a rerun takes over from its parent.
     """
     by_id = {unit.id: unit for unit in units}
     stages = dict.fromkeys(unit.step.stage.id for unit in units)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from agentlab.config.workspace import Workspace
@@ -85,7 +86,8 @@ def require(availability: Mapping[str, Availability]) -> None:
 
 def asked_models(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
     """The models that stages may ask: their own, those that judge or write, and those that stand in."""
-    return _first_asked(stages, config) | {name for stage in stages for name in stage.fallback_models}
+    stand_ins = chain.from_iterable(stage.fallback_models for stage in stages)
+    return _first_asked(stages, config).union(stand_ins)
 
 
 def _first_asked(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:

@@ -56,7 +56,7 @@ def settle(
         recorded: `flash` and `repack` of the run that is gone on with or taken over, and its wish for flash attention:
             where that is ours, answers go by these. Where they are not sound here, plainer ones are used, and every
             answer says so.
-        tried: `proofs.settle` or `proofs.known`.
+        settle_config: `proofs.settle` or `proofs.known_settings`.
     """
     assert model.metadata is not None
     usable_config = settle_config(wished)
@@ -127,7 +127,6 @@ class Sizes:
         return ram if share <= ram / self.budget.ram else int(min(share, 1e6) * self.budget.ram)
 
     def learned_bytes(self, name: str, engine: Engine) -> int:
-        """Bytes that earlier loads were measured to take; 0 if there was none."""
         return self._loads.learned_peak(self._key(name), shape_of(engine)) or 0
 
     def estimate(self, name: str, engine: Engine) -> MemoryEstimate:
@@ -229,7 +228,6 @@ class Residents:
             self.evict(max(self._here, key=lambda name: order.index(name) if name in order else len(order)))
 
     def evict(self, name: str) -> None:
-        """Unload a model; nothing happens if it is not loaded."""
         resident = self._here.pop(name, None)
         if resident is not None:
             self._unload(name, resident)

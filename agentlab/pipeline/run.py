@@ -76,7 +76,6 @@ class PipelineExperiment:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The order of all units; see `_scheduled`."""
         return self._build_schedule(self.units)
 
     def _build_schedule(self, units: Sequence[Unit]) -> Schedule:

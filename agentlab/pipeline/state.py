@@ -44,7 +44,6 @@ class PipelineItem:
         self.failed: Exception | None = None
 
     def id(self, of: str) -> str:
-        """The id of a step or call within the run."""
         return f"{self.name}:{of}" if self.name else of
 
     def latest_end(self, name: str, step: PipelineStep, latest: int | None = None) -> Ended:
@@ -58,20 +57,16 @@ class PipelineItem:
 
     def step_input(self, step: PipelineStep) -> str:
         """The input of a step. Several answers stand under the names of their stages; skipped ones are left out."""
-        named_outputs = [
-            (name, self.text if name == INPUT else self.latest_end(name, step).output) for name in step.sources
-        ]
-        if len(named_outputs) == 1:
-            return named_outputs[0][1]
+        outputs = [(name, self.text if name == INPUT else self.latest_end(name, step).output) for name in step.sources]
+        if len(outputs) == 1:
+            return outputs[0][1]
         present = [
-            (name, text)
-            for name, text in named_outputs
-            if name == INPUT or self.latest_end(name, step).status != "skipped"
+            (name, text) for name, text in outputs if name == INPUT or self.latest_end(name, step).status != "skipped"
         ]
         return join_under_headings(present)
 
     def values(self, step: PipelineStep, input_text: str) -> dict[str, Any]:
-        """What the templates of a step may use; `given` is its input."""
+        """What the templates of a step may use; `step_input` is its input."""
         names = {id_.partition("@")[0] for id_ in self.ended}
         return {
             "input": input_text,
@@ -97,7 +92,6 @@ class PipelineItem:
         return None
 
     def _has_left_loop(self, step: PipelineStep) -> bool:
-        """Whether the loop of a later visit was left, by the condition that its gate states."""
         assert step.gate is not None
         end = self.ended[step.gate]
         return end.status == "over" or bool(end.why.get("until"))

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from json import loads
 from pathlib import Path
 
@@ -82,10 +83,9 @@ def gc(store: Store, older_than_seconds: float, now: float) -> Freed:
     """
     before, abandoned = now - older_than_seconds, now - _ABANDONED_SECONDS
     folders = [path for path in store.answers.glob("[0-9a-f][0-9a-f]") if not path.is_symlink()]
-    files = [path for folder in folders for path in folder.iterdir()]
-    sizes = _remove_unused_files(
-        [path for path in files if path.suffix == ".json" and _SHA.fullmatch(path.stem)], before
-    )
+    files = list(chain.from_iterable(folder.iterdir() for folder in folders))
+    answers = [path for path in files if path.suffix == ".json" and _SHA.fullmatch(path.stem)]
+    sizes = _remove_unused_files(answers, before)
     torn = _remove_unused_files([path for path in files if is_temporary(path)], abandoned)
     return Freed(answers=len(sizes), bytes=sum(sizes) + sum(torn))
 

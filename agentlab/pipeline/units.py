@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import PipelineStep
@@ -28,13 +29,12 @@ class Unit:
     calls: int
 
     def job(self) -> Job:
-        """What the scheduler sees of it."""
         return Job(self.id, self.model if self.local else None, self.needs)
 
 
 def units(steps: Sequence[PipelineStep], config: PipelineConfig) -> tuple[Unit, ...]:
     """The units of all steps, in the order of the steps."""
-    return tuple(unit for step in steps for unit in _of(step, config))
+    return tuple(chain.from_iterable(_of(step, config) for step in steps))
 
 
 def _of(step: PipelineStep, config: PipelineConfig) -> Iterator[Unit]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from agentlab.config.workspace import Workspace
@@ -62,17 +63,16 @@ class Validated(AnswerDocument):
 
 def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]) -> Validated:
     """Both lists of stages of a checked config. No engine is needed, and model files need not be there."""
-    stages = [line for mode, listed in _lists(config) for line in _lines(mode, listed)]
-    needed = {name for _, listed in _lists(config) for name in asked_models(listed, config)}
+    stage_lists = list(_lists(config))
+    stage_lines = list(chain.from_iterable(_lines(mode, stages) for mode, stages in stage_lists))
+    needed = set(chain.from_iterable(asked_models(stages, config) for _, stages in stage_lists))
     models = available(config.models, config, workspace, env).values()
     trained = {model.name: model.metadata.context_length for model in models if model.metadata is not None}
+    stage_remarks = chain.from_iterable(remarks(config, stages) for _, stages in stage_lists)
     return Validated(
-        stages=stages,
+        stages=stage_lines,
         models=[name for name in config.models if name in needed],
-        remarks=[
-            *(sentence for _, listed in _lists(config) for sentence in remarks(config, listed)),
-            *context_remarks(config, trained),
-        ],
+        remarks=[*stage_remarks, *context_remarks(config, trained)],
         warnings=[f"models.{model.name}: {model.problem}" for model in models if model.problem is not None],
     )
 
@@ -122,8 +122,8 @@ def lint(stages: Sequence[Stage], temperature: Callable[[Stage], float]) -> list
     """
     advice = [
         *_shared_documents(stages),
-        *(remark for stage in stages for remark in _equal_samples(stage, temperature(stage))),
-        *(remark for stage in stages for remark in _endless_texts(stage)),
+        *chain.from_iterable(_equal_samples(stage, temperature(stage)) for stage in stages),
+        *chain.from_iterable(_endless_texts(stage) for stage in stages),
         *_unread(stages),
         *_maybe_nothing(stages),
     ]
@@ -199,10 +199,11 @@ def _unbounded_paths(schema: Any, path: str) -> Iterator[str]:
 
 def _unread(stages: Sequence[Stage]) -> Iterator[Remark]:
     """Stages but the last whose answer goes nowhere. That of a loop's last stage goes into its condition."""
-    used = {name for names in graph.sources(stages).values() for name in names}
+    used = set(chain.from_iterable(graph.sources(stages).values()))
     for stage in stages:
-        earlier = {name for _, source in graph.templates(stage) for name in compile_template(source).previous}
-        used |= (graph.mentioned_stages(stage) | earlier) - {stage.id}
+        templates = [compile_template(source) for _, source in graph.templates(stage)]
+        earlier = chain.from_iterable(template.previous for template in templates)
+        used |= graph.mentioned_stages(stage).union(earlier) - {stage.id}
     for stage in stages[:-1]:
         if stage.id not in used and stage.repeat_until is None:
             yield stage.id, f"nobody reads the answer of {stage.id}: name it in input_from or in a template"

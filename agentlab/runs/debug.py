@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import StorageError
@@ -58,13 +59,11 @@ class DebugLog:
             self._run = None
 
     def emit(self, event: Event) -> None:
-        """Write down what the event holds."""
         text = _call(event) if event.type == "llm.called" else self._details(event)
         if text is not None:
             self._say(text)
 
     def write_resumed(self, changed: "Sequence[KeyDifference]") -> None:
-        """Write down what another session of the run does differently."""
         lines = [f"{d.key}: {as_json(d.old)} -> {as_json(d.new)}" for d in changed]
         self._say(indent_lines("resumed with another budget", lines) if lines else "resumed with the same config")
 
@@ -117,4 +116,5 @@ def as_json(value: Any) -> str:
 
 def indent_lines(head: str, lines: Sequence[str]) -> str:
     """A text of the log: a head, and lines of any number below it."""
-    return "\n".join([head, *(f"  {part}" for line in lines for part in line.split("\n"))])
+    parts = chain.from_iterable(line.split("\n") for line in lines)
+    return "\n".join([head, *(f"  {part}" for part in parts)])

@@ -62,7 +62,6 @@ class AnswerDocument(Plain):
     """A command's typed answer: plain data for `--json`, blocks for people."""
 
     def blocks(self) -> list[Block]:
-        """The answer for a reader."""
         raise NotImplementedError
 
 
@@ -146,8 +145,11 @@ def dollars(cost: float | None) -> str:
 
 def table(rows: Iterable[T], columns: Mapping[str, Callable[[T], str | float | None]], caption: str = "") -> Table:
     """A table of things: each column has a heading and finds its cell: text, a count, a measured figure, or nothing."""
-    cells = [[_cell(find(row)) for find in columns.values()] for row in rows]
-    return Table(tuple(columns), cells, caption)
+
+    def cells_of(row: T) -> list[str]:
+        return [_cell(find(row)) for find in columns.values()]
+
+    return Table(tuple(columns), [cells_of(row) for row in rows], caption)
 
 
 def _cell(value: str | float | None) -> str:

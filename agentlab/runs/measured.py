@@ -79,12 +79,11 @@ def other_figures(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> 
 def _data(events: Sequence[Event], basis: Basis) -> dict[str, str]:
     """Hashes of the data, by what they are of."""
     kind, *names = basis.event
-    return {
-        f"{event.id}.{name}": str(event.data[name])
-        for event in events
-        for name in names
-        if event.type == kind and name in event.data
-    }
+    hashes: dict[str, str] = {}
+    for event in events:
+        if event.type == kind:
+            hashes |= {f"{event.id}.{name}": str(event.data[name]) for name in names if name in event.data}
+    return hashes
 
 
 def _describe_differences(keys: Sequence[str], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -97,7 +96,6 @@ def _describe_differences(keys: Sequence[str], first: Mapping[str, Any], second:
 
 
 def _select_keys(keys: Sequence[str], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a flat config these keys and those below them."""
     below = tuple(f"{key}." for key in keys)
     return {name: value for name, value in flat.items() if name in keys or name.startswith(below)}
 

@@ -61,7 +61,6 @@ class Redactor:
         return redactor
 
     def variable_in(self, text: str) -> str | None:
-        """The variable whose secret a text holds, if there is one."""
         return next((name for value, name in self._variables.items() if value in text), None)
 
     # -- for what is read back ------------------------------------------------------------------------------------
@@ -71,7 +70,6 @@ class Redactor:
         return self._certain.sub(MASK, text) if _may_hold(self._literals, text) else text
 
     def mask_tree(self, value: Any) -> Any:
-        """Plain data with the secrets in its texts and keys masked."""
         return _map_texts(value, self.mask)
 
     def mask_file(self, name: str, text: str) -> str:
@@ -90,13 +88,13 @@ class Redactor:
 
     def scrub_blocks(self, blocks: "Sequence[Block]") -> "list[Block]":
         """What a reader sees with its secrets masked, before markup is put around it."""
-        return [
-            replace(block, **{part.name: _map_texts(getattr(block, part.name), self.scrub) for part in fields(block)})
-            for block in blocks
-        ]
+        return [self._scrub_block(block) for block in blocks]
+
+    def _scrub_block(self, block: "Block") -> "Block":
+        parts = {part.name: _map_texts(getattr(block, part.name), self.scrub) for part in fields(block)}
+        return replace(block, **parts)
 
     def stream(self) -> "StreamMask":
-        """`mask` for one text that comes in pieces."""
         return StreamMask(self._certain, self._literals)
 
 

@@ -2,7 +2,8 @@
 
 import base64
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
@@ -48,8 +49,12 @@ def _fold_lines(text: str) -> str:
 
     A line of more than a page is cut into pages first: `textwrap` takes time that grows as the square of a word.
     """
-    pages = (long[at : at + _PAGE_OF] for long in text.split("\n") for at in range(0, len(long) or 1, _PAGE_OF))
-    return "\n".join(line for page in pages for line in _lines(page))
+    pages = chain.from_iterable(map(_cut_into_pages, text.split("\n")))
+    return "\n".join(chain.from_iterable(map(_lines, pages)))
+
+
+def _cut_into_pages(line: str) -> list[str]:
+    return [line[start : start + _PAGE_OF] for start in range(0, len(line) or 1, _PAGE_OF)]
 
 
 def _lines(line: str) -> list[str]:
@@ -69,19 +74,27 @@ def _lines(line: str) -> list[str]:
 def _markdown_table(table: Table) -> str:
     caption = f"{_escape(table.caption)}\n\n" if table.caption else ""
     if not any(table.columns):  # a table has to have a header, and this one would be a blank row
-        return caption + "\n".join(f"- {': '.join(_line(cell) for cell in row if cell)}" for row in table.rows)
+        return caption + "\n".join(f"- {': '.join(map(_line, filter(None, row)))}" for row in table.rows)
     right = numeric_columns(table)
     lines = [
-        "| " + " | ".join(_line(column) for column in table.columns) + " |",
-        "| " + " | ".join("---:" if i in right else "---" for i in range(len(table.columns))) + " |",
-        *("| " + " | ".join(_line(cell) for cell in row) + " |" for row in table.rows),
+        _markdown_row(map(_line, table.columns)),
+        _markdown_row("---:" if i in right else "---" for i in range(len(table.columns))),
+        *(_markdown_row(map(_line, row)) for row in table.rows),
     ]
     return caption + "\n".join(lines)
 
 
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def numeric_columns(table: Table) -> set[int]:
     """Indices of columns that hold only numbers, with or without a spread, and dashes."""
-    return {i for i in range(len(table.columns)) if table.rows and all(_is_number(row[i]) for row in table.rows)}
+    return {i for i in range(len(table.columns)) if _holds_numbers(table, i)}
+
+
+def _holds_numbers(table: Table, column: int) -> bool:
+    return bool(table.rows) and all(_is_number(row[column]) for row in table.rows)
 
 
 def _is_number(cell: str) -> bool:
@@ -193,7 +206,8 @@ def _html_block(block: Block, read: Callable[[str], bytes]) -> dict[str, object]
 
 def _word(table: Table, column: int) -> int:
     """The length of a column's longest word."""
-    return max((len(word) for row in table.rows for word in row[column].split()), default=0)
+    words = chain.from_iterable(row[column].split() for row in table.rows)
+    return max(map(len, words), default=0)
 
 
 def _width(table: Table, column: int, *, number: bool) -> int:

@@ -1,4 +1,4 @@
-"""`Run` owns one run folder: nothing else builds a path below the runs folder, and nothing else writes there."""
+"""`OpenRun` owns one run folder: nothing else builds a path below the runs folder, and nothing else writes there."""
 
 import secrets
 import shutil
@@ -158,12 +158,10 @@ class OpenRun:
         return event
 
     def emit_once(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
-        """Append one event that a resume does not repeat: none, if the run has one of this type and id."""
         if not self.has(type, id):
             self.emit(type, id, **data)
 
     def has(self, type: str, id: str = "") -> bool:  # noqa: A002 - the field's name in the file
-        """Whether there is an event of this type and id."""
         return any(event.type == type and event.id == id for event in self.events)
 
     def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
@@ -182,11 +180,9 @@ class OpenRun:
 
     @property
     def folder(self) -> Folder:
-        """The run folder, for whoever writes files of this run."""
         return Folder(self.path, self._edge.redactor)
 
     def file(self, name: str) -> Path:
-        """The path of a file of this run; see `Folder.file`."""
         return self.folder.file(name)
 
     def write_text(self, name: str, text: str) -> Path:
@@ -206,11 +202,9 @@ class OpenRun:
         return self._edge.redactor.mask(text)
 
     def mask_blocks(self, blocks: Sequence[Block]) -> list[Block]:
-        """What a report shows, secrets masked."""
         return self._edge.redactor.scrub_blocks(blocks)
 
     def log(self, text: str) -> None:
-        """Add a line to `log.txt`: warnings and tracebacks, for a reader in trouble."""
         stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))
         with storage_errors(self.path), open_to_write(self.path / "log.txt", "a") as file:
             file.write(f"{stamp} {self._edge.redactor.scrub(text)}\n")
@@ -249,7 +243,6 @@ class OpenRun:
         self._end("completed", **_fields(outcome))
 
     def interrupt(self) -> None:
-        """A signal stopped the work; it can go on later."""
         self._end("interrupted")
 
     def fail(self, kind: str, message: str, *, trace: str | None = None) -> None:

@@ -48,7 +48,7 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all its sessions as far as it is known: see `elapsed`."""
+        """Wall time of all its sessions as far as it is known: see `elapsed_seconds`."""
         return elapsed_seconds(self.manifest, self.known_events() if self.manifest.status == "running" else ())
 
     def events(self) -> list[Event]:
@@ -183,7 +183,7 @@ def find_to_resume(runs_dir: Path, name: str, command: str | None = None) -> Run
     """The run to go on with: by its whole name, or `last` (of `command`, if one is given), or `last:COMMAND`.
 
     Raises:
-        UnknownNameError, UsageError, RunUnreadableError: see `whole` and `find`.
+        UnknownNameError, UsageError, RunUnreadableError: see `require_whole_name` and `find`.
     """
     return find(runs_dir, name, command) if _is_last(name) else find(runs_dir, require_whole_name(runs_dir, name))
 

@@ -55,7 +55,6 @@ class RunList(AnswerDocument):
 
     @classmethod
     def of(cls, listing: Listing, *, command: str | None, status: str | None) -> "RunList":
-        """The listed runs, optionally only some of them."""
         lines = [_line(record) for record in listing.runs if not command or record.manifest.command == command]
         return cls(runs=[line for line in lines if not status or line.status == status])
 
@@ -63,16 +62,10 @@ class RunList(AnswerDocument):
         """A table, or a sentence when there is nothing to list."""
         if not self.runs:
             return [Text("There is no such run yet. Try: agentlab nas demo")]
-        rows = [
-            (
-                r.id,
-                r.command,
-                r.status,
-                f"{r.seconds:.0f} s",
-                "  ".join(f"{k} {number(v)}" for k, v in r.headline.items()),
-            )
-            for r in self.runs
-        ]
+        rows = []
+        for run in self.runs:
+            headline = "  ".join(f"{name} {number(value)}" for name, value in run.headline.items())
+            rows.append((run.id, run.command, run.status, f"{run.seconds:.0f} s", headline))
         return [Table(("run", "command", "status", "time", "result"), rows)]
 
 

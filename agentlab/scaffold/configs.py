@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ def list_presets(kind: str | None, context: Context) -> PresetList:
     """The presets of one kind, or of all."""
     if kind is not None:
         _model(kind)
-    matching_presets = [preset for name in ([kind] if kind else kinds()) for preset in presets(name, context.workspace)]
-    matching_presets.sort(key=lambda preset: (kinds().index(preset.folder), preset.name != "default"))
+    folders = [kind] if kind else kinds()
+    unsorted_presets = chain.from_iterable(presets(folder, context.workspace) for folder in folders)
+    matching_presets = sorted(unsorted_presets, key=lambda p: (kinds().index(p.folder), p.name != "default"))
     return PresetList(
         presets=[
             PresetLine(kind=p.folder, name=p.name, description=p.description, shipped=p.shipped, path=str(p.file.path))

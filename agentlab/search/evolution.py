@@ -9,6 +9,7 @@ failed trial is never one. Lower values are better.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -77,7 +78,7 @@ class _Breeder:
 
     def _past_trials(self, history: Sequence[Trial]) -> list[Trial]:
         """The trials that measured something, of all generations that have ended."""
-        return finished_trials([trial for generation in generations(history, self.population) for trial in generation])
+        return finished_trials(list(chain.from_iterable(generations(history, self.population))))
 
     def _random(self, rng: np.random.Generator) -> Proposal:
         return Proposal(self.genome.random(rng), self.name, "at random, there are no parents yet")

@@ -69,9 +69,10 @@ def targets(history: Sequence[Trial]) -> list[tuple[float, ...]] | None:
     done = finished_trials(history)
     if not done:
         return None
-    rows = {id(trial): _measured_values(trial) for trial in done}
-    width = min(map(len, rows.values()))
-    columns = [[rows[id(trial)][column] if id(trial) in rows else None for trial in history] for column in range(width)]
+    values_by_id = {id(trial): _measured_values(trial) for trial in done}
+    gaps = (None,) * min(map(len, values_by_id.values()))
+    rows = [values_by_id.get(id(trial), gaps) for trial in history]
+    columns = zip(*rows, strict=False)  # as many as the shortest row has
     return list(zip(*map(_fill_and_bound, columns), strict=True))
 
 

@@ -47,10 +47,10 @@ def importances(space: SearchSpace, history: Sequence[Trial]) -> dict[str, float
     if len(done) < MIN_TRIALS:
         return {}
     points = [space.snap(trial.proposal.params, {})[0] for trial in done]
-    columns = {
-        name: _columns(spec, np.array([spec.encode(p.get(name, spec.decode(0.5))) for p in points]))
-        for name, spec in space.parameters.items()
-    }
+    columns = {}
+    for name, spec in space.parameters.items():
+        middle = spec.decode(0.5)
+        columns[name] = _columns(spec, np.array([spec.encode(point.get(name, middle)) for point in points]))
     values = np.array([value_of(trial) for trial in done], dtype=np.float64)
     explained = _select(columns, _pulled_in(values))
     total = sum(explained.values())

@@ -123,7 +123,6 @@ class LLMProposer:
         return [proposal for proposal in candidates if self.rules.space.key(proposal.params) not in keys]
 
     def _stand_in(self, proposals: Sequence[Proposal], reason: str) -> list[Proposal]:
-        """What the base proposes, the first one marked as standing in for the model."""
         marked = [Proposal(p.params, f"{self.name}->{p.source}", one_line(reason)) for p in proposals[:1]]
         return [*marked, *proposals[1:]]
 
@@ -148,7 +147,6 @@ def full_schema(names: tuple[str, ...]) -> type[BaseModel]:
 
 
 def _model(name: str, **fields: Any) -> type[BaseModel]:
-    """A schema made for one question."""
     model: type[BaseModel] = create_model(name, __base__=StrictModel, **fields)
     return model
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentlab.search.history import finished_trials, first_trial_by_key, targets
@@ -115,7 +116,7 @@ def start_points(space: SearchSpace, seed: int, first: int = 6) -> list[dict[str
     """
     designs = [_hypercube(space, first, [seed, number]) for number in range(_DESIGNS)]
     designs.sort(key=lambda points: (len(points) < first, confounding(space, points)))
-    return list({space.key(point): point for points in designs for point in points}.values())
+    return list({space.key(point): point for point in chain.from_iterable(designs)}.values())
 
 
 def _hypercube(space: SearchSpace, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:
@@ -135,15 +136,19 @@ def confounding(space: SearchSpace, points: Sequence[Params]) -> float:
     """
     import numpy as np
 
-    specs = space.parameters.items()
-    if len(points) < 2 or len(specs) < 2:
+    if len(points) < 2 or len(space.parameters) < 2:
         return 0.0
-    rows = np.array([[spec.encode(point.get(name, spec.decode(0.5))) for name, spec in specs] for point in points])
+    rows = np.array([_coordinates(space, point) for point in points])
     centred = rows - rows.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=0)
     unit = centred / np.where(lengths > 0, lengths, 1.0)
     correlation = np.where(np.outer(lengths, lengths) > 0, unit.T @ unit, 1.0)
     return float(np.mean(correlation[np.triu_indices(len(lengths), 1)] ** 4))
+
+
+def _coordinates(space: SearchSpace, point: Params) -> list[float]:
+    """In the unit cube; unlike `SearchSpace.encode`, an inactive parameter sits at its own middle value."""
+    return [spec.encode(point.get(name, spec.decode(0.5))) for name, spec in space.parameters.items()]
 
 
 class _Encoding:

@@ -71,7 +71,6 @@ class Categorical(_Spec):
         return len(self.choices)
 
     def contains(self, value: object) -> bool:
-        """Whether `value` is one of the choices."""
         return any(same(value, choice) for choice in self.choices)
 
     def snap(self, raw: object) -> Value | None:
@@ -124,9 +123,8 @@ class Integer(_Spec):
         return (self.high - self.low) // self.step + 1
 
     def contains(self, value: object) -> bool:
-        """Whether `value` is on the grid."""
         is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return is_integer and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator] # `whole` narrows
+        return is_integer and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator] # `is_integer` narrows
 
     def snap(self, raw: object) -> int | None:
         """The grid value nearest to the number that `raw` is or spells; None when it is no number."""
@@ -183,11 +181,9 @@ class Real(_Spec):
         return None
 
     def contains(self, value: object) -> bool:
-        """Whether `value` is a number in the range."""
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def snap(self, raw: object) -> float | None:
-        """The number that `raw` is or spells, clamped to the range; None when it is no number."""
         number = number_of(raw)
         return None if number is None else min(max(number, self.low), self.high)
 

@@ -88,7 +88,6 @@ class ScreenedProposer:
 
     @property
     def name(self) -> str:
-        """The name of the proposer behind it."""
         return self.base.name
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:

@@ -48,11 +48,17 @@ def _depths(parameters: Mapping[str, Parameter]) -> dict[str, int]:
     """
     depths: dict[str, int] = {}
     while len(depths) < len(parameters):
-        ready = [n for n, spec in parameters.items() if n not in depths and all(p in depths for p in spec.when)]
+        ready = [n for n, spec in parameters.items() if n not in depths and spec.when.keys() <= depths.keys()]
         if not ready:
             raise ValueError(f"the conditions of {', '.join(n for n in parameters if n not in depths)} run in a circle")
-        depths |= {n: 1 + max((depths[p] for p in parameters[n].when), default=-1) for n in ready}
+        for name in ready:
+            parent_depths = [depths[parent] for parent in parameters[name].when]
+            depths[name] = 1 + max(parent_depths, default=-1)
     return depths
+
+
+def _is_one_of(value: object, values: Sequence[Value]) -> bool:
+    return any(same(value, known_value) for known_value in values)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class SearchSpace:
     def is_active(self, name: str, params: Mapping[str, object]) -> bool:
         """Whether the conditions of `name` hold; its parents must be in `params` if they are active."""
         when = self.parameters[name].when
-        return all(p in params and any(same(params[p], v) for v in values) for p, values in when.items())
+        return all(parent in params and _is_one_of(params[parent], values) for parent, values in when.items())
 
     def reduce(self, params: Mapping[str, Value]) -> dict[str, Value]:
         """The active part of `params`, in the order of the space."""
@@ -124,7 +130,6 @@ class SearchSpace:
         return complaints or self.broken_rules(legal)
 
     def broken_rules(self, params: Params) -> list[str]:
-        """The constraints that the point violates, in words."""
         values = {**self.constants, **params}
         return [text for rule in self.constraints if (text := rule.violation(values)) is not None]
 

@@ -40,7 +40,9 @@ def meaning(source: str) -> str:
 
 def legend(sources: Iterable[str]) -> str:
     """The meaning of each source, and of what stood in for another, once. Pure."""
-    words = [word for source in sources for word in (source, *source.split("->")[1:])]
+    words: list[str] = []
+    for source in sources:
+        words += [source, *source.split("->")[1:]]
     return "; ".join(f"{word}: {meaning(word)}" for word in dict.fromkeys(words))
 
 

@@ -25,7 +25,7 @@ class Interval:
     method: str
 
     def clip(self, limit: float) -> Self:
-        """With no end farther than `most` from 0: of scores in [0, 1] none differ by more than 1."""
+        """With no end farther than `limit` from 0: of scores in [0, 1] none differ by more than 1."""
         return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
 
 

@@ -30,10 +30,15 @@ class Divergence:
         """From what `window` says of each; of true tokens alone, there is only the loss."""
         measurements = list(parts)
         tokens = sum(part["tokens"] for part in measurements)
-        mean = {key: sum(part.get(key, math.nan) for part in measurements) / tokens for key in ("kl", "loss", "same")}
+        mean = {key: _add_up(measurements, key) / tokens for key in ("kl", "loss", "same")}
         windows = tuple(part["kl"] / part["tokens"] for part in measurements if "kl" in part)
         losses = tuple(part["loss"] / part["tokens"] for part in measurements)
         return cls(mean["kl"], windows, losses, float(np.expm1(mean["loss"])), mean["same"])
+
+
+def _add_up(measurements: Iterable[Mapping[str, float]], key: str) -> float:
+    """NaN if a window lacks the key."""
+    return sum(part.get(key, math.nan) for part in measurements)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -12,7 +12,11 @@ def dominates(point: Point, rival: Point) -> bool:
 
 def front(points: Sequence[Point]) -> list[int]:
     """The places of those that no other one dominates, in their order."""
-    return [index for index, point in enumerate(points) if not any(dominates(rival, point) for rival in points)]
+    return [index for index, point in enumerate(points) if not _is_dominated(point, points)]
+
+
+def _is_dominated(point: Point, rivals: Sequence[Point]) -> bool:
+    return any(dominates(rival, point) for rival in rivals)
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
@@ -20,17 +24,22 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 
     By slices along the last value (Fleischer 2003, and others): exact, and quick for the tens of points of a search.
     """
-    inside = sorted({tuple(p) for p in points if all(a < b for a, b in zip(p, reference, strict=True))}, key=_last)
+    inside = sorted({tuple(p) for p in points if _is_below(p, reference)}, key=_last)
     if not inside:
         return 0.0
     if len(reference) == 1:
         return float(reference[0] - inside[0][0])
     ends = [*(p[-1] for p in inside[1:]), reference[-1]]
-    return sum(
-        (end - point[-1]) * hypervolume([p[:-1] for p in inside[:count]], reference[:-1])
-        for count, (point, end) in enumerate(zip(inside, ends, strict=True), start=1)
-        if end > point[-1]
-    )
+    slices: list[float] = []
+    for count, (point, end) in enumerate(zip(inside, ends, strict=True), start=1):
+        if end > point[-1]:
+            base = hypervolume([p[:-1] for p in inside[:count]], reference[:-1])
+            slices.append((end - point[-1]) * base)
+    return sum(slices)
+
+
+def _is_below(point: Point, reference: Point) -> bool:
+    return all(a < b for a, b in zip(point, reference, strict=True))
 
 
 def _last(point: tuple[float, ...]) -> float:

@@ -158,12 +158,15 @@ def _row(model: str, task: str, tally: _CallTally, proposed: set[str], accepted:
 
 def silent(rows: Sequence[ModelRow]) -> list[str]:
     """A sentence on each model that answered none of its calls, whatever it was asked for."""
-    by_model = {row.model: [its_row for its_row in rows if its_row.model == row.model] for row in rows}
-    return [
-        silence(model, sum(row.calls for row in its_rows), its_rows[-1].reason)
-        for model, its_rows in by_model.items()
-        if any(row.calls for row in its_rows) and not any(row.answered for row in its_rows)
-    ]
+    rows_by_model: dict[str, list[ModelRow]] = {}
+    for row in rows:
+        rows_by_model.setdefault(row.model, []).append(row)
+    sentences: list[str] = []
+    for model, its_rows in rows_by_model.items():
+        calls = sum(row.calls for row in its_rows)
+        if calls and not any(row.answered for row in its_rows):
+            sentences.append(silence(model, calls, its_rows[-1].reason))
+    return sentences
 
 
 def model_table(rows: Sequence[ModelRow]) -> Table:
@@ -177,7 +180,8 @@ def model_table(rows: Sequence[ModelRow]) -> Table:
             f"{m.usable} of {m.calls}",
             figure_or_dash(m.share, ".0%"),
             figure_or_dash(m.accepted),
-            *(figure_or_dash(count, ",", "unknown") for count in (m.input_tokens, m.output_tokens)),
+            figure_or_dash(m.input_tokens, ",", "unknown"),
+            figure_or_dash(m.output_tokens, ",", "unknown"),
             dollars(m.cost_usd),
         )
         for m in rows

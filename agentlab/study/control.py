@@ -7,6 +7,7 @@ trial and a budget in common, and nothing else.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -71,20 +72,19 @@ def light_control(trials: Sequence[TrialState], seed: int, words: Words) -> tupl
     by_agent = [trial.arm == "agent" for trial in assigned_trials]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])
     control = light_study(comparison, improvements(trials), by_agent, rng, probability=assigned_trials[0].probability)
-    arms = {"the agent": "agent", "its control": "control"}
-    control = unless_lost(
-        control, {name: [t.loss_reason for t in assigned_trials if t.arm == arm] for name, arm in arms.items()}
-    )
+    agent_reasons = [trial.loss_reason for trial in assigned_trials if trial.arm == "agent"]
+    control_reasons = [trial.loss_reason for trial in assigned_trials if trial.arm == "control"]
+    control = unless_lost(control, {"the agent": agent_reasons, "its control": control_reasons})
     return control, light_sentence(control, sum(by_agent))
 
 
 def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Control:
     """The record; "not measured" if an arm, by its name in a sentence, lost trials: their worth is unknown."""
-    last = {
-        arm: known_reasons[-1]
-        for arm, reasons in errors.items()
-        if (known_reasons := [reason for reason in reasons if reason])
-    }
+    last: dict[str, str] = {}
+    for arm, reasons in errors.items():
+        known_reasons = [reason for reason in reasons if reason]
+        if known_reasons:
+            last[arm] = known_reasons[-1]
     if not last:
         return control
     note = " and ".join(f"{arm} lost trials to a crash or a limit ({reason})" for arm, reason in last.items())
@@ -120,7 +120,7 @@ def run_pairs(setup: Setup, run: OpenRun, main: StudyState, seed: int, pairs: in
     """
     timed = setup.budget.get("seconds") is not None
     trainings = int(main.amount_spent("trainings") if timed else setup.budget["trainings"])
-    halves = [(name, n) for n in range(pairs) for name in ("agent", "control")][1:]
+    halves = [(name, n) for n, name in product(range(pairs), ("agent", "control"))][1:]
     states = {("agent", 0): main}
     for position, (name, n) in enumerate(halves, start=1):
         branch, agent = RunBranch(run, f"{name}-{n}"), name == "agent"
@@ -136,9 +136,12 @@ def run_pairs(setup: Setup, run: OpenRun, main: StudyState, seed: int, pairs: in
 
 def _pair(seed: int, agent: StudyState, control: StudyState) -> Pair:
     trainings_spent = int(agent.amount_spent("trainings")), int(control.amount_spent("trainings"))
-    ours, theirs = ([trial.loss_reason for trial in state.trials if trial.loss_reason] for state in (agent, control))
-    loss_reasons = next(iter(ours), ""), next(iter(theirs), "")
+    loss_reasons = _first_loss_reason(agent), _first_loss_reason(control)
     return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=trainings_spent, lost=loss_reasons)
+
+
+def _first_loss_reason(state: StudyState) -> str:
+    return next((trial.loss_reason for trial in state.trials if trial.loss_reason), "")
 
 
 def lowest(state: StudyState) -> float | None:
@@ -184,12 +187,13 @@ def judge_pairs(comparison: ControlComparison, pairs: Sequence[Pair], seed: int)
     ]
     rng = np.random.default_rng([seed, _FULL, len(complete_pairs)])
     record = full_study(comparison, [a for a, _ in complete_pairs], [c for _, c in complete_pairs], rng)
-    arms = enumerate(("the agent", "its control"))
-    return unless_lost(record, {name: [pair.lost[arm] for pair in pairs] for arm, name in arms})
+    agent_reasons = [pair.lost[0] for pair in pairs]
+    control_reasons = [pair.lost[1] for pair in pairs]
+    return unless_lost(record, {"the agent": agent_reasons, "its control": control_reasons})
 
 
 def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", cost_name: str = "") -> Table:
-    """The paired studies of a full control; `higher` names a metric that is no lowest value, `spent` what it took."""
+    """The paired studies of a full control; `higher` names a metric that is no lowest value, `cost_name` the cost."""
     rows = [
         (
             str(pair.seed),

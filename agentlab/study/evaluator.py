@@ -103,7 +103,6 @@ class Seeds:
         return " ".join(noise.sentence(self.words, name) for name, noise in noises.items())
 
     def _family_noise(self, trial: TrialState, state: StudyState) -> Noise:
-        """The noise of a trial's family alone."""
         return measure(peer.values for peer in state.trials if self._family(peer) == self._family(trial))
 
     def _family(self, trial: TrialState) -> list[object]:

@@ -100,11 +100,17 @@ _TYPES: dict[str, Any] = {
     "batch.closed": Closed,
     "trial.retried": Reason,
 }
-_NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}
+
+
+def _field_names(kind: Any) -> list[str]:
+    return [item.name for item in fields(kind)]
+
+
+_NAMES = {kind: _field_names(kind) for kind in _TYPES.values()}
 
 
 def emit(run: OpenRun | RunBranch, type: str, id: str, outcome: Told, **extra: object) -> None:  # noqa: A002 - the event's fields
-    """Append an event; `more` is for readers of the file and not read back."""
+    """Append an event; `extra` is for readers of the file and not read back."""
     match outcome:
         case TrialResult():
             extra |= _result_data(outcome)

@@ -6,6 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -100,7 +101,7 @@ class LocalExecutor:
             raise
         except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
             if len(batch) > 1:
-                return [result for candidate in batch for result in self._measure([candidate])]
+                return list(chain.from_iterable(self._measure([candidate]) for candidate in batch))
             failed = failure(error, time.perf_counter() - began)
             return [replace(failed, metrics={**failed.metrics, **self._charge})]
 

@@ -7,6 +7,7 @@ one enters, too, until the lead holds or no more trials may enter. The winner is
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from statistics import fmean
 
@@ -36,17 +37,14 @@ class Finalist:
 
     @property
     def values(self) -> dict[str, float]:
-        """The value of each measurement that finished, by its name."""
         return {name: result.value for name, result in self.results.items() if result.value is not None}
 
     @property
     def failure_count(self) -> int:
-        """Measurements that ended without a value."""
         return len(self.results) - len(self.values)
 
     @property
     def missing(self) -> list[StudyCandidate]:
-        """What has not ended."""
         return [candidate for candidate in self.candidates if candidate.name not in self.results]
 
     def with_results(self, results: Mapping[str, TrialResult]) -> "Finalist":
@@ -107,7 +105,7 @@ def _next(rounds: list[Finalist], count: int) -> list[StudyCandidate]:
     lacking = count - (len(rounds) - len(waiting))
     if not waiting or (rounds[0] is not waiting[0] and lacking <= 0):
         return []
-    return [candidate for finalist in waiting[: max(1, lacking)] for candidate in finalist.missing]
+    return list(chain.from_iterable(finalist.missing for finalist in waiting[: max(1, lacking)]))
 
 
 def _finalist(trial: TrialState, seeds: int) -> Finalist:

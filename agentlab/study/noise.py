@@ -28,7 +28,7 @@ class Noise:
     def limit(self, first: int, second: int, other_noise: "Noise | None" = None) -> float:
         """Logarithm of the ratio that the means of so many measurements must exceed to count as different.
 
-        `other` is the noise of the second mean; None is the same.
+        `other_noise` is the noise of the second mean; None is the same.
         """
         other_noise = other_noise or self
         freedom = min((noise.freedom for noise in (self, other_noise) if noise.freedom), default=0)

@@ -83,8 +83,8 @@ class ProcessExecutor:
             memory_bytes: what a training may allocate on top of what its process holds after the factory; None for
                 no limit. It bounds heap, tensors in main memory and thread stacks on Linux; it is not applied on
                 other systems, which do not count mapped memory, nor with CUDA, which maps far more than it uses.
-            report: called from within `completed`, on its thread, in the order of each training's events.
-            check: called at least every 0.1 s while `completed` waits. What it raises ends the wait; no training is
+            report: called from within `next_completed`, on its thread, in the order of each training's events.
+            check: called every 0.1 s or sooner while `next_completed` waits. What it raises ends it; no training is
                 harmed before `close`.
         """
         self.capacity = workers

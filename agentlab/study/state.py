@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -60,14 +61,12 @@ class TrialState:
 
     @property
     def values(self) -> list[float]:
-        """The value of every measurement that finished; empty if the first one failed."""
         if self.result is None or self.result.value is None:
             return []
         return [self.result.value, *(r.value for r in self.repeats.values() if r.value is not None)]
 
     @property
     def value(self) -> float | None:
-        """Their mean; None before the end or after a failure."""
         return fmean(self.values) if self.values else None
 
     @property
@@ -80,7 +79,6 @@ class TrialState:
 
     @property
     def ended_results(self) -> list[TrialResult]:
-        """The results of its measurements, failed ones included."""
         return [result for result in (self.result, *self.repeats.values()) if result]
 
     @property
@@ -147,7 +145,7 @@ class StudyState:
     @property
     def open(self) -> list[StudyCandidate]:
         """Measurements that have to end before the search can."""
-        return [candidate for trial in self.trials if trial.decision is None for candidate in trial.open]
+        return list(chain.from_iterable(trial.open for trial in self.trials if trial.decision is None))
 
     def amount_spent(self, unit: str) -> float:
         """What the search has cost: the number of `trials`, of `trainings` with all repeats, or the sum of a metric.
@@ -156,7 +154,7 @@ class StudyState:
         """
         if unit == "trials":
             return len(self.trials)
-        results = [result for trial in self.trials for result in trial.ended_results]
+        results = list(chain.from_iterable(trial.ended_results for trial in self.trials))
         if unit == "trainings":
             return len(results)
         return float(sum(result.metrics.get(unit, 0.0) for result in results))
@@ -177,7 +175,6 @@ class StudyState:
 
     @property
     def ranking(self) -> list[TrialState]:
-        """The judged trials that finished, lowest value first."""
         done = [trial for trial in self.trials if trial.decision and trial.value is not None]
         return sorted(done, key=lambda trial: (trial.value, trial.number))
 

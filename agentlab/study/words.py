@@ -26,15 +26,12 @@ class Words:
 
     @property
     def propose(self) -> str:
-        """The task of proposing."""
         return f"{self.command}.propose"
 
     @property
     def evaluate(self) -> str:
-        """The task of judging a near tie."""
         return f"{self.command}.evaluate"
 
     @property
     def briefing(self) -> Briefing:
-        """What a language model is told of the search."""
         return Briefing(self.goal, self.error, self.shown)

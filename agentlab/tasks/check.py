@@ -133,7 +133,7 @@ def broken(text: str, rules: list[dict[str, Any]]) -> list[str]:
 
 def words(text: str) -> list[str]:
     """The words of a text: what stands between blanks and holds a letter or digit."""
-    return [part for part in text.split() if any(letter.isalnum() for letter in part)]
+    return [part for part in text.split() if any(map(str.isalnum, part))]
 
 
 def _bare(word: str) -> str:

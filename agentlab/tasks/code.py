@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from agentlab.tasks.items import CheckerName, Level
@@ -97,18 +98,22 @@ def _ends(rng: random.Random) -> Draft:
 def _digits(rng: random.Random) -> Draft:
     power = rng.randint(2, 3)
     description = f"the sum of the digits of the whole number n >= 0, each digit to the power of {power}"
-    return _write("n", description, [([n], sum(int(d) ** power for d in str(n))) for n in (0, 7, 10, 358, 90210)])
+    return _write("n", description, [([n], _digit_power_sum(n, power)) for n in (0, 7, 10, 358, 90210)])
+
+
+def _digit_power_sum(n: int, power: int) -> int:
+    return sum(int(digit) ** power for digit in str(n))
 
 
 def _vowels(rng: random.Random) -> Draft:
     vowel = rng.choice("aeo")
     description = f'the number of words in the text s that contain the letter "{vowel}" and have more than k letters'
     texts = [" ".join(rng.sample(NOUNS, 5)) for _ in range(3)]
-    return _write(
-        "s and k",
-        description,
-        [([t, k], sum(vowel in w and len(w) > k for w in t.split())) for t in texts for k in (5, 6)],
-    )
+    cases: list[tuple[list[Any], Any]] = []
+    for text, k in product(texts, (5, 6)):
+        count = sum(vowel in word and len(word) > k for word in text.split())
+        cases.append(([text, k], count))
+    return _write("s and k", description, cases)
 
 
 KINDS: dict[Level, tuple[Callable[[random.Random], Draft], ...]] = {

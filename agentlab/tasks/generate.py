@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
+from itertools import chain, cycle
 from typing import Any, TypeVar
 
 from agentlab.tasks import classify, code, exact, extraction, follow
@@ -22,7 +22,7 @@ def generate(types: Sequence[TaskType] = TASK_TYPES, per_type: int = 12, seed: i
     items are the first of more. `per_type`: items of each, at least 1; of `open` there are twelve at most, which need
     no seed, and of the others fewer where a kind has no further question.
     """
-    return tuple(item for kind in types for item in _MAKERS[kind](per_type, seed))
+    return tuple(chain.from_iterable(_MAKERS[kind](per_type, seed) for kind in types))
 
 
 def _drafts(kinds: dict[Level, tuple[Callable[[random.Random], D], ...]], seed: str) -> Iterator[tuple[Level, D]]:
@@ -72,10 +72,14 @@ def _follow(count: int, seed: int) -> Iterator[TaskItem]:
         yield TaskItem(_name("follow", index), "follow", level, prompt, rules, "rules", max_tokens=_ROOM["follow"])
 
 
+def _open_questions(level: int) -> list[tuple[Level, str, str]]:
+    return [entry for entry in QUESTIONS if entry[0] == level]
+
+
 def _open(count: int, seed: int) -> Iterator[TaskItem]:
     del seed
-    by_level = [[entry for entry in QUESTIONS if entry[0] == level] for level in (1, 2, 3)]
-    turns = [entry for entries in zip(*by_level, strict=True) for entry in entries]
+    easy, medium, hard = map(_open_questions, (1, 2, 3))
+    turns = list(chain.from_iterable(zip(easy, medium, hard, strict=True)))
     for index, (level, question, reference) in enumerate(turns[:count]):
         yield TaskItem(_name("open", index), "open", level, question, reference, "judged", max_tokens=_ROOM["open"])
 

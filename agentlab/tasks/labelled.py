@@ -66,12 +66,12 @@ class Labelled(Plain):
     @classmethod
     def of(cls, scored: Mapping[str, Sequence[Scored]], questions: Sequence[QuizQuestion], rival: str) -> Self:
         """Everybody on the same questions. The comparisons with the rival are one family."""
-        marks = {
-            by: {name: mark_answers(likelihoods, questions, by) for name, likelihoods in scored.items()}
-            for by in NORMALISATIONS
-        }
+        right: dict[str, dict[Normalisation, BoundedShare]] = {name: {} for name in scored}
         differences = {}
-        for by, marks_by_name in marks.items():
+        for by in NORMALISATIONS:
+            marks_by_name = {name: mark_answers(likelihoods, questions, by) for name, likelihoods in scored.items()}
+            for name, model_marks in marks_by_name.items():
+                right[name][by] = share_of(model_marks)
             pairs = {
                 f"{name} against {rival}": (model_marks, marks_by_name[rival])
                 for name, model_marks in marks_by_name.items()
@@ -79,12 +79,13 @@ class Labelled(Plain):
             }
             family = compare_family(pairs, np.random.default_rng(0))  # truth values draw nothing
             differences[by] = {claim: BoundedDifference.of(evidence) for claim, evidence in family.items()}
-        right = {name: {by: share_of(marks_by_name[name]) for by, marks_by_name in marks.items()} for name in scored}
         return cls(right=right, remarks=list(disagreements(differences[DECIDES], differences[BESIDE])))
 
     def blocks(self) -> list[Block]:
-        """A row for everybody, then the remarks."""
-        rows = [(name, *(str(shares[by]) for by in NORMALISATIONS)) for name, shares in self.right.items()]
+        rows = []
+        for name, share_by_normalisation in self.right.items():
+            cells = [str(share_by_normalisation[by]) for by in NORMALISATIONS]
+            rows.append((name, *cells))
         return [Table(("asked for a choice alone", *NORMALISATIONS), rows, FORM), *map(Text, self.remarks)]
 
 

@@ -1,6 +1,6 @@
 """Questions for agents that answer together or compete: what is asked, what a text answers, and what is right.
 
-An `Item` is a whole prompt with its checker. A question can be put in any words, and two answers to it can be compared,
+A `TaskItem` is a whole prompt with its checker. A question can be put in any words, and two answers to it compared,
 whether or not anybody knows the right one. Pure, but for the reading of a file.
 """
 
@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -128,10 +128,16 @@ def generate_questions(name: str, count: int | None, seed: int) -> tuple[QuizQue
     return tuple(questions)
 
 
+def capital_by_country(part: str) -> dict[str, str]:
+    """Of one part of the world, as `words.CAPITALS` writes it: `Algeria: Algiers, Angola: Luanda`."""
+    return dict(pair.split(": ") for pair in part.split(", "))
+
+
 def _capitals(rng: random.Random) -> list[_Draft]:
     """Every country once, by its name or by its capital; then every country the other way round."""
-    parts = [dict(pair.split(": ") for pair in part.split(", ")) for part in CAPITALS]
-    facts = [(*pair, part, rng.random() < 0.5) for part in parts for pair in part.items()]
+    facts: list[tuple[str, str, dict[str, str], bool]] = []
+    for part in map(capital_by_country, CAPITALS):
+        facts += [(country, capital, part, rng.random() < 0.5) for country, capital in part.items()]
     rng.shuffle(facts)
     drafts: list[_Draft] = []
     for turned in (False, True):
@@ -147,12 +153,13 @@ def _capitals(rng: random.Random) -> list[_Draft]:
 
 def _times_table(rng: random.Random) -> list[_Draft]:
     """Beside the product those of factors that are each one off. At last come products of larger factors."""
-    pairs, larger = [[(a, b) for a in range(2, 13) for b in some] for some in (range(2, 21), range(21, 31))]
+    pairs, larger = list(product(range(2, 13), range(2, 21))), list(product(range(2, 13), range(21, 31)))
     rng.shuffle(pairs)
     copy(rng).shuffle(larger)  # a copy, so that the first questions stay as they were
     drafts: list[_Draft] = []
     for a, b in pairs + larger:
-        wrong = sorted({(a + a_step) * (b + b_step) for a_step in (-1, 1) for b_step in (-1, 1)} - {a * b})
+        near_factors = product((a - 1, a + 1), (b - 1, b + 1))
+        wrong = sorted({first * second for first, second in near_factors} - {a * b})
         drafts.append((f"What is {a} x {b}?", str(a * b), [str(number) for number in wrong]))
     return drafts
 
@@ -163,9 +170,9 @@ def _sentiment(rng: random.Random) -> list[_Draft]:
     drafts: list[_Draft] = []
     for praise, blame in ((PRAISE, BLAME), (MORE_PRAISE, MORE_BLAME)):
         moods = (("positive", praise, "negative"), ("negative", blame, "positive"))
-        phrase_rows = [
-            (p, mood, [opposite], rng.sample(THINGS, len(THINGS))) for mood, phrases, opposite in moods for p in phrases
-        ]
+        phrase_rows: list[tuple[str, str, list[str], list[str]]] = []
+        for mood, phrases, opposite in moods:
+            phrase_rows += [(phrase, mood, [opposite], rng.sample(THINGS, len(THINGS))) for phrase in phrases]
         for index in range(len(THINGS)):
             rng.shuffle(phrase_rows)
             drafts += [(f"{question} {things[index]} {p}.", mood, wrong) for p, mood, wrong, things in phrase_rows]
@@ -184,7 +191,7 @@ SETS: Mapping[str, Callable[[random.Random], list[_Draft]]] = {
 
 
 def read_questions(path: Path) -> tuple[QuizQuestion, ...]:
-    """The questions of a JSONL file, in its order; keys that are not of `Question` are passed over.
+    """The questions of a JSONL file, in its order; keys that are not of `QuizQuestion` are passed over.
 
     Lines of MMLU, ARC and HellaSwag are read as well, see `_own_form`.
 

@@ -10,12 +10,13 @@ import random
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from agentlab.answers.compare import normal
 from agentlab.errors import UsageError
 from agentlab.tasks.labelled import prompt
-from agentlab.tasks.questions import QuizQuestion, generate_questions
+from agentlab.tasks.questions import QuizQuestion, capital_by_country, generate_questions
 from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE
 from agentlab.train.conversations import Conversation, ConversationTurn
 
@@ -23,16 +24,15 @@ _SHORTEST, _LONGEST = 3, 6  # letters and words of an answer that is looked for 
 _LESSONS = {"capitals": 48, "sentiment": 40, "times_table": 120}  # facts that the specialists learn from
 _LINES = 160  # of a specialist's conversations, at most
 _WORD, _NUMBER = re.compile(r"[^\W_]+(?:'[^\W_]+)*"), re.compile(r"\d+(?:\.\d+)?")
-_CAPITAL = {
-    normal(country): normal(capital)
-    for part in CAPITALS
-    for country, capital in (pair.split(": ") for pair in part.split(", "))
-}
-_TEMPLATE = {
-    phrase: index
-    for phrases in ((*PRAISE, *MORE_PRAISE), (*BLAME, *MORE_BLAME))
-    for index, phrase in enumerate(map(normal, phrases))
-}
+_FACTS = list(chain.from_iterable(capital_by_country(part).items() for part in CAPITALS))
+_CAPITAL = {normal(country): normal(capital) for country, capital in _FACTS}
+
+
+def _index_by_phrase(phrases: Iterable[str]) -> dict[str, int]:
+    return {normal(phrase): index for index, phrase in enumerate(phrases)}
+
+
+_TEMPLATE = {**_index_by_phrase((*PRAISE, *MORE_PRAISE)), **_index_by_phrase((*BLAME, *MORE_BLAME))}
 
 
 def _one_of(texts: Iterable[str]) -> re.Pattern[str]:
@@ -51,10 +51,10 @@ class Exchange(NamedTuple):
 
 def exchanges(conversations: Iterable[Conversation]) -> list[Exchange]:
     """Every message of a user, with the answer to it."""
+    pairs = chain.from_iterable(pairwise(conversation.turns) for conversation in conversations)
     return [
         Exchange(message.content, reply.content)
-        for conversation in conversations
-        for message, reply in zip(conversation.turns, conversation.turns[1:], strict=False)
+        for message, reply in pairs
         if (message.role, reply.role) == ("user", "assistant")
     ]
 
@@ -119,7 +119,7 @@ def lessons(name: str) -> list[tuple[ConversationTurn, ...]]:
 
 def lines(name: str) -> str:
     """The same as the JSONL file that ships."""
-    talks = [{"messages": [asdict(turn) for turn in turns]} for turns in lessons(name)]
+    talks = [{"messages": list(map(asdict, turns))} for turns in lessons(name)]
     return "".join(f"{json.dumps(talk, ensure_ascii=False)}\n" for talk in talks)
 
 
@@ -176,4 +176,7 @@ def _marks(pairs: Sequence[Exchange], templates: bool) -> Iterator[set[Hashable]
 def _runs(text: str, most_words: int) -> set[str]:
     """All runs of so many words or fewer."""
     words = _WORD.findall(text)
-    return {" ".join(words[i : i + size]) for size in range(1, most_words + 1) for i in range(len(words) - size + 1)}
+    runs: set[str] = set()
+    for size in range(1, most_words + 1):
+        runs |= {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
+    return runs

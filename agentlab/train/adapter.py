@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def write_trained(
     layers = {
         name.removeprefix(PREFIX): module for name, module in model.named_modules() if _NAME in _adapters_of(module)
     }
-    tensor_names = {f"{PREFIX}{name}.lora_{side}.weight" for name in layers for side in "AB"}
+    tensor_names = {f"{PREFIX}{name}.lora_{side}.weight" for name, side in product(layers, "AB")}
     if unplaced := sorted(weights.keys() - tensor_names):
         raise ValueError(f"the folder of the adapter has no place for {unplaced[0]} and {len(unplaced) - 1} others")
 
@@ -159,7 +160,8 @@ def _linear(model: Any) -> dict[str, Any]:
 def _undo_trainer_changes(model: Any) -> Iterator[None]:
     """Undo what trainers do to a model besides training it."""
     configs = [config for config in (model.config, model.generation_config) if config is not None]
-    before = [(config, key, getattr(config, key)) for config in configs for key in _SETTINGS if hasattr(config, key)]
+    settings = [(config, key) for config, key in product(configs, _SETTINGS) if hasattr(config, key)]
+    before = [(config, key, getattr(config, key)) for config, key in settings]
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ def base_of(adapter: Path, base_name: str | None, workspace: Workspace) -> Path:
     """The base model of an adapter folder: as given, or else what its card or its config names.
 
     An adapter that comes from another machine names a path there: then a model of the path's last part is taken.
-    `given`: a name or a path with a slash; None to believe the adapter.
+    `base_name`: a name or a path with a slash; None to believe the adapter.
 
     Raises:
         UsageError: the adapter does not say.

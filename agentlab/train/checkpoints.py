@@ -23,7 +23,7 @@ from agentlab.train.config import TrainingConfig
 # One metadata entry, because safetensors writes several in random order. The number is the layout's version.
 _KEY = "agentlab.train.checkpoint.1"
 _NAME = re.compile(r"step-\d{8}\.safetensors", re.ASCII)
-_PARTS = ("adapter", "best", "optimizer")  # of a `Checkpoint`, in its order
+_PARTS = ("adapter", "best", "optimizer")  # of a `TrainingCheckpoint`, in its order
 _KEPT = 2  # the older one stands in when a disk damages the newer
 
 Weights = dict[str, Tensor]
@@ -77,9 +77,9 @@ def save_checkpoint(folder: Path, checkpoint: TrainingCheckpoint) -> None:
         StorageError: the disk is full, read-only or not ours.
     """
     make_folder(folder)
-    tensors = {
-        f"{part}.{name}": value.contiguous() for part in _PARTS for name, value in getattr(checkpoint, part).items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for part in _PARTS:
+        tensors |= {f"{part}.{name}": value.contiguous() for name, value in getattr(checkpoint, part).items()}
     signed = _Signed(progress=checkpoint.progress, sha256=_digest(checkpoint.progress, tensors))
     data = save(tensors, metadata={_KEY: signed.model_dump_json()})
     write_bytes(folder / f"step-{checkpoint.progress.step:08d}.safetensors", data)
@@ -150,11 +150,10 @@ def adamw(weights: Mapping[str, nn.Parameter], training: TrainingConfig, device:
 def state_of(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """`NAME.STATE` to a tensor on the CPU, as in `...lora_A.weight.exp_avg`."""
     names = list(weights)
-    return {
-        f"{names[index]}.{kind}": value.detach().cpu()
-        for index, values in optimizer.state_dict()["state"].items()  # which are in any order
-        for kind, value in values.items()
-    }
+    state: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():  # which are in any order
+        state |= {f"{names[index]}.{kind}": value.detach().cpu() for kind, value in values.items()}
+    return state
 
 
 def restore(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:

@@ -51,24 +51,32 @@ class Collator:
         import torch
 
         if self.layout == "flat":
-            rows = [[example for row in rows for example in row]]
+            rows = [list(chain.from_iterable(rows))]
         if self.layout == "padded" and any(len(row) != 1 for row in rows):
             raise ValueError("a padded row holds one conversation")
-        longest = max(sum(len(example.input_ids) for example in row) for row in rows)
+        input_ids = [_input_ids(row) for row in rows]
+        longest = max(map(len, input_ids))
         batch = {
-            "input_ids": [_join_and_pad([e.input_ids for e in row], longest, self.pad_token) for row in rows],
-            "labels": [_join_and_pad([e.labels for e in row], longest, IGNORED) for row in rows],
+            "input_ids": [_pad(ids, longest, self.pad_token) for ids in input_ids],
+            "labels": [_pad(_labels(row), longest, IGNORED) for row in rows],
         }
         if self.layout == "padded":
-            batch["attention_mask"] = [_join_and_pad([[1] * len(e.input_ids) for e in row], longest, 0) for row in rows]
+            batch["attention_mask"] = [_pad([1] * len(ids), longest, 0) for ids in input_ids]
         else:
             batch["position_ids"] = [_positions(row, longest) for row in rows]
         return {name: torch.tensor(values) for name, values in batch.items()}
 
 
-def _join_and_pad(parts: Sequence[Sequence[int]], length: int, filler: int) -> list[int]:
-    joined = list(chain.from_iterable(parts))
-    return joined + [filler] * (length - len(joined))
+def _input_ids(row: Sequence[Example]) -> list[int]:
+    return list(chain.from_iterable(example.input_ids for example in row))
+
+
+def _labels(row: Sequence[Example]) -> list[int]:
+    return list(chain.from_iterable(example.labels for example in row))
+
+
+def _pad(tokens: list[int], length: int, filler: int) -> list[int]:
+    return tokens + [filler] * (length - len(tokens))
 
 
 def _positions(row: Sequence[Example], length: int) -> list[int]:

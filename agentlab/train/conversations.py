@@ -104,7 +104,9 @@ def _problems(value: Any) -> Iterator[str]:
     if len(messages) > MOST_TURNS:
         yield f"there are {len(messages)} messages, and at most {MOST_TURNS} are taken"
         return
-    wrong = [f"message {n}: {problem}" for n, entry in enumerate(messages, 1) for problem in _wrong_in(entry)]
+    wrong: list[str] = []
+    for number, message in enumerate(messages, 1):
+        wrong += [f"message {number}: {problem}" for problem in _wrong_in(message)]
     yield from wrong or _disorder([message["role"] for message in messages])
 
 

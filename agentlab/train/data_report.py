@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -79,12 +80,10 @@ class DataReport(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         """A table of both sides, the leaks, and the warnings."""
-        sides = (self.train, self.held_out)
-        rows = [(name, *(cell(side) for side in sides)) for name, cell in _ROWS]
-        if self.train.tokens and self.held_out.tokens:
-            rows += [
-                (name, *(cell(t) for t in (self.train.tokens, self.held_out.tokens))) for name, cell in _TOKEN_ROWS
-            ]
+        rows = [(name, cell(self.train), cell(self.held_out)) for name, cell in _ROWS]
+        trained, held_out = self.train.tokens, self.held_out.tokens
+        if trained and held_out:
+            rows += [(name, cell(trained), cell(held_out)) for name, cell in _TOKEN_ROWS]
         blocks: list[Block] = [Table(("", "trained on", "held out"), rows, caption=self.source)]
         if self.leaks:
             leak_rows = [(str(leak.held_out), str(leak.train), leak.same) for leak in self.leaks[:_SHOWN]]
@@ -126,9 +125,10 @@ def data_report(
 
 
 def _side(conversations: Sequence[Conversation], examples: Sequence[Example] | None) -> DataSide:
+    turns = chain.from_iterable(conversation.turns for conversation in conversations)
     return DataSide(
         conversations=len(conversations),
-        turns=sum(turn.role == "assistant" for conversation in conversations for turn in conversation.turns),
+        turns=sum(turn.role == "assistant" for turn in turns),
         duplicates=len(conversations) - len({conversation.turns for conversation in conversations}),
         tokens=None if examples is None else tokens_of(examples),
     )
@@ -219,7 +219,6 @@ class Data:
         return hold_out(self.learnt.conversations, fraction, seed)
 
     def __str__(self) -> str:
-        """The files."""
         learnt = str(self.learnt.path)
         return learnt if self.held_out is None else f"{learnt}, held out: {self.held_out.path}"
 

@@ -78,11 +78,9 @@ class ModelShape:
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def adapter_weights(self, rank: int) -> int:
-        """Weights of an adapter for all modules of the layers."""
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self._linear)
 
     def b_weights(self, rank: int) -> int:
-        """Those of its second factors alone."""
         return self.layers * rank * sum(outputs for _, outputs in self._linear)
 
 

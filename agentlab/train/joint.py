@@ -95,16 +95,11 @@ class _Joint:
             scale = next(module.scaling["default"] for module in layers.values())
         batching = resolve_batching(job.training, machine.device())
         self._folders = [job.folder / str(index) for index in range(len(splits))]
-        self._states = [
-            TrainingState(
-                split,
-                {name: torch.nn.Parameter(value.clone()) for name, value in start.items()},
-                replace(job, folder=self._folders[index], tell=partial(_tell_of_adapter, job.tell, index)),
-                batching,
-                origin_of(base, split, job),
-            )
-            for index, split in enumerate(splits)
-        ]
+        self._states: list[TrainingState] = []
+        for index, split in enumerate(splits):
+            parameters = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+            adapter_job = replace(job, folder=self._folders[index], tell=partial(_tell_of_adapter, job.tell, index))
+            self._states.append(TrainingState(split, parameters, adapter_job, batching, origin_of(base, split, job)))
         for state in self._states:
             state.restore()
         weights = [{**frozen, **state.weights} for state in self._states]
@@ -165,7 +160,9 @@ class _Joint:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Rows of some adapters as one batch, with the model under these adapters."""
         batch = collate(list(chain.from_iterable(rows for _, rows in parts)))
-        owners = [index for index, rows in parts for _ in rows]
+        owners: list[int] = []
+        for index, rows in parts:
+            owners += [index] * len(rows)
         # in one flat row there is one adapter
         with self._stack.apply_to(self._base.model, owners[: len(batch["input_ids"])]):
             yield {name: value.to(self._base.model.device) for name, value in batch.items()}
@@ -190,7 +187,7 @@ def _tell_of_adapter(tell: Tell, adapter: int, event: str, data: Mapping[str, An
 
 
 def _learnt(rows: Batch) -> int:
-    return sum(example.learnt for row in rows for example in row)
+    return sum(example.learnt for example in chain.from_iterable(rows))
 
 
 def _stack_factors(weights: Sequence[Mapping[str, torch.Tensor]], layer: str, first: int, count: int) -> Factors:

@@ -163,7 +163,6 @@ class ConversationEncoder:
 
 
 def _advice(remedies: Sequence[str | None]) -> str:
-    """What to do about conversations with these remedies."""
     return ", or ".join(["Change these conversations", *sorted({remedy for remedy in remedies if remedy})]) + "."
 
 

@@ -32,9 +32,10 @@ def sorted_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> 
     rng.shuffle(order)
     step = size * _POOL
     pools = [sorted(order[at : at + step], key=lengths.__getitem__) for at in range(0, len(order), step)]
-    batches: list[Batch] = [
-        tuple((index,) for index in pool[at : at + size]) for pool in pools for at in range(0, len(pool), size)
-    ]
+    batches: list[Batch] = []
+    for pool in pools:
+        rows = [(index,) for index in pool]
+        batches += [tuple(rows[at : at + size]) for at in range(0, len(rows), size)]
     rng.shuffle(batches)
     return batches
 

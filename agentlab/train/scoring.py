@@ -144,7 +144,6 @@ class Scorer:
         return [logprobs_by_index[index] for index in range(len(examples))]
 
     def choices(self, names: Sequence[str | None], questions: Sequence[Choices]) -> list[list[Scored]]:
-        """How the choices of each question stand under each of these adapters; see `score_choices`."""
         return score_choices(self._base, self._rows, [self._slots[name] for name in names], questions, self._done)
 
     def answers(self, requests: Sequence[AnswerRequest], max_tokens: int) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch  # noqa: TID253 - this module is only imported by code that trains
@@ -143,7 +144,7 @@ def origin_of(base: TrainingBase, split: TrainingSplit, job: TrainingJob) -> str
     """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
     excluded = {"epochs", "precision", "attn_implementation", "gradient_checkpointing"}
     digest = hashlib.sha256()
-    examples = [f"{example.input_ids}{example.labels}" for side in (split.train, split.held_out) for example in side]
+    examples = [f"{example.input_ids}{example.labels}" for example in chain(split.train, split.held_out)]
     settings = (job.lora.model_dump_json(), job.training.model_dump_json(exclude=excluded))
     for part in (base.fingerprint, base.precision, *settings, str(job.seed), str(len(split.train)), *examples):
         digest.update(part.encode() + b"\n")

@@ -35,7 +35,6 @@ class Stored:
     shape: tuple[int, ...]
 
     def bytes(self, dtype: torch.dtype | None) -> int:
-        """Of its numbers, in its own type or another one."""
         return math.prod(self.shape) * (dtype or _FLOATS[self.label]).itemsize
 
 
@@ -56,7 +55,6 @@ class ShardedCheckpoint:
         return sum(math.prod(stored.shape) for stored in self.tensors.values())
 
     def bytes(self, dtype: torch.dtype | None) -> int:
-        """Of all tensors, in their own types or another one."""
         return sum(stored.bytes(dtype) for stored in self.tensors.values())
 
 

@@ -72,7 +72,6 @@ class SpanTokenizer:
 
 
 def _first_at(tokens: Sequence[_SpanToken], offset: int) -> int:
-    """Index of the first token that does not start before `place`."""
     return bisect_left(tokens, offset, key=lambda token: token.start)
 
 

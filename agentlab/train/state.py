@@ -8,6 +8,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, Literal
 
 import torch  # noqa: TID253 - this module is only imported by code that trains
@@ -95,7 +96,6 @@ class TrainingState:
 
     @property
     def is_over(self) -> bool:
-        """At the end of its steps or of its patience."""
         return schedule.is_over(self._training, self.progress.step, self.steps, self.progress.eval_losses)
 
     def lr(self, step: int) -> float:
@@ -104,7 +104,10 @@ class TrainingState:
     def batches(self, step: int, device: int = 0) -> list[Batch]:
         """The batches whose gradients one device adds up in a step."""
         plan = self._plan.of(step, device)
-        return [[tuple(self._learnt[index] for index in row) for row in batch] for batch in plan]
+        return [self._examples_of(batch) for batch in plan]
+
+    def _examples_of(self, batch: schedule.Batch) -> Batch:
+        return [tuple(map(self._learnt.__getitem__, row)) for row in batch]
 
     def seed_dropout(self, device: int = 0) -> None:
         """Dropout draws from a generator of the next step's own, so that a resume has none to restore."""
@@ -169,9 +172,9 @@ class TrainingState:
         self._saved = self.progress.step
 
     def _tokens(self, step: int) -> int:
-        """Of a step, on all devices."""
-        batches = (batch for device in range(self._devices) for batch in self.batches(step, device))
-        return sum(len(example.input_ids) for batch in batches for row in batch for example in row)
+        batches = chain.from_iterable(self.batches(step, device) for device in range(self._devices))
+        rows = chain.from_iterable(batches)
+        return sum(len(example.input_ids) for example in chain.from_iterable(rows))
 
     def _note_score(self, loss: float) -> None:
         _check_finite(f"The held-out loss after step {self.progress.step}", loss)

@@ -59,7 +59,6 @@ class Channel:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether the worker can be talked to."""
         return self._open and self._process.poll() is None
 
     def send(self, message: Mapping[str, Any], seconds: float) -> bool:
@@ -139,7 +138,6 @@ class Channel:
         return status, self._tail.decode(errors="replace").strip()
 
     def listening(self) -> list[int]:
-        """Descriptors of the pipes that may still bring something."""
         return [key.fd for key in self._selector.get_map().values()] if self._open else []
 
 

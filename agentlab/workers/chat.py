@@ -112,7 +112,6 @@ class StopFinder:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """`stops` that are empty are left out."""
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
         self.found = False
@@ -133,7 +132,6 @@ class StopFinder:
         return certain_text
 
     def remaining_text(self) -> str:
-        """What is still held back when the answer ends by itself."""
         return "" if self.found else self._held
 
     def _begun_length(self, stop: str) -> int:

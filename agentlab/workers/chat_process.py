@@ -78,7 +78,6 @@ class _Line:
             del self._replies[number]
 
     def busy(self) -> bool:
-        """Whether more than one call is under way."""
         return len(self._replies) > 1
 
     def send(self, message: Mapping[str, Any], seconds: float) -> bool:
@@ -137,13 +136,11 @@ class ChatProcess:
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the running worker, None when there is none."""
         line = self._line
         return line.channel.pid if line is not None and line.channel.alive() else None
 
     @property
     def loaded(self) -> bool:
-        """Whether the next call finds the model loaded."""
         return self._line is not None and self._line.loaded is not None and self.worker_pid is not None
 
     def measured(self) -> ProcessMemory | None:

@@ -28,7 +28,7 @@ def run_job(
 
     Args:
         module: calls `serve_job` where it is run.
-        what: it does, for the error of one that dies: `quantized X`.
+        action: it does, for the error of one that dies: `quantized X`.
         check: called ten times a second. What it raises ends the work.
         causes: what signals mean there.
 

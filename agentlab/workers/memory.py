@@ -25,11 +25,8 @@ def of(pid: int) -> ProcessMemory | None:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
-    kib = {
-        name: int(amount.split()[0])
-        for name, _, amount in (line.partition(":") for line in status.splitlines())
-        if name in ("VmRSS", "RssAnon", "VmHWM")
-    }
+    fields = (line.partition(":") for line in status.splitlines())
+    kib = {name: int(amount.split()[0]) for name, _, amount in fields if name in ("VmRSS", "RssAnon", "VmHWM")}
     if len(kib) < 3:  # it has ended, and nobody waited for it
         return None
     return ProcessMemory(resident=kib["VmRSS"] << 10, private=kib["RssAnon"] << 10, peak=kib["VmHWM"] << 10)
@@ -45,7 +42,7 @@ def mapped_bytes() -> int | None:
 
 
 def bound_memory(headroom: int | None) -> None:
-    """Let `held` not grow by more than `headroom` bytes from now on; None does not bound it.
+    """Let `mapped_bytes` not grow by more than `headroom` bytes from now on; None does not bound it.
 
     RLIMIT_DATA counts heap, private mappings and thread stacks since Linux 4.7, but not files and not address space
     that is only reserved. A lower limit that was there stays in force.
@@ -62,7 +59,7 @@ def bound_memory(headroom: int | None) -> None:
 
 @contextlib.contextmanager
 def at_most(ceiling: int | None) -> Iterator[None]:
-    """Let `held` not grow beyond `ceiling` bytes inside the block; None does not bound it. See `bound`."""
+    """Let `mapped_bytes` not grow beyond `ceiling` bytes in the block; None does not bound it. See `bound_memory`."""
     now = mapped_bytes()
     if ceiling is None or now is None:
         yield

@@ -1,7 +1,7 @@
 """One forward pass for rows of three adapters: our stacked products, PEFT's `adapter_names`, and switching adapters.
 
 SmolLM2-135M in float32 with three adapters of rank 16 on all 210 linear layers, one thread. The ways take turns in
-random order in one process, on the same tokens. Ours is `rowwise` on `packed` weights, as `train-persona` scores and
+random order in one process, on the same tokens. Ours is `rowwise` on packed weights, as `train-persona` scores and
 answers; the stack on plain weights stands beside it, as does the base model alone. Held:
 
     logits, packed                          differ from PEFT's by at most 1e-5 (Frobenius norms)

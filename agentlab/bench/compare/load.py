@@ -95,7 +95,8 @@ def _records(side: CompareSide, row: StageRow) -> Sequence[Record]:
 def _figures(
     target: str, stage: str, records: tuple[Sequence[Record], Sequence[Record]], marks: str
 ) -> Iterator[Figure]:
-    first, second = ([record for record in side if record.is_answered] for side in records)
+    first = [record for record in records[0] if record.is_answered]
+    second = [record for record in records[1] if record.is_answered]
     for metric, moment in _LATENCIES:
         a, b = _times(first, moment), _times(second, moment)
         for quantile in _QUANTILES:

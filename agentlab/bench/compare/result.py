@@ -117,7 +117,8 @@ class CompareResult(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         """The verdicts."""
-        counts = {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in ("better", "worse")}
+        verdicts = [row.verdict for row in self.rows]
+        better, worse = verdicts.count("better"), verdicts.count("worse")
         rows = [
             (
                 row.target,
@@ -134,8 +135,8 @@ class CompareResult(AnswerDocument):
         columns = ("target", "stage", "metric", "first", "second", "second against first", "verdict", "note")
         return [
             Text(
-                f"{self.second} against {self.first}: {counts['better']} better, {counts['worse']} worse, "
-                f"{len(rows) - sum(counts.values())} without evidence. All intervals hold together at "
+                f"{self.second} against {self.first}: {better} better, {worse} worse, "
+                f"{len(rows) - better - worse} without evidence. All intervals hold together at "
                 f"{self.level:.0%}; ratios within {self.tolerance:.0%} of 1 count as equal."
             ),
             Table(columns, rows),

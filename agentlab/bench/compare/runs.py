@@ -1,11 +1,13 @@
 """Two finished benchmarks, or two targets of one, against each other: figure by figure, with intervals and verdicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from shlex import quote
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agentlab.bench.compare.load import load_figures, times_ratio
 from agentlab.bench.compare.result import CompareResult, CompareRow, CompareSide, Figure, Verdict, figure
@@ -59,7 +61,7 @@ def compare_runs(
         )
     pairs = _pairs(first_side, second_side, targets)
     collect = load_figures if first_side.result.load is not None else quality_figures
-    figures = [comparison for pair in pairs for comparison in collect(first_side, second_side, pair)]
+    figures = list(chain.from_iterable(collect(first_side, second_side, pair) for pair in pairs))
     measured = sum(interval is not None for _, interval in figures)
     row_level = 1 - (1 - level) / max(1, measured)
     rng = np.random.default_rng(seed)
@@ -151,7 +153,7 @@ def quality_figures(first_side: CompareSide, second_side: CompareSide, pair: tup
     name = pair[0] if pair[0] == pair[1] else f"{pair[0]} / {pair[1]}"
     a, b = _answers(first_side, pair[0]), _answers(second_side, pair[1])
     if len(judges) > 1:  # scores of two judges are on two scales
-        a, b = ({key: value for key, value in side.items() if value.type != "open"} for side in (a, b))
+        a, b = _without_open_answers(a), _without_open_answers(b)
     shared = [(a[item], b[item]) for item in a if item in b]
     note = "open answers left out: they had different judges" if len(judges) > 1 else ""
     return [*_scores(name, shared, note), _speed(name, shared)]
@@ -166,6 +168,10 @@ def _answers(side: CompareSide, target: str) -> dict[str, BenchAnswer]:
             f"{side.record.path / ANSWERS_FILE} is damaged.", hint="Its events hold the answers, too: resume the run."
         ) from error
     return {answer.item: answer for answer in answers if answer.target == target}
+
+
+def _without_open_answers(answers: Mapping[str, BenchAnswer]) -> dict[str, BenchAnswer]:
+    return {item: answer for item, answer in answers.items() if answer.type != "open"}
 
 
 def _scores(target: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]], note: str) -> Iterator[Figure]:
@@ -190,8 +196,9 @@ def _score(target: str, metric: str, pairs: Sequence[tuple[BenchAnswer, BenchAns
 
 
 def _speed(target: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]]) -> Figure:
-    a, b = (
-        np.array([pair[side].total_seconds or 0.0 for pair in pairs if not pair[side].error], dtype=np.float64)
-        for side in (0, 1)
-    )
+    a, b = _answer_seconds([first for first, _ in pairs]), _answer_seconds([second for _, second in pairs])
     return times_ratio((target, "", "answer time p50"), "s", 0.5, a[a > 0], b[b > 0], resamples=4_000)
+
+
+def _answer_seconds(answers: Sequence[BenchAnswer]) -> NDArray[np.float64]:
+    return np.array([answer.total_seconds or 0.0 for answer in answers if not answer.error], dtype=np.float64)

@@ -27,7 +27,7 @@ class Asks:
     """The connections of one run. `close` frees them."""
 
     def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, usage: Usage) -> None:
-        """Open nothing yet. `spent` is what earlier sessions of the run consumed."""
+        """Open nothing yet. `usage` is what earlier sessions of the run consumed."""
         self._config, self._llm, self._context = config, llm, context
         self._surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
         self._built: dict[str, ChatModel] = {}

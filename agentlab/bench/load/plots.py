@@ -1,6 +1,7 @@
 """The pictures of a benchmark, as PNG bytes. Each function draws plain data; nothing here reads or writes a file."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,8 +104,8 @@ def _figure(columns: int, rows: int = 1) -> "tuple[Figure, list[Axes]]":
 
 
 def _from_zero_or_log(axes: "Axes") -> None:
-    """Latencies from zero on, or logarithmic where they span more than a decade."""
-    values = [float(value) for line in axes.get_lines() for value in np.asarray(line.get_ydata())]
+    heights = chain.from_iterable(np.asarray(line.get_ydata()) for line in axes.get_lines())
+    values = [float(height) for height in heights]
     if not log_when_wide(axes, values):
         axes.set_ylim(bottom=0)
 

@@ -88,6 +88,5 @@ class Prompts:
         return _seed(self._seed, index) >> 33
 
     def of(self, index: int) -> tuple[Message, ...]:
-        """The question of this number."""
         name = f"Request {self.seed(index):08x}."
         return (Message("user", f"{self._words} {name}" if self._alike else f"{name} {self._words}"),)

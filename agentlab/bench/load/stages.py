@@ -149,7 +149,7 @@ def bracket(steps: Sequence[SweepStep]) -> tuple[float | None, float | None]:
 def next_value(steps: Sequence[SweepStep], start: float, *, whole_numbers: bool) -> float | None:
     """The next load of a sweep: doubled while it is carried, halved while it is not, then the geometric middle.
 
-    None: the bounds are close enough, or there is nothing left to try. `whole` loads are numbers of requests at a time.
+    None: the bounds are close enough, or nothing is left to try. `whole_numbers` loads are numbers of requests.
     """
     if not steps:
         return max(1.0, round(start)) if whole_numbers else start

@@ -1,6 +1,7 @@
 """The speed of language models for a reader: sentences and tables; and the report, with every latency and pictures."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
@@ -34,7 +35,7 @@ def silent(result: LoadResult) -> list[str]:
     sentences = []
     for target in dict.fromkeys(row.target for row in result.stages):
         rows = [row for row in result.stages if row.target == target]
-        kinds = sorted({kind for row in rows for kind in row.errors})
+        kinds = sorted(set(chain.from_iterable(row.errors for row in rows)))
         if kinds and not any(row.answered for row in rows):
             sentences.append(silence(target, sum(row.requests for row in rows), ", ".join(kinds)))
     return sentences
@@ -76,21 +77,20 @@ def speed_table(result: LoadResult) -> Table:
 
 def latency_table(result: LoadResult) -> Table:
     """Every latency of every stage, with its intervals."""
-    rows = [
-        (row.target, row.label, name, *_figures(spread))
-        for row in result.stages
-        for name, spread in [
-            ("to the first token", row.ttft),
-            ("to the first token that is no reasoning", row.output),
-            ("per further token", row.tpot),
-            ("between pieces", row.itl),
-            ("to the last token", row.e2e),
-            ("to the first token, from the send", row.ttft_sent),
-            ("to the last token, from the send", row.e2e_sent),
-            ("slip: how late it was sent", row.slip),
-        ]
-        if spread is not None
-    ]
+    rows: list[tuple[str, ...]] = []
+    for row in result.stages:
+        spreads = {
+            "to the first token": row.ttft,
+            "to the first token that is no reasoning": row.output,
+            "per further token": row.tpot,
+            "between pieces": row.itl,
+            "to the last token": row.e2e,
+            "to the first token, from the send": row.ttft_sent,
+            "to the last token, from the send": row.e2e_sent,
+            "slip: how late it was sent": row.slip,
+        }
+        known_spreads = [(name, spread) for name, spread in spreads.items() if spread is not None]
+        rows += [(row.target, row.label, name, *_figures(spread)) for name, spread in known_spreads]
     columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
     return Table(columns, rows, "Milliseconds; in brackets the 95 % interval of a percentile (bootstrap over requests)")
 
@@ -156,7 +156,10 @@ def capacity_table(result: LoadResult) -> Table:
 
 def marks(result: LoadResult) -> list[str]:
     """Why figures may not be those of the target, a line per stage and reason."""
-    return [f"{row.target}, {row.label}: {mark}." for row in result.stages for mark in row.marks]
+    sentences: list[str] = []
+    for row in result.stages:
+        sentences += [f"{row.target}, {row.label}: {mark}." for mark in row.marks]
+    return sentences
 
 
 def ceiling_note(ceiling: CeilingRow | None) -> str:

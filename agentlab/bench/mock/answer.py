@@ -87,9 +87,8 @@ def _words(message: Mapping[str, Any]) -> int:
 def _schema(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """OpenAI's `response_format`, or Anthropic's `output_config.format`, called `output_format` before."""
     openai = _mapping(_mapping(request.get("response_format")).get("json_schema")).get("schema")
-    anthropic = _mapping(_mapping(request.get("output_config")).get("format") or request.get("output_format")).get(
-        "schema"
-    )
+    output_config = _mapping(request.get("output_config"))
+    anthropic = _mapping(output_config.get("format") or request.get("output_format")).get("schema")
     schema = openai or anthropic
     return schema if isinstance(schema, dict) else None
 

@@ -66,7 +66,8 @@ class Inbox:
                 raise Refused(431, "The head is too large.")
             return None
         line, *lines = bytes(data[:end]).decode("latin-1").split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (text.partition(":") for text in lines)}
+        fields = [text.partition(":") for text in lines]
+        headers = {name.strip().lower(): value.strip() for name, _, value in fields}
         start = end + 4
         self._needed = start + _length(headers)
         if len(data) < self._needed:

@@ -62,7 +62,6 @@ class ChatDialect:
         return (*_words(answer.model, answer.pieces), *_call_pieces(answer.model, answer.calls))
 
     def closing(self, answer: MockAnswer) -> bytes:
-        """The finish reason, the usage if asked for, and the end mark."""
         usage = _event(answer.model, [], usage=_usage(answer)) if answer.usage else b""
         return _delta(answer.model, {}, answer.finish) + usage + b"data: [DONE]\n\n"
 
@@ -139,7 +138,6 @@ class MessagesDialect:
     """`/v1/messages`. Blocks follow each other: calls that run in parallel do not alternate."""
 
     def opening(self, answer: MockAnswer) -> bytes:
-        """The message without content, and a ping."""
         block = _start(0, {"type": "text", "text": ""}) if answer.pieces else b""
         return _named_event("message_start", message=_message(answer, [], None, 0)) + block + _named_event("ping")
 
@@ -158,10 +156,9 @@ class MessagesDialect:
 
     def closing(self, answer: MockAnswer) -> bytes:
         delta = {"stop_reason": _REASONS[answer.finish], "stop_sequence": None}
-        end = _named_event("message_delta", delta=delta, usage={"output_tokens": answer.tokens}) + _named_event(
-            "message_stop"
-        )
-        return (_stop(0) if answer.pieces else b"") + end
+        block_end = _stop(0) if answer.pieces else b""
+        message_delta = _named_event("message_delta", delta=delta, usage={"output_tokens": answer.tokens})
+        return block_end + message_delta + _named_event("message_stop")
 
     def document(self, answer: MockAnswer) -> bytes:
         """A message."""

@@ -55,6 +55,10 @@ class ModelSeen:
     arrivals: deque[Arrival] = field(default_factory=lambda: deque(maxlen=MOST_ARRIVALS))
     left: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_ARRIVALS))
 
+    def as_dict(self) -> dict[str, Any]:
+        arrivals = [asdict(arrival) for arrival in list(self.arrivals)]
+        return {"count": self.count, "finished": self.finished, "left": list(self.left), "arrivals": arrivals}
+
 
 class Seen:
     """What arrived, so that a test can say: the fallback got exactly one request.
@@ -68,7 +72,6 @@ class Seen:
         self.connections = 0  # connections ever
 
     def of(self, model: str) -> ModelSeen:
-        """What a model was asked."""
         if model not in self._models and len(self._models) >= MOST_MODELS:
             model = _OTHERS
         return self._models.setdefault(model, ModelSeen())
@@ -87,15 +90,7 @@ class Seen:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data: `models` by name, and `connections`."""
-        models = {
-            name: {
-                "count": seen.count,
-                "finished": seen.finished,
-                "left": list(seen.left),
-                "arrivals": [asdict(arrival) for arrival in list(seen.arrivals)],
-            }
-            for name, seen in list(self._models.items())
-        }
+        models = {name: seen.as_dict() for name, seen in list(self._models.items())}
         return {"models": models, "connections": {"open": self.open, "total": self.connections}}
 
 
@@ -144,7 +139,6 @@ class MockServer:
         return f"{self.origin}/v1"
 
     def seen(self) -> dict[str, Any]:
-        """What arrived; see `Seen.as_dict`."""
         return self._seen.as_dict()
 
     def reset(self) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from agentlab.answers.extract import final_part
@@ -79,13 +80,17 @@ async def run_quality(
     for target in plan.targets:
         await asking.ask(target)
     await asking.judge()
-    answers = [asking.answers[target.name, item.id] for target in plan.targets for item in plan.items]
+    answers = [asking.answers[target.name, item.id] for target, item in product(plan.targets, plan.items)]
     run.write_text(ANSWERS_FILE, "".join(f"{answer.model_dump_json()}\n" for answer in answers))
+    summaries = []
+    for target in plan.targets:
+        target_answers = [answer for answer in answers if answer.target == target.name]
+        summaries.append(summarise(target.name, target_answers))
     return QualityResult(
         item_set=set_digest(plan.items),
         items=len(plan.items),
         level=LEVEL,
-        targets=[summarise(t.name, [a for a in answers if a.target == t.name]) for t in plan.targets],
+        targets=summaries,
         judge=_judge_note(plan, answers),
     )
 
@@ -124,7 +129,6 @@ class _QualityAsking:
             self._count(answer)
 
     async def ask(self, target: Target) -> None:
-        """All items of a target that have no answer yet."""
         missing = [item for item in self.plan.items if (target.name, item.id) not in self.answers]
         await all_of([partial(self._ask, target, item) for item in missing], self.config.at_once, self.stop)
 

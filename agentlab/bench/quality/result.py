@@ -92,11 +92,12 @@ def summarise(target: str, answers: Sequence[BenchAnswer]) -> TargetQuality:
     times = [answer.total_seconds for answer in answered if answer.total_seconds is not None]
     cost = _sum([answer.cost_usd for answer in answered])
     scored_cost = _sum([answer.cost_usd for answer in scored if not answer.error])
+    asked_types = {answer.type for answer in answers}
     return TargetQuality(
         target=target,
         **_quality(answers),
         reason=next((answer.message or answer.error for answer in answers if answer.error), ""),
-        by_type=[_by_type(kind, answers) for kind in TASK_TYPES if any(answer.type == kind for answer in answers)],
+        by_type=[_by_type(kind, answers) for kind in TASK_TYPES if kind in asked_types],
         seconds=seconds,
         median_seconds=median(times) if times else None,
         output_tokens=_sum([answer.output_tokens for answer in answered]),
@@ -158,6 +159,9 @@ class QualityResult(AnswerDocument):
     def blocks(self) -> list[Block]:
         """Totals, then types, then the judge."""
         quality = f"quality, {self.level:.0%} interval"
+        type_rows: list[tuple[TargetQuality, TypeScore]] = []
+        for target in self.targets:
+            type_rows += [(target, score) for score in target.by_type]
         return [
             Text(self._headline()),
             *(Text(silence(row.target, row.items, row.reason)) for row in self.targets if row.failed == row.items),
@@ -178,9 +182,9 @@ class QualityResult(AnswerDocument):
             ),
             Heading("By type of task"),
             table(
-                [(row.target, part) for row in self.targets for part in row.by_type],
+                type_rows,
                 {
-                    "target": lambda row: row[0],
+                    "target": lambda row: row[0].target,
                     "type": lambda row: row[1].type,
                     quality: lambda row: _interval(row[1]),
                     "scored": lambda row: row[1].scored,

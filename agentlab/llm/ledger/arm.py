@@ -76,7 +76,6 @@ class Quality:
     value: float
 
     def is_sound(self) -> bool:
-        """Whether it can be stored and averaged."""
         return math.isfinite(self.at + self.value)
 
 

@@ -35,7 +35,7 @@ def encode_answer(answer: CachedAnswer) -> bytes | None:
 
 
 def decode_answer(body: bytes) -> CachedAnswer | None:
-    """Inverse of `encoded`; None when it is anything else."""
+    """Inverse of `encode_answer`; None when it is anything else."""
     try:
         return _JSON.validate_json(body)
     except ValueError:
@@ -50,7 +50,6 @@ class RecentAnswers:
         self._bytes = 0
 
     def get(self, key: str) -> CachedAnswer | None:
-        """The answer under a key."""
         body = self._bodies.get(key)
         return None if body is None else decode_answer(body)
 
@@ -146,7 +145,6 @@ class MemoryLedger:
             self._add(event)
 
     def keep(self, key: str, body: bytes) -> None:
-        """`remember` an encoded answer."""
         with self._lock:
             self._answers.put(key, body)
 

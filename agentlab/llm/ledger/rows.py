@@ -8,6 +8,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import chain
 from typing import Any
 
 from agentlab.llm.ledger.arm import Arm, AttemptSample, Quality
@@ -70,7 +71,7 @@ def write(db: sqlite3.Connection, events: Sequence[Event]) -> None:
         db.executemany(_CALL, map(_call, samples))
         db.executemany(_MODEL, map(_model, samples))
         db.executemany(_OUTCOME, ((sample.model, sample.error or "") for sample in samples))
-        db.executemany(_DURATION, (row for sample in samples for row in _durations(sample)))
+        db.executemany(_DURATION, chain.from_iterable(map(_durations, samples)))
         _extend_arms(db, (event for event in events if not isinstance(event, PendingAnswer)))
         _keep_answers(db, answers)
 

@@ -12,6 +12,7 @@ Kinds of events, blocks and deltas that are not known are passed over, as the AP
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from agentlab import errors
@@ -75,7 +76,7 @@ class MessageReader:
             self._finish(message),
             self._usage(message),
             "".join(part.reasoning for part in parts),
-            tuple(piece for part in parts for piece in part.tools),
+            tuple(chain.from_iterable(part.tools for part in parts)),
         )
 
     def _block(self, index: object, block: Mapping[str, Any], *, is_whole: bool = False) -> Delta:

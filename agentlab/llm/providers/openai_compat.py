@@ -52,7 +52,6 @@ class OpenAICompatModel:
     """All models of one endpoint."""
 
     def __init__(self, endpoint: Endpoint, *, extras: Mapping[str, Any]) -> None:
-        """`extras` are added to every chat request."""
         self._endpoint = endpoint
         self._extras = extras
 
@@ -149,7 +148,7 @@ def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
 
     Raises:
         BadRequestError: no vectors at all.
-        MalformedReplyError: not `wanted` vectors of finite numbers.
+        MalformedReplyError: not `expected_count` vectors of finite numbers.
         RemoteError: the reply reports an error.
     """
     document = _document(body.decode(errors="replace"))

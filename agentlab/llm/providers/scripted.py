@@ -79,7 +79,6 @@ class ScriptedModel:
         return json.dumps({"answer": _PROSE}) if request.json_only else _PROSE
 
     def _json(self, schema: Mapping[str, Any], request: ModelRequest) -> str:
-        """A value of the schema; `garbage` gives none to a tool either."""
         if self._script.mode == "garbage":
             return _GARBAGE
         return json.dumps(instance(schema, self._choice(request)), ensure_ascii=False)
@@ -104,7 +103,6 @@ def _scripted_call(text: str) -> tuple[str, str] | None:
 
 
 def _demanded_tool(request: ModelRequest) -> Tool | None:
-    """The tool that has to be called. One that may be called is not."""
     if request.tool_choice in ("auto", "none"):
         return None
     return next((tool for tool in request.tools if request.tool_choice in ("required", tool.name)), None)

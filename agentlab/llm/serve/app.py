@@ -236,7 +236,6 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Send the events while the client is there."""
         await unless_gone(receive, self._pump(send))
 
     async def _pump(self, send: Send) -> None:

@@ -199,7 +199,7 @@ class Format(RequestDocument):
     definition: dict[str, Any] | None = Field(None, alias="schema")
 
     def bounded_schema(self, param: str) -> Mapping[str, Any] | None:
-        """The schema, if there is one. `place` is where the format stands.
+        """The schema, if there is one. `param` is where the format stands.
 
         Raises:
             RefusedError: it is missing, or too large.
@@ -239,7 +239,7 @@ def chosen_tool(choice: Any, name: Callable[[Mapping[str, Any]], Any]) -> Any:
 
 
 def checked_tools(tools: Sequence[Function], choice: str | None, param_pattern: str) -> tuple[Tool, ...]:
-    """The tools, as the router takes them. `place` is where the name of tool {0} stands.
+    """The tools, as the router takes them. `param_pattern` is where the name of tool {0} stands.
 
     Raises:
         RefusedError: two have one name, or the choice is none of them.

@@ -232,7 +232,6 @@ class CompletionReply(ChatReply):
         return b""
 
     def piece(self, delta: Delta) -> bytes:
-        """An event; empty if there is no text."""
         return self._event({"text": delta.text}) if delta.text else b""
 
 

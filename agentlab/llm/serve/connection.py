@@ -128,7 +128,6 @@ class GatewayConnection(H11Protocol):
             self._stuck.cancel()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
-        """Refuse what is no HTTP."""
         self._refuse(self.conn.status, "invalid_http", "The request is no HTTP that is understood here.")
 
     def _watch(self) -> None:

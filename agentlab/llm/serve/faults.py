@@ -103,12 +103,11 @@ def _cause(error: AgentlabError) -> type[AgentlabError]:
         return type(error)
     if error.retry_after is not None:
         return RateLimitedError
-    shared = (
-        kind
-        for kind in (RateLimitedError, LLMTimeoutError, ContextOverflowError, ContentFilterError, BadRequestError)
-        if error.failures and all(f": {kind.__name__}: " in line for line in error.failures)
-    )
-    return next(shared, type(error))
+    for kind in (RateLimitedError, LLMTimeoutError, ContextOverflowError, ContentFilterError, BadRequestError):
+        mark = f": {kind.__name__}: "
+        if error.failures and all(mark in line for line in error.failures):
+            return kind
+    return type(error)
 
 
 def _retry_headers(status: int, error: AgentlabError) -> Mapping[str, str]:

@@ -76,7 +76,7 @@ class Bodies:
             self._left += reserved_bytes
 
     def _take(self, extra_bytes: int) -> int:
-        """Take room for `more` bytes, if that is above 0."""
+        """Take room for `extra_bytes` bytes, if that is above 0."""
         extra_bytes = max(0, extra_bytes)
         if extra_bytes > self._left:
             raise RefusedError(

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Literal, get_args
 
 from agentlab.llm.types import Usage
@@ -47,9 +48,9 @@ class GatewayMetrics:
         return "".join(f"{line}\n" for line in self._lines(states))
 
     def _lines(self, states: Mapping[str, str]) -> Iterator[str]:
-        standing: Mapping[_Labels, float] = {
-            (("model", model), ("state", state)): int(state == now) for model, now in states.items() for state in STATES
-        }
+        standing: dict[_Labels, float] = {}
+        for (model, now), state in product(states.items(), STATES):
+            standing[("model", model), ("state", state)] = int(state == now)
         in_flight: Mapping[_Labels, float] = {(): self.in_flight}
         families: tuple[tuple[str, str, str, Mapping[_Labels, float]], ...] = (
             ("requests_in_flight", "gauge", "Requests being answered.", in_flight),

@@ -10,7 +10,7 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 
 
 class ResponseReply:
-    """An answer as a response. `asked` is the request's JSON, of which a response repeats a part.
+    """An answer as a response. `request_fields` is the request's JSON, of which a response repeats a part.
 
     As events, one item is written at a time: the text, then the first tool's call. What comes besides (further calls,
     which a provider may send mixed) waits for the end and is written whole.

@@ -52,7 +52,6 @@ class GatewaySettings:
 
     @property
     def url(self) -> str:
-        """What a client takes as its base URL."""
         return f"http://{_bracket_host(self.host)}:{self.port}/v1"
 
 
@@ -90,7 +89,7 @@ def serve(
     """Serve until SIGINT or SIGTERM, then end what is in flight, within 10 seconds. A second signal ends it at once.
 
     Args:
-        place: where, and for whom.
+        settings: where, and for whom.
         context: whose environment holds the keys and the token.
         ready: told the base URL once connections are accepted.
         say: told what else there is to know.
@@ -216,7 +215,7 @@ def token_of(settings: GatewaySettings, context: Context) -> str | None:
 
 
 def open_files(needed: int) -> int:
-    """How many files the process may have open: what it may now, or `wanted` as far as the system lets it have more."""
+    """How many files the process may have open: what it may now, or `needed` as far as the system lets it have more."""
     now, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if now != resource.RLIM_INFINITY and now < needed:
         now = needed if hard_limit == resource.RLIM_INFINITY else min(needed, hard_limit)

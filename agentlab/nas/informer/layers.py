@@ -153,5 +153,4 @@ def _full(config: ModelConfig) -> Sparsity:
 
 
 def _self_attention(config: ModelConfig) -> Sparsity:
-    """The self-attention that the config asks for."""
     return Sparsity(factor=config.factor, dropout=0.0) if config.attention == "prob" else _full(config)

@@ -78,7 +78,7 @@ class Informer(nn.Module):
     def forward(self, window: Tensor, time: Tensor) -> Tensor:
         """Forecast [batch, horizon, targets].
 
-        `past`: scaled values, [batch, input, channels]; `time`: time features of input and horizon, [batch, input +
+        `window`: scaled values, [batch, input, channels]; `time`: time features of input and horizon, [batch, input +
         horizon, time channels].
         """
         norm = WindowNorm(window) if self.normalize else None

@@ -112,7 +112,6 @@ class Synthesis(Aggregation):
     templates = ("instruction",)
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
-        """What the model makes of them."""
         text = scene.write("synthesis", self._prompt(candidates, scene))
         return Chosen(text, {"method": "synthesis", "model": self.model, "candidates": len(candidates)})
 
@@ -130,7 +129,6 @@ class Synthesis(Aggregation):
         return "\n\n".join((*parts, instruction.strip() or _INSTRUCTION))
 
     def _start(self, candidate: StageCandidate) -> str:
-        """As much of its text as may be shown, by the share of its tokens."""
         if candidate.tokens <= self.candidate_tokens:
             return candidate.text
         return candidate.text[: len(candidate.text) * self.candidate_tokens // candidate.tokens]

@@ -64,7 +64,6 @@ class FirstValid(Aggregation):
     pattern: str | None = Field(None, max_length=500, description="A regular expression found in a valid answer.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """A pattern that is none."""
         if self.pattern is not None and (problem := pattern_problem(self.pattern)):
             yield ("pattern",), problem
 

@@ -104,7 +104,6 @@ class Vote(Aggregation):
         return self
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """Those of `extract`."""
         for key, problem in self.extract.problems() if self.extract is not None else ():
             yield ("extract", *key), problem
 

@@ -81,17 +81,18 @@ def by_id(value: Any) -> Any:
     if isinstance(value, list | tuple):
         ids = [item.get("id") if isinstance(item, Mapping) else None for item in value]
         if ids and all(isinstance(id_, str) for id_ in ids) and len(set(ids)) == len(ids):
-            return {
-                id_: by_id({k: v for k, v in item.items() if k != "id"}) for id_, item in zip(ids, value, strict=True)
-            }
+            return {id_: by_id(_without_id(item)) for id_, item in zip(ids, value, strict=True)}
     return value
+
+
+def _without_id(stage: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in stage.items() if key != "id"}
 
 
 def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[ConfigDifference]:
     """The keys whose values differ between two configs that are `by_id`."""
-    keys = [
-        key for key in first.keys() | second.keys() if key not in _BOOKKEEPING and first.get(key) != second.get(key)
-    ]
+    all_keys = first.keys() | second.keys()
+    keys = [key for key in all_keys if key not in _BOOKKEEPING and first.get(key) != second.get(key)]
     return config_differences(
         {key: first[key] for key in keys if key in first}, {key: second[key] for key in keys if key in second}
     )
@@ -103,7 +104,7 @@ def describe_change(change: ConfigDifference) -> str:
 
 
 def shorten_value(value: Any, limit: int = 60) -> str:
-    """A value in at most `most` characters of one line; an absent one is a dash."""
+    """A value in at most `limit` characters of one line; an absent one is a dash."""
     text = "–" if value is None else " ".join(str(value).split())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

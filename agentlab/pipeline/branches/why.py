@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 from agentlab.errors import RunUnreadableError, UnknownNameError
@@ -118,9 +118,10 @@ class WhyView(AnswerDocument):
     def blocks(self) -> list[Block]:
         """How the stage ended, then each of its calls."""
         step_lines = [f"{step.id}: {step.status}" for step in self.steps if step.status != "done"]
-        lines = [*step_lines, *(line for call in self.calls for line in call.lines())]
+        call_lines = chain.from_iterable(call.lines() for call in self.calls)
         left_out_lines = [f"… and {self.left_out} more calls"] if self.left_out else []
-        return [Heading(f"{self.stage} of {self.run}"), Code("\n".join([*lines, *left_out_lines]))]
+        text = "\n".join([*step_lines, *call_lines, *left_out_lines])
+        return [Heading(f"{self.stage} of {self.run}"), Code(text)]
 
 
 def explain_stage(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:

@@ -73,7 +73,6 @@ class PipelineHistory:
         return self._do(self._digests)
 
     def search(self, query: str, limit: int = 20) -> list[Hit]:
-        """See `listing.search`; `most` is how many hits are wanted."""
         return self._do(lambda db: search(db, str(self._runs_dir), query, limit))
 
     def __enter__(self) -> Self:

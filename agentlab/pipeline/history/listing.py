@@ -62,7 +62,7 @@ def quote_query(query: str) -> str:
     Nothing of it is read as syntax: within quotation marks FTS5 knows only the mark itself, which is doubled.
     """
     cleaned = query.encode("utf-8", "replace").decode().replace("\0", " ")
-    words = [word for word in cleaned.split() if any(letter.isalnum() for letter in word)]
+    words = [word for word in cleaned.split() if any(map(str.isalnum, word))]
     return " ".join('"' + word.replace('"', '""') + '"*' for word in words[:_MOST_WORDS])
 
 
@@ -101,7 +101,7 @@ class HistoryList(AnswerDocument):
 
 
 def history_list(runs: Sequence[Digest], *, status: str | None = None, limit: int | None = None) -> HistoryList:
-    """The `most` newest of `runs` (oldest first, as `History.digests` has them), optionally of one status. Pure."""
+    """The `limit` newest of `runs` (oldest first, as `History.digests` has them), optionally of one status. Pure."""
     fitting = [run for run in runs if status is None or run.status == status]
     newest = fitting if limit is None else fitting[max(0, len(fitting) - limit) :]
     return HistoryList(runs=[_line(run) for run in newest], left_out=len(fitting) - len(newest), status=status)

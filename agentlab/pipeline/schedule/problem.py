@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from graphlib import CycleError, TopologicalSorter
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from math import inf
 from operator import or_
 from typing import NamedTuple
@@ -59,7 +60,6 @@ class Way(NamedTuple):
         return tuple(reversed(moves))
 
     def further(self, move: Move, cost: int) -> "Way":
-        """The way with one move more, which costs so much."""
         return Way(self.cost + cost, self.kept, move, self)
 
 
@@ -96,7 +96,6 @@ class ScheduleProblem:
             yield self.resident ^ evict, self.start(self.resident ^ evict)
 
     def start(self, resident: int) -> State:
-        """The state that keeping these models of the resident ones leads to."""
         return self._settle_state(State(0, resident, self._first))
 
     def _settle_state(self, state: State) -> State:
@@ -104,7 +103,8 @@ class ScheduleProblem:
         done, resident, ready = state
         while at_hand := [unit for unit in ready if resident >> self.owner[unit] & 1]:
             done |= sum(1 << unit for unit in at_hand)
-            next_up = {then for unit in at_hand for then in self.then[unit] if not self.needs[then] & ~done}
+            followers = chain.from_iterable(self.then[unit] for unit in at_hand)
+            next_up = {unit for unit in followers if not self.needs[unit] & ~done}
             ready = tuple(sorted(next_up.union(ready).difference(at_hand)))
         for model in bits(resident):
             if not self.units_of[model] & ~done:
@@ -120,7 +120,6 @@ class ScheduleProblem:
         return self._minimal(state.resident, model)
 
     def after(self, state: State, move: Move) -> State:
-        """The state that a move leads to."""
         return self._settle_state(State(state.done, state.resident & ~move.evict | 1 << move.load, state.ready))
 
     def missing_cost(self, state: State) -> int:
@@ -219,6 +218,9 @@ def problem_of(jobs: Sequence[Job], room: Room) -> ScheduleProblem:
     models = tuple(dict.fromkeys(job.model for job in jobs if job.model is not None))
     number = {model: index for index, model in enumerate(models)}
     owner, needs, then = _units(order, number)
+    units_of = [0] * len(models)
+    for unit, model_index in enumerate(owner):
+        units_of[model_index] |= 1 << unit
     return ScheduleProblem(
         models=models,
         sizes=tuple(room.sizes[model] for model in models),
@@ -227,7 +229,7 @@ def problem_of(jobs: Sequence[Job], room: Room) -> ScheduleProblem:
         owner=tuple(owner),
         needs=tuple(needs),
         then=tuple(map(tuple, then)),
-        units_of=tuple(sum(1 << unit for unit, by in enumerate(owner) if by == index) for index in range(len(models))),
+        units_of=tuple(units_of),
         resident=sum(1 << number[model] for model in set(room.resident) if model in number),
     )
 

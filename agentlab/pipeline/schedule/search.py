@@ -11,7 +11,7 @@ _NEXT = 8  # units of a model, the first ones left, among which its nearest is s
 
 
 def cheapest(problem: ScheduleProblem, max_moves: int) -> Way | None:
-    """The way of least cost of loading, by best-first search (A*); None if more than `most` moves had to be looked at.
+    """The way of least cost of loading, by best-first search (A*); None if it takes more than `max_moves` moves.
 
     The bound is the cost of loading once every model that is missing. No load lowers it by more than its own cost, so
     the first end that leaves the queue is the cheapest. Of equally cheap ways the one that follows the list of jobs
@@ -43,7 +43,9 @@ def cheapest(problem: ScheduleProblem, max_moves: int) -> Way | None:
 
 
 def _all_moves(problem: ScheduleProblem, state: State) -> Iterator[Move]:
-    return (Move(evict, model) for model in problem.wanted_models(state) for evict in problem.evictions(state, model))
+    for model in problem.wanted_models(state):
+        for evict in problem.evictions(state, model):
+            yield Move(evict, model)
 
 
 def cheap(problem: ScheduleProblem, width: int) -> Way:

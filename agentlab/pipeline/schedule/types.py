@@ -72,7 +72,6 @@ class Schedule:
 
     @property
     def peak(self) -> int:
-        """The most bytes that are resident after any step."""
         return max(self.resident_bytes(), default=0)
 
     def resident_bytes(self) -> tuple[int, ...]:

@@ -40,7 +40,6 @@ class RenderBudget:
             raise SecurityError(f"this takes more than {MOST_STEPS:,} steps")
 
     def charge_text(self, text: str) -> None:
-        """A part of the rendered text."""
         self._room -= len(text)
         if self._room < 0:
             raise SecurityError(f"the text becomes longer than {MOST_TEXT:,} characters")

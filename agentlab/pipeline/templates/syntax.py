@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from types import CodeType
 from typing import Any
 
@@ -58,7 +58,6 @@ def near(name: str, known_names: Collection[Any], intro: str) -> str:
 
 
 def _hidden(name: str, node: nodes.Node, *arguments: nodes.Expr, keywords: Any = ()) -> nodes.Filter:
-    """A call of a hidden filter."""
     return nodes.Filter(node, f" {name}", list(arguments), list(keywords), None, None, lineno=node.lineno)
 
 
@@ -97,7 +96,9 @@ class Check(NodeTransformer):
     def _for(self, node: nodes.For) -> nodes.For:
         if node.recursive:
             raise Wrong("a recursive loop is not for templates", node.lineno)
-        turn = sum(1 for part in (node.test, *node.body) if part is not None for _ in part.find_all(nodes.Node)) + 1
+        repeated = [part for part in (node.test, *node.body) if part is not None]
+        descendants = chain.from_iterable(part.find_all(nodes.Node) for part in repeated)
+        turn = sum(1 for _ in descendants) + 1
         node.iter = _hidden("each", self.visit(node.iter), nodes.Const(turn))
         outer, self._bound = self._bound, {*self._bound, *_targets(node.target)}
         node.test = self.visit(node.test) if node.test is not None else None

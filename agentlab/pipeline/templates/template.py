@@ -47,7 +47,6 @@ class _Context(Context):
         self.budget = RenderBudget()
 
     def resolve_or_missing(self, key: str) -> Any:
-        """A value by name, or what says that it is not there and what is."""
         return super().resolve_or_missing(key) if key in self else _Missing(obj=self, name=key)
 
 
@@ -214,7 +213,7 @@ class Template:
         parts = []
         try:
             for part in self._made.root_render_func(context):
-                context.budget.written(part)
+                context.budget.charge_text(part)
                 parts.append(part)
         except _FAULTS as error:
             begin = "" if isinstance(error, TemplateError) else "it cannot be computed: "

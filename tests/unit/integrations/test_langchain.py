@@ -118,7 +118,7 @@ def test_the_raw_message_comes_with_the_value_or_the_error(make):
 def test_fields_and_bound_options_reach_the_router(make):
     model = make(scripted(), temperature=0.5, max_tokens=7, stop=["END"], seed=3)
     bound = model.bind_tools([River], tool_choice="any").bind(temperature=0.1, model="two")
-    _, options, _ = model._asked([HumanMessage("x")], None, bound.kwargs)
+    _, options, _ = model._read_call([HumanMessage("x")], None, bound.kwargs)
     assert (options.temperature, options.max_tokens, options.stop, options.seed) == (0.1, 7, ("END",), 3)
     assert (options.model, options.tool_choice) == ("two", "required")
     (tool,) = options.tools

@@ -298,7 +298,7 @@ def among(home) -> Iterator[Callable[..., Router]]:
 
     def make(speakers: dict[str, Speaker], **changes: object) -> Router:
         models = changes.pop("models", {})
-        own = {name: changes.pop(name) for name in ("ledger", "told", "rng", "recorder") if name in changes}
+        own = {name: changes.pop(name) for name in ("ledger", "on_sample", "rng", "recorder") if name in changes}
         tree = {
             "providers": {name: {"kind": "scripted"} for name in speakers},
             "models": {name: {"provider": name, "id": name, **models.get(name, {})} for name in speakers},

@@ -41,7 +41,7 @@ def test_an_adapter_is_like_itself_unlike_its_opposite(tmp_path: Path) -> None:
     modules = deltas(1)
     plain = Adapter(write_folder(tmp_path / "a", modules))
     minus = Adapter(
-        write_folder(tmp_path / "b", {name: each.scale_by(1) for name, each in modules.items()}, lora_alpha=-8)
+        write_folder(tmp_path / "b", {name: each.scaled(1) for name, each in modules.items()}, lora_alpha=-8)
     )
     for other, cosine, distance in ((plain, 1, 0), (minus, -1, 2)):
         types, found = likenesses(plain, other, nothing)

@@ -104,7 +104,7 @@ def test_slerp_is_the_point_on_the_arc(family: list[LoraDelta], fraction: float)
 def test_slerp_keeps_the_norm_that_a_straight_line_would_lose() -> None:
     first = random_delta((60, 40), 4, seed=1)
     second = random_delta((60, 40), 4, seed=2)
-    second = second.scale_by(float(first.dense().norm() / second.dense().norm()))
+    second = second.scaled(float(first.dense().norm() / second.dense().norm()))
     assert float(slerp(first, second, 0.5).dense().norm()) == pytest.approx(float(first.dense().norm()), rel=1e-6)
     assert concatenate((first, second), (0.5, 0.5)).dense().norm() < 0.75 * first.dense().norm()
 

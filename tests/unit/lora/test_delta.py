@@ -17,7 +17,7 @@ def test_row_blocks_are_the_dense_matrix_in_parts() -> None:
 
 def test_scaling_and_transposing_act_on_the_matrix() -> None:
     delta = random_delta((7, 5), 3, seed=1, scale=0.5)
-    assert relative_error(delta.scale_by(-3).dense(), -3 * dense(delta)) < 1e-12
+    assert relative_error(delta.scaled(-3).dense(), -3 * dense(delta)) < 1e-12
     assert relative_error(delta.transpose().dense(), dense(delta).T) < 1e-12
 
 

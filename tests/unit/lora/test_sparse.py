@@ -47,7 +47,7 @@ def test_ties_in_row_blocks_is_that_of_the_whole() -> None:
 
 
 def test_opposite_parents_do_not_average_to_nothing_as_a_plain_sum_would() -> None:
-    strong, weak = random_delta((20, 10), 3, seed=1), random_delta((20, 10), 3, seed=1).scale_by(-0.5)
+    strong, weak = random_delta((20, 10), 3, seed=1), random_delta((20, 10), 3, seed=1).scaled(-0.5)
     assert relative_error(ties((strong, weak), (1, 1), 1.0, 3).delta.dense(), dense(strong)) < TOLERANCE
 
 

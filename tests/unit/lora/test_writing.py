@@ -133,7 +133,7 @@ def test_deltas_that_do_not_fit_are_refused(tmp_path: Path, parents: tuple[Adapt
     wrong = {
         "rank": lambda _, each: concatenate((*each, *each), (1, 1, 1, 1)),
         "shape": lambda _, each: each[1].transpose(),
-        "value": lambda _, each: each[1].scale_by(float("inf")),
+        "value": lambda _, each: each[1].scaled(float("inf")),
     }
     for name, operator in wrong.items():
         with pytest.raises(DataError, match=r"was due|infinite or none"):

@@ -197,7 +197,7 @@ def test_events_come_in_order_on_the_callers_thread_before_their_result(bench: B
     submit(executor, "a", epochs=50)
     submit(executor, "b", epochs=50)
     time.sleep(0.5)
-    assert bench.events == []  # only `completed` hands them on
+    assert bench.events == []  # only `next_completed` hands them on
     done, _ = executor.next_completed()
     told = [data["epoch"] for _, name, data in bench.events if name == done.name]
     assert told == list(range(1, 51))

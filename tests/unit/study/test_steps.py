@@ -67,7 +67,7 @@ class Together:
         self.running[candidate.name] = candidate
         self.most = max(self.most, len(self.running))
 
-    def completed(self) -> tuple[StudyCandidate, TrialResult]:
+    def next_completed(self) -> tuple[StudyCandidate, TrialResult]:
         candidate = self.running.pop(self.pick(list(self.running)))
         return candidate, measure([candidate])[0]
 

@@ -15,8 +15,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts ma
 def test_what_is_held_grows_with_what_is_allocated() -> None:
     """In a process of its own: one that has freed much before takes a block from that."""
     code = (
-        "from agentlab.workers.memory import held\n"
-        "before = held(); block = bytearray(50 << 20); print(held() - before)\n"
+        "from agentlab.workers.memory import mapped_bytes\n"
+        "before = mapped_bytes(); block = bytearray(50 << 20); print(mapped_bytes() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == pytest.approx(50 << 20, rel=0.05)
@@ -41,8 +41,8 @@ def test_a_process_is_measured_while_it_lives() -> None:
 @linux
 def test_a_lasting_bound_leaves_so_much_and_no_lower_one_is_lifted() -> None:
     code = (
-        "from agentlab.workers.memory import bound\n"
-        "bound(None); bytearray(100 << 20); bound(32 << 20); bound(1 << 30)\n"
+        "from agentlab.workers.memory import bound_memory\n"
+        "bound_memory(None); bytearray(100 << 20); bound_memory(32 << 20); bound_memory(1 << 30)\n"
         "bytearray(20 << 20)\n"
         "try: bytearray(40 << 20)\n"
         "except MemoryError: print('bounded')\n"
@@ -55,8 +55,8 @@ def test_a_lasting_bound_leaves_so_much_and_no_lower_one_is_lifted() -> None:
 def test_the_bound_holds_in_the_block_and_is_gone_after_it() -> None:
     code = (
         "import threading\n"
-        "from agentlab.workers.memory import at_most, held\n"
-        "with at_most(held() + (32 << 20)):\n"
+        "from agentlab.workers.memory import at_most, mapped_bytes\n"
+        "with at_most(mapped_bytes() + (32 << 20)):\n"
         "    bytearray(20 << 20)\n"
         "    try: bytearray(40 << 20); print('unbounded')\n"
         "    except MemoryError: print('bounded')\n"

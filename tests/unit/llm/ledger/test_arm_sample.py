@@ -34,5 +34,5 @@ def test_a_verdict_that_is_no_number_is_not_sound():
 
 def test_names_are_cleaned_and_bounded(sample):
     odd = replace(sample(), task="lone \ud83d", run="x" * 500)
-    assert (odd.cleaned().task, len(odd.cleaned().run)) == ("lone ?", 200)
-    assert replace(sample(), task="für").cleaned().task == "für"
+    assert (odd.with_clean_names().task, len(odd.with_clean_names().run)) == ("lone ?", 200)
+    assert replace(sample(), task="für").with_clean_names().task == "für"

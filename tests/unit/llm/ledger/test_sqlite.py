@@ -241,7 +241,7 @@ def test_the_end_does_not_wait_for_another_process(path, opened, said, sample):
 _FULL = """
 import resource, sys, time
 from pathlib import Path
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 ledger = SqliteLedger(Path(sys.argv[1]), 30, print)
@@ -249,9 +249,9 @@ now = time.time()
 ledger.spent_since(now)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 for n in range(3000):
-    ledger.record(Sample(now, "t", "m", "p", None, Usage(1, 1, 1.0), None, 1.0, "run"))
+    ledger.record(AttemptSample(now, "t", "m", "p", None, Usage(1, 1, 1.0), None, 1.0, "run"))
 ledger.close()
-ledger.record(Sample(now, "t", "m", "p", None, Usage(1, 1, 1.0), None, 1.0, "run"))
+ledger.record(AttemptSample(now, "t", "m", "p", None, Usage(1, 1, 1.0), None, 1.0, "run"))
 print(ledger.spent_since(now))
 """
 

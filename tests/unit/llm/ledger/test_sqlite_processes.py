@@ -19,14 +19,15 @@ from agentlab.llm.types import Usage
 _SETUP = """
 import sys, time
 from pathlib import Path
-from agentlab.llm.ledger.arm import Sample
+from agentlab.llm.ledger.arm import AttemptSample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 ledger = SqliteLedger(Path(sys.argv[1]), 30, print)
 seed = int(sys.argv[2])
 def call(n):
     error = "ServerFaultError" if n % 10 == seed else None
-    return Sample(time.time(), "t", "m", "p", error, Usage(10, 5, 0.5 if seed else None), 0.1 + seed, 2.0 + seed, "run")
+    usage = Usage(10, 5, 0.5 if seed else None)
+    return AttemptSample(time.time(), "t", "m", "p", error, usage, 0.1 + seed, 2.0 + seed, "run")
 """
 _THOUSAND = _SETUP + "for n in range(1000): ledger.record(call(n)); time.sleep(0.0002)\nledger.close()"
 _FOREVER = _SETUP + "n = 0\nwhile True: ledger.record(call(n)); n += 1; print(n, flush=True); time.sleep(0.001)"
