@@ -52,17 +52,17 @@ def test_names_and_data_are_no_keywords():
 
 @pytest.mark.parametrize("expression", ["^(a+)+$", "^(a|aa)+$", "(x+x+)+y"])
 def test_a_pattern_that_would_take_for_ever_does_not(expression):
-    start = time.monotonic()
+    start = time.process_time()
     text = "a" * 5000 + "!" if "a" in expression else "x" * 5000
     assert len(list(validator_of({"pattern": expression})(text))) == 1
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_many_patterns_that_take_long_share_one_time():
     slow = {f"p{n}": {"pattern": "^(a|aa)+$"} for n in range(40)}
-    start = time.monotonic()
+    start = time.process_time()
     list(validator_of({"properties": slow})(dict.fromkeys(slow, "a" * 60 + "!")))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def bomb(levels, reference):
 
 @pytest.mark.parametrize("reference", ["#/$defs/a{}", "#a{}"])
 def test_references_that_multiply_are_refused_in_a_moment(reference):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(BadRequestError):
         validator_of(bomb(60, reference.format))
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_definitions_may_be_used_often_and_contain_themselves():
@@ -127,17 +127,17 @@ def test_an_answer_cannot_make_a_schema_that_contains_itself_work_for_ever():
     value: dict = {}
     for _ in range(40):
         value = {"c": value}
-    start = time.monotonic()
+    start = time.process_time()
     ((_, problem),) = validator_of({"properties": {"c": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}})(value)
     assert "too long" in problem
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_many_items_are_told_apart_quickly_and_as_json_does():
     unique = validator_of({"uniqueItems": True})
-    start = time.monotonic()
+    start = time.process_time()
     assert list(unique([{"a": [i]} for i in range(8000)])) == []
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert list(unique([1, True, 0, False, "1", None, [], {}])) == []
     for twins in ([1, 1.0], [{"a": 1, "b": 2}, {"b": 2, "a": 1}], [[True], [True]]):
         assert len(list(unique(twins))) == 1
