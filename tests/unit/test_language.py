@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -29,10 +29,10 @@ MOST_NESTED_COMPREHENSIONS = 20
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[tuple[ast.AST, ...]]:
+def nodes() -> tuple[ast.AST, ...]:
     """Every node of the sources that ship."""
     paths = chain((REPOSITORY / "agentlab").rglob("*.py"), (REPOSITORY / "cli").rglob("*.py"))
-    yield tuple(node for path in sorted(paths) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return tuple(node for path in sorted(paths) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def list_functions(nodes: Iterable[ast.AST]) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -56,11 +56,8 @@ def has_comprehension_within(node: ast.AST) -> bool:
 
 def test_names_say_what_they_hold(nodes: tuple[ast.AST, ...]) -> None:
     variables = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    names = [
-        *variables,
-        *(node.arg for node in nodes if isinstance(node, ast.arg)),
-        *(node.name for node in list_functions(nodes)),
-    ]
+    parameters = [node.arg for node in nodes if isinstance(node, ast.arg)]
+    names = [*variables, *parameters, *(node.name for node in list_functions(nodes))]
     empty = Counter(name for name in names if EMPTY_NAME.fullmatch(name.strip("_")))
     assert empty.total() <= MOST_EMPTY_NAMES * len(names), empty.most_common(20)
 
