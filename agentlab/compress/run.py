@@ -85,7 +85,7 @@ class CompressExperiment:
             GateError: no recipe of any base reaches the goal; all is reported.
         """
         if len(self.bases) == 1:
-            with self.opened(run) as work:
+            with self.open_work(run) as work:
                 work.advance(lambda current: search(current.study, current.check, current.update))
                 return work.conclude()
         parts, source, end_reason = self._parts(run), best_source(self.config.energy.watts), None
@@ -99,7 +99,7 @@ class CompressExperiment:
         return self.report_result(run, parts, source, end_reason)
 
     @contextmanager
-    def opened(self, run: OpenRun) -> Iterator["OpenCompression"]:
+    def open_work(self, run: OpenRun) -> Iterator["OpenCompression"]:
         """The search of the only base in its run folder, ready for the steps.
 
         Raises:

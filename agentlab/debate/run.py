@@ -56,7 +56,7 @@ class DebateExperiment:
 
     def run(self, run: OpenRun) -> tuple[DebateResult, RunOutcome]:
         """Hold the debates, or go on with them."""
-        with self.opened(run) as debates:
+        with self.open_work(run) as debates:
             while debates.wave is not None:
                 while debates.wave.open:
                     debates.speak()
@@ -64,7 +64,7 @@ class DebateExperiment:
             return debates.conclude()
 
     @contextmanager
-    def opened(self, run: OpenRun) -> Iterator["Debates"]:
+    def open_work(self, run: OpenRun) -> Iterator["Debates"]:
         """The debates with everybody there who answers."""
         dev = len(protocol.split(self.config, self.questions)[0])
         run.write_text(QUESTIONS, jsonl(self.questions))

@@ -289,7 +289,7 @@ class _GraphWork(Generic[Opened]):
         experiment: Any = session.experiment
         with ExitStack() as stack:
             run = stack.enter_context(session.opened(Watch()))
-            return cls(stack.enter_context(experiment.opened(run)), stack.pop_all(), tell)
+            return cls(stack.enter_context(experiment.open_work(run)), stack.pop_all(), tell)
 
     def state(self) -> dict[str, Any]:
         return {"run": str(self.opened.run.path), **self._tell(self.opened)}

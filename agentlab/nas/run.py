@@ -94,12 +94,12 @@ class NasExperiment:
             DataError: the series is not the one that the run began with.
             AgentlabError: every trial failed.
         """
-        with self.open_study(run) as session:
+        with self.open_work(run) as session:
             search(session.study, self.context.stop.check)
             return session.conclude()
 
     @contextmanager
-    def open_study(self, run: OpenRun) -> Iterator["OpenStudy"]:
+    def open_work(self, run: OpenRun) -> Iterator["OpenStudy"]:
         """The study in its run folder, ready for the steps, with its reference lines measured."""
         from agentlab.llm.router import Router
 
