@@ -16,8 +16,8 @@ from agentlab.models.base_model import BaseFile
 _LOAD, _IMPORT, _TOUCH = 0.7e-8, 8e-8, 1e-8  # a weight: of a checkpoint, of a GGUF file made one, to rewrite or cut it
 _PASS, _TRAIN = 3e-11, 9e-11  # a weight and token, forward, and with gradients
 _SOLVE = 1.6e-10  # a weight and number of its row, to round or mask it by its inputs; rows grow as the cube root
-_MEASURING, _READING = 7.0, 3.7  # to start the processes that measure an export, and that which reads more text of it
-_RUNTIME, _IN_GGUF = 2e-8, 5e-8  # a weight, to see how fast it writes
+_MEASURING, _READING = 5.2, 3.7  # to start the processes that measure an export, and that which reads more text of it
+_RUNTIME, _IN_GGUF = 4e-8, 5e-8  # a weight, to see how fast it writes
 SHARED = ("float32.gguf", "statistics", "teacher.safetensors")  # files of a base that are made once
 
 
