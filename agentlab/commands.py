@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from agentlab.runs.comparability import Basis
     from agentlab.runs.context import Context
     from agentlab.runs.document import AnswerDocument
     from agentlab.runs.events import Event, Narration
-    from agentlab.runs.measured import Basis
     from agentlab.runs.run import OpenRun, RunOutcome
 
 

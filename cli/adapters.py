@@ -81,7 +81,7 @@ def list_(ctx: typer.Context) -> None:
 @with_output
 def show(ctx: typer.Context, name: Name) -> None:
     """Show an adapter: settings, norms and spectrum of its change, card, and how vLLM serves it."""
-    from agentlab.lora.anatomy import anatomy
+    from agentlab.lora.adapter_profile import anatomy
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
     from agentlab.lora.exporting import plan_serving
@@ -107,7 +107,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter that is compared with it.")],
 ) -> None:
     """Compare what two adapters change, module by module, and how they were made."""
-    from agentlab.lora.anatomy import likenesses
+    from agentlab.lora.adapter_profile import likenesses
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
     from agentlab.lora.reading import Adapter

@@ -149,7 +149,7 @@ def evaluate(
     """
     from tempfile import TemporaryDirectory
 
-    from agentlab.compress.packed import unpack
+    from agentlab.compress.checkpoint_formats import unpack
     from agentlab.compress.result import CompressResult
     from agentlab.integrations import evaluation, lm_eval
     from agentlab.models.base_model import find_base, import_base
@@ -285,7 +285,7 @@ def reflect(
     """Ask the agent what was learnt in a run, and what a further one should try."""
     from agentlab.compress.agent import alone
     from agentlab.compress.config import CompressConfig
-    from agentlab.compress.watching import trials_of
+    from agentlab.compress.run_status import trials_of
     from agentlab.config.load import load
     from agentlab.config.overrides import parse
     from agentlab.models.base_model import find_base
@@ -328,7 +328,7 @@ def watch(
     from rich.console import Console
 
     from agentlab.compress.config import CompressConfig
-    from agentlab.compress.watching import read_progress
+    from agentlab.compress.run_status import read_progress
     from agentlab.config.load import load
     from agentlab.runs.store import find
 

@@ -115,7 +115,7 @@ def _cross(
     settings: tuple[float | None, float | None, float | None],
 ) -> None:
     """Make one child of two adapters."""
-    from agentlab.evolve.product import cross
+    from agentlab.evolve.adapter_folder import cross
     from agentlab.lora.catalogue import find
 
     from .launch import surroundings

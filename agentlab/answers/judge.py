@@ -4,11 +4,12 @@ A judge prefers what it reads first (arXiv 2306.05685, section 3.3), so each mat
 its answers in reverse, and a winner is believed only if both verdicts mean it.
 
 A judgement is a generator: it yields ballots, all of which may be asked at once, and is sent one verdict for each, in
-their order; at the end it returns what came of them. `decide` and `decide_async` go through it with a way to ask.
+their order; at the end it returns what came of them. `decide`, `decide_many` and `decide_async` go through it with a
+way to ask.
 """
 
 import string
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import TypeVar, cast
@@ -137,12 +138,27 @@ def _best(marks: dict[int, float]) -> int:
 
 def decide(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Verdicts]) -> T:
     """The end of a judgement, with the verdicts that `ask` brings for ballots."""
-    try:
-        ballots = next(judging)
-        while True:
-            ballots = judging.send(ask(ballots))
-    except StopIteration as end:
-        return cast(T, end.value)
+    return decide_many({"": judging}, lambda ballots: ask([ballot for _, ballot in ballots]))[""]
+
+
+def decide_many(
+    judgings: Mapping[str, Judging[T]], ask: Callable[[list[tuple[str, JudgeBallot]]], Verdicts]
+) -> dict[str, T]:
+    """The ends of named judgements; `ask` gets the open ballots of all at once, each with the name of its judgement."""
+    standings: dict[str, T] = {}
+    verdicts: dict[str, list[int | None]] = {name: [] for name in judgings}
+    while verdicts:
+        ballots: list[tuple[str, JudgeBallot]] = []
+        for name, last_verdicts in verdicts.items():
+            try:
+                next_ballots = judgings[name].send(last_verdicts) if last_verdicts else next(judgings[name])
+                ballots += [(name, ballot) for ballot in next_ballots]
+            except StopIteration as end:
+                standings[name] = end.value
+        verdicts = {name: [] for name, _ in ballots}
+        for (name, _), verdict in zip(ballots, ask(ballots) if ballots else (), strict=True):
+            verdicts[name].append(verdict)
+    return standings
 
 
 async def decide_async(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Awaitable[Verdicts]]) -> T:

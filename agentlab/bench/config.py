@@ -13,7 +13,7 @@ from agentlab.config.base import StrictModel, machine_field, preset_field
 from agentlab.errors import ConfigError, UnknownNameError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import Strategy
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 
 if TYPE_CHECKING:
     from agentlab.llm.options import Options

@@ -11,12 +11,12 @@ from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.config import BenchConfig, targets_of
 from agentlab.bench.failures import Failed, no_answer_error
-from agentlab.bench.load.asks import TASK
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.session import LoadMeasurement, LoadSession, answer_counter
 from agentlab.bench.load.stages import capacities
 from agentlab.bench.load.tables import objective
+from agentlab.bench.load.target_asks import TASK
 from agentlab.bench.plan import BenchPlan, plan_of
 from agentlab.bench.quality.asking import GIVEN, run_quality
 from agentlab.bench.quality.plan import plan_quality

@@ -15,7 +15,7 @@ from agentlab.compress.config import CompressConfig, point
 from agentlab.compress.goal import read_goal
 from agentlab.compress.memory import memory_of, on_one_text, statements
 from agentlab.compress.recipe import Recipe, recipe_of
-from agentlab.compress.result import WORDS, Advice
+from agentlab.compress.result import TERMS, Advice
 from agentlab.compress.tools import (
     SPECIALISTS,
     Situation,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from agentlab.llm.recorder import RunRecorder
     from agentlab.llm.router import Router
 
-PLAN, REFLECT = f"{WORDS.command}.plan", f"{WORDS.command}.reflect"
+PLAN, REFLECT = f"{TERMS.command}.plan", f"{TERMS.command}.reflect"
 _MOST = 4  # recipes of a plan, and questions to specialists in a conversation
 _WALKED = 4096  # points of the space that are looked at
 _LONG = 2_000  # characters of a text that are kept
@@ -147,7 +147,7 @@ class Agent:
 
         description = "Measure a recipe: a whole one, that was not measured yet."
         self._talk(
-            WORDS.propose,
+            TERMS.propose,
             f"Goal: {self.situation.goal}. Ask for the next recipe to measure.",
             Action("execute_experiment", description, Wish, execute, ends=True),
         )
@@ -344,7 +344,7 @@ def open_router(
     config: CompressConfig, context: Context, recorder: "RunRecorder | None" = None
 ) -> Iterator["Router | None"]:
     """The way to the agent's models; None where there is no agent."""
-    if (config.planner != "agent" and config.control == "light") or not config.llm.candidates(WORDS.propose):
+    if (config.planner != "agent" and config.control == "light") or not config.llm.candidates(TERMS.propose):
         yield None
         return
     from agentlab.llm.router import Router

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab import machine
-from agentlab.compress.anatomy import INPUTS, Check, layer_name, layers_of
+from agentlab.compress.architecture import INPUTS, Check, layer_name, layers_of
 from agentlab.errors import DataError, ModelFileError, UsageError
 from agentlab.runs.atomic import make_folder, write_bytes
 

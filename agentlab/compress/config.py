@@ -16,7 +16,7 @@ from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError, UsageError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import check_base_url
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 from agentlab.search.arms import ArmName
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SearchSpace, SpaceConfig

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.compress.anatomy import INPUTS, Check, LayerInput, layer_name, layers_of, put_weights
+from agentlab.compress.architecture import INPUTS, Check, LayerInput, layer_name, layers_of, put_weights
 from agentlab.compress.calibration import CalibrationStatistics, LayerStatistics
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.pruners import Pattern, check_pattern, magnitude, sparsegpt, wanda

@@ -29,7 +29,7 @@ from agentlab.compress.agent import open_router
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.memory import known_rate, memory_of
 from agentlab.compress.meter import CompressCost, Meter, best_source
-from agentlab.compress.part import CompressPart, open_workshop
+from agentlab.compress.one_base import CompressPart, open_workshop
 from agentlab.compress.result import SPENT, charges
 from agentlab.config.secrets import key_names
 from agentlab.config.trust import TRUST
@@ -41,7 +41,7 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.runs.run import Edge, OpenRun
-from agentlab.workers import child, deaths, faults
+from agentlab.workers import child, exit_status, faults
 from agentlab.workers.channel import Channel, wait_for_any
 
 _POLL_SECONDS, _SEND_SECONDS = 0.1, 20.0
@@ -140,8 +140,8 @@ def _listen(run: OpenRun, name: str, working: dict[str, Channel]) -> None:
                 tell(message["type"], message["id"], **message["data"])
     except EOFError:
         status, log = working.pop(name).dispose()
-        cause, hint = deaths.describe(status)
-        description = f"The process that compressed {name} died: {cause}.\n{deaths.last_words(log)}"
+        cause, hint = exit_status.describe(status)
+        description = f"The process that compressed {name} died: {cause}.\n{exit_status.last_words(log)}"
         raise WorkerDiedError(description.strip(), hint=hint) from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.compress.anatomy import layers_of
+from agentlab.compress.architecture import layers_of
 from agentlab.compress.calibration import CalibrationStatistics
 from agentlab.compress.quantizers import BLOCK, Curvature, work_through
 from agentlab.errors import UsageError

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor  # noqa: TID253 - as above
 from torch.nn.utils import parametrize  # noqa: TID253 - as above
 
-from agentlab.compress.anatomy import Check, linears
+from agentlab.compress.architecture import Check, linears
 from agentlab.errors import DataError
 from agentlab.runs.atomic import make_folder, write_bytes
 from agentlab.train.checkpoints import Progress

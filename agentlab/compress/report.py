@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentlab.compress.result import WORDS, CompressModelResult, CompressResult, RecipeRow, row_table
+from agentlab.compress.result import TERMS, CompressModelResult, CompressResult, RecipeRow, row_table
 from agentlab.runs.document import Block, Code, Figure, Heading, Text, figure_or_dash, mebibytes, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
 from agentlab.runs.report import write_report
@@ -37,7 +37,7 @@ def _details(run: OpenRun, model: CompressModelResult, goal: str, plot: str) -> 
     if any(row.source not in ("portfolio", "memory") for row in model.rows):
         blocks.append(_proposals(model))
     if model.pairs:
-        blocks += [Heading("With and without the agent"), pair_table(model.pairs, WORDS, "Hypervolume", "joules")]
+        blocks += [Heading("With and without the agent"), pair_table(model.pairs, TERMS, "Hypervolume", "joules")]
     for title, advice in (("The agent's plan", model.plan), ("What the agent makes of it", model.reflection)):
         if advice is not None:
             blocks += [Heading(title), *advice.blocks()]

@@ -30,10 +30,10 @@ from agentlab.stats.ratios import is_narrow
 from agentlab.study.calls import ModelRow, Planner
 from agentlab.study.control import Pair
 from agentlab.study.narrate import narrate as narrate_study
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 SPENT, TEXTS, BASE = "energy.spent", "texts.cut", "base.measured"
-WORDS = Words(
+TERMS = StudyTerms(
     command="compress",
     value="worth",
     score="kl",
@@ -355,7 +355,7 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
 
 
 def _planner(config: CompressConfig) -> str:
-    models = config.llm.candidates(WORDS.propose)
+    models = config.llm.candidates(TERMS.propose)
     if config.planner != "agent":
         return config.planner
     return f"agent ({', '.join(models)}) beside {config.arm}" if models else f"{config.arm} (no language model)"
@@ -378,4 +378,4 @@ def narrate(event: Event) -> Narration | None:
             m = data["metrics"]
             summary = f"{m['size'] / 2**20:.1f} MiB, KL {m['kl']:.4f}, perplexity {m['loss']:+.1%}"
             return Narration(line=f"  {event.id}  {summary}")
-    return narrate_study(event, WORDS)
+    return narrate_study(event, TERMS)

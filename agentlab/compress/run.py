@@ -17,11 +17,11 @@ from agentlab.compress.intensity import Intensity, fetch_intensity, key_of, look
 from agentlab.compress.memory import known_rate, memory_of
 from agentlab.compress.meter import CompressCost, EnergySource, Meter, best_source, budget_remark
 from agentlab.compress.objective import Workshop
-from agentlab.compress.part import CompressPart, Search, open_workshop
+from agentlab.compress.one_base import CompressPart, Search, open_workshop
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
-from agentlab.compress.result import SPENT, WORDS, CompressPlan, CompressResult, charges, plan_of
+from agentlab.compress.result import SPENT, TERMS, CompressPlan, CompressResult, charges, plan_of
 from agentlab.compress.texts import MOST, SHIPPED, check_enough, pieces
 from agentlab.compress.verdict import answer
 from agentlab.errors import (
@@ -142,7 +142,7 @@ class CompressExperiment:
         if end_reason is None:  # else more budget may go on with them
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
-        calls, model_calls = totals(run.events, RunRecorder(run).total_usage()), model_rows(run.events, WORDS)
+        calls, model_calls = totals(run.events, RunRecorder(run).total_usage()), model_rows(run.events, TERMS)
         stage_costs = _stage_costs(run)
         remarks = [] if end_reason is None else [f"The budget ended the work: {end_reason}"]
         remarks += budget_remark(self.config.budget.limits, sum(stage_costs.values(), CompressCost()))
@@ -264,7 +264,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
     """
     require_pairs(config.control, config.control_seeds, context.resumes)
-    if config.control == "full" and not (config.llm.candidates(WORDS.propose) and config.first < config.budget.trials):
+    if config.control == "full" and not (config.llm.candidates(TERMS.propose) and config.first < config.budget.trials):
         raise ConfigError(
             f"control: full compares what a model of `llm` proposes after the first {config.first} recipes.",
             hint="Name a model, as --set llm=embedded, and more --trials than that; or use --control light.",
@@ -320,7 +320,7 @@ def _check_packages(quantizers: Iterable[str]) -> None:
 
 def _room_for(folder: Path, config: CompressConfig, root: Path) -> tuple[int, int]:
     """See that a checkpoint can be compressed here: its architecture; and what memory and disk it takes, in bytes."""
-    from agentlab.compress.anatomy import check_architecture
+    from agentlab.compress.architecture import check_architecture
     from agentlab.compress.calibration import memory_needed, statistics_bytes
 
     model = outline(folder)

@@ -9,7 +9,7 @@ from agentlab.answers.compare import normal
 from agentlab.config.base import EnvPath, StrictModel, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.llm.config import LLMConfig
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 from agentlab.train.config import Figures
 
 Topology = Literal["none", "ring", "star", "random", "full"]

@@ -16,7 +16,7 @@ from agentlab.debate.config import AgentConfig, DebateConfig, VoteConfig
 from agentlab.debate.plan import DebatePlan, plan_of
 from agentlab.debate.report import write_debate_report
 from agentlab.debate.result import TOPIC, DebateResult
-from agentlab.debate.routed import RoutedSpeakers
+from agentlab.debate.routed_agents import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
@@ -84,7 +84,7 @@ class DebateExperiment:
             speakers |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
         base_agents = [agent for agent in config.agents if agent.model is None]
         if base_agents:
-            from agentlab.debate.local import local_speakers
+            from agentlab.debate.local_agents import local_speakers
 
             threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
             run.emit_once(THREADS, count=threads)
@@ -284,7 +284,7 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     )
     require_unchanged(first_event_data(events, READ), changed, sha256=digest(questions))
     if any(agent.model is None for agent in config.agents):
-        from agentlab.debate.local import check_agents
+        from agentlab.debate.local_agents import check_agents
 
         check_agents(config, context.workspace)
     if any(agent.model is not None for agent in config.agents):

@@ -13,8 +13,7 @@ from math import ceil
 
 from agentlab.answers.choices import Scored
 from agentlab.answers.extract import letter
-from agentlab.answers.judge import JudgeBallot as Shown
-from agentlab.answers.judge import JudgeCase, JudgeStanding, tournament
+from agentlab.answers.judge import JudgeBallot, JudgeCase, JudgeStanding, decide_many, tournament
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import Form, is_settled, messages, schema, turn_of
 from agentlab.debate.speakers import Panel, TurnReply, TurnRequest
@@ -234,28 +233,20 @@ class Wave:
             answer_lines = [f"Answer: {answer}" for answer in answers[question]]
             brief[question] = replace(case, answers=answer_lines)
         judgings = {question: tournament(case, range(len(case.answers))) for question, case in cases.items()}
-        judgements: dict[str, tuple[JudgeStanding, list[TurnReply]]] = {}
         replies: dict[str, list[TurnReply]] = {question: [] for question in cases}
-        verdicts: dict[str, list[int | None]] = {question: [] for question in cases}
-        while verdicts:
-            open_ballots: list[tuple[str, Shown]] = []
-            for question, last in verdicts.items():
-                try:
-                    ballots = judgings[question].send(last) if last else next(judgings[question])
-                    open_ballots += [(question, ballot) for ballot in ballots]
-                except StopIteration as end:
-                    judgements[question] = end.value, replies[question]
 
-            verdicts = {question: [] for question, _ in open_ballots}
-            judge_replies = self._ask_judge(judge, open_ballots, brief)
-            for (question, _), reply in zip(open_ballots, judge_replies, strict=True):
+        def ask(ballots: Sequence[tuple[str, JudgeBallot]]) -> list[int | None]:
+            choices: list[int | None] = []
+            for (question, _), reply in zip(ballots, self._ask_judge(judge, ballots, brief), strict=True):
                 replies[question].append(reply)
-                read = reply.choice or letter(reply.text, _LETTERS)
-                verdicts[question].append(None if read is None else _LETTERS.index(read))
-        return judgements
+                choice = reply.choice or letter(reply.text, _LETTERS)
+                choices.append(None if choice is None else _LETTERS.index(choice))
+            return choices
+
+        return {question: (standing, replies[question]) for question, standing in decide_many(judgings, ask).items()}
 
     def _ask_judge(
-        self, judge: str, ballots: Sequence[tuple[str, Shown]], brief: Mapping[str, JudgeCase]
+        self, judge: str, ballots: Sequence[tuple[str, JudgeBallot]], brief: Mapping[str, JudgeCase]
     ) -> list[TurnReply]:
         """What the judge says to each ballot; where one does not fit the context, to its `brief` case."""
 
@@ -267,7 +258,7 @@ class Wave:
         requests = [self._to_judge(judge, question, ballot) for question, ballot in ballots]
         return self._ask_panel(requests, shorter)
 
-    def _to_judge(self, judge: str, question: str, ballot: Shown, suffix: str = "") -> TurnRequest:
+    def _to_judge(self, judge: str, question: str, ballot: JudgeBallot, suffix: str = "") -> TurnRequest:
         """A comparison, for the judge, who is not told whose answers it sees."""
         return TurnRequest(
             id=f"{question}/judge/{judge}/{ballot.number}{suffix}",

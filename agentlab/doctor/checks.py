@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agentlab.doctor.probes import Found
 from agentlab.errors import MissingError, UnknownNameError
-from agentlab.gguf.deaths import REBUILD
+from agentlab.gguf.worker_errors import REBUILD
 from agentlab.runs.document import AnswerDocument, Block, Table, Text
 
 PYTHON = (3, 11)

@@ -17,7 +17,7 @@ from agentlab.doctor.probes import ask
 from agentlab.errors import AgentlabError, MissingFileError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
-from agentlab.gguf.proof import Proofs, name_of
+from agentlab.gguf.trusted_settings import Proofs, name_of
 from agentlab.models import catalogue, store
 from agentlab.models.catalogue import verify
 from agentlab.workers.chat import EngineRequest

@@ -9,7 +9,7 @@ from agentlab.config.base import EnvPath, StrictModel, budget_field, machine_fie
 from agentlab.config.keys import Key
 from agentlab.llm.config import LLMConfig
 from agentlab.lora.operators import OPERATORS
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 from agentlab.search.arms import ArmName
 from agentlab.train.config import Figures
 

@@ -22,12 +22,12 @@ from agentlab.stats.control import Control
 from agentlab.study.calls import ModelRow, Planner
 from agentlab.study.control import Pair
 from agentlab.study.narrate import narrate as narrate_study
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 from agentlab.tasks.labelled import BESIDE, FORM
 
 GENERATION, OPENED, SCORED, ANSWERED = "generation.finished", "split.opened", "split.scored", "questions.answered"
 EVOLVED, RANDOM = "evolved", "random search"
-WORDS = Words(
+TERMS = StudyTerms(
     command="evolve",
     value="error",
     score="accuracy",
@@ -186,9 +186,9 @@ def narrate(event: Event) -> Narration | None:
         case "split.scored":
             return Narration(line="  the sealed questions are answered", detail="writing the report")
         case "decision.made":
-            narration = narrate_study(event, WORDS)
+            narration = narrate_study(event, TERMS)
             return None if narration is None else Narration(verbose=narration.line)
-    return narrate_study(event, WORDS)
+    return narrate_study(event, TERMS)
 
 
 def _generation(event: Event) -> str:

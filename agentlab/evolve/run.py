@@ -36,9 +36,9 @@ from agentlab.tasks.questions import digest, jsonl
 from agentlab.train.adapter_base import check_fit
 
 if TYPE_CHECKING:
-    from agentlab.evolve.product import ExportedChild
+    from agentlab.evolve.adapter_folder import ExportedChild
     from agentlab.evolve.scoring import Answer
-    from agentlab.lora.anatomy import Tell
+    from agentlab.lora.adapter_profile import Tell
 
 THREADS, PARENTS, SPLIT = "threads.chosen", "parents.read", "split.made"
 _HINT = "`make personas` trains three parents of the embedded model."
@@ -233,8 +233,8 @@ def export_child(
         GateError: the winner was there before the search.
         RunMismatchError: a parent is not what it was.
     """
+    from agentlab.evolve.adapter_folder import export, export_recipe
     from agentlab.evolve.children import Children
-    from agentlab.evolve.product import export, export_recipe
 
     parents = _parents(config, context)
     _see_parents(parents, events)

@@ -8,7 +8,7 @@ import torch  # noqa: TID253 - reached lazily, when a population answers
 
 from agentlab.answers.choices import Scored
 from agentlab.evolve.genome import Child
-from agentlab.hf.packed import pack_weights
+from agentlab.hf.onednn_weights import pack_weights
 from agentlab.lora.mixture import Mixture, Weights
 from agentlab.lora.reading import Adapter
 from agentlab.lora.stacked import BASE

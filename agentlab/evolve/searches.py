@@ -15,7 +15,7 @@ from agentlab.evolve.data import QuestionSplit
 from agentlab.evolve.fitness import FitnessJudge
 from agentlab.evolve.genome import PARENT, Child, Coefficients
 from agentlab.evolve.recipes import RecipeGenome
-from agentlab.evolve.result import EVOLVED, GENERATION, OPENED, RANDOM, SCORED, WORDS
+from agentlab.evolve.result import EVOLVED, GENERATION, OPENED, RANDOM, SCORED, TERMS
 from agentlab.evolve.verdict import Contender
 from agentlab.runs.branch import RunBranch
 from agentlab.runs.events import first_event_data
@@ -97,12 +97,12 @@ class Searches:
     def _setup(self, arm: str) -> Setup:
         genome = self._genome
         return Setup(
-            words=WORDS,
+            terms=TERMS,
             rules=ScreenRules(genome.space),
             starts=tuple(genome.starts),
             base=arm,
             budget={},
-            evaluator=lambda *_: Items(WORDS, self._config.seed),
+            evaluator=lambda *_: Items(TERMS, self._config.seed),
             executor=self._executor,
             check=self._check,
             router=self._router,

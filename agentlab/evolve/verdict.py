@@ -18,7 +18,7 @@ from agentlab.evolve.result import (
     GENERATION,
     NAMES,
     RANDOM,
-    WORDS,
+    TERMS,
     ChildRow,
     EvolveResult,
     EvolveStanding,
@@ -78,8 +78,8 @@ def verdict(
     losses = _lost_errors(contenders)
     controls = {by: unless_lost(_control(config, by_name, gains[by][RANDOM], pairs[by]), losses) for by in gains}
     control = controls[DECIDES]
-    agent, note = light_control(state.trials, config.seed, WORDS)
-    models = model_rows(events, WORDS)
+    agent, note = light_control(state.trials, config.seed, TERMS)
+    models = model_rows(events, TERMS)
     children = _children(config, genome, state, events)
     result = EvolveResult(
         sentence=f"{nothing_better(standings)}{sentence(standings, control, paired=bool(pairs[DECIDES]))}",

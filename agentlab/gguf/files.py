@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from agentlab.errors import ModelFileError, UnknownNameError, UsageError
-from agentlab.gguf.deaths import CAUSES
 from agentlab.gguf.engine import KvType
+from agentlab.gguf.worker_errors import CAUSES
 from agentlab.runs.atomic import storage_errors, sync_folder
 from agentlab.stats.divergence import Divergence
 from agentlab.workers.job import run_job

@@ -10,11 +10,11 @@ from typing import Any
 
 from agentlab import machine
 from agentlab.errors import MissingFileError
-from agentlab.gguf import deaths
+from agentlab.gguf import worker_errors
 from agentlab.gguf.engine import EngineConfig
-from agentlab.gguf.proof import Proofs, name_of, plain
+from agentlab.gguf.trusted_settings import Proofs, name_of, plain
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
-from agentlab.workers.deaths import describe
+from agentlab.workers.exit_status import describe
 
 
 class WorkerEngine(ChatProcess):
@@ -55,8 +55,8 @@ class WorkerEngine(ChatProcess):
         return fields
 
     def _explain_death(self, status: int, log: str) -> tuple[str, str | None]:
-        cause, hint = describe(status, deaths.CAUSES)
-        if self._proofs is None or self.used == plain(self.used) or not (signal := deaths.fault(status, log)):
+        cause, hint = describe(status, worker_errors.CAUSES)
+        if self._proofs is None or self.used == plain(self.used) or not (signal := worker_errors.fault(status, log)):
             return cause, hint
         self._proofs.distrust(self.used, f"it died in use ({signal})")
         return cause, f"Ask again: it had {name_of(self.used)}, and will have plain settings from now on."

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from agentlab.errors import BadRequestError
-from agentlab.gguf.terminals import MAX_REPEATS, MOST_DIGITS, between, pattern_rule
+from agentlab.gguf.grammar_terminals import MAX_REPEATS, MOST_DIGITS, between, pattern_rule
 
 _DEEPEST = 64
 _MOST_PARTS = 20_000  # a fraction of a second; references with keywords beside them are written out wherever they stand

@@ -15,7 +15,7 @@ from agentlab.hf.batch import AnswerBatch, AnswerRow, Token
 from agentlab.hf.cache import HEADROOM
 from agentlab.hf.checkpoint import loading, read_config
 from agentlab.hf.fingerprint import fingerprint_of
-from agentlab.hf.packed import pack_weights
+from agentlab.hf.onednn_weights import pack_weights
 from agentlab.lora.card import read_card
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab import machine
 from agentlab.errors import MissingFileError
-from agentlab.workers import deaths, memory
+from agentlab.workers import exit_status, memory
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
 CALLS = 64  # at a time; the worker lets in what fits into the memory, in their order
@@ -27,7 +27,7 @@ class HfConfig:
 
 
 def _explain_death(status: int, log: str) -> tuple[str, str | None]:
-    cause, hint = deaths.describe(status)
+    cause, hint = exit_status.describe(status)
     memory_hint = "Ask again; if it dies again, ask less at a time, use a smaller model, or close other programs."
     return cause, memory_hint if hint is None or memory.ran_out(RuntimeError(log)) else hint
 

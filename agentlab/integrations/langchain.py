@@ -23,8 +23,8 @@ from agentlab.integrations.langchain_messages import PARSED, chunks_of, end_of, 
 from agentlab.integrations.openai_messages import messages_of, tool_choice_of, tools_of
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import LLMConfig
+from agentlab.llm.event_loop import Live, LoopThread
 from agentlab.llm.load import load_llm
-from agentlab.llm.loop import Live, LoopThread
 from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Delta, Message

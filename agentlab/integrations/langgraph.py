@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.part import Search
+from agentlab.compress.one_base import Search
 from agentlab.compress.run import OpenCompression
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import is_unanimous

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from agentlab.commands import command
 from agentlab.config.base import flatten
 from agentlab.errors import UnknownNameError
+from agentlab.runs.comparability import digest
 from agentlab.runs.compare import read_measured_run
 from agentlab.runs.document import AnswerDocument, Block, Plain, Text, table
 from agentlab.runs.events import Event
-from agentlab.runs.measured import digest
 from agentlab.runs.store import RunRecord
 from agentlab.study.state import TrialState, rebuild
 

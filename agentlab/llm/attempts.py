@@ -25,13 +25,13 @@ from agentlab.errors import (
     ServerFaultError,
 )
 from agentlab.llm import policy, structured
+from agentlab.llm.admission import Turns, after_overflow
 from agentlab.llm.budget import estimate, priced_usage
 from agentlab.llm.guard import Ticket
 from agentlab.llm.ledger.arm import CachedAnswer
 from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, Sink
-from agentlab.llm.reply import ModelReply
+from agentlab.llm.stream_assembly import ModelReply
 from agentlab.llm.structured import Rejected, Rung
-from agentlab.llm.turns import Turns, after_overflow
 from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
 
 LOG = logging.getLogger("agentlab.llm")

@@ -13,10 +13,10 @@ from agentlab.errors import (
     UnknownNameError,
 )
 from agentlab.llm import policy
+from agentlab.llm.admission import Turns
 from agentlab.llm.budget import estimate, priced_usage
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.question import Means, RouterCandidate, RouterQuestion, candidate_of
-from agentlab.llm.turns import Turns
 from agentlab.llm.types import Attempt, Embeddings, Message, ModelRequest, Timing, Usage
 
 MOST_TEXTS = 2048

@@ -17,15 +17,15 @@ from typing import Any, Self, TypeVar, overload
 from agentlab.config.trust import EXPAND
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError, DataError, LLMCancelledError
-from agentlab.llm import asking
-from agentlab.llm.asking import RouterCall
+from agentlab.llm import completions
 from agentlab.llm.budget import RetryBudget, RouterBudget
+from agentlab.llm.completions import RouterCall
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
+from agentlab.llm.event_loop import CallersLoop, Live, LoopThread
 from agentlab.llm.guard import ModelGuard, ProviderGuard, Slots
 from agentlab.llm.ledger import Ledger
 from agentlab.llm.ledger.arm import Arm, AttemptSample
-from agentlab.llm.loop import CallersLoop, Live, LoopThread
 from agentlab.llm.options import PLAIN, Options
 from agentlab.llm.provider_config import Cap, ProviderLimits
 from agentlab.llm.question import Means, Observer, ResponseCache, RouterOutcome, RouterQuestion, Sink
@@ -211,9 +211,9 @@ class Router:
             LLMCancelledError: the router was closed.
         """
         router_call = self._build_call(messages, task, schema, options, call_id)
-        recorded_answer = asking.replay_call(self._recorder, router_call)
+        recorded_answer = completions.replay_call(self._recorder, router_call)
         return (
-            asking.settle_call(self._recorder, router_call, await self._at_home(self._answer(router_call)))
+            completions.settle_call(self._recorder, router_call, await self._at_home(self._answer(router_call)))
             if recorded_answer is None
             else recorded_answer
         )
@@ -235,7 +235,7 @@ class Router:
 
         async def ask(sink: Sink) -> Completion[str]:
             router_call = self._build_call(messages, task, None, options, "")
-            return asking.settle_call(None, router_call, await self._at_home(self._answer(router_call, sink)))
+            return completions.settle_call(None, router_call, await self._at_home(self._answer(router_call, sink)))
 
         return Live(ask)
 
@@ -280,15 +280,17 @@ class Router:
             Interrupted: a stop was requested; the call is given up and will be asked again on resume.
         """
         router_call = self._build_call(messages, task, schema, options, call_id)
-        recorded_answer = asking.replay_call(self._recorder, router_call)
+        recorded_answer = completions.replay_call(self._recorder, router_call)
         if recorded_answer is not None:
             return recorded_answer
-        return asking.settle_call(self._recorder, router_call, self._wait(self._home.submit(self._answer(router_call))))
+        return completions.settle_call(
+            self._recorder, router_call, self._wait(self._home.submit(self._answer(router_call)))
+        )
 
     def _build_call(
         self, messages: Sequence[Message], task: str, schema: type[Any] | None, options: Options, call_id: str
     ) -> RouterCall:
-        router_call = asking.build_call(self.config, messages, task, schema, options, call_id)
+        router_call = completions.build_call(self.config, messages, task, schema, options, call_id)
         self._refuse_secrets(router_call.question.request)
         return router_call
 

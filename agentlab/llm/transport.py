@@ -26,7 +26,7 @@ from agentlab.errors import (
     MalformedReplyError,
     RemoteError,
 )
-from agentlab.llm import hop
+from agentlab.llm import via
 from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import check_base_url, host_of, is_loopback
@@ -177,7 +177,7 @@ class _Lane:
         A connection that was kept may have been closed by the other side at this very moment. Then nothing comes back,
         and the request is sent once more, on a new connection.
         """
-        headers = {"Content-Type": "application/json", **hop.headers()}
+        headers = {"Content-Type": "application/json", **via.headers()}
         request = self.client.build_request("POST", url, content=content, headers=headers)
         self._wire = WIRE.get()
         if self._wire is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab.errors import DataError, MissingFileError, UnknownNameError
 from agentlab.gguf import metadata
-from agentlab.lora.anatomy import Tell
+from agentlab.lora.adapter_profile import Tell
 from agentlab.lora.card import CARD_FILE
 from agentlab.lora.delta import LoraDelta
 from agentlab.lora.gguf_export import GgufBase

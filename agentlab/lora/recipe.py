@@ -12,7 +12,7 @@ import torch  # noqa: TID253 - reached lazily, when adapters are blended
 
 from agentlab import __version__
 from agentlab.errors import UsageError
-from agentlab.lora.anatomy import Tell
+from agentlab.lora.adapter_profile import Tell
 from agentlab.lora.blend import BlendRecipe, Truncated, check_rank, kept_energy
 from agentlab.lora.card import CARD_FILE, Card, content_hash, read_card
 from agentlab.lora.delta import LoraDelta, zero

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
-from agentlab.lora.anatomy import FIRST, AdapterPart, Likeness
+from agentlab.lora.adapter_profile import FIRST, AdapterPart, Likeness
 from agentlab.lora.card import Card
 from agentlab.lora.catalogue import AdapterEntry, AdapterShape, shape_of
 from agentlab.lora.exporting import ServePlan

@@ -14,7 +14,7 @@ from agentlab.config.overrides import replace_at
 from agentlab.config.sentences import complaint
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 from agentlab.search.arms import ArmName
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SpaceConfig

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from agentlab.errors import DataError, MissingFileError
 from agentlab.files import open_file
 from agentlab.nas.config import DataConfig
-from agentlab.nas.remedy import refusal
+from agentlab.nas.csv_repair import refusal
 
 if TYPE_CHECKING:
     import pandas as pd

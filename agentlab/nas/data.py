@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig, SplitConfig
-from agentlab.nas.remedy import add_remedy, refusal, without
+from agentlab.nas.csv_repair import add_remedy, refusal, without
 from agentlab.nas.series import Rows, Scaler, Series, Split, window_starts
 from agentlab.nas.table import SeriesTable, format_count, read_table
 from agentlab.nas.time_features import Times, time_features

@@ -4,7 +4,7 @@ import math
 
 from agentlab.nas.config import ModelConfig, NasConfig, TrialConfig
 from agentlab.nas.series import Series
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.document import AnswerDocument, Block, Table
 from agentlab.search.screen import ScreenEstimate
 from agentlab.study.finals import last_round_size
@@ -80,7 +80,7 @@ def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Screen
         paired_studies=paired,
         language_model=describe_models(config),
         proposals=with_agent * ((trials - 1) // 2) if agent else 0,
-        judges=all(config.llm.models[name].tier != "pick" for name in config.llm.candidates(WORDS.evaluate)),
+        judges=all(config.llm.models[name].tier != "pick" for name in config.llm.candidates(TERMS.evaluate)),
         max_cost_usd=config.llm.budget.per_run_usd,
     )
 
@@ -97,7 +97,7 @@ def describe_series(series: Series) -> str:
 
 def describe_models(config: NasConfig) -> str:
     """The language models that may answer, in the order they are asked."""
-    names = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates(WORDS.propose)]
+    names = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates(TERMS.propose)]
     return " then ".join(names) or "none: the classical optimiser proposes alone"
 
 

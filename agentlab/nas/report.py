@@ -17,7 +17,7 @@ from agentlab.nas.plots import (
 )
 from agentlab.nas.result import FinalistRow, NasResult, TrialRow, advice, comparison, headline
 from agentlab.nas.series import Series
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.nas.training import restore
 from agentlab.nas.windows import WindowForecast, Windows, predict_windows
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, figure_or_dash, number, table
@@ -97,7 +97,7 @@ def _quality(result: NasResult) -> list[Block]:
 def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     section_blocks: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
     if result.pairs:
-        section_blocks.append(pair_table(result.pairs, WORDS))
+        section_blocks.append(pair_table(result.pairs, TERMS))
     if _PAIRS in pictures:
         section_blocks.append(
             Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent")
@@ -105,7 +105,7 @@ def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     section_blocks.append(source_table(result))
     if result.models:
         section_blocks.append(model_table(result.models))
-    return [*section_blocks, *opinion_notes(result.models, WORDS)]
+    return [*section_blocks, *opinion_notes(result.models, TERMS)]
 
 
 def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:

@@ -13,7 +13,7 @@ from agentlab.nas.config import NasConfig, TrialConfig, at_rung, params_of, tria
 from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.plan import NasPlan, describe_series, estimate, plan_of
 from agentlab.nas.result import NasResult
-from agentlab.nas.study import WORDS, setup_of
+from agentlab.nas.study import TERMS, setup_of
 from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
 from agentlab.runs.events import require_unchanged
@@ -83,7 +83,7 @@ class NasExperiment:
             raise ValueError(error.message) from error
 
     def plan(self) -> NasPlan:
-        agent = bool(self.config.llm.candidates(WORDS.propose))
+        agent = bool(self.config.llm.candidates(TERMS.propose))
         return plan_of(self.config, self.series, list(self.space.parameters), self._estimate(self.default), agent)
 
     def run(self, run: OpenRun) -> tuple[NasResult, RunOutcome]:
@@ -173,7 +173,7 @@ class OpenStudy:
         scores = self._score(first)
         self._export(first, scores)
         state = self.study.state
-        run.write_json("agent_state.json", agent_state(state, WORDS))  # a kill may have come before this line
+        run.write_json("agent_state.json", agent_state(state, TERMS))  # a kill may have come before this line
         paired = config.control == "full" and self.study.agent is not None  # else there is no agent to compare
         self.study.executor.close()  # the pairs have workers of their own
         pairs = run_pairs(self.setup, run, state, config.seed, config.control_seeds) if paired else []

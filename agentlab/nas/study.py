@@ -18,12 +18,12 @@ from agentlab.study.executor import OBJECTIVES, LocalExecutor, TrialExecutor
 from agentlab.study.narrate import narrate as narrate_study
 from agentlab.study.setup import Setup
 from agentlab.study.state import TrialState
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
-WORDS = Words(
+TERMS = StudyTerms(
     command="nas",
     value="val_mse",
     score="mse",
@@ -52,13 +52,13 @@ def setup_of(
     base, evaluator = config.trial(), config.evaluator
 
     def judged_by(router: "Router | None", scope: str) -> Seeds:
-        return Seeds(WORDS, evaluator.noise, evaluator.repeats, evaluator.family, router, question, scope)
+        return Seeds(TERMS, evaluator.noise, evaluator.repeats, evaluator.family, router, question, scope)
 
     # the studies of a pair repeat trials as they see fit, so they share a number of trainings and not of trials
-    paired = config.control == "full" and router.available(WORDS.propose)
+    paired = config.control == "full" and router.available(TERMS.propose)
     budget = {"trainings" if paired else "trials": config.max_iterations, "seconds": config.max_seconds}
     return Setup(
-        words=WORDS,
+        terms=TERMS,
         rules=rules,
         starts=(Proposal(default, "default"),),
         base=config.search.base,
@@ -134,4 +134,4 @@ def narrate(event: Event) -> Narration | None:
             epoch, error = f"{event.id} epoch {data['epoch']}", f"validation MSE {number(data['val_mse'])}"
             line = f"  {epoch}: training loss {number(data['train_loss'])}, {error}"
             return Narration(detail=f"{epoch}: {error}", verbose=line)
-    return narrate_study(event, WORDS)
+    return narrate_study(event, TERMS)

@@ -19,7 +19,7 @@ from agentlab.nas.result import (
     advice,
 )
 from agentlab.nas.series import Series
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.manifest import Metric, RunTokens
 from agentlab.runs.run import RunOutcome
 from agentlab.search.importance import importances
@@ -69,7 +69,7 @@ def summarise(
         sources=source_rows(rows),
         importances=importances(study.rules.space, state.history) if study.rules else {},
         planner=totals(events, usage),
-        models=model_rows(events, WORDS),
+        models=model_rows(events, TERMS),
         pairs=list(pairs),
         control=control,
         control_note=note,
@@ -112,10 +112,10 @@ def _source_row(source: str, trials: Sequence[TrialRow]) -> SourceRow:
 def _control(
     config: NasConfig, state: StudyState, pairs: Sequence[Pair], sources: Sequence[str], *, reviewed: bool
 ) -> tuple[Control | None, str]:
-    control, note = light_control(state.trials, config.seed, WORDS)
+    control, note = light_control(state.trials, config.seed, TERMS)
     if pairs:
         trainings = config.max_iterations if config.max_seconds is None else int(state.amount_spent("trainings"))
-        control = full_control(pairs, trainings, describe_proposers(sources), config.seed, WORDS)
+        control = full_control(pairs, trainings, describe_proposers(sources), config.seed, TERMS)
         note = verdict_sentence(control, "the agent", "pairs of studies")
     if reviewed and control is not None:
         note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."

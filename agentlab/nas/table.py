@@ -17,7 +17,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import EXPECTED, CsvFile, locate, read_csv
-from agentlab.nas.remedy import (
+from agentlab.nas.csv_repair import (
     GROUPED,
     date_format,
     has_decimal_commas,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from agentlab.config.base import EnvPath, StrictModel, machine_field
 from agentlab.config.keys import Key
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 from agentlab.train.config import Figures, LoraConfig, TrainingConfig
 
 BASE_NAME = "base"  # in tables, beside the names of personas

@@ -16,6 +16,15 @@ from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.gguf import metadata
 from agentlab.models.base_model import BaseFile, find_base, import_base
 from agentlab.persona import data as conversations
+from agentlab.persona.adapter_folder import (
+    card_of,
+    check_free,
+    check_place,
+    hold_folders,
+    page_of,
+    room_for,
+    write_product,
+)
 from agentlab.persona.config import BASE_NAME, PersonaConfig
 from agentlab.persona.data import CHECKED, PersonaPlan, PersonaSource, check_unchanged, plan_of, read_sources
 from agentlab.persona.measure import (
@@ -29,7 +38,6 @@ from agentlab.persona.measure import (
     samples,
     separability,
 )
-from agentlab.persona.product import card_of, check_free, check_place, hold_folders, page_of, room_for, write_product
 from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, write_persona_report
 from agentlab.runs.context import Context
 from agentlab.runs.document import BoundedShare

@@ -10,13 +10,13 @@ from agentlab.gguf.fingerprint import engine_build
 from agentlab.llm.structured import Rejected, fits
 from agentlab.pipeline.answer import PipelineAnswer, PipelineQuestion, canonical, key_of, sha_of
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.memo import ANSWERED, Known, Memo
+from agentlab.pipeline.known_answers import ANSWERED, Known, KnownAnswers
+from agentlab.pipeline.loaded_models import LoadedModels, PipelineLocalModel
 from agentlab.pipeline.models import ask_local, ask_remote
-from agentlab.pipeline.residents import PipelineLocalModel, Residents
 from agentlab.pipeline.settings import Engine, Rung, RungFailure, next_rung
+from agentlab.pipeline.step_questions import FAILURES, PipelineCall
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import RunTexts
-from agentlab.pipeline.work import FAILURES, PipelineCall
+from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.run import OpenRun
 from agentlab.runs.stop import StopFlag
 
@@ -33,11 +33,11 @@ class Asking:
 
     config: PipelineConfig
     models: Mapping[str, PipelineLocalModel]
-    residents: Residents
+    loaded_models: LoadedModels
     router: "Router | None"
     store: Store
     texts: RunTexts
-    memo: Memo
+    known_answers: KnownAnswers
     run: OpenRun
     stop: StopFlag
     mask: Callable[[str], str]
@@ -50,7 +50,7 @@ class Asking:
             AgentlabError: every model failed; the error is the first model's.
             Interrupted: a stop was requested.
         """
-        known_answer = self.memo.find_answer(
+        known_answer = self.known_answers.find_answer(
             call.id, {key_of(self._first(call, name)) for name in self._usable_models(call)}
         )
         if known_answer is not None:  # whoever of them it was that answered
@@ -107,7 +107,7 @@ class Asking:
             cut = False
             try:
                 answer = ask_local(
-                    self.residents,
+                    self.loaded_models,
                     call,
                     model,
                     rung,
@@ -132,7 +132,7 @@ class Asking:
             error,
             cut=cut,
             greedy=call.drawings[model].temperature == 0,
-            others=bool(set(self.residents.names) - {model}),
+            others=bool(set(self.loaded_models.names) - {model}),
             trained=self.models[model].metadata.context_length,
         )
         following = next_rung(rung, failure, call.stage)
@@ -140,7 +140,7 @@ class Asking:
         if following is None:
             raise error
         if following.alone and not rung.alone:
-            self.residents.only(model)
+            self.loaded_models.only(model)
         return following
 
     # -- questions ----------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class Asking:
         self, call: PipelineCall, original_question: PipelineQuestion, question: PipelineQuestion
     ) -> PipelineAnswer | None:
         """An answer that needs no model: of the run's parent, or of the store."""
-        known_answer = self.memo.find_inherited(call.id, key_of(original_question))
+        known_answer = self.known_answers.find_inherited(call.id, key_of(original_question))
         if known_answer is None and self.config.cache == "use":
             stored_answer = self.store.recall(key_of(question))
             if stored_answer is None and question == original_question:
@@ -230,7 +230,7 @@ class Asking:
 
     def _as_pressed(self, question: PipelineQuestion) -> PipelineQuestion:
         """The question with the memory that models may take: with more of it the answer may need no change."""
-        budget = self.residents.budget
+        budget = self.loaded_models.budget
         return replace(question, numerics={**question.numerics, "ram": budget.ram, "vram": budget.vram})
 
     def _note_answer(

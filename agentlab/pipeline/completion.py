@@ -12,7 +12,7 @@ from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import PipelineStep
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.state import Ended, PipelineItem
-from agentlab.pipeline.work import FAILURES, PipelineCall, derive_seed, messages
+from agentlab.pipeline.step_questions import FAILURES, PipelineCall, derive_seed, messages
 
 Ask = Callable[[PipelineCall], PipelineAnswer]
 CallResults = Mapping[str, PipelineAnswer | AgentlabError]

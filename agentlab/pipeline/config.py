@@ -18,7 +18,7 @@ from agentlab.llm.config import LLMConfig
 from agentlab.pipeline import graph
 from agentlab.pipeline.stage_config import Sampling, Stage
 from agentlab.pipeline.templates import compile_template, condition
-from agentlab.runs.measured import Basis
+from agentlab.runs.comparability import Basis
 
 Problem = tuple[Key, str]
 ModelName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]

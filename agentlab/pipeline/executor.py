@@ -13,13 +13,13 @@ from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.completion import complete_step
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import PipelineStep
-from agentlab.pipeline.memo import Ends
-from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.known_answers import Ends
+from agentlab.pipeline.loaded_models import LoadedModels
 from agentlab.pipeline.schedule.types import Evict, Schedule
 from agentlab.pipeline.schedule.types import RunJob as Do
 from agentlab.pipeline.state import Ended, PipelineItem
+from agentlab.pipeline.step_questions import FAILURES, PipelineCall, calls
 from agentlab.pipeline.units import Unit
-from agentlab.pipeline.work import FAILURES, PipelineCall, calls
 from agentlab.runs.run import OpenRun
 from agentlab.runs.stop import StopFlag
 
@@ -38,7 +38,7 @@ class Executor:
     units: Sequence[Unit]
     schedule: Schedule
     asking: Asking
-    residents: Residents
+    loaded_models: LoadedModels
     ends: Ends
     run: OpenRun
     stop: StopFlag
@@ -125,7 +125,7 @@ class Executor:
                         waiting.add(unit.model)
                 case Evict(model) if model not in waiting:
                     self._plan.remove(step)  # the first of its kind, which is this one
-                    self.residents.evict(model)
+                    self.loaded_models.evict(model)
         return None
 
     def _upcoming(self) -> list[str]:

@@ -10,10 +10,10 @@ from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.pipeline.answer import PipelineAnswer
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.memo import ANSWERED
-from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.known_answers import ANSWERED
+from agentlab.pipeline.loaded_models import LoadedModels
 from agentlab.pipeline.settings import Rung
-from agentlab.pipeline.work import Messages, PipelineCall, Tell
+from agentlab.pipeline.step_questions import Messages, PipelineCall, Tell
 from agentlab.runs.stop import StopFlag
 from agentlab.workers.chat import Chunk, EngineRequest
 
@@ -29,7 +29,7 @@ _LONGEST_TOKEN = 128  # characters: a prompt longer than this times the context 
 
 
 def ask_local(
-    residents: Residents,
+    loaded_models: LoadedModels,
     call: PipelineCall,
     model: str,
     rung: Rung,
@@ -46,7 +46,7 @@ def ask_local(
     """
     drawing, messages = call.drawings[model], call.prompt(rung.keep)
     _check_length(messages, rung.engine.context)
-    engine = residents.engine(model, rung.engine, upcoming=upcoming, cancelled=stopped)
+    engine = loaded_models.engine(model, rung.engine, upcoming=upcoming, cancelled=stopped)
     question = EngineRequest(
         messages=[{"role": role, "content": content} for role, content in messages],
         schema=call.schema,

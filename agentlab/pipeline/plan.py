@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from agentlab.pipeline.residents import MemoryBudget
+from agentlab.pipeline.loaded_models import MemoryBudget
 from agentlab.pipeline.schedule.types import Evict, Load, Schedule
 from agentlab.pipeline.schedule.types import RunJob as Do
 from agentlab.pipeline.units import Unit

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from agentlab.pipeline.branches.trace import item_of, stage_of
 from agentlab.pipeline.graph import PipelineStep
-from agentlab.pipeline.memo import ANSWERED
+from agentlab.pipeline.known_answers import ANSWERED
 from agentlab.pipeline.state import PipelineItem
 from agentlab.runs.document import (
     AnswerDocument,

@@ -11,18 +11,18 @@ from agentlab.answers.quote import join_under_headings
 from agentlab.errors import AgentlabError, ConfigError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
-from agentlab.gguf.proof import Proofs
+from agentlab.gguf.trusted_settings import Proofs
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.executor import Executor
 from agentlab.pipeline.graph import PipelineStep, unroll
 from agentlab.pipeline.items import PipelineInput, read_inputs
-from agentlab.pipeline.memo import Ends, Memo
-from agentlab.pipeline.parent import Parent, parent_of
+from agentlab.pipeline.known_answers import Ends, KnownAnswers
+from agentlab.pipeline.loaded_models import LoadedModels, PipelineLocalModel, Sizes, budget_of, load_seconds, settle
+from agentlab.pipeline.parent_run import Parent, parent_of
 from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
 from agentlab.pipeline.registry import asked_models, available, require, required_models
-from agentlab.pipeline.residents import PipelineLocalModel, Residents, Sizes, budget_of, load_seconds, settle
 from agentlab.pipeline.result import (
     ItemResult,
     PipelineResult,
@@ -36,7 +36,7 @@ from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
 from agentlab.pipeline.state import PipelineItem
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import RunTexts
+from agentlab.pipeline.text_store import RunTexts
 from agentlab.pipeline.units import Unit, units
 from agentlab.pipeline.validation import context_remarks, remarks
 from agentlab.runs.context import Context
@@ -169,13 +169,13 @@ class PipelineExperiment:
     def _work(self, run: OpenRun, items: list[PipelineItem]) -> None:
         store, parent = self._store, self.parent
         texts = RunTexts(run.path, store)
-        memo = Memo(
+        known_answers = KnownAnswers(
             texts,
             run.events,
             RunTexts(parent.path, store) if parent else None,
             parent.inherited if parent else (),
         )
-        residents = Residents(
+        loaded_models = LoadedModels(
             self.models,
             sizes=self.sizes,
             threads=machine.threads(self.config.resources.threads),
@@ -187,11 +187,11 @@ class PipelineExperiment:
             asking = Asking(
                 self.config,
                 models=self.models,
-                residents=residents,
+                loaded_models=loaded_models,
                 router=router,
                 store=store,
                 texts=texts,
-                memo=memo,
+                known_answers=known_answers,
                 run=run,
                 stop=self.context.stop,
                 mask=run.mask,
@@ -202,14 +202,14 @@ class PipelineExperiment:
                 self.units,
                 self.schedule,
                 asking=asking,
-                residents=residents,
+                loaded_models=loaded_models,
                 ends=Ends(run, texts),
                 run=run,
                 stop=self.context.stop,
                 mask=run.mask,
             ).work()
         finally:
-            residents.close()
+            loaded_models.close()
             if router is not None:
                 router.close()
         texts.sync()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.errors import AgentlabError, ContextOverflowError, SchemaError, WorkerDiedError
-from agentlab.gguf.deaths import at_fault, out_of_memory
 from agentlab.gguf.engine import EngineConfig, KvType
+from agentlab.gguf.worker_errors import at_fault, out_of_memory
 from agentlab.pipeline.config import EngineOptions, PipelineConfig
 from agentlab.pipeline.stage_config import Sampling, Stage
 

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from agentlab.config.base import flatten
 from agentlab.config.yaml_tree import read_yaml
+from agentlab.runs.comparability import Basis, MeasuredRun, differences, other_figures
 from agentlab.runs.document import AnswerDocument, Block, Heading, Table, Text, figure_or_dash, with_spread
 from agentlab.runs.manifest import Metric
-from agentlab.runs.measured import Basis, MeasuredRun, differences, other_figures
 from agentlab.runs.store import RunRecord
 
 

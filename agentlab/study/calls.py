@@ -10,7 +10,7 @@ from agentlab.llm.types import Usage
 from agentlab.runs.document import AnswerDocument, Block, Table, Text, dollars, figure_or_dash, silence
 from agentlab.runs.events import Event
 from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read, results
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 _AGENT = "llm"  # source of a trial that a model has proposed; `llm->gp` is a stand-in
 
@@ -75,7 +75,7 @@ def totals(events: Iterable[Event], usage: Usage) -> Planner:
     )
 
 
-def model_rows(events: Sequence[Event], words: Words) -> list[ModelRow]:
+def model_rows(events: Sequence[Event], terms: StudyTerms) -> list[ModelRow]:
     """One row per model and task, in order of appearance. Studies beside the main one are counted in.
 
     A proposal belongs to the last call before it: proposals are made one at a time.
@@ -86,7 +86,7 @@ def model_rows(events: Sequence[Event], words: Words) -> list[ModelRow]:
     proposer_tally: _CallTally | None = None
     for event in events:
         if event.type == CALLED:
-            proposer_tally = _count_call(tallies, event.data, words)
+            proposer_tally = _count_call(tallies, event.data, terms)
         match read(event):
             case Proposed() as proposal:
                 if proposal.probability > 0.0:  # a model could have proposed it
@@ -98,10 +98,10 @@ def model_rows(events: Sequence[Event], words: Words) -> list[ModelRow]:
             case Decision(accepted=True):
                 accepted.add(event.id)
     for opinion, measured in opinions(events):
-        tally = tallies.setdefault((opinion.model, words.evaluate), _CallTally())
+        tally = tallies.setdefault((opinion.model, terms.evaluate), _CallTally())
         tally.checked += 1
         tally.agreed += opinion.lasts == (measured < opinion.beat)
-    return [_row(model, task, tally, proposed, accepted, words) for (model, task), tally in tallies.items()]
+    return [_row(model, task, tally, proposed, accepted, terms) for (model, task), tally in tallies.items()]
 
 
 def opinions(events: Iterable[Event]) -> list[tuple[Opinion, float]]:
@@ -121,7 +121,9 @@ def opinions(events: Iterable[Event]) -> list[tuple[Opinion, float]]:
     return [(opinion, fmean(measured[name])) for name, opinion in opinions_by_name.items() if name in measured]
 
 
-def _count_call(tallies: dict[tuple[str, str], _CallTally], data: dict[str, Any], words: Words) -> _CallTally | None:
+def _count_call(
+    tallies: dict[tuple[str, str], _CallTally], data: dict[str, Any], terms: StudyTerms
+) -> _CallTally | None:
     """Count a call for every model that was tried; the tally of a proposal that somebody answered."""
     for attempt in data["attempts"]:
         tally = tallies.setdefault((attempt["model"], data["task"]), _CallTally())
@@ -132,13 +134,15 @@ def _count_call(tallies: dict[tuple[str, str], _CallTally], data: dict[str, Any]
         return None
     tally = tallies.setdefault((data["model"], data["task"]), _CallTally())
     tally.answered += 1
-    if data["task"] == words.evaluate:
+    if data["task"] == terms.evaluate:
         tally.usable += 1
-    return tally if data["task"] == words.propose else None
+    return tally if data["task"] == terms.propose else None
 
 
-def _row(model: str, task: str, tally: _CallTally, proposed: set[str], accepted: set[str], words: Words) -> ModelRow:
-    proposes = task == words.propose
+def _row(
+    model: str, task: str, tally: _CallTally, proposed: set[str], accepted: set[str], terms: StudyTerms
+) -> ModelRow:
+    proposes = task == terms.propose
     return ModelRow(
         model=model,
         task=task,
@@ -191,12 +195,12 @@ def model_table(rows: Sequence[ModelRow]) -> Table:
     return Table(columns, cells, "Language models; an answer is usable if a trial or an opinion came of it")
 
 
-def opinion_notes(rows: Sequence[ModelRow], words: Words) -> list[Block]:
+def opinion_notes(rows: Sequence[ModelRow], terms: StudyTerms) -> list[Block]:
     """What language models said of near ties, held against what followed."""
     return [
         Text(
-            f"Asked whether the gain of a near tie would last, {m.model} said what the further {words.measurement}s "
-            f"then showed in {m.agreed} of {m.checked} cases. Near ties are {words.again} whatever a model says."
+            f"Asked whether the gain of a near tie would last, {m.model} said what the further {terms.measurement}s "
+            f"then showed in {m.agreed} of {m.checked} cases. Near ties are {terms.again} whatever a model says."
         )
         for m in rows
         if m.checked

@@ -22,7 +22,7 @@ from agentlab.study.events import Branched, emit
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyState, TrialState
 from agentlab.study.steps import search
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 MIN_PAIRED_TRIALS = 2
 _LIGHT, _FULL = 2, 3  # streams of the generator, apart from those of single proposals
@@ -53,7 +53,7 @@ def describe_proposers(sources: Iterable[str]) -> str:
     return ", ".join(f"{meaning(source)} ({count})" for source, count in counts.most_common()) or "nobody"
 
 
-def light_control(trials: Sequence[TrialState], seed: int, words: Words) -> tuple[Control | None, str]:
+def light_control(trials: Sequence[TrialState], seed: int, terms: StudyTerms) -> tuple[Control | None, str]:
     """The control record of a study and what it means in a sentence; no record without an agent.
 
     A trial stays in the arm that the coin gave it, even where the model failed and the optimiser stood in.
@@ -64,7 +64,7 @@ def light_control(trials: Sequence[TrialState], seed: int, words: Words) -> tupl
     comparison = ControlComparison(
         agent="language model as proposer",
         control=describe_proposers(trial.proposal.source for trial in assigned_trials if trial.arm == "control"),
-        metric=f"improvement of the best {words.metric} per trial",
+        metric=f"improvement of the best {terms.metric} per trial",
         unit="share of the best before",
         direction="higher",
         budget=f"{len(assigned_trials)} trials, assigned by a fair coin",
@@ -163,7 +163,7 @@ def require_pairs(control: str, seeds: int, resumes: object) -> None:
         )
 
 
-def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, words: Words) -> Control:
+def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, terms: StudyTerms) -> Control:
     """The control record of paired studies, each with so many trainings.
 
     A pair with a study in which every trial failed is left out; one that lost trials leaves nothing to compare.
@@ -171,10 +171,10 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, wo
     comparison = ControlComparison(
         agent="language model as proposer of about half of the trials, and asked about near ties",
         control=control,
-        metric=f"lowest {words.metric} of a study",
-        unit=words.unit,
+        metric=f"lowest {terms.metric} of a study",
+        unit=terms.unit,
         direction="lower",
-        budget=f"at most {budget} {words.measurement}s in each study, repeats included; seed and first trial are the "
+        budget=f"at most {budget} {terms.measurement}s in each study, repeats included; seed and first trial are the "
         "same in a pair",
     )
     return judge_pairs(comparison, pairs, seed)
@@ -192,7 +192,7 @@ def judge_pairs(comparison: ControlComparison, pairs: Sequence[Pair], seed: int)
     return unless_lost(record, {"the agent": agent_reasons, "its control": control_reasons})
 
 
-def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", cost_name: str = "") -> Table:
+def pair_table(pairs: Sequence[Pair], terms: StudyTerms, higher: str = "", cost_name: str = "") -> Table:
     """The paired studies of a full control; `higher` names a metric that is no lowest value, `cost_name` the cost."""
     rows = [
         (
@@ -206,6 +206,6 @@ def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", cost_name:
         )
         for pair in pairs
     ]
-    by, took = "higher by" if higher else "lower by", cost_name or f"{words.measurement}s"
+    by, took = "higher by" if higher else "lower by", cost_name or f"{terms.measurement}s"
     columns = ("seed", "with the agent", "without", f"{took} of both", by)
-    return Table(columns, rows, f"{higher or f'Lowest {words.metric}'} of paired studies")
+    return Table(columns, rows, f"{higher or f'Lowest {terms.metric}'} of paired studies")

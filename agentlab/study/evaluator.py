@@ -21,7 +21,7 @@ from agentlab.stats.intervals import paired_interval
 from agentlab.study.events import Decision, Opinion, Repeat
 from agentlab.study.noise import Noise, measure
 from agentlab.study.state import StudyState, TrialState
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -55,7 +55,7 @@ class Judgement(StrictModel):
 class Seeds:
     """Compares means over seeds. What the seed alone does is given, or measured on repetitions of a few trials."""
 
-    words: Words
+    terms: StudyTerms
     noise: float | None = None  # given instead of measured
     repeats: int = 0  # of the first accepted trial of a family, to measure the noise
     family: tuple[str, ...] = ()  # keys on which the noise depends
@@ -67,7 +67,7 @@ class Seeds:
         """By the rule beyond the noise. The first trial that would be accepted of a family is repeated all the same."""
         best = state.best
         noise = self.noise_of(trial, state)
-        ruled = by_rule(trial, best, noise, self.noise_of(best, state) if best else None, words=self.words)
+        ruled = by_rule(trial, best, noise, self.noise_of(best, state) if best else None, terms=self.terms)
         if ruled is None:
             assert best is not None  # by_rule decides while there are not two finished trials
             return self._near_tie(trial, best)
@@ -100,7 +100,7 @@ class Seeds:
             noises[name] = self.noise_of(trial, state)
         if len(noises) > 1 and "" in noises:
             noises["all trials, taken for the others,"] = noises.pop("")
-        return " ".join(noise.sentence(self.words, name) for name, noise in noises.items())
+        return " ".join(noise.sentence(self.terms, name) for name, noise in noises.items())
 
     def _family_noise(self, trial: TrialState, state: StudyState) -> Noise:
         return measure(peer.values for peer in state.trials if self._family(peer) == self._family(trial))
@@ -110,7 +110,7 @@ class Seeds:
 
     def _near_tie(self, trial: TrialState, best: TrialState) -> Repeat:
         """Measure again, whatever a model says of it; one that can only pick letters says one thing only."""
-        reason, task = "lower, but within the noise", self.words.evaluate
+        reason, task = "lower, but within the noise", self.terms.evaluate
         if self.router is None or self.question is None or self.router.tier(task) in (None, "pick"):
             return Repeat(reason)
         call_id = f"{self.scope}{trial.id}/evaluate"
@@ -124,7 +124,7 @@ class Seeds:
 
 
 def by_rule(
-    trial: TrialState, best: TrialState | None, noise: Noise, noise_of_best: Noise | None = None, *, words: Words
+    trial: TrialState, best: TrialState | None, noise: Noise, noise_of_best: Noise | None = None, *, terms: StudyTerms
 ) -> Decision | None:
     """Accept what is lower beyond the noise, reject what is not lower; None for what is lower within it.
 
@@ -138,14 +138,14 @@ def by_rule(
         return _without_match(trial)
     change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
     limit = noise.limit(len(trial.values), len(best.values), noise_of_best)
-    finding = f"{words.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
+    finding = f"{terms.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
     if change < -limit:
         return Decision(True, finding)
     if change >= 0:
-        return Decision(False, finding if change else f"{words.error} equal to that of {best.id}")
+        return Decision(False, finding if change else f"{terms.error} equal to that of {best.id}")
     if trial.wanted:
         count = len(trial.values)
-        mean = f" as the mean of {count} {words.measurement}s" if count > 1 else ""
+        mean = f" as the mean of {count} {terms.measurement}s" if count > 1 else ""
         best_noise = noise_of_best or noise
         deviations = " and ".join(dict.fromkeys(f"{n.deviation:.2%}" for n in (noise, best_noise)))
         explained = f"within the {limit:.1%} that seeds explain (95 %; a seed moves one by {deviations})"
@@ -167,7 +167,7 @@ class Items:
     ranked by fronts. Nothing is measured again.
     """
 
-    words: Words
+    terms: StudyTerms
     seed: int
 
     def judge(self, trial: TrialState, state: StudyState) -> Decision:
@@ -179,7 +179,7 @@ class Items:
         common = min(len(trial.result.items), len(best.result.items))
         interval = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
         finding = (
-            f"{self.words.error} {interval.estimate:+.4g} beside {best.id}, [{interval.low:+.4g}, {interval.high:+.4g}]"
+            f"{self.terms.error} {interval.estimate:+.4g} beside {best.id}, [{interval.low:+.4g}, {interval.high:+.4g}]"
         )
         return Decision(interval.high < 0, f"{finding} over {common} pairs")
 
@@ -191,7 +191,7 @@ class Items:
 class Fronts:
     """Compares trials by several objectives at once: none of them may be worse for a trial to be better."""
 
-    words: Words
+    terms: StudyTerms
 
     def judge(self, trial: TrialState, state: StudyState) -> Decision:
         """Accept what no trial before dominates or equals: it is on the front of its time."""

@@ -9,10 +9,10 @@ from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.events import Branched, Decision, Proposed, Reason, Repeat, read, results
 from agentlab.study.state import number_of
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 
-def narrate(event: Event, words: Words) -> Narration | None:
+def narrate(event: Event, terms: StudyTerms) -> Narration | None:
     """One line for each measurement; calls of language models are told with -v."""
     data, name = event.data, event.id
     if event.type == "study.opened":
@@ -35,21 +35,21 @@ def narrate(event: Event, words: Words) -> Narration | None:
         case Reason(reason):
             return Narration(line=f"  search ends early: {reason}")
         case Decision() as outcome:
-            line = None if data[words.value] is None else _decision(name, outcome, data, words)  # a failure was told
+            line = None if data[terms.value] is None else _decision(name, outcome, data, terms)  # a failure was told
             return Narration(line=line, done=_judged_count(name))
         case Proposal() as outcome:
             return Narration(line=f"  {name}  turned down, proposed by {outcome.source}")
         case TrialResult() as outcome if "-" in name.rpartition("/")[2]:  # the first is told with the decision
-            return Narration(line=f"  {name}  {words.metric} {number(outcome.value)}  {words.again}")
+            return Narration(line=f"  {name}  {terms.metric} {number(outcome.value)}  {terms.again}")
         case Repeat() as outcome:
-            return Narration(line=f"  {name}  to be {words.again}: {outcome.reason}")
+            return Narration(line=f"  {name}  to be {terms.again}: {outcome.reason}")
     return None
 
 
-def _decision(name: str, decision: Decision, data: Mapping[str, Any], words: Words) -> str:
+def _decision(name: str, decision: Decision, data: Mapping[str, Any], terms: StudyTerms) -> str:
     mark = "*" if decision.accepted else " "
     judge = "" if decision.by == "rule" else f" ({decision.by})"
-    return f"{mark} {name}  {words.metric} {number(data[words.value])}  {data['source']:<10} {decision.reason}{judge}"
+    return f"{mark} {name}  {terms.metric} {number(data[terms.value])}  {data['source']:<10} {decision.reason}{judge}"
 
 
 def _judged_count(name: str) -> int | None:

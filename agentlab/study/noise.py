@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 ASSUMED = 0.02  # where nothing could be measured: between the 0.5 % and 4 % that small Informers show
 # A difference counts beyond the 97.5 % quantile of Student's t with the freedom of the noise: two values say little.
@@ -35,13 +35,13 @@ class Noise:
         width = _QUANTILES[freedom - 1] if 0 < freedom <= len(_QUANTILES) else _NORMAL
         return width * math.sqrt(self.deviation**2 / first + other_noise.deviation**2 / second)
 
-    def sentence(self, words: Words, trials: str = "") -> str:
+    def sentence(self, terms: StudyTerms, trials: str = "") -> str:
         """For a reader; `trials` names those that it was measured on, where others have a noise of their own."""
         if not self.trainings:
-            return f"The noise was not measured; {self.deviation:.1%} per {words.measurement} is taken for it."
+            return f"The noise was not measured; {self.deviation:.1%} per {terms.measurement} is taken for it."
         return (
-            f"The seed alone moves a {words.error}{f' of {trials}' if trials else ''} by {self.deviation:.2%} "
-            f"(one standard deviation), measured on {self.trainings} {words.measurement}s of the search."
+            f"The seed alone moves a {terms.error}{f' of {trials}' if trials else ''} by {self.deviation:.2%} "
+            f"(one standard deviation), measured on {self.trainings} {terms.measurement}s of the search."
         )
 
 

@@ -11,7 +11,7 @@ from agentlab.errors import AgentlabError
 from agentlab.search.types import TrialResult
 from agentlab.study.executor import Report, finite
 from agentlab.study.state import StudyCandidate
-from agentlab.workers import deaths, faults
+from agentlab.workers import exit_status, faults
 from agentlab.workers.channel import Channel, wait_for_any
 
 _POLL_SECONDS = 0.05
@@ -219,13 +219,13 @@ class ProcessExecutor:
     def _handle_death(self, worker: _WorkerProcess) -> _Ended | None:
         training = _at_work(worker)
         status, log = self._discard(worker)
-        cause, hint = deaths.describe(status)
+        cause, hint = exit_status.describe(status)
         if not training.deaths:
             training.deaths += 1
             self._retry(training, f"its process died: {cause}")
             return None
         if not worker.ready:
-            message = f"A process for trainings died while it was set up: {cause}.\n{deaths.last_words(log)}"
+            message = f"A process for trainings died while it was set up: {cause}.\n{exit_status.last_words(log)}"
             raise AgentlabError(message.strip(), hint=hint)
         return training.candidate, _lost_result(training, f"its process died, twice: {cause}", log)
 
@@ -251,7 +251,7 @@ def _at_work(worker: _WorkerProcess) -> _Training:
 def _lost_result(training: _Training, reason: str, log: str) -> TrialResult:
     """The result of a training whose process cannot tell it; `log` is the end of what that printed."""
     seconds = round(time.monotonic() - training.began, 3)
-    return TrialResult("failed", metrics={"seconds": seconds, "log": deaths.last_words(log)}, error=reason[:300])
+    return TrialResult("failed", metrics={"seconds": seconds, "log": exit_status.last_words(log)}, error=reason[:300])
 
 
 def _require_protocol(message: Mapping[str, Any]) -> None:

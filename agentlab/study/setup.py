@@ -14,7 +14,7 @@ from agentlab.study.evaluator import Evaluator
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import TrialState
 from agentlab.study.steps import FAIR, WORST, Reviewer, Study
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -29,7 +29,7 @@ class Setup:
     classical one, where that of the table is not what is wanted, and `asks` may change how a language model is asked.
     """
 
-    words: Words
+    terms: StudyTerms
     rules: ScreenRules
     starts: Sequence[Proposal]
     base: str
@@ -50,20 +50,20 @@ class Setup:
         self, run: OpenRun | RunBranch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
     ) -> Study:
         """The study of a run, or in a branch one beside it with a budget of its own. Close its executor at the end."""
-        scope, words = f"{run.name}/" if isinstance(run, RunBranch) else "", self.words
+        scope, terms = f"{run.name}/" if isinstance(run, RunBranch) else "", self.terms
         arm, executor = self.arm or ARMS.load(self.base), self.executor(run)  # first: what asks may think already
         base = ScreenedProposer(arm(self.base, self.rules.space, seed), self.rules)
         router = self.router if agent else None
         asking: Proposer | None = None
-        if router is not None and router.available(words.propose):
+        if router is not None and router.available(terms.propose):
             asking = self.asks(
                 LLMProposer(
-                    base, router, self.rules, words.briefing, task=words.propose, options=self.options, scope=scope
+                    base, router, self.rules, terms.briefing, task=terms.propose, options=self.options, scope=scope
                 )
             )
         return Study(
             run=run,
-            words=words,
+            terms=terms,
             seed=seed,
             budget=self.budget if budget is None else budget,
             starts=self.starts,

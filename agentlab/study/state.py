@@ -10,7 +10,7 @@ from agentlab.errors import DivergedError, RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
 from agentlab.study.events import Arm, Closed, Decision, Proposed, Repeat, ResultBatch, WinnerScores, read
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 T = TypeVar("T")
 
@@ -263,7 +263,7 @@ class _StateBuilder:
         return StudyState(entries, judged, self.finals, self.scored, self.scores, self.exhausted)
 
 
-def agent_state(state: StudyState, words: Words) -> dict[str, Any]:
+def agent_state(state: StudyState, terms: StudyTerms) -> dict[str, Any]:
     """`agent_state.json`: test figures stay null for all but the winner."""
     best = state.scored or (state.best.id if state.best else None)
     return {
@@ -271,8 +271,8 @@ def agent_state(state: StudyState, words: Words) -> dict[str, Any]:
         "runs": [
             {
                 "run_id": trial.id,
-                words.value: trial.value,
-                f"test_{words.score}": fmean(state.scores.figures[words.score])
+                terms.value: trial.value,
+                f"test_{terms.score}": fmean(state.scores.figures[terms.score])
                 if state.scores and state.scored == trial.id
                 else None,
                 "accepted": bool(trial.decision and trial.decision.accepted),

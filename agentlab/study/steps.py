@@ -22,7 +22,7 @@ from agentlab.study.evaluator import Evaluator
 from agentlab.study.events import Arm, Closed, Decision, Proposed, Reason, Repeat, ResultBatch, emit
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import StudyCandidate, StudyState, TrialState, agent_state, rebuild, run_id
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 _ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
 FAIR = 0.5  # probability of the agent's arm
@@ -64,7 +64,7 @@ class Study:
     """
 
     run: OpenRun | RunBranch
-    words: Words
+    terms: StudyTerms
     seed: int
     budget: Mapping[str, float]
     starts: Sequence[Proposal]
@@ -81,7 +81,7 @@ class Study:
 
     @property
     def state(self) -> StudyState:
-        return rebuild(self.run.events, self.words.figures)
+        return rebuild(self.run.events, self.terms.figures)
 
 
 def search(study: Study, check: Callable[[], None], after: Callable[[StudyState], None] = lambda _: None) -> StudyState:
@@ -246,7 +246,7 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
         trial = state.judgeable[0]
         verdict = _affordable(study, state, trial, study.evaluator.judge(trial, state))
         if isinstance(verdict, Decision):
-            details = {study.words.value: trial.value, "source": trial.proposal.source}
+            details = {study.terms.value: trial.value, "source": trial.proposal.source}
             emit(study.run, "decision.made", trial.id, verdict, **details)
         else:
             emit(study.run, "repeat.wanted", trial.id, verdict)
@@ -267,7 +267,7 @@ def _affordable(study: Study, state: StudyState, trial: TrialState, verdict: Dec
 
 def update(study: Study, state: StudyState) -> None:
     """Rewrite the snapshot, which the events can always restore."""
-    study.run.write_json("agent_state.json", agent_state(state, study.words))
+    study.run.write_json("agent_state.json", agent_state(state, study.terms))
 
 
 def is_over(study: Study, state: StudyState) -> bool:

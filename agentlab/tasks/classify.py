@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentlab.tasks.items import CheckerName, Level
-from agentlab.tasks.words import BLAME, PRAISE, THINGS
+from agentlab.tasks.word_lists import BLAME, PRAISE, THINGS
 
 # prompt, checker, expected
 Draft = tuple[str, CheckerName, Any]

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from agentlab.tasks.items import CheckerName, Level
-from agentlab.tasks.words import NOUNS
+from agentlab.tasks.word_lists import NOUNS
 
 # prompt, checker, expected
 Draft = tuple[str, CheckerName, Any]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 from agentlab.tasks.items import CheckerName, Level
-from agentlab.tasks.words import DAYS, NOUNS
+from agentlab.tasks.word_lists import DAYS, NOUNS
 
 # prompt, checker, expected
 Draft = tuple[str, CheckerName, object]

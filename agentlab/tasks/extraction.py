@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from agentlab.tasks.items import Level
-from agentlab.tasks.words import CITIES, FIRST_NAMES, GOODS, JOBS, MONTHS
+from agentlab.tasks.word_lists import CITIES, FIRST_NAMES, GOODS, JOBS, MONTHS
 
 # text, properties of the schema, values
 Draft = tuple[str, Mapping[str, Any], Mapping[str, Any]]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, cycle
 from typing import Any, TypeVar
 
-from agentlab.tasks import classify, code, exact, extraction, follow
+from agentlab.tasks import classify, code, exact, extraction, instructions
 from agentlab.tasks.items import TASK_TYPES, Level, TaskItem, TaskType
 from agentlab.tasks.open_questions import QUESTIONS
 
@@ -67,7 +67,7 @@ def _json(count: int, seed: int) -> Iterator[TaskItem]:
 
 
 def _follow(count: int, seed: int) -> Iterator[TaskItem]:
-    drafts = _drafts(follow.KINDS, f"follow/{seed}")
+    drafts = _drafts(instructions.KINDS, f"follow/{seed}")
     for index, (level, (prompt, rules)) in zip(range(count), drafts, strict=False):
         yield TaskItem(_name("follow", index), "follow", level, prompt, rules, "rules", max_tokens=_ROOM["follow"])
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from agentlab.answers import extract
 from agentlab.answers.compare import normal
 from agentlab.errors import DataError, UnknownNameError, UsageError
-from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
+from agentlab.tasks.word_lists import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
 from agentlab.train.conversations import BadLineError, is_unicode, read_lines, refuse
 
 Kind = Literal["choice", "number", "text"]

@@ -17,7 +17,7 @@ from agentlab.answers.compare import normal
 from agentlab.errors import UsageError
 from agentlab.tasks.labelled import prompt
 from agentlab.tasks.questions import QuizQuestion, capital_by_country, generate_questions
-from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE
+from agentlab.tasks.word_lists import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE
 from agentlab.train.conversations import Conversation, ConversationTurn
 
 _SHORTEST, _LONGEST = 3, 6  # letters and words of an answer that is looked for in other texts: no A, no sentence

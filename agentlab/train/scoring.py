@@ -10,7 +10,7 @@ from agentlab.answers.choices import Scored
 from agentlab.errors import ModelFileError
 from agentlab.hf.batch import AnswerBatch, AnswerRow
 from agentlab.hf.likelihood import Choice, score_each
-from agentlab.hf.packed import pack_weights
+from agentlab.hf.onednn_weights import pack_weights
 from agentlab.hf.prefill import Prompt, batches
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE

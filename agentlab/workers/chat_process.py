@@ -14,7 +14,7 @@ from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, M
 from agentlab.workers import faults, memory
 from agentlab.workers.channel import Channel
 from agentlab.workers.chat import Chunk, EngineRequest, LoadReport
-from agentlab.workers.deaths import last_words
+from agentlab.workers.exit_status import last_words
 from agentlab.workers.memory import ProcessMemory
 
 _POLL_SECONDS = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentlab import machine
 from agentlab.errors import AgentlabError, WorkerDiedError
-from agentlab.workers import child, deaths, faults
+from agentlab.workers import child, exit_status, faults
 from agentlab.workers.channel import Channel
 
 _POLL_SECONDS = 0.1
@@ -22,7 +22,7 @@ def run_job(
     *,
     check: Callable[[], None],
     threads: int,
-    causes: deaths.Causes | None = None,
+    causes: exit_status.Causes | None = None,
 ) -> dict[str, Any]:
     """Ask a worker, and wait for its answer; however this ends, the process is gone.
 
@@ -52,8 +52,10 @@ def run_job(
     finally:
         status, log = channel.dispose()
     if answer is None:
-        cause, hint = deaths.describe(status) if causes is None else deaths.describe(status, causes)
-        raise WorkerDiedError(f"The process that {action} died: {cause}.\n{deaths.last_words(log)}".strip(), hint=hint)
+        cause, hint = exit_status.describe(status) if causes is None else exit_status.describe(status, causes)
+        raise WorkerDiedError(
+            f"The process that {action} died: {cause}.\n{exit_status.last_words(log)}".strip(), hint=hint
+        )
     if "kind" in answer:
         raise faults.from_message(answer)
     return answer

@@ -36,11 +36,11 @@ from safetensors.torch import save_file
 
 from agentlab import machine
 from agentlab.compress.calibration import calibrate
+from agentlab.compress.checkpoint_formats import write_packed
+from agentlab.compress.export_check import divergences
 from agentlab.compress.grid import Grid
 from agentlab.compress.layerwise import Pruner, Quantizer, prune, quantize
-from agentlab.compress.packed import write_packed
 from agentlab.compress.recovery import keep_teacher, recover
-from agentlab.compress.reloading import divergences
 from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.atomic import write_json
 from agentlab.session import surroundings

@@ -39,7 +39,7 @@ import yaml
 from agentlab.compress.control import gains, share
 from agentlab.compress.objective import REFERENCE
 from agentlab.compress.recipe import rules
-from agentlab.compress.result import WORDS
+from agentlab.compress.result import TERMS
 from agentlab.compress.transfer import MeasuredRecipe, Recalling
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
@@ -216,12 +216,12 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
             models={"advisor": advisor},
         ) as router:
             setup = Setup(
-                words=WORDS,
+                terms=TERMS,
                 rules=ScreenRules(space()),
                 starts=[Proposal(space().reduce(params), "portfolio") for params in FIRST],
                 base="random" if arm == "random" else "tpe",
                 budget={"joules": ENERGY * base.energy},
-                evaluator=lambda *_: Fronts(WORDS),
+                evaluator=lambda *_: Fronts(TERMS),
                 executor=lambda _: LocalExecutor(partial(replay, base)),
                 check=lambda: None,
                 router=router if arm in ("good", "noisy", "adversarial") else None,

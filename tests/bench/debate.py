@@ -35,7 +35,7 @@ from hf import CLOSE, adapters_of
 from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import DebateConfig
-from agentlab.debate.local import local_speakers
+from agentlab.debate.local_agents import local_speakers
 from agentlab.debate.speakers import Panel, Speakers, TurnReply, TurnRequest
 from agentlab.debate.wave import Setting, Wave
 from agentlab.runs.atomic import write_json

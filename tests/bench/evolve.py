@@ -38,9 +38,9 @@ from agentlab import machine
 from agentlab.config.base import config_hash
 from agentlab.config.load import load
 from agentlab.config.overrides import Override
+from agentlab.evolve.adapter_folder import export
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.genome import BLEND, PARENT, Child, Coefficients
-from agentlab.evolve.product import export
 from agentlab.evolve.result import EVOLVED, RANDOM
 from agentlab.evolve.run import EvolveExperiment, prepare
 from agentlab.evolve.scoring import open_weighted_children

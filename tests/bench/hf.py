@@ -32,7 +32,7 @@ from transformers import DynamicCache, StoppingCriteriaList
 
 from agentlab import machine
 from agentlab.hf.batch import AnswerBatch, AnswerRow
-from agentlab.hf.packed import pack_weights
+from agentlab.hf.onednn_weights import pack_weights
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.runs.atomic import write_json

@@ -34,7 +34,7 @@ import torch
 from checkpoint import checkpoint
 
 from agentlab import machine
-from agentlab.hf.packed import pack_weights
+from agentlab.hf.onednn_weights import pack_weights
 from agentlab.lora.rowwise import AdapterStack
 from agentlab.lora.stacked import Stack
 from agentlab.runs.atomic import write_json

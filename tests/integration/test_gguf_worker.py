@@ -24,9 +24,9 @@ from agentlab.errors import (
     ModelFileError,
     WorkerDiedError,
 )
-from agentlab.gguf.deaths import out_of_memory
 from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.gguf.process import WorkerEngine
+from agentlab.gguf.worker_errors import out_of_memory
 from agentlab.models.store import find
 from agentlab.workers.chat import Chunk, EngineRequest
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agentlab.hf.batch import AnswerBatch, AnswerRow
-from agentlab.hf.packed import pack_weights
+from agentlab.hf.onednn_weights import pack_weights
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
 

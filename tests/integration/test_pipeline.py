@@ -17,7 +17,7 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import RunTexts
+from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.context import Context
 from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread

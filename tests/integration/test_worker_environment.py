@@ -14,8 +14,8 @@ SECRETS = (
     *("AGENTLAB_SERVE_TOKEN", "SSH_AUTH_SOCK"),
 )
 WORKERS = (
-    *("agentlab.gguf.worker", "agentlab.gguf.proof", DRY_RUN, "agentlab.hf.worker", "agentlab.study.worker"),
-    *("agentlab.compress.processes", "agentlab.compress.reloading", templates.__name__),
+    *("agentlab.gguf.worker", "agentlab.gguf.trusted_settings", DRY_RUN, "agentlab.hf.worker", "agentlab.study.worker"),
+    *("agentlab.compress.processes", "agentlab.compress.export_check", templates.__name__),
 )
 
 

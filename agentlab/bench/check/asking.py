@@ -12,7 +12,7 @@ from agentlab.bench.check.result import CheckResult, ModelCheck, Recommendation
 from agentlab.bench.config import CheckConfig, Target, targets_of
 from agentlab.bench.failures import cause_of, group_of, message_of
 from agentlab.errors import AgentlabError, GateError, Interrupted, LLMTimeoutError, UsageError
-from agentlab.llm.bounded import all_of
+from agentlab.llm.concurrency import all_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider, RoleName, ScriptedProvider
 from agentlab.llm.types import Completion, Message

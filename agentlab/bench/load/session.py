@@ -10,12 +10,12 @@ import numpy as np
 
 from agentlab.bench.config import BenchConfig, Target, targets_of
 from agentlab.bench.load.aggregate import StageFacts, row_of
-from agentlab.bench.load.asks import Asks
 from agentlab.bench.load.records import Clock, Record, from_lines, record_of, slim, to_lines
 from agentlab.bench.load.result import CeilingRow, Ended, StageRow
 from agentlab.bench.load.schedule import LoadStage, stage_of
 from agentlab.bench.load.sending import Bounds, StageOutcome, Watch, measure_ceiling, run_stage
 from agentlab.bench.load.stages import is_rising, upcoming
+from agentlab.bench.load.target_asks import Asks
 from agentlab.errors import MissingFileError, ModelFileError, RunUnreadableError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider

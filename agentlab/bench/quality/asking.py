@@ -29,7 +29,7 @@ from agentlab.bench.quality.result import (
 )
 from agentlab.errors import AgentlabError, BudgetExceededError, Interrupted, MissingError, ModelFileError, RemoteError
 from agentlab.llm import judge
-from agentlab.llm.bounded import all_of
+from agentlab.llm.concurrency import all_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.types import Completion, Message

@@ -18,7 +18,7 @@ from agentlab.errors import BadRequestError, ConfigError, MissingFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.metadata import read
 from agentlab.gguf.process import WorkerEngine
-from agentlab.gguf.proof import Proofs
+from agentlab.gguf.trusted_settings import Proofs
 from agentlab.hf.engine import CALLS, HfConfig, HfEngine
 from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.providers import Surroundings

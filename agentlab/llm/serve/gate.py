@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, LLMCancelledError
-from agentlab.llm import hop
+from agentlab.llm import via
 from agentlab.llm.provider_config import is_loopback
 from agentlab.llm.serve.call import encode_json
 from agentlab.llm.serve.faults import Fault, RefusedError, fault_of, internal
@@ -244,11 +244,11 @@ class Gate:
 
     def _check_circle(self, headers: Mapping[str, str]) -> None:
         try:
-            passed = hop.marks(headers.get(hop.HEADER, ""))
+            passed = via.marks(headers.get(via.HEADER, ""))
         except ValueError as error:
             raise RefusedError(f"{error}.", code="invalid_header") from None
-        if self._rules.mark in passed or len(passed) >= hop.MOST:
+        if self._rules.mark in passed or len(passed) >= via.MOST:
             raise RefusedError(
                 "The request has come back to this gateway: its models lead in a circle.", status=508, code="circle"
             )
-        hop.enter((*passed, self._rules.mark))
+        via.enter((*passed, self._rules.mark))

@@ -259,7 +259,7 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def refuse_circles(config: LLMConfig, settings: GatewaySettings) -> None:
-    """Refuse a config that would ask the gateway itself. Longer circles show while it runs (`agentlab.llm.hop`).
+    """Refuse a config that would ask the gateway itself. Longer circles show while it runs (`agentlab.llm.via`).
 
     Raises:
         ConfigError: it names each provider that is the gateway.

@@ -7,7 +7,7 @@ from typing import Literal
 from agentlab.pipeline.branches.digest import changes, config_of, shorten_value
 from agentlab.pipeline.branches.trace import TracedStep, trace
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import RunTexts
+from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.compare import ConfigDifference
 from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text
 from agentlab.runs.store import RunRecord

@@ -10,7 +10,7 @@ from agentlab.errors import RunUnreadableError, UsageError
 from agentlab.pipeline.branches.digest import config_of, inputs_of
 from agentlab.pipeline.branches.trace import TracedCall, TracedStep, number_of, trace
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import RunTexts
+from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text, figure_or_dash, number
 from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html, markdown

@@ -14,7 +14,7 @@ from agentlab.pipeline.branches.digest import config_of, inputs_of, shorten_valu
 from agentlab.pipeline.branches.trace import stage_of, step_of, trace
 from agentlab.pipeline.graph import INPUT
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import RunTexts
+from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord
 

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.answers.judge import JudgeCase, both_orders, decide, decide_async, mark_each, place_of, tournament
+from agentlab.answers.judge import (
+    JudgeCase,
+    both_orders,
+    decide,
+    decide_async,
+    decide_many,
+    mark_each,
+    place_of,
+    tournament,
+)
 
 
 def case(count):
@@ -69,6 +78,24 @@ def test_the_same_from_a_loop_and_from_tasks_at_once(order):
     assert found == asyncio.run(decide_async(tournament(case(9), order), at_once))
     assert found.best == max(order)
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_many_judgements_are_asked_together_and_end_as_each_would_alone():
+    sizes = {"pair": 2, "knockout": 9, "robin": 5, "lone": 1}
+    ballots_at_once = []
+
+    def ask_all(ballots):
+        ballots_at_once.append(len(ballots))
+        return pick_largest([ballot for _, ballot in ballots])
+
+    def pick_largest(ballots):
+        return [ballot.places.index(max(ballot.places)) for ballot in ballots]
+
+    standings = decide_many({name: tournament(case(size), range(size)) for name, size in sizes.items()}, ask_all)
+    assert standings == {
+        name: decide(tournament(case(size), range(size)), pick_largest) for name, size in sizes.items()
+    }
+    assert ballots_at_once == [2 + 8 + 20, 4, 2, 2]
 
 
 @given(st.integers(7, 16))

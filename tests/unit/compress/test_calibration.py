@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agentlab.compress.anatomy import INPUTS, check_architecture
+from agentlab.compress.architecture import INPUTS, check_architecture
 from agentlab.compress.calibration import calibrate
 from agentlab.errors import DataError, ModelFileError, StorageError, UsageError
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.compress.anatomy import linears
+from agentlab.compress.architecture import linears
 from agentlab.compress.grid import Grid
 from agentlab.compress.layerwise import Pruner, prune, quantize
 from agentlab.compress.pruners import Pattern, magnitude, sparsegpt, wanda

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agentlab.compress.packed import write_dense
+from agentlab.compress.checkpoint_formats import write_dense
 from agentlab.compress.pruners import drop_layers, narrow
 from agentlab.errors import UsageError
 from agentlab.train.base import load_base

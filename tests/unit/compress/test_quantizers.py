@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.compress.anatomy import linears, on_a_grid
+from agentlab.compress.architecture import linears, on_a_grid
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.layerwise import Quantizer, quantize
 from agentlab.compress.quantizers import Curvature, awq_scales, gptq, rtn, squared_error

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from agentlab.compress.anatomy import linears
+from agentlab.compress.architecture import linears
 from agentlab.compress.layerwise import prune
 from agentlab.compress.recovery import Teacher, keep_teacher, recover
 from agentlab.train.checkpoints import Progress

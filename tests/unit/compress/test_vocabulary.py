@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agentlab.compress.packed import write_dense
+from agentlab.compress.checkpoint_formats import write_dense
 from agentlab.compress.vocabulary import Fewer, cut_vocabulary
 from agentlab.errors import ModelFileError
 from agentlab.train.base import load_base, load_tokenizer

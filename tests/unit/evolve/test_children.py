@@ -8,10 +8,10 @@ import pytest
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError, UsageError
+from agentlab.evolve.adapter_folder import ExportedChild, cross
 from agentlab.evolve.children import Children
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
 from agentlab.evolve.genome import Child
-from agentlab.evolve.product import ExportedChild, cross
 from agentlab.evolve.recipes import RecipeGenome
 from agentlab.evolve.run import export_child
 from agentlab.lora.card import content_hash, read_card

@@ -21,7 +21,7 @@ from agentlab.debate import wave
 from agentlab.gguf.fingerprint import fingerprint
 from agentlab.gguf.memory import MemoryShape as EngineShape
 from agentlab.hf.fingerprint import fingerprint_of
-from agentlab.llm.asking import build_call
+from agentlab.llm.completions import build_call
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
@@ -36,9 +36,9 @@ from agentlab.nas.time_features import Frequency
 from agentlab.pipeline import answer as pipeline_answer
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
-from agentlab.pipeline.work import call_id, derive_seed, seed_of
+from agentlab.pipeline.step_questions import call_id, derive_seed, seed_of
+from agentlab.runs.comparability import MeasuredRun, digest
 from agentlab.runs.events import Event
-from agentlab.runs.measured import MeasuredRun, digest
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.tasks import questions
 from agentlab.tasks.items import TaskItem, set_digest

@@ -14,16 +14,16 @@ from agentlab.compress.meter import CompressCost
 from agentlab.compress.objective import Measures
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.result import Advice, CompressPlan
+from agentlab.compress.run_status import Watched
 from agentlab.compress.vocabulary import Fewer
-from agentlab.compress.watching import Watched
 from agentlab.debate.plan import DebatePlan
 from agentlab.debate.transcript import Ballot as DebateBallot
 from agentlab.debate.transcript import Turn as DebateTurn
 from agentlab.doctor.checks import DoctorReport
+from agentlab.evolve.adapter_folder import Crossed
+from agentlab.evolve.adapter_folder import ExportedChild as EvolveExported
 from agentlab.evolve.fitness import Terms
 from agentlab.evolve.plan import EvolvePlan
-from agentlab.evolve.product import Crossed
-from agentlab.evolve.product import ExportedChild as EvolveExported
 from agentlab.gguf.memory import Buffers
 from agentlab.gguf.memory import MemoryShape as EngineShape
 from agentlab.integrations.evaluation import Evaluation

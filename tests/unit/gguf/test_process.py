@@ -22,9 +22,9 @@ from agentlab.errors import (
     ModelFileError,
     WorkerDiedError,
 )
-from agentlab.gguf.deaths import out_of_memory
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
+from agentlab.gguf.worker_errors import out_of_memory
 from agentlab.workers.chat import EngineRequest
 
 ASK = EngineRequest([{"role": "user", "content": "hello"}])

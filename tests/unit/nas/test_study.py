@@ -13,7 +13,7 @@ from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Router
 from agentlab.nas.config import NasConfig, params_of
 from agentlab.nas.series import Series
-from agentlab.nas.study import WORDS, setup_of
+from agentlab.nas.study import TERMS, setup_of
 from agentlab.runs.branch import RunBranch
 from agentlab.runs.context import Context
 from agentlab.runs.run import Edge, OpenRun, RunSpec
@@ -130,7 +130,7 @@ def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: OpenRun, setup
     assert trained == {name for trial in state.trials for name in (trial.id, *trial.repeats)}
     asked = [event.id for event in run.events if event.type == "llm.called"]
     assert asked, "the coin gave the agent no trial: choose another seed"
-    assert all(name.startswith(f"agent-1/{WORDS.propose}:") or name.endswith("/evaluate") for name in asked)
+    assert all(name.startswith(f"agent-1/{TERMS.propose}:") or name.endswith("/evaluate") for name in asked)
     assert rebuild(run.events).trials == []
     epochs = [event.id for event in run.events if event.type == "trial.epoch"]
     assert epochs[0] == "agent-1/run_0000"

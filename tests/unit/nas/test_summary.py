@@ -13,7 +13,7 @@ from agentlab.nas.config import NasConfig, TrialConfig
 from agentlab.nas.report import blocks
 from agentlab.nas.result import NasResult
 from agentlab.nas.series import Series
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.nas.summary import outcome, source_rows, summarise
 from agentlab.runs.report import markdown
 from agentlab.runs.run import Edge, OpenRun, RunSpec
@@ -78,12 +78,12 @@ def study_in(run: OpenRun, **changes: Any) -> steps.Study:
     fields: dict[str, Any] = {"agent": Listed("llm"), "reviewer": None, "executor": LocalExecutor(measure)}
     return steps.Study(
         run=run,
-        words=WORDS,
+        terms=TERMS,
         seed=0,
         budget={"trials": CONFIG.max_iterations},
         starts=(Proposal({"model.dropout": 0.8}, "default"),),
         control=Listed("gp"),
-        evaluator=Seeds(WORDS, repeats=2),
+        evaluator=Seeds(TERMS, repeats=2),
         rules=ScreenRules(SPACE),
         **fields | changes,
     )
@@ -153,7 +153,7 @@ def test_no_test_figure_of_any_trial_but_the_winner_appears(summarised: Summaris
     """Even if an objective reported one, neither result nor report nor snapshot would repeat it."""
     result = summarised()
     said = markdown("t", blocks(result, TrialConfig(), frozenset()))
-    stored = json.dumps(agent_state(study_in(run).state, WORDS))
+    stored = json.dumps(agent_state(study_in(run).state, TERMS))
     assert str(LEAKED) in json.dumps([event.data for event in run.events])
     for text in (result.model_dump_json(), said, stored):
         assert str(LEAKED) not in text

@@ -22,7 +22,7 @@ from agentlab.nas.result import (
     comparison,
     headline,
 )
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.document import Table, Text, with_spread
 from agentlab.runs.report import html, markdown
 from agentlab.study.calls import ModelRow, Planner, model_table, opinion_notes
@@ -163,10 +163,10 @@ def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
         output_tokens=1,
         cost_usd=0.0,
     )
-    (note,) = opinion_notes([asked], WORDS)
+    (note,) = opinion_notes([asked], TERMS)
     assert isinstance(note, Text)
     assert "judge said what the further trainings then showed in 1 of 3 cases" in note.text
-    assert opinion_notes([asked.model_copy(update={"checked": 0})], WORDS) == []
+    assert opinion_notes([asked.model_copy(update={"checked": 0})], TERMS) == []
 
 
 def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
@@ -292,7 +292,7 @@ def test_a_model_has_one_row_and_what_is_unknown_is_not_zero() -> None:
 
 def test_pairs_show_by_how_much_the_agent_was_lower() -> None:
     pairs = [Pair(seed=0, agent=0.3, control=0.4), Pair(seed=1, agent=0.5, control=0.4)]
-    rows = pair_table([*pairs, Pair(seed=2, agent=None, control=0.4)], WORDS).rows
+    rows = pair_table([*pairs, Pair(seed=2, agent=None, control=0.4)], TERMS).rows
     assert [row[4] for row in rows] == ["+0.1000", "-0.1000", "–"]
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from agentlab.errors import StorageError, UsageError
 from agentlab.models.base_model import BaseFile
+from agentlab.persona.adapter_folder import check_free, check_place, hold_folders, is_made_by, room_for
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.product import check_free, check_place, hold_folders, is_made_by, room_for
 from agentlab.train.config import LoraConfig
 
 

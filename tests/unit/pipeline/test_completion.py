@@ -11,7 +11,7 @@ from agentlab.pipeline.completion import complete_step
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.state import Ended, PipelineItem
-from agentlab.pipeline.work import PipelineCall
+from agentlab.pipeline.step_questions import PipelineCall
 
 
 def end(

@@ -5,8 +5,8 @@ from typing import Any
 
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
+from agentlab.pipeline.loaded_models import MemoryBudget
 from agentlab.pipeline.plan import PipelinePlan, plan_of
-from agentlab.pipeline.residents import MemoryBudget
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room
 from agentlab.pipeline.units import units

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from agentlab.gguf.metadata import read
-from agentlab.gguf.proof import Proofs
+from agentlab.gguf.trusted_settings import Proofs
 from agentlab.pipeline.config import Resources
+from agentlab.pipeline.loaded_models import MemoryBudget, PipelineLocalModel, Sizes, budget_of, settle
 from agentlab.pipeline.registry import Availability
-from agentlab.pipeline.residents import MemoryBudget, PipelineLocalModel, Sizes, budget_of, settle
 from agentlab.pipeline.settings import Engine
 from tests.unit.pipeline.tiny_model import write_model
 

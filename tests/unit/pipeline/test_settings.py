@@ -10,7 +10,7 @@ from agentlab.errors import (
     SchemaError,
     WorkerDiedError,
 )
-from agentlab.gguf.deaths import out_of_memory
+from agentlab.gguf.worker_errors import out_of_memory
 from agentlab.pipeline.settings import Engine, Rung, RungFailure, next_rung, shorten_text
 from agentlab.pipeline.stage_config import Stage
 

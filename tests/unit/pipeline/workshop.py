@@ -10,7 +10,7 @@ import yaml
 from agentlab.pipeline.answer import PipelineAnswer, PipelineQuestion, key_of, sha_of
 from agentlab.pipeline.items import COPY, PipelineInput, copy_of
 from agentlab.pipeline.store import Store
-from agentlab.pipeline.texts import FILE, RunTexts
+from agentlab.pipeline.text_store import FILE, RunTexts
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.search.history import batches
 from agentlab.search.types import Proposal, Trial, TrialResult
@@ -45,14 +45,14 @@ def raced(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
 def study_in(run: OpenRun, population: int, **budget: float) -> steps.Study:
     return steps.Study(
         run=run,
-        words=WORDS,
+        terms=TERMS,
         seed=0,
         budget=budget,
         starts=(Proposal({"x": 1.0}, "default"),),
         control=Fresh(),
         agent=None,
         executor=LocalExecutor(raced, population, {"items": WORST}),
-        evaluator=Seeds(WORDS, 0.2),
+        evaluator=Seeds(TERMS, 0.2),
         worst={"items": WORST},
     )
 
@@ -105,7 +105,7 @@ def test_trainings_are_spent_to_the_last_with_all_repeats(
     def study(run: OpenRun) -> steps.Study:
         rng = np.random.default_rng(order)
         executor: Any = Together(lambda names: str(rng.choice(sorted(names))), workers)
-        judge = Seeds(WORDS, repeats=repeats) if repeats else Seeds(WORDS, 0.2)
+        judge = Seeds(TERMS, repeats=repeats) if repeats else Seeds(TERMS, 0.2)
         return replace(study_in(run, 1, trainings=limit), executor=executor, evaluator=judge, worst=dict(steps.WORST))
 
     with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
@@ -130,7 +130,7 @@ def test_a_crash_is_charged_in_full_so_that_a_search_in_which_all_crash_ends() -
 def test_a_repeat_that_does_not_fit_leaves_what_stands_without_it() -> None:
     with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
         executor: Any = Together(min, 1)
-        judge = Seeds(WORDS, repeats=2)
+        judge = Seeds(TERMS, repeats=2)
         study = replace(study_in(run, 1, trainings=1), executor=executor, evaluator=judge, worst=dict(steps.WORST))
         (trial,) = go(study).trials
     assert trial.decision is not None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentlab.llm.types import Usage
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.events import Event
 from agentlab.study.calls import ModelRow, Planner, model_rows, totals
 
@@ -54,7 +54,7 @@ def _plain(usage: Usage) -> dict[str, Any]:
 
 
 def rows(story: Story) -> dict[tuple[str, str], ModelRow]:
-    return {(row.model, row.task): row for row in model_rows(story.events, WORDS)}
+    return {(row.model, row.task): row for row in model_rows(story.events, TERMS)}
 
 
 def test_an_opinion_is_held_against_the_trainings_that_followed() -> None:
@@ -170,7 +170,7 @@ def test_trials_that_no_model_could_have_proposed_do_not_lower_its_share() -> No
 
 
 def test_nobody_was_asked() -> None:
-    assert model_rows(shared().events, WORDS) == []
+    assert model_rows(shared().events, TERMS) == []
     assert totals([], Usage()) == Planner(calls=0, answered=0, input_tokens=0, output_tokens=0, cost_usd=0.0)
 
 

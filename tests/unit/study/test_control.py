@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.control import Pair, describe_proposers, improvements, light_control
 from agentlab.study.state import TrialState
@@ -38,7 +38,7 @@ def test_improvements_multiply_to_the_final_best(values: list[float | None]) -> 
 
 def test_no_agent_no_record() -> None:
     trials = [trial(0, 1.0, "shared"), TrialState(1, Proposal({}, "gp"), "control", 0.0, TrialResult("finished", 0.5))]
-    control, note = light_control(trials, 0, WORDS)
+    control, note = light_control(trials, 0, TERMS)
     assert control is None
     assert "no agent" in note
 
@@ -49,7 +49,7 @@ def test_a_control_is_named_by_who_proposed() -> None:
 
 
 def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
-    control, note = light_control(study([0.9, 0.8, 0.7], ["agent"] * 3), 0, WORDS)
+    control, note = light_control(study([0.9, 0.8, 0.7], ["agent"] * 3), 0, TERMS)
     assert control is not None
     assert control.verdict == "not_measured"
     assert "was not measured" in note
@@ -57,7 +57,7 @@ def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
 
 def test_a_light_control_never_says_helped() -> None:
     values = [0.9 ** (n + 1) if n % 2 else None for n in range(18)]
-    control, note = light_control(study(values, ["agent" if n % 2 else "control" for n in range(18)]), 0, WORDS)
+    control, note = light_control(study(values, ["agent" if n % 2 else "control" for n in range(18)]), 0, TERMS)
     assert control is not None
     assert control.estimate is not None
     assert control.estimate > 0
@@ -68,7 +68,7 @@ def test_a_light_control_never_says_helped() -> None:
 def test_same_study_and_seed_give_the_same_interval() -> None:
     values = [float(v) for v in np.linspace(0.99, 0.5, 18)]
     arms = ["agent" if n % 3 else "control" for n in range(18)]
-    assert light_control(study(values, arms), 3, WORDS) == light_control(study(values, arms), 3, WORDS)
+    assert light_control(study(values, arms), 3, TERMS) == light_control(study(values, arms), 3, TERMS)
 
 
 def test_nothing_is_an_improvement_on_an_error_of_zero() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentlab.errors import ConfigError, Interrupted
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.branch import RunBranch
 from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.runs.stop import StopFlag
@@ -80,14 +80,14 @@ class SmallSetup:
         self.executors.append(Counted(objective))
         return steps.Study(
             run=run,
-            words=WORDS,
+            terms=TERMS,
             seed=seed,
             budget=budget or self.budget,
             starts=(Proposal({"x": 1.0}, "default"),),
             control=Lowering("gp", 0.1),
             agent=Lowering("llm", self.gain) if agent else None,
             executor=self.executors[-1],
-            evaluator=Seeds(WORDS, 0.001),
+            evaluator=Seeds(TERMS, 0.001),
         )
 
     def pairs(self, run: OpenRun) -> list[Pair]:
@@ -153,7 +153,7 @@ def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: Ope
     pairs = SmallSetup(fails="control-2").pairs(run)
     assert pairs[2].lost[1].startswith("MemoryError")
     assert {pair.spent for pair in pairs} == {(TRIALS, TRIALS)}
-    control = full_control(pairs, TRIALS, "gp", 7, WORDS)
+    control = full_control(pairs, TRIALS, "gp", 7, TERMS)
     assert (control.verdict, control.estimate) == ("not_measured", None)
     assert "its control lost trials to a crash or a limit (MemoryError" in control.note
 
@@ -192,7 +192,7 @@ def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: 
 def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: OpenRun) -> None:
     pairs = SmallSetup(fails="control-2").pairs(run)
     assert [pair.control is None for pair in pairs] == [False, False, True, False, False, False]
-    control = full_control(pairs, TRIALS, "gp alone", 7, WORDS)
+    control = full_control(pairs, TRIALS, "gp alone", 7, TERMS)
     assert (control.n, control.verdict) == (5, "not_measured")
     assert "its control lost trials" in control.note
 
@@ -207,7 +207,7 @@ def test_too_few_pairs_are_refused_before_a_run_but_not_to_an_earlier_one(tmp_pa
 
 def test_an_agent_that_wins_every_pair_has_helped() -> None:
     pairs = [pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(6)]
-    control = full_control(pairs, 20, "gp alone", 0, WORDS)
+    control = full_control(pairs, 20, "gp alone", 0, TERMS)
     assert control.verdict == "helped"
     assert control.estimate == pytest.approx(0.1, abs=0.01)
     assert (control.direction, control.control, control.n) == ("lower", "gp alone", 6)
@@ -216,18 +216,18 @@ def test_an_agent_that_wins_every_pair_has_helped() -> None:
 
 
 def test_an_agent_that_loses_every_pair_has_hurt() -> None:
-    assert full_control([pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp alone", 0, WORDS).verdict == "hurt"
+    assert full_control([pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp alone", 0, TERMS).verdict == "hurt"
 
 
 def test_one_lost_pair_of_six_is_not_evidence() -> None:
     pairs = [pair(0, 0.5, 0.45), *[pair(seed, 0.3, 0.4) for seed in range(1, 6)]]
-    assert full_control(pairs, 20, "gp alone", 0, WORDS).verdict == "no_measurable_help"
+    assert full_control(pairs, 20, "gp alone", 0, TERMS).verdict == "no_measurable_help"
 
 
 def test_the_record_is_the_same_for_the_same_pairs_and_seed() -> None:
     pairs = [pair(seed, 0.3 + (seed * 7 % 5) / 100, 0.32) for seed in range(20)]  # beyond what can be enumerated
-    assert full_control(pairs, 20, "gp alone", 3, WORDS) == full_control(pairs, 20, "gp alone", 3, WORDS)
+    assert full_control(pairs, 20, "gp alone", 3, TERMS) == full_control(pairs, 20, "gp alone", 3, TERMS)
 
 
 def test_no_pair_at_all_is_not_measured() -> None:
-    assert full_control([pair(0, None, 0.3)], 20, "gp alone", 0, WORDS).verdict == "not_measured"
+    assert full_control([pair(0, None, 0.3)], 20, "gp alone", 0, TERMS).verdict == "not_measured"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from agentlab.errors import AllModelsFailedError, BudgetExceededError, LLMTimeoutError
 from agentlab.llm.types import Attempt, Completion, Usage
-from agentlab.nas.study import WORDS, question
+from agentlab.nas.study import TERMS, question
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study import evaluator
 from agentlab.study.evaluator import Judgement, Seeds
@@ -21,7 +21,7 @@ from agentlab.study.noise import Noise
 from agentlab.study.state import StudyState, TrialState
 
 NOISE = Noise(0.01)
-by_rule = partial(evaluator.by_rule, words=WORDS)
+by_rule = partial(evaluator.by_rule, terms=TERMS)
 errors = st.floats(0.01, 10)
 verdicts = st.sampled_from(["repeat", "reject"])
 
@@ -58,7 +58,7 @@ def decide(new: TrialState, best: TrialState | None, noise: Noise, router: Any, 
     """The verdict on a new trial in a study that has accepted the best one."""
     accepted = [replace(best, decision=Decision(True, ""))] if best else []
     state = StudyState(entries=(*accepted, new), judged=tuple(trial.id for trial in accepted))
-    return Seeds(WORDS, noise.deviation, router=router, question=question, scope=scope).judge(new, state)
+    return Seeds(TERMS, noise.deviation, router=router, question=question, scope=scope).judge(new, state)
 
 
 BEST = trial(0, 0.5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.study.noise import ASSUMED, Noise, measure, unstable
 
 errors = st.floats(1e-3, 1e3)
@@ -94,7 +94,7 @@ def test_an_error_of_zero_is_measured_too() -> None:
     ],
 )
 def test_the_sentence_says_whether_it_was_measured(noise: Noise, words: str) -> None:
-    assert words in noise.sentence(WORDS)
+    assert words in noise.sentence(TERMS)
 
 
 def test_two_seeds_of_a_chance_difference_are_rarely_taken_for_one() -> None:

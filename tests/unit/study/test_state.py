@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import RunUnreadableError
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.events import Event
 from agentlab.study.state import RefusedProposal, StudyState, TrialState, agent_state, changes, rebuild, run_id
 
@@ -194,7 +194,7 @@ def test_events_that_are_nobodys_business_are_ignored() -> None:
 
 
 def test_agent_state_hides_test_figures_of_all_but_the_winner() -> None:
-    stored = agent_state(whole().state, WORDS)
+    stored = agent_state(whole().state, TERMS)
     assert stored["best_run_id"] == "run_0002"
     assert [run["test_mse"] for run in stored["runs"]] == [None, None, pytest.approx(0.36)]
     assert [run["val_mse"] for run in stored["runs"]] == [pytest.approx(0.55), None, pytest.approx(0.35)]
@@ -203,14 +203,14 @@ def test_agent_state_hides_test_figures_of_all_but_the_winner() -> None:
 
 
 def test_before_the_score_agent_state_names_the_accepted_trial_and_no_test_figure() -> None:
-    stored = agent_state(Story().trial(0, 0.5, True).trial(1, 0.4, True).state, WORDS)
+    stored = agent_state(Story().trial(0, 0.5, True).trial(1, 0.4, True).state, TERMS)
     assert stored["best_run_id"] == "run_0001"
     assert [run["test_mse"] for run in stored["runs"]] == [None, None]
 
 
 def test_a_later_winner_takes_the_test_figure_over() -> None:
     story = Story().trial(0, 0.5, True).scored(0, 0.6).trial(1, 0.3, True).scored(1, 0.4)
-    assert [run["test_mse"] for run in agent_state(story.state, WORDS)["runs"]] == [None, 0.4]
+    assert [run["test_mse"] for run in agent_state(story.state, TERMS)["runs"]] == [None, 0.4]
 
 
 def test_changes_are_what_trial_0_has_differently_or_not_at_all() -> None:

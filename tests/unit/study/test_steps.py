@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentlab.errors import Interrupted
-from agentlab.nas.study import WORDS
+from agentlab.nas.study import TERMS
 from agentlab.runs.branch import RunBranch
 from agentlab.runs.run import Edge, OpenRun, RunSpec
 from agentlab.search.screen import ScreenRules
@@ -80,14 +80,14 @@ def study_in(run: OpenRun | RunBranch, values: Sequence[float] = NEAR_TIE, **cha
     judging = {name: changes.pop(name) for name in ("noise", "repeats", "family") if name in changes}
     study = steps.Study(
         run=run,
-        words=WORDS,
+        terms=TERMS,
         seed=0,
         budget={"trials": 1 + len(values)},
         starts=(Proposal({"x": 1.0}, "default"),),
         control=Listed(values),
         agent=None,
         executor=LocalExecutor(measure),
-        evaluator=Seeds(WORDS, **{"noise": 0.01, **judging}),
+        evaluator=Seeds(TERMS, **{"noise": 0.01, **judging}),
     )
     return replace(study, **changes)
 
@@ -277,7 +277,7 @@ def test_the_coin_is_fair(run: OpenRun) -> None:
 
 def test_the_snapshot_is_what_the_events_tell(run: OpenRun) -> None:
     state = go(study_in(run))
-    assert json.loads((run.path / "agent_state.json").read_text()) == agent_state(state, WORDS)
+    assert json.loads((run.path / "agent_state.json").read_text()) == agent_state(state, TERMS)
 
 
 def test_a_request_to_stop_is_heard_between_two_trainings(run: OpenRun) -> None:

@@ -22,11 +22,11 @@ from agentlab.study.finals import Finalist, LastRound, last_round
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyCandidate, StudyState
 from agentlab.study.steps import search
-from agentlab.study.words import Words
+from agentlab.study.terms import StudyTerms
 
 RIDGE = {"type": "float", "low": 1e-6, "high": 1.0, "log": True}
 SPACE = {"degree": {"type": "int", "low": 1, "high": 9}, "ridge": RIDGE}
-WORDS = Words(
+TERMS = StudyTerms(
     command="toy",
     value="mse",
     score="mse",
@@ -64,12 +64,12 @@ class Fits:
 def fit(run: OpenRun, fits: Fits, base: str = "random", **budget: float) -> tuple[StudyState, Finalist]:
     """The study in a run, from wherever it stands to its winner."""
     setup = Setup(
-        words=WORDS,
+        terms=TERMS,
         rules=ScreenRules(SearchSpace.of(SpaceConfig.model_validate(SPACE))),
         starts=(Proposal({"degree": 1, "ridge": 1.0}, "default"),),
         base=base,
         budget=budget,
-        evaluator=lambda router, scope: Items(WORDS, seed=0),
+        evaluator=lambda router, scope: Items(TERMS, seed=0),
         executor=lambda run: LocalExecutor(fits, capacity=4),
         check=lambda: None,
     )
@@ -94,7 +94,7 @@ def test_candidates_are_measured_in_batches_on_two_rungs_in_two_objectives(run: 
     assert {len(trial.result.items) for trial in state.trials if trial.result} == {21}
     assert {len(result.items) for result in winner.results.values()} == {81}
     assert {len(trial.objectives) for trial in state.trials} == {2}
-    front = {trial.objectives for trial in Items(WORDS, 0).rank_trials(state)[:2]}
+    front = {trial.objectives for trial in Items(TERMS, 0).rank_trials(state)[:2]}
     assert not [t for t in state.trials if any(all(a < b for a, b in zip(t.objectives, f, strict=True)) for f in front)]
     assert state.best is not None
     assert "over 21 pairs" in state.best.decision.reason  # type: ignore[union-attr] # it was accepted

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentlab.errors import DataError, MissingFileError, UnknownNameError, UsageError
 from agentlab.tasks.questions import SETS, QuizQuestion, digest, generate_questions, read_questions
-from agentlab.tasks.words import BLAME, PRAISE
+from agentlab.tasks.word_lists import BLAME, PRAISE
 
 CAPITAL = QuizQuestion("q", "What is the capital of Peru?", "Lima", ("Quito", "Lima", "La Paz"), "choice")
 SUM = QuizQuestion("q", "What is 3 + 4?", "7", kind="number")

@@ -8,7 +8,7 @@ from agentlab.errors import UsageError
 from agentlab.tasks.labelled import prompt
 from agentlab.tasks.questions import SETS, QuizQuestion, generate_questions, jsonl
 from agentlab.tasks.splits import Exchange, exchanges, leaks, lessons, lines, split
-from agentlab.tasks.words import BLAME, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
+from agentlab.tasks.word_lists import BLAME, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
 from agentlab.train.conversations import Conversation, ConversationTurn, read_conversations
 
 SHIPPED = Path(__file__).parents[3] / "configs" / "train-persona" / "data"

@@ -18,7 +18,7 @@ from agentlab.errors import (
     MissingFileError,
     WorkerDiedError,
 )
-from agentlab.workers import chat_process, deaths
+from agentlab.workers import chat_process, exit_status
 from agentlab.workers.chat import Chunk, EngineRequest
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
@@ -70,7 +70,7 @@ def process(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ChatProc
         return {"name": "hello"}
 
     variables = {"PYTHONPATH": str(tmp_path)}
-    death = lambda status, _: deaths.describe(status)  # noqa: E731
+    death = lambda status, _: exit_status.describe(status)  # noqa: E731
     process = ChatProcess(ChatWorker("model", "scripted_worker", variables, load, 20.0, death, request.param))
     yield process
     process.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.llm import hop
+from agentlab.llm import via
 
 TOKEN = "a-token-of-some-length"
 ENV = {"AGENTLAB_SERVE_TOKEN": TOKEN}
@@ -73,11 +73,11 @@ class TestToken:
 
 class TestCircles:
     def test_a_request_that_went_through_other_gateways(self, gateway, ask):
-        assert ask(gateway("ok"), headers={hop.HEADER: "0123456789abcdef"}).status_code == 200
+        assert ask(gateway("ok"), headers={via.HEADER: "0123456789abcdef"}).status_code == 200
 
     def test_a_chain_without_end(self, gateway, ask):
-        reply = ask(gateway("ok"), headers={hop.HEADER: ",".join(["0123456789abcdef"] * hop.MOST)})
+        reply = ask(gateway("ok"), headers={via.HEADER: ",".join(["0123456789abcdef"] * via.MOST)})
         assert (reply.status_code, reply.json()["error"]["code"]) == (508, "circle")
 
     def test_what_is_no_mark(self, gateway, ask):
-        assert ask(gateway("ok"), headers={hop.HEADER: "none of ours"}).status_code == 400
+        assert ask(gateway("ok"), headers={via.HEADER: "none of ours"}).status_code == 400

@@ -1,0 +1,122 @@
+"""The texts of a run: one line each, whole or absent, and those of older runs from the store."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.errors import StorageError
+from agentlab.pipeline import text_store as module
+from agentlab.pipeline.answer import encode_text, sha_of
+from agentlab.pipeline.store import Store
+from agentlab.pipeline.text_store import FILE, RunTexts
+
+
+def texts(folder: Path) -> RunTexts:
+    return RunTexts(folder, Store(folder / "store"))
+
+
+@given(st.lists(st.text(st.characters(codec=None, categories=None)), max_size=5))
+def test_texts_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    kept = texts(folder)
+    shas = [kept.put(text) for text in [*said, *said]]
+    assert shas == [sha_of(text) for text in [*said, *said]]
+    for reader in (kept, texts(folder)):
+        assert [reader.text(sha) for sha in shas] == [*said, *said]
+    assert len((folder / FILE).read_bytes().splitlines() if said else []) == len(set(said))
+
+
+def test_halves_of_a_character_stay_halves(tmp_path: Path) -> None:
+    halves = "\ud83d" + "\ude00"
+    sha = texts(tmp_path).put(halves)
+    assert texts(tmp_path).text(sha) == halves
+
+
+def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
+    kept = texts(tmp_path)
+    for sha in (sha_of("x"), "", "../../etc/passwd"):
+        assert kept.text(sha) is None
+    kept.sync()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_torn_is_absent_and_written_again(tmp_path: Path) -> None:
+    shas = [texts(tmp_path).put(text) for text in ("one", "two")]
+    whole = (tmp_path / FILE).read_bytes()
+    for end in range(len(whole)):
+        (tmp_path / FILE).write_bytes(whole[:end])
+        kept = texts(tmp_path)
+        assert [kept.text(sha) for sha in shas] in ([None, None], ["one", None])
+        for text in ("two", "one", "three"):
+            kept.put(text)
+        for reader in (kept, texts(tmp_path)):
+            assert [reader.text(sha_of(text)) for text in ("one", "two", "three")] == ["one", "two", "three"]
+
+
+def test_a_line_that_was_changed_is_absent(tmp_path: Path) -> None:
+    sha = texts(tmp_path).put("whole")
+    for damage in (b"[]", b"null", b"0", b'"whale"', b"[" * 100_000, b"\xff", b'"whole"} {"a": 1'):
+        (tmp_path / FILE).write_bytes(b'{"sha":"%s","text":%s}\n' % (sha.encode(), damage))
+        assert texts(tmp_path).text(sha) is None
+        assert texts(tmp_path).put("whole") == sha
+        assert texts(tmp_path).text(sha) == "whole"
+
+
+def test_lines_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"# mine\n\n\xff\xfe\n" + b"x" * 10_000 + b"\n")
+    sha = texts(tmp_path).put("here")
+    assert texts(tmp_path).text(sha) == "here"
+    assert json.loads((tmp_path / FILE).read_bytes().splitlines()[-1])["text"] == "here"
+
+
+def test_a_text_of_an_older_run_is_read_from_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    sha = sha_of("as it was")
+    (store.objects / sha[:2]).mkdir(parents=True)
+    (store.objects / sha[:2] / sha).write_bytes(encode_text("as it was"))
+    assert RunTexts(tmp_path, store).text(sha) == "as it was"
+    RunTexts(tmp_path, store).put("as it was")  # a resumed one moves in
+    assert RunTexts(tmp_path, Store(tmp_path / "gone")).text(sha) == "as it was"
+
+
+def test_a_text_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    with pytest.raises(StorageError, match="too large") as caught:
+        texts(tmp_path).put("x" * 101)
+    assert "max_tokens" in str(caught.value.hint)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no limit of file sizes")
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    import resource
+
+    kept = texts(tmp_path)
+    sha = kept.put("before")
+    unbounded = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / FILE).stat().st_size + 40, unbounded[1]))
+    try:
+        with pytest.raises(StorageError, match="the disk is full"):
+            kept.put("half of it only")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unbounded)
+    for reader in (kept, texts(tmp_path)):
+        assert reader.text(sha) == "before"
+        assert reader.text(sha_of("half of it only")) is None
+    after = kept.put("after")
+    assert texts(tmp_path).text(after) == "after"
+
+
+def test_a_run_syncs_its_texts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    original = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), original(file))[1])
+    kept = texts(tmp_path)
+    for number in range(60):
+        kept.put(str(number))
+    assert synced == []
+    kept.sync()
+    assert len(synced) == 2  # the file and its folder
