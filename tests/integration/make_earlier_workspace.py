@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.unit.debate.test_local import made as make_base_and_adapters
 
 from agentlab.commands import COMMANDS
 from agentlab.runs.events import Event
 from agentlab.runs.journal import Journal
 from cli.main import main
+from tests.unit.debate.test_local_agents import made as make_base_and_adapters
 
 EARLIER = Path(__file__).resolve().parents[1] / "data" / "earlier"
 # Commands that only read, and say the same whenever they are asked.

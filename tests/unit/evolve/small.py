@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.unit.debate.test_local import made
 
 from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
@@ -17,6 +16,7 @@ from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.run import EvolveExperiment, prepare
 from agentlab.runs.context import Context
 from agentlab.runs.run import Edge, OpenRun, RunSpec
+from tests.unit.debate.test_local_agents import made
 
 
 def workspace(place: Path) -> Path:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.debate.test_local import config_of, made
 
 from agentlab.answers.choices import NORMALISATIONS, Scored
 from agentlab.config.workspace import Workspace
@@ -20,6 +19,7 @@ from agentlab.tasks.labelled import BESIDE, Labelled, disagreements, mark_answer
 from agentlab.tasks.questions import QuizQuestion, generate_questions
 from agentlab.train.base import load_base
 from agentlab.train.scoring import scorer
+from tests.unit.debate.test_local_agents import config_of, made
 
 QUESTIONS = [*generate_questions("capitals", 12, 0), *generate_questions("times_table", 12, 0)]
 
