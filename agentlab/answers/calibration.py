@@ -35,12 +35,9 @@ def bins(confidences: Sequence[float], right: Sequence[bool], number: int = 10) 
         pairs_by_bin.setdefault(bisect_left(edges, confidence), []).append((confidence, is_right))
     points = []
     for index, pairs in sorted(pairs_by_bin.items()):
-        count, confidence_sum, right_count = (
-            len(pairs),
-            fsum(confidence for confidence, _ in pairs),
-            sum(is_right for _, is_right in pairs),
-        )
-        points.append(Bin(index / number, (index + 1) / number, count, confidence_sum / count, right_count / count))
+        mean = fsum(confidence for confidence, _ in pairs) / len(pairs)
+        accuracy = sum(is_right for _, is_right in pairs) / len(pairs)
+        points.append(Bin(index / number, (index + 1) / number, len(pairs), mean, accuracy))
     return points
 
 

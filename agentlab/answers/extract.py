@@ -70,8 +70,7 @@ def short_answer(text: str) -> str:
     answer = find_boxed(part) or find_stated(part)
     if answer is None:
         lines = [line for line in code(part).splitlines() if line.strip(_QUOTES)]
-        last_line = lines[-1] if lines else ""
-        answer = re.split(r": | is ", last_line)[-1]
+        answer = re.split(r": | is ", lines[-1] if lines else "")[-1]
     return answer.strip(_QUOTES).removesuffix(".").strip(_QUOTES)
 
 
@@ -110,9 +109,8 @@ def letter(text: str, letters: Sequence[str]) -> str | None:
         bare = statement.strip(_QUOTES + "().:")
         if bare in letters:
             return bare
-        marked_letters = re.findall(
-            rf"(?<!\w)\(?([{letter_class}])(?:\)|:|\.(?!\w)|\*)", statement
-        )  # (B), B), B: and B. choose
+        # (B), B), B: and B. choose
+        marked_letters = re.findall(rf"(?<!\w)\(?([{letter_class}])(?:\)|:|\.(?!\w)|\*)", statement)
         if len(set(marked_letters)) == 1:
             return str(marked_letters[0])
     # a capital A before a word is an article
@@ -165,8 +163,7 @@ def _refuse(name: str) -> NoReturn:
 def first_object(text: str) -> dict[str, Any] | None:
     """The first JSON object in the first 65,536 characters of a text, that in a code fence first; None without one."""
     text = text[:MOST_TEXT]
-    fenced = text.partition(_FENCE)[2]
-    return next(_objects(fenced), None) or next(_objects(text), None)
+    return next(_objects(text.partition(_FENCE)[2]), None) or next(_objects(text), None)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

@@ -37,19 +37,12 @@ Judging = Generator[list[JudgeBallot], Verdicts, T]
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
-    """What is to be judged.
-
-    Attributes:
-        question: what was asked.
-        answers: to it; no name of an author is shown, and nothing in a text can end its quotation.
-        task: what the judge has to say: the end of each prompt.
-        shown: characters of the question and of each answer that it sees; their middle is left out.
-    """
+    """What is to be judged. No name of an author is shown, and nothing in a text can end its quotation."""
 
     question: str
     answers: Sequence[str]
-    task: str
-    shown: int = MOST_SHOWN
+    task: str  # what the judge has to say: the end of each prompt
+    shown: int = MOST_SHOWN  # characters of the question and of each answer; their middle is left out
 
     def ballots(self, orders: Iterable[tuple[int, ...]], after: int = 0) -> list[JudgeBallot]:
         return [JudgeBallot(number, order, self._prompt(order)) for number, order in enumerate(orders, after + 1)]
@@ -88,8 +81,7 @@ def place_of(letter: str) -> int:
 
 def both_orders(case: JudgeCase, matches: Sequence[tuple[int, ...]], after: int = 0) -> Judging[list[Match]]:
     """Who wins each match; `after` is the number of the ballots before."""
-    orders = chain.from_iterable((match, match[::-1]) for match in matches)
-    verdicts = yield case.ballots(orders, after)
+    verdicts = yield case.ballots(chain.from_iterable((match, match[::-1]) for match in matches), after)
     pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
     return [_match(match, pair) for match, pair in zip(matches, pairs, strict=True)]
 

@@ -30,14 +30,10 @@ class Group(Generic[H]):
 
 @dataclass(frozen=True, slots=True)
 class Tally(Generic[H]):
-    """What a vote came to.
+    """What a vote came to."""
 
-    `groups`: every answer, the heaviest first; of equals, the one that was given first. `whole`: the weight of all
-    voters.
-    """
-
-    groups: tuple[Group[H], ...]
-    whole: Fraction
+    groups: tuple[Group[H], ...]  # every answer, the heaviest first; of equals, the one that was given first
+    whole: Fraction  # the weight of all voters
 
     @property
     def leaders(self) -> tuple[Group[H], ...]:
@@ -104,12 +100,11 @@ def borda(ballots: Sequence[Sequence[H]]) -> Tally[H]:
     one speaks for nobody. An answer that is named twice on a ballot counts where it stands first.
     """
     ranked = [list(dict.fromkeys(ballot)) for ballot in ballots]
-    answers = list(dict.fromkeys(chain.from_iterable(ranked)))
-    answer_count = len(answers)
-    scores = dict.fromkeys(answers, Fraction(0))
+    scores = dict.fromkeys(chain.from_iterable(ranked), Fraction(0))
+    answer_count = len(scores)
     for ballot in ranked:
         left_out_points = Fraction(answer_count - len(ballot) + 1, 2)
-        for answer in answers:
+        for answer in scores:
             scores[answer] += answer_count - ballot.index(answer) if answer in ballot else left_out_points
     return _tally(scores, ranked, Fraction(len(ranked) * answer_count * (answer_count + 1), 2))
 
@@ -138,9 +133,8 @@ def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = 
                 continue
             if before is not None and before != answer:
                 scores[before] -= left_weight / number
-            scores[answer] += (
-                first_weight if before is None else kept_weight if before == answer else taken_weight
-            ) / number
+            later_weight = kept_weight if before == answer else taken_weight
+            scores[answer] += (first_weight if before is None else later_weight) / number
             latest[voter] = answer
     return _tally(scores, turns, unread + sum(score for score in scores.values() if score > 0))
 

@@ -41,17 +41,11 @@ class Pulled:
 
 
 def pull(
-    row: CatalogueRow,
-    workspace: Workspace,
-    *,
-    env: Mapping[str, str],
-    progress: Progress,
-    source: str | None = None,
+    row: CatalogueRow, workspace: Workspace, *, env: Mapping[str, str], progress: Progress, source: str | None = None
 ) -> Pulled:
     """Bring the promised file into `workspace.models` if it is not there yet; downloaded if the cache has none.
 
     Args:
-        row: the promised file.
         env: the environment for pip and Hugging Face: proxies, indexes, HF_HOME, HF_HUB_OFFLINE.
         progress: called a few times per second while bytes arrive.
         source: only this source, by name; otherwise the cache, then all of the row, in order.
@@ -131,11 +125,9 @@ def _failure(row: CatalogueRow, failures: list[AgentlabError]) -> AgentlabError:
     if any(isinstance(error, ModelFileError) for error in failures):
         retry_command = f"`agentlab models pull {row.name} --source {row.sources[-1].name}`"
         return ModelFileError(message, hint=f"Try again, or name one source: {retry_command}.")
-    return RemoteError(
-        f"{row.name} could not be fetched. {message}",
-        hint=f"Check the network or proxy, then `agentlab models pull {row.name}` again; "
-        f"or copy {row.file} into the models folder by hand.",
-    )
+    by_hand = f"or copy {row.file} into the models folder by hand"
+    hint = f"Check the network or proxy, then `agentlab models pull {row.name}` again; {by_hand}."
+    return RemoteError(f"{row.name} could not be fetched. {message}", hint=hint)
 
 
 def fetch(source: Source, row: CatalogueRow, stage: Path, env: Mapping[str, str], progress: Progress) -> Path:
@@ -238,16 +230,15 @@ def _hub_file(source: HubSource, env: Mapping[str, str]) -> Path:
     home = written_path(env.get("HF_HOME") or (user_home(env) or Path.cwd()) / ".cache" / "huggingface")
     offline = env.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     try:
-        return Path(
-            hf_hub_download(
-                source.repo,
-                source.file,
-                cache_dir=Path(env.get("HF_HUB_CACHE") or home / "hub"),
-                endpoint=env.get("HF_ENDPOINT") or None,
-                token=False,
-                local_files_only=offline,
-            )
+        path = hf_hub_download(
+            source.repo,
+            source.file,
+            cache_dir=Path(env.get("HF_HUB_CACHE") or home / "hub"),
+            endpoint=env.get("HF_ENDPOINT") or None,
+            token=False,
+            local_files_only=offline,
         )
+        return Path(path)
     except LocalEntryNotFoundError as error:
         reason = "HF_HUB_OFFLINE is set and its cache does not hold the file" if offline else "it cannot be reached"
         raise RemoteError(f"Hugging Face repository {source.repo}: {reason}.") from error

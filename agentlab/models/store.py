@@ -35,10 +35,8 @@ class StoredModel:
 
 def list_models(workspace: Workspace) -> list[StoredModel]:
     """Every model of the workspace and the cache, by name; a name in both places is listed twice."""
-    entries = [
-        *(_entry(path, "workspace") for path in _models_in(workspace.models)),
-        *(_entry(path, "cache") for path in _models_in(cached_models(workspace))),
-    ]
+    entries = [_entry(path, "workspace") for path in _models_in(workspace.models)]
+    entries += [_entry(path, "cache") for path in _models_in(cached_models(workspace))]
     return sorted(entries, key=lambda entry: (entry.name, entry.place != "workspace"))
 
 
@@ -93,18 +91,10 @@ def remove(name: str, workspace: Workspace) -> StoredModel:
     entry = entries.get(name) or by_file.get(name)
     if entry is None:  # also for `../x`: only names that were found inside the folder can be removed
         raise UnknownNameError("model in the workspace", name, sorted(entries))
-    if entry.kind == "checkpoint" and not entry.path.is_symlink() and not _names_a_model(entry.path / "config.json"):
-        raise UsageError(
-            f"{entry.path} is not deleted: its config.json names no model.",
-            hint="If you know what the folder is, delete it yourself.",
-        )
-    if entry.kind == "checkpoint" and not entry.path.is_symlink():
-        for inner in sorted(entry.path.iterdir()):
-            if inner.is_dir() and not inner.name.startswith("."):
-                raise UsageError(
-                    f"{entry.path} is not deleted: it holds a folder, {inner.name}, and a checkpoint has only files.",
-                    hint="If you know what the folder is, delete it yourself.",
-                )
+    reason = None if entry.path.is_symlink() or entry.kind != "checkpoint" else _why_no_checkpoint(entry.path)
+    if reason is not None:
+        hint = "If you know what the folder is, delete it yourself."
+        raise UsageError(f"{entry.path} is not deleted: {reason}.", hint=hint)
     try:
         with storage_errors(entry.path):
             delete(entry.path)
@@ -114,13 +104,15 @@ def remove(name: str, workspace: Workspace) -> StoredModel:
     return entry
 
 
-def _names_a_model(config: Path) -> bool:
-    """Whether this is the `config.json` of a checkpoint; many a program calls its settings like that."""
-    try:
-        settings = json.loads(read_text(config, _MAX_CONFIG))
-        return isinstance(settings["model_type"], str)
+def _why_no_checkpoint(folder: Path) -> str | None:
+    try:  # many a program calls its settings `config.json`
+        names_model = isinstance(json.loads(read_text(folder / "config.json", _MAX_CONFIG))["model_type"], str)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        names_model = False
+    if not names_model:
+        return "its config.json names no model"
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return f"it holds a folder, {folders[0]}, and a checkpoint has only files" if folders else None
 
 
 def stem_of(model: str) -> str:
@@ -170,7 +162,6 @@ class ModelList(AnswerDocument):
 
     @classmethod
     def of(cls, entries: Sequence[StoredModel]) -> "ModelList":
-        """Entries of the store, and the catalogue's rows that are not among them."""
         present_names = {entry.name for entry in entries}
         rows = {row.name: row for row in CATALOGUE}
         absent = [_absent(row) for row in CATALOGUE if row.name not in present_names]
