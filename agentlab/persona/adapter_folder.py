@@ -44,7 +44,7 @@ _SLACK = 32 * _MIB  # what staging keeps free
 def check_place(folder: Path, run: str | None, needed: int) -> None:
     """See that an adapter can be written to a folder: nothing is there, or only what this run has put there.
 
-    `folder`: of the adapter; `run`: that writes; None for one that has not begun. `needed`: bytes of the adapter.
+    `run`: that writes; None for one that has not begun. `needed`: bytes of the adapter.
 
     Raises:
         UsageError: something else is there, or no folder can be made there.
@@ -138,8 +138,7 @@ def is_made_by(folder: Path, run: str | None) -> bool:
     if run is None or _run_of(folder) != run:
         remove = f" Or remove it: rm -r {quote(str(folder))}" if (folder / CONFIG_FILE).is_file() else ""
         raise UsageError(f"{folder} is there already.", hint=f"{otherwise}{remove}")
-    added = sorted({path.name for path in folder.iterdir()} - set(PRODUCT))
-    if added:
+    if added := sorted({path.name for path in folder.iterdir()} - set(PRODUCT)):
         raise UsageError(
             f"{folder} holds {added[0]!r}, which agentlab has not put there, and would be replaced.",
             hint="Move that elsewhere, then go on with --resume.",
@@ -147,23 +146,20 @@ def is_made_by(folder: Path, run: str | None) -> bool:
     return True
 
 
-def _run_of(folder: Path) -> str | None:
+def _run_of(folder: Path) -> Any:
     """The run that a folder's card names."""
     try:
-        run_name = json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
+        return json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return run_name if isinstance(run_name, str) else None
 
 
 def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: str) -> None:
-    """Put a trained adapter where it belongs.
+    """Put a trained adapter where it belongs; what the same run has put there before is replaced.
 
     Args:
         trained: a folder in PEFT format.
-        folder: where to; what the same run has put there before is replaced.
         card: what is known about it, plain data; `run` is the name of the run.
-        page: its README.
 
     Raises:
         UsageError: something is there that this run has not made.

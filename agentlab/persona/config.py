@@ -61,7 +61,6 @@ class PersonaConfig(StrictModel):
     report: ReportConfig = Field(ReportConfig(), description="What is found out about them.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """What is wrong between the parts."""
         names = [persona.name for persona in self.personas]
         if not names:
             yield ("personas",), "there is nobody to train: give --data FILE, or `personas` in a file"

@@ -52,16 +52,8 @@ class PersonaSource:
     def prepare_examples(
         self, tokenizer: Any, config: PersonaConfig, pause: Callable[[], object] = lambda: None
     ) -> Prepared:
-        """Examples of it; see `train.data_report.prepare`."""
-        training = config.training
-        return prepare(
-            self.data,
-            tokenizer,
-            max_length=training.max_length,
-            eval_fraction=training.eval_fraction,
-            seed=config.seed,
-            pause=pause,
-        )
+        length, fraction = config.training.max_length, config.training.eval_fraction
+        return prepare(self.data, tokenizer, max_length=length, eval_fraction=fraction, seed=config.seed, pause=pause)
 
 
 def read_sources(config: PersonaConfig, workspace: Workspace) -> tuple[PersonaSource, ...]:
@@ -80,16 +72,13 @@ def _source(persona: Persona, workspace: Workspace) -> PersonaSource:
 
 def _find_data_file(name: str, workspace: Workspace) -> Path:
     """A data file: from the workspace, or one that is shipped with the presets."""
-    path = workspace.resolve(name)
-    shipped = shipped_folder().parent / name
-    exists = os.path.exists(path)  # noqa: PTH110 - unlike Path.exists, it does not raise where a folder is closed
-    if not exists and not Path(name).is_absolute() and shipped.is_file():
+    path, shipped = workspace.resolve(name), shipped_folder().parent / name
+    if os.path.exists(path):  # noqa: PTH110 - unlike Path.exists, it does not raise where a folder is closed
+        return path
+    if not Path(name).is_absolute() and shipped.is_file():
         return shipped
-    if not exists:
-        raise MissingFileError(
-            f"There is no file of conversations {path}.", hint="One conversation per line: see docs/train-persona.md."
-        )
-    return path
+    hint = "One conversation per line: see docs/train-persona.md."
+    raise MissingFileError(f"There is no file of conversations {path}.", hint=hint)
 
 
 def summary(source: PersonaSource, prepared: Prepared) -> Mapping[str, Any]:
@@ -138,16 +127,11 @@ class PersonaPlan(AnswerDocument):
     data: dict[str, DataReport]
 
     def blocks(self) -> list[Block]:
-        """One fact a row, then each persona's conversations."""
         imported = ", imported first (half a minute, once)" if self.imports else ""
-        count = len(self.data)
-        adapters_text = (
-            "one adapter" if count == 1 else f"{count} adapters, {'in the same steps' if self.together else 'in turn'}"
-        )
-        rows = [
-            ("base", self.base + imported),
-            ("trains", f"{adapters_text}, rank {self.rank}, {self.epochs:g} epochs"),
-        ]
+        several = f"{len(self.data)} adapters, {'in the same steps' if self.together else 'in turn'}"
+        adapters = "one adapter" if len(self.data) == 1 else several
+        trains = f"{adapters}, rank {self.rank}, {self.epochs:g} epochs"
+        rows = [("base", self.base + imported), ("trains", trains)]
         if self.memory_bytes is not None:
             twice = ", activations computed twice to save some" if self.checkpointing else ""
             rows.append(("memory", f"about {self.memory_bytes / (1 << 30):.1f} GiB in {self.precision}{twice}"))
@@ -186,7 +170,6 @@ def plan_of(config: PersonaConfig, base: BaseFile, sources: Sequence[PersonaSour
 
 
 def _memory(base: BaseFile, config: PersonaConfig, data: Iterable[DataReport]) -> tuple[str, "TrainingMemory"]:
-    """The precision, and what the run is estimated to take."""
     from agentlab.train.base import resolve_precision
     from agentlab.train.estimate import read_shape, run_memory
 

@@ -54,24 +54,19 @@ def gain(before: HeldOut, after: HeldOut, rng: np.random.Generator) -> Interval 
     A paired bootstrap over conversations, each weighted by its learnt tokens.
     """
     mean = sum(before.counts) / len(before.counts)
-    weighted = [
-        (old - new) * count / mean for old, new, count in zip(before.losses, after.losses, before.counts, strict=True)
-    ]
+    rows = zip(before.losses, after.losses, before.counts, strict=True)
+    weighted = [(old - new) * count / mean for old, new, count in rows]
     return bootstrap_interval(weighted, rng) if len(weighted) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Separability:
-    """How often a held-out turn is likeliest under its own persona.
-
-    `matrix[own][other]` is the mean log-probability of own's turns under other, `base` included; `chance` is what
-    guessing would get.
-    """
+    """How often a held-out turn is likeliest under its own persona."""
 
     share: Interval
     count: int
-    chance: float
-    matrix: Mapping[str, Mapping[str, float]]
+    chance: float  # what guessing would get
+    matrix: Mapping[str, Mapping[str, float]]  # [persona][speaker]: mean log-probability of its turns; or `base` speaks
 
 
 def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], max_examples: int) -> Separability | None:
@@ -79,18 +74,15 @@ def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], max_
     chosen = {name: list(examples)[:max_examples] for name, examples in held_out.items() if examples}
     if len(chosen) < 2 or max_examples == 0:
         return None
-    hits = count = 0
+    hits, count = 0, sum(map(len, chosen.values()))
     matrix: dict[str, dict[str, float]] = {}
     for persona, examples in chosen.items():
-        logprobs: dict[str, list[float]] = {}
-        for name in chosen:
+        logprobs: dict[str | None, list[float]] = {}
+        for name in (*chosen, None):
             logprobs[name] = scores.logprobs([(name, example) for example in examples])
-        base = scores.logprobs([(None, example) for example in examples])
-        matrix[persona] = {name: sum(values) / len(values) for name, values in (*logprobs.items(), (BASE_NAME, base))}
+        matrix[persona] = {name or BASE_NAME: sum(values) / len(values) for name, values in logprobs.items()}
         for index in range(len(examples)):
-            best = max(chosen, key=lambda name: logprobs[name][index])
-            hits += best == persona
-            count += 1
+            hits += persona == max(chosen, key=lambda name: logprobs[name][index])
     return Separability(wilson_interval(hits, count), count, 1 / len(chosen), matrix)
 
 

@@ -50,8 +50,7 @@ class Ping(AnswerDocument):
 
     def gate(self) -> AgentlabError | None:
         """The error that ends a check of personas: one does not answer, or all answer alike."""
-        silent = [reply.persona for reply in self.personas if reply.error is not None]
-        if silent:
+        if silent := [reply.persona for reply in self.personas if reply.error is not None]:
             return RemoteError(
                 f"{len(silent)} of {len(self.personas)} personas do not answer: {', '.join(silent)}.",
                 hint="The table says why; `agentlab adapters show NAME` says what an adapter holds.",
@@ -64,15 +63,12 @@ class Ping(AnswerDocument):
         )
 
     def warnings(self) -> list[str]:
-        """What is no failure, but should be known."""
         messages = [f"these answer alike: {', '.join(group)}" for group in self.identical]
-        changing = [reply.persona for reply in self.personas if not reply.repeats and reply.error is None]
-        if changing:
+        if changing := [reply.persona for reply in self.personas if not reply.repeats and reply.error is None]:
             messages.append(f"two equal requests got different answers: {', '.join(changing)}")
         return messages
 
     def blocks(self) -> list[Block]:
-        """A table of answers."""
         answer_table = table(
             self.personas,
             {
@@ -138,10 +134,7 @@ async def _answers(talk: Talk, prompt: str) -> Answers:
     talk.reset()
     async with contextlib.aclosing(talk.ask(prompt)) as pieces:
         endings = [(speaker, piece) async for speaker, piece in pieces if not isinstance(piece, str)]
-    return {
-        asked_speaker.name: _reason(asked_speaker, end) if isinstance(end, AgentlabError) else end
-        for asked_speaker, end in endings
-    }
+    return {speaker.name: _reason(speaker, end) if isinstance(end, AgentlabError) else end for speaker, end in endings}
 
 
 def _reason(speaker: Speaker, error: AgentlabError) -> str:

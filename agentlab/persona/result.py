@@ -90,7 +90,6 @@ class PersonasResult(AnswerDocument):
     labelled: Labelled | None = None
 
     def blocks(self) -> list[Block]:
-        """A row per adapter, and whether they can be told apart."""
         trainings = table(
             self.personas,
             {
@@ -114,12 +113,8 @@ class PersonasResult(AnswerDocument):
         if self.separability is None or self.chance is None:
             return []
         share = self.separability
-        return [
-            Text(
-                f"{share} of {share.count} held-out conversations are likeliest under their own persona "
-                f"({share.level:.0%} interval; by chance {self.chance:.0%})."
-            )
-        ]
+        sentence = f"{share} of {share.count} held-out conversations are likeliest under their own persona "
+        return [Text(f"{sentence}({share.level:.0%} interval; by chance {self.chance:.0%}).")]
 
     def _forgotten(self) -> list[Block]:
         if self.base_task is None:
@@ -129,14 +124,12 @@ class PersonasResult(AnswerDocument):
         return [task_text, *(self.labelled.blocks() if self.labelled else ())]
 
     def details(self) -> list[Block]:
-        """What the report shows besides."""
         blocks: list[Block] = []
         if self.matrix:
             names = [*self.matrix, BASE_NAME]
             matrix_rows: list[tuple[str, ...]] = []
             for persona, logprobs in self.matrix.items():
-                figures = [number(logprobs[name], 3) for name in names]
-                matrix_rows.append((persona, *figures))
+                matrix_rows.append((persona, *(number(logprobs[name], 3) for name in names)))
             caption = "Mean log-probability of held-out turns (rows) under each persona (columns)"
             blocks += [Heading("Who speaks like whom"), Table(("turns of", *names), matrix_rows, caption=caption)]
         if self.samples:
@@ -170,12 +163,10 @@ def loss_curves(personas: Sequence[PersonaResult]) -> bytes:
     for index, persona in enumerate(personas):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         axes.plot([p.step for p in persona.train_loss], [p.loss for p in persona.train_loss], color=colour, alpha=0.3)
-        held_out = persona.eval_losses
-        if held_out:
+        if held_out := persona.eval_losses:
             steps, losses = [p.step for p in held_out], [p.loss for p in held_out]
             axes.plot(steps, losses, color=colour, marker=marker, label=f"{persona.name}, held out")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss per token (natural logarithm)")
+    axes.set(xlabel="step", ylabel="loss per token (natural logarithm)")
     whole_numbers(axes)
     if any(persona.eval_losses for persona in personas):
         axes.legend(frameon=False, fontsize=8)

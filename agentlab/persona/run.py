@@ -78,7 +78,6 @@ class PersonaExperiment:
         return [self.folder(persona.name) for persona in self.config.personas]
 
     def run(self, run: OpenRun) -> tuple[PersonasResult, RunOutcome]:
-        """Train and compare, or go on with it."""
         threads = threads_of(self.config, run.events)
         run.emit_once(_THREADS, count=threads)
         with hold_folders(self.folders), machine.torch_threads(threads):
@@ -129,7 +128,6 @@ class PersonaExperiment:
     # -- training -----------------------------------------------------------------------------------------------
 
     def _train(self, run: OpenRun, base: "TrainingBase", prepared: Mapping[str, Prepared]) -> "dict[str, Trained]":
-        """The adapters, trained together or one after another on the same base."""
         from agentlab.train.joint import train_adapters
         from agentlab.train.sft import train_adapter
 
@@ -137,28 +135,22 @@ class PersonaExperiment:
         config, folder = self.config, run.folder.folder("personas")
         job = partial(TrainingJob, config.lora, config.training, seed=config.seed, stopped=is_stopped)
         if config.together and len(prepared) > 1:
-            together = job(
-                folder=folder.path, tell=lambda type_, data: _tell_progress(run, names[data["adapter"]], type_, data)
-            )
+            together = job(folder=folder.path, tell=partial(_tell_progress, run, names))
             trainings = train_adapters(base, [persona_data.split for persona_data in prepared.values()], together)
             return dict(zip(names, trainings, strict=True))
-        return {
-            name: train_adapter(
-                base, persona_data.split, job(folder=folder.folder(name).path, tell=partial(_tell_progress, run, name))
-            )
-            for name, persona_data in prepared.items()
-        }
+        trained = {}
+        for name, persona_data in prepared.items():
+            alone = job(folder=folder.folder(name).path, tell=partial(_tell_progress, run, [name]))
+            trained[name] = train_adapter(base, persona_data.split, alone)
+        return trained
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
     def _held_out(
         self, scores: Scores, prepared: Mapping[str, Prepared], adapters: Mapping[str, str | None]
     ) -> dict[str, HeldOut | None]:
-        """Losses on each persona's held-out conversations, under the adapter named for it."""
-        return {
-            name: held_out_losses(scores, adapters[name], examples)
-            for name, examples in conversations.held_out(prepared).items()
-        }
+        held_out = conversations.held_out(prepared)
+        return {name: held_out_losses(scores, adapters[name], examples) for name, examples in held_out.items()}
 
     def _result(
         self,
@@ -183,11 +175,9 @@ class PersonaExperiment:
                 self._persona(name, persona_data, trained[name], before[name], after[name])
                 for name, persona_data in prepared.items()
             ],
-            separability=None if separation is None else BoundedShare.of(separation.share, count=separation.count),
-            chance=None if separation is None else separation.chance,
-            matrix={}
-            if separation is None
-            else {persona: dict(logprobs) for persona, logprobs in separation.matrix.items()},
+            separability=BoundedShare.of(separation.share, count=separation.count) if separation else None,
+            chance=separation.chance if separation else None,
+            matrix={name: dict(logprobs) for name, logprobs in separation.matrix.items()} if separation else {},
             base_task=retention.right[BASE_NAME][DECIDES] if retention else None,
             after={name: retention.right[name][DECIDES] for name in names if retention},
             labelled=retention,
@@ -195,12 +185,7 @@ class PersonaExperiment:
         )
 
     def _persona(
-        self,
-        name: str,
-        persona_data: Prepared,
-        trained: "Trained",
-        before: HeldOut | None,
-        after: HeldOut | None,
+        self, name: str, persona_data: Prepared, trained: "Trained", before: HeldOut | None, after: HeldOut | None
     ) -> PersonaResult:
         improved = gain(before, after, np.random.default_rng(self.config.seed)) if before and after else None
         return PersonaResult(
@@ -222,11 +207,7 @@ class PersonaExperiment:
         )
 
     def _write(
-        self,
-        run: OpenRun,
-        base: "TrainingBase",
-        trained: "Mapping[str, Trained]",
-        result: PersonasResult,
+        self, run: OpenRun, base: "TrainingBase", trained: "Mapping[str, Trained]", result: PersonasResult
     ) -> None:
         for source, row in zip(self.sources, result.personas, strict=True):
             card = card_of(self.config, source, row, base, run)
@@ -245,13 +226,11 @@ class PersonaExperiment:
         return RunOutcome(metrics)
 
 
-def _tell_progress(run: OpenRun, name: str, type_: str, data: Mapping[str, Any]) -> None:
-    """Steps are passing details, scorings are events."""
+def _tell_progress(run: OpenRun, names: Sequence[str], type_: str, data: Mapping[str, Any]) -> None:
+    """Steps are passing details, scorings are events. `adapter` is an index of names; a lone one has none."""
     details = {key: value for key, value in data.items() if key != "adapter"}
-    if type_ == "train.step":
-        run.stream(type_, name, **details)
-    else:
-        run.emit(type_, name, **details)
+    tell = run.stream if type_ == "train.step" else run.emit
+    tell(type_, names[data.get("adapter", 0)], **details)
 
 
 def _tell_measured(run: OpenRun, part: str, done: int, total: int) -> None:
@@ -278,13 +257,10 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
         )
     earlier_size = first_event_data(events, _BEGUN).get("processes", size)
     if earlier_size != size:
-        raise RunMismatchError(
-            f"The training was begun by {earlier_size} process{'es' if earlier_size > 1 else ''}, "
-            f"and here {size} would go on.",
-            hint=f"Launch it with --num_processes {earlier_size}."
-            if earlier_size > 1
-            else "Start it without a launcher.",
-        )
+        plural = "es" if earlier_size > 1 else ""
+        hint = f"Launch it with --num_processes {earlier_size}." if plural else "Start it without a launcher."
+        message = f"The training was begun by {earlier_size} process{plural}, and here {size} would go on."
+        raise RunMismatchError(message, hint=hint)
 
 
 def prepare(config: PersonaConfig, context: Context) -> PersonaExperiment:
@@ -329,20 +305,15 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     from agentlab.train.base import load_base
     from agentlab.train.sft import train_adapter
 
-    def is_stopped() -> bool:
-        return context.stop.is_requested
-
     config = load_resolved(PersonaConfig, run / "config.yaml", (), env=context.env)
     experiment = read_input(config, context)
     base = load_base(experiment.base.path, config.training.precision, config.training.attn_implementation)
-    prepared = [
-        (source.name, source.prepare_examples(base.tokenizer, config, context.stop.check))
-        for source in experiment.sources
-    ]
+    prepared = [source.prepare_examples(base.tokenizer, config, context.stop.check) for source in experiment.sources]
     begin()
     events = read_events(run / "events.jsonl")
     check_unchanged(experiment.sources, events)  # with what the owner has read
     with machine.torch_threads(threads_of(config, events)):
-        for name, persona_data in prepared:
-            job = TrainingJob(config.lora, config.training, run / "personas" / name, config.seed, stopped=is_stopped)
-            train_adapter(base, persona_data.split, job)
+        stop = context.stop
+        job = partial(TrainingJob, config.lora, config.training, seed=config.seed, stopped=lambda: stop.is_requested)
+        for source, persona_data in zip(experiment.sources, prepared, strict=True):
+            train_adapter(base, persona_data.split, job(folder=run / "personas" / source.name))

@@ -36,11 +36,11 @@ TASK = "chat"
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One who answers. `model` is its name in the config, None for whom that asks; `system` it was trained with."""
+    """One who answers."""
 
     name: str
-    model: str | None = None
-    system: str | None = None
+    model: str | None = None  # its name in the config; None for whom that asks
+    system: str | None = None  # the message that it was trained with
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,12 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """A local model: a provider of the config, with paths as they are.
-
-    `process` is what answers, which adapters of one checkpoint share; `bytes` about what it takes.
-    """
+    """A local model."""
 
     speaker: Speaker
-    provider: Mapping[str, Any]
-    process: tuple[Path | None, ...]
-    bytes: int
+    provider: Mapping[str, Any]  # of the config, with paths as they are
+    process: tuple[Path | None, ...]  # what answers, which adapters of one checkpoint share
+    bytes: int  # about what the process takes
 
 
 def cast_of(
@@ -111,12 +108,9 @@ def cast_of(
 def _with_adapter(
     name: str, model: str | None, config: LLMConfig, workspace: Workspace, importing: Callable[[str], object]
 ) -> _Voice:
-    adapter_path = adapter_place(name, workspace)
-    file = (
-        adapter_path
-        if adapter_path.suffix == _ENDING or adapter_path.is_dir()
-        else adapter_path.with_name(f"{adapter_path.name}{_ENDING}")
-    )
+    file = adapter_place(name, workspace)
+    if file.suffix != _ENDING and not file.is_dir():
+        file = file.with_name(f"{file.name}{_ENDING}")
     if file.is_file():
         return _voice(file.stem, store.find(model or _gguf_of(config, file), workspace), file, None)
     folder = hf_adapter(f"adapter {name}", str(find_adapter(name, workspace)), workspace)
@@ -162,7 +156,6 @@ def _voice(name: str, base: Path, adapter: Path | None, system: str | None) -> _
 
 
 def _cast(config: LLMConfig, voices: Sequence[_Voice]) -> Cast:
-    """One model for each voice, with the settings of `config`."""
     speakers = tuple(voice.speaker for voice in voices)
     names = [speaker.name for speaker in speakers]
     processes = {voice.process: voice.bytes for voice in voices}
@@ -192,7 +185,6 @@ class SpeakerAnswer(AnswerDocument):
 
     @classmethod
     def of(cls, speaker: Speaker, completion: Completion[str]) -> "SpeakerAnswer":
-        """From the router's."""
         return cls(
             speaker=speaker.name or completion.model,
             model=completion.model,
@@ -219,7 +211,6 @@ class Transcript(AnswerDocument):
     turns: list[TalkTurn]
 
     def blocks(self) -> list[Block]:
-        """Nothing: whoever does not ask for JSON has heard it."""
         answers = chain.from_iterable(turn.answers for turn in self.turns)
         return [Text(answer.text) for answer in answers]
 
@@ -249,7 +240,6 @@ class Talk:
 
     @property
     def speakers(self) -> tuple[Speaker, ...]:
-        """In the order in which they are heard."""
         return self._cast.speakers
 
     def reset(self) -> None:
