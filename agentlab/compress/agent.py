@@ -6,7 +6,7 @@ tools answers in one piece; a small one picks a letter, and the rest is written 
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
@@ -103,28 +103,17 @@ class Agent:
     scope: str = ""
 
     def plan(self) -> Advice:
-        """What to look at, as steps and as recipes to try."""
-        families = _families(self.situation)
-        question = "Which kind of recipe should be looked at first, after the known ones?"
-        return self._advice(
-            PLAN,
-            f"Make a plan for this goal: {self.situation.goal}. At most {_MOST} recipes beyond the known ones.",
-            question,
-            families,
-        )
+        request = f"Make a plan for this goal: {self.situation.goal}. At most {_MOST} recipes beyond the known ones."
+        return self._advice(PLAN, request, "Which kind of recipe should be looked at first, after the known ones?")
 
     def reflect(self) -> Advice:
-        """What was learnt, and what a further run should try."""
-        lines = statements_of(self.situation)
+        lines = statements([(recipe_of(row["params"]), (row["size"], row["kl"]), "") for row in self.situation.rows()])
         lessons = "\n".join(lines[:_MOST])
-        return self._advice(
-            REFLECT,
+        request = (
             f"The run is over. Goal: {self.situation.goal}. Say what was learnt, and at most {_MOST} recipes that a "
-            f"further run should try.\n{lessons}",
-            "Which kind of recipe should a further run look at?",
-            _families(self.situation),
-            learnt=lines,
+            f"further run should try.\n{lessons}"
         )
+        return self._advice(REFLECT, request, "Which kind of recipe should a further run look at?", lines)
 
     def propose(self, reasons: Callable[[Params], list[str]]) -> tuple[Params, str] | None:
         """A recipe that passes, with a reason; None if the model names none.
@@ -136,28 +125,20 @@ class Agent:
 
         def execute(wish: Wish) -> str:
             params = point(wish.recipe, self.situation.rules.space)
-            if (
-                wrong := [problem for _, problem in wish.recipe.problems()]
-                or _unsearched_settings(wish.recipe, params)
-                or reasons(params)
-            ):
+            wrong = [problem for _, problem in wish.recipe.problems()] or _unsearched_settings(wish.recipe, params)
+            if wrong := wrong or reasons(params):
                 raise UsageError(f"It cannot be tried: {'; '.join(wrong)}.")
             wished.append((params, one_line(wish.reason)))
             return "It is carried out next."
 
         description = "Measure a recipe: a whole one, that was not measured yet."
-        self._talk(
-            TERMS.propose,
-            f"Goal: {self.situation.goal}. Ask for the next recipe to measure.",
-            Action("execute_experiment", description, Wish, execute, ends=True),
-        )
+        request = f"Goal: {self.situation.goal}. Ask for the next recipe to measure."
+        self._talk(TERMS.propose, request, Action("execute_experiment", description, Wish, execute, ends=True))
         return wished[0] if wished else None
 
-    def _advice(
-        self, task: str, request: str, question: str, families: Mapping[str, list[Params]], learnt: Sequence[str] = ()
-    ) -> Advice:
+    def _advice(self, task: str, request: str, question: str, learnt: Sequence[str] = ()) -> Advice:
         """By the largest means that the models have; by rule where they have none, or fail."""
-        tier = self.router.tier(task) if self.router else None
+        tier, families = self.router.tier(task) if self.router else None, _families(self.situation)
         failure, answer, by = "", None, ""
         if self.router is not None and tier is not None:
             by = ", ".join(self.router.config.candidates(task))
@@ -172,11 +153,7 @@ class Agent:
             output = f"{self._by_rule(families, learnt)}{failure}"
             return Advice(output=output, recipes=self._add_estimates(_first(families)))
         candidates = [(suggestion, point(suggestion, self.situation.rules.space)) for suggestion in answer.recipes]
-        usable = [
-            params
-            for recipe, params in candidates
-            if not (_unsearched_settings(recipe, params) or self._refusal_reasons(params))
-        ]
+        usable = [params for recipe, params in candidates if self._can_try(recipe, params)]
         dropped = len(candidates) - len(usable)
         unique = [params for index, params in enumerate(usable) if params not in usable[:index]]
         note = f" {dropped} of its recipes cannot be tried." if dropped else ""
@@ -205,7 +182,6 @@ class Agent:
     def _pick_family(
         self, task: str, question: str, families: Mapping[str, list[Params]], by: str, learnt: Sequence[str]
     ) -> Advice:
-        """A letter, and the rest by rule."""
         assert self.router is not None
         names = list(families)[: len(LETTERS)]
         if len(names) < 2:
@@ -249,63 +225,41 @@ class Agent:
 
             actions = [Action("answer", "Answer whoever asked.", Reply, reply, ends=True)]
             actions += [action(function, situation) for function in functions]
-            messages = [
-                Message("system", f"{prompt} Use your tools, then answer in a few words."),
-                _user(question.question),
-            ]
+            system = Message("system", f"{prompt} Use your tools, then answer in a few words.")
+            messages = [system, Message("user", question.question)]
             scope = f"{self.scope}{task}/{question.specialist}/{len(questions)}"
             questions.append(question)
             converse(router, task, messages, actions, scope, turns=4)
             return answers[0] if answers else "no answer"
 
         questions: list[Question] = []
-        description = "Ask a specialist, who has tools of its own."
         tools = (show_front, query_experiments, get_best_config, estimate, compare_models)
-        actions = [
-            last,
-            Action("ask_specialist", description, Question, ask),
-            *(action(tool, situation) for tool in tools),
-        ]
-        messages = [Message("system", SYSTEM), _user(f"{request}\n{self._describe_situation()}")]
+        actions = [last, Action("ask_specialist", "Ask a specialist, who has tools of its own.", Question, ask)]
+        actions += [action(tool, situation) for tool in tools]
+        messages = [Message("system", SYSTEM), Message("user", f"{request}\n{self._describe_situation()}")]
         converse(router, task, messages, actions, f"{self.scope}{task}")
 
     def _describe_situation(self) -> str:
         space, overview = self.situation.rules.space, show_front(self.situation)
-        lines = [f"{name}: {spec.describe()}" for name, spec in space.parameters.items()]
-        return "\n".join(
-            [
-                f"{overview['measured']} recipes were measured; on the front:",
-                *map(str, overview["front"]),
-                "Settings:",
-                *lines,
-            ]
-        )
+        lines = [f"{overview['measured']} recipes were measured; on the front:", *map(str, overview["front"])]
+        lines += ["Settings:", *(f"{name}: {spec.describe()}" for name, spec in space.parameters.items())]
+        return "\n".join(lines)
 
-    def _refusal_reasons(self, params: Params) -> list[str]:
-        reasons = ["it was tried"] if self.situation.rules.space.key(params) in _tried_keys(self.situation) else []
-        return reasons or self.situation.rules.space.problems(params)
+    def _can_try(self, recipe: Recipe, params: Params) -> bool:
+        space = self.situation.rules.space
+        was_tried = space.key(params) in _tried_keys(self.situation)
+        return not (was_tried or _unsearched_settings(recipe, params) or space.problems(params))
 
     def _add_estimates(self, recipes: Sequence[Params]) -> list[dict[str, Any]]:
         forecast = self.situation.forecast()
         if not forecast.known:
             return [{"params": dict(recipe)} for recipe in recipes]
         pairs = zip(recipes, forecast.of(recipes) if recipes else [], strict=True)
-        return [
-            {
-                "params": dict(params),
-                "estimate": {"size": prediction.size, "kl": prediction.kl, "joules": prediction.joules},
-            }
-            for params, prediction in pairs
-        ]
-
-
-def _user(text: str) -> Message:
-    return Message("user", text)
+        return [{"params": dict(params), "estimate": asdict(prediction)} for params, prediction in pairs]
 
 
 def _unsearched_settings(recipe: Recipe, params: Params) -> list[str]:
-    settings = recipe.model_dump(exclude_defaults=True)
-    return [f"{name} is not searched here" for name in settings if name not in params]
+    return [f"{name} is not searched here" for name in recipe.model_dump(exclude_defaults=True) if name not in params]
 
 
 def _families(situation: Situation) -> dict[str, list[Params]]:
@@ -332,11 +286,6 @@ def _tried_keys(situation: Situation) -> set[Hashable]:
 
 def _first(families: Mapping[str, list[Params]]) -> list[Params]:
     return [points[0] for points in families.values()][:_MOST]
-
-
-def statements_of(situation: Situation) -> list[str]:
-    """What was measured of this base, as statements with count and interval."""
-    return statements([(recipe_of(row["params"]), (row["size"], row["kl"]), "") for row in situation.rows()])
 
 
 @contextmanager
@@ -367,7 +316,6 @@ def alone(
 
     Args:
         config: of a run that could follow, or of the one that has ended, whoever plans there.
-        context: workspace and environment.
         base: the name of its folder, as the memory has it.
         trials: of the run that has ended.
         has_ended: whether it reflects.
@@ -391,24 +339,18 @@ def alone(
 
 @dataclass(frozen=True, kw_only=True)
 class AgentProposer(LLMProposer):
-    """Proposes what was planned, then what the model asks for with its tools; a small model picks, as anywhere.
-
-    `planned`: recipes of the plan; `situation`: what is known, given the history.
-    """
+    """Proposes what was planned, then what the model asks for with its tools; a small model picks, as anywhere."""
 
     planned: Sequence[Params]
-    situation: Callable[[Sequence[Trial]], Situation]
+    situation: Callable[[Sequence[Trial]], Situation]  # what is known, given the history
 
     @classmethod
-    def of(
-        cls, plain: LLMProposer, planned: Sequence[Params], situation: Callable[[Sequence[Trial]], Situation]
-    ) -> Self:
-        """One that asks as `plain` does where the model has no tools."""
-        settings = {field.name: getattr(plain, field.name) for field in fields(plain)}
+    def of(cls, llm: LLMProposer, planned: Sequence[Params], situation: Callable[[Sequence[Trial]], Situation]) -> Self:
+        """One that asks as `llm` does where the model has no tools."""
+        settings = {field.name: getattr(llm, field.name) for field in fields(llm)}
         return cls(**settings, planned=planned, situation=situation)
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
-        """Up to `n` candidates."""
         reasons = self.rules.against(history)
         if planned := [Proposal(params, self.name, "planned") for params in self.planned if not reasons(params)]:
             return planned[:n]

@@ -21,12 +21,9 @@ Check = Callable[[], None]  # called at least once a layer; what it raises ends 
 
 @dataclass(frozen=True, slots=True)
 class LayerInput:
-    """What some linear layers of a decoder layer read, and the module before, which could scale it.
+    """What some linear layers of a decoder layer read, and the module before, which could scale it."""
 
-    `key` names it in statistics.
-    """
-
-    key: str
+    key: str  # in statistics
     readers: tuple[str, ...]
     before: str
 
@@ -77,6 +74,11 @@ def on_a_grid(weight: Tensor) -> bool:
     rows = weight[:_ROWS_LOOKED_AT, : weight.shape[1] // 32 * 32].reshape(-1, 32).sort(-1).values
     values = (rows.diff(dim=-1) != 0).sum(-1) + 1
     return bool(len(rows)) and bool((values <= 16).float().mean() > 0.99)
+
+
+def frozen_copy(weight: Tensor) -> torch.nn.Parameter:
+    """A parameter of its own, without the rest of what the weight is a part of."""
+    return torch.nn.Parameter(weight.clone(), requires_grad=False)
 
 
 @torch.no_grad()

@@ -22,22 +22,15 @@ from agentlab.runs.atomic import make_folder, write_bytes
 _AT_ONCE = 1024  # tokens of a forward pass
 _HIDDEN = "hidden.safetensors"
 _ORIGIN = "agentlab.calibration.1"  # one entry, because safetensors writes several in random order
-_FEWER = "Use fewer or shorter calibration windows."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerStatistics:
-    """Of one decoder layer over all calibration tokens.
+    """Of one decoder layer over all calibration tokens, in float32."""
 
-    Attributes:
-        squares: X^T X / n of every input by its key (see `INPUTS`), float32 (inputs, inputs).
-        channels: mean size of every channel of the MLP, float32.
-        influence: 1 - the cosine of what goes into the layer and what comes out (arXiv 2403.03853).
-    """
-
-    squares: Mapping[str, Tensor]
-    channels: Tensor
-    influence: float
+    squares: Mapping[str, Tensor]  # X^T X / n of every input by its key (see `INPUTS`), (inputs, inputs)
+    channels: Tensor  # mean size of every channel of the MLP
+    influence: float  # 1 - the cosine of what goes into the layer and what comes out (arXiv 2403.03853)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,6 @@ def calibrate(
     Args:
         model: in evaluation mode, of an architecture that `check_architecture` knows.
         windows: tokens, int64 (windows, length).
-        folder: made if need be.
         origin: names model and text; what a folder holds of another one is computed again.
         memory: bytes that may be taken beside the model; None for what is free.
 
@@ -111,7 +103,7 @@ def calibrate(
     if needed > available:
         raise UsageError(
             f"Calibration takes {needed / 2**20:.0f} MiB beside the model; there are {available / 2**20:.0f} MiB.",
-            hint=_FEWER,
+            hint="Use fewer or shorter calibration windows.",
         )
     make_folder(folder)
     layers = layers_of(model)
@@ -126,11 +118,9 @@ def calibrate(
         for index in range(done, len(layers)):
             check()
             write_bytes(_layer_file(folder, index), save(_measure(layers[index], hidden, arguments[index], index)))
-            last = index + 1 == len(layers)
-            remaining = hidden[:0] if last else hidden
-            write_bytes(
-                folder / _HIDDEN, save({"hidden": remaining.cpu()}, metadata={_ORIGIN: f"{index + 1} {origin}"})
-            )
+            remaining = hidden[:0] if index + 1 == len(layers) else hidden
+            content = save({"hidden": remaining.cpu()}, metadata={_ORIGIN: f"{index + 1} {origin}"})
+            write_bytes(folder / _HIDDEN, content)
     return CalibrationStatistics(folder, len(layers))
 
 

@@ -39,7 +39,7 @@ def write_dense(model: Any, tokenizer: Path, out: Path, dtype: Dtype, check: Che
         DataError: a weight is not finite.
         StorageError: the disk is full or not ours.
     """
-    _write(model, {}, tokenizer, out, dtype, None, check)
+    _write(model, {}, tokenizer, out, dtype, check)
 
 
 def write_packed(
@@ -54,7 +54,7 @@ def write_packed(
         raise UsageError(
             "Only symmetric grids can be packed.", hint="Use a symmetric grid, or write a dense checkpoint."
         )
-    _write(model, codes, tokenizer, out, dtype, quantization_config(codes), check)
+    _write(model, codes, tokenizer, out, dtype, check)
 
 
 def write_bitsandbytes(folder: Path, bits: int, out: Path) -> Any:
@@ -164,24 +164,15 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 Parts = dict[str, tuple[torch.dtype, tuple[int, ...], Callable[[], Tensor]]]
 
 
-def _write(
-    model: Any,
-    codes: Mapping[str, Codes],
-    tokenizer: Path,
-    out: Path,
-    dtype: Dtype,
-    quantization: dict[str, Any] | None,
-    check: Check,
-) -> None:
-    kind: torch.dtype = getattr(torch, dtype)
-    parts = _parts(model, codes, kind)
+def _write(model: Any, codes: Mapping[str, Codes], tokenizer: Path, out: Path, dtype: Dtype, check: Check) -> None:
+    parts = _parts(model, codes, getattr(torch, dtype))
     sizes = {
         name: (_LABELS[type_], shape, torch.Size(shape).numel() * type_.itemsize)
         for name, (type_, shape, _) in parts.items()
     }
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_WRITTEN}
-    if quantization:
-        config["quantization_config"] = quantization
+    if codes:
+        config["quantization_config"] = quantization_config(codes)
     with stage_folder(out, sum(size for *_, size in sizes.values()) + _SLACK) as staging:
         with (staging / "model.safetensors").open("xb") as file:
             file.write(tensors_header(sizes))
@@ -196,7 +187,6 @@ def _write(
 
 
 def _parts(model: Any, codes: Mapping[str, Codes], kind: torch.dtype) -> Parts:
-    """Every tensor of the file: its type, its shape, and what makes it."""
     parts: Parts = {}
     tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
     for name, value in model.state_dict().items():

@@ -108,9 +108,8 @@ class CompressBudgetConfig(StrictModel):
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """What a meter watches."""
-        limits = {"seconds": self.seconds, "joules": self.joules}
-        limits["grams"] = None if self.carbon is None else grams(self.carbon)
+        carbon = None if self.carbon is None else grams(self.carbon)
+        limits = {"seconds": self.seconds, "joules": self.joules, "grams": carbon}
         return {unit: limit for unit, limit in limits.items() if limit is not None}
 
 
@@ -153,7 +152,6 @@ class CompressConfig(StrictModel):
     threads: int | None = machine_field(None, ge=1, le=1024, description="Of the models; null is one per core.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """What is wrong between the parts."""
         if unread := refusal(self.goal, self.llm):
             yield ("goal",), unread
         for index, recipe in enumerate(self.recipes):
@@ -171,14 +169,13 @@ class CompressConfig(StrictModel):
                 yield ("text", "calibration"), f"a recovery is scored on {SCORED} windows, and learns the others"
             elif self.recovery.steps * self.recovery.batch > _MOST_EPOCHS * learnt:
                 yield ("recovery", "steps"), f"would see each of {learnt} windows more than {_MOST_EPOCHS} times"
-        yield from self._strange()
+        yield from self._impossible_choices()
         space = SearchSpace.of(self.searched_space)
         for index, recipe in enumerate(self.recipes):
             if outside := space.problems(point(recipe, space)) or _unsearched_settings(recipe, space):
                 yield ("portfolio", str(index)), f"is no point of `space`: {'; '.join(outside)}"
 
-    def _strange(self) -> Iterator[tuple[Key, str]]:
-        """What of the space no recipe can have."""
+    def _impossible_choices(self) -> Iterator[tuple[Key, str]]:
         for name, spec in self.searched_space.root.items():
             for value in getattr(spec, "choices", (spec.decode(0.0), spec.decode(1.0))):
                 try:

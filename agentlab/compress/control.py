@@ -50,9 +50,8 @@ def share(trials: Sequence[TrialState]) -> float:
     for arm in ("agent", "control"):
         arm_rows = [row for row in rows if row[2] == arm]
         # as shares of the whole: what both arms gained may be too small to divide by
-        rates.append(
-            (sum(row[0] / volume for row in arm_rows) + even) / (sum(row[1] / energy for row in arm_rows) + even)
-        )
+        volume_share, energy_share = sum(row[0] / volume for row in arm_rows), sum(row[1] / energy for row in arm_rows)
+        rates.append((volume_share + even) / (energy_share + even))
     step = round(rates[0] / sum(rates) / _STEP) * _STEP
     return min(max(step, _LEAST_SHARE), _MOST_SHARE)
 
@@ -74,12 +73,9 @@ def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | No
     by_agent, odds = [trial.arm == "agent" for trial, _ in assigned], [trial.probability for trial, _ in assigned]
     rng = np.random.default_rng([seed, _STREAM, len(trials)])
     control = light_study(comparison, values, by_agent, rng, probability=odds)
-    return control, _sentence(control, sum(by_agent), odds[-1])
-
-
-def _sentence(control: Control, agent_trials: int, last: float) -> str:
-    verdict = verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
-    return f"{verdict} Its share of the trials ended at {last:.0%}. Only --control full can say that it helped or hurt."
+    verdict = verdict_sentence(control, "the agent", f"trials, {sum(by_agent)} of them the agent's")
+    note = f"Its share of the trials ended at {odds[-1]:.0%}. Only --control full can say that it helped or hurt."
+    return control, f"{verdict} {note}"
 
 
 def joules_of(trials: Sequence[TrialState]) -> list[float]:

@@ -53,6 +53,7 @@ def stages_of(
     train = _TRAIN * weights * recovery.steps * recovery.batch * text.length
     measure = _MEASURING + _RUNTIME * weights + 2 * _PASS * weights * text.held_out * text.length
     gguf, grid = recipe.format == "gguf", recipe.quantizer in ON_A_GRID
+    rounding = solve if recipe.quantizer in ("gptq", "awq") else 1.5 * touch
     stages = [
         (recipe.cut, CompressStage("calibrate", read, "statistics")),
         (recipe.structure != "none", CompressStage("cut", touch, shape)),
@@ -66,10 +67,7 @@ def stages_of(
     stages += [
         (gguf, CompressStage("write gguf", touch, f"{shape}float32.gguf")),
         (recipe.importance or grid, CompressStage("calibrate", read, f"{shape}statistics")),
-        (
-            recipe.quantizer != "none",
-            CompressStage("quantize", solve if recipe.quantizer in ("gptq", "awq") else 1.5 * touch),
-        ),
+        (recipe.quantizer != "none", CompressStage("quantize", rounding)),
         (True, CompressStage("measure", measure + gguf * _IN_GGUF * weights)),
     ]
     return [
@@ -104,7 +102,7 @@ def cheapest(
 
 
 def work_of(stages: Iterable[CompressStage]) -> float:
-    """Of all."""
+    """Seconds of a core that stages take together."""
     return sum(stage.work for stage in stages)
 
 
@@ -120,6 +118,5 @@ def work_of_run(config: CompressConfig, recipes: Sequence[Recipe], weights: int,
     arms += 2 * config.control_seeds if config.control == "full" else 0
     average = sum(works) / len(works)
     looks = 2 * work_of(look(MOST, config, weights))
-    return (
-        work_of(opening(config, weights, imports=imports)) + sum(works[:known_count]) + arms * later * average + looks
-    )
+    begins = work_of(opening(config, weights, imports=imports))
+    return begins + sum(works[:known_count]) + arms * later * average + looks

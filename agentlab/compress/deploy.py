@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -43,7 +44,6 @@ class Deployed(AnswerDocument):
     next: list[str]
 
     def blocks(self) -> list[Block]:
-        """What a reader sees."""
         return [
             Text(f"{self.folder}: {', '.join(self.files)}; serves {self.recipe}, {self.size / 2**20:.1f} MiB."),
             Text("Next:"),
@@ -53,8 +53,7 @@ class Deployed(AnswerDocument):
 
 def server_config(file: str) -> str:
     """The config of `agentlab serve`, for an export at `file`."""
-    kind = "gguf" if file.endswith(".gguf") else "hf"
-    provider = {"kind": kind, "model_path": file}
+    provider = {"kind": "gguf" if file.endswith(".gguf") else "hf", "model_path": file}
     model = {"provider": "here", "id": NAME, "tier": "pick", "price": {"input": 0, "output": 0}}
     tree = {"providers": {"here": provider}, "models": {NAME: model}, "roles": {"primary": [NAME]}}
     return yaml.safe_dump(tree, sort_keys=False)
@@ -132,7 +131,6 @@ def deploy(
     """Write the files.
 
     Args:
-        model: the result of a base.
         kind: `k8s` writes what `docker` does, and the manifests.
         out: a folder that is not there yet, or empty.
         wheel: of agentlab; None makes it of the checkout that is installed.
@@ -153,17 +151,15 @@ def deploy(
         raise MissingFileError(f"The run has lost {export}.", hint="Compress again, or put it back.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already.", hint="Name a folder that is not there yet: --out DIR.")
-    _see_template(export)
+    _require_chat_template(export)
     if wheel is not None and not wheel.is_file():
         raise MissingFileError(f"There is no wheel {wheel}.")
     if wheel is not None and not _WHEEL.fullmatch(wheel.name):
         raise UsageError(f"{wheel.name!r} is no name of a wheel.", hint="Name one that `pip wheel` has made.")
     make_folder(out / "model")
     package = _wheel(wheel, out)
-    if export.is_dir():
-        shutil.copytree(export, out / "model" / export.name)
-    else:
-        shutil.copy2(export, out / "model" / export.name)
+    copy: Callable[[Path, Path], object] = shutil.copytree if export.is_dir() else shutil.copy2
+    copy(export, out / "model" / export.name)
     write_text(out / "serve.yaml", server_config(f"/srv/model/{export.name}"))
     write_text(out / "constraints.txt", pins())
     write_text(out / "Dockerfile", dockerfile(package))
@@ -186,21 +182,16 @@ def _next(kind: Format, out: Path, image: str) -> list[str]:
     return [build, f"docker push {image}", secret, f"kubectl apply -f {shlex.quote(str(out / 'k8s.yaml'))}"]
 
 
-def _see_template(export: Path) -> None:
-    """See that the export can be talked to, which is what a chat endpoint does."""
-    if export.is_dir():
-        has_template_file = (export / "chat_template.jinja").is_file()
-        has_template = has_template_file or "chat_template" in json.loads(
-            (export / "tokenizer_config.json").read_bytes()
-        )
+def _require_chat_template(path: Path) -> None:
+    if path.is_dir():
+        config = path / "tokenizer_config.json"
+        has_template = (path / "chat_template.jinja").is_file() or "chat_template" in json.loads(config.read_bytes())
     else:
         from agentlab.gguf import metadata
 
-        has_template = metadata.read(export).chat_template
+        has_template = metadata.read(path).chat_template
     if not has_template:
-        raise UsageError(
-            f"{export.name} holds no chat template: it cannot be talked to.", hint="Use an instruct model."
-        )
+        raise UsageError(f"{path.name} holds no chat template: it cannot be talked to.", hint="Use an instruct model.")
 
 
 def pins() -> str:

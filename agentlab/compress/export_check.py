@@ -26,28 +26,24 @@ def reload_gguf(path: Path, checkpoint: Path, reference: Path, threads: int, che
     Raises:
         ModelFileError, WorkerDiedError: it cannot be read.
     """
-    request = {"op": "gguf", "path": str(path), "checkpoint": str(checkpoint), "reference": str(reference)}
-    answer = _ask(request, path, threads, check)
-    return Divergence.of(answer["windows"])
+    return Divergence.of(_ask("gguf", path, reference, threads, check, checkpoint=str(checkpoint))["windows"])
 
 
 def reload_transformers(
     path: Path, base: Path, reference: Path, threads: int, check: Callable[[], None]
 ) -> tuple[Divergence, Divergence, dict[str, Any]]:
     """A folder in float32 and bfloat16, as transformers loads it, and other figures of the latter; see `Measures`."""
-    request = {"op": "transformers", "path": str(path), "base": str(base), "reference": str(reference)}
-    answer = _ask(request, path, threads, check)
+    answer = _ask("transformers", path, reference, threads, check, base=str(base))
     return Divergence.of(answer.pop("weights")), Divergence.of(answer.pop("runtime")), answer
 
 
 def read_transformers(path: Path, reference: Path, threads: int, check: Callable[[], None]) -> Divergence:
     """The runtime alone, as of `reload_transformers`."""
-    request = {"op": "read", "path": str(path), "reference": str(reference)}
-    return Divergence.of(_ask(request, path, threads, check)["windows"])
+    return Divergence.of(_ask("read", path, reference, threads, check)["windows"])
 
 
-def _ask(request: Mapping[str, Any], path: Path, threads: int, check: Callable[[], None]) -> dict[str, Any]:
-    job = {**request, "threads": threads}
+def _ask(op: str, path: Path, reference: Path, threads: int, check: Callable[[], None], **extra: str) -> dict[str, Any]:
+    job = {"op": op, "path": str(path), "reference": str(reference), "threads": threads, **extra}
     return run_job("agentlab.compress.export_check", job, f"read {path.name} back", check=check, threads=threads)
 
 
@@ -102,7 +98,6 @@ def _gguf(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make(path: str, kind: str) -> Any:
-    """The model of a checkpoint folder, where it is to be computed."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -142,15 +137,9 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
     generated = model.generate(**prompt, max_new_tokens=_ANSWER, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     runtime = divergences(model, reference)
     del model, base
-    return {
-        "weights": divergences(plain_weights(_make(path, "float32")), reference),
-        "runtime": runtime,
-        **speeds,
-        "load": load,
-        "peak": peak,
-        "gpu": gpu,
-        "says": str(tokenizer.decode(generated, skip_special_tokens=True)).strip(),
-    }
+    weights = divergences(plain_weights(_make(path, "float32")), reference)
+    says = str(tokenizer.decode(generated, skip_special_tokens=True)).strip()
+    return {"weights": weights, "runtime": runtime, "load": load, "peak": peak, "gpu": gpu, "says": says, **speeds}
 
 
 def _gpu() -> dict[str, float]:

@@ -111,15 +111,12 @@ class UnreadGoalError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A measure may be at most `limit`, or at least where more is better. That of size may be in bytes.
-
-    `assumed`: the goal names no number for it.
-    """
+    """A measure may be at most `limit`, or at least where more is better."""
 
     measure: Measure
     limit: float
-    in_bytes: bool = False
-    assumed: bool = False
+    in_bytes: bool = False  # of size alone
+    assumed: bool = False  # the goal names no number for it
 
     def __str__(self) -> str:
         value = {"loss": f"{_exact(self.limit * 100)}%", "kl": _exact(self.limit), "speed": f"{_exact(self.limit)}x"}
@@ -158,8 +155,7 @@ class Goal:
     def judge(self, measured: Measured, size: int, within: Within) -> dict[Bound, Verdict]:
         """Of each bound, whether it holds: for all of an interval, a part of it, or none.
 
-        `measured`: figures by measure; `size`: in bytes. `within`: intervals of figures; one without is taken as it is,
-        as earlier versions did.
+        `size` is in bytes. A figure without an interval is taken as it is, as earlier versions did.
         """
         verdicts: dict[Bound, Verdict] = {}
         for bound in self.bounds:
@@ -303,9 +299,8 @@ class _Sentence:
             if match["keep"] is not None and (aim.measure in _QUALITY if verb.kind == "mild" else aim.text in _KEPT):
                 self.slots[positions[1]] = "bounds"
             elif match["keep"] is not None:
-                self.wrong.append(
-                    f"'{verb.text} {aim.text}': bound it, as in 'speed at least 1x' or 'size at most 60 %'."
-                )
+                example = "bound it, as in 'speed at least 1x' or 'size at most 60 %'"
+                self.wrong.append(f"'{verb.text} {aim.text}': {example}.")
                 self.slots[positions[1]] = "bounds"
             elif aim.measure is not None:
                 if verb.kind == "verb" and aim is not verb and verb.sign not in (0, aim.sign):

@@ -125,7 +125,5 @@ def goal_of(text: str, parts: Sequence[GoalPart]) -> Goal:
 
 def _amounts(text: str) -> list[tuple[float, str]]:
     """Numbers and their units; what can be read in two ways equals nothing."""
-    amounts = _AMOUNT.findall(text)
-    return [
-        (math.nan if _TWO_WAYS.search(digits) else float(digits.replace(",", ".")), unit) for digits, unit in amounts
-    ]
+    pairs = _AMOUNT.findall(text)
+    return [(math.nan if _TWO_WAYS.search(digits) else float(digits.replace(",", ".")), unit) for digits, unit in pairs]

@@ -17,17 +17,11 @@ _SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)  # of the range that is c
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What weights are rounded to.
+    """What weights are rounded to."""
 
-    Attributes:
-        bits: of a code: 2, 3, 4 or 8.
-        group: neighbouring inputs that share a scale; None for all inputs of an output.
-        symmetric: zero is the code 0; else each group has a code of its own for it.
-    """
-
-    bits: int
-    group: int | None = 64
-    symmetric: bool = True
+    bits: int  # of a code: 2, 3, 4 or 8
+    group: int | None = 64  # neighbouring inputs that share a scale; None for all inputs of an output
+    symmetric: bool = True  # zero is the code 0; else each group has a code of its own for it
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -59,19 +53,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codes:
-    """A rounded matrix of shape (outputs, inputs).
+    """A rounded matrix of shape (outputs, inputs)."""
 
-    Attributes:
-        grid: as it fits the inputs.
-        codes: int8 (outputs, inputs).
-        scales: float32 (outputs, groups), each of them exact in float16 and in bfloat16, so runtimes of both agree.
-        zeros: int8 (outputs, groups), the code of zero; None where it is 0.
-    """
-
-    grid: Grid
-    codes: Tensor
-    scales: Tensor
-    zeros: Tensor | None
+    grid: Grid  # as it fits the inputs
+    codes: Tensor  # int8 (outputs, inputs)
+    scales: Tensor  # float32 (outputs, groups), each exact in float16 and in bfloat16, so runtimes of both agree
+    zeros: Tensor | None  # int8 (outputs, groups), the code of zero; None where it is 0
 
     def weight(self) -> Tensor:
         """The numbers that the codes stand for, float32."""
@@ -86,13 +73,10 @@ class Codes:
 
 
 def scales_of(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Scales and zeros of every group, float32 and int8 of shape (outputs, groups).
+    """Scales and zeros of every group, float32 and int8 of shape (outputs, groups), for a grid that fits the inputs.
 
-    Args:
-        weight: float32 (outputs, inputs).
-        grid: fitted to the inputs.
-        importance: of every input, such as its mean square; then a range is shrunk where that leaves a smaller
-            squared error, else it covers all weights.
+    `importance` of every input, such as its mean square: a range is shrunk where that leaves a smaller squared error.
+    Without it, a range covers all weights.
     """
     grouped = _split_groups(weight, grid)
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)

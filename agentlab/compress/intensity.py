@@ -66,9 +66,7 @@ def fetch_intensity(
     """What Electricity Maps, or what speaks like it, says of a zone; an answer of the last hour is not asked for again.
 
     Args:
-        service: the address of its API.
-        zone: such as DE.
-        key: goes to the service and nowhere else.
+        service: the address of its API; `key` goes there and nowhere else.
         cache: a file for its answers.
         otherwise: what counts where it cannot be reached and has not answered before.
         now: seconds since 1970.

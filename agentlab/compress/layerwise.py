@@ -31,7 +31,6 @@ def quantize(
     Args:
         model: float32; afterwards its weights are what the codes stand for.
         method: awq-gptq looks for factors first and rounds with them as gptq does.
-        grid: to round to, as it fits each layer (see `Grid.fit_to_inputs`).
 
     Returns:
         Codes by the name of the module.
@@ -105,8 +104,7 @@ def _awq_factors(layer: Any, layer_input: LayerInput, squares: Tensor, grid: Gri
     """Factors of an input that what comes before can take: heads that share a value share theirs."""
     size = squares.diagonal()
     if layer_input.key == "heads":
-        values = layer.get_submodule(layer_input.before).out_features
-        dim = values // config.num_key_value_heads
+        dim = layer.get_submodule(layer_input.before).out_features // config.num_key_value_heads
         shared = size.reshape(config.num_key_value_heads, -1, dim).mean(1, keepdim=True)
         size = shared.expand(-1, config.num_attention_heads // config.num_key_value_heads, -1).reshape(-1)
     return awq_scales([_weight(layer, name) for name in layer_input.readers], squares, grid, size.sqrt())
@@ -118,8 +116,7 @@ def _fold(layer: Any, layer_input: LayerInput, scales: Tensor) -> None:
         layer.get_submodule(name).weight.mul_(scales)
     before = layer.get_submodule(layer_input.before)
     if layer_input.key == "heads":  # of the heads that read a value, the first one's
-        dim = layer.self_attn.head_dim
         repeated = len(scales) // before.out_features
-        scales = scales.reshape(-1, repeated, dim)[:, 0].reshape(-1)
+        scales = scales.reshape(-1, repeated, layer.self_attn.head_dim)[:, 0].reshape(-1)
     for parameter in before.parameters():
         parameter.div_(scales if parameter.ndim == 1 else scales[:, None])

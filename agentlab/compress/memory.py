@@ -65,7 +65,6 @@ class RememberedExperiment(Plain):
 
     @property
     def elsewhere(self) -> MeasuredRecipe:
-        """As forecasts on other bases use it."""
         size, kl = self.objectives
         return MeasuredRecipe(self.texts, self.recipe, size, kl, self.metrics["joules"])
 
@@ -97,11 +96,10 @@ def on_one_text(
     of the base are of.
     """
     experiments = list(done)
-    counts = Counter(
-        experiment.texts for experiment in experiments if experiment.base == base and run in (None, experiment.run)
-    )
+    of_base = [experiment for experiment in experiments if experiment.base == base]
+    counts = Counter(experiment.texts for experiment in of_base if run in (None, experiment.run))
     texts = max(counts, key=lambda text: counts[text], default=None)
-    comparable = [experiment for experiment in experiments if experiment.base == base and experiment.texts == texts]
+    comparable = [experiment for experiment in of_base if experiment.texts == texts]
     return comparable, [experiment for experiment in experiments if experiment not in comparable]
 
 
@@ -158,11 +156,8 @@ class CompressMemory:
                 experiment = RememberedExperiment.model_validate_json(path.read_bytes() if path.is_file() else b"")
                 figures = [*experiment.metrics["shares"].values(), experiment.metrics["size"], experiment.worth(_ANY)]
                 if experiment.status == "finished":
-                    figures += [
-                        experiment.elsewhere.size,
-                        experiment.elsewhere.joules,
-                        *(experiment.metrics[n] for n in ("kl", "loss")),
-                    ]
+                    figures += [experiment.elsewhere.size, experiment.elsewhere.joules]
+                    figures += [experiment.metrics["kl"], experiment.metrics["loss"]]
                 if not (experiment.parsed_recipe and path.stem == experiment.key and all(map(math.isfinite, figures))):
                     raise ValueError
             except (ValueError, KeyError, TypeError) as error:
@@ -189,17 +184,11 @@ class CompressMemory:
         all_experiments = list(self.experiments())
         for base in sorted({experiment.base for experiment in all_experiments}):
             done = [
-                experiment
+                (experiment.parsed_recipe, experiment.objectives, (experiment.texts, experiment.training))
                 for experiment in all_experiments
                 if experiment.base == base and experiment.status == "finished"
             ]
-            sentences = statements(
-                [
-                    (experiment.parsed_recipe, experiment.objectives, (experiment.texts, experiment.training))
-                    for experiment in done
-                ]
-            )
-            lines = "\n".join(f"- {line}" for line in sentences)
+            lines = "\n".join(f"- {line}" for line in statements(done))
             write_text(self._folder / KNOWLEDGE / f"{base}.md", f"# {base}\n\n{lines}\n")
 
     def export(self, key: str) -> Path | None:
@@ -224,7 +213,6 @@ class MemoryListing(AnswerDocument):
     total: int
 
     def blocks(self) -> list[Block]:
-        """What a reader sees."""
         if not self.total:
             return [Text("Nothing is remembered yet: agentlab compress begins it.")]
         columns: dict[str, Callable[[RememberedExperiment], str | float | None]] = {
@@ -253,11 +241,8 @@ def query_memory(
         if name not in Recipe.model_fields:
             raise UnknownNameError("setting", name, list(Recipe.model_fields))
     all_experiments = list(memory.experiments())
-    matches = [
-        experiment
-        for experiment in all_experiments
-        if base in (None, experiment.base) and has_settings(experiment.parsed_recipe, settings)
-    ]
+    matches = [experiment for experiment in all_experiments if base in (None, experiment.base)]
+    matches = [experiment for experiment in matches if has_settings(experiment.parsed_recipe, settings)]
     if goal is not None:
         matches = [min(group, key=lambda experiment: experiment.worth(goal)) for group in _alike(matches)]
     paths = {experiment.key: memory.export(experiment.key) for experiment in matches}
@@ -283,9 +268,7 @@ def statements(done: Sequence[tuple[Recipe, Sequence[float], object]]) -> list[s
     ordered = sorted(done, key=lambda row: str(row[0]))
     for (recipe, first, of_one), (other_recipe, second, of_other) in combinations(ordered, 2):
         if of_one == of_other and (change := _only(recipe, other_recipe)):
-            size, kl = (
-                math.log(max(after, _LEAST) / max(before, _LEAST)) for before, after in zip(first, second, strict=True)
-            )
+            size, kl = (math.log(max(new, _LEAST) / max(old, _LEAST)) for old, new in zip(first, second, strict=True))
             pairs.setdefault(change, []).append((size, kl))
     return [_statement(change, gains) for change, gains in sorted(pairs.items())]
 

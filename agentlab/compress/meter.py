@@ -20,12 +20,12 @@ Joules = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class CompressCost:
-    """What something cost. `work`: how many seconds of a core its sizes let expect, 0 where they are not known."""
+    """What something cost."""
 
     seconds: float = 0.0
     joules: float = 0.0
     grams: float = 0.0
-    work: float = 0.0
+    work: float = 0.0  # seconds of a core that its sizes let expect; 0 where they are not known
 
     def __add__(self, other: "CompressCost") -> "CompressCost":
         return CompressCost(*(getattr(self, unit) + getattr(other, unit) for unit in self.__slots__))
@@ -35,7 +35,6 @@ class CompressCost:
 
     @property
     def units(self) -> dict[str, float]:
-        """What a budget may bound."""
         return {unit: getattr(self, unit) for unit in ("seconds", "joules", "grams")}
 
 
@@ -56,16 +55,13 @@ def usual_rate(watts: float, intensity: float) -> CompressCost:
     return CompressCost(1.0, watts, watts / _KWH * intensity, 20.0 if machine.device() == "cuda" else 1.0)
 
 
-def forecast(
-    stages: Iterable[CompressStage], stage_costs: Mapping[str, CompressCost], usual: CompressCost
-) -> CompressCost:
+def forecast(stages: Iterable[CompressStage], costs: Mapping[str, CompressCost], usual: CompressCost) -> CompressCost:
     """What stages are going to cost; never a measurement. Pure.
 
-    A stage that was measured costs for its work what it cost before; any other what all together did. `stage_costs`:
-    what each has cost so far, by its name, with the work that was expected; `usual`: what work costs where nothing is
-    known yet.
+    A stage that was measured costs for its work what it has cost so far, by `costs` with the work that was expected;
+    any other what all together did; and `usual` where nothing is known yet.
     """
-    sized = {name: cost for name, cost in stage_costs.items() if cost.work}
+    sized = {name: cost for name, cost in costs.items() if cost.work}
     combined = sum(sized.values(), usual * (_PRIOR / usual.work))
     rates = [(stage.work, sized.get(stage.name, combined)) for stage in stages]
     return sum((rate * (work / rate.work) for work, rate in rates), CompressCost())
@@ -88,31 +84,20 @@ class OverBudgetError(BudgetExceededError):
 class Meter:
     """Adds up what a run costs. Not for several threads.
 
-    `joules` is a counter that never falls; `clock` is in seconds. What was spent goes to `record` at least every
-    `INTERVAL` seconds of work, so that a run that is killed has paid for what it did. `others` is what the limits
-    are for besides: what other processes of the run have spent, as far as it is known.
+    What was spent goes to `record` at least every `INTERVAL` seconds of work, so that a run that is killed has paid for
+    what it did. `others` counts against the limits too: what other processes of the run are known to have spent.
     """
 
     def __init__(
         self,
-        joules: Joules,
-        intensity: float,
-        limits: Mapping[str, float],
-        before: Iterable[tuple[str, CompressCost]],
-        record: Callable[[str, CompressCost], object],
+        joules: Joules,  # a counter that never falls, from any beginning
+        intensity: float,  # grams of CO2 a kWh
+        limits: Mapping[str, float],  # of `seconds`, `joules`, `grams`: the first that is reached ends the work
+        before: Iterable[tuple[str, CompressCost]],  # what an earlier part of the run has recorded
+        record: Callable[[str, CompressCost], object],  # hears (stage, what it has cost since the last record)
         clock: Callable[[], float] = time.monotonic,
-        usual: CompressCost = CompressCost(1.0, 20.0, 20.0 / _KWH * 400.0, 1.0),
+        usual: CompressCost = CompressCost(1.0, 20.0, 20.0 / _KWH * 400.0, 1.0),  # where nothing was measured yet
     ) -> None:
-        """Nothing is read yet.
-
-        Args:
-            joules: what has been used so far, from any beginning.
-            intensity: grams of CO2 a kWh.
-            limits: of `seconds`, `joules`, `grams`: the first that is reached ends the work.
-            before: what an earlier part of the run has recorded.
-            record: hears (stage, what it has cost since the last record).
-            usual: what work costs where nothing was measured yet.
-        """
         self._joules, self._intensity, self._limits = joules, intensity, limits
         self._record, self._clock = record, clock
         self.total, self.others, self._stage = CompressCost(), CompressCost(), ""
@@ -152,7 +137,6 @@ class Meter:
         self._enforce_limits(self.total + self._since(), f"{self._stage} has passed")
 
     def flush(self) -> None:
-        """Record what was spent since the last record."""
         cost = self._since()
         self._seconds += cost.seconds
         self._energy += cost.joules

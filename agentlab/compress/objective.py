@@ -27,47 +27,27 @@ _KL_RELOADED, _KL_ROUNDING = 0.02, 1e-4  # and what is read back so much other t
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What an export is. Everything is measured on the file.
+    """What an export is, measured on the file; KL from the base, in nats a token. From `kl` on: in its runtime."""
 
-    Attributes:
-        file: its name, of a file or a folder.
-        size: bytes on disk.
-        bits: all of them, for each weight of the base.
-        held: bytes of its linear layers, or of a GGUF file's tensors, by the type that they are held in.
-        kl_computed: KL from the base of the weights before they were written; None where only the file has them.
-        kl_weights: of the weights read back in a fresh process, computed in float32; nats a token.
-        kl: in the runtime that the export is for.
-        loss: rise of perplexity there.
-        top1: share of tokens of which the likeliest is that of the base, there.
-        load, prefill, decode: seconds, tokens a second, tokens a second, there.
-        source_decode: tokens a second of what the user has, in the same runtime, measured in turn.
-        ratios: logarithms of the one speed by the other, of each round.
-        peak: bytes of memory, there.
-        windows: KL of each held-out window, there.
-        losses: of each, the logarithm of its perplexity by that of the base.
-        says: what it answers to a prompt.
-        gpu: on one, the share of time that it is `busy` meanwhile, and its `watts`.
-    """
-
-    file: str
-    size: int
-    bits: float
-    held: Mapping[str, int]
-    kl_computed: float | None
-    kl_weights: float
+    file: str  # the name of a file or a folder
+    size: int  # bytes on disk
+    bits: float  # all of them, for each weight of the base
+    held: Mapping[str, int]  # bytes of its linear layers, or of a GGUF file's tensors, by the type they are held in
+    kl_computed: float | None  # of the weights before they were written; None where only the file has them
+    kl_weights: float  # of the weights read back in a fresh process, computed in float32
     kl: float
-    loss: float
-    top1: float
-    load: float
-    prefill: float
-    decode: float
-    source_decode: float
-    ratios: tuple[float, ...]
-    peak: int
-    windows: tuple[float, ...]
-    losses: tuple[float, ...]
-    says: str
-    gpu: Mapping[str, float] = field(default_factory=dict)
+    loss: float  # rise of perplexity
+    top1: float  # share of tokens of which the likeliest is that of the base
+    load: float  # seconds
+    prefill: float  # tokens a second
+    decode: float  # tokens a second
+    source_decode: float  # of what the user has, in the same runtime, measured in turn
+    ratios: Floats  # of each round, the logarithm of `decode` by `source_decode`
+    peak: int  # bytes of memory
+    windows: Floats  # KL of each held-out window
+    losses: Floats  # of each, the logarithm of its perplexity by that of the base
+    says: str  # its answer to a prompt
+    gpu: Mapping[str, float] = field(default_factory=dict)  # its `watts`, and the share of time that it is `busy`
 
     def faults(self) -> list[str]:
         """What says that the file is not what was computed, or that its runtime makes something else of it."""
@@ -147,12 +127,7 @@ class RecipeObjective:
         self.before = self.meter.total
 
     def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
-        return [
-            self._charge_known(known_result)
-            if (known_result := self.known(candidate.params))
-            else self._try_candidate(candidate)
-            for candidate in batch
-        ]
+        return [self._try_candidate(candidate) for candidate in batch]
 
     def _thought(self) -> CompressCost:
         """What was spent since the trial before: on proposing this one."""
@@ -184,6 +159,8 @@ class RecipeObjective:
             losses, kls, has_more = losses + readings[0], kls + readings[1], bool(readings[0])
 
     def _try_candidate(self, candidate: StudyCandidate) -> TrialResult:
+        if known_result := self.known(candidate.params):
+            return self._charge_known(known_result)
         self.tidy()
         recipe, out = recipe_of(candidate.params), self.place(candidate)
         if wrong := [problem for _, problem in recipe.problems()]:

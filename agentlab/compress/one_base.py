@@ -53,26 +53,15 @@ CONFIRMED = "winner.confirmed"
 
 @dataclass(frozen=True)
 class Search:
-    """A search at work.
-
-    Attributes:
-        study: what the steps work with.
-        check: raises where a signal asked to stop, or the budget is spent.
-        conclude: what comes after the last: what the search is held against, the winner's export, the reflection.
-    """
+    """A search at work."""
 
     study: Study
-    check: Callable[[], None]
+    check: Callable[[], None]  # raises where a signal asked to stop, or the budget is spent
     update: Callable[[StudyState], None]
-    conclude: Callable[[], None]
+    conclude: Callable[[], None]  # after the last step: the comparison, the winner's export, the reflection
 
     def run(self) -> None:
-        """All of it.
-
-        Raises:
-            OverBudgetError: see `Meter`.
-            Interrupted: a signal asked to stop.
-        """
+        """All of it; raises what `check` raises."""
         search(self.study, self.check, self.update)
         self.conclude()
 
@@ -89,9 +78,7 @@ class CompressPart:
         pairs = range(config.control_seeds if config.control == "full" else 0)
         self._arms = [(f"agent-{n}", f"control-{n}") for n in pairs]
         names = (*config.beside, MADE, *chain.from_iterable(self._arms))
-        self._branches = {
-            branch_name: RunBranch(run, f"{name}/{branch_name}" if name else branch_name) for branch_name in names
-        }
+        self._branches = {arm: RunBranch(run, f"{name}/{arm}" if name else arm) for arm in names}
         self._made, self._beside = self._branches[MADE], {str(rival): self._branches[rival] for rival in config.beside}
         self._place = f"exports/{name}" if name else "exports"
         self._exports = run.folder.folder(self._place).path
@@ -114,7 +101,6 @@ class CompressPart:
 
         Args:
             workshop: opens what carries recipes out when it is first needed; who only lacks a report loads no model.
-            meter: of all of it.
             stop: raises where a signal asked to stop.
             router: the way to the agent's models; None is a search without.
 
@@ -226,7 +212,6 @@ class CompressPart:
         return Advice.model_validate(self._event_data(kind, study)[name])
 
     def _tick(self, starts: Sequence[Proposal], *, has_ended: bool = False) -> None:
-        """Write the list of what is to do, with what is done."""
         config = self._config
         done = {str(recipe_of(trial.proposal.params)) for trial in self.search_trials if trial.result}
         start_recipes = [str(recipe_of(start.params)) for start in starts]
@@ -249,9 +234,8 @@ class CompressPart:
             if name == PORTFOLIO:
                 rival_setup = replace(setup, starts=portfolio, budget={"trials": len(portfolio)})
             else:
-                rival_setup = replace(
-                    setup, starts=portfolio[: config.first], budget={"joules": cost}, base=name, arm=None
-                )
+                first, budget = portfolio[: config.first], {"joules": cost}
+                rival_setup = replace(setup, starts=first, budget=budget, base=name, arm=None)
             search(rival_setup.study(branch, config.seed), setup.check)
 
     def _pair(self, setup: Setup, meter: Meter, elsewhere: Sequence[RememberedExperiment]) -> None:
@@ -302,14 +286,11 @@ class CompressPart:
     ) -> TrialResult | None:
         """What need not be measured in a branch: it counts there with what it cost whoever measured it."""
         key = space.key(params)
-        other_branches = () if branch in (self._study, self._made) else (self._study, *self._branches.values())
-        trials = list[TrialState]()
-        for other_branch in other_branches:
-            if other_branch is not self._made:
-                trials += rebuild(other_branch.events).trials
-        matches = [trial for trial in trials if trial.result and space.key(trial.proposal.params) == key]
-        if matches and (result := matches[0].result):
-            return replace(result, metrics=alone(result.metrics))
+        branches = () if branch in (self._study, self._made) else (self._study, *self._branches.values())
+        trials = (rebuild(known_branch.events).trials for known_branch in branches if known_branch is not self._made)
+        for trial in chain.from_iterable(trials):
+            if trial.result and space.key(trial.proposal.params) == key:
+                return replace(trial.result, metrics=alone(trial.result.metrics))
         experiment = None if branch is self._made else remembered.get(key)
         if experiment is None or experiment.is_near(self._goal):
             return None
@@ -329,31 +310,24 @@ class CompressPart:
             # A search that was begun without experiments goes on without them.
             experiments = [] if self.search_trials else list(self._memory.experiments())
             usable = [experiment.key for experiment in experiments if experiment.key == self._key(experiment.recipe)]
-            other_keys = [
-                experiment.key
-                for experiment in experiments
-                if experiment.status == "finished" and experiment.texts != self._texts()
-            ]
+            finished = [experiment for experiment in experiments if experiment.status == "finished"]
+            other_keys = [experiment.key for experiment in finished if experiment.texts != self._texts()]
             self._study.emit(MEMORY, keys=usable, elsewhere=other_keys)
         recorded = first_event_data(self._study.events, MEMORY)
-        present_keys = {experiment.key for experiment in self._memory.experiments()}
-        if missing := {*recorded["keys"], *recorded["elsewhere"]} - present_keys:
+        keys_here, keys_elsewhere = set(recorded["keys"]), set(recorded["elsewhere"])
+        if missing := (keys_here | keys_elsewhere) - {experiment.key for experiment in self._memory.experiments()}:
             raise RunMismatchError(
                 f"{len(missing)} of the experiments that the run began with are gone from its memory.",
                 hint="Put them back, or begin a new run.",
             )
         experiments = list(self._memory.within(space))
-        comparable = {
-            space.key(experiment.recipe): experiment
-            for experiment in experiments
-            if experiment.key in set(recorded["keys"])
-        }
-        return comparable, [experiment for experiment in experiments if experiment.key in set(recorded["elsewhere"])]
+        comparable = [experiment for experiment in experiments if experiment.key in keys_here]
+        elsewhere = [experiment for experiment in experiments if experiment.key in keys_elsewhere]
+        return {space.key(experiment.recipe): experiment for experiment in comparable}, elsewhere
 
     def _texts(self) -> str:
         texts = first_event_data(self.run.events, TEXTS, self.name)
-        text = self._config.text.model_dump(exclude={"file"})
-        return hash_parts(texts["fingerprint"], texts["sha256"], text)
+        return hash_parts(texts["fingerprint"], texts["sha256"], self._config.text.model_dump(exclude={"file"}))
 
     def _training(self, recipe: Recipe) -> str:
         config = self._config
@@ -368,7 +342,6 @@ class CompressPart:
         return None if path is None else str(path)
 
     def remember(self) -> None:
-        """Keep what was measured here for later runs."""
         if self._memory is None or not first_event_data(self.run.events, TEXTS, self.name):
             return
         experiments, exports = list[RememberedExperiment](), dict[str, Path]()
@@ -402,7 +375,6 @@ class CompressPart:
             self._forgotten = f"Nothing was remembered: {error.message} {error.hint or ''}".strip()
 
     def result(self) -> CompressModelResult:
-        """What came of it so far."""
         measured = first_event_data(self.run.events, BASE, self.name)
         facts = {field.name: measured[field.name] for field in fields(BaseFacts) if field.name in measured}
         base = BaseFacts(self.base.name, left_out=left_out(self._limits), **facts)
@@ -422,12 +394,9 @@ class CompressPart:
         advice_by_kind = {"plan": self._event_data(PLANNED), "reflection": self._event_data(REFLECTED)}
         last = {name: list(entries.values())[-1] for name, entries in advice_by_kind.items() if entries}
         advice = {name: Advice.model_validate(content) for name, content in last.items()}
-        update: dict[str, Any] = {"pairs": pairs, **advice}
-        if scores := next(reversed(self._event_data(CONCLUDED).values()), None):
-            update["remarks"] = [*result.remarks, *forecast_remark(scores)]
-        if self._forgotten:
-            update["remarks"] = [*update.get("remarks", result.remarks), self._forgotten]
-        return result.model_copy(update=update)
+        scores = next(reversed(self._event_data(CONCLUDED).values()), None)
+        notes = filter(None, [forecast_remark(scores) if scores else "", self._forgotten])
+        return result.model_copy(update={"pairs": pairs, "remarks": [*result.remarks, *notes], **advice})
 
     def tidy(self) -> None:
         """Remove all exports but the front and the winner: they are large, never come back, and have a recipe."""
@@ -441,7 +410,7 @@ def open_workshop(part: CompressPart, config: CompressConfig, context: Context, 
     """The workshop of a base, which is read now."""
     from agentlab.compress.recipe_runner import RealWorkshop
 
-    part.run.stream("base.loading", part.base.name)
-    meter.stage("open")
     base = part.base
+    part.run.stream("base.loading", base.name)
+    meter.stage("open")
     return RealWorkshop(config, import_base(base), base.file, part.name, part.run, context, threads, meter)

@@ -60,17 +60,10 @@ def search_side_by_side(
         WorkerDiedError: a process died, or could not be started.
         AgentlabError: what the work on a base raised, under its own class.
     """
-    run, folders = parts[0].run, {"root": str(context.workspace.root), "cache": str(context.workspace.cache)}
-    shared = config.model_dump(mode="json")
+    run, workspace, shared = parts[0].run, context.workspace, config.model_dump(mode="json")
     shared["llm"]["budget"]["per_run_usd"] /= len(parts)  # each process has its own way to the models
-    common = {
-        "config": shared,
-        "run": str(run.path),
-        "threads": threads,
-        "grams": grams,
-        "keys": _keys(config, context.env),
-        **folders,
-    }
+    common = {"config": shared, "keys": _keys(config, context.env), "threads": threads, "grams": grams}
+    common |= {"run": str(run.path), "root": str(workspace.root), "cache": str(workspace.cache)}
     waiting, working = deque(parts), dict[str, Channel]()
     try:
         while waiting or working:
@@ -123,7 +116,6 @@ def _send(name: str, message: Mapping[str, Any], working: dict[str, Channel]) ->
 
 
 def _listen(run: OpenRun, name: str, working: dict[str, Channel]) -> None:
-    """Take in what a worker has said; one that is done leaves."""
     try:
         while message := working[name].receive(0):
             kind = message["event"]
@@ -185,8 +177,7 @@ def _search(request: Mapping[str, Any], pipes: child.Pipes, messages: "queue.Sim
     config = CompressConfig.model_validate_json(json.dumps(request["config"]))
     name, threads = request["name"], request["threads"]
     run = _RunOfParent(Path(request["run"]), name, pipes)
-    root = Path(request["root"])
-    context = Context(Workspace(root, Path(request["cache"])), request["keys"])
+    context = Context(Workspace(Path(request["root"]), Path(request["cache"])), request["keys"])
     base = BaseFile(request["base"], Path(request["folder"]), file=request["file"] and Path(request["file"]))
     part = CompressPart(run, base, name, config, memory_of(config, context.workspace))
 

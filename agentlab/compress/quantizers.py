@@ -16,17 +16,11 @@ _ALPHAS = 10  # exponents that a search of scales tries
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curvature:
-    """How errors in the weights of an input show, and how others make them good (arXiv 2210.17323).
+    """How errors in the weights of an input show, and how others make them good (arXiv 2210.17323)."""
 
-    Attributes:
-        diagonal: mean square of every input, in the layer's order.
-        order: the inputs as they are worked through.
-        factor: upper Cholesky factor of the inverse of the damped X^T X, (inputs, inputs), in that order.
-    """
-
-    diagonal: Tensor
-    order: Tensor
-    factor: Tensor
+    diagonal: Tensor  # mean square of every input, in the layer's order
+    order: Tensor  # the inputs as they are worked through
+    factor: Tensor  # upper Cholesky factor of the inverse of the damped X^T X, (inputs, inputs), in that order
 
     @classmethod
     def of(cls, hessian: Tensor, *, by_activation: bool = True) -> "Curvature":
@@ -39,11 +33,9 @@ class Curvature:
             ValueError: it is no matrix of squares.
         """
         diagonal = hessian.diagonal().clone()
-        order = (
-            diagonal.argsort(descending=True, stable=True)
-            if by_activation
-            else torch.arange(len(diagonal), device=hessian.device)
-        )
+        order = torch.arange(len(diagonal), device=hessian.device)
+        if by_activation:
+            order = diagonal.argsort(descending=True, stable=True)
         matrix = hessian[order][:, order].double()
         dead = matrix.diagonal() == 0
         matrix.diagonal()[dead] = 1.0
@@ -129,7 +121,7 @@ def work_through(weights: Tensor, factor: Tensor, encode: Callable[[int, Tensor]
     """Go through the inputs; what `encode` takes from the weights of one is made good by those that follow.
 
     Args:
-        weights: weights (inputs, outputs) in the order of the factor; changed.
+        weights: (inputs, outputs) in the order of the factor; changed.
         factor: see `Curvature`.
         encode: from an input's place and its weights as they are by then, to those it gets.
     """

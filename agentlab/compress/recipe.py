@@ -47,7 +47,6 @@ class Recipe(StrictModel):
     cache: KvType = Field("f16", description="Type of keys and values in llama.cpp; measured, no part of the file.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """What does not go together."""
         if not self.cut and self.recovery != "none":
             yield ("recovery",), "there is nothing to recover from without a cut in structure, or pruned weights"
         if self.structure != "none" and self.kept == 1.0:
@@ -72,12 +71,10 @@ class Recipe(StrictModel):
 
     @property
     def has_own_checkpoint(self) -> bool:
-        """Whether it begins with a checkpoint of its own."""
         return self.cut or self.vocabulary == "seen"
 
     @property
     def family(self) -> str:
-        """What kind of recipe it is, for a reader."""
         if self.research:
             return "sparse"
         if self.recovery == "distil":
@@ -93,14 +90,12 @@ class Recipe(StrictModel):
 
     @property
     def format(self) -> Format:
-        """What is exported."""
         if self.quantizer in ON_A_GRID:
             return "compressed-tensors"
         formats: dict[str, Format] = {"kquant": "gguf", "bitsandbytes": "bitsandbytes"}
         return formats.get(self.quantizer, "transformers")
 
     def __str__(self) -> str:
-        cut = f"{self.kept:.0%} of the {self.structure}"
         bits = {
             "none": "",
             "kquant": KQUANTS.get(self.quantization_bits, ""),
@@ -108,7 +103,7 @@ class Recipe(StrictModel):
         }.get(self.quantizer, f"{self.quantizer.upper()} {self.quantization_bits} bits")
         zeros = self.pruning_sparsity
         parts = [
-            cut if self.structure != "none" else "",
+            f"{self.kept:.0%} of the {self.structure}" if self.structure != "none" else "",
             "" if zeros is None else f"{self.pruner} {zeros if isinstance(zeros, str) else f'{zeros:.0%}'}",
             {"lora": "LoRA", "distil": "distilled"}.get(self.recovery, ""),
             "words of the text" if self.vocabulary == "seen" else "",
@@ -218,10 +213,8 @@ def shape_limits(shape: Mapping[str, Any], why_not_gguf: str, space: SpaceConfig
 
     `why_not_gguf`: what of it a GGUF file cannot hold; empty where it can.
     """
-    hidden, inner, layers, heads = (
-        _smallest(shape.get(key))
-        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    )
+    keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    hidden, inner, layers, heads = (_smallest(shape.get(key)) for key in keys)
     head = int(shape.get("head_dim") or hidden // max(heads, 1))
     uneven = f"{_BLOCK} does not divide the"
     kquant: dict[str, tuple[Value, ...]] = {"quantizer": ("kquant",)}
@@ -231,23 +224,14 @@ def shape_limits(shape: Mapping[str, Any], why_not_gguf: str, space: SpaceConfig
     deep = tuple(share for share in shares if layers_left(layers, share) >= layers)
     if not why_not_gguf and hidden % _BLOCK:
         why_not_gguf = f"{uneven} width of {hidden}"
+    small_cache: dict[str, tuple[Value, ...]] = {"cache": get_args(KvType)[1:]}
+    uncut_reason = f"{KQUANTS[8]} without a cut of the width ({uneven} inner width of {inner})"
+    all_heads, in_gguf = heads * head, not why_not_gguf
     cases: list[tuple[object, dict[str, tuple[Value, ...]], str]] = [
         (why_not_gguf, kquant, f"k-quants ({why_not_gguf.rstrip('.')})"),
-        (
-            not why_not_gguf and heads * head % _BLOCK,
-            eight,
-            f"{KQUANTS[8]} ({uneven} {heads * head} numbers of all heads)",
-        ),
-        (
-            not why_not_gguf and inner % _BLOCK,
-            {"structure": ("none", "layers"), **eight},
-            f"{KQUANTS[8]} without a cut of the width ({uneven} inner width of {inner})",
-        ),
-        (
-            not why_not_gguf and head % _BLOCK,
-            {"cache": get_args(KvType)[1:]},
-            f"a smaller cache ({uneven} width of a head, {head})",
-        ),
+        (in_gguf and all_heads % _BLOCK, eight, f"{KQUANTS[8]} ({uneven} {all_heads} numbers of all heads)"),
+        (in_gguf and inner % _BLOCK, {"structure": ("none", "layers"), **eight}, uncut_reason),
+        (in_gguf and head % _BLOCK, small_cache, f"a smaller cache ({uneven} width of a head, {head})"),
         (wide, {"structure": ("width",), "kept": wide}, f"{_cuts('width', wide)} (none of {inner} channels would go)"),
         (deep, {"structure": ("layers",), "kept": deep}, f"{_cuts('layers', deep)} (none of {layers} would go)"),
     ]
@@ -274,9 +258,8 @@ def _forbidden(space: SpaceConfig, values: Mapping[str, tuple[Value, ...]]) -> F
 
 def left_out(limits: Sequence[Limit]) -> str:
     """The remark on all that a base cannot go through; empty where there is nothing."""
-    return (
-        f"Left out, for this base cannot go through it: {'; '.join(reason for _, reason in limits)}." if limits else ""
-    )
+    reasons = "; ".join(reason for _, reason in limits)
+    return f"Left out, for this base cannot go through it: {reasons}." if limits else ""
 
 
 def recipe_of(params: Params) -> Recipe:

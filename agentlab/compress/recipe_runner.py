@@ -79,11 +79,10 @@ class RealWorkshop:
         self._base = load_base(base, "fp32", "sdpa")
         self._check()
         check_architecture(self._base.model.config)
-        file = config.text.file
-        parts = pieces(None if file is None else context.workspace.resolve(file))
         text = config.text
+        parts = pieces(None if text.file is None else context.workspace.resolve(text.file))
         counts = (text.calibration, text.held_out)
-        self._texts = windows(self._base.tokenizer, parts, file or SHIPPED, counts, text.length, config.seed)
+        self._texts = windows(self._base.tokenizer, parts, text.file or SHIPPED, counts, text.length, config.seed)
         self._windows = torch.tensor(self._texts.calibration)
         self._key = _hash(self._base.fingerprint, self._texts.sha256, *counts, text.length)
         self._shared = context.workspace.root / ".agentlab" / "compress" / self._key
@@ -92,8 +91,7 @@ class RealWorkshop:
         self._tell_input()
         self._weights = int(first_event_data(run.events, BASE, name)["weights"])
         self._made = {name for name in SHARED if (self._shared / name).exists()}
-        first = cheapest(config, self._weights, self._made)[1]
-        self._meter.expect([*opening(config, self._weights)[1:], *first])
+        self._meter.expect([*opening(config, self._weights)[1:], *cheapest(config, self._weights, self._made)[1]])
         self._reference(self._texts.held_out, self._base.path)  # what is wrong with the base is no recipe's fault
 
     def _tell_input(self) -> None:
@@ -211,9 +209,8 @@ class RealWorkshop:
         """The checkpoint before it is quantized: the base's, or one that was cut and recovered."""
         if not recipe.has_own_checkpoint:
             return self._base.path
-        made_of = recipe.model_dump(
-            include={"structure", "kept", "pruner", "pruning_sparsity", "recovery", "vocabulary"}
-        )
+        shaping = {"structure", "kept", "pruner", "pruning_sparsity", "recovery", "vocabulary"}
+        made_of = recipe.model_dump(include=shaping)
         recovery = self._config.recovery.model_dump() if recipe.recovery != "none" else {}
         of = _hash(self._key, json.dumps([made_of, recovery, self._config.seed]))
         folder = self._stages / f"{'seen' if recipe.vocabulary == 'seen' else 'cut'}-{of}"
@@ -234,8 +231,7 @@ class RealWorkshop:
         statistics = self._statistics(self._base.path, self._base.model)
         self._stage("cut")
         if recipe.structure == "width":
-            inner = model.config.intermediate_size
-            narrow(model, statistics, width_left(inner, recipe.kept))
+            narrow(model, statistics, width_left(model.config.intermediate_size, recipe.kept))
         else:
             count = len(layers_of(model))
             drop_layers(model, statistics.influences(), count - layers_left(count, recipe.kept))
@@ -259,29 +255,23 @@ class RealWorkshop:
             file = self._shared / "teacher.safetensors"
             teacher = keep_teacher(self._base.model, self._windows, file, self._key, check=self._check)
         self._stage("recover")
-        learnt = len(self._windows) - SCORED
-        training = TrainingConfig(
-            epochs=config.steps * config.batch / learnt, batch_size=config.batch, lr=config.learning_rate, evals=2
-        )
+        epochs = config.steps * config.batch / (len(self._windows) - SCORED)
+        training = TrainingConfig(epochs=epochs, batch_size=config.batch, lr=config.learning_rate, evals=2)
         job = TrainingJob(LoraConfig(r=config.rank, alpha=2 * config.rank), training, folder, self._config.seed)
-        origin = _hash(self._key, str(recipe))
-        bf16 = machine.describe().bf16
+        origin, bf16 = _hash(self._key, str(recipe)), machine.describe().bf16
         recover(model, self._windows, SCORED, job, origin, teacher=teacher, bf16=bf16, check=self._check)
 
     def _statistics(self, folder: Path, model: Any) -> CalibrationStatistics:
-        """Of the inputs of all linear layers, of the model in a folder."""
         self._stage("calibrate")
         base = folder == self._base.path
         cache_folder = (self._shared if base else folder) / "statistics"
         origin = self._key if base else f"{self._key}/{folder.name}"
-        fewer = self._fewer(folder)
-        windows = (
-            torch.tensor([fewer.window(window)[0] for window in self._texts.calibration]) if fewer else self._windows
-        )
+        windows = self._windows
+        if fewer := self._fewer(folder):
+            windows = torch.tensor([fewer.window(window)[0] for window in self._texts.calibration])
         return calibrate(model, windows, cache_folder, origin, memory=None, check=self._check)
 
     def _plain_gguf(self, folder: Path) -> Path:
-        """The checkpoint of a folder as a GGUF file in float32, which all k-quants are made of."""
         file = (self._shared if folder == self._base.path else folder) / "float32.gguf"
         if not _is_whole(file):
             self._stage("write gguf")
@@ -356,9 +346,8 @@ class RealWorkshop:
             layer_statistics = statistics.layer(index)
             for layer_input in INPUTS:
                 row = layer_statistics.squares[layer_input.key].diagonal().numpy()
-                importance |= {
-                    str(name_of(f"{layer_name(index, reader)}.weight")): row for reader in layer_input.readers
-                }
+                names = [name_of(f"{layer_name(index, reader)}.weight") for reader in layer_input.readers]
+                importance |= {str(name): row for name in names}
         return importance
 
 

@@ -29,14 +29,10 @@ _ORIGIN = "agentlab.teacher.1"  # one entry, because safetensors writes several 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
-    """The original's distributions of the next token after every token of some windows.
+    """The original's distributions of the next token after every token of some windows."""
 
-    `tokens`: the likeliest, int32 (windows, length, kept); `logs`: natural logarithms of their probabilities, float32
-    of the same shape.
-    """
-
-    tokens: Tensor
-    logs: Tensor
+    tokens: Tensor  # the likeliest, int32 (windows, length, kept)
+    logs: Tensor  # natural logarithms of their probabilities, float32 of the same shape
 
     def divergence(self, logits: Tensor, windows: Tensor) -> Tensor:
         """KL(original || model) over the kept tokens and all others as one, nats, for each token (windows, length).
@@ -56,7 +52,6 @@ def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check:
     Args:
         model: in evaluation mode.
         windows: tokens, int64 (windows, length).
-        path: the safetensors file.
         origin: names model and text.
 
     Raises:
@@ -106,7 +101,6 @@ def recover(
         job: how, where to, and who hears of it; of `lora`, rank and alpha count.
         origin: names the model as it is, the text and the teacher.
         teacher: of all windows; None learns the text itself.
-        bf16: multiply in bfloat16.
         check: called before each step; after what it raises, the next call goes on from there.
 
     Returns:
@@ -143,14 +137,12 @@ def recover(
 
 
 def _split(windows: Tensor, held_out: int) -> TrainingSplit:
-    rows = [tuple(row) for row in windows.tolist()]
-    examples = [Example(index, row, row, 0) for index, row in enumerate(rows)]
+    examples = [Example(index, row, row, 0) for index, row in enumerate(map(tuple, windows.tolist()))]
     learnt = len(examples) - held_out
     return TrainingSplit(tuple(examples[:learnt]), tuple(examples[learnt:]))
 
 
 def _losses(model: Any, teacher: Teacher | None, bf16: bool, batch: Batch) -> Tensor:
-    """Of every token of a batch."""
     examples = [row[0] for row in batch]
     tokens = torch.tensor([example.input_ids for example in examples], device=model.device)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -162,11 +154,8 @@ def _losses(model: Any, teacher: Teacher | None, bf16: bool, batch: Batch) -> Te
 
 @torch.no_grad()
 def _held_out(losses: Any, split: TrainingSplit, job: TrainingJob) -> float:
-    size, rows = job.training.batch_size, split.held_out
-    token_losses = list[Tensor]()
-    for start in range(0, len(rows), size):
-        batch = [(example,) for example in rows[start : start + size]]
-        token_losses.append(losses(batch).flatten())
+    size, rows = job.training.batch_size, [(example,) for example in split.held_out]
+    token_losses = [losses(rows[start : start + size]).flatten() for start in range(0, len(rows), size)]
     return float(torch.cat(token_losses).double().mean())
 
 

@@ -124,7 +124,6 @@ class Advice(AnswerDocument):
     forecast: str = ""
 
     def blocks(self) -> list[Block]:
-        """What a reader sees."""
         lines = [f"Goal: {self.goal}."] if self.goal and self.goal not in self.output else []
         blocks: list[Block] = [*map(Text, [*lines, self.output, *(f"- {todo}" for todo in self.todos)])]
         if self.recipes:
@@ -133,9 +132,8 @@ class Advice(AnswerDocument):
                 "bytes, estimated": lambda recipe: figure_or_dash(recipe.get("estimate", {}).get("size"), ".0%"),
                 "KL, estimated": lambda recipe: number(recipe.get("estimate", {}).get("kl")),
             }
-            blocks.append(
-                table(self.recipes, columns, "Recipes to try; estimates come from what was measured of others")
-            )
+            caption = "Recipes to try; estimates come from what was measured of others"
+            blocks.append(table(self.recipes, columns, caption))
         if self.forecast:
             blocks.append(Text(f"Forecast of the run: {self.forecast}."))
         return blocks
@@ -205,7 +203,6 @@ class CompressResult(AnswerDocument):
     asked: list[ModelRow]
 
     def blocks(self) -> list[Block]:
-        """What the terminal shows: the verdict and the front of each base."""
         blocks: list[Block] = [*map(Text, (self.remarks if len(self.models) == 1 else [self.sentence, *self.remarks]))]
         for model in self.models:
             if len(self.models) > 1:
@@ -217,9 +214,8 @@ class CompressResult(AnswerDocument):
 
 def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) -> Table:
     """Recipes by size."""
-    by_size = sorted(rows, key=lambda row: (row.size is None, row.size))
     return table(
-        by_size,
+        sorted(rows, key=lambda row: (row.size is None, row.size)),
         {
             "": lambda r: r.id + (" *" if r.id == model.winner else ""),
             "recipe": lambda r: r.recipe,
@@ -231,7 +227,7 @@ def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) 
             "perplexity": lambda r: with_interval(r.loss, r.within.get("loss"), "+.1%"),
             "windows": lambda r: r.windows or None,
             "same token": lambda r: figure_or_dash(r.top1, ".1%"),
-            "speed": lambda r: speed_of(r),
+            "speed": speed_of,
             "verdict": lambda r: "" if r.failed else r.verdict,
             "note": lambda r: r.failed or "; ".join(_notes(r)),
         },
@@ -242,11 +238,8 @@ def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) 
 
 def with_interval(value: float | None, within: Sequence[float] | None, form: str) -> str:
     """A figure and its interval: `+2.7% [+2.1%, +3.3%]`."""
-    return (
-        figure_or_dash(value, form)
-        if not within
-        else f"{figure_or_dash(value, form)} [{within[0]:{form}}, {within[1]:{form}}]"
-    )
+    figure = figure_or_dash(value, form)
+    return f"{figure} [{within[0]:{form}}, {within[1]:{form}}]" if within else figure
 
 
 def speed_of(row: RecipeRow) -> str:
@@ -292,7 +285,6 @@ class CompressPlan(AnswerDocument):
 
     @property
     def foreseen(self) -> str:
-        """The forecast, marked as one."""
         memory, disk = (self.forecast[resource] / 2**30 for resource in ("memory", "disk"))
         room = f"{memory:.1f} GiB of memory, {disk:.1f} on the disk" if disk else "memory and disk once it is imported"
         costs = "{seconds:.0f} s, {joules:.0f} J, {grams:.2g} g of CO2".format(**self.forecast)
@@ -302,27 +294,23 @@ class CompressPlan(AnswerDocument):
 
     @property
     def summary(self) -> str:
-        """One line."""
         limits = "".join(f", at most {limit:g} {unit}" for unit, limit in self.limits.items())
         recipes = f"{self.trials} recipes{' each' if len(self.bases) > 1 else ''}"
         rivals = f", beside {', '.join(self.beside)}" if self.beside else ""
         return f"{', '.join(self.bases)}: {self.goal}; {recipes}{rivals}{limits}"
 
     def blocks(self) -> list[Block]:
-        """One fact a row."""
         limits = ", ".join(f"{limit:g} {unit}" for unit, limit in self.limits.items())
+        then = f"{self.planner}, up to {self.trials} recipes; held against {', '.join(self.beside) or 'nothing'}"
         rows = [
             *(("base", f"{name}{' (imported first, once)' if name in self.imports else ''}") for name in self.bases),
             ("goal", f"{self.goal} ({self.measure})"),
             ("text", self.text),
             ("begins with", f"the first {min(self.first, len(self.portfolio))} of {len(self.portfolio)} known recipes"),
-            (
-                "then",
-                f"{self.planner}, up to {self.trials} recipes; held against {', '.join(self.beside) or 'nothing'}",
-            ),
+            ("then", then),
             ("at most", limits or "no bound on time, energy or CO2"),
             ("forecast", self.foreseen),
-            *((name, reason) for name, reason in self.left_out.items()),
+            *self.left_out.items(),
         ]
         return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
 
@@ -331,7 +319,6 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
     """The plan of a checked config."""
     text = config.text
     limits = {base.path.name: limits_of(config, base.path) if base.path.is_dir() else [] for base in bases}
-    portfolio = [str(recipe) for recipe in config.recipes]
     possible = set[str]()
     for name, base_limits in limits.items():
         _, recipes = apply_limits(config, base_limits, name)
@@ -343,7 +330,7 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
         measure="; ".join(f"{measure}: {MEASURES[measure]}" for measure in MEASURES if measure in goal.measures),
         text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
         f"out, of {text.length} tokens",
-        portfolio=[recipe for recipe in portfolio if recipe in possible],
+        portfolio=[str(recipe) for recipe in config.recipes if str(recipe) in possible],
         first=config.first,
         trials=config.budget.trials,
         planner=_planner(config),

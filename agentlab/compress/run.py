@@ -167,13 +167,11 @@ class CompressExperiment:
     def _intensity(self, run: OpenRun) -> Intensity:
         """Of the grid, as it was when the run began."""
         if not run.has(INTENSITY):
-            energy, context = self.config.energy, self.context
+            energy, service = self.config.energy, self.config.energy.service
             intensity = look_up_intensity(energy.intensity)
             if energy.zone is not None:
-                cache = context.workspace.root / ".agentlab" / "compress" / "intensity.json"
-                intensity = fetch_intensity(
-                    energy.service, energy.zone, key_of(energy.service, context.env), cache, intensity
-                )
+                cache = self.context.workspace.root / ".agentlab" / "compress" / "intensity.json"
+                intensity = fetch_intensity(service, energy.zone, key_of(service, self.context.env), cache, intensity)
             run.emit(INTENSITY, **asdict(intensity))
         return Intensity(**first_event_data(run.events, INTENSITY))
 
@@ -245,7 +243,6 @@ def _settle(parts: Sequence[CompressPart]) -> None:
 
 
 def _stage_costs(run: OpenRun) -> dict[str, CompressCost]:
-    """What each stage has cost so far."""
     costs: dict[str, CompressCost] = {}
     for _, stage, cost in charges(run.events):
         costs[stage] = costs.get(stage, CompressCost()) + cost
@@ -304,7 +301,7 @@ def _check_budget(config: CompressConfig, base: BaseFile, rate: CompressCost) ->
         if least_cost.units[unit] > limit:
             raise BudgetExceededError(
                 f"The budget of {limit:g} {unit} has no room for one recipe of {base.name}: the cheapest, {recipe}, is "
-                f"forecast to take {full_cost.units[unit]:.3g} {unit}, measuring included.",
+                f"forecast to take {full_cost.units[unit]:.3g} {unit}, measuring included."
             )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from agentlab.compress.config import CompressBudgetConfig
 from agentlab.compress.goal import Goal
 from agentlab.compress.meter import CompressCost
-from agentlab.compress.result import TEXTS, RecipeRow, charges
+from agentlab.compress.result import TEXTS, charges
 from agentlab.compress.verdict import rows_of
 from agentlab.runs.document import AnswerDocument, Block, Heading, Plain, Text, figure_or_dash, mebibytes, number, table
 from agentlab.runs.events import Event
@@ -49,11 +49,8 @@ class Watched(AnswerDocument):
     bases: list[BaseNow]
 
     def blocks(self) -> list[Block]:
-        """What a reader sees."""
-        parts = [
-            f"{value:.3g}{f' of {self.limits[unit]:g}' if unit in self.limits else ''} {unit}"
-            for unit, value in self.spent.items()
-        ]
+        limits = {unit: f" of {limit:g}" for unit, limit in self.limits.items()}
+        parts = [f"{amount:.3g}{limits.get(unit, '')} {unit}" for unit, amount in self.spent.items()]
         stage = f", {self.stage}" if self.stage else ""
         blocks: list[Block] = [Text(f"{self.run}: {self.status}{stage}; {', '.join(parts)}")]
         for base in self.bases:
@@ -83,12 +80,11 @@ def read_progress(path: Path, status: str, budget: CompressBudgetConfig) -> Watc
     events = read_events(path / "events.jsonl")
     costs = charges(events)
     names = list(dict.fromkeys(event.id for event in events if event.type == TEXTS)) or [""]
-    total = sum((cost for _, _, cost in costs), CompressCost())
     return Watched(
         run=path.name,
         status=status,
         stage=costs[-1][1] if costs else "",
-        spent=total.units,
+        spent=sum((cost for _, _, cost in costs), CompressCost()).units,
         limits=dict(budget.limits),
         bases=[_base(path, name, _events_of(name, events)) for name in names],
     )
@@ -100,21 +96,18 @@ def trials_of(events: Sequence[Event], name: str) -> list[Trial]:
 
 
 def _events_of(name: str, events: Sequence[Event]) -> list[Event]:
-    """The events of a base, without its name in their ids; all of them where the run has one base, without a name."""
-    base_events = [event for event in events if not name or event.id.startswith(f"{name}/")]
-    return [replace(event, id=event.id.removeprefix(f"{name}/")) for event in base_events]
+    """The events of a base or an arm, without its name in their ids; all of them where it has no name."""
+    own_events = [event for event in events if not name or event.id.startswith(f"{name}/")]
+    return [replace(event, id=event.id.removeprefix(f"{name}/")) for event in own_events]
 
 
 def _base(path: Path, name: str, base_events: Sequence[Event]) -> BaseNow:
-    """The recipes of a base, also those beside its search; their names as the run has them."""
     arms = dict.fromkeys(event.id.rpartition("/")[0] for event in base_events if event.type == "trial.proposed")
     trials_by_arm: dict[str, Sequence[TrialState]] = {}
     for arm in arms:
-        arm_events = [event for event in base_events if event.id.startswith(arm)]
-        arm_events = [replace(event, id=event.id.removeprefix(f"{arm}/")) for event in arm_events]
-        trials_by_arm[arm or "search"] = rebuild(arm_events).trials
+        trials_by_arm[arm or "search"] = rebuild(_events_of(arm, base_events)).trials
     rows = rows_of(trials_by_arm, Goal("kl"), {})
-    best = [_front_row(row) for row in rows if row.front]
+    best = [FrontRow.model_validate(row, from_attributes=True) for row in rows if row.front]
     file = path / (f"todo-{name}.md" if name else "todo.md")
     return BaseNow(
         name=name,
@@ -123,7 +116,3 @@ def _base(path: Path, name: str, base_events: Sequence[Event]) -> BaseNow:
         front=sorted(best, key=lambda row: row.size),
         todo=file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else [],
     )
-
-
-def _front_row(row: RecipeRow) -> FrontRow:
-    return FrontRow.model_validate({field: getattr(row, field) for field in FrontRow.model_fields})

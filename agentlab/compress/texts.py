@@ -21,19 +21,15 @@ _CHARACTERS = 8  # of a token: prose has half as many
 
 @dataclass(frozen=True, slots=True)
 class CompressTexts:
-    """Windows of equal length, as token ids. `sha256` is of the text, and `source` says where it is from.
-
-    `held_out` is what every recipe is measured on; it begins `choose`, which is for those near a bound. `confirm` is
-    for the winner, and shares no window with it. `seen` are all tokens of the text that is not held out.
-    """
+    """Windows of equal length, as token ids."""
 
     calibration: tuple[tuple[int, ...], ...]
-    held_out: tuple[tuple[int, ...], ...]
-    choose: tuple[tuple[int, ...], ...]
-    confirm: tuple[tuple[int, ...], ...]
-    seen: frozenset[int]
-    sha256: str
-    source: str
+    held_out: tuple[tuple[int, ...], ...]  # what every recipe is measured on
+    choose: tuple[tuple[int, ...], ...]  # for recipes near a bound; the first are those of `held_out`
+    confirm: tuple[tuple[int, ...], ...]  # for the winner; shares no window with `choose`
+    seen: frozenset[int]  # all tokens of the text that is not held out
+    sha256: str  # of the text
+    source: str  # where the text is from
 
 
 def pieces(path: Path | None) -> dict[str, str]:
@@ -57,9 +53,8 @@ def pieces(path: Path | None) -> dict[str, str]:
         raise DataError(f"{path} cannot be used: {error}.", hint="A part of it will do.") from error
     paragraphs = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
     if not paragraphs:
-        raise DataError(
-            f"{path} is empty.", hint="Calibration needs some thousand words of text like that of later use."
-        )
+        hint = "Calibration needs some thousand words of text like that of later use."
+        raise DataError(f"{path} is empty.", hint=hint)
     return paragraphs
 
 
@@ -69,7 +64,6 @@ def windows(
     """Calibration and held-out windows; no piece of text is in both.
 
     Args:
-        tokenizer: of the base, as transformers makes it.
         parts: pieces of text by name; a hash of the name says on which side each is.
         source: what the reader is told of them.
         counts: windows of each side.
@@ -87,14 +81,12 @@ def windows(
     held_out = tuple(side_windows[1])
     unused = [window for window in dict.fromkeys(_cut(begin, ids[1], len(ids[1]), length)) if window not in held_out]
     rng = np.random.default_rng([seed, _STREAM])
-    to_choose = _sample(unused[::2], rng)
-    to_confirm = _sample(unused[1::2], rng)
+    to_choose, to_confirm = _sample(unused[::2], rng), _sample(unused[1::2], rng)
     choose, seen = (*held_out, *to_choose)[: max(MOST, len(held_out))], frozenset(begin + ids[0])
     return CompressTexts(tuple(side_windows[0]), held_out, choose, to_confirm, seen, f"sha256:{digest}", source)
 
 
 def _sample(unused: Sequence[tuple[int, ...]], rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
-    """At most `MOST` windows, in an order that is drawn."""
     return tuple(unused[index] for index in rng.permutation(len(unused))[:MOST])
 
 
@@ -132,11 +124,7 @@ def _hash(name: str) -> int:
 
 
 def _cut(begin: Sequence[int], ids: Sequence[int], count: int, length: int) -> list[tuple[int, ...]]:
-    """`count` windows, evenly spread over the tokens."""
     width = length - len(begin)
     free = len(ids) // width
-    return [(*begin, *ids[index * width : (index + 1) * width]) for index in _spread(free, count)]
-
-
-def _spread(free: int, count: int) -> list[int]:
-    return list(range(free)) if free < count else [free * index // count for index in range(count)]
+    indices = range(free) if free < count else [free * step // count for step in range(count)]  # evenly spread
+    return [(*begin, *ids[index * width : (index + 1) * width]) for index in indices]

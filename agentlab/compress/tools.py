@@ -6,7 +6,7 @@ An estimate says that it is one: it comes from what was measured of other recipe
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,29 +34,18 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known when an agent is asked.
-
-    Attributes:
-        rules: the space, and what a recipe is held against.
-        trials: of the run so far.
-        here: what is remembered of this base on this text.
-        elsewhere: what is remembered of others.
-    """
+    """What is known when an agent is asked."""
 
     goal: Goal
-    rules: ScreenRules
-    trials: Sequence[Trial] = ()
-    here: Sequence[RememberedExperiment] = ()
-    elsewhere: Sequence[RememberedExperiment] = ()
+    rules: ScreenRules  # the space, and what a recipe is held against
+    trials: Sequence[Trial] = ()  # of the run so far
+    here: Sequence[RememberedExperiment] = ()  # of this base on this text
+    elsewhere: Sequence[RememberedExperiment] = ()  # of others
 
     def forecast(self) -> RecipeForecast:
-        """Of recipes, from all that was measured."""
-        measurements = [
-            MeasuredRecipe(HERE, row["params"], row["size"], row["kl"], row["joules"]) for row in self.rows()
-        ]
-        return RecipeForecast(
-            self.rules.space, [*measurements, *(experiment.elsewhere for experiment in self.elsewhere)]
-        )
+        rows = self.rows()
+        known = [MeasuredRecipe(HERE, row["params"], row["size"], row["kl"], row["joules"]) for row in rows]
+        return RecipeForecast(self.rules.space, [*known, *(experiment.elsewhere for experiment in self.elsewhere)])
 
     def rows(self) -> list[dict[str, Any]]:
         """What was measured of this base, by the run or before it, each recipe once. What is research only is not."""
@@ -100,13 +89,8 @@ def configure_quantization(
     quantizer: Quantizer, quantization_bits: int, group: int = 64, importance: bool = False
 ) -> dict[str, Any]:
     """Settings of a quantization, checked: rtn, gptq and awq take 4 or 8 bits, kquant 2 to 6 or 8."""
-    settings = {
-        "quantizer": quantizer,
-        "quantization_bits": quantization_bits,
-        "group": group,
-        "importance": importance,
-    }
-    return {"recipe": _check_recipe(read(Recipe, settings)).model_dump(exclude_defaults=True)}
+    settings = {"quantizer": quantizer, "quantization_bits": quantization_bits, "group": group}
+    return _check_settings({**settings, "importance": importance})
 
 
 def configure_pruning(
@@ -117,7 +101,11 @@ def configure_pruning(
 ) -> dict[str, Any]:
     """Settings of a cut, checked: width or layers of which a share is kept; or zeros, which save nothing today."""
     cut = {"structure": structure, "kept": kept, "pruner": pruner, "pruning_sparsity": pruning_sparsity}
-    return {"recipe": _check_recipe(read(Recipe, cut)).model_dump(exclude_defaults=True)}
+    return _check_settings(cut)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"recipe": _check_recipe(read(Recipe, settings)).model_dump(exclude_defaults=True)}
 
 
 def configure_lora(rank: int = 16, steps: int = 40, learning_rate: float = 2e-4) -> dict[str, Any]:
@@ -166,9 +154,8 @@ def estimate(situation: Situation, recipe: Recipe) -> dict[str, Any]:
         raise UsageError("A setting of it was not searched, so nothing is known of it.")
     if wrong := situation.rules.space.problems(params):
         raise UsageError(f"That is no point of the space: {'; '.join(wrong)}.")
-    prediction = forecast.of([params])[0]
-    figures = {"size": prediction.size, "kl": prediction.kl, "joules": prediction.joules}
-    return {"estimate": True, "measurements": len(forecast.known), **{k: float(f"{v:.3g}") for k, v in figures.items()}}
+    figures = {name: float(f"{figure:.3g}") for name, figure in asdict(forecast.of([params])[0]).items()}
+    return {"estimate": True, "measurements": len(forecast.known), **figures}
 
 
 def estimate_lora_impact(situation: Situation, recipe: Recipe) -> dict[str, Any]:

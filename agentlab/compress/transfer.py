@@ -142,10 +142,7 @@ class Recalling:
         return self.base.name
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """Up to `n` points, those of memory first."""
-        measurements = [
-            measurement for trial in finished_trials(history) if (measurement := measurement_of(HERE, trial))
-        ]
+        measurements = list(filter(None, map(_measured_recipe, finished_trials(history))))
         forecast = RecipeForecast(self.space, [*measurements, *self.elsewhere[:_MOST]])
         if not forecast.holds():
             return self.base.ask(history, n, rng)
@@ -161,18 +158,13 @@ def best_first(
     points: Sequence[Params], estimates: Sequence[RecipeEstimate], objectives: Sequence[tuple[float, float]], n: int
 ) -> list[Params]:
     """Up to `n` points that would add to a front: each adds most hypervolume a joule to those before. Pure."""
-    best, remaining, chosen = (
-        [objectives[index] for index in front(objectives)],
-        list(range(len(points))),
-        list[Params](),
-    )
+    best = [objectives[index] for index in front(objectives)]
+    remaining, chosen = list(range(len(points))), list[Params]()
     while remaining and len(chosen) < n:
-        before = hypervolume(best, REFERENCE)
-        worth = {
-            index: (hypervolume([*best, estimates[index].objectives], REFERENCE) - before)
-            / _roughly(estimates[index].joules)
-            for index in remaining
-        }
+        before, worth = hypervolume(best, REFERENCE), dict[int, float]()
+        for index in remaining:
+            volume = hypervolume([*best, estimates[index].objectives], REFERENCE)
+            worth[index] = (volume - before) / _roughly(estimates[index].joules)
         remaining = [index for index in remaining if worth[index] > 0]  # what adds nothing now adds nothing later
         if remaining:
             first = max(remaining, key=lambda index: (worth[index], -index))
@@ -196,12 +188,9 @@ def score_forecasts(
         `size`, `kl`, `joules`, and how many trials: `count`. Empty where nothing could be forecast.
     """
     off: list[np.ndarray] = []
-    for index, trial in enumerate(trials):
-        before = [
-            measurement for earlier_trial in trials[:index] if (measurement := measurement_of(HERE, earlier_trial))
-        ]
-        forecast = RecipeForecast(space, [*before, *elsewhere[:_MOST]])
-        actual = measurement_of(HERE, trial)
+    measurements = [_measured_recipe(trial) for trial in trials]
+    for index, (trial, actual) in enumerate(zip(trials, measurements, strict=True)):
+        forecast = RecipeForecast(space, [*filter(None, measurements[:index]), *elsewhere[:_MOST]])
         if actual is not None and forecast.known and actual.joules > 0:
             prediction = forecast.of([trial.proposal.params])[0]
             pairs = ((prediction.size, actual.size), (prediction.kl, actual.kl), (prediction.joules, actual.joules))
@@ -212,9 +201,9 @@ def score_forecasts(
     return {"size": size, "kl": kl, "joules": joules, "count": len(off)}
 
 
-def measurement_of(where: str, trial: Trial) -> MeasuredRecipe | None:
-    """What a trial measured, if it did; what was remembered counts with what it cost then."""
+def _measured_recipe(trial: Trial) -> MeasuredRecipe | None:
+    """None if nothing was measured; what was remembered counts with what it cost then."""
     if len(trial.result.objectives) != len(REFERENCE):
         return None
     size, kl = trial.result.objectives
-    return MeasuredRecipe(where, trial.proposal.params, size, kl, alone(trial.result.metrics)["joules"])
+    return MeasuredRecipe(HERE, trial.proposal.params, size, kl, alone(trial.result.metrics)["joules"])

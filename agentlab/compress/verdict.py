@@ -47,20 +47,16 @@ _LOADS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type.
-
-    `grid`: its weights lie on a 4-bit grid already. `odd`: how many matrices have rows that 256 does not divide, and
-    of how many. `chat`: it has a chat template. `left_out`: the remark on what it cannot go through.
-    """
+    """What is compressed."""
 
     name: str
-    dense: int = 0
-    source: int = 0
-    stored: str | None = None
-    grid: bool = False
-    odd: Sequence[int] = (0, 0)
-    chat: bool = True
-    left_out: str = ""
+    dense: int = 0  # bytes in bfloat16
+    source: int = 0  # bytes of the file that the user has
+    stored: str | None = None  # a GGUF's main type
+    grid: bool = False  # its weights lie on a 4-bit grid already
+    odd: Sequence[int] = (0, 0)  # how many matrices have rows that 256 does not divide, and of how many
+    chat: bool = True  # it has a chat template
+    left_out: str = ""  # the remark on what it cannot go through
 
 
 def verdict(
@@ -304,21 +300,18 @@ def _remarks(base: BaseFacts, rows: Sequence[RecipeRow], winner: RecipeRow | Non
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))
         remarks.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
-    slow = [row.id for row in rows if row.front and row.within.get("speed", (0, row.speed or 1))[1] < 1]
-    if slow:
+    if slow := [row.id for row in rows if row.front and row.within.get("speed", (0, row.speed or 1))[1] < 1]:
         remarks.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")
     return remarks
 
 
-def forecast_remark(scores: Mapping[str, float]) -> list[str]:
-    """How good forecasts were, see `transfer.score_forecasts`; nothing where there was none."""
-    if not scores:
-        return []
-    return [
+def forecast_remark(scores: Mapping[str, float]) -> str:
+    """How good forecasts were, see `transfer.score_forecasts`."""
+    return (
         f"A forecast of each recipe, made of what was known before it, would have been off by a factor of "
         f"{scores['kl']:.2f} in KL, {scores['size']:.2f} in bytes and {scores['joules']:.2f} in joules (medians of "
         f"{scores['count']:.0f}): so much are the estimates of this base worth."
-    ]
+    )
 
 
 def _metrics(model: CompressModelResult) -> dict[str, Metric]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
+from agentlab.compress.architecture import frozen_copy
 from agentlab.errors import ModelFileError
 from agentlab.runs.atomic import read_text, write_json
 
@@ -22,13 +23,10 @@ _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.ji
 
 @dataclass(frozen=True, slots=True)
 class Fewer:
-    """The old tokens in new ones: one that stays is itself, another one the tokens that its text is split into.
+    """The old tokens in new ones: one that stays is itself, another one the tokens that its text is split into."""
 
-    `kept`: the old numbers of the tokens that stay, in their new order; `pieces`: of every old token, its new ones.
-    """
-
-    kept: tuple[int, ...]
-    pieces: tuple[tuple[int, ...], ...]
+    kept: tuple[int, ...]  # the old numbers of the tokens that stay, in their new order
+    pieces: tuple[tuple[int, ...], ...]  # of every old token, its new ones
 
     def window(self, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
         """Old tokens, as new ones of the same count, and what the base is asked there.
@@ -61,11 +59,7 @@ def cut_vocabulary(model: Any, tokenizer: Path, seen: Iterable[int], out: Path) 
     Args:
         model: its embedding, head and config are changed.
         tokenizer: folder of its tokenizer, a byte-level BPE.
-        seen: tokens of the texts that matter.
         out: folder for the tokenizer's new files.
-
-    Returns:
-        Old tokens in new ones.
 
     Raises:
         ModelFileError: the tokenizer is of another kind, or damaged.
@@ -92,17 +86,14 @@ def cut_vocabulary(model: Any, tokenizer: Path, seen: Iterable[int], out: Path) 
 def _cut_matrices(model: Any, kept_tokens: Tensor) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embedding.weight
-    embedding.weight = torch.nn.Parameter(embedding.weight[kept_tokens].clone(), requires_grad=False)
+    embedding.weight = frozen_copy(embedding.weight[kept_tokens])
     embedding.num_embeddings = len(kept_tokens)
     embedding.padding_idx = None  # it matters in training alone, where no gradient would reach that token
-    head.weight = (
-        embedding.weight if tied else torch.nn.Parameter(head.weight[kept_tokens].clone(), requires_grad=False)
-    )
+    head.weight = embedding.weight if tied else frozen_copy(head.weight[kept_tokens])
     head.out_features = model.config.vocab_size = model.vocab_size = len(kept_tokens)
 
 
 def _byte_level(folder: Path) -> dict[str, Any]:
-    """The content of tokenizer.json."""
     try:
         content = json.loads(read_text(folder / _TOKENIZER, _MOST_TOKENIZER))
         kind = content["model"].get("type")
@@ -119,7 +110,6 @@ def _byte_level(folder: Path) -> dict[str, Any]:
 
 
 def _kept_tokens(content: dict[str, Any], seen: set[int]) -> list[int]:
-    """The numbers of tokens that stay, in their order."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     vocabulary: dict[str, int] = content["model"]["vocab"]
@@ -161,7 +151,6 @@ def _pair(merge: Any) -> tuple[str, str]:
 
 
 def _is_possible(merge: Any, vocabulary: Mapping[str, int]) -> bool:
-    """Whether both tokens of a merge, and the one that it makes, are left."""
     first, second = _pair(merge)
     return vocabulary.keys() >= {first, second, first + second}
 
@@ -172,12 +161,8 @@ def _renumber_tokens(content: dict[str, Any], number: dict[int, int]) -> dict[st
     merges = [merge for merge in model["merges"] if _is_possible(merge, vocabulary)]
     added = [{**entry, "id": number[entry["id"]]} for entry in content.get("added_tokens", ())]
     processor = _with_numbers(content.get("post_processor"), number)
-    return {
-        **content,
-        "added_tokens": added,
-        "post_processor": processor,
-        "model": {**model, "vocab": vocabulary, "merges": merges},
-    }
+    model = {**model, "vocab": vocabulary, "merges": merges}
+    return {**content, "added_tokens": added, "post_processor": processor, "model": model}
 
 
 def _with_numbers(value: Any, number: dict[int, int]) -> Any:
@@ -199,7 +184,6 @@ def _renumber_settings(path: Path, number: dict[int, int]) -> None:
     if not path.is_file():
         return
     settings = json.loads(read_text(path, _MOST_TOKENIZER))
-    decoder = settings.get("added_tokens_decoder")
-    if decoder:
+    if decoder := settings.get("added_tokens_decoder"):
         settings["added_tokens_decoder"] = {str(number[int(old)]): value for old, value in decoder.items()}
         write_json(path, settings)
