@@ -4,6 +4,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from agentlab.hf.checkpoint import loading
+
 
 class SpanError(ValueError):
     """The tokens of a passage cannot be told from those around it; the message says why, as a whole clause."""
@@ -19,7 +21,11 @@ class SpanTokenizer:
     """Tokenises a text once, as a whole, and says which tokens are those of its passages."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer` is transformers' own; it is not changed."""
+        """`tokenizer` is transformers' own; it is not changed.
+
+        Raises:
+            ModelFileError: it contradicts itself, as with a merge that is not in its vocabulary.
+        """
         self._tokenizer = tokenizer
         self._fast: Any = _with_offsets(tokenizer) if tokenizer.is_fast else None
 
@@ -79,7 +85,8 @@ def _with_offsets(tokenizer: Any) -> Any:
     """A copy whose offsets tile the text: some post-processors take the whitespace out of them."""
     from tokenizers import Tokenizer
 
-    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    with loading(f"{tokenizer.name_or_path} has no tokenizer that can be read"):
+        copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # checks more than the first reading
     copy.post_processor = None  # its tokens are not wanted either
     copy.no_truncation()
     copy.no_padding()
