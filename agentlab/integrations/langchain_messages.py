@@ -83,10 +83,7 @@ def chunks_of(delta: Delta) -> Iterator[ChatGenerationChunk]:
 def end_of(answer: Completion[Any]) -> ChatGenerationChunk:
     """What ends a stream: what the answer took, and who gave it."""
     message = AIMessageChunk(
-        content="",
-        usage_metadata=usage_of(answer.usage),
-        response_metadata=_metadata(answer),
-        chunk_position="last",
+        content="", usage_metadata=usage_of(answer.usage), response_metadata=_metadata(answer), chunk_position="last"
     )
     return ChatGenerationChunk(message=message)
 

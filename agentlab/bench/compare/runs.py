@@ -110,8 +110,7 @@ def _pairs(first_side: CompareSide, second_side: CompareSide, chosen: tuple[str,
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     raise UsageError(
-        "The two runs have no target in common.",
-        hint=f"Name one of each: {', '.join(first)}; and {', '.join(second)}.",
+        "The two runs have no target in common.", hint=f"Name one of each: {', '.join(first)}; and {', '.join(second)}."
     )
 
 

@@ -53,11 +53,7 @@ class StageFacts:
 
 
 def row_of(
-    facts: StageFacts,
-    records: Sequence[Record],
-    slo: SloConfig,
-    ceiling: CeilingRow | None,
-    rng: np.random.Generator,
+    facts: StageFacts, records: Sequence[Record], slo: SloConfig, ceiling: CeilingRow | None, rng: np.random.Generator
 ) -> StageRow:
     """The figures of a stage that sent at least one request."""
     answered = [record for record in records if record.is_answered]
@@ -127,11 +123,7 @@ def is_good(record: Record, tokens: float, slo: SloConfig) -> bool:
     """Whether a whole answer met every bound of the objective; latencies from the scheduled send."""
     first, last = record.stamps[0], record.stamps[-1]
     per_token = (last - first) / (tokens - 1) if tokens > 1 else 0.0
-    pairs = (
-        (first - record.scheduled, slo.ttft_ms),
-        (per_token, slo.itl_ms),
-        (last - record.scheduled, slo.e2e_ms),
-    )
+    pairs = ((first - record.scheduled, slo.ttft_ms), (per_token, slo.itl_ms), (last - record.scheduled, slo.e2e_ms))
     return all(bound is None or value * _MS <= bound for value, bound in pairs)
 
 
