@@ -38,18 +38,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What the records of a stage do not say.
-
-    `exact` tells that the usage comes from the model's own tokenizer; `client_lag` is in seconds, see `StageRow`.
-    """
+    """What the records of a stage do not say."""
 
     stage: LoadStage
     ended: Ended
     client_cpu: float
     file: str
-    exact: bool
+    exact: bool  # the usage comes from the model's own tokenizer
     price: Price | None
-    client_lag: float | None = None
+    client_lag: float | None = None  # seconds, see `StageRow`
 
 
 def row_of(
@@ -181,9 +178,7 @@ def _tpots(records: Sequence[Record], counts: Sequence[float]) -> Iterable[float
 
 def _end(record: Record) -> float:
     """When a request was over; one that was cut off, as far as it is known."""
-    if record.ended is not None:
-        return record.ended
-    return record.last if record.last is not None else record.sent
+    return next(moment for moment in (record.ended, record.last, record.sent) if moment is not None)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
