@@ -163,11 +163,9 @@ class Layer:
         return Layer(replace_at(self.data, path, change.value), origins)
 
     def drop_nulls(self) -> "Layer":
-        """Without the keys that are null, so that the model's defaults hold for them."""
         return Layer(without_nulls(self.data), self.origins)
 
     def value(self, path: Key) -> Any:
-        """What the tree holds at `path`; None when there is nothing."""
         node: Any = self.data
         for part in path:
             node = child(node, part)

@@ -185,15 +185,12 @@ def _error(label: str, mark: yaml.Mark | None, sentence: str) -> ConfigError:
 
 
 class _TreeBuilder:
-    """Turns nodes into plain data and notes their places."""
-
     def __init__(self, label: str) -> None:
         self.label = label
         self.places: dict[Key, YamlPlace] = {}
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: Key) -> Any:
-        """The data of a node at `path`."""
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:  # an alias may repeat, or contain itself
             raise _error(self.label, node.start_mark, f"more than {MAX_NODES} values or {MAX_DEPTH} levels")
