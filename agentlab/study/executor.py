@@ -29,7 +29,6 @@ class Objective(Protocol):
 
     def __call__(self, batch: Sequence[StudyCandidate]) -> Sequence[TrialResult]:
         """One result for each candidate, in their order."""
-        ...
 
 
 OBJECTIVES: Registry[Callable[[Mapping[str, Any], Report], Objective]] = Registry(
@@ -51,7 +50,6 @@ class TrialExecutor(Protocol):
 
     def next_completed(self) -> tuple[StudyCandidate, TrialResult]:
         """Wait for the next measurement to end, whichever it is."""
-        ...
 
     def close(self) -> None: ...
 
