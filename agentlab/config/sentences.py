@@ -52,8 +52,11 @@ def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label
     """One line per wrong key: `file:line:column: key: sentence`, in the order of the config model."""
     complaints = [dict(raw) for raw in error.errors(include_url=False)]
     located = [_locate(raw, model, layer.data) for raw in complaints if not _echoes(raw)]
+    groups: dict[Key, list[ConfigProblem]] = {}
+    for problem in _without_rival_branches(located):
+        groups.setdefault(problem.path, []).append(problem)
     lines = []
-    for path, group in _by_key(_without_rival_branches(located)).items():
+    for path, group in groups.items():
         sentence = _sentence(group, model, layer.data)
         where = layer.origin(path) or label
         lines.append(f"{where}: {join(path)}: {sentence}" if path else f"{where}: {sentence}")
@@ -137,13 +140,6 @@ def _meant_member(site: Key, rivals: Sequence[ConfigProblem]) -> str | None:
 
 def _has_wrong_kind(site: Key, problems: Sequence[ConfigProblem]) -> bool:
     return any(problem.path == site and problem.raw["type"] in _KINDS for problem in problems)
-
-
-def _by_key(located: Sequence[ConfigProblem]) -> dict[Key, list[ConfigProblem]]:
-    groups: dict[Key, list[ConfigProblem]] = {}
-    for problem in located:
-        groups.setdefault(problem.path, []).append(problem)
-    return groups
 
 
 def _sentence(group: Sequence[ConfigProblem], model: type[BaseModel], data: Any) -> str:

@@ -103,8 +103,7 @@ def read_yaml(text: str, label: str) -> YamlTree:
     if not isinstance(node, yaml.MappingNode):
         raise _error(label, node.start_mark, "a config is a mapping of keys to values")
     builder = _TreeBuilder(label)
-    data = builder.value(node, ())
-    return YamlTree(data, builder.places)
+    return YamlTree(builder.value(node, ()), builder.places)
 
 
 def read_value(text: str, label: str) -> Any:
@@ -119,10 +118,9 @@ def read_value(text: str, label: str) -> Any:
 
 def write_yaml(tree: Any) -> str:
     """The text of plain data: one line per scalar, keys in their order. `read_yaml` is its inverse."""
-    text: str = yaml.dump(
-        tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False, width=math.inf
+    return str(
+        yaml.dump(tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False, width=math.inf)
     )
-    return text
 
 
 class _YamlReader(yaml.SafeLoader):

@@ -41,10 +41,8 @@ def _call(document: Mapping[str, Any]) -> ToolCall:
 
 
 def _text(content: Any) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     parts = [part if isinstance(part, Mapping) else {"type": "text", "text": str(part)} for part in content]
     kinds = {str(part.get("type")) for part in parts} - {"text", *_SILENT}
     if kinds:

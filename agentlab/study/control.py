@@ -146,8 +146,7 @@ def _first_loss_reason(state: StudyState) -> str:
 
 def lowest(state: StudyState) -> float | None:
     """The lowest value that a study has measured."""
-    ranked = state.ranking
-    return ranked[0].value if ranked else None
+    return next((trial.value for trial in state.ranking), None)
 
 
 def require_pairs(control: str, seeds: int, resumes: object) -> None:

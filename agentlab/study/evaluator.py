@@ -149,9 +149,9 @@ def by_rule(
 
 
 def _without_match(trial: TrialState) -> Decision:
-    if trial.value is None:
-        return Decision(False, "the trial failed")
-    return Decision(True, "the first trial that finished")
+    return (
+        Decision(False, "the trial failed") if trial.value is None else Decision(True, "the first trial that finished")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,7 @@ def failure(error: Exception, seconds: float) -> TrialResult:
     first = next(iter(str(error).strip().splitlines()), "")
     trace = "".join(traceback.format_exception(error))[-_TAIL:]
     summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    metrics = {"traceback": trace, "seconds": round(seconds, 3)}
-    return TrialResult("failed", metrics=metrics, error=summary[:300])
+    return TrialResult("failed", metrics={"traceback": trace, "seconds": round(seconds, 3)}, error=summary[:300])
 
 
 def finite(result: TrialResult) -> TrialResult:

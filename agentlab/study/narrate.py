@@ -21,10 +21,7 @@ def narrate(event: Event, terms: StudyTerms) -> Narration | None:
         return Narration(verbose=_call(name, data))
     if event.type == "trial.started":
         return Narration(detail=f"{name}: starting")
-    results_by_name = results(event)
-    failed = [
-        f"  {measurement}  failed: {result.error}" for measurement, result in results_by_name.items() if result.error
-    ]
+    failed = [f"  {key}  failed: {result.error}" for key, result in results(event).items() if result.error]
     if failed:
         return Narration(line="\n".join(failed))
     match read(event):

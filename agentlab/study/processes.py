@@ -71,17 +71,17 @@ class ProcessExecutor:
         """Nothing is started yet.
 
         Args:
-        factory: `module:function`, called once in each worker as `function(setup, report) -> Objective`. What
-            `report(type, id, data)` gets there is handed to `report` here. What the first training would load or
-            allocate for good it should load itself (torch's optimisers import 70 MB when one is first made): the
-            memory limit counts from its end.
-        setup: plain data. Relative paths would not mean the caller's folder.
-        memory_bytes: what a training may allocate on top of what its process holds after the factory; None for
-            no limit. It bounds heap, tensors in main memory and thread stacks on Linux; it is not applied on
-            other systems, which do not count mapped memory, nor with CUDA, which maps far more than it uses.
-        report: called from within `next_completed`, on its thread, in the order of each training's events.
-        check: called every 0.1 s or sooner while `next_completed` waits. What it raises ends it; no training is
-            harmed before `close`.
+            factory: `module:function`, called once in each worker as `function(setup, report) -> Objective`. What
+                `report(type, id, data)` gets there is handed to `report` here. What the first training would load or
+                allocate for good it should load itself (torch's optimisers import 70 MB when one is first made): the
+                memory limit counts from its end.
+            setup: plain data. Relative paths would not mean the caller's folder.
+            memory_bytes: what a training may allocate on top of what its process holds after the factory; None for
+                no limit. It bounds heap, tensors in main memory and thread stacks on Linux; it is not applied on
+                other systems, which do not count mapped memory, nor with CUDA, which maps far more than it uses.
+            report: called from within `next_completed`, on its thread, in the order of each training's events.
+            check: called every 0.1 s or sooner while `next_completed` waits. What it raises ends it; no training is
+                harmed before `close`.
         """
         self.capacity = workers
         self._opening = {"op": "open", "factory": factory, "setup": dict(setup), "memory_bytes": memory_bytes}

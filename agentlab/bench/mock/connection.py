@@ -168,7 +168,6 @@ class MockConnection(asyncio.Protocol):
         self._next()
 
     def _advance(self) -> None:
-        """Send what is due, and come back for the rest."""
         while self._step is not None:
             if self._paused or self._transport is None or self._transport.is_closing():
                 return
