@@ -142,16 +142,8 @@ class BenchConfig(StrictModel):
 
 
 _LOAD = (
-    "mode",
-    "concurrency",
-    "rates",
-    "sweep_over",
-    "requests",
-    "prompt_tokens",
-    "output_tokens",
-    "prefix_cache",
-    "slo",
+    "mode", "concurrency", "rates", "sweep_over", "requests", "prompt_tokens", "output_tokens", "prefix_cache", "slo",
     "faults",
-)
+)  # fmt: skip
 _QUALITY = ("types", "per_type", "items_seed", "judge")
 MEASURED = Basis(keys=("measure", *(f"load.{key}" for key in _LOAD), *(f"quality.{key}" for key in _QUALITY)))

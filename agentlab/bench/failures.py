@@ -71,12 +71,9 @@ def no_answer_error(failures: Sequence[Failed], report: str) -> AgentlabError:
         counts[failed.kind] += failed.count
     kind, count = counts.most_common(1)[0]
     worst = max((failed for failed in failures if failed.kind == kind), key=lambda failed: failed.count)
-    example_message = f" {worst.message}" if worst.message else ""
+    example = f"{worst.target}: {worst.message}" if worst.message else f"{worst.target}:"
     remedy = worst.remedy or policy.rule_of(policy.kind_of(kind)).remedy
-    message = (
-        f"No request was answered. {count} of {counts.total()} failed with {kind}, "
-        f"such as {worst.target}:{example_message}"
-    )
+    message = f"No request was answered. {count} of {counts.total()} failed with {kind}, such as {example}"
     hint = f"{remedy} The report is {report}; then start a new run."
     causes = {policy.kind_of(failed.kind) for failed in failures}
     if all(cause is not None and issubclass(cause, MissingError) for cause in causes):

@@ -25,7 +25,6 @@ class BenchPlan(AnswerDocument):
     max_cost_usd: float
 
     def blocks(self) -> list[Block]:
-        """One fact a row."""
         rows = [("measures", self.measure), ("targets", ", ".join(self.targets))]
         if self.measure == "load":
             rows += [
@@ -38,9 +37,8 @@ class BenchPlan(AnswerDocument):
         else:
             rows.append(("requests", f"at most {self.requests}"))
         cost_note = "" if self.most_cost_usd is None else f"about {self.most_cost_usd:.4g} USD by the price list, "
-        rows.append(
-            ("cost", f"{cost_note}at most {self.max_cost_usd:g} USD where a price is known; local models are free")
-        )
+        ceiling = f"at most {self.max_cost_usd:g} USD where a price is known; local models are free"
+        rows.append(("cost", f"{cost_note}{ceiling}"))
         return [Table(("plan", ""), rows)]
 
 
@@ -65,7 +63,6 @@ def plan_of(config: BenchConfig, llm: LLMConfig) -> BenchPlan:
 
 
 def _requests(config: BenchConfig, llm: LLMConfig, stages: list[LoadStage], targets: int) -> int:
-    """How many requests are sent at most."""
     match config.measure:
         case "load":
             return sum(stage.requests for stage in stages) + config.load.warmup * targets

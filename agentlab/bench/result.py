@@ -21,7 +21,6 @@ class BenchResult(AnswerDocument):
     quality: QualityResult | None = None
 
     def blocks(self) -> list[Block]:
-        """What the terminal shows."""
         if self.load is not None:
             return summary(self.load)
         part = self.check or self.quality
@@ -33,11 +32,8 @@ def narrate(event: Event) -> Narration | None:
     data = event.data
     match event.type:
         case "ceiling.measured":
-            short, long = data["short"], data["long"]
-            return Narration(
-                line=f"  this client: at most {short:.0f} requests/s with answers of one token, {long:.0f} with "
-                f"{data['tokens']}"
-            )
+            short, long = f"{data['short']:.0f} requests/s with answers of one token", f"{data['long']:.0f}"
+            return Narration(line=f"  this client: at most {short}, {long} with {data['tokens']}")
         case "stage.started":
             return Narration(detail=f"{data['target']}, {data['load']}", done=0, total=data["requests"])
         case "stage.progress":

@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.config import BenchConfig, targets_of
 from agentlab.bench.failures import Failed, no_answer_error
-from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.session import LoadMeasurement, LoadSession, answer_counter
 from agentlab.bench.load.stages import capacities
@@ -131,7 +131,7 @@ class BenchExperiment:
         )
 
     def _router(self, llm: LLMConfig, recorder: RunRecorder | None = None) -> "Router":
-        """What asks. With a recorder, what earlier sessions of the run spent counts towards its budget."""
+        """With a recorder, what earlier sessions of the run spent counts towards its budget."""
         from agentlab.llm.router import Router
 
         env, workspace, stop = self.context.env, self.context.workspace, self.context.stop
@@ -190,36 +190,25 @@ def samples_of(
 ) -> Iterator[AttemptSample]:
     """One sample for each task and request to a model that ended; strategies say nothing about single models.
 
-    Args:
-        measured: rows and records of the stages.
-        llm: the models that were measured.
-        tasks: what the samples are evidence for; empty is the task of this measurement itself.
-        now: UNIX seconds.
+    `tasks` are what it is evidence for; empty is the task of this measurement itself. `now` is in UNIX seconds. Times
+    count from the moment of sending: waiting for a turn is not the model's.
     """
     for stage, row in measured.rows.items():
-        if row.target in llm.models:
-            for record in measured.records[stage]:
-                yield from _samples(row.target, record, llm, tasks or (TASK,), run, now)
-
-
-def _samples(
-    name: str, record: Record, llm: LLMConfig, tasks: Sequence[str], run: str, now: float
-) -> Iterator[AttemptSample]:
-    """Times count from the moment of sending: waiting for a turn is not the model's."""
-    if record.ended is None:
-        return
-    for task in tasks:
-        yield AttemptSample(
-            at=now,
-            task=task,
-            model=name,
-            provider=llm.models[name].provider,
-            error=record.error,
-            usage=priced_usage(record.usage, llm.models[name].price),
-            first=None if record.first is None or record.error else record.first - record.sent,
-            total=record.ended - record.sent,
-            run=run,
-        )
+        model = llm.models.get(row.target)
+        for record, task in product(measured.records[stage], tasks or (TASK,)):
+            if model is None or record.ended is None:
+                continue
+            yield AttemptSample(
+                at=now,
+                task=task,
+                model=row.target,
+                provider=model.provider,
+                error=record.error,
+                usage=priced_usage(record.usage, model.price),
+                first=None if record.first is None or record.error else record.first - record.sent,
+                total=record.ended - record.sent,
+                run=run,
+            )
 
 
 def qualities_of(result: QualityResult, llm: LLMConfig, tasks: Sequence[str], *, at: float) -> Iterator[Quality]:
@@ -255,14 +244,10 @@ def outcome(result: LoadResult) -> RunOutcome:
         metrics["ttft_ms"] = Metric(value=ttft, unit="ms", direction="lower")
         metrics["goodput"] = Metric(value=max(row.goodput for row in answered_rows), unit="1/s", direction="higher")
     costs = [row.cost_usd for row in result.stages if row.cost_usd is not None]
-    return RunOutcome(
-        metrics=metrics,
-        tokens=RunTokens(
-            input=_tokens([(row.input_tokens, row.answered) for row in result.stages]),
-            output=_tokens([(row.output_tokens, row.answered) for row in result.stages]),
-        ),
-        cost_usd=sum(costs) if costs else None,
-    )
+    input_tokens = _tokens([(row.input_tokens, row.answered) for row in result.stages])
+    output_tokens = _tokens([(row.output_tokens, row.answered) for row in result.stages])
+    tokens = RunTokens(input=input_tokens, output=output_tokens)
+    return RunOutcome(metrics, tokens=tokens, cost_usd=sum(costs) if costs else None)
 
 
 def _tokens(means: list[tuple[float | None, int]]) -> int | None:

@@ -127,12 +127,8 @@ def escape(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _expand_sent(value: Any, info: ValidationInfo) -> Any:
-    return expand(value, (info.context or {}).get("env", {})) if isinstance(value, str) else value
-
-
-def _expand_local(value: Any, info: ValidationInfo) -> Any:
-    return expand(value, (info.context or {}).get("env", {}), LOCAL) if isinstance(value, str) else value
+def _expand(value: Any, info: ValidationInfo, endings: tuple[str, ...]) -> Any:
+    return expand(value, (info.context or {}).get("env", {}), endings) if isinstance(value, str) else value
 
 
 def _only_reference(value: str) -> str:
@@ -143,8 +139,8 @@ def _only_reference(value: str) -> str:
 
 # A machine value that a server may see, such as an address or a model's name, and one that stays on this machine, such
 # as a path; variables are resolved once, into the run's config.yaml.
-EnvText = Annotated[str, BeforeValidator(_expand_sent), PlainSerializer(escape)]
-EnvPath = Annotated[str, BeforeValidator(_expand_local), PlainSerializer(escape)]
+EnvText = Annotated[str, BeforeValidator(lambda text, info: _expand(text, info, SENT)), PlainSerializer(escape)]
+EnvPath = Annotated[str, BeforeValidator(lambda text, info: _expand(text, info, LOCAL)), PlainSerializer(escape)]
 # A key by name. It stays a name in every file; agentlab.llm reads the variable when it sends the request.
 SecretRef = Annotated[str, AfterValidator(_only_reference)]
 

@@ -62,13 +62,11 @@ def _part(text: str, start: int) -> tuple[str, int]:
             part, end = json.JSONDecoder().raw_decode(text, quoted)
         except ValueError as error:
             raise ValueError(f"a quote in the key {text!r} is not closed") from error
-        between = _END.search(text, end)
-        stop = between.start() if between else len(text)
+        stop = next(_END.finditer(text, end)).start()
         if text[end:stop].strip():
             raise ValueError(f"the key {text!r} goes on after a closing quote; a dot is missing")
         return part, stop
-    between = _END.search(text, start)
-    stop = between.start() if between else len(text)
+    stop = next(_END.finditer(text, start)).start()
     part = text[start:stop].strip()
     if not part or '"' in part:
         raise ValueError(f"the key {text!r} has {'a quote inside a part' if part else 'an empty part'}")

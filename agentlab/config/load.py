@@ -68,9 +68,8 @@ def load(
         except ConfigError as error:
             wrong.append(error.message)
     layer = layer.drop_nulls()
-    config = _validate(
-        model, layer, env, source.label, wrong, hint=f"`agentlab configs show {command}` prints every key."
-    )
+    hint = f"`agentlab configs show {command}` prints every key."
+    config = _validate(model, layer, env, source.label, wrong, hint=hint)
     return LoadedConfig(config, text, source.label, _origins(config, layer))
 
 
@@ -160,12 +159,7 @@ def _with_presets(
 def _validate(
     model: type[C], layer: Layer, env: Mapping[str, str], label: str, wrong: Sequence[str], *, hint: str | None
 ) -> C:
-    """The config.
-
-    Raises:
-        ConfigError: with the problems `wrong`, all that the model finds, and when it finds none, those between its
-            parts.
-    """
+    """The config. An error lists `wrong` and what the model finds; without either, the problems between its parts."""
     complaints = list(wrong)
     try:
         config = model.model_validate(layer.data, context={"env": env})
@@ -181,7 +175,6 @@ def _validate(
 
 
 def _origins(config: BaseModel, layer: Layer) -> dict[str, str]:
-    """Where each key of the resolved config got its value; `default` is the model's."""
     paths = {key: split(key) for key in flatten(config_values(config))}
     return {
         key: "default" if layer.value(path) is None else layer.origins.get(path, "default")

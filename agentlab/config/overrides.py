@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import chain
 from shlex import quote
 from typing import Any
@@ -163,22 +164,15 @@ class Layer:
         return Layer(replace_at(self.data, path, change.value), origins)
 
     def drop_nulls(self) -> "Layer":
-        """Without the keys that are null, so that the model's defaults hold for them."""
         return Layer(without_nulls(self.data), self.origins)
 
     def value(self, path: Key) -> Any:
-        """What the tree holds at `path`; None when there is nothing."""
-        node: Any = self.data
-        for part in path:
-            node = child(node, part)
-        return node
+        return reduce(child, path, self.data)
 
     def origin(self, path: Key) -> str | None:
         """Where the value at `path`, or the nearest mapping around it, was written."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]]
-        return None
+        prefixes = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.origins[prefix] for prefix in prefixes if prefix in self.origins), None)
 
 
 def without_nulls(tree: Any) -> Any:

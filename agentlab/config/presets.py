@@ -111,24 +111,17 @@ _EXTENDS = "extends"
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """How the files of one kind of config are read.
+    """How the files of one kind of config are read."""
 
-    Attributes:
-        folder: of its presets, below `configs/`.
-        workspace: where relative paths in a file start.
-        includes: the top-level keys that name further files.
-        replaced: those among them that the caller has given, so that what a file says there does not count.
-    """
-
-    folder: str
-    workspace: Workspace
-    includes: tuple[str, ...] = ()
-    replaced: frozenset[str] = frozenset()
+    folder: str  # of its presets, below `configs/`
+    workspace: Workspace  # where relative paths in a file start
+    includes: tuple[str, ...] = ()  # the top-level keys that name further files
+    replaced: frozenset[str] = frozenset()  # keys among them that the caller has given: those of a file do not count
 
     def layers(self, file: ConfigFile, above: tuple[ConfigFile, ...] = ()) -> list[Layer]:
         """The file's layer, before it those of what it includes, and before these those of what it extends.
 
-        `file`: what is read; `above`: the files that lead to it.
+        `above` are the files that lead to this one.
 
         Raises:
             ConfigError: a file is no config, or leads back to itself.
@@ -144,12 +137,13 @@ class Sources:
             if name is None or key in self.replaced:
                 continue
             where = f"{file.label}:{tree.places[(key,)]}: {key}"
-            candidates = (
-                self._find_extended(name, where) if key == _EXTENDS else [self._find_included(name, file, where)]
-            )
-            below += self.layers(
-                _first_unvisited(candidates, file_chain, f"{where}: {_path(file_chain)} -> {name}"), file_chain
-            )
+            candidates = self._find_extended(name, where) if key == _EXTENDS else self._find_included(name, file, where)
+            visited = {visited_file.path.resolve() for visited_file in file_chain}
+            unvisited = [candidate for candidate in candidates if candidate.path.resolve() not in visited]
+            if not unvisited:
+                labels = " -> ".join(visited_file.label for visited_file in file_chain)
+                raise ConfigError(f"{where}: {labels} -> {name} is a circle.")
+            below += self.layers(unvisited[0], file_chain)
         return [*below, Layer(tree.data, {key: f"{file.label}:{position}" for key, position in tree.places.items()})]
 
     def find_named(self, name: str, where: str) -> list[ConfigFile]:
@@ -171,7 +165,7 @@ class Sources:
             raise ConfigError(f"{where}: must be a preset's name or a path.")
         return [path_file(name, self.workspace.root)] if is_path(name) else self.find_named(name, where)
 
-    def _find_included(self, name: Any, file: ConfigFile, where: str) -> ConfigFile:
+    def _find_included(self, name: Any, file: ConfigFile, where: str) -> list[ConfigFile]:
         """A path from the workspace or, when nothing is there, from the file's own folder."""
         if not isinstance(name, str):
             raise ConfigError(f"{where}: must be the path of a YAML file.")
@@ -179,20 +173,8 @@ class Sources:
         sibling_file = ConfigFile(file.path.parent / written_path(name), str(Path(file.label).parent / name))
         for candidate in (workspace_file, sibling_file):
             if candidate.path.is_file():
-                return candidate
+                return [candidate]
         raise ConfigError(
             f"{where}: there is no file {name}.",
             hint=f"It was looked for in {self.workspace.root}, and beside {file.label}.",
         )
-
-
-def _first_unvisited(candidates: list[ConfigFile], file_chain: tuple[ConfigFile, ...], step: str) -> ConfigFile:
-    visited = {file.path.resolve() for file in file_chain}
-    unvisited = [file for file in candidates if file.path.resolve() not in visited]
-    if not unvisited:
-        raise ConfigError(f"{step} is a circle.")
-    return unvisited[0]
-
-
-def _path(file_chain: tuple[ConfigFile, ...]) -> str:
-    return " -> ".join(file.label for file in file_chain)

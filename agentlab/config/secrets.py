@@ -59,10 +59,7 @@ SHAPE = re.compile(
     )
 )
 OPEN_LENGTH = _LONGEST + max(len(start) for start, _, _ in _SHAPES)
-SHAPE_STARTS = (
-    *(start for start, _, _ in _SHAPES),
-    "Bearer ",
-)  # every shape holds one, which is quick to see
+SHAPE_STARTS = (*(start for start, _, _ in _SHAPES), "Bearer ")  # every shape holds one, which is quick to see
 SHAPE_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~+/=-"
 URL_PASSWORD = re.compile(r"(?<=://)[^\s:/@\"]*:[^\s/\"]+(?=@)")
 SHORTEST = 6  # a shorter value would mask ordinary words

@@ -16,24 +16,14 @@ _LONGEST_VALUE = 60
 _SECRET_NAME = re.compile(r"key|token|secret|password|credential|authorization", re.IGNORECASE)
 
 _KINDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     "int_parsing_size": "a smaller whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a mapping"),
 }
 _LIMITS = {
     "greater_than": ("gt", "above {}"),
@@ -62,8 +52,11 @@ def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label
     """One line per wrong key: `file:line:column: key: sentence`, in the order of the config model."""
     complaints = [dict(raw) for raw in error.errors(include_url=False)]
     located = [_locate(raw, model, layer.data) for raw in complaints if not _echoes(raw)]
+    groups: dict[Key, list[ConfigProblem]] = {}
+    for problem in _without_rival_branches(located):
+        groups.setdefault(problem.path, []).append(problem)
     lines = []
-    for path, group in _by_key(_without_rival_branches(located)).items():
+    for path, group in groups.items():
         sentence = _sentence(group, model, layer.data)
         where = layer.origin(path) or label
         lines.append(f"{where}: {join(path)}: {sentence}" if path else f"{where}: {sentence}")
@@ -147,13 +140,6 @@ def _meant_member(site: Key, rivals: Sequence[ConfigProblem]) -> str | None:
 
 def _has_wrong_kind(site: Key, problems: Sequence[ConfigProblem]) -> bool:
     return any(problem.path == site and problem.raw["type"] in _KINDS for problem in problems)
-
-
-def _by_key(located: Sequence[ConfigProblem]) -> dict[Key, list[ConfigProblem]]:
-    groups: dict[Key, list[ConfigProblem]] = {}
-    for problem in located:
-        groups.setdefault(problem.path, []).append(problem)
-    return groups
 
 
 def _sentence(group: Sequence[ConfigProblem], model: type[BaseModel], data: Any) -> str:

@@ -103,8 +103,7 @@ def read_yaml(text: str, label: str) -> YamlTree:
     if not isinstance(node, yaml.MappingNode):
         raise _error(label, node.start_mark, "a config is a mapping of keys to values")
     builder = _TreeBuilder(label)
-    data = builder.value(node, ())
-    return YamlTree(data, builder.places)
+    return YamlTree(builder.value(node, ()), builder.places)
 
 
 def read_value(text: str, label: str) -> Any:
@@ -119,10 +118,9 @@ def read_value(text: str, label: str) -> Any:
 
 def write_yaml(tree: Any) -> str:
     """The text of plain data: one line per scalar, keys in their order. `read_yaml` is its inverse."""
-    text: str = yaml.dump(
-        tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False, width=math.inf
+    return str(
+        yaml.dump(tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False, width=math.inf)
     )
-    return text
 
 
 class _YamlReader(yaml.SafeLoader):
@@ -185,15 +183,12 @@ def _error(label: str, mark: yaml.Mark | None, sentence: str) -> ConfigError:
 
 
 class _TreeBuilder:
-    """Turns nodes into plain data and notes their places."""
-
     def __init__(self, label: str) -> None:
         self.label = label
         self.places: dict[Key, YamlPlace] = {}
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: Key) -> Any:
-        """The data of a node at `path`."""
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:  # an alias may repeat, or contain itself
             raise _error(self.label, node.start_mark, f"more than {MAX_NODES} values or {MAX_DEPTH} levels")

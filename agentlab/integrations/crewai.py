@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, PrivateAttr
 
 from agentlab.errors import AgentlabError, AllModelsFailedError, ContextOverflowError, MissingExtraError
-from agentlab.integrations.openai_messages import call_document, messages_of, tools_of
+from agentlab.integrations.openai_messages import call_arguments, call_document, messages_of, tools_of
 from agentlab.integrations.project_files import ProjectFiles
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.manager import LLMManager, strategy_of
 from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options
-from agentlab.llm.types import Completion, Message, ToolCall
+from agentlab.llm.types import Completion, Message
 
 try:
     from crewai import Agent, BaseLLM
@@ -112,17 +112,14 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         """As of `BaseLLM`: text, a value of `response_model`, or calls of tools for the executor to run."""
         origin = {"from_task": from_task, "from_agent": from_agent}
         with llm_call_context():
-            prompt_messages = self._begin_call(messages, tools, callbacks, available_functions, origin)
-            answer = failure = None
+            prompt = self._begin_call(messages, tools, callbacks, available_functions, origin)
+            answer: Completion[Any] | AgentlabError
             try:
-                answer = self._manager.router.complete_sync(
-                    messages_of(prompt_messages), TASK, response_model, options=self._options(tools)
-                )
+                options = self._options(tools)
+                answer = self._manager.router.complete_sync(messages_of(prompt), TASK, response_model, options=options)
             except AgentlabError as error:
-                failure = error
-            return self._finish_call(
-                answer or self._given_up(failure, origin), prompt_messages, available_functions, origin
-            )
+                answer = error
+            return self._finish_call(answer, prompt, available_functions, origin)
 
     async def acall(
         self,
@@ -134,29 +131,25 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         from_agent: Any = None,
         response_model: type[BaseModel] | None = None,
     ) -> Any:
-        """`call` for a loop."""
         origin = {"from_task": from_task, "from_agent": from_agent}
         with llm_call_context():
-            prompt_messages = self._begin_call(messages, tools, callbacks, available_functions, origin)
-            answer = failure = None
+            prompt = self._begin_call(messages, tools, callbacks, available_functions, origin)
+            answer: Completion[Any] | AgentlabError
             try:
-                answer = await self._manager.router.complete(
-                    messages_of(prompt_messages), TASK, response_model, options=self._options(tools)
-                )
+                options = self._options(tools)
+                answer = await self._manager.router.complete(messages_of(prompt), TASK, response_model, options=options)
             except AgentlabError as error:
-                failure = error
-            return self._finish_call(
-                answer or self._given_up(failure, origin), prompt_messages, available_functions, origin
-            )
+                answer = error
+            return self._finish_call(answer, prompt, available_functions, origin)
 
     def _begin_call(self, messages: Any, tools: Any, callbacks: Any, functions: Any, origin: Mapping[str, Any]) -> Any:
         """The messages of a call, after CrewAI and its hooks have heard of it."""
         self._emit_call_started_event(
             messages=messages, tools=tools, callbacks=callbacks, available_functions=functions, **origin
         )
-        prompt_messages = self._format_messages(messages)
-        self._invoke_before_llm_call_hooks(prompt_messages, origin["from_agent"])
-        return prompt_messages
+        prompt = self._format_messages(messages)
+        self._invoke_before_llm_call_hooks(prompt, origin["from_agent"])
+        return prompt
 
     def _options(self, tools: list[dict[str, Any]] | None) -> Options:
         return Options(
@@ -169,8 +162,7 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
             tools=tools_of(tools or ()),
         )
 
-    def _given_up(self, failure: AgentlabError | None, origin: Mapping[str, Any]) -> NoReturn:
-        assert failure is not None
+    def _give_up(self, failure: AgentlabError, origin: Mapping[str, Any]) -> NoReturn:
         error = NoAnswerError(failure)
         self._emit_call_failed_event(error=str(error), **origin)
         if error.overflow:
@@ -178,19 +170,17 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         raise error
 
     def _finish_call(
-        self,
-        answer: Completion[Any],
-        prompt_messages: Any,
-        functions: Mapping[str, Any] | None,
-        origin: Mapping[str, Any],
+        self, answer: Completion[Any] | AgentlabError, prompt: Any, functions: Any, origin: Mapping[str, Any]
     ) -> Any:
         """What CrewAI makes of an answer, after its events and hooks."""
+        if isinstance(answer, AgentlabError):
+            self._give_up(answer, origin)
         usage = _usage(answer)
         if usage:
             self._track_token_usage_internal(usage)
         if answer.tool_calls and functions:
             call = answer.tool_calls[0]
-            result = self._handle_tool_execution(call.name, _arguments(call), dict(functions), **origin)
+            result = self._handle_tool_execution(call.name, call_arguments(call) or {}, dict(functions), **origin)
             if result is not None:
                 return result
         calls = [call_document(call) for call in answer.tool_calls]
@@ -200,35 +190,22 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         self._emit_call_completed_event(
             response=response,
             call_type=LLMCallType.TOOL_CALL if calls else LLMCallType.LLM_CALL,
-            messages=prompt_messages,
+            messages=prompt,
             usage=usage,
             finish_reason=answer.finish,
             **origin,
         )
-        return (
-            self._invoke_after_llm_call_hooks(prompt_messages, response, origin["from_agent"])
-            if isinstance(response, str)
-            else response
-        )
+        if not isinstance(response, str):
+            return response
+        return self._invoke_after_llm_call_hooks(prompt, response, origin["from_agent"])
 
 
 def _usage(answer: Completion[Any]) -> dict[str, int] | None:
     prompt_tokens, answer_tokens = answer.usage.input_tokens, answer.usage.output_tokens
     if prompt_tokens is None or answer_tokens is None:
         return None  # unknown; CrewAI would count it as none
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": answer_tokens,
-        "total_tokens": prompt_tokens + answer_tokens,
-    }
-
-
-def _arguments(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}
+    total = prompt_tokens + answer_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": answer_tokens, "total_tokens": total}
 
 
 def create_llm_for_crewai(
@@ -257,11 +234,8 @@ def create_executor_agent(
 ) -> Agent:
     """An agent that carries out tasks in a project folder: it lists, reads and writes text files there, nowhere else.
 
-    Args:
-        project_dir: the folder; hidden files in it are out of its reach.
-        use_llm_manager: ask the models of `config_path`; False leaves the choice to CrewAI.
-        use_parallel: as of `create_llm_for_crewai`.
-        config_path: as of `create_llm_for_crewai`.
+    Hidden files in the folder are out of its reach. `config_path` and `use_parallel`: see `create_llm_for_crewai`;
+    without `use_llm_manager` the choice of the model is CrewAI's.
 
     Raises:
         MissingFileError: the folder is not there.

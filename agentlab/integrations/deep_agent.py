@@ -74,17 +74,11 @@ class CompressionConfig(Recipe):
 
 @dataclass
 class CompressionDeepAgent:
-    """An agent with a language model and a workspace. What it is told of model and objective holds until told again.
+    """An agent with a language model and a workspace. What it is told of model and objective holds until told again."""
 
-    Attributes:
-        llm: a name in configs/llm, the path of a YAML file, or such a mapping.
-        workspace_dir: the memory, see `memory`.
-        overrides: dotted config key -> value, for all that it runs.
-    """
-
-    llm: str | Mapping[str, Any]
-    workspace_dir: Path
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    llm: str | Mapping[str, Any]  # a name in configs/llm, the path of a YAML file, or such a mapping
+    workspace_dir: Path  # the memory
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted config key -> value, for all that it runs
     model_name: str = _BASE
     objective: str = _OBJECTIVE
 
@@ -109,17 +103,11 @@ class CompressionDeepAgent:
         recipe = config if isinstance(config, Recipe) else tools.read(CompressionConfig, config)
         if wrong := [problem for _, problem in recipe.problems()]:
             raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
-        single_recipe = {
-            "portfolio": [recipe.model_dump(exclude_defaults=True)],
-            "first": 1,
-            "planner": "portfolio",
-            "beside": [],
-        }
         goal = str(Goal(read_goal(self.objective).measure))  # its bounds decide between recipes, later
+        portfolio = [recipe.model_dump(exclude_defaults=True)]
+        single_recipe = {"portfolio": portfolio, "first": 1, "planner": "portfolio", "beside": [], "goal": goal}
         try:
-            done = compress.run_compression_optimization(
-                overrides={**self._changes(None), **single_recipe, "goal": goal}
-            )
+            done = compress.run_compression_optimization(overrides={**self._changes(None), **single_recipe})
             path, rows = done.path, done.result.models[0].rows
         except GateError as error:  # it has failed, or it serves research alone and wins nothing
             if error.run is None:
@@ -143,10 +131,9 @@ class CompressionDeepAgent:
         agent = replace(self, objective=self.objective if objective is None else objective)
         config, context = agent._check_config(None)
         self.objective = agent.objective
-        if lacking := [
-            solution for solution in solutions if not (isinstance(solution, Mapping) and "params" in solution)
-        ]:
-            raise UsageError(f"{len(lacking)} of the solutions are no results of execute_experiment.")
+        wrong_count = sum(not (isinstance(solution, Mapping) and "params" in solution) for solution in solutions)
+        if wrong_count:
+            raise UsageError(f"{wrong_count} of the solutions are no results of execute_experiment.")
         base = find_base(config.base, context.workspace).path.name
         return alone(config, context, base, (), has_ended=True).model_dump()
 
@@ -169,14 +156,7 @@ def create_compression_deep_agent(
     workspace_dir: str | Path = _WORKSPACE,
     overrides: Mapping[str, Any] | None = None,
 ) -> CompressionDeepAgent:
-    """An agent.
-
-    Args:
-        model_name: its language model: a name in configs/llm, a YAML file, such a mapping; or a Claude model by its
-            name, with the key in ANTHROPIC_API_KEY.
-        workspace_dir: what is remembered.
-        overrides: dotted config key -> value, for all that it runs.
-    """
+    """An agent. `model_name` is its `llm`, or a Claude model by its name, with the key in ANTHROPIC_API_KEY."""
     return CompressionDeepAgent(_llm(model_name), Path(workspace_dir), overrides or {})
 
 
@@ -199,15 +179,11 @@ def enable_deep_agent_workflow(model_name: str | Mapping[str, Any] = "embedded")
 
 
 def _situation(model_name: str, workspace_dir: str | Path, objective: str) -> tools.Situation:
-    """What a workspace remembers of a model, and of others."""
     config, context = CompressConfig(), surroundings(os.environ, Path.cwd())
     base = find_base(model_name, context.workspace).path.name
     space = SearchSpace.of(config.searched_space, config.rules)
-    done = [
-        experiment
-        for experiment in CompressMemory(Path(workspace_dir)).experiments()
-        if experiment.status == "finished"
-    ]
+    experiments = CompressMemory(Path(workspace_dir)).experiments()
+    done = [experiment for experiment in experiments if experiment.status == "finished"]
     return tools.Situation(read_goal(objective), ScreenRules(space), (), *on_one_text(done, base))
 
 

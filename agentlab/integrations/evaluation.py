@@ -128,7 +128,6 @@ class Evaluation(AnswerDocument):
         return cls(base=base, harness=harness, lines=lines, files=[str(file) for file in files])
 
     def blocks(self) -> list[Block]:
-        """A table, and where the files are."""
         columns: dict[str, Any] = {
             "task": lambda line: line.task,
             "metric": lambda line: line.metric,

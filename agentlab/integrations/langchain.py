@@ -80,7 +80,6 @@ class AgentlabChatModel(BaseChatModel):
     _router: Router = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
-        """Load the config; nothing is opened yet."""
         super().model_post_init(context)
         surrounding = surroundings(os.environ, Path.cwd())
         config = self.config
@@ -193,9 +192,8 @@ class AgentlabChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """This model, which may call the tools. `tool_choice`: auto, none, any, or the name of a tool."""
-        return self.bind(
-            tools=[convert_to_openai_tool(tool) for tool in tools], tool_choice=tool_choice_of(tool_choice), **kwargs
-        )
+        documents = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=documents, tool_choice=tool_choice_of(tool_choice), **kwargs)
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any

@@ -1,11 +1,11 @@
 """From answers of the router to messages of LangChain. Pure."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from agentlab.errors import MissingExtraError
+from agentlab.integrations.openai_messages import call_arguments
 from agentlab.llm.types import Completion, Delta, ToolCall, Usage
 
 try:
@@ -40,14 +40,11 @@ def _calls(calls: Sequence[ToolCall]) -> tuple[list[Any], list[Any]]:
     """Those whose arguments are a JSON object, and the others, which the caller may send back."""
     right, wrong = [], []
     for call in calls:
-        try:
-            arguments = json.loads(call.arguments or "{}")
-        except ValueError:
-            arguments = None
-        if isinstance(arguments, dict):
-            right.append(tool_call(name=call.name, args=arguments, id=call.id))
-        else:
+        arguments = call_arguments(call)
+        if arguments is None:
             wrong.append(invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error="no JSON object"))
+        else:
+            right.append(tool_call(name=call.name, args=arguments, id=call.id))
     return right, wrong
 
 
@@ -83,10 +80,7 @@ def chunks_of(delta: Delta) -> Iterator[ChatGenerationChunk]:
 def end_of(answer: Completion[Any]) -> ChatGenerationChunk:
     """What ends a stream: what the answer took, and who gave it."""
     message = AIMessageChunk(
-        content="",
-        usage_metadata=usage_of(answer.usage),
-        response_metadata=_metadata(answer),
-        chunk_position="last",
+        content="", usage_metadata=usage_of(answer.usage), response_metadata=_metadata(answer), chunk_position="last"
     )
     return ChatGenerationChunk(message=message)
 

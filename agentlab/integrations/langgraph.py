@@ -12,8 +12,10 @@ The nodes call the same step functions as the commands, in a run folder like any
 identical, and a graph that was killed is gone on with by `agentlab runs resume`.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
@@ -21,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.one_base import Search
 from agentlab.compress.run import OpenCompression
+from agentlab.config.overrides import Override
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import is_unanimous
 from agentlab.debate.run import Debates
 from agentlab.errors import MissingExtraError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import OpenStudy
+from agentlab.session import Watch, begin, finish, surroundings
 from agentlab.stats.fronts import front
 from agentlab.study import steps
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
 _RECURSION = 1_000_000  # LangGraph counts every node; what bounds a search is its own budget
 
+Overrides = Mapping[str, Any] | None  # dotted config key -> value, as with `--set`
 Step = Callable[[steps.Study], object]
 Opened = TypeVar("Opened", bound=OpenStudy | Debates | OpenCompression)
 
@@ -58,28 +63,21 @@ class NasState(TypedDict, total=False):
 
 
 def nas_graph(
-    config: "NasConfig | str | Path | None" = None,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    runs_dir: Path | None = None,
+    config: NasConfig | str | Path | None = None, *, overrides: Overrides = None, runs_dir: Path | None = None
 ) -> "CompiledStateGraph[NasState, None, NasState, NasState]":
     """A compiled graph. Every `invoke({})` is a new run; its state is a `NasState`.
 
     Args:
         config: a checked config, a preset's name or a YAML file; None is the default preset.
-        overrides: dotted config key -> value, as with `--set`.
         runs_dir: the folder that holds run folders; None is `runs` of the workspace.
 
     Raises:
         MissingExtraError: LangGraph is not installed.
     """
-
-    def begin() -> "_GraphWork[OpenStudy]":
-        return _GraphWork.begin("nas", config, overrides or {}, runs_dir, _nas_state)
-
+    start = partial(_GraphWork.begin, "nas", config, overrides, runs_dir, _nas_state)
     steps_ = {name: _of_study(step) for name, step in _STEPS.items()}
     route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
-    return _graph(NasState, "agentlab-nas", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
+    return _graph(NasState, "agentlab-nas", start, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
 def _of_study(step: Step) -> "Callable[[_GraphWork[OpenStudy]], object]":
@@ -113,22 +111,16 @@ class CompressState(TypedDict, total=False):
 
 
 def compress_graph(
-    config: "CompressConfig | str | Path | None" = None,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    runs_dir: Path | None = None,
+    config: CompressConfig | str | Path | None = None, *, overrides: Overrides = None, runs_dir: Path | None = None
 ) -> "CompiledStateGraph[CompressState, None, CompressState, CompressState]":
     """As `nas_graph`, for the compression of one base; the state is a `CompressState`.
 
     What the search is held against, and the agent's reflection, come in the last node.
     """
-
-    def begin() -> "_GraphWork[OpenCompression]":
-        return _GraphWork.begin("compress", config, overrides or {}, runs_dir, _compress_state)
-
+    start = partial(_GraphWork.begin, "compress", config, overrides, runs_dir, _compress_state)
     steps_ = {name: _of_compression(name) for name in _STEPS}
     route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
-    return _graph(CompressState, "agentlab-compress", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
+    return _graph(CompressState, "agentlab-compress", start, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
 def _of_compression(name: str) -> "Callable[[_GraphWork[OpenCompression]], object]":
@@ -166,16 +158,10 @@ class DebateState(TypedDict, total=False):
 
 
 def debate_graph(
-    config: "DebateConfig | str | Path | None" = None,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    runs_dir: Path | None = None,
+    config: DebateConfig | str | Path | None = None, *, overrides: Overrides = None, runs_dir: Path | None = None
 ) -> "CompiledStateGraph[DebateState, None, DebateState, DebateState]":
     """As `nas_graph`, for debates; the state is a `DebateState`."""
-
-    def begin() -> "_GraphWork[Debates]":
-        return _GraphWork.begin("debate", config, overrides or {}, runs_dir, _debate_state)
-
+    start = partial(_GraphWork.begin, "debate", config, overrides, runs_dir, _debate_state)
     steps_: dict[str, Callable[[_GraphWork[Debates]], object]] = {
         "agent": lambda work: work.opened.speak(),
         "metrics": lambda _: None,  # the state that every node leaves says it all
@@ -186,7 +172,7 @@ def debate_graph(
         "metrics": (_next_round, ["agent", "judge"]),
         "judge": (_next_round, ["agent", "conclude"]),
     }
-    return _graph(DebateState, "agentlab-debate", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
+    return _graph(DebateState, "agentlab-debate", start, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
 def _next_round(state: DebateState) -> str:
@@ -211,7 +197,7 @@ def _debate_state(debates: Debates) -> dict[str, Any]:
 def _graph(
     state_type: Any,
     name: str,
-    begin: "Callable[[], _GraphWork[Any]]",
+    start: "Callable[[], _GraphWork[Any]]",
     steps_: "Mapping[str, Callable[[_GraphWork[Any]], object]]",
     route: Mapping[str, tuple[Callable[[Any], str], list[str]]],
 ) -> Any:
@@ -225,7 +211,7 @@ def _graph(
     works: dict[str, _GraphWork[Any]] = {}
 
     def first(state: Any) -> Any:  # noqa: ARG001 - LangGraph passes it by this name
-        work = begin()
+        work = start()
         works[str(work.opened.run.path)] = work
         return work.state()
 
@@ -272,18 +258,12 @@ class _GraphWork(Generic[Opened]):
         cls,
         name: str,
         config: Any,
-        overrides: Mapping[str, Any],
+        overrides: Overrides,
         runs_dir: Path | None,
         tell: Callable[[Opened], dict[str, Any]],
     ) -> "_GraphWork[Opened]":
-        """Check the config, create the run folder, and open what the command works with."""
-        import os
-
-        from agentlab.config.overrides import Override
-        from agentlab.session import Watch, begin, surroundings
-
         context = surroundings(os.environ, Path.cwd())
-        changes = [Override(key, value, "overrides") for key, value in overrides.items()]
+        changes = [Override(key, value, "overrides") for key, value in (overrides or {}).items()]
         folder = runs_dir or context.workspace.runs
         session = begin(name, config, changes, context=context, runs_dir=folder, argv=[f"{name}_graph"])
         experiment: Any = session.experiment
@@ -295,9 +275,6 @@ class _GraphWork(Generic[Opened]):
         return {"run": str(self.opened.run.path), **self._tell(self.opened)}
 
     def conclude(self) -> dict[str, Any]:
-        """The report, and the end of the run."""
-        from agentlab.session import finish
-
         with self._stack:
             state = self.state()
             result = finish(self.opened.run, *self.opened.conclude())

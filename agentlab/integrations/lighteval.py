@@ -53,14 +53,9 @@ def _run(program: str, scratch: Path, base_url: str, model: str, words: Sequence
         "generation_parameters": {"temperature": 0},
     }
     (scratch / "model.yaml").write_text(json.dumps({"model_parameters": settings}))
-    done = subprocess.run(
-        [program, "endpoint", "litellm", "model.yaml", *words, "--output-dir", str(scratch)],
-        cwd=scratch,
-        env={**os.environ, "OPENAI_API_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [program, "endpoint", "litellm", "model.yaml", *words, "--output-dir", str(scratch)]
+    variables = {**os.environ, "OPENAI_API_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(command, cwd=scratch, env=variables, capture_output=True, text=True, check=False)
     results = sorted(scratch.glob("results/**/results_*.json"))
     silent = _SILENT in done.stdout + done.stderr
     if done.returncode or silent or not results:

@@ -85,8 +85,7 @@ class Tasks:
             if name not in self._manager.task_index:
                 raise UnknownNameError("task", name, self._manager.all_tasks, hint=_OWN)
         with quietly(), _loading(", ".join(names)):
-            loaded = self._manager.load(list(names))
-        self._loaded: Any = loaded
+            self._loaded: Any = self._manager.load(list(names))
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -114,9 +113,8 @@ class Tasks:
                     first = target[0] if isinstance(target, list) else target
                     text = str(task.doc_to_text(doc)).strip().removesuffix("Answer:").removeprefix("Question:")
                     answer = choices[first] if choices and isinstance(first, int) else first
-                    lines.append(
-                        {"id": f"{name}-{position:04d}", "question": text, "choices": choices, "answer": answer}
-                    )
+                    id_ = f"{name}-{position:04d}"
+                    lines.append({"id": id_, "question": text, "choices": choices, "answer": answer})
         return check_questions(enumerate(lines, 1), ", ".join(self._loaded["tasks"]))
 
     def put_to(self, model: Any, limit: int | None, server: str | None = None) -> Evaluated:
@@ -223,17 +221,12 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
                 "A task draws its answers at random; in process the likeliest is taken.",
                 hint="Put it to a server: --base-url URL --model NAME.",
             )
-        until = handle_stop_sequences(
-            settings["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        )
+        answer_end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        stops = tuple(stop for stop in handle_stop_sequences(settings["until"], eos=answer_end) if stop)
         room = self.max_length - settings["max_gen_toks"]
         if room < 1:
             raise DataError(f"A task asks for {settings['max_gen_toks']} tokens; the model takes {self.max_length}.")
-        return (
-            tuple(self.tok_encode(context)[-room:]),
-            settings["max_gen_toks"],
-            tuple(stop_text for stop_text in until if stop_text),
-        )
+        return tuple(self.tok_encode(context)[-room:]), settings["max_gen_toks"], stops
 
     def _tell(self, count: int) -> None:
         with contextlib.redirect_stderr(self._stderr):

@@ -75,9 +75,8 @@ def query(store: str, command: str | None, settings: Mapping[str, str]) -> Track
         UsageError, StorageError, RemoteError: the store cannot be used.
     """
     with _open_client(store, new=False) as client:
-        experiment_ids = [
-            experiment.experiment_id for experiment in client.search_experiments() if command in (None, experiment.name)
-        ]
+        experiments = client.search_experiments()
+        experiment_ids = [entry.experiment_id for entry in experiments if command in (None, entry.name)]
         runs = _runs(client, experiment_ids)
     complete_ids = {run.info.run_id for run in runs if _WHOLE in run.data.tags}  # no copy that a kill left half-written
     trials = [_tracked_run(run) for run in runs if run.data.tags.get("mlflow.parentRunId") in complete_ids]
@@ -139,7 +138,6 @@ def _runs(client: Any, experiment_ids: list[str]) -> list[Any]:
 
 
 def _write(client: Any, experiment_id: str, entry: TrackerEntry, tags: Mapping[str, str]) -> str:
-    """A run of MLflow, whole."""
     start_ms, end_ms = (int(1000 * moment) for moment in (entry.began, entry.ended))
     own_tags = {f"{_OURS}{name}": value for name, value in entry.tags.items()}
     run: str = client.create_run(experiment_id, start_ms, {**own_tags, **tags}, entry.name).info.run_id

@@ -36,16 +36,13 @@ def _message(document: Mapping[str, Any]) -> Message:
 def _call(document: Mapping[str, Any]) -> ToolCall:
     function = document["function"]
     arguments = function.get("arguments") or "{}"
-    return ToolCall(
-        document.get("id") or "", function["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)
-    )
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return ToolCall(document.get("id") or "", function["name"], text)
 
 
 def _text(content: Any) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
+    if content is None or isinstance(content, str):
+        return content or ""
     parts = [part if isinstance(part, Mapping) else {"type": "text", "text": str(part)} for part in content]
     kinds = {str(part.get("type")) for part in parts} - {"text", *_SILENT}
     if kinds:
@@ -76,6 +73,15 @@ def tool_choice_of(choice: Any) -> str:
     if isinstance(choice, Mapping):
         return str(choice.get("function", choice)["name"])
     return str(choice)
+
+
+def call_arguments(call: ToolCall) -> dict[str, Any] | None:
+    """The arguments of a call; None if they are no JSON object."""
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None
 
 
 def call_document(call: ToolCall) -> dict[str, Any]:

@@ -5,6 +5,7 @@ and hidden files stay hidden: `.env` holds keys, `.git` holds programs that run 
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from agentlab.errors import DataError, MissingFileError, UsageError
@@ -31,12 +32,7 @@ class ProjectFiles:
 
     def listing(self) -> list[str]:
         """Paths of the files, sorted, at most 500; those of hidden and generated folders are left out."""
-        paths: list[str] = []
-        for path in _files(self.root):
-            paths.append(path.relative_to(self.root).as_posix())
-            if len(paths) == MOST_LISTED:
-                break
-        return paths
+        return [path.relative_to(self.root).as_posix() for path in islice(_files(self.root), MOST_LISTED)]
 
     def read(self, name: str) -> str:
         """The text of a file, its first 64 KiB.
@@ -52,10 +48,9 @@ class ProjectFiles:
         try:
             with path.open("rb") as file:
                 content = file.read(MOST_READ + 1)
-            text = content[:MOST_READ].decode(errors="ignore" if len(content) > MOST_READ else "strict")
+            return content[:MOST_READ].decode(errors="ignore" if len(content) > MOST_READ else "strict")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{name!r} cannot be read as text.") from error
-        return text
 
     def write(self, name: str, text: str) -> None:
         """Write a file, whole or not at all; folders on its way are made.

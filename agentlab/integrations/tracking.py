@@ -145,7 +145,6 @@ class TrackedTrials(AnswerDocument):
     metric: str = "value"
 
     def blocks(self) -> list[Block]:
-        """A row for each trial."""
         if not self.trials:
             return [Text("No trial that was logged is like this. See: agentlab runs mlflow log --help")]
         columns: dict[str, Callable[[Tracked], str | float | None]] = {

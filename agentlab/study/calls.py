@@ -1,13 +1,13 @@
 """What language models did in a run, told from its events: who was asked, what was usable, what won, what it cost."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from agentlab.llm.recorder import CALLED, usage_from
 from agentlab.llm.types import Usage
-from agentlab.runs.document import AnswerDocument, Block, Table, Text, dollars, figure_or_dash, silence
+from agentlab.runs.document import AnswerDocument, Block, Table, Text, dollars, figure_or_dash, silence, table
 from agentlab.runs.events import Event
 from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read, results
 from agentlab.study.terms import StudyTerms
@@ -50,12 +50,10 @@ class ModelRow(AnswerDocument):
 
 @dataclass
 class _CallTally:
-    """Counts of one model in one task. `trials` are those that its proposals became, by id."""
-
     calls: int = 0
     answered: int = 0
     usable: int = 0
-    trials: set[str] = field(default_factory=set)
+    trials: set[str] = field(default_factory=set)  # ids of those that its proposals became
     checked: int = 0
     agreed: int = 0
     reason: str = ""  # of its last failure
@@ -175,24 +173,19 @@ def silent(rows: Sequence[ModelRow]) -> list[str]:
 
 def model_table(rows: Sequence[ModelRow]) -> Table:
     """Each language model: how often it was asked, what was usable, what won, what it cost."""
-    cells = [
-        (
-            m.model,
-            m.task,
-            str(m.calls),
-            f"{m.answered} of {m.calls}",
-            f"{m.usable} of {m.calls}",
-            figure_or_dash(m.share, ".0%"),
-            figure_or_dash(m.accepted),
-            figure_or_dash(m.input_tokens, ",", "unknown"),
-            figure_or_dash(m.output_tokens, ",", "unknown"),
-            dollars(m.cost_usd),
-        )
-        for m in rows
-    ]
-    columns = ["model", "task", "calls", "answered", "usable", "share of the trials", "wins"]
-    columns += ["tokens in", "tokens out", "cost"]
-    return Table(columns, cells, "Language models; an answer is usable if a trial or an opinion came of it")
+    columns: dict[str, Callable[[ModelRow], str | int]] = {
+        "model": lambda row: row.model,
+        "task": lambda row: row.task,
+        "calls": lambda row: row.calls,
+        "answered": lambda row: f"{row.answered} of {row.calls}",
+        "usable": lambda row: f"{row.usable} of {row.calls}",
+        "share of the trials": lambda row: figure_or_dash(row.share, ".0%"),
+        "wins": lambda row: figure_or_dash(row.accepted),
+        "tokens in": lambda row: figure_or_dash(row.input_tokens, ",", "unknown"),
+        "tokens out": lambda row: figure_or_dash(row.output_tokens, ",", "unknown"),
+        "cost": lambda row: dollars(row.cost_usd),
+    }
+    return table(rows, columns, "Language models; an answer is usable if a trial or an opinion came of it")
 
 
 def opinion_notes(rows: Sequence[ModelRow], terms: StudyTerms) -> list[Block]:

@@ -146,8 +146,7 @@ def _first_loss_reason(state: StudyState) -> str:
 
 def lowest(state: StudyState) -> float | None:
     """The lowest value that a study has measured."""
-    ranked = state.ranking
-    return ranked[0].value if ranked else None
+    return next((trial.value for trial in state.ranking), None)
 
 
 def require_pairs(control: str, seeds: int, resumes: object) -> None:
@@ -182,9 +181,7 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, te
 
 def judge_pairs(comparison: ControlComparison, pairs: Sequence[Pair], seed: int) -> Control:
     """The control record of the pairs that are whole; not measured where an arm lost trials."""
-    complete_pairs = [
-        (pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None
-    ]
+    complete_pairs = [(p.agent, p.control) for p in pairs if p.agent is not None and p.control is not None]
     rng = np.random.default_rng([seed, _FULL, len(complete_pairs)])
     record = full_study(comparison, [a for a, _ in complete_pairs], [c for _, c in complete_pairs], rng)
     agent_reasons = [pair.lost[0] for pair in pairs]

@@ -37,11 +37,9 @@ class Evaluator(Protocol):
 
     def judge(self, trial: TrialState, state: StudyState) -> Decision | Repeat:
         """Accept or reject a trial that has ended, or have it measured again."""
-        ...
 
     def rank_trials(self, state: StudyState) -> list[TrialState]:
         """The judged trials that finished, best first. It sees all of them at once: a population and its archive."""
-        ...
 
 
 class Judgement(StrictModel):
@@ -128,11 +126,8 @@ def by_rule(
 ) -> Decision | None:
     """Accept what is lower beyond the noise, reject what is not lower; None for what is lower within it.
 
-    Args:
-        best: the trial that was accepted last. As only gains beyond the noise are accepted, a chain of lucky seeds
-            cannot drift.
-        noise: what the seed alone does to the value of the trial.
-        noise_of_best: the same of the best; None if it is the same.
+    `best` is the trial that was accepted last. As only gains beyond the noise are accepted, a chain of lucky seeds
+    cannot drift. `noise_of_best` None is that of the trial.
     """
     if trial.value is None or best is None or best.value is None:
         return _without_match(trial)
@@ -154,9 +149,9 @@ def by_rule(
 
 
 def _without_match(trial: TrialState) -> Decision:
-    if trial.value is None:
-        return Decision(False, "the trial failed")
-    return Decision(True, "the first trial that finished")
+    return (
+        Decision(False, "the trial failed") if trial.value is None else Decision(True, "the first trial that finished")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +173,8 @@ class Items:
         rng = np.random.default_rng([self.seed, _ITEMS, trial.number])
         common = min(len(trial.result.items), len(best.result.items))
         interval = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
-        finding = (
-            f"{self.terms.error} {interval.estimate:+.4g} beside {best.id}, [{interval.low:+.4g}, {interval.high:+.4g}]"
-        )
-        return Decision(interval.high < 0, f"{finding} over {common} pairs")
+        ends = f"[{interval.low:+.4g}, {interval.high:+.4g}] over {common} pairs"
+        return Decision(interval.high < 0, f"{self.terms.error} {interval.estimate:+.4g} beside {best.id}, {ends}")
 
     def rank_trials(self, state: StudyState) -> list[TrialState]:
         return by_fronts(state)

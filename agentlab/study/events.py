@@ -115,9 +115,8 @@ def emit(run: OpenRun | RunBranch, type: str, id: str, outcome: Told, **extra: o
         case TrialResult():
             extra |= _result_data(outcome)
         case ResultBatch():
-            extra |= {
-                name: {"status": result.status, **_result_data(result)} for name, result in outcome.results.items()
-            }
+            for name, result in outcome.results.items():
+                extra[name] = {"status": result.status, **_result_data(result)}
         case WinnerScores():
             extra |= {"names": list(outcome.names), **{name: list(values) for name, values in outcome.figures.items()}}
         case _:
@@ -150,13 +149,9 @@ def read(event: Event) -> Told | None:
 def results(event: Event) -> Mapping[str, TrialResult]:
     """The measurements that ended with an event, by their names. Errors: see `read`."""
     outcome = read(event)
-    return (
-        outcome.results
-        if isinstance(outcome, ResultBatch)
-        else {event.id: outcome}
-        if isinstance(outcome, TrialResult)
-        else {}
-    )
+    if isinstance(outcome, ResultBatch):
+        return outcome.results
+    return {event.id: outcome} if isinstance(outcome, TrialResult) else {}
 
 
 def _result_data(result: TrialResult) -> dict[str, Any]:

@@ -29,7 +29,6 @@ class Objective(Protocol):
 
     def __call__(self, batch: Sequence[StudyCandidate]) -> Sequence[TrialResult]:
         """One result for each candidate, in their order."""
-        ...
 
 
 OBJECTIVES: Registry[Callable[[Mapping[str, Any], Report], Objective]] = Registry(
@@ -51,7 +50,6 @@ class TrialExecutor(Protocol):
 
     def next_completed(self) -> tuple[StudyCandidate, TrialResult]:
         """Wait for the next measurement to end, whichever it is."""
-        ...
 
     def close(self) -> None: ...
 
@@ -115,8 +113,7 @@ def failure(error: Exception, seconds: float) -> TrialResult:
     first = next(iter(str(error).strip().splitlines()), "")
     trace = "".join(traceback.format_exception(error))[-_TAIL:]
     summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    metrics = {"traceback": trace, "seconds": round(seconds, 3)}
-    return TrialResult("failed", metrics=metrics, error=summary[:300])
+    return TrialResult("failed", metrics={"traceback": trace, "seconds": round(seconds, 3)}, error=summary[:300])
 
 
 def finite(result: TrialResult) -> TrialResult:

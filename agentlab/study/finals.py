@@ -49,10 +49,8 @@ class Finalist:
 
     def with_results(self, results: Mapping[str, TrialResult]) -> "Finalist":
         """The same with those of these results that are its own."""
-        own_results = {
-            candidate.name: results[candidate.name] for candidate in self.candidates if candidate.name in results
-        }
-        return replace(self, results={**self.results, **own_results})
+        names = [candidate.name for candidate in self.candidates if candidate.name in results]
+        return replace(self, results={**self.results, **{name: results[name] for name in names}})
 
     @property
     def mean(self) -> float | None:

@@ -21,9 +21,7 @@ def narrate(event: Event, terms: StudyTerms) -> Narration | None:
         return Narration(verbose=_call(name, data))
     if event.type == "trial.started":
         return Narration(detail=f"{name}: starting")
-    failed = [
-        f"  {measurement}  failed: {result.error}" for measurement, result in results(event).items() if result.error
-    ]
+    failed = [f"  {key}  failed: {result.error}" for key, result in results(event).items() if result.error]
     if failed:
         return Narration(line="\n".join(failed))
     match read(event):
@@ -36,7 +34,8 @@ def narrate(event: Event, terms: StudyTerms) -> Narration | None:
             return Narration(line=f"  search ends early: {reason}")
         case Decision() as outcome:
             line = None if data[terms.value] is None else _decision(name, outcome, data, terms)  # a failure was told
-            return Narration(line=line, done=_judged_count(name))
+            # a study beside the main one does not move the bar
+            return Narration(line=line, done=None if "/" in name else number_of(name) + 1)
         case Proposal() as outcome:
             return Narration(line=f"  {name}  turned down, proposed by {outcome.source}")
         case TrialResult() as outcome if "-" in name.rpartition("/")[2]:  # the first is told with the decision
@@ -50,11 +49,6 @@ def _decision(name: str, decision: Decision, data: Mapping[str, Any], terms: Stu
     mark = "*" if decision.accepted else " "
     judge = "" if decision.by == "rule" else f" ({decision.by})"
     return f"{mark} {name}  {terms.metric} {number(data[terms.value])}  {data['source']:<10} {decision.reason}{judge}"
-
-
-def _judged_count(name: str) -> int | None:
-    """How many trials are done with this one. A study beside the main one does not move the bar."""
-    return None if "/" in name else number_of(name) + 1
 
 
 def _call(name: str, data: Mapping[str, Any]) -> str:

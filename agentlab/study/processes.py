@@ -31,8 +31,6 @@ _EVENTS: dict[str, _Fields] = {  # what a worker may say; `worker.py` describes 
 
 @dataclass(slots=True)
 class _Training:
-    """A training that was submitted."""
-
     candidate: StudyCandidate
     began: float = 0.0
     deaths: int = 0
@@ -40,8 +38,6 @@ class _Training:
 
 @dataclass(slots=True)
 class _WorkerProcess:
-    """A running process, and the training it is at."""
-
     channel: Channel
     training: _Training | None = None
     ready: bool = False

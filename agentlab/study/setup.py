@@ -56,11 +56,10 @@ class Setup:
         router = self.router if agent else None
         asking: Proposer | None = None
         if router is not None and router.available(terms.propose):
-            asking = self.asks(
-                LLMProposer(
-                    base, router, self.rules, terms.briefing, task=terms.propose, options=self.options, scope=scope
-                )
+            proposer = LLMProposer(
+                base, router, self.rules, terms.briefing, task=terms.propose, options=self.options, scope=scope
             )
+            asking = self.asks(proposer)
         return Study(
             run=run,
             terms=terms,

@@ -72,9 +72,7 @@ class TrialState:
     @property
     def objectives(self) -> tuple[float, ...]:
         """The mean of each objective; empty in a study of one alone, and where there is no value."""
-        objective_vectors = [
-            result.objectives for result in (self.result, *self.repeats.values()) if result and result.objectives
-        ]
+        objective_vectors = [result.objectives for result in self.ended_results if result.objectives]
         return tuple(map(fmean, zip(*objective_vectors, strict=True)))
 
     @property
@@ -87,12 +85,8 @@ class TrialState:
 
         A training that diverged, or an objective that is no number, is not lost: the candidate is bad.
         """
-        crashed = [
-            result
-            for result in self.ended_results
-            if result.error and not {"traceback", "log"}.isdisjoint(result.metrics)
-        ]
-        return next((result.error for result in crashed if not result.error.startswith(DivergedError.__name__)), "")
+        errors = [result.error for result in self.ended_results if not {"traceback", "log"}.isdisjoint(result.metrics)]
+        return next((error for error in errors if error and not error.startswith(DivergedError.__name__)), "")
 
     @property
     def open(self) -> list[StudyCandidate]:
@@ -106,9 +100,8 @@ class TrialState:
 
     def as_trial(self) -> Trial:
         """As proposers see it; a repeated trial has the mean of its values."""
-        if self.result is None:
-            return Trial(self.number, self.proposal, TrialResult("running"), self.closes)
-        return Trial(self.number, self.proposal, replace(self.result, value=self.value), self.closes)
+        result = replace(self.result, value=self.value) if self.result else TrialResult("running")
+        return Trial(self.number, self.proposal, result, self.closes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,15 +259,14 @@ class _StateBuilder:
 def agent_state(state: StudyState, terms: StudyTerms) -> dict[str, Any]:
     """`agent_state.json`: test figures stay null for all but the winner."""
     best = state.scored or (state.best.id if state.best else None)
+    test_score = fmean(state.scores.figures[terms.score]) if state.scores else None
     return {
         "best_run_id": best,
         "runs": [
             {
                 "run_id": trial.id,
                 terms.value: trial.value,
-                f"test_{terms.score}": fmean(state.scores.figures[terms.score])
-                if state.scores and state.scored == trial.id
-                else None,
+                f"test_{terms.score}": test_score if trial.id == state.scored else None,
                 "accepted": bool(trial.decision and trial.decision.accepted),
                 "source": trial.proposal.source,
                 "params": dict(trial.proposal.params),

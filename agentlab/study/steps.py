@@ -17,7 +17,7 @@ from agentlab.runs.branch import RunBranch
 from agentlab.runs.run import OpenRun
 from agentlab.search.history import batches
 from agentlab.search.screen import ScreenRules
-from agentlab.search.types import Proposal, Proposer, Trial, TrialResult, Value
+from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.events import Arm, Closed, Decision, Proposed, Reason, Repeat, ResultBatch, emit
 from agentlab.study.executor import TrialExecutor
@@ -33,14 +33,8 @@ class Reviewer(Protocol):
     """A person who looks at every proposal before it costs anything."""
 
     def review(
-        self,
-        name: str,
-        params: Mapping[str, Value],
-        *,
-        compared_with: Mapping[str, Value],
-        source: str,
-        problems: Callable[[Mapping[str, Value]], list[str]],
-    ) -> Mapping[str, Value] | None:
+        self, name: str, params: Params, *, compared_with: Params, source: str, problems: Callable[[Params], list[str]]
+    ) -> Params | None:
         """The configuration to try: as proposed or edited so that `problems` finds nothing; None to turn it down.
 
         Raises:
@@ -184,7 +178,7 @@ def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Pro
         return proposal
     best, space, against = state.best, study.rules.space, study.rules.against(state.history)
 
-    def problems(params: Mapping[str, Value]) -> list[str]:
+    def problems(params: Params) -> list[str]:
         point = space.reduce(params)
         idle = [f"{name} is not searched, or not active with these values" for name in params if name not in point]
         return idle or against(point)

@@ -46,8 +46,9 @@ class _TrainingWorker:
         """The training thread: the only one that calls the factory and its objective."""
         opening = self._jobs.get()
         try:
-            objective = self._open(opening["factory"], opening["setup"])
-            limit = opening["memory_bytes"] if _can_be_bounded() else None
+            objective: Objective = imported(opening["factory"])(opening["setup"], self._report)
+            is_bounded = "torch" not in sys.modules or machine.device() != "cuda"  # CUDA maps far more than it uses
+            limit = opening["memory_bytes"] if is_bounded else None
             gc.collect()
             base = memory.mapped_bytes()
             ceiling = None if limit is None or base is None else base + limit
@@ -57,20 +58,12 @@ class _TrainingWorker:
         except AgentlabError as error:
             self._pipes.reply({"event": "error", **faults.as_message(error)})
 
-    def _open(self, factory: str, setup: dict[str, Any]) -> Objective:
-        objective: Objective = imported(factory)(setup, self._report)
-        return objective
-
     def _report(self, type: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the names of an event's fields
         self._pipes.reply({"event": "report", "type": type, "id": id, "data": data})
 
 
 def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit: int | None) -> bytes:
-    """Run a training; its reply, ready to send.
-
-    Raises:
-        MissingError: something every trial needs is absent, or the disk is full.
-    """
+    """Run a training; its reply, ready to send."""
     job.pop("op")
     began = time.perf_counter()
     try:
@@ -89,11 +82,6 @@ def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit
 
 def _line(result: TrialResult, *, out_of_memory: bool = False) -> bytes:
     return encode({"event": "result", **asdict(result), "out_of_memory": out_of_memory})
-
-
-def _can_be_bounded() -> bool:
-    """Not with CUDA, which maps far more than it uses."""
-    return "torch" not in sys.modules or machine.device() != "cuda"
 
 
 if __name__ == "__main__":

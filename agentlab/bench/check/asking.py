@@ -27,10 +27,6 @@ _PROMPT = "Reply with the single word OK."
 _DEFAULT_FILE = "llm_test_results.md"
 
 
-def _nobody(_: ModelCheck) -> None:
-    """Where results go that nobody waits for."""
-
-
 async def run_check(
     config: CheckConfig,
     llm: LLMConfig,
@@ -38,17 +34,14 @@ async def run_check(
     *,
     models: Sequence[str] = (),
     stop: StopFlag | None = None,
-    checked: Callable[[ModelCheck], None] = _nobody,
+    checked: Callable[[ModelCheck], None] = lambda _: None,
 ) -> CheckResult:
     """Ask each model a few times. What fails is told in its row and never hides another's result.
 
     Args:
-        config: how many requests, and how many models at once.
         llm: the config that `router` was made of.
-        router: asks; runs in the caller's loop.
         models: names in `llm.models`; none: every model that some role names.
-        stop: looked at several times a second.
-        checked: told each model's row as soon as it is there.
+        checked: called with each model's row as soon as it is there.
 
     Raises:
         ConfigError: the config has no model.
@@ -62,8 +55,6 @@ async def run_check(
 
 @dataclass(slots=True)
 class _CheckTally:
-    """What one model's requests came to."""
-
     asked: int = 0
     warm: bool = False  # it has answered before it was timed
     firsts: list[float] = field(default_factory=list)
@@ -89,8 +80,8 @@ async def _check(
             raise
         except AgentlabError as error:
             tally.error = error
-            if _hopeless(tally):
-                break
+            if not (tally.warm or tally.totals) or issubclass(cause_of(error), LLMTimeoutError):
+                break  # asking again would only wait for the same timeouts again
         else:
             if turn < 0:
                 tally.asked, tally.warm = 0, True
@@ -106,12 +97,6 @@ def _note(tally: _CheckTally, answer: Completion[str], elapsed: float) -> None:
     tally.totals.append(elapsed if timing is None else timing.total)
     if timing is not None and timing.first is not None:
         tally.firsts.append(timing.first)
-
-
-def _hopeless(tally: _CheckTally) -> bool:
-    """Whether asking again would only spend the model's clocks again."""
-    assert tally.error is not None
-    return not (tally.warm or tally.totals) or issubclass(cause_of(tally.error), LLMTimeoutError)
 
 
 def _row(name: str, llm: LLMConfig, tally: _CheckTally) -> ModelCheck:
@@ -147,19 +132,17 @@ def recommend(models: Sequence[ModelCheck]) -> list[Recommendation]:
     working = sorted((row for row in models if row.available), key=_speed)
     steady = [row for row in working if not row.failures]
     chosen: list[Recommendation] = []
-    chosen_models: set[str] = set()
 
     def give(role: RoleName, row: ModelCheck, reason: str) -> None:
-        chosen_models.add(row.model)
         chosen.append(Recommendation(model=row.model, role=role, why=reason))
 
     if steady:
         give("primary", steady[0], f"the fastest that answered every request, {_seconds(steady[0])}")
-        runners_up = steady[1:]
-        if runners_up:
-            partner = next((row for row in runners_up if row.provider != steady[0].provider), runners_up[0])
-            where = "at another provider" if partner.provider != steady[0].provider else "of the same provider"
-            give("duplicate", partner, f"the next fastest {where}, {_seconds(partner)}")
+    if len(steady) > 1:
+        partner = next((row for row in steady if row.provider != steady[0].provider), steady[1])
+        where = "at another provider" if partner.provider != steady[0].provider else "of the same provider"
+        give("duplicate", partner, f"the next fastest {where}, {_seconds(partner)}")
+    chosen_models = {recommendation.model for recommendation in chosen}
     remaining = [row for row in working if row.model not in chosen_models]
     resort = next((row for row in remaining if row.local or row.free), None)
     for row in remaining:
@@ -187,7 +170,7 @@ def _share(row: ModelCheck) -> str:
 
 
 class LLMTestRunner:
-    """Tests all models of a config from Python, in four calls.
+    """Tests all models of a config from Python, in four calls. Before the first, the others raise `UsageError`.
 
     runner = LLMTestRunner("config/llm_settings.yaml")
     await runner.test_all_models()
@@ -196,12 +179,7 @@ class LLMTestRunner:
     """
 
     def __init__(self, manager: "LLMManager | str | Path | None" = None, *, config: CheckConfig | None = None) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            manager: whose models are tested; or the path of a YAML file, or None for the default config.
-            config: how many requests, and how many models at once.
-        """
+        """`manager`: whose models are tested; or the path of a YAML file, or None for the default config."""
         self._manager = manager
         self._config = config or CheckConfig()
         self.result: CheckResult | None = None
@@ -223,29 +201,19 @@ class LLMTestRunner:
         return self.result.models
 
     def get_working_models(self) -> list[str]:
-        """Names of the models that answered, in the order of the config.
-
-        Raises:
-            UsageError: nothing was tested yet.
-        """
+        """Names of the models that answered, in the order of the config."""
         return [row.model for row in self._require_result().models if row.available]
 
     def get_fastest_models(self) -> list[tuple[str, float]]:
-        """Models that answered and their median seconds, fastest first.
-
-        Raises:
-            UsageError: nothing was tested yet.
-        """
-        times = [
-            (row.model, row.total_seconds) for row in self._require_result().models if row.total_seconds is not None
-        ]
+        """Models that answered and their median seconds, fastest first."""
+        rows = self._require_result().models
+        times = [(row.model, row.total_seconds) for row in rows if row.total_seconds is not None]
         return sorted(times, key=lambda pair: pair[1])
 
     def export_results_markdown(self, path: str | Path | None = None) -> Path:
         """Write the report, by default as `llm_test_results.md` in the current folder, and say where it is.
 
         Raises:
-            UsageError: nothing was tested yet.
             StorageError: it cannot be written.
         """
         from agentlab.runs.atomic import make_folder, write_text

@@ -50,7 +50,6 @@ class CheckResult(AnswerDocument):
     recommendations: list[Recommendation]
 
     def blocks(self) -> list[Block]:
-        """Availability and times; what went wrong and what to do; the recommendation."""
         working = sum(row.available for row in self.models)
         failed = [
             (row.model, row.error_group, row.error_kind, row.error, row.remedy or "–")

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError
-from agentlab.runs.document import AnswerDocument, Block, Table, Text
+from agentlab.runs.document import AnswerDocument, Block, Text, table
 from agentlab.runs.store import RunRecord
 from agentlab.stats.control import Interval, least_pairs
 
@@ -108,38 +108,32 @@ class CompareResult(AnswerDocument):
                 f"{self.second} cannot be judged against {self.first}: there are too few answers.",
                 hint="Measure both again with more requests; the column `note` says how many it takes.",
             )
-        named = ", ".join(
-            f"{row.metric} of {row.target}{f' at {row.stage}' if row.stage else ''}" for row in self.worse
-        )
-        return GateError(
-            f"{self.second} is worse than {self.first}: {named}.", hint="Measure again before you believe it."
-        )
+        worse = [f"{row.metric} of {row.target}{f' at {row.stage}' if row.stage else ''}" for row in self.worse]
+        message = f"{self.second} is worse than {self.first}: {', '.join(worse)}."
+        return GateError(message, hint="Measure again before you believe it.")
 
     def blocks(self) -> list[Block]:
-        """The verdicts."""
         verdicts = [row.verdict for row in self.rows]
         better, worse = verdicts.count("better"), verdicts.count("worse")
-        rows = [
-            (
-                row.target,
-                row.stage or "–",
-                row.metric,
-                _figure(row.first, row.unit),
-                _figure(row.second, row.unit),
-                _estimate(row),
-                row.verdict,
-                row.note,
-            )
-            for row in self.rows
-        ]
-        columns = ("target", "stage", "metric", "first", "second", "second against first", "verdict", "note")
         return [
             Text(
                 f"{self.second} against {self.first}: {better} better, {worse} worse, "
-                f"{len(rows) - better - worse} without evidence. All intervals hold together at "
+                f"{len(verdicts) - better - worse} without evidence. All intervals hold together at "
                 f"{self.level:.0%}; ratios within {self.tolerance:.0%} of 1 count as equal."
             ),
-            Table(columns, rows),
+            table(
+                self.rows,
+                {
+                    "target": lambda row: row.target,
+                    "stage": lambda row: row.stage or "–",
+                    "metric": lambda row: row.metric,
+                    "first": lambda row: _figure(row.first, row.unit),
+                    "second": lambda row: _figure(row.second, row.unit),
+                    "second against first": _estimate,
+                    "verdict": lambda row: row.verdict,
+                    "note": lambda row: row.note,
+                },
+            ),
         ]
 
 

@@ -1,6 +1,6 @@
 """Two finished benchmarks, or two targets of one, against each other: figure by figure, with intervals and verdicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from shlex import quote
@@ -16,7 +16,7 @@ from agentlab.bench.result import BenchResult
 from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord, read_result
-from agentlab.stats.control import Interval
+from agentlab.stats.control import LEVEL, Interval
 from agentlab.stats.referee import compare
 from agentlab.tasks.items import TASK_TYPES
 
@@ -24,23 +24,15 @@ COMMAND = "llm-bench"
 
 
 def compare_runs(
-    first: Path,
-    second: Path,
-    *,
-    targets: tuple[str, str] | None = None,
-    level: float = 0.95,
-    tolerance: float = 0.05,
-    seed: int = 0,
+    first: Path, second: Path, *, targets: tuple[str, str] | None = None, tolerance: float = 0.05
 ) -> CompareResult:
-    """What changed from the first run to the second.
+    """What changed from the first run of `llm-bench` to the second; the same twice to compare two of its targets.
 
-    Each interval is widened (Bonferroni) until all of them hold together at `level`: a check of every change that
+    Each interval is widened (Bonferroni) until all of them hold together at 95 %: a check of every change that
     looks at thirty figures must not fail by chance every time.
 
     Args:
-        first, second: run folders of `llm-bench`; the same twice to compare two of its targets.
         targets: one of each run; None compares the targets that both have, or the only ones.
-        level: at which all intervals hold together.
         tolerance: ratios within this share of 1 count as equal; runs of one system differ by a few percent.
 
     Raises:
@@ -63,14 +55,11 @@ def compare_runs(
     collect = load_figures if first_side.result.load is not None else quality_figures
     figures = list(chain.from_iterable(collect(first_side, second_side, pair) for pair in pairs))
     measured = sum(interval is not None for _, interval in figures)
-    row_level = 1 - (1 - level) / max(1, measured)
-    rng = np.random.default_rng(seed)
+    row_level = 1 - (1 - LEVEL) / max(1, measured)
+    rng = np.random.default_rng(0)
+    rows = [_judge_figure(comparison, row_level, tolerance, rng) for comparison in figures]
     return CompareResult(
-        first=first_side.record.id,
-        second=second_side.record.id,
-        level=level,
-        tolerance=tolerance,
-        rows=[_judge_figure(comparison, row_level, tolerance, rng) for comparison in figures],
+        first=first_side.record.id, second=second_side.record.id, level=LEVEL, tolerance=tolerance, rows=rows
     )
 
 
@@ -93,7 +82,6 @@ def targets_in(result: BenchResult) -> list[str]:
 
 
 def _pairs(first_side: CompareSide, second_side: CompareSide, chosen: tuple[str, str] | None) -> list[tuple[str, str]]:
-    """Which target is compared with which."""
     first, second = targets_in(first_side.result), targets_in(second_side.result)
     if chosen is not None:
         for name, known_targets in zip(chosen, (first, second), strict=True):
@@ -110,8 +98,7 @@ def _pairs(first_side: CompareSide, second_side: CompareSide, chosen: tuple[str,
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     raise UsageError(
-        "The two runs have no target in common.",
-        hint=f"Name one of each: {', '.join(first)}; and {', '.join(second)}.",
+        "The two runs have no target in common.", hint=f"Name one of each: {', '.join(first)}; and {', '.join(second)}."
     )
 
 
@@ -156,7 +143,12 @@ def quality_figures(first_side: CompareSide, second_side: CompareSide, pair: tup
         a, b = _without_open_answers(a), _without_open_answers(b)
     shared = [(a[item], b[item]) for item in a if item in b]
     note = "open answers left out: they had different judges" if len(judges) > 1 else ""
-    return [*_scores(name, shared, note), _speed(name, shared)]
+    figures = [_score(name, "quality", shared, note)]
+    for kind in TASK_TYPES:
+        pairs_of_kind = [pair for pair in shared if pair[0].type == kind]
+        if pairs_of_kind:
+            figures.append(_score(name, f"quality, {kind}", pairs_of_kind, ""))
+    return [*figures, _speed(name, shared)]
 
 
 def _answers(side: CompareSide, target: str) -> dict[str, BenchAnswer]:
@@ -172,14 +164,6 @@ def _answers(side: CompareSide, target: str) -> dict[str, BenchAnswer]:
 
 def _without_open_answers(answers: Mapping[str, BenchAnswer]) -> dict[str, BenchAnswer]:
     return {item: answer for item, answer in answers.items() if answer.type != "open"}
-
-
-def _scores(target: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]], note: str) -> Iterator[Figure]:
-    yield _score(target, "quality", pairs, note)
-    for kind in TASK_TYPES:
-        pairs_of_kind = [pair for pair in pairs if pair[0].type == kind]
-        if pairs_of_kind:
-            yield _score(target, f"quality, {kind}", pairs_of_kind, "")
 
 
 def _score(target: str, metric: str, pairs: Sequence[tuple[BenchAnswer, BenchAnswer]], note: str) -> Figure:

@@ -38,26 +38,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What the records of a stage do not say.
-
-    `exact` tells that the usage comes from the model's own tokenizer; `client_lag` is in seconds, see `StageRow`.
-    """
+    """What the records of a stage do not say."""
 
     stage: LoadStage
     ended: Ended
     client_cpu: float
     file: str
-    exact: bool
+    exact: bool  # the usage comes from the model's own tokenizer
     price: Price | None
-    client_lag: float | None = None
+    client_lag: float | None = None  # seconds, see `StageRow`
 
 
 def row_of(
-    facts: StageFacts,
-    records: Sequence[Record],
-    slo: SloConfig,
-    ceiling: CeilingRow | None,
-    rng: np.random.Generator,
+    facts: StageFacts, records: Sequence[Record], slo: SloConfig, ceiling: CeilingRow | None, rng: np.random.Generator
 ) -> StageRow:
     """The figures of a stage that sent at least one request."""
     answered = [record for record in records if record.is_answered]
@@ -127,11 +120,7 @@ def is_good(record: Record, tokens: float, slo: SloConfig) -> bool:
     """Whether a whole answer met every bound of the objective; latencies from the scheduled send."""
     first, last = record.stamps[0], record.stamps[-1]
     per_token = (last - first) / (tokens - 1) if tokens > 1 else 0.0
-    pairs = (
-        (first - record.scheduled, slo.ttft_ms),
-        (per_token, slo.itl_ms),
-        (last - record.scheduled, slo.e2e_ms),
-    )
+    pairs = ((first - record.scheduled, slo.ttft_ms), (per_token, slo.itl_ms), (last - record.scheduled, slo.e2e_ms))
     return all(bound is None or value * _MS <= bound for value, bound in pairs)
 
 
@@ -189,9 +178,7 @@ def _tpots(records: Sequence[Record], counts: Sequence[float]) -> Iterable[float
 
 def _end(record: Record) -> float:
     """When a request was over; one that was cut off, as far as it is known."""
-    if record.ended is not None:
-        return record.ended
-    return record.last if record.last is not None else record.sent
+    return next(moment for moment in (record.ended, record.last, record.sent) if moment is not None)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

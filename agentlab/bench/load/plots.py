@@ -84,12 +84,10 @@ def timeline(records: Mapping[str, Sequence[Record]], names: Mapping[str, str]) 
         step = max(1, len(stage_records) // _MOST_POINTS)
         answered = [record for record in stage_records[::step] if record.is_answered]
         failed = [record.sent for record in stage_records[::step] if record.error is not None]
-        axes.plot(
-            [r.sent for r in answered], [(r.stamps[-1] - r.scheduled) * _MS for r in answered], ".", color=COLOURS[0]
-        )
-        axes.plot(
-            [r.sent for r in answered], [(r.stamps[0] - r.scheduled) * _MS for r in answered], ".", color=COLOURS[4]
-        )
+        sent = [record.sent for record in answered]
+        for position, colour in ((-1, COLOURS[0]), (0, COLOURS[4])):
+            times = [(record.stamps[position] - record.scheduled) * _MS for record in answered]
+            axes.plot(sent, times, ".", color=colour)
         axes.plot(failed, [0.97] * len(failed), "x", color="black", transform=axes.get_xaxis_transform())
         axes.set_title(names[stage].replace("$", r"\$"), fontsize=9, loc="left")
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
@@ -105,8 +103,7 @@ def _figure(columns: int, rows: int = 1) -> "tuple[Figure, list[Axes]]":
 
 def _from_zero_or_log(axes: "Axes") -> None:
     heights = chain.from_iterable(np.asarray(line.get_ydata()) for line in axes.get_lines())
-    values = [float(height) for height in heights]
-    if not log_when_wide(axes, values):
+    if not log_when_wide(axes, [float(height) for height in heights]):
         axes.set_ylim(bottom=0)
 
 

@@ -24,34 +24,20 @@ _UNKNOWN = Usage()
 
 @dataclass(slots=True)
 class Record:
-    """What one request did: times of the clock while it is under way, and from the start of its stage once it is over.
+    """What one request did. Times are the clock's until it is over, then they count from the start of its stage."""
 
-    `ended` None: it was still open when its stage ended.
-
-    Attributes:
-        index: its number within the stage; prompt and seed follow from it.
-        scheduled: when it was to be sent; without a schedule, when it was sent.
-        sent: when it was sent, to its last byte if it went over a wire.
-        stamps: when each piece of content arrived.
-        output: when the first piece arrived that is no reasoning.
-        ended: when the stream ended, or broke.
-        exact: answer tokens by the model's own tokenizer; None where there is none.
-        error: the kind of the error, of a strategy that of its last attempt; None if it answered.
-        text: the answer, kept only until it is counted by a tokenizer.
-    """
-
-    index: int
-    scheduled: float
-    sent: float
-    stamps: "array[float]" = field(default_factory=lambda: array("d"))
-    output: float | None = None
-    ended: float | None = None
+    index: int  # within the stage; prompt and seed follow from it
+    scheduled: float  # when it was to be sent; without a schedule, when it was sent
+    sent: float  # to its last byte if it went over a wire
+    stamps: "array[float]" = field(default_factory=lambda: array("d"))  # when each piece of content arrived
+    output: float | None = None  # when the first piece arrived that is no reasoning
+    ended: float | None = None  # when the stream ended, or broke; None: still open when its stage ended
     characters: int = 0
     usage: Usage = _UNKNOWN
-    exact: int | None = None
-    error: str | None = None
+    exact: int | None = None  # answer tokens by the model's own tokenizer, where there is one
+    error: str | None = None  # its kind, of a strategy that of the last attempt; None if it answered
     message: str = ""
-    text: list[str] | None = None
+    text: list[str] | None = None  # the answer, kept only until it is counted by a tokenizer
 
     @property
     def is_answered(self) -> bool:

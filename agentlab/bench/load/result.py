@@ -7,6 +7,7 @@ from agentlab.bench.load.schedule import Arrivals, load_label
 from agentlab.runs.document import AnswerDocument
 
 Counted = Literal["exact", "reported", "estimated"]
+# As a whole, by the time limit, with too many requests open, with a queue that kept growing, or out of budget.
 Ended = Literal["whole", "time", "full", "saturated", "budget"]
 
 
@@ -29,66 +30,43 @@ class Spread(AnswerDocument):
 
 
 class StageRow(AnswerDocument):
-    """One load on one target. Latencies are those of whole answers alone; a failed request counts in the shares.
-
-    Attributes:
-        value: requests at a time (arrivals closed), or per second.
-        requests: sent; `answered` of them whole, `failed` in an error, `cut` still open when the stage was over.
-        seconds: from the first send to the last end.
-        request_rate, token_rate: whole answers, and their tokens, per second.
-        good: answers that met the objective; goodput of them per second. Without objective every answer is good.
-        ttft, e2e: from the scheduled send to the first and to the last piece of content; in a closed loop, which has no
-            schedule, from the sending.
-        ttft_sent, e2e_sent: the same from the moment of sending.
-        output: from the scheduled send to the first piece that is no reasoning; None where nothing was reasoned.
-        tpot: (last piece - first piece) / (tokens - 1) of each request.
-        itl: gaps between pieces of content; a piece holds `tokens_per_piece` tokens.
-        slip: how late the client sent.
-        in_flight: mean number of open requests.
-        together: share of the gaps that are next to nothing: their pieces arrived with the one before.
-        client_cpu: share of one core that this process used.
-        client_lag: ms by which this process came late to its work, at the 99 % quantile; None: not measured.
-        errors: requests by kind of error.
-        ended: whole, by the time limit, with too many requests open, with a queue that kept growing, or out of budget.
-        file: one JSON line per request, in the run folder.
-        marks: why the figures may not be those of the target.
-    """
+    """One load on one target. Latencies are those of whole answers alone; a failed request counts in the shares."""
 
     id: str
     target: str
     arrivals: Arrivals
-    value: float
-    requests: int
-    answered: int
+    value: float  # requests at a time (arrivals closed), or per second
+    requests: int  # that were sent
+    answered: int  # as a whole
     failed: int
-    cut: int
-    seconds: float
-    request_rate: float
-    token_rate: float
-    good: int
+    cut: int  # still open when the stage was over
+    seconds: float  # from the first send to the last end
+    request_rate: float  # whole answers per second
+    token_rate: float  # of whole answers, per second
+    good: int  # answers that met the objective; without one, all of them
     good_share: float
-    goodput: float
-    ttft: Spread | None
-    output: Spread | None
-    ttft_sent: Spread | None
-    tpot: Spread | None
-    itl: Spread | None
-    e2e: Spread | None
-    e2e_sent: Spread | None
-    slip: Spread
-    in_flight: float
+    goodput: float  # good answers per second
+    ttft: Spread | None  # from the scheduled send (in a closed loop, the send) to the first piece of content
+    output: Spread | None  # the same to the first piece that is no reasoning; None where nothing was reasoned
+    ttft_sent: Spread | None  # from the send
+    tpot: Spread | None  # (last piece - first piece) / (tokens - 1) of each request
+    itl: Spread | None  # gaps between pieces of content
+    e2e: Spread | None  # as `ttft`, to the last piece of content
+    e2e_sent: Spread | None  # from the send
+    slip: Spread  # how late the client sent
+    in_flight: float  # mean number of open requests
     input_tokens: float | None
     output_tokens: float | None
     counted: Counted
     tokens_per_piece: float | None
     cost_usd: float | None
-    errors: dict[str, int]
-    together: float | None = None
-    client_cpu: float
-    client_lag: float | None = None
+    errors: dict[str, int]  # requests by kind of error
+    together: float | None = None  # share of the gaps that are next to nothing: their pieces arrived together
+    client_cpu: float  # share of one core that this process used
+    client_lag: float | None = None  # ms by which this process came late to its work, at the 99 % quantile
     ended: Ended
-    file: str
-    marks: list[str]
+    file: str  # in the run folder: one JSON line per request
+    marks: list[str]  # why the figures may not be those of the target
 
     @property
     def label(self) -> str:

@@ -47,7 +47,7 @@ def load_label(arrivals: Arrivals, value: float) -> str:
 def stage_of(
     target: str, target_index: int, turn: int, arrivals: Arrivals, value: float, load: LoadConfig, seed: int
 ) -> LoadStage:
-    """A stage: the `turn`-th of the target at this place. Its name is also that of its file."""
+    """The `turn`-th stage of a target. Its id is also the name of its file."""
     slug = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in target)[:40].strip("-")
     mark = f"c{value:g}" if arrivals == "closed" else f"r{value:.4g}"
     name = f"{target_index:02d}-{turn:02d}-{slug or 'target'}-{mark}"
@@ -59,10 +59,7 @@ def _seed(*parts: object) -> int:
 
 
 def offsets(stage: LoadStage) -> Iterator[float]:
-    """Seconds from the start of an open-loop stage at which each request is to be sent: one absolute schedule.
-
-    Poisson arrivals have exponential gaps of mean 1 / rate; constant ones are 1 / rate apart.
-    """
+    """Seconds from the start of an open-loop stage at which each request is to be sent: one absolute schedule."""
     draw = random.Random(stage.seed)  # noqa: S311 - arrivals, no secret
     at = 0.0
     for index in range(stage.requests):

@@ -54,15 +54,13 @@ class StageOutcome:
 
 
 class _Sender:
-    """Sends single requests, and remembers what became of them."""
-
     def __init__(self, ask: Ask, seconds: float, clock: Clock, keep_text: bool) -> None:
         self.readings: list[Record] = []
         self.open = 0
         self._ask, self._seconds, self._clock, self._keep_text = ask, seconds, clock, keep_text
 
     async def send(self, index: int, scheduled: float | None = None) -> None:
-        """Send one request. Without a schedule it counts from the moment of sending."""
+        """Without a schedule a request counts from the moment of sending."""
         now = self._clock()
         reading = Record(index, now if scheduled is None else scheduled, now, text=[] if self._keep_text else None)
         self.readings.append(reading)
@@ -131,7 +129,6 @@ async def _lags(lags: "array[float]", clock: Clock) -> None:
 
 
 async def _send_closed_loop(stage: LoadStage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
-    """As many workers as requests at a time; each sends its next as soon as its last is answered."""
     del began
     numbers = iter(range(stage.requests))
 
@@ -147,7 +144,6 @@ async def _send_closed_loop(stage: LoadStage, sender: _Sender, clock: Clock, beg
 
 
 async def _send_open_loop(stage: LoadStage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
-    """Each request at its time, whatever became of those before."""
     async with asyncio.TaskGroup() as group:
         for index, offset in enumerate(offsets(stage)):
             due = began + offset
@@ -159,10 +155,7 @@ async def _send_open_loop(stage: LoadStage, sender: _Sender, clock: Clock, began
 
 
 async def measure_ceiling(url: str, tokens: int, seconds: float, clock: Clock, workspace: Workspace) -> CeilingRow:
-    """How fast this client is: the same code that measures, against the mock server at `url`, which answers at once.
-
-    Requests per second, each of both lengths for half of the seconds.
-    """
+    """How fast this client is: the same code that measures, against the mock server at `url`, which answers at once."""
     model = client(url, workspace)
     try:
         await request_rate(model, "ok-n1", _CONCURRENCY, seconds * _WARM_UP, clock)

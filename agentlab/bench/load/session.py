@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,6 @@ class LoadMeasurement:
     seconds: float = 0.0
     out_of_time: bool = False
 
-    def spent_usage(self) -> Usage:
-        return Usage(cost_usd=sum(row.cost_usd or 0.0 for row in self.rows.values()))
-
 
 class LoadSession:
     """One session of a run. `measure` is its only verb."""
@@ -65,7 +62,7 @@ class LoadSession:
             if event.type == "ceiling.measured":
                 self.measured.ceiling = CeilingRow.model_validate(event.data)
             elif event.type == "stage.finished":
-                self._add(LoadStage(**event.data["stage"]), event.data, stored_records(run, event.data["file"]))
+                self._add(LoadStage(**event.data["stage"]), event.data, _stored_records(run, event.data["file"]))
 
     async def measure(self) -> LoadMeasurement:
         """Everything that is not measured yet.
@@ -76,12 +73,12 @@ class LoadSession:
         """
         clock = asyncio.get_running_loop().time
         await self._measure_ceiling(clock)
-        asks = Asks(self._config, self._llm, self._context, self.measured.spent_usage())
+        load, targets, rows = self._config.load, list(self._targets), self.measured.rows
+        usage = Usage(cost_usd=sum(row.cost_usd or 0.0 for row in rows.values()))
+        asks = Asks(self._config, self._llm, self._context, usage)
         try:
-            while stage_and_share := upcoming(
-                self._config.load, list(self._targets), self.measured.rows, self._config.seed
-            ):
-                seconds_left = self._config.load.max_seconds - self.measured.seconds
+            while stage_and_share := upcoming(load, targets, rows, self._config.seed):
+                seconds_left = load.max_seconds - self.measured.seconds
                 if seconds_left < _LEAST_SECONDS:
                     self.measured.out_of_time = True
                     break
@@ -97,10 +94,9 @@ class LoadSession:
         from agentlab.bench.mock.server import in_process
 
         self._context.stop.check()
+        workspace = self._context.workspace
         with in_process() as url:
-            ceiling = await measure_ceiling(
-                url, load.output_tokens, load.ceiling_seconds, clock, self._context.workspace
-            )
+            ceiling = await measure_ceiling(url, load.output_tokens, load.ceiling_seconds, clock, workspace)
         self.measured.ceiling = ceiling
         self._run.emit("ceiling.measured", **ceiling.model_dump(mode="json"))
 
@@ -155,28 +151,19 @@ class LoadSession:
             "ttft_ms": row.ttft.p50 if row.ttft else None,
             "e2e_ms": row.e2e.p50 if row.e2e else None,
         }
-        tree = {name: getattr(stage, name) for name in LoadStage.__dataclass_fields__}
-        self._run.emit("stage.finished", stage.id, stage=tree, **facts, **figures)
+        self._run.emit("stage.finished", stage.id, stage=asdict(stage), **facts, **figures)
 
     def _add(self, stage: LoadStage, facts: dict[str, Any], records: Sequence[Record]) -> StageRow:
         target = self._targets[stage.target]
         model = self._llm.models[target.model] if target.model else None
         local = model is not None and isinstance(self._llm.providers[model.provider], GgufProvider | HfProvider)
-        row = row_of(
-            StageFacts(
-                stage=stage,
-                ended=facts["ended"],
-                client_cpu=facts["client_cpu"],
-                client_lag=facts.get("client_lag"),
-                file=facts["file"],
-                exact=local,
-                price=model.price if model else None,
-            ),
-            records,
-            self._config.load.slo,
-            self.measured.ceiling,
-            np.random.default_rng(stage.seed),
+        price = model.price if model else None
+        lag = facts.get("client_lag")
+        stage_facts = StageFacts(
+            stage, facts["ended"], facts["client_cpu"], facts["file"], exact=local, price=price, client_lag=lag
         )
+        rng = np.random.default_rng(stage.seed)
+        row = row_of(stage_facts, records, self._config.load.slo, self.measured.ceiling, rng)
         self.measured.rows[stage.id] = row
         self.measured.records[stage.id] = [slim(record) for record in records]
         self.measured.seconds += facts["seconds"]
@@ -220,12 +207,7 @@ class LoadSession:
         return watch
 
 
-def stored_records(run: OpenRun, name: str) -> Sequence[Record]:
-    """The requests of a finished stage.
-
-    Raises:
-        RunUnreadableError: the file is absent, or damaged.
-    """
+def _stored_records(run: OpenRun, name: str) -> Sequence[Record]:
     try:
         return from_lines(read_text(run.path / name, _LARGEST))
     except (OSError, ValueError) as error:

@@ -101,14 +101,9 @@ def capacities(load: LoadConfig, targets: Sequence[str], done: Mapping[str, Stag
     for target_index, target in enumerate(targets if load.mode == "sweep" else ()):
         rows = _rows(done, target)
         good, bad = bracket(_steps(load, rows))
+        is_finished = bool(rows) and _step(load, target, target_index, rows, seed) is None
         target_capacities.append(
-            Capacity(
-                target=target,
-                over=load.sweep_over,
-                highest_good=good,
-                lowest_bad=bad,
-                finished=bool(rows) and _step(load, target, target_index, rows, seed) is None,
-            )
+            Capacity(target=target, over=load.sweep_over, highest_good=good, lowest_bad=bad, finished=is_finished)
         )
     return target_capacities
 

@@ -175,8 +175,9 @@ def ceiling_note(ceiling: CeilingRow | None) -> str:
 def objective(slo: SloConfig) -> str:
     """The latency objective in words."""
     bounds = (("first token", slo.ttft_ms), ("per further token", slo.itl_ms), ("last token", slo.e2e_ms))
-    bound_texts = [f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None]
-    return ", ".join(bound_texts) if bound_texts else "every whole answer"
+    return (
+        ", ".join(f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None) or "every whole answer"
+    )
 
 
 def milliseconds(value: float | None) -> str:

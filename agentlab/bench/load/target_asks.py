@@ -27,7 +27,7 @@ class Asks:
     """The connections of one run. `close` frees them."""
 
     def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, usage: Usage) -> None:
-        """Open nothing yet. `usage` is what earlier sessions of the run consumed."""
+        """`usage` is what earlier sessions of the run consumed."""
         self._config, self._llm, self._context = config, llm, context
         self._surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
         self._built: dict[str, ChatModel] = {}
@@ -51,16 +51,13 @@ class Asks:
         budget, price = self.budget, config.price
 
         async def ask(index: int) -> AsyncIterator[Delta]:
-            messages = prompts.of(index)
+            messages, seed = prompts.of(index), prompts.seed(index)
+            request = ModelRequest(config.id, messages, temperature=temperature, max_tokens=limit, seed=seed)
             cost = estimate(price, messages, limit)
             budget.reserve(cost)
             usage, answered = Usage(), False
             try:
-                async for delta in model.stream(
-                    ModelRequest(
-                        config.id, messages, temperature=temperature, max_tokens=limit, seed=prompts.seed(index)
-                    )
-                ):
+                async for delta in model.stream(request):
                     if delta.usage is not None:
                         usage = delta.usage
                     yield delta
@@ -95,23 +92,16 @@ class Asks:
         if self._router is None:
             from agentlab.llm.router import Router
 
-            faulty = (
-                {name: self._model(name) for name in self._llm.used_models()} if self._config.load.faults.share else {}
-            )
+            faulty = self._llm.used_models() if self._config.load.faults.share else ()
+            models = {name: self._model(name) for name in faulty}
             budget_left = max(0.0, self._llm.budget.per_run_usd - (self.budget.usage.cost_usd or 0.0))
             budget = self._llm.budget.model_copy(update={"per_run_usd": budget_left})
-            self._router = Router(
-                self._llm.model_copy(update={"budget": budget}),
-                env=self._context.env,
-                workspace=self._context.workspace,
-                models=faulty,
-                stop=self._context.stop,
-                in_callers_loop=True,
-            )
+            config = self._llm.model_copy(update={"budget": budget})
+            env, workspace, stop = self._context.env, self._context.workspace, self._context.stop
+            self._router = Router(config, env=env, workspace=workspace, models=models, stop=stop, in_callers_loop=True)
         return self._router
 
     async def close(self) -> None:
-        """Close connections and worker processes."""
         if self._router is not None:
             await self._router.aclose()
         for model in self._built.values():

@@ -22,27 +22,17 @@ _TYPES |= {413: "request_too_large", 429: "rate_limit_error", 529: "overloaded_e
 
 @dataclass(frozen=True, slots=True)
 class MockQuestion:
-    """The part of a request's body that the answer depends on.
-
-    Attributes:
-        usage: whether the stream has to end with the usage.
-        max_tokens: None is no limit.
-        prompt_tokens: words of the prompt: this server's tokens are words.
-        schema: JSON schema that the answer has to follow.
-        tools: name and JSON schema of each tool.
-        forced: the tool that has to be called; "" leaves it open.
-        texts: to embed.
-    """
+    """The part of a request's body that the answer depends on."""
 
     model: str
     streamed: bool
-    usage: bool
+    usage: bool  # the stream has to end with it
     max_tokens: int | None
-    prompt_tokens: int
-    schema: Mapping[str, Any] | None
-    tools: tuple[tuple[str, Mapping[str, Any]], ...]
-    forced: str
-    texts: tuple[str, ...]
+    prompt_tokens: int  # words of the prompt: this server's tokens are words
+    schema: Mapping[str, Any] | None  # JSON schema that the answer has to follow
+    tools: tuple[tuple[str, Mapping[str, Any]], ...]  # name and JSON schema of each
+    forced: str  # the tool that has to be called; "" leaves it open
+    texts: tuple[str, ...]  # to embed
 
 
 def read(body: bytes) -> MockQuestion:

@@ -122,7 +122,6 @@ class MockConnection(asyncio.Protocol):
         self._opened(self, True)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        """Called by the loop: whoever made it happen, nothing more can be sent."""
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -131,11 +130,9 @@ class MockConnection(asyncio.Protocol):
         self._opened(self, False)
 
     def pause_writing(self) -> None:
-        """Called by the loop: the client reads more slowly than we write."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Called by the loop: it has caught up."""
         self._paused = False
         if self._over is not None and self._timer is None:
             self._go_on()
@@ -171,7 +168,6 @@ class MockConnection(asyncio.Protocol):
         self._next()
 
     def _advance(self) -> None:
-        """Send what is due, and come back for the rest."""
         while self._step is not None:
             if self._paused or self._transport is None or self._transport.is_closing():
                 return

@@ -42,14 +42,9 @@ def _call_pieces(model: str, calls: tuple[MockCall, ...]) -> list[bytes]:
 
 
 def _usage(answer: MockAnswer) -> dict[str, Any]:
-    prompt_tokens, completion_tokens = answer.prompt_tokens, answer.tokens
+    tokens = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.tokens}
     cost = {} if answer.cost is None else {"cost": answer.cost}
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        **cost,
-    }
+    return {**tokens, "total_tokens": sum(tokens.values()), **cost}
 
 
 class ChatDialect:
@@ -66,7 +61,6 @@ class ChatDialect:
         return _delta(answer.model, {}, answer.finish) + usage + b"data: [DONE]\n\n"
 
     def document(self, answer: MockAnswer) -> bytes:
-        """A chat completion."""
         message: dict[str, Any] = {"role": "assistant", "content": answer.text if answer.pieces else None}
         if answer.calls:
             message["tool_calls"] = [
@@ -88,10 +82,8 @@ class ChatDialect:
 
 def embeddings(question: MockQuestion, scene: MockScene) -> bytes:
     """One unit vector per text; equal texts have equal vectors."""
-    data = [
-        {"object": "embedding", "index": index, "embedding": _vector(text, scene.dimensions)}
-        for index, text in enumerate(question.texts)
-    ]
+    vectors = [_vector(text, scene.dimensions) for text in question.texts]
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
     words = sum(len(text.split()) for text in question.texts)
     cost = {} if scene.cost is None else {"cost": scene.cost}
     usage = {"prompt_tokens": words, "total_tokens": words, **cost}
@@ -161,7 +153,6 @@ class MessagesDialect:
         return block_end + message_delta + _named_event("message_stop")
 
     def document(self, answer: MockAnswer) -> bytes:
-        """A message."""
         content: list[Any] = [{"type": "text", "text": answer.text}] if answer.pieces else []
         for call in answer.calls:
             arguments = json.loads("".join(call.pieces))

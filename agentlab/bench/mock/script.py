@@ -64,53 +64,27 @@ _BROKEN_WAITS = {"raneg": "-5", "ragarbage": "soon"}
 _SHORT = {"reset-before": "refuse", "stall-after": "stall", "comments-only": "comments"}
 
 FAULTS = (
-    "429-ra0.1",
-    "500",
-    "503",
-    "refuse",
-    "reset-4-of-8",
-    "close-4-of-8",
-    "stall-after-4",
-    "silence",
-    "drip",
-    "comments-only",
-    "badjson-4",
-    "html",
-    "hugeline",
-    "error-event",
-    "empty",
-)
+    "429-ra0.1", "500", "503", "refuse", "reset-4-of-8", "close-4-of-8", "stall-after-4", "silence", "drip",
+    "comments-only", "badjson-4", "html", "hugeline", "error-event", "empty",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class MockScene:
-    """What happens to one request. Times in seconds, from the moment when the whole request was there.
+    """What happens to one request. Times in seconds, from the moment when the whole request was there."""
 
-    Attributes:
-        act: as in the names, except `status`, `cut` into reset and close, `stall`, `comments` and `faults`.
-        ttft: until token 0.
-        itl: between tokens, of `drip` between bytes.
-        at: the token where it happens: the 40 of reset-40-of-60.
-        status: of an error.
-        reason: context, quota, filter, or nothing special.
-        wait: kind of the waiting time that a 429 names (ra, rams, radate, or the text itself), and its value.
-        cost: USD.
-        calls: number of tool calls.
-        share: of requests that fail, for `faults`.
-    """
-
-    act: str = "ok"
-    ttft: float = 0.0
-    itl: float = 0.0
+    act: str = "ok"  # as in the names, except `status`, `cut` into reset and close, `stall`, `comments` and `faults`
+    ttft: float = 0.0  # until token 0
+    itl: float = 0.0  # between tokens, of `drip` between bytes
     tokens: int = _TOKENS
-    at: int = 0
+    at: int = 0  # the token where it happens: the 40 of reset-40-of-60
     status: int = 200
-    reason: str = ""
-    wait: tuple[str, float] | None = None
-    cost: float | None = None
+    reason: str = ""  # context, quota, filter, or nothing special
+    wait: tuple[str, float] | None = None  # of a 429: its kind (ra, rams, radate, or the text itself) and its length
+    cost: float | None = None  # USD
     dimensions: int = _DIMENSIONS
     calls: int = 1
-    share: float = 0.0
+    share: float = 0.0  # of requests that fail, for `faults`
 
 
 @lru_cache(maxsize=1024)

@@ -89,7 +89,6 @@ class Seen:
         self.connections = self.open
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data: `models` by name, and `connections`."""
         models = {name: seen.as_dict() for name, seen in list(self._models.items())}
         return {"models": models, "connections": {"open": self.open, "total": self.connections}}
 
@@ -111,11 +110,7 @@ class MockServer:
         }
 
     async def __aenter__(self) -> Self:
-        """Listen.
-
-        Raises:
-            OSError: the port is taken.
-        """
+        """Listen; an `OSError` says that the port is taken."""
         loop = asyncio.get_running_loop()
         make = partial(MockConnection, self._play, self._note_connection)
         self._server = await loop.create_server(make, HOST, self._port, backlog=1024)
@@ -164,9 +159,8 @@ class MockServer:
             return _immediate_reply(200, control()), _ignore
         dialect = _DIALECTS.get(request.path)
         if dialect is None or request.method != "POST":
-            return _immediate_reply(
-                404, dump({"error": {"message": f"Nothing at {request.method} {request.path}."}})
-            ), _ignore
+            body = dump({"error": {"message": f"Nothing at {request.method} {request.path}."}})
+            return _immediate_reply(404, body), _ignore
         try:
             question = read(request.body)
         except ValueError as error:
@@ -177,9 +171,8 @@ class MockServer:
         try:
             scene = scene_of(question.model, ordinal, self._seed)
         except ValueError as error:
-            return _immediate_reply(
-                404, dialect.error(404, "", f"The model {question.model!r} is unknown: {error}.")
-            ), report_end
+            message = f"The model {question.model!r} is unknown: {error}."
+            return _immediate_reply(404, dialect.error(404, "", message)), report_end
         return _perform(scene, question, dialect, request), report_end
 
     def _note_end(self, model: str, complete: bool) -> None:
@@ -213,9 +206,8 @@ def _immediate_reply(status: int, body: bytes) -> Performance:
     return Performance(((0.0, reply(status, body)),))
 
 
-def _ignore(complete: bool) -> None:
+def _ignore(_: bool) -> None:
     """How a reply without a script ends is not counted."""
-    del complete
 
 
 @contextmanager

@@ -64,10 +64,8 @@ async def run_quality(
     A request that fails scores 0 and is counted apart; a target that never answers is given up after five.
 
     Args:
-        config: which items, and who judges.
         llm: the config that `router` was made of.
-        router: asks; runs in the caller's loop. Its recorder is the run's, or its budget begins anew in each session.
-        run: where answers are recorded, and looked up.
+        router: its recorder is the run's, or its budget begins anew in each session.
         targets: as of `plan_quality`.
 
     Raises:
@@ -219,7 +217,6 @@ async def judge_answer(router: "Router", model: str, item: TaskItem, text: str, 
 
 
 def _blank(target: Target, item: TaskItem, error: str, message: str) -> BenchAnswer:
-    """A request that failed, or was not made."""
     return BenchAnswer(
         target=target.name,
         item=item.id,
@@ -252,7 +249,6 @@ def _answer_of(target: Target, item: TaskItem, completion: Completion[str]) -> B
 
 
 def _judge_note(plan: QualityPlan, answers: Sequence[BenchAnswer]) -> JudgeNote:
-    """How far the judge can be trusted."""
     opens = [answer for answer in answers if answer.type == "open" and not answer.error]
     judged = [answer for answer in opens if answer.agreed is not None]
     notes = []

@@ -10,9 +10,7 @@ class QualityConfig(StrictModel):
     """Which items are asked, and who judges open answers."""
 
     types: tuple[TaskType, ...] = Field(
-        TASK_TYPES,
-        min_length=1,
-        description="Kinds of tasks: exact, json, code, classify, follow; open needs a judge.",
+        TASK_TYPES, min_length=1, description="Kinds of tasks: exact, json, code, classify, follow; open needs a judge."
     )
     per_type: int = Field(12, ge=1, le=50, description="Items of each kind; of open there are twelve.")
     items_seed: int = Field(

@@ -157,7 +157,6 @@ class QualityResult(AnswerDocument):
     judge: JudgeNote
 
     def blocks(self) -> list[Block]:
-        """Totals, then types, then the judge."""
         quality = f"quality, {self.level:.0%} interval"
         type_rows: list[tuple[TargetQuality, TypeScore]] = []
         for target in self.targets:
