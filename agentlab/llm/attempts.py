@@ -319,9 +319,7 @@ class Listener:
         """Show a piece of the model's answer, unless it holds nothing for the caller."""
         if (delta.tools and not self._tools) or (delta.reasoning and not self._thoughts):
             delta = replace(
-                delta,
-                tools=delta.tools if self._tools else (),
-                reasoning=delta.reasoning if self._thoughts else "",
+                delta, tools=delta.tools if self._tools else (), reasoning=delta.reasoning if self._thoughts else ""
             )
         if not (delta.text or delta.tools or delta.reasoning):
             return

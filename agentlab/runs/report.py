@@ -62,12 +62,7 @@ def _lines(line: str) -> list[str]:
         return [line]
     indent = line[: len(line) - len(line.lstrip())][: _COLUMNS // 2]
     return textwrap.wrap(
-        line,
-        _COLUMNS,
-        subsequent_indent=indent,
-        expand_tabs=False,
-        replace_whitespace=False,
-        break_on_hyphens=False,
+        line, _COLUMNS, subsequent_indent=indent, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False
     )
 
 

@@ -150,10 +150,7 @@ class Arm:
         aged = self.with_decay(at)
         value = min(1.0, max(0.0, value))
         return replace(
-            aged,
-            quality_sum=aged.quality_sum + value,
-            quality_count=aged.quality_count + 1,
-            at=max(self.at, at),
+            aged, quality_sum=aged.quality_sum + value, quality_count=aged.quality_count + 1, at=max(self.at, at)
         )
 
     def _with_discount(self, share: float) -> "Arm":
