@@ -61,11 +61,7 @@ def is_loopback(url: str) -> bool:
 
 
 def check_base_url(url: str) -> str:
-    """The URL without its last slash.
-
-    Raises:
-        ValueError: it cannot be a base URL, or would send prompts and keys in the clear.
-    """
+    """The URL without its last slash. Raises ValueError if it is none, or would send prompts and keys in the clear."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises for a port that is no number
