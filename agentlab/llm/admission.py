@@ -36,9 +36,8 @@ def after_overflow(pending: Sequence[RouterCandidate], window: int | None, token
     if window is None:
         return list(pending)
     larger = [candidate for candidate in pending if candidate.context is None or candidate.context > window]
-    return larger + [
-        candidate for candidate in pending if candidate not in larger and tokens <= (candidate.context or 0)
-    ]
+    fitting = [candidate for candidate in pending if candidate not in larger and tokens <= (candidate.context or 0)]
+    return larger + fitting
 
 
 class Turns:
@@ -52,27 +51,20 @@ class Turns:
         self._means = means
         self._note = note
         self._now = asyncio.get_running_loop().time
-        self._end = self._place_end = 0.0
+        self.end = self._place_end = 0.0  # of the turn that has begun, and of its wait for a place; in the loop's time
         self.tokens = tokens_of(question.request.messages) + question.request.max_tokens
 
     def begin(self, candidate: RouterCandidate, pending: Sequence[RouterCandidate]) -> None:
         """Start the turn of a model. Its clock leaves a share to those of `pending` that can still be asked."""
         now, start = self._now(), self._question.start
-        other_candidates = (
-            other_candidate for other_candidate in (*pending, *self._question.later) if other_candidate is not candidate
-        )
-        other_totals = [other_candidate.total for other_candidate in other_candidates if self._in_time(other_candidate)]
-        self._end = start + turn_end(now - start, [candidate.total, *other_totals])
-        self._place_end = (now + self._end) / 2 if other_totals else self._end
-
-    @property
-    def end(self) -> float:
-        """When the turn that has begun has to be over, in the loop's time."""
-        return self._end
+        rivals = (rival for rival in (*pending, *self._question.later) if rival is not candidate)
+        totals = [rival.total for rival in rivals if self._in_time(rival)]
+        self.end = start + turn_end(now - start, [candidate.total, *totals])
+        self._place_end = (now + self.end) / 2 if totals else self.end
 
     @property
     def seconds_left(self) -> float:
-        return self._end - self._now()
+        return self.end - self._now()
 
     @property
     def patience_for_place(self) -> float:
@@ -122,9 +114,8 @@ class Turns:
                 async with asyncio.timeout(patience := max(0.0, self.patience_for_place)):
                     await slots.take()
             except TimeoutError:
-                raise self._note_error(
-                    candidate, LLMTimeoutError(f"No place became free within {patience:.3g} seconds.")
-                ) from None
+                error = LLMTimeoutError(f"No place became free within {patience:.3g} seconds.")
+                raise self._note_error(candidate, error) from None
             try:
                 if self._delay(candidate) <= 0 or self._may_probe(candidate):
                     yield self._guard(candidate).enter(self._now(), self.tokens)

@@ -9,21 +9,9 @@ import logging
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
 
-from agentlab.errors import (
-    AgentlabError,
-    BadRequestError,
-    BudgetExceededError,
-    ContextOverflowError,
-    HostBusyError,
-    LLMCancelledError,
-    LLMTimeoutError,
-    LLMTruncatedError,
-    RateLimitedError,
-    SchemaError,
-    ServerFaultError,
-)
+from agentlab import errors
+from agentlab.errors import AgentlabError, LLMTruncatedError, RateLimitedError
 from agentlab.llm import policy, structured
 from agentlab.llm.admission import Turns, after_overflow
 from agentlab.llm.budget import estimate, priced_usage
@@ -37,14 +25,6 @@ from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
 LOG = logging.getLogger("agentlab.llm")
 _USAGE_SECONDS = 1.5  # more than a provider waits for it
 _LONGEST_MESSAGE = 500
-
-
-class CallerAnswer(NamedTuple):
-    """An answer as the caller sees it."""
-
-    text: str
-    calls: tuple[ToolCall, ...]
-    finish: str
 
 
 class AttemptLoop:
@@ -87,22 +67,21 @@ class AttemptLoop:
             pending.remove(candidate)
             try:
                 return self._cached_outcome(candidate) or await self._ask(candidate)
-            except LLMCancelledError:
+            except errors.LLMCancelledError:
                 raise
-            except BudgetExceededError as error:
+            except errors.BudgetExceededError as error:
                 return RouterOutcome(self.attempts, error=error)
             except AgentlabError as error:
                 rule = policy.rule_for(error)
                 if self._is_committed or not rule.move_on:
                     return RouterOutcome(self.attempts, error=self._scrub_error(error))
-                if isinstance(error, ContextOverflowError):
+                if isinstance(error, errors.ContextOverflowError):
                     pending = after_overflow(pending, candidate.context, self._turns.tokens)
                 if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._means.retries:
                     pending.append(candidate)  # its guard knows for how long; the others are asked first
         return RouterOutcome(self.attempts, error=self._nobody_answered())
 
     def _cached_outcome(self, candidate: RouterCandidate) -> RouterOutcome | None:
-        """The answer of the response cache, if one may be used and still fits."""
         if not self._question.cached:
             return None
         answer = self._means.cache.find_answer(self._question, candidate)
@@ -112,9 +91,8 @@ class AttemptLoop:
         if isinstance(value, Rejected):
             return None
         self._note(candidate, Usage(0, 0, 0.0), None)
-        outcome = RouterOutcome(
-            self.attempts, candidate.name, answer.text, value, None, answer.tool_calls, answer.finish, None, cached=True
-        )
+        calls, finish = answer.tool_calls, answer.finish
+        outcome = RouterOutcome(self.attempts, candidate.name, answer.text, value, None, calls, finish, cached=True)
         if self._listener is not None:
             self._listener.hear(candidate.name, outcome.delta)
         return outcome
@@ -129,7 +107,7 @@ class AttemptLoop:
             rung = rungs[step]
             try:
                 reply = await self._attempt(candidate, messages, rung)
-            except BadRequestError:
+            except errors.BadRequestError:
                 if self._is_committed or rung == rungs[-1]:
                     raise
                 step += 1  # perhaps it does not know this way of asking
@@ -145,19 +123,18 @@ class AttemptLoop:
             if not isinstance(value, Rejected):
                 called = rung == "tool" or reply.finish == "tool_calls"
                 finish = "stop" if called and not calls else reply.finish or "stop"
-                return self._build_outcome(candidate, reply, CallerAnswer(text, calls, finish), value)
-            rejection = SchemaError(f"The answer was rejected: {'; '.join(value.problems)}.")
+                outcome = RouterOutcome((), candidate.name, text, value, None, calls, finish)
+                return self._settle_outcome(candidate, reply, outcome)
+            rejection = errors.SchemaError(f"The answer was rejected: {'; '.join(value.problems)}.")
             self._note(candidate, reply.usage, rejection, reply.assumed_usd)
             means.observe.quality(question.task, candidate.name, 0.0)
             if asked_again or self._is_committed:
                 raise rejection
             messages, asked_again = question.request.messages + structured.ask_again(text, value), True
 
-    def _build_outcome(
-        self, candidate: RouterCandidate, reply: ModelReply, caller_answer: CallerAnswer, value: object
-    ) -> RouterOutcome:
+    def _settle_outcome(self, candidate: RouterCandidate, reply: ModelReply, outcome: RouterOutcome) -> RouterOutcome:
         question, means = self._question, self._means
-        text, calls, finish = caller_answer
+        text, calls, finish = outcome.text, outcome.tool_calls, outcome.finish
         timing = _timing(reply, question.start, self._now())
         self._note(candidate, reply.usage, None, reply.assumed_usd)
         if question.value is not None:
@@ -165,7 +142,7 @@ class AttemptLoop:
         if question.cached and finish in ("stop", "tool_calls"):
             answer = CachedAnswer(text, calls, finish, candidate.name, reply.usage, timing, time.time())
             means.cache.keep(question, candidate, answer)
-        return RouterOutcome(self.attempts, candidate.name, text, value, None, calls, finish, timing)
+        return replace(outcome, attempts=self.attempts, timing=timing)
 
     def _value(self, text: str, finish: str | None, calls: tuple[ToolCall, ...]) -> object:
         if self._question.value is None or (calls and self._question.request.tools and not text.strip()):
@@ -174,7 +151,7 @@ class AttemptLoop:
 
     async def _wait_to_retry(self, candidate: RouterCandidate, error: AgentlabError) -> bool:
         """Whether the same model is asked again, after a moment. What its host had no place for was no try."""
-        means, busy = self._means, isinstance(error, HostBusyError)
+        means, busy = self._means, isinstance(error, errors.HostBusyError)
         if busy:
             self._tries[candidate.name] -= 1
             self._crowded += 1
@@ -211,15 +188,15 @@ class AttemptLoop:
                         await reply.receive(means.connect(candidate.name), request, self._now, on_delta)
                 except TimeoutError:
                     seconds = (clock.when() or 0.0) - self._question.start
-                    error = LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
+                    error = errors.LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
                 except AgentlabError as failure:
                     error = failure
                 except asyncio.CancelledError:
-                    error = LLMCancelledError("The caller gave up.")
+                    error = errors.LLMCancelledError("The caller gave up.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's; its text may hold anything, so it stays here
                     LOG.debug("%s failed: %s", candidate.name, means.redactor.scrub(repr(failure)))
-                    error = ServerFaultError(f"The provider failed: {type(failure).__name__}.")
+                    error = errors.ServerFaultError(f"The provider failed: {type(failure).__name__}.")
                 finally:
                     reply.usage = priced_usage(reply.usage, candidate.price)
                     self._learn(candidate, ticket, reply, start, error)
@@ -233,7 +210,7 @@ class AttemptLoop:
 
     def _final_error(self, error: AgentlabError, reply: ModelReply) -> AgentlabError:
         """After the caller saw a piece, the error says what has been shown: it cannot be taken back."""
-        if not self._is_committed or isinstance(error, LLMCancelledError):
+        if not self._is_committed or isinstance(error, errors.LLMCancelledError):
             return error
         hint = error.hint or policy.rule_for(error).remedy
         return LLMTruncatedError(f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=hint)
@@ -291,13 +268,6 @@ def _timing(reply: ModelReply, start: float, now: float) -> Timing:
     return Timing(None if reply.begun is None else reply.begun - start, now - start)
 
 
-async def given_up(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancel what still runs, and wait until it has closed its connections."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class Listener:
     """Who hears an answer while it comes, from the first piece that is more than white space.
 
@@ -305,7 +275,7 @@ class Listener:
     """
 
     def __init__(self, sink: Sink, question: RouterQuestion) -> None:
-        """Nothing has come yet. Only what the question asks for is shown: tool calls, thoughts."""
+        """Only what the question asks for is shown: tool calls, thoughts."""
         self._sink = sink
         self._tools, self._thoughts = question.request.offers_tools, question.thoughts
         self._blank: list[Delta] = []  # pieces of white space, which may be all that comes
@@ -317,12 +287,10 @@ class Listener:
 
     def hear(self, model: str, delta: Delta) -> None:
         """Show a piece of the model's answer, unless it holds nothing for the caller."""
-        if (delta.tools and not self._tools) or (delta.reasoning and not self._thoughts):
-            delta = replace(
-                delta,
-                tools=delta.tools if self._tools else (),
-                reasoning=delta.reasoning if self._thoughts else "",
-            )
+        if delta.tools and not self._tools:
+            delta = replace(delta, tools=())
+        if delta.reasoning and not self._thoughts:
+            delta = replace(delta, reasoning="")
         if not (delta.text or delta.tools or delta.reasoning):
             return
         if not (self.shown or delta.text.strip() or delta.tools or delta.reasoning):

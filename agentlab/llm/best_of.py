@@ -9,7 +9,8 @@ from itertools import chain
 from agentlab.answers.compare import same_texts
 from agentlab.answers.judge import JudgeBallot, both_orders, decide_async, place_of
 from agentlab.llm import judge, policy, structured
-from agentlab.llm.attempts import AttemptLoop, given_up
+from agentlab.llm.attempts import AttemptLoop
+from agentlab.llm.concurrency import give_up
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, candidate_of
@@ -29,11 +30,9 @@ class RouterBestOf:
 
     async def answer(self, question: RouterQuestion, several: tuple[RouterCandidate, ...]) -> RouterOutcome:
         """The best answer of several models; the other candidates are asked if none of them has one."""
-        later_candidates = tuple(candidate for candidate in question.candidates if candidate not in several)
-        loops = [
-            AttemptLoop(replace(question, candidates=(candidate,), later=later_candidates), self.means)
-            for candidate in several
-        ]
+        later = tuple(candidate for candidate in question.candidates if candidate not in several)
+        questions = [replace(question, candidates=(candidate,), later=later) for candidate in several]
+        loops = [AttemptLoop(single, self.means) for single in questions]
         outcomes = await self._all(question, loops)
         attempts = tuple(chain.from_iterable(loop.attempts for loop in loops))
         good = [outcome for outcome in outcomes if outcome.error is None]
@@ -41,7 +40,7 @@ class RouterBestOf:
             final = next((o for o in outcomes if o.error and not policy.rule_for(o.error).move_on), None)
             if final is not None:  # what one refuses for good is not shopped around
                 return replace(final, attempts=attempts)
-            return await AttemptLoop(replace(question, candidates=later_candidates), self.means, before=attempts).run()
+            return await AttemptLoop(replace(question, candidates=later), self.means, before=attempts).run()
         if len(good) == 1 or same_texts([_judge_text(outcome) for outcome in good]):
             return replace(good[0], attempts=attempts)
         best, judging = await self._judge_outcomes(question, good)
@@ -63,7 +62,7 @@ class RouterBestOf:
                     until = clock() + max(_LEAST_GRACE, _GRACE * (clock() - question.start))
             return [task.result() for task in asking if task.done()]
         finally:
-            await given_up(*asking)
+            await give_up(*asking)
 
     async def _judge_outcomes(
         self, question: RouterQuestion, good: list[RouterOutcome]
@@ -76,7 +75,7 @@ class RouterBestOf:
             try:
                 verdicts.extend(await asyncio.gather(*asking))
             finally:
-                await given_up(*asking)
+                await give_up(*asking)
             return [None if verdict.error else place_of(verdict.value.best) for verdict in verdicts]
 
         case = judge.case(question.request.messages, [_judge_text(outcome) for outcome in good])
@@ -95,19 +94,12 @@ class RouterBestOf:
         has_own_roles = exception is not None and exception.roles is not None
         names = self.config.candidates(judge.TASK) if has_own_roles else self.config.roles.duplicate
         temperature, max_tokens = self.config.sampling(judge.TASK)
-        request = ModelRequest(
-            model="",
-            messages=judge.messages(ballot),
-            schema=structured.schema_of(judge.Verdict),
-            temperature=temperature,
-            max_tokens=max_tokens,
-        )
+        request = ModelRequest("", judge.messages(ballot), structured.schema_of(judge.Verdict), temperature, max_tokens)
         longest = max(candidate.total for candidate in question.candidates)
         judges = (candidate_of(self.config, name) for name in names)
         candidates = tuple(replace(candidate, total=min(candidate.total, longest)) for candidate in judges)
-        judge_question = RouterQuestion(
-            judge.TASK, request, structured.checker(judge.Verdict), candidates, question.start
-        )
+        check = structured.checker(judge.Verdict)
+        judge_question = RouterQuestion(judge.TASK, request, check, candidates, question.start)
         return await AttemptLoop(judge_question, self.means).run()
 
     def _preferred_outcome(self, task: str, good: list[RouterOutcome]) -> RouterOutcome:

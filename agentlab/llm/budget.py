@@ -39,22 +39,13 @@ class RouterBudget:
 
     def __init__(
         self,
-        limit: float,
-        usage: Usage,
+        limit: float,  # USD for the run
+        usage: Usage,  # what earlier sessions of the run consumed
         *,
-        day: float | None = None,
-        spent_today: Callable[[], float | None] = lambda: None,
-        today: Callable[[], int] = lambda: 0,
+        day: float | None = None,  # limits what `spent_today` counts, in USD
+        spent_today: Callable[[], float | None] = lambda: None,  # USD of this day's calls that said their cost
+        today: Callable[[], int] = lambda: 0,  # number of the day; it changes when `spent_today` starts anew
     ) -> None:
-        """Nothing is reserved yet.
-
-        Args:
-            limit: USD for the run.
-            usage: what earlier sessions of the run consumed.
-            day: limits what `spent_today` counts, in USD.
-            spent_today: USD of this day's calls, less those that never said their cost.
-            today: number of the day; it changes when `spent_today` starts anew.
-        """
         self._limit = limit
         self._day = day
         self._spent_today = spent_today
@@ -65,11 +56,7 @@ class RouterBudget:
         self.usage = usage
 
     def reserve(self, cost: float | None) -> None:
-        """Set the estimated cost of a call aside; None is unknown, and allowed while anything is left.
-
-        Raises:
-            BudgetExceededError: nothing of the kind is left.
-        """
+        """Set the estimated cost of a call aside; None is unknown. Raises BudgetExceededError if too little is left."""
         spent_usd = (self.usage.cost_usd or 0.0) + self._assumed
         self._check(spent_usd, self._limit, cost, "run", "--max-cost, budget.per_run_usd")
         if self._day is not None and cost != 0:

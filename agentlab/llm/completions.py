@@ -12,7 +12,7 @@ from agentlab.llm import structured
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
-from agentlab.llm.provider_config import Cap, Strategy
+from agentlab.llm.provider_config import Strategy
 from agentlab.llm.question import RouterCandidate, RouterOutcome, RouterQuestion, Value, candidate_of, key_of
 from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data, usage_from
 from agentlab.llm.structured import Rejected
@@ -106,11 +106,12 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: ModelR
         )
     candidates = tuple(candidate_of(config, name) for name in names)
     if request.tools:
-        candidates = _able(candidates, "tools", task)
-    least_tokens = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN
-    fitting = tuple(
-        candidate for candidate in candidates if candidate.context is None or candidate.context > least_tokens
-    )
+        candidates = tuple(candidate for candidate in candidates if "tools" in candidate.caps)
+        if not candidates:
+            hint = "Name one that can, or see `caps` of the models."
+            raise BadRequestError(f"None of the models of {task} can do this: tools.", hint=hint)
+    minimum = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN  # tokens
+    fitting = tuple(candidate for candidate in candidates if candidate.context is None or candidate.context > minimum)
     if not fitting:
         raise ContextOverflowError(
             f"The prompt of {task}, about {tokens_of(request.messages)} tokens, is longer than its models can hold.",
@@ -120,20 +121,9 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: ModelR
 
 
 def _within(seconds: float | None, candidates: tuple[RouterCandidate, ...]) -> tuple[RouterCandidate, ...]:
-    return (
-        candidates
-        if seconds is None
-        else tuple(replace(candidate, total=min(candidate.total, seconds)) for candidate in candidates)
-    )
-
-
-def _able(candidates: tuple[RouterCandidate, ...], cap: Cap, task: str) -> tuple[RouterCandidate, ...]:
-    able = tuple(candidate for candidate in candidates if cap in candidate.caps)
-    if not able:
-        raise BadRequestError(
-            f"None of the models of {task} can do this: {cap}.", hint="Name one that can, or see `caps` of the models."
-        )
-    return able
+    if seconds is None:
+        return candidates
+    return tuple(replace(candidate, total=min(candidate.total, seconds)) for candidate in candidates)
 
 
 def replay_call(recorder: RunRecorder | None, router_call: RouterCall) -> Completion[Any] | None:
@@ -146,13 +136,12 @@ def replay_call(recorder: RunRecorder | None, router_call: RouterCall) -> Comple
     text, finish = data["text"], data["finish"]
     calls = tuple(ToolCall(**call) for call in data["tool_calls"])
     value: Any = text
-    calling = calls and router_call.question.request.tools and not text.strip()
-    if router_call.question.value is not None and not calling:
-        value = router_call.question.value(text, finish == "length")
+    question = router_call.question
+    calling = calls and question.request.tools and not text.strip()
+    if question.value is not None and not calling:
+        value = question.value(text, finish == "length")
         if isinstance(value, Rejected):
-            raise SchemaError(
-                f"The recorded answer to {router_call.question.task} no longer fits: {value.problems[0]}."
-            )
+            raise SchemaError(f"The recorded answer to {question.task} no longer fits: {value.problems[0]}.")
     attempts = tuple(attempt_from(attempt) for attempt in data["attempts"])
     usage = usage_from(data["usage"])
     return Completion(value, text, data["model"], usage, attempts, True, calls, finish, None)
@@ -161,11 +150,8 @@ def replay_call(recorder: RunRecorder | None, router_call: RouterCall) -> Comple
 def settle_call(recorder: RunRecorder | None, router_call: RouterCall, outcome: RouterOutcome) -> Completion[Any]:
     """The completion, recorded; an error is recorded and raised."""
     if recorder and outcome.attempts:
-        recorder.record(
-            router_call.key,
-            router_call.call_id or router_call.question.task,
-            outcome_data(router_call.question.task, outcome),
-        )
+        task = router_call.question.task
+        recorder.record(router_call.key, router_call.call_id or task, outcome_data(task, outcome))
     if outcome.error is not None:
         raise outcome.error
     return Completion(

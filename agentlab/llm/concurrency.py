@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agentlab.runs.stop import StopFlag
 
@@ -35,6 +35,11 @@ async def all_of(jobs: Sequence[Callable[[], Awaitable[T]]], limit: int, stop: S
                 task.result()
         return [task.result() for task in tasks]
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await give_up(*tasks)
+
+
+async def give_up(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel what still runs, and wait until it has closed its connections."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -205,7 +205,6 @@ class LLMConfig(StrictModel):
         return provider.total if isinstance(provider, GgufProvider | HfProvider) else self.defaults.timeout.total
 
     def caps(self, name: str) -> tuple[Cap, ...]:
-        """What a model can do."""
         model = self.models[name]
         return _CAPS.get(self.providers[model.provider].kind, _ALL) if model.caps is None else model.caps
 

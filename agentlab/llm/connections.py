@@ -68,7 +68,6 @@ class LoggedChatModel:
         self._redactor = redactor
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
-        """Pass the answer on, piece by piece."""
         turns = "\n".join(f"[{message.role}]\n{message.content}" for message in request.messages)
         sampling = f"temperature {request.temperature:g}, at most {request.max_tokens} tokens"
         self._say(f"asking {self._name} ({request.model}), {sampling}\n{turns}")
@@ -106,21 +105,12 @@ class Connections:
         self._building = threading.Lock()  # `check` builds in the caller's thread, calls in their loop
 
     def model(self, name: str) -> ChatModel:
-        """Who answers for a model of the config.
-
-        Raises:
-            MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
-        """
+        """Who answers for a model of the config. Raises MissingError or UnknownNameError if it lacks what it needs."""
         model = MaskedModel(self._model(name), self.redactor)
         return LoggedChatModel(name, model, self.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
 
     def embedder(self, name: str) -> EmbeddingModel:
-        """Who makes the vectors of a model of the config.
-
-        Raises:
-            BadRequestError: its provider makes none.
-            MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
-        """
+        """Who makes the vectors of a model; errors as of `model`, and BadRequestError if its provider makes none."""
         model = self._model(name)
         if not callable(getattr(model, "embed", None)):
             raise BadRequestError(

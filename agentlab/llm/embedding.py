@@ -3,15 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from agentlab.errors import (
-    AgentlabError,
-    BadRequestError,
-    HostBusyError,
-    LLMCancelledError,
-    LLMTimeoutError,
-    ServerFaultError,
-    UnknownNameError,
-)
+from agentlab import errors
+from agentlab.errors import AgentlabError
 from agentlab.llm import policy
 from agentlab.llm.admission import Turns
 from agentlab.llm.budget import estimate, priced_usage
@@ -34,13 +27,13 @@ async def embed(
         AllModelsFailedError, BadRequestError: none answered, or all refused.
     """
     if not 0 < len(texts) <= MOST_TEXTS:
-        raise BadRequestError(f"There are {len(texts)} texts to embed; 1 to {MOST_TEXTS} can be.")
+        raise errors.BadRequestError(f"There are {len(texts)} texts to embed; 1 to {MOST_TEXTS} can be.")
     unknown = next((name for name in names if name not in config.models), None)
     if unknown is not None:
-        raise UnknownNameError("model", unknown, list(config.models))
+        raise errors.UnknownNameError("model", unknown, list(config.models))
     able = [candidate_of(config, name) for name in names if "embeddings" in config.caps(name)]
     if not able:
-        raise BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
+        raise errors.BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
     question = RouterQuestion(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
     asking = _EmbeddingCall(question, means)
     failed: list[Attempt] = []
@@ -62,23 +55,21 @@ def request_of(texts: Sequence[str]) -> ModelRequest:
 
 
 class _EmbeddingCall:
-    """One call."""
-
     def __init__(self, question: RouterQuestion, means: Means) -> None:
         self._question, self._means = question, means
         self._turns = Turns(question, means, lambda *_: None)
         self._now = asyncio.get_running_loop().time
 
     async def ask(
-        self, candidate: RouterCandidate, later_candidates: Sequence[RouterCandidate], texts: Sequence[str]
+        self, candidate: RouterCandidate, later: Sequence[RouterCandidate], texts: Sequence[str]
     ) -> Embeddings:
         """The vectors of one model, in time for those behind it. A host that has no place is asked again."""
-        self._turns.begin(candidate, later_candidates)
+        self._turns.begin(candidate, later)
         tries = 0
         while True:
             try:
                 return await self._once(candidate, texts)
-            except HostBusyError:
+            except errors.HostBusyError:
                 tries += 1
                 wait = policy.backoff(tries, self._means.random.random())
                 if tries > policy.BUSY_TRIES or self._turns.patience_for_place <= wait:
@@ -89,7 +80,7 @@ class _EmbeddingCall:
         """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
         means = self._means
         if self._turns.seconds_left <= 0:
-            raise LLMTimeoutError("Not asked: the time of the call is over.")
+            raise errors.LLMTimeoutError("Not asked: the time of the call is over.")
         model = means.embedder(candidate.name)
         cost = estimate(candidate.price, self._question.request.messages, 0)
         means.budget.reserve(cost)
@@ -104,7 +95,7 @@ class _EmbeddingCall:
                         answer = await model.embed(candidate.id, texts)
                     usage = priced_usage(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
                 except asyncio.CancelledError:
-                    error = LLMCancelledError("The caller gave up.")
+                    error = errors.LLMCancelledError("The caller gave up.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
                     error = _explain_failure(failure, self._turns.end - self._question.start)
@@ -114,7 +105,7 @@ class _EmbeddingCall:
         finally:
             means.budget.settle(cost, usage, answered=answer is not None)
         if error is not None or answer is None:
-            raise error or ServerFaultError("There were no vectors.")
+            raise error or errors.ServerFaultError("There were no vectors.")
         return Embeddings(answer.vectors, usage)
 
     def _learn(self, candidate: RouterCandidate, error: AgentlabError | None, usage: Usage, timing: Timing) -> None:
@@ -130,5 +121,5 @@ def _explain_failure(failure: Exception, seconds: float) -> AgentlabError:
     if isinstance(failure, AgentlabError):
         return failure
     if isinstance(failure, TimeoutError):
-        return LLMTimeoutError(f"There were no vectors within {seconds:.3g} seconds.")
-    return ServerFaultError(f"The provider failed: {type(failure).__name__}.")  # its words may hold anything
+        return errors.LLMTimeoutError(f"There were no vectors within {seconds:.3g} seconds.")
+    return errors.ServerFaultError(f"The provider failed: {type(failure).__name__}.")  # its words may hold anything

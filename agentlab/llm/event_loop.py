@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from agentlab.errors import LLMCancelledError, UsageError
+from agentlab.llm.concurrency import give_up
 from agentlab.llm.question import Sink
 from agentlab.llm.types import Completion, Delta
 
@@ -54,11 +55,9 @@ class LoopThread:
                 coroutine.close()
                 raise LLMCancelledError(_CLOSED)
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                loop = self._loop = asyncio.new_event_loop()
                 # a daemon: a process that is told to leave at once must not wait for a language model
-                self._thread = threading.Thread(
-                    target=self._serve, args=(self._loop,), name="agentlab-llm", daemon=True
-                )
+                self._thread = threading.Thread(target=self._serve, args=(loop,), name="agentlab-llm", daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
@@ -72,7 +71,7 @@ class LoopThread:
             loop.close()
 
     def close(self, release: Release) -> None:
-        """Cancel what runs, await `release`, and end the thread, within 5 seconds. Safe to call twice."""
+        """Cancel what runs, await `release`, and end the thread, within 5 seconds."""
         with self._lock:
             closed, self._closed = self._closed, True
             loop, thread = self._loop, self._thread
@@ -86,11 +85,8 @@ class LoopThread:
 
     @staticmethod
     async def _wind_down(release: Release) -> None:
-        running = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in running:
-            task.cancel()
         try:
-            await asyncio.gather(*running, return_exceptions=True)
+            await give_up(*asyncio.all_tasks() - {asyncio.current_task()})
             await release()
         finally:
             asyncio.get_running_loop().stop()
@@ -124,22 +120,14 @@ class CallersLoop:
         return await task
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """There is no loop to submit to.
-
-        Raises:
-            UsageError: always.
-        """
+        """Raises UsageError always: there is no loop to submit to."""
         coroutine.close()
         raise UsageError(
             "This router lives in the loop of its caller.", hint="Use `await router.complete(...)` and `aclose`."
         )
 
     def close(self, release: Release) -> None:  # noqa: ARG002 - as of `LoopThread`
-        """As `submit`: closing needs the loop.
-
-        Raises:
-            UsageError: `aclose` was not called.
-        """
+        """Raises UsageError unless `aclose` was called: closing needs the loop."""
         if not self._closed:
             raise UsageError("This router lives in the loop of its caller.", hint="Use `await router.aclose()`.")
 
@@ -153,18 +141,12 @@ class CallersLoop:
             )
 
     async def aclose(self, release: Release) -> None:
-        """Cancel what runs and await `release`. Safe to call twice.
-
-        Raises:
-            UsageError: this is another loop than that of the calls, whose connections end with theirs.
-        """
+        """Cancel what runs and await `release`. Raises UsageError in another loop than that of the calls."""
         if self._closed:
             return
         self._check()
         self._closed = True
-        for task in tuple(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await give_up(*self._running)
         await release()
 
 
@@ -183,11 +165,7 @@ class Live:
 
     @property
     def completion(self) -> Completion[str]:
-        """The whole answer, who gave it, and what it took.
-
-        Raises:
-            RuntimeError: it is not over.
-        """
+        """The whole answer, who gave it, and what it took. Raises RuntimeError while it is not over."""
         if self._completion is None:
             raise RuntimeError("the answer is not complete: read it to its end first")
         return self._completion
@@ -213,5 +191,4 @@ class Live:
                 yield delta
             self._completion = await task
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await give_up(task)

@@ -202,10 +202,8 @@ class ModelGuard:
         self.probing_helps = False
         if self._disabled:
             return math.inf
-        limit_delay, breaker_delay = (
-            max(0.0, self._cool_until - now, self.provider.delay(now, tokens)),
-            self._breaker.delay(now),
-        )
+        limit_delay = max(0.0, self._cool_until - now, self.provider.delay(now, tokens))
+        breaker_delay = self._breaker.delay(now)
         self.probing_helps = breaker_delay > 0 and limit_delay == 0 and not self._breaker.probing
         return max(limit_delay, breaker_delay)
 
@@ -217,11 +215,8 @@ class ModelGuard:
     def leave(self, now: float, ticket: Ticket, error: AgentlabError | None, tokens: int | None) -> None:
         """The end of the stream: what it says of the model. Each ticket leaves once.
 
-        Args:
-            now: when it ended.
-            ticket: from `enter`.
-            error: None is an answer; a caller that gave up (LLMCancelledError) says nothing of the model.
-            tokens: what prompt and answer consumed, None if that is unknown.
+        `error` is None for an answer; LLMCancelledError, of a caller that gave up, says nothing of the model. `tokens`
+        are those of prompt and answer; None is unknown.
         """
         self.provider.leave(now, ticket, error, tokens)
         if error is None:

@@ -21,10 +21,8 @@ class Verdict(BaseModel):
 
 def case(conversation: Sequence[Message], answers: Sequence[str]) -> JudgeCase:
     """What is to be judged. What was asked last comes last, so a long conversation loses its beginning."""
-    conversation_text = "\n\n".join(
-        f"[{message.role}]\n{message.content}" for message in conversation if message.content
-    )
-    return JudgeCase(conversation_text[-MOST_SHOWN:], answers, "Which answer is best?")
+    text = "\n\n".join(f"[{message.role}]\n{message.content}" for message in conversation if message.content)
+    return JudgeCase(text[-MOST_SHOWN:], answers, "Which answer is best?")
 
 
 def messages(ballot: JudgeBallot) -> tuple[Message, ...]:

@@ -19,11 +19,8 @@ DEFAULT = "embedded"
 def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: Context) -> LLMConfig:
     """The config that a name in `configs/llm/` or the path of a YAML file means; the embedded model without either.
 
-    Args:
-        name_or_path: as typed; a relative path starts at the current folder.
-        overrides: keys start inside the config, as in `defaults.strategy`; `llm.defaults.strategy`, which the other
-            commands take, means the same.
-        context: whose workspace holds the user's own presets, and whose environment fills in `${NAME}`.
+    A relative path starts at the current folder. Keys of `overrides` start inside the config, as `defaults.strategy`
+    does; `llm.defaults.strategy`, which the other commands take, means the same.
 
     Raises:
         ConfigError: every problem of the file and the overrides, one per line.

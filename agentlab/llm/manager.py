@@ -29,23 +29,16 @@ TASK = "chat"
 
 @dataclass(frozen=True, slots=True)
 class ModelTally:
-    """One model since the process began.
-
-    Attributes:
-        last_response_time: seconds that its latest answer took, from the request to the last token; None without one.
-        errors: how often each kind of error occurred; their sum is `error_count`.
-        usage: tokens and cost of all attempts; None is unknown.
-    """
+    """One model since the process began."""
 
     name: str
-    last_response_time: float | None = None
+    last_response_time: float | None = None  # seconds of its latest answer, from the request to the last token
     success_count: int = 0
     error_count: int = 0
-    errors: Mapping[str, int] = field(default_factory=dict)
-    usage: Usage = Usage()  # noqa: RUF009 - frozen
+    errors: Mapping[str, int] = field(default_factory=dict)  # `error_count` by kind of the error
+    usage: Usage = field(default_factory=Usage)  # of all attempts; None is unknown
 
     def with_sample(self, sample: AttemptSample) -> "ModelTally":
-        """After one more attempt."""
         usage = self.usage + sample.usage
         if sample.error is None:
             return replace(self, last_response_time=sample.total, success_count=self.success_count + 1, usage=usage)
@@ -102,10 +95,7 @@ class LLMManager:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        """Load the config; nothing is opened yet.
-
-        Args:
-            path: a YAML file or the name of a preset in `configs/llm/`; the embedded model without either.
+        """Load a YAML file or a preset in `configs/llm/`, or else the embedded model's config; nothing is opened yet.
 
         Raises:
             ConfigError: every problem of the file, one per line.

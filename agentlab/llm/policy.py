@@ -18,25 +18,15 @@ _FIRST_WAIT, _CEILING = 0.5, 8.0
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        again: the same request to the same model may succeed, after a moment.
-        move_on: another model may do better.
-        trips: counts against the model in its breaker.
-        cools: the model asks to be left alone for a while; it may be asked again when that is over.
-        disables: the model is of no use before the configuration changes.
-        refuses: the model does not take this request; if no model does, the request is at fault.
-        remedy: what the user can do, where the error itself does not say.
-    """
-
-    again: bool = False
-    move_on: bool = False
-    trips: bool = False
-    cools: bool = False
-    disables: bool = False
-    refuses: bool = False
-    remedy: str = "`agentlab llm show` says who is asked."
+    again: bool = False  # the same request to the same model may succeed, after a moment
+    move_on: bool = False  # another model may do better
+    trips: bool = False  # counts against the model in its breaker
+    cools: bool = False  # the model asks to be left alone for a while, and may be asked again after that
+    disables: bool = False  # the model is of no use before the configuration changes
+    refuses: bool = False  # the model does not take this request; if no model does, the request is at fault
+    remedy: str = "`agentlab llm show` says who is asked."  # where the error itself does not say what to do
 
 
 def _fault(remedy: str) -> Rule:
@@ -110,12 +100,8 @@ def verdict(
 ) -> AgentlabError:
     """The error of a call that nobody answered. It tells what the first model said, and a remedy.
 
-    If all models refused the request it is of the class of the first refusal, or else AllModelsFailedError.
-
-    Args:
-        attempts: all that failed, in their order.
-        hint: the remedy that the first error brought along.
-        retry_after: seconds until a model may be asked again, where all of them asked for patience.
+    If all models refused the request it is of the class of the first refusal, or else AllModelsFailedError. `hint` is
+    the remedy of the first error; `retry_after` is in seconds, where all models asked for patience.
     """
     if not attempts:
         return AllModelsFailedError(f"No language model can take the request of {task}.", hint=_OTHERWISE.remedy)

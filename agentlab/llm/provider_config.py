@@ -61,11 +61,7 @@ def is_loopback(url: str) -> bool:
 
 
 def check_base_url(url: str) -> str:
-    """The URL without its last slash.
-
-    Raises:
-        ValueError: it cannot be a base URL, or would send prompts and keys in the clear.
-    """
+    """The URL without its last slash. Raises ValueError if it is none, or would send prompts and keys in the clear."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises for a port that is no number
@@ -177,8 +173,7 @@ class HfProvider(StrictModel):
     model_path: Place = Field(description="A folder with config.json and safetensors, in `models/` or by its path.")
     adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or by its path.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="What it computes in; auto is the type it is stored in. bfloat16 changes some answers.",
+        "auto", description="What it computes in; auto is the type it is stored in. bfloat16 changes some answers."
     )
     total: float = Field(600, gt=0, le=86_400, description="Seconds for one answer: a safety net.")
 

@@ -52,25 +52,16 @@ class RouterCandidate:
 
 @dataclass(frozen=True, slots=True)
 class RouterQuestion:
-    """What is asked, and of whom.
-
-    Attributes:
-        request: what a provider is asked, less the name of its model.
-        value: None: the text itself is wanted.
-        candidates: in the order in which they are tried.
-        start: when the call began, in the loop's seconds; its clock runs on through retries, other models and judges.
-        later: who is asked if no candidate answers, in a question of its own: the clock leaves them a share.
-        thoughts, fail_fast: see `Options`.
-        cached: whether an answer from the response cache will do.
-    """
+    """What is asked, and of whom. `thoughts` and `fail_fast`: see `Options`."""
 
     task: str
-    request: ModelRequest
-    value: Value | None
-    candidates: tuple[RouterCandidate, ...]
-    start: float
+    request: ModelRequest  # less the name of the model
+    value: Value | None  # None: the text itself is wanted
+    candidates: tuple[RouterCandidate, ...]  # in the order in which they are tried
+    start: float  # of the call, in the loop's seconds; its clock runs on through retries, other models and judges
+    # Who is asked if no candidate answers, in a question of its own: the clock leaves them a share.
     later: tuple[RouterCandidate, ...] = ()
-    cached: bool = False
+    cached: bool = False  # whether an answer from the response cache will do
     thoughts: bool = False
     fail_fast: bool = False
 
@@ -93,13 +84,8 @@ class ResponseCache:
 
     def _key(self, question: RouterQuestion, candidate: RouterCandidate) -> str:
         """SHA-256 of the whole request and of the provider it goes to."""
-        provider = self._config.providers[candidate.provider].model_dump(mode="json")
-        return key_of(
-            {
-                "provider": {name: value for name, value in provider.items() if name not in _NO_PART},
-                "request": asdict(replace(question.request, model=candidate.id)),
-            }
-        )
+        provider = self._config.providers[candidate.provider].model_dump(mode="json", exclude=_NO_PART)
+        return key_of({"provider": provider, "request": asdict(replace(question.request, model=candidate.id))})
 
 
 class Observer:
@@ -109,18 +95,17 @@ class Observer:
         """`run` is the id of the run that asks, empty without one; `on_sample` hears of every attempt as well."""
         self._ledger = ledger
         self._run = run
-        self._told = on_sample
+        self._on_sample = on_sample
 
     def attempt(self, task: str, candidate: RouterCandidate, error: str | None, usage: Usage, timing: Timing) -> None:
-        """One attempt is over."""
         name, provider = candidate.name, candidate.provider
         sample = AttemptSample(time.time(), task, name, provider, error, usage, timing.first, timing.total, self._run)
         self._ledger.record(sample)
-        if self._told is not None:
-            self._told(sample)
+        if self._on_sample is not None:
+            self._on_sample(sample)
 
     def quality(self, task: str, model: str, value: float) -> None:
-        """How good an answer was, 0 to 1."""
+        """`value` from 0 to 1."""
         self._ledger.quality(time.time(), task, model, value)
 
 

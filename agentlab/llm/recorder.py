@@ -33,7 +33,6 @@ class RunRecorder:
         return self._known.get(key)
 
     def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's field
-        """Remember the outcome of a call: append the event."""
         event = self._run.emit(CALLED, id, key=key, **data)
         if _stands(event.data):
             self._known[key] = event.data
@@ -76,11 +75,7 @@ def _error_data(error: AgentlabError) -> dict[str, Any]:
 
 
 def error_from(data: Mapping[str, Any]) -> AgentlabError:
-    """The recorded error, of its own class.
-
-    Raises:
-        RunUnreadableError: no such class can have been recorded.
-    """
+    """The recorded error, of its own class. Raises RunUnreadableError if no such class can have been recorded."""
     kind = policy.kind_of(str(data["kind"]))
     if kind is None:
         raise RunUnreadableError(f"The run recorded an unknown error, {data['kind']!r}.")

@@ -53,33 +53,20 @@ class Router:
         self,
         config: LLMConfig,
         *,
-        env: Mapping[str, str],
-        workspace: Workspace,
-        recorder: RunRecorder | None = None,
-        stop: StopFlag | None = None,
-        models: Mapping[str, ChatModel] | None = None,
-        ledger: Ledger | None = None,
-        on_sample: Callable[[AttemptSample], None] | None = None,
-        rng: random.Random | None = None,
+        env: Mapping[str, str],  # with the workspace's `.env`; keys are read from here
+        workspace: Workspace,  # where model files and the ledger lie
+        recorder: RunRecorder | None = None,  # remembers calls, and answers those that it knows
+        stop: StopFlag | None = None,  # asked while `complete_sync` waits
+        models: Mapping[str, ChatModel] | None = None,  # stand-ins by name in `config.models`, for tests
+        ledger: Ledger | None = None,  # by default the workspace's, if the config wants one
+        on_sample: Callable[[AttemptSample], None] | None = None,  # hears of every attempt when it is over
+        rng: random.Random | None = None,  # draws for `adaptive` and spreads waiting times
         in_callers_loop: bool = False,
     ) -> None:
-        """Open nothing yet.
+        """Open nothing yet. Raises ConfigError if an address or the name of a model holds a secret.
 
-        Args:
-            config: providers, models, roles.
-            env: the environment, with the workspace's `.env`; keys are read from here.
-            workspace: where model files and the ledger lie.
-            recorder: remembers calls, and answers those that it knows.
-            stop: asked while `complete_sync` waits, so that a stop need not wait for a language model.
-            models: stand-ins by name in `config.models`, for tests.
-            ledger: what is remembered between processes; by default the workspace's, if the config wants one.
-            on_sample: hears of every attempt when it is over, whatever the ledger.
-            rng: draws for `adaptive` and spreads waiting times.
-            in_callers_loop: send from the loop of the caller, who then has one loop and closes with `aclose`. By
-                default there is a thread with a loop, and callers from anywhere.
-
-        Raises:
-            ConfigError: an address or the name of a model holds a secret.
+        With `in_callers_loop`, requests are sent from the loop of the caller, who then has one loop and closes with
+        `aclose`; by default from a thread with a loop, for callers from anywhere.
         """
         self.config = config
         keys = [key for provider in config.providers.values() if (key := getattr(provider, "key_name", None))]
@@ -150,13 +137,7 @@ class Router:
         return bool(names) and all(cap in self.config.caps(name) for name in names)
 
     def check(self) -> None:
-        """See that everything a call needs is there, before work starts.
-
-        Raises:
-            MissingKeyError: a key is not set.
-            MissingFileError: a model file is not there.
-            UnknownNameError: no such model file or kind of provider.
-        """
+        """See that keys and files of all models are there, before work starts; or MissingError or UnknownNameError."""
         for name in self.config.used_models():
             self._connections.model(name)
 
@@ -176,18 +157,12 @@ class Router:
 
     @overload
     async def complete(
-        self,
-        messages: Sequence[Message],
-        task: str,
-        schema: None = None,
-        *,
-        call_id: str = "",
-        options: Options = PLAIN,
+        self, messages: Sequence[Message], task: str, schema: None = None, *, call_id: str = ..., options: Options = ...
     ) -> Completion[str]: ...
 
     @overload
     async def complete(
-        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = "", options: Options = PLAIN
+        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = ..., options: Options = ...
     ) -> Completion[M]: ...
 
     async def complete(
@@ -212,11 +187,9 @@ class Router:
         """
         router_call = self._build_call(messages, task, schema, options, call_id)
         recorded_answer = completions.replay_call(self._recorder, router_call)
-        return (
-            completions.settle_call(self._recorder, router_call, await self._at_home(self._answer(router_call)))
-            if recorded_answer is None
-            else recorded_answer
-        )
+        if recorded_answer is not None:
+            return recorded_answer
+        return completions.settle_call(self._recorder, router_call, await self._at_home(self._answer(router_call)))
 
     async def _at_home(self, coroutine: Coroutine[Any, Any, R]) -> R:
         try:
@@ -251,18 +224,12 @@ class Router:
 
     @overload
     def complete_sync(
-        self,
-        messages: Sequence[Message],
-        task: str,
-        schema: None = None,
-        *,
-        call_id: str = "",
-        options: Options = PLAIN,
+        self, messages: Sequence[Message], task: str, schema: None = None, *, call_id: str = ..., options: Options = ...
     ) -> Completion[str]: ...
 
     @overload
     def complete_sync(
-        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = "", options: Options = PLAIN
+        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = ..., options: Options = ...
     ) -> Completion[M]: ...
 
     def complete_sync(
@@ -283,9 +250,8 @@ class Router:
         recorded_answer = completions.replay_call(self._recorder, router_call)
         if recorded_answer is not None:
             return recorded_answer
-        return completions.settle_call(
-            self._recorder, router_call, self._wait(self._home.submit(self._answer(router_call)))
-        )
+        outcome = self._wait(self._home.submit(self._answer(router_call)))
+        return completions.settle_call(self._recorder, router_call, outcome)
 
     def _build_call(
         self, messages: Sequence[Message], task: str, schema: type[Any] | None, options: Options, call_id: str

@@ -83,7 +83,6 @@ class _Steps:
         self.left = _STEPS
 
     def take(self, count: int) -> None:
-        """Use some up, or raise `_TooManySteps`."""
         self.left -= count
         if self.left < 0:
             raise _TooManySteps

@@ -19,14 +19,9 @@ class SseDecoder:
         self._begun = False
 
     def feed(self, block: bytes) -> list[str]:
-        """The data of the events that end in this block.
-
-        Raises:
-            MalformedReplyError: an event is too large, or not UTF-8.
-        """
-        *lines, unfinished_line = block.split(
-            b"\n"
-        )  # never the whole line so far: a stream of single bytes stays linear
+        """The data of the events that end in this block. Raises MalformedReplyError if one is too large or no UTF-8."""
+        # never the whole line so far: a stream of single bytes stays linear
+        *lines, unfinished_line = block.split(b"\n")
         if lines and self._rest:
             lines[0] = b"".join((*self._rest, lines[0]))
             self._rest, self._waiting = [], 0

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from agentlab.llm import policy
-from agentlab.llm.attempts import AttemptLoop, given_up
+from agentlab.llm.attempts import AttemptLoop
+from agentlab.llm.concurrency import give_up
 from agentlab.llm.config import LLMConfig, Weights
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.provider_config import Strategy
@@ -99,10 +100,7 @@ class Strategist:
 def by_speed(names: Sequence[str], arms: Mapping[str, Arm], rng: Random) -> list[str]:
     """`fastest`: untried models first, in any order, then by expected seconds until an answer succeeds. Pure.
 
-    Args:
-        names: the models to order; one without an arm is untried.
-        arms: the evidence at this task, by name.
-        rng: orders the untried, and tells which of the others may have changed since they were last asked.
+    A model without an arm is untried. `rng` also tells which of the others may have changed since they were last asked.
     """
     newest = _newest(names, arms)
 
@@ -123,7 +121,7 @@ def by_speed(names: Sequence[str], arms: Mapping[str, Arm], rng: Random) -> list
 def thompson(
     names: Sequence[str], arms: Mapping[str, Arm], weights: Weights, expected_tokens: int, rng: Random
 ) -> list[str]:
-    """`adaptive`: the models by the utility of one draw each, best first. Pure.
+    """`adaptive`: the models by the utility of one draw each, best first; one without an arm is untried. Pure.
 
     It draws what each model may be like, given the evidence, so that a model is tried as often as it may be the best
     one (Thompson 1933). A service may have changed since it was last asked; with the probability of that, its speed and
@@ -133,13 +131,6 @@ def thompson(
     The utility is success x (quality - latency - cost), each with its weight: see `Weights`. An unknown cost weighs
     nothing, which does not mean that the model is free. While no answer at this task was ever judged, qualities are
     taken as equal: draws from no evidence would only be noise.
-
-    Args:
-        names: the models to order; one without an arm is untried.
-        arms: the evidence at this task, by name.
-        weights: what is preferred.
-        expected_tokens: of the answer.
-        rng: draws.
     """
     newest = _newest(names, arms)
     judged = any(arms[name].quality_count > 0 for name in names if name in arms)
@@ -243,7 +234,7 @@ async def ask_hedged(
             return outcome
         return await AttemptLoop(later_question, means, before=outcome.attempts).run()
     finally:
-        await given_up(running, first_piece)
+        await give_up(running, first_piece)
 
 
 async def _race(
@@ -257,13 +248,11 @@ async def _race(
         if _may_go_on(outcome) and pending:
             outcome = await pending.pop()
     finally:
-        await given_up(running, second_running)
+        await give_up(running, second_running)
     attempts = first.attempts + second.attempts
-    error = (
-        policy.verdict(task, [attempt for attempt in attempts if attempt.error])
-        if _may_go_on(outcome)
-        else outcome.error
-    )
+    if not _may_go_on(outcome):
+        return replace(outcome, attempts=attempts)
+    error = policy.verdict(task, [attempt for attempt in attempts if attempt.error])
     return replace(outcome, attempts=attempts, error=error)
 
 

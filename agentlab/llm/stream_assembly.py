@@ -32,11 +32,7 @@ class ModelReply:
         return tuple(_join_pieces(index, self._calls[index]) for index in sorted(self._calls))
 
     async def receive(
-        self,
-        model: ChatModel,
-        request: ModelRequest,
-        now: Callable[[], float],
-        on_delta: Callable[[Delta], None] | None,
+        self, model: ChatModel, request: ModelRequest, now: Callable[[], float], on_delta: Callable[[Delta], None]
     ) -> None:
         """Read an answer to its end. `now` is in seconds; `on_delta` is told each piece.
 
@@ -52,8 +48,7 @@ class ModelReply:
                     if self.begun is None:
                         self.begun = now()
                     self._take(delta)
-                if on_delta is not None:
-                    on_delta(delta)
+                on_delta(delta)
                 if delta.finish:
                     self.finish = delta.finish
                 if delta.usage:

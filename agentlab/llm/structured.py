@@ -42,12 +42,9 @@ class Rejected:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a model as providers and grammars take it.
+    """The JSON schema of a model as providers and grammars take it; ValueError if the model contains itself.
 
     References are put in place, every property is required, and no other is allowed.
-
-    Raises:
-        ValueError: the model contains itself.
     """
     document = model.model_json_schema()
     flat = _inline(document, document.get("$defs", {}), ())
@@ -103,8 +100,7 @@ def schema_checker(schema: Mapping[str, Any]) -> Callable[[str, bool], dict[str,
 def fits(text: str, schema: Mapping[str, Any]) -> Any | Rejected:
     """The value of an answer that is JSON, alone or in a code fence, and follows a schema; or why it does not.
 
-    Raises:
-        BadRequestError: as of `schema_checker`.
+    Errors as of `schema_checker`.
     """
     try:
         value = value_of(text)
@@ -180,12 +176,8 @@ def rungs(request: ModelRequest, caps: Iterable[Cap]) -> tuple[Rung, ...]:
 
     A request that brings tools of its own cannot be asked through a tool.
     """
-    able = set(caps)
-    return tuple(
-        rung
-        for rung, need in _NEEDS.items()
-        if (need is None or need in able) and not (rung == "tool" and request.tools)
-    )
+    able = {None, *caps}
+    return tuple(rung for rung, need in _NEEDS.items() if need in able and not (rung == "tool" and request.tools))
 
 
 def shape_request(request: ModelRequest, rung: Rung) -> ModelRequest:
@@ -195,19 +187,16 @@ def shape_request(request: ModelRequest, rung: Rung) -> ModelRequest:
     if rung == "tool":
         tool = Tool(_TOOL, "Gives the answer.", request.schema)
         return replace(request, schema=None, tools=(tool,), tool_choice=_TOOL)
-    return replace(
-        request, schema=None, json_only=rung == "json", messages=_with_schema(request.messages, request.schema)
-    )
+    messages = _with_schema(request.messages, request.schema)
+    return replace(request, schema=None, json_only=rung == "json", messages=messages)
 
 
 def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, tuple[ToolCall, ...]]:
     """Text and tool calls as the caller sees them: the arguments of the rung's own tool are the text."""
     own_call = next((call for call in calls if call.name == _TOOL), None) if rung == "tool" else None
-    return (
-        (text, calls)
-        if own_call is None
-        else (own_call.arguments, tuple(call for call in calls if call is not own_call))
-    )
+    if own_call is None:
+        return text, calls
+    return own_call.arguments, tuple(call for call in calls if call is not own_call)
 
 
 def listener_delta(rung: Rung, delta: Delta, own_indexes: set[int]) -> Delta:
@@ -216,9 +205,8 @@ def listener_delta(rung: Rung, delta: Delta, own_indexes: set[int]) -> Delta:
         return delta
     own_indexes.update(piece.index for piece in delta.tools if piece.name == _TOOL)
     text = "".join(piece.arguments for piece in delta.tools if piece.index in own_indexes)
-    return replace(
-        delta, text=delta.text + text, tools=tuple(piece for piece in delta.tools if piece.index not in own_indexes)
-    )
+    tools = tuple(piece for piece in delta.tools if piece.index not in own_indexes)
+    return replace(delta, text=delta.text + text, tools=tools)
 
 
 def _with_schema(messages: tuple[Message, ...], schema: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -44,10 +44,7 @@ def converse(
     """Ask until an action ends it, the model calls nothing, or the turns are over; what was said after `messages`.
 
     What is wrong with a call is told to the model, which may call again. Each turn is a call of the router of its own,
-    so a run that was killed hears the same answers again.
-
-    Raises:
-        as `Router.complete_sync`.
+    so a run that was killed hears the same answers again. Errors as of `Router.complete_sync`.
     """
     by_name, new_messages = {action.name: action for action in actions}, list[Message]()
     options = Options(tools=tuple(action.tool for action in actions), tool_choice="required", max_tokens=_TOKENS)

@@ -17,15 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from agentlab import __version__
-from agentlab.errors import (
-    HostBusyError,
-    LLMConnectionError,
-    LLMTimeoutError,
-    LLMTruncatedError,
-    MalformedReplyError,
-    RemoteError,
-)
+from agentlab import __version__, errors
+from agentlab.errors import HostBusyError, LLMConnectionError, LLMTimeoutError, MalformedReplyError, RemoteError
 from agentlab.llm import via
 from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
@@ -51,11 +44,7 @@ class Transport:
     """Sends to one origin. Belongs to the event loop in which it is first used."""
 
     def __init__(self, base_url: str, timeout: Timeout, headers: Mapping[str, str]) -> None:
-        """`headers` go with every request; a key belongs there.
-
-        Raises:
-            ValueError: the URL would send them in the clear.
-        """
+        """`headers` go with every request, keys too. Raises ValueError if the URL would send them in the clear."""
         self._base_url = check_base_url(base_url)
         self._timeout = timeout
         self._headers = {**_HEADERS, **headers}
@@ -70,14 +59,13 @@ class Transport:
         if self._idle:
             return self._idle.pop()
         self._tls = self._tls or _tls(self._base_url)
-        clocks = self._timeout
         client = httpx.AsyncClient(
             headers=self._headers,
             follow_redirects=False,
             trust_env=not is_loopback(self._base_url),
             verify=self._tls,
             # reading has clocks of its own, see Reply: httpx's would start again with every byte
-            timeout=httpx.Timeout(clocks.idle, connect=clocks.connect, read=None, pool=None),
+            timeout=httpx.Timeout(self._timeout.idle, connect=self._timeout.connect, read=None, pool=None),
             limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS),
         )
         self._lanes.append(_Lane(client))
@@ -148,12 +136,10 @@ class Transport:
         if not isinstance(failed, LLMConnectionError) or len(self._lanes) - len(self._idle) < 2:
             return failed
         await asyncio.sleep(_SETTLE_SECONDS)
-        other_lanes = [other_lane for other_lane in self._lanes if other_lane is not lane]
-        connected_count = sum(other_lane.connected for other_lane in other_lanes if other_lane not in self._idle)
-        if connected_count or any(other_lane.alive > start - _ALIVE_SECONDS for other_lane in other_lanes):
-            return HostBusyError(
-                f"{host} has no place for more of our requests than {connected_count}.", connections=connected_count
-            )
+        neighbours = [neighbour for neighbour in self._lanes if neighbour is not lane]
+        count = sum(neighbour.connected for neighbour in neighbours if neighbour not in self._idle)
+        if count or any(neighbour.alive > start - _ALIVE_SECONDS for neighbour in neighbours):
+            return HostBusyError(f"{host} has no place for more of our requests than {count}.", connections=count)
         return failed
 
     async def close(self) -> None:
@@ -314,14 +300,11 @@ class HttpReply:
             silence = f"Silence for {self._timeout.idle:g} seconds within the answer."
             return LLMTimeoutError(silence if self._begun else _no_answer(self._timeout))
         message = f"The connection broke: {type(error).__name__}."
-        return LLMTruncatedError(message) if self._begun else LLMConnectionError(message)
+        return errors.LLMTruncatedError(message) if self._begun else LLMConnectionError(message)
 
 
 def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[str, str], seconds: float) -> Any:
-    """Get a small JSON document, once.
-
-    `base_url`: see `check_base_url`; `headers`: a key may be among them: redirects are not followed. `seconds`: that
-    all of it may take.
+    """Get a small JSON document, once, within `seconds`. Redirects are not followed: `headers` may hold a key.
 
     Raises:
         LLMConnectionError, LLMTimeoutError, MalformedReplyError: no answer, none in time, or not one of that kind.

@@ -62,28 +62,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What a provider is asked.
-
-    Attributes:
-        schema: a JSON schema that the answer has to follow; the provider enforces it if it can.
-        json_only: the answer has to be some JSON object; ignored beside `schema`.
-        tools: what the model may call.
-        tool_choice: auto, none, required, or the name of the tool that has to be called.
-        stop: texts that end the answer.
-        top_p: share of the probability that is sampled from; None leaves it to the provider.
-    """
+    """What a provider is asked."""
 
     model: str
     messages: tuple[Message, ...]
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | None = None  # JSON schema of the answer; the provider enforces it if it can
     temperature: float = 0.0
     max_tokens: int = 256
     seed: int = 0
-    json_only: bool = False
+    json_only: bool = False  # the answer has to be some JSON object; ignored beside `schema`
     tools: tuple[Tool, ...] = ()
-    tool_choice: str = "auto"
-    stop: tuple[str, ...] = ()
-    top_p: float | None = None
+    tool_choice: str = "auto"  # auto, none, required, or the name of the tool that has to be called
+    stop: tuple[str, ...] = ()  # texts that end the answer
+    top_p: float | None = None  # share of the probability that is sampled from; None leaves it to the provider
 
     @property
     def offers_tools(self) -> bool:

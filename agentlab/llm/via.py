@@ -15,11 +15,7 @@ _passed: ContextVar[tuple[str, ...]] = ContextVar("agentlab.llm.via", default=()
 
 
 def marks(header: str) -> tuple[str, ...]:
-    """The marks in a header.
-
-    Raises:
-        ValueError: it is none of ours.
-    """
+    """The marks in a header. Raises ValueError if it holds anything else."""
     header_marks = tuple(mark.strip() for mark in header.split(",")) if header else ()
     if not all(_MARK.fullmatch(mark) for mark in header_marks):
         raise ValueError(f"{HEADER} holds marks of gateways, separated by commas")

@@ -68,7 +68,6 @@ class Routing(AnswerDocument):
     ledger: bool
 
     def blocks(self) -> list[Block]:
-        """Three tables and the limits; a config without models is one sentence."""
         if not self.models:
             return [Text(f"{self.source} names no model: every decision is made without one.")]
         return [

@@ -24,8 +24,8 @@ class RunBranch:
 
     @property
     def events(self) -> list[Event]:
-        length = len(self._prefix)
-        return [replace(e, id=e.id[length:]) for e in self._run.events if e.id.startswith(self._prefix)]
+        own_events = (event for event in self._run.events if event.id.startswith(self._prefix))
+        return [replace(event, id=event.id.removeprefix(self._prefix)) for event in own_events]
 
     def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
         return self._run.emit(type, self._prefix + id, **data)

@@ -15,17 +15,12 @@ _SHOWN = 60  # characters of a value
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """Of a command: which of its config keys, and which event, say what it measures on. It stands beside the config.
+    """Of a command: which of its config keys, and which event, say what it measures on. It stands beside the config."""
 
-    Attributes:
-        keys: whatever differs here makes other figures.
-        data_keys: the same, for keys that only name the data: of two files with the same content either will do.
-        event: its type, and the fields that hold hashes of the data.
-    """
-
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()  # whatever differs here makes other figures
+    # The same, for keys that only name the data: of two files with the same content either will do.
     data_keys: tuple[str, ...] = ()
-    event: tuple[str, ...] = ("",)
+    event: tuple[str, ...] = ("",)  # its type, and the fields that hold hashes of the data
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +53,8 @@ def digest(run: MeasuredRun, basis: Basis) -> str:
     """A name for what a run measured on: `differences` finds none between runs with the same name. Pure."""
     data = _data(run.events, basis)
     settings = _select_keys(basis.keys if data else basis.keys + basis.data_keys, flatten(run.config))
-    return hashlib.sha256(json.dumps([run.command, data, settings], sort_keys=True, default=str).encode()).hexdigest()[
-        :8
-    ]
+    text = json.dumps([run.command, data, settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def other_figures(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str, str]:

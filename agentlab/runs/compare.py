@@ -74,16 +74,10 @@ class RunComparison(AnswerDocument):
 
 
 def compare(first: RunRecord, second: RunRecord, basis: Basis) -> RunComparison:
-    """Compare what two runs were told and what they found; `basis` is that of the first one's command.
-
-    Raises:
-        ConfigError, RunUnreadableError: the config of one of them is damaged or absent.
-    """
+    """Compare what two runs were told and found; `basis` is the first command's. Errors as of `read_measured_run`."""
     first_run, second_run = read_measured_run(first), read_measured_run(second)
-    reasons, unlike_figures = (
-        differences(first_run, second_run, basis),
-        other_figures(first_run.metrics, second_run.metrics),
-    )
+    reasons = differences(first_run, second_run, basis)
+    unlike_figures = other_figures(first_run.metrics, second_run.metrics)
     return RunComparison(
         first=first.id,
         second=second.id,
@@ -97,11 +91,7 @@ def compare(first: RunRecord, second: RunRecord, basis: Basis) -> RunComparison:
 
 
 def read_measured_run(record: RunRecord) -> MeasuredRun:
-    """What a run was told and what it found.
-
-    Raises:
-        ConfigError, RunUnreadableError: its config is damaged or absent.
-    """
+    """What a run was told and found. Raises ConfigError or RunUnreadableError if its config is damaged or absent."""
     config = read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
     return MeasuredRun(record.manifest.command, config, record.known_events(), record.manifest.metrics)
 

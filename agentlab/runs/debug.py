@@ -79,8 +79,6 @@ class DebugLog:
 
 
 class _Ear(logging.Handler):
-    """Passes log records on as text."""
-
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
         self._say = say
@@ -94,9 +92,8 @@ def _call(event: Event) -> str:
     data = event.data
     lines = [f"attempt {n}, {_attempt(attempt)}" for n, attempt in enumerate(data["attempts"], start=1)]
     if data["error"]:
-        return indent_lines(
-            f"{event.id}: no answer to {data['task']}", [*lines, f"{data['error']['kind']}: {data['error']['message']}"]
-        )
+        failure = f"{data['error']['kind']}: {data['error']['message']}"
+        return indent_lines(f"{event.id}: no answer to {data['task']}", [*lines, failure])
     return indent_lines(f"{event.id}: {data['model']} answered {data['task']}", [*lines, f"answer: {data['text']}"])
 
 

@@ -109,7 +109,6 @@ class BoundedDifference(Bounded):
         return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
     def verdict_against(self, rival: str) -> str:
-        """Who is better, for a sentence."""
         if self.is_shown:
             return f"{'better' if self.low > 0 else 'worse'} than {rival} ({self}, p = {figure_or_dash(self.p, '.2g')})"
         detectable = "" if self.smallest is None else f"; one of {100 * self.smallest:.1f} or more would have been"

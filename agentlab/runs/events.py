@@ -30,11 +30,7 @@ class Event:
 
     @classmethod
     def from_json(cls, line: str) -> "Event":
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: the line is not an event.
-        """
+        """Inverse of `to_json`. Raises ValueError if the line is not an event."""
         try:
             raw = json.loads(line)
             fields = {name: raw[name] for name in _KINDS}
@@ -51,10 +47,9 @@ def first_event_data(events: Iterable[Event], type: str, id: str = "") -> Mappin
 
 
 def require_unchanged(noted: Mapping[str, Any], error: AgentlabError, **now: object) -> None:
-    """See that a run goes on with the input that it was begun with, or raise `error`.
+    """See that a run goes on with the input that it was begun with, as it is `now`, or raise `error`.
 
-    `noted`: what the event says that describes the input; what it leaves out is not compared. `error`: for input that
-    is another. `now`: the same, as it is now.
+    `noted` is what the event says of the input; what it leaves out is not compared.
     """
     if any(noted.get(key, value) != value for key, value in now.items()):
         raise error
@@ -65,7 +60,6 @@ class EventSink(Protocol):
 
     def emit(self, event: Event) -> None:
         """Take one event. Must not raise for an event type it does not know."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,7 @@ def is_run_name(name: str) -> bool:
 
 
 def check_name(runs_dir: Path, name: str) -> None:
-    """See that a run of this name can be made in this folder. Nothing is written.
-
-    Raises:
-        UsageError: it is no file name, or taken.
-    """
+    """Raise UsageError if no run of this name can be made in this folder: it is no file name, or taken."""
     if not is_run_name(name):
         raise UsageError(
             f"{name!r} cannot name a run.",
@@ -44,11 +40,7 @@ class Folder:
         self._redactor = redactor or Redactor()
 
     def file(self, name: str) -> Path:
-        """The path of a file in here, its folder made.
-
-        Raises:
-            UsageError: the name leads out of the folder.
-        """
+        """The path of a file in here, its folder made. Raises UsageError if the name leads out of the folder."""
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or "\\" in name or any(part in ("..", ".") for part in parts):
             raise UsageError(f"{name!r} is not the name of a file inside {self.path.name}.")

@@ -14,11 +14,7 @@ _MAX_LINE = 64 << 20  # bytes; no event comes near it
 
 
 def read_events(path: Path) -> list[Event]:
-    """All whole events of a file.
-
-    Raises:
-        RunUnreadableError: absent, or damaged before its last line.
-    """
+    """All whole events of a file. Raises RunUnreadableError if it is absent, or damaged before its last line."""
     return _parse(path)[0]
 
 
@@ -71,11 +67,7 @@ class Journal:
         self._path = path
 
     def append(self, event: Event) -> None:
-        """Write one event so that it survives a power cut, or leave the file as it was.
-
-        Raises:
-            StorageError: disk full, read-only or not ours.
-        """
+        """Write one event so that it survives a power cut, or leave the file as it was and raise StorageError."""
         line = event.to_json().encode() + b"\n"
         with storage_errors(self._path):
             try:

@@ -152,8 +152,7 @@ def elapsed_seconds(manifest: Manifest, events: Sequence[Event]) -> float:
     """
     beginnings = [event.t for event in events if event.type in _BEGINNINGS]
     sessions = (manifest.started is not None) + len(manifest.resumed)
-    if (
-        manifest.status != "running" or not beginnings or len(beginnings) < sessions
-    ):  # one has begun and not said so yet
+    # with fewer beginnings than sessions, one has begun and not said so yet
+    if manifest.status != "running" or not beginnings or len(beginnings) < sessions:
         return manifest.seconds
     return round(manifest.seconds + max(0.0, events[-1].t - beginnings[-1]), 3)

@@ -204,12 +204,9 @@ def texts_of(value: Any, key: str = "config") -> Iterator[tuple[str, str]]:
 
 
 def refuse_secrets(config: Mapping[str, Any], workspace: Workspace, redactor: Redactor) -> None:
-    """See that neither a resolved config nor a file that it names holds a secret.
+    """Raise ConfigError if a resolved config, or a file that it names, holds a secret; it says which variable's.
 
     To mask it instead would change what is asked, and what a resumed run reads back.
-
-    Raises:
-        ConfigError: one does; it says which variable's.
     """
     for key, text in texts_of(config):
         if variable := redactor.variable_in(text):

@@ -1,6 +1,7 @@
 """Renders blocks as `report.md` and as a self-contained `report.html` (pictures inlined, no script, no request)."""
 
 import base64
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -62,12 +63,7 @@ def _lines(line: str) -> list[str]:
         return [line]
     indent = line[: len(line) - len(line.lstrip())][: _COLUMNS // 2]
     return textwrap.wrap(
-        line,
-        _COLUMNS,
-        subsequent_indent=indent,
-        expand_tabs=False,
-        replace_whitespace=False,
-        break_on_hyphens=False,
+        line, _COLUMNS, subsequent_indent=indent, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False
     )
 
 
@@ -117,11 +113,7 @@ def _line(text: str) -> str:
 
 
 def _longest_fence(text: str) -> int:
-    longest = run = 0
-    for letter in text:
-        run = run + 1 if letter == "`" else 0
-        longest = max(longest, run)
-    return longest
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 _PAGE = """<!doctype html>

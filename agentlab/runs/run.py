@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -186,15 +186,12 @@ class OpenRun:
         return self.folder.file(name)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a text file of this run, whole or not at all, secrets masked."""
         return self.folder.write_text(name, text)
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write a JSON file of this run, whole or not at all, secrets masked."""
         return self.folder.write_json(name, value)
 
     def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a binary file of this run, whole or not at all."""
         return self.folder.write_bytes(name, data)
 
     def mask(self, text: str) -> str:
@@ -216,7 +213,6 @@ class OpenRun:
             self._update(parent=parent)
 
     def start(self, device: dict[str, Any]) -> None:
-        """Say that work begins, or begins again."""
         now = _iso(datetime.fromtimestamp(self._session_start, tz=UTC))
         is_resumed = self.manifest.started is not None
         self._update(
@@ -257,12 +253,10 @@ class OpenRun:
     def _end(self, status: Status, **changes: Any) -> None:
         now = self._edge.clock()
         ended_at = _iso(datetime.fromtimestamp(now, tz=UTC))
-        session_seconds = max(0.0, now - self._session_start)
+        seconds = round(self.manifest.seconds + max(0.0, now - self._session_start), 3)
         self._session_start = now
         self.emit(f"run.{status}")
-        self._update(
-            status=status, ended=ended_at, seconds=round(self.manifest.seconds + session_seconds, 3), **changes
-        )
+        self._update(status=status, ended=ended_at, seconds=seconds, **changes)
 
     def _update(self, **changes: Any) -> None:
         self.manifest = self.manifest.model_copy(update=changes)
@@ -280,13 +274,7 @@ class OpenRun:
 
 
 def _fields(outcome: RunOutcome) -> dict[str, Any]:
-    """The manifest's fields for an outcome."""
-    return {
-        "metrics": outcome.metrics,
-        "control": outcome.control,
-        "tokens": outcome.tokens,
-        "cost_usd": outcome.cost_usd,
-    }
+    return {field.name: getattr(outcome, field.name) for field in fields(outcome)}
 
 
 def _iso(moment: datetime) -> str:

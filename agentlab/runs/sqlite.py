@@ -18,17 +18,11 @@ class ForeignFileError(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The tables of a file.
+    """The tables of a file."""
 
-    Attributes:
-        application: four letters as a number, where SQLite keeps whose file it is.
-        version: at least 1.
-        statements: what makes the tables of an empty file.
-    """
-
-    application: int
-    version: int
-    statements: Sequence[str]
+    application: int  # four letters as a number, where SQLite keeps whose file it is
+    version: int  # at least 1
+    statements: Sequence[str]  # what makes the tables of an empty file
 
     def open(self, path: Path | None, busy_seconds: float) -> sqlite3.Connection:
         """The file in WAL mode, so that readers never wait, made if there is none; in memory without a path.
@@ -59,12 +53,7 @@ class Schema:
         return db
 
     def is_empty(self, db: sqlite3.Connection, path: Path | None) -> bool:
-        """Whether its tables have still to be made.
-
-        Raises:
-            ForeignFileError: as `open`.
-            sqlite3.Error: it is not a database.
-        """
+        """Whether its tables have still to be made. Errors as of `open`."""
         # one statement sees one moment of the file: another process may be making the tables
         application, version, tables = db.execute(
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"

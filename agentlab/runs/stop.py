@@ -10,7 +10,6 @@ class StopFlag:
         self.signal: int | None = None
 
     def request(self, signal: int) -> None:
-        """Ask the work to stop after the step it is in."""
         self.signal = signal
 
     @property
@@ -23,10 +22,6 @@ class StopFlag:
         return False
 
     def check(self) -> None:
-        """Stop here if asked to.
-
-        Raises:
-            Interrupted: somebody called `request`; the exit code is the shell's for that signal.
-        """
+        """Raise Interrupted, with the exit code that the shell has for the signal, if somebody called `request`."""
         if self.signal is not None:
             raise Interrupted("Stopped on request.", signal=self.signal)

@@ -62,11 +62,7 @@ class RunRecord:
             return []
 
     def text(self, name: str) -> str:
-        """A text file of the run.
-
-        Raises:
-            RunUnreadableError: the file is absent, too large, or not text.
-        """
+        """A text file of the run. Raises RunUnreadableError if it is absent, too large, or not text."""
         try:
             return read_text(self.path / name, _MAX_TEXT)
         except OSError as error:
@@ -182,8 +178,7 @@ def require_whole_name(runs_dir: Path, name: str) -> str:
 def find_to_resume(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
     """The run to go on with: by its whole name, or `last` (of `command`, if one is given), or `last:COMMAND`.
 
-    Raises:
-        UnknownNameError, UsageError, RunUnreadableError: see `require_whole_name` and `find`.
+    Errors as of `require_whole_name` and `find`.
     """
     return find(runs_dir, name, command) if _is_last(name) else find(runs_dir, require_whole_name(runs_dir, name))
 
@@ -234,9 +229,7 @@ def check_removable(runs_dir: Path, *run_ids: str) -> None:
 def remove(runs_dir: Path, *run_ids: str) -> None:
     """Delete run folders, also damaged ones: all of them, or none when one must stay.
 
-    Raises:
-        RunUnreadableError, RunLockedError: see `check_removable`.
-        StorageError: it cannot be deleted.
+    Errors as of `check_removable`; StorageError if one cannot be deleted.
     """
     check_removable(runs_dir, *run_ids)
     for run_id in run_ids:
@@ -248,11 +241,7 @@ D = TypeVar("D", bound=AnswerDocument)
 
 
 def read_result(record: RunRecord, model: type[D]) -> D:
-    """What the run found.
-
-    Raises:
-        RunUnreadableError: absent or of another shape.
-    """
+    """What the run found. Raises RunUnreadableError if it is absent or of another shape."""
     try:
         return model.model_validate(json.loads(record.text("result.json")))
     except (ValueError, RecursionError) as error:
@@ -269,8 +258,7 @@ def export(record: RunRecord, target: Path) -> Path:
     """Pack every file of the run below a folder of its name.
 
     Raises:
-        UsageError: the target exists.
-        StorageError: it cannot be written.
+        UsageError, StorageError: the target exists; it cannot be written.
     """
     if target.exists():
         raise UsageError(f"{target} already exists.", hint="Choose another --out.")

@@ -59,7 +59,6 @@ class RunList(AnswerDocument):
         return cls(runs=[line for line in lines if not status or line.status == status])
 
     def blocks(self) -> list[Block]:
-        """A table, or a sentence when there is nothing to list."""
         if not self.runs:
             return [Text("There is no such run yet. Try: agentlab nas demo")]
         rows = []
@@ -94,7 +93,6 @@ class RunView(AnswerDocument):
 
     @classmethod
     def of(cls, record: RunRecord, result: AnswerDocument | None) -> "RunView":
-        """A run as read from its folder."""
         return cls(
             manifest=record.manifest.to_json(),
             status=record.status,
@@ -105,19 +103,16 @@ class RunView(AnswerDocument):
         )
 
     def blocks(self) -> list[Block]:
-        """Status first, figures next, then what the command itself reports."""
         manifest = Manifest.model_validate(self.manifest)
-        tokens = manifest.tokens
+        counts = (manifest.tokens.input, manifest.tokens.output)
+        tokens_in, tokens_out = (figure_or_dash(count, "", "unknown") for count in counts)
         facts = [
             ("status", self.status),
             ("command", " ".join(manifest.argv)),
             ("started", manifest.started or "–"),
             ("time", _time(self.seconds, manifest)),
             ("seed", str(manifest.seed)),
-            (
-                "tokens",
-                f"{figure_or_dash(tokens.input, '', 'unknown')} in, {figure_or_dash(tokens.output, '', 'unknown')} out",
-            ),
+            ("tokens", f"{tokens_in} in, {tokens_out} out"),
             ("folder", self.path),
         ]
         if manifest.error:

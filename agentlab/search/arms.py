@@ -57,9 +57,4 @@ class RandomProposer:
     name: ClassVar[str] = "random"
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:  # noqa: ARG002 - random search looks at nothing
-        """`n` random points.
-
-        Raises:
-            ConfigError: the constraints leave hardly any points.
-        """
         return [Proposal(self.space.sample(rng), self.name) for _ in range(n)]

@@ -21,7 +21,10 @@ def _numbers(pair: tuple[str, str], values: Mapping[str, Value]) -> tuple[float,
 
 
 class _Rule(StrictModel):
-    """What every form has: one field, with the parameters in it."""
+    """What every form has: one field, with the parameters in it.
+
+    `violation` says in words what is wrong; None when the rule holds or a parameter is inactive.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,7 +40,6 @@ class Divides(_Rule):
         return f"{self.divides[0]} divides {self.divides[1]}"
 
     def violation(self, values: Mapping[str, Value]) -> str | None:
-        """What is wrong, in words; None when the rule holds or a parameter is inactive."""
         pair = _numbers(self.divides, values)
         if pair is None or (pair[0] != 0 and pair[1] % pair[0] == 0):
             return None
@@ -53,7 +55,6 @@ class AtMost(_Rule):
         return f"{self.at_most[0]} is at most {self.at_most[1]}"
 
     def violation(self, values: Mapping[str, Value]) -> str | None:
-        """What is wrong, in words; None when the rule holds or a parameter is inactive."""
         pair = _numbers(self.at_most, values)
         if pair is None or pair[0] <= pair[1]:
             return None
@@ -69,7 +70,6 @@ class Forbids(_Rule):
         return "never " + " with ".join(f"{name} in {[*map(show, listed)]}" for name, listed in self.forbids.items())
 
     def violation(self, values: Mapping[str, Value]) -> str | None:
-        """What is wrong, in words; None when the rule holds or a parameter is inactive."""
         for name, listed in self.forbids.items():
             if name not in values or not any(same(values[name], value) for value in listed):
                 return None

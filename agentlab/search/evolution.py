@@ -70,7 +70,7 @@ def _rank(trial: Trial) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class _Breeder:
-    """Children by crossover and mutation, of parents that a subclass chooses."""
+    """Children by crossover and mutation, of parents that a subclass chooses. They may repeat a trial: screen them."""
 
     genome: Genome
     population: int
@@ -113,11 +113,6 @@ class GeneticAlgorithm(_Breeder):
         return sorted(self._past_trials(history), key=_rank)[: self.population]
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """`n` children; screen them, they may repeat a trial.
-
-        Raises:
-            ConfigError: the constraints leave hardly any points.
-        """
         parents = self.parents(history)
         if not parents:
             return [self._random(rng) for _ in range(n)]
@@ -153,11 +148,6 @@ class OnePlusLambda(_Breeder):
         return best, step
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """`n` children; screen them, they may repeat a trial.
-
-        Raises:
-            ConfigError: the constraints leave hardly any points.
-        """
         parent, step = self.parent(history)
         return [self._mutant(parent, step, rng) if parent else self._random(rng) for _ in range(n)]
 
@@ -174,16 +164,10 @@ class MapElites(_Breeder):
     name: ClassVar[str] = "map-elites"
 
     def archive(self, history: Sequence[Trial]) -> dict[tuple[int, ...], Trial]:
-        """The best trial of each niche."""
         worst_first = sorted(self._past_trials(history), key=_rank, reverse=True)
         return {self.descriptor(trial): trial for trial in worst_first}
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """`n` children; screen them, they may repeat a trial.
-
-        Raises:
-            ConfigError: the constraints leave hardly any points.
-        """
         archive = self.archive(history)
         elites = [archive[niche] for niche in sorted(archive)]
         if not elites:
@@ -226,11 +210,7 @@ class CmaEs:
     name: ClassVar[str] = "cma-es"
 
     def __post_init__(self) -> None:
-        """Refuse what has no distances.
-
-        Raises:
-            ConfigError: a parameter is a choice without order.
-        """
+        """Raises ConfigError if a parameter is a choice without order: it has no distances."""
         if choices := [name for name, spec in self.space.parameters.items() if not spec.is_ordered]:
             raise ConfigError(
                 f"{self.name} searches numbers, and {', '.join(choices)} has choices without order.",
@@ -261,9 +241,8 @@ class CmaEs:
         """Where the trials lie in the unit cube; on the way to there, if the distribution hardly reaches so far."""
         mean, axes = strategy.mean, strategy.dim
         offsets = np.array([_unit(self.space, trial) for trial in trials]) - mean
-        squares = np.sum(
-            offsets * np.linalg.solve(strategy._C, offsets.T).T, axis=1, keepdims=True
-        )  # C has no public name
+        solution = np.linalg.solve(strategy._C, offsets.T).T  # C has no public name
+        squares = np.sum(offsets * solution, axis=1, keepdims=True)
         reach = (math.sqrt(axes) + 2 * axes / (axes + 2)) * strategy._sigma
         near: np.ndarray = mean + offsets * np.minimum(1.0, reach / np.sqrt(np.maximum(squares, 1e-24)))
         return near

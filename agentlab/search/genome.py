@@ -29,7 +29,6 @@ class Genome(Protocol):
 
     def mutate(self, parent: Trial, rng: np.random.Generator, step: float) -> Params:
         """A child of one. `step` is how far it goes, in (0, 1]: a standard deviation, as a share of what there is."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,12 @@ class SpaceGenome:
         return len(self.space.parameters)
 
     def random(self, rng: np.random.Generator) -> Params:
-        """A random point.
-
-        Raises:
-            ConfigError: the constraints leave hardly any points.
-        """
         return self.space.sample(rng)
 
     def cross(self, first: Trial, second: Trial, rng: np.random.Generator) -> Params:
         """BLX-0.5 (Eshelman, Schaffer: Real-coded genetic algorithms and interval-schemata, FOGA 2, 1993, section 4).
 
-        Choices come from either parent, as in uniform crossover (Syswerda, ICGA 1989). Errors: see `random`.
+        Choices come from either parent, as in uniform crossover (Syswerda, ICGA 1989).
         """
         a, b = (self.space.snap(parent.proposal.params, {})[0] for parent in (first, second))
 
@@ -73,7 +67,7 @@ class SpaceGenome:
         """A normal step in every coordinate, of half a place at least on a grid, so that no integer is stuck.
 
         A choice is redrawn with probability `step`, within the bounds of mixed-integer evolution strategies (Li et al.,
-        Evolutionary Computation 21(1), 2013, section 3.3). Errors: see `random`.
+        Evolutionary Computation 21(1), 2013, section 3.3).
         """
         a, _ = self.space.snap(parent.proposal.params, {})
         scale = np.maximum(step, self._half_a_place)

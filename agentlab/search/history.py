@@ -22,12 +22,10 @@ M = TypeVar("M", bound=Member)
 def batches(trials: Sequence[M], size: int) -> list[list[M]]:
     """The trials by batch: `size` after each other, or fewer where one was cut short. The last may be incomplete."""
     batches: list[list[M]] = []
-    grows = False
     for trial in trials:
-        if not grows:
+        if not batches or len(batches[-1]) >= size or batches[-1][-1].closes:
             batches.append([])
         batches[-1].append(trial)
-        grows = len(batches[-1]) < size and not trial.closes
     return batches
 
 

@@ -34,24 +34,15 @@ _Scalar = bool | int | float | str
 
 @dataclass(frozen=True)
 class LLMProposer:
-    """Proposes with a language model; `base` gives the candidates to choose from and every fallback.
+    """Proposes with a language model; `base` gives the candidates to choose from and every fallback."""
 
-    Attributes:
-        base: screened (`ScreenedProposer`) classical proposer: what it returns is taken as it is.
-        rules: the space, and what a candidate is held against.
-        about: what the model is told of the search.
-        task: name under which the router is asked.
-        options: candidates of the base that a small model chooses from, at most 8.
-        scope: tells the calls of searches that share a router apart.
-    """
-
-    base: Proposer
+    base: Proposer  # a `ScreenedProposer`: what it returns is taken as it is
     router: "Router"
     rules: ScreenRules
     about: Briefing
-    task: str = "nas.propose"
-    options: int = 4
-    scope: str = ""
+    task: str = "nas.propose"  # name under which the router is asked
+    options: int = 4  # candidates of the base that a small model chooses from, at most 8
+    scope: str = ""  # tells the calls of searches that share a router apart
     name: ClassVar[str] = "llm"
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
@@ -139,9 +130,8 @@ def edit_schema(names: tuple[str, ...]) -> type[BaseModel]:
 
 def full_schema(names: tuple[str, ...]) -> type[BaseModel]:
     """`{"reason": ..., "candidates": [{name: value or null}, ...]}` with one to three candidates."""
-    candidate: Any = _model(
-        "Candidate", **{f"p{i}": (_Scalar | None, Field(None, alias=n)) for i, n in enumerate(names)}
-    )
+    fields = {f"p{i}": (_Scalar | None, Field(None, alias=name)) for i, name in enumerate(names)}
+    candidate: Any = _model("Candidate", **fields)
     reason = (str, Field(max_length=1_000, description="Two sentences at most."))
     return _model("Candidates", reason=reason, candidates=(list[candidate], Field(min_length=1, max_length=3)))
 

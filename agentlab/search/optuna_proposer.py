@@ -95,10 +95,8 @@ class OptunaProposer:
 
         seed = int(rng.integers(2**31))
         with _quiet():
-            if kind == "gp":
-                sampler: Any = optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
-            else:
-                sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
+            samplers = {"gp": optuna.samplers.GPSampler, "tpe": optuna.samplers.TPESampler}
+            sampler = samplers[kind](seed=seed, n_startup_trials=0)
             encode = _Encoding(self.space, fill=kind == "gp")
             trials = encode.frozen(history)
             lower = optuna.study.StudyDirection.MINIMIZE
@@ -171,13 +169,9 @@ class _Encoding:
         for trial, values in zip(history, targets(history) or (), strict=True):
             point, _ = self._space.snap(trial.proposal.params, {})
             names = list(self._space.parameters) if self._fill else list(point)
-            trials.append(
-                optuna.trial.create_trial(
-                    params={name: self._inner(name, point) for name in names},
-                    distributions={name: self._distributions[name] for name in names},
-                    values=values,
-                )
-            )
+            params = {name: self._inner(name, point) for name in names}
+            distributions = {name: self._distributions[name] for name in names}
+            trials.append(optuna.trial.create_trial(params=params, distributions=distributions, values=values))
         return trials
 
     def suggest(self, trial: Any) -> dict[str, Value]:

@@ -35,8 +35,7 @@ class _Spec(StrictModel):
     """What every parameter has."""
 
     when: dict[str, tuple[Value, ...]] = Field(
-        default_factory=dict,
-        description="Active only while each named parameter has one of the listed values.",
+        default_factory=dict, description="Active only while each named parameter has one of the listed values."
     )
 
     @property

@@ -45,8 +45,8 @@ def pick_prompt(
         raise ValueError("there is no best configuration to compare with yet")
     base = best.proposal.params
     lines = [about.goal, f"Best so far: {configuration(space, base)}.", *_lessons(space, history, best)]
-    lines += ["Options, as changes to the best:"]
-    lines += [f"{LETTERS[i]}) {difference(space, base, option)}" for i, option in enumerate(options)]
+    changes = (f"{LETTERS[i]}) {difference(space, base, option)}" for i, option in enumerate(options))
+    lines += ["Options, as changes to the best:", *changes]
     lines += [f"Which option is most likely to give a lower {about.metric}? Answer with its letter."]
     return [Message("system", "You tune a model. Answer in JSON with one letter."), Message("user", "\n".join(lines))]
 

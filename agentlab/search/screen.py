@@ -91,11 +91,7 @@ class ScreenedProposer:
         return self.base.name
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
-        """Up to `n` distinct candidates that pass, best first; empty when the space is exhausted.
-
-        Raises:
-            ConfigError: the constraints leave hardly any points.
-        """
+        """Up to `n` distinct candidates that pass, best first; empty when the space is exhausted."""
         space = self.rules.space
         reasons = self.rules.against(history)
         chosen: dict[str, Proposal] = {}

@@ -41,11 +41,7 @@ class SpaceConfig(RootModel[dict[str, Parameter]]):
 
 
 def _depths(parameters: Mapping[str, Parameter]) -> dict[str, int]:
-    """Length of the longest chain of conditions above each parameter.
-
-    Raises:
-        ValueError: the conditions run in a circle.
-    """
+    """Length of the longest chain of conditions above each parameter. Raises ValueError if they run in a circle."""
     depths: dict[str, int] = {}
     while len(depths) < len(parameters):
         ready = [n for n, spec in parameters.items() if n not in depths and spec.when.keys() <= depths.keys()]
@@ -222,10 +218,8 @@ class SearchSpace:
             point = self.decode(self.around_centre(unit, share))
             if not self.broken_rules(point):
                 return point
-        raise ConfigError(
-            f"None of {_DRAWS} random points of the space keeps all constraints.",
-            hint="Widen `space` or drop a constraint.",
-        )
+        problem = f"None of {_DRAWS} random points of the space keeps all constraints."
+        raise ConfigError(problem, hint="Widen `space` or drop a constraint.")
 
     def points(self, limit: int) -> list[dict[str, Value]] | None:
         """Every valid point, or None when the space is continuous or the walk would visit more than `limit`."""

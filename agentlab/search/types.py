@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def meaning(source: str) -> str:
 
 def legend(sources: Iterable[str]) -> str:
     """The meaning of each source, and of what stood in for another, once. Pure."""
-    words: list[str] = []
-    for source in sources:
-        words += [source, *source.split("->")[1:]]
+    words = chain.from_iterable((source, *source.split("->")[1:]) for source in sources)
     return "; ".join(f"{word}: {meaning(word)}" for word in dict.fromkeys(words))
 
 
@@ -90,8 +89,6 @@ class Proposer(Protocol):
     @property
     def name(self) -> str:
         """Short, for reports: `gp`, `llm`."""
-        ...
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates, best first. May return fewer."""
-        ...

@@ -25,33 +25,21 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class AttemptSample:
-    """One attempt at one model.
+    """One attempt at one model."""
 
-    Attributes:
-        at: UNIX seconds at its end.
-        error: kind of the error; None when it answered.
-        usage: None in it is unknown, never zero.
-        first: seconds to the first content; None when it came whole or never.
-        total: seconds in all.
-        run: id of the run; empty without one.
-    """
-
-    at: float
+    at: float  # UNIX seconds at its end
     task: str
     model: str
     provider: str
-    error: str | None
-    usage: Usage
-    first: float | None
-    total: float
-    run: str = ""
+    error: str | None  # its kind; None when the model answered
+    usage: Usage  # None in it is unknown, never zero
+    first: float | None  # seconds to the first content; None when it came whole or never
+    total: float  # seconds in all
+    run: str = ""  # its id; empty without one
 
     def with_clean_names(self) -> "AttemptSample":
         """The same with names that can be stored: an odd name must not hide what the attempt cost."""
-        names = (self.task, self.model, self.provider, self.run)
-        task, model, provider, run = map(name_of, names)
-        if (task, model, provider, run) == names:
-            return self
+        task, model, provider, run = map(name_of, (self.task, self.model, self.provider, self.run))
         return replace(self, task=task, model=model, provider=provider, run=run)
 
     def is_sound(self) -> bool:
@@ -81,21 +69,15 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """A whole answer that ended normally. It holds nothing of the question.
-
-    Attributes:
-        model: the name in the config of the model that answered.
-        usage, timing: what it took when it was asked.
-        at: UNIX seconds at which it was there.
-    """
+    """A whole answer that ended normally. It holds nothing of the question."""
 
     text: str
     tool_calls: tuple[ToolCall, ...]
     finish: str
-    model: str
-    usage: Usage
+    model: str  # its name in the config
+    usage: Usage  # this and `timing`: what it took when it was asked
     timing: Timing | None
-    at: float
+    at: float  # UNIX seconds at which it was there
 
 
 def name_of(text: str) -> str:
@@ -106,30 +88,21 @@ def name_of(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Evidence about one (task, model). The empty one knows nothing.
+    """Evidence about one (task, model), in discounted numbers. The empty one knows nothing."""
 
-    Attributes:
-        successes, failures: discounted numbers of attempts that answered, and that did not.
-        quality_sum, quality_count: sum and number of judged qualities, each in 0..1.
-        first_count, first_mean, first_m2: weight, mean and sum of squares of log(seconds to the first content).
-        rate_count, rate_mean, rate_m2: the same of log(seconds per output token after the first).
-        cost_sum, cost_tokens: USD and output tokens of the calls whose cost is known.
-        at: UNIX seconds of the newest evidence.
-    """
-
-    successes: float = 0.0
-    failures: float = 0.0
-    quality_sum: float = 0.0
+    successes: float = 0.0  # attempts that answered
+    failures: float = 0.0  # attempts that did not
+    quality_sum: float = 0.0  # of judged qualities, each in 0..1
     quality_count: float = 0.0
-    first_count: float = 0.0
+    first_count: float = 0.0  # weight, mean and sum of squares of log(seconds to the first content)
     first_mean: float = 0.0
     first_m2: float = 0.0
-    rate_count: float = 0.0
+    rate_count: float = 0.0  # the same of log(seconds per output token after the first)
     rate_mean: float = 0.0
     rate_m2: float = 0.0
-    cost_sum: float = 0.0
+    cost_sum: float = 0.0  # USD and output tokens of the calls whose cost is known
     cost_tokens: float = 0.0
-    at: float = 0.0
+    at: float = 0.0  # UNIX seconds of the newest evidence
 
     def with_decay(self, now: float) -> "Arm":
         """What the evidence weighs at `now`, in UNIX seconds. A view: `at` stays, so never decay or extend it."""
@@ -150,10 +123,7 @@ class Arm:
         aged = self.with_decay(at)
         value = min(1.0, max(0.0, value))
         return replace(
-            aged,
-            quality_sum=aged.quality_sum + value,
-            quality_count=aged.quality_count + 1,
-            at=max(self.at, at),
+            aged, quality_sum=aged.quality_sum + value, quality_count=aged.quality_count + 1, at=max(self.at, at)
         )
 
     def _with_discount(self, share: float) -> "Arm":

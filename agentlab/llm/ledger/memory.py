@@ -54,7 +54,6 @@ class RecentAnswers:
         return None if body is None else decode_answer(body)
 
     def put(self, key: str, body: bytes) -> None:
-        """Keep an encoded answer; the oldest make room."""
         self._bytes += len(body) - len(self._bodies.pop(key, b""))
         self._bodies[key] = body
         while len(self._bodies) > _ROWS or self._bytes > _BYTES:
@@ -70,7 +69,6 @@ class LedgerSpending:
     calls: int = 0
 
     def add(self, at: float, cost: float | None) -> None:
-        """Count an attempt."""
         if at >= self.when:
             self.calls += 1
             if cost is not None:
@@ -164,10 +162,7 @@ class MemoryLedger:
 
     def _add(self, event: AttemptSample | Quality) -> None:
         key = (event.task, event.model)
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            waiting = self._waiting[key] = deque(maxlen=_WAITING)
-        waiting.append(event)
+        self._waiting.setdefault(key, deque(maxlen=_WAITING)).append(event)
         self._arms.setdefault(key, Arm())
         self._arms.move_to_end(key)
         while len(self._arms) > MOST_ARMS:

@@ -60,11 +60,7 @@ Event = AttemptSample | Quality | PendingAnswer
 
 
 def write(db: sqlite3.Connection, events: Sequence[Event]) -> None:
-    """Store all of them or none.
-
-    Raises:
-        sqlite3.Error: the file is locked, broken or cannot grow.
-    """
+    """Store all of them or none. Raises sqlite3.Error if the file is locked, broken or cannot grow."""
     samples = [event for event in events if isinstance(event, AttemptSample)]
     answers = [event for event in events if isinstance(event, PendingAnswer)]
     with transaction(db):

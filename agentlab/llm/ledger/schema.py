@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from agentlab.errors import StorageError
@@ -62,11 +63,7 @@ def open_database(path: Path, keep_days: int, now: float) -> sqlite3.Connection:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing; any thread may use it, one at a time.
-
-    Raises:
-        sqlite3.Error: there is no such file, or it cannot be opened.
-    """
+    """A connection that changes nothing, for one thread at a time. Raises sqlite3.Error if it cannot be opened."""
     uri = f"{path.resolve().as_uri()}?mode=rw"  # `ro` would leave companion files behind when it is the last to close
     db = sqlite3.connect(uri, uri=True, timeout=_READ_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA query_only = ON")
@@ -92,10 +89,8 @@ def _create(path: Path) -> None:
     """
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
-        try:
+        with suppress(FileExistsError):  # another process was quicker
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return  # another process was quicker
 
 
 def _prune(db: sqlite3.Connection, keep_days: int, now: float) -> None:

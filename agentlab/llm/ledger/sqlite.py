@@ -167,7 +167,6 @@ class Writer:
             self._wake.clear()
 
     def _flush(self, db: sqlite3.Connection) -> None:
-        """Write what waits."""
         while batch := self._queue[:_MOST_AT_ONCE]:
             self._patiently(partial(write, db, batch))
             with self._lock:
@@ -178,7 +177,6 @@ class Writer:
             self._say(f"The ledger {self._path} is too slow: {self._dropped} calls or more are missing in it.")
 
     def _renew(self, db: sqlite3.Connection) -> None:
-        """Rest upon what the file knows."""
         when = self._when
         arms, spending = read_arms(db), read_spent(db, when)
         with self._lock:

@@ -16,31 +16,22 @@ UNKNOWN = "unknown"
 
 
 class StatisticsLine(AnswerDocument):
-    """All attempts at one model since the file was made. Names are those of the config; None is unknown.
-
-    Attributes:
-        last_at: when the newest answer was there, in UTC; `last_seconds`: how long it took.
-        failed, errors: the other attempts, and these by kind of the error.
-        input_tokens, output_tokens, cost_usd: sums of what is known.
-        unpriced: attempts whose cost is unknown, so that `cost_usd` lacks them.
-        first_p50, first_p90: median and 90th percentile of the seconds to the first content of streamed answers.
-        total_p50, total_p90: the same of the seconds in all, of answers alone.
-    """
+    """All attempts at one model since the file was made. Names are those of the config; None is unknown."""
 
     model: str
     provider: str
-    last_at: str | None
-    last_seconds: float | None
+    last_at: str | None  # when the newest answer was there, in UTC
+    last_seconds: float | None  # how long it took
     answered: int
     failed: int
-    errors: dict[str, int]
-    input_tokens: int | None
+    errors: dict[str, int]  # `failed` by kind of the error
+    input_tokens: int | None  # this and the next two: sums of what is known
     output_tokens: int | None
     cost_usd: float | None
-    unpriced: int
-    first_p50: float | None
+    unpriced: int  # attempts whose cost is unknown, so that `cost_usd` lacks them
+    first_p50: float | None  # median and 90th percentile of the seconds to the first content of streamed answers
     first_p90: float | None
-    total_p50: float | None
+    total_p50: float | None  # the same of the seconds in all, of answers alone
     total_p90: float | None
 
 
@@ -51,7 +42,6 @@ class LedgerStatistics(AnswerDocument):
     models: list[StatisticsLine]
 
     def blocks(self) -> list[Block]:
-        """A table, or a sentence when nothing was asked yet."""
         if not self.models:
             return [Text("No language model was asked in this workspace yet.")]
         return [

@@ -44,7 +44,6 @@ class Factory(Protocol):
             MissingKeyError: the variable with its key is not set.
             MissingFileError: its model file is not there.
         """
-        ...
 
 
 FACTORIES: Registry[Factory] = Registry("provider kind", GROUP, PROVIDERS)

@@ -23,17 +23,8 @@ _HOTTEST = 1.0
 
 # Bounds that the compiler does not know: they are said in the description, and the answer is checked here anyway.
 _UNKNOWN = (
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-    "minLength",
-    "maxLength",
-    "maxItems",
-    "uniqueItems",
-    "minProperties",
-    "maxProperties",
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+    *("maxItems", "uniqueItems", "minProperties", "maxProperties"),
 )
 
 
@@ -60,11 +51,7 @@ class AnthropicModel:
 
 
 def request_body(request: ModelRequest) -> dict[str, Any]:
-    """The JSON to send, always streamed.
-
-    Raises:
-        BadRequestError: the API has no word for what is asked.
-    """
+    """The JSON to send, always streamed. Raises BadRequestError if the API has no word for what is asked."""
     if request.json_only and request.schema is None:
         raise BadRequestError("Anthropic's API has no mode for JSON without a schema.", hint="Give a schema.")
     system = "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content)

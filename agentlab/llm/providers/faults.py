@@ -127,10 +127,9 @@ def retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
     if seconds is not None or value is None or now is None:
         return seconds
     try:
-        wait = parsedate_to_datetime(value).timestamp() - now
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return None
-    return max(0.0, wait)
 
 
 def _seconds(value: str | None) -> float | None:

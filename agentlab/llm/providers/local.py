@@ -134,8 +134,7 @@ def gguf(name: str, provider: GgufProvider, surroundings: Surroundings) -> Local
     # half of the cores: a thread that waits for a busy core is ruinous, and the other half may be training
     threads = machine.threads(surroundings.threads, workers=2)
     config = EngineConfig(path, context=provider.context, threads=threads, repack=True, adapter=adapter)
-    engine = WorkerEngine(config, Proofs.of(surroundings.workspace))
-    return LocalChatModel(engine, seconds=provider.total, grammar=True)
+    return LocalChatModel(WorkerEngine(config, Proofs.of(surroundings.workspace)), seconds=provider.total, grammar=True)
 
 
 def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
@@ -173,11 +172,7 @@ def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalChat
 
 
 def hf_adapter(where: str, name: str, workspace: Workspace) -> Path:
-    """The folder of an adapter, with settings and weights; `where` it was named.
-
-    Raises:
-        MissingFileError, ConfigError: it is none.
-    """
+    """The folder of an adapter, with settings and weights, or MissingFileError or ConfigError; `where` it was named."""
     path = adapter_place(name, workspace)
     if not (path / "adapter_config.json").is_file():
         raise MissingFileError(

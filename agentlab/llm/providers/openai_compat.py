@@ -68,7 +68,7 @@ class OpenAICompatModel:
         """
         if len(texts) > MOST_TEXTS:
             raise BadRequestError(f"{len(texts)} texts are more than one call takes.", hint=f"At most {MOST_TEXTS}.")
-        vectors: list[tuple[float, ...]] = []
+        vectors: list[Vector] = []
         usage = Usage()
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
@@ -134,11 +134,7 @@ def _tool_choice(choice: str) -> str | dict[str, Any]:
 
 
 def check_one_length(vectors: Sequence[Vector]) -> None:
-    """Refuse vectors that cannot be compared with each other.
-
-    Raises:
-        MalformedReplyError: they are not of one length.
-    """
+    """Raise MalformedReplyError for vectors of different lengths, which cannot be compared with each other."""
     if len({len(vector) for vector in vectors}) > 1:
         raise MalformedReplyError("The reply's vectors are not of one length.")
 
@@ -165,10 +161,8 @@ def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
             raise MalformedReplyError("The reply's vectors are not numbered from 0 on, each once.")
         vectors[index] = _vector(mapping(row).get("embedding"))
     usage = mapping(document.get("usage"))
-    cost = amount(usage.get("cost")) or None
-    return Embeddings(
-        tuple(vectors[i] for i in range(expected_count)), Usage(count(usage.get("prompt_tokens")), None, cost)
-    )
+    in_order = tuple(vectors[index] for index in range(expected_count))
+    return Embeddings(in_order, Usage(count(usage.get("prompt_tokens")), None, amount(usage.get("cost")) or None))
 
 
 def _vector(numbers: object) -> Vector:

@@ -7,15 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from agentlab.errors import (
-    AuthError,
-    BadRequestError,
-    LLMConnectionError,
-    LLMTimeoutError,
-    LLMTruncatedError,
-    MissingKeyError,
-    RemoteError,
-)
+from agentlab import errors
 from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of, require_trust
 from agentlab.llm.providers import Surroundings
 from agentlab.llm.providers.faults import error_from
@@ -53,7 +45,7 @@ class Dialect:
         names = {word: self._words[word] if word in refused else word for word in body}
         return {name: body[word] for word, name in names.items() if name is not None}
 
-    def learn(self, body: Mapping[str, Any], error: BadRequestError) -> bool:
+    def learn(self, body: Mapping[str, Any], error: errors.BadRequestError) -> bool:
         """Whether the error refuses a word that was in the body, so that asking again without it helps."""
         message = error.message.lower()
         if not _REFUSES.search(message):
@@ -83,9 +75,9 @@ def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surrou
         f"{f' (get a key at {page})' if page else ''}; without a key: --set llm=embedded."
     )
     if not key:
-        raise MissingKeyError(f"The provider {name} needs a key, and {variable} is not set.", hint=remedy)
+        raise errors.MissingKeyError(f"The provider {name} needs a key, and {variable} is not set.", hint=remedy)
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise MissingKeyError(f"{variable} holds characters that no key has, such as a line break.", hint=remedy)
+        raise errors.MissingKeyError(f"{variable} holds characters that no key has, such as a line break.", hint=remedy)
     return key
 
 
@@ -97,11 +89,9 @@ class Reader(Protocol):
 
     def event(self, data: str) -> Delta:
         """One event of a stream."""
-        ...
 
     def document(self, body: bytes) -> Delta:
         """A whole answer, from a server that does not stream."""
-        ...
 
 
 class Endpoint:
@@ -133,8 +123,8 @@ class Endpoint:
                 async for delta in _pieces(reply, reader):
                     yield delta
                 if not reader.finished:
-                    raise LLMTruncatedError("The answer broke off before its end.")
-        except (LLMTimeoutError, LLMConnectionError, LLMTruncatedError):
+                    raise errors.LLMTruncatedError("The answer broke off before its end.")
+        except (errors.LLMTimeoutError, errors.LLMConnectionError, errors.LLMTruncatedError):
             if not reader.finished:
                 raise
 
@@ -155,16 +145,16 @@ class Endpoint:
                         yield reply
                         return
                     error = error_from(reply.status, await reply.error_body(), reply.headers, now=time.time())
-                if not (isinstance(error, BadRequestError) and self._dialect.learn(sent_body, error)):
+                if not (isinstance(error, errors.BadRequestError) and self._dialect.learn(sent_body, error)):
                     raise error
-        except RemoteError as error:
+        except errors.RemoteError as error:
             raise self._fit_to_show(error) from None
 
-    def _fit_to_show(self, error: RemoteError) -> RemoteError:
+    def _fit_to_show(self, error: errors.RemoteError) -> errors.RemoteError:
         """The error without the key, which some providers quote, and with the next step."""
         error.message = self._redactor.scrub(error.message)
         error.args = (error.message,)
-        if isinstance(error, AuthError) and error.hint is None:
+        if isinstance(error, errors.AuthError) and error.hint is None:
             error.hint = f"Check {self._key_name}." if self._key_name else "The endpoint asks for a key: set `api_key`."
         return error
 
@@ -197,4 +187,4 @@ async def _before(until: float, events: AsyncIterator[str]) -> str | None:
         async with asyncio.timeout_at(until):
             return await anext(events, None)
     except TimeoutError:
-        raise LLMTimeoutError("The end of the stream did not come.") from None
+        raise errors.LLMTimeoutError("The end of the stream did not come.") from None

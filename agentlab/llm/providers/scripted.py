@@ -42,7 +42,6 @@ class ScriptedModel:
         self.requests: list[ModelRequest] = []
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
-        """Say the scripted words, one at a time."""
         self.requests.append(request)
         if self._script.mode == "refuse":
             raise LLMConnectionError("The scripted model refuses the connection.")

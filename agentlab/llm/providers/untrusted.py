@@ -14,11 +14,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The JSON object that a text is.
-
-    Raises:
-        MalformedReplyError: it is none.
-    """
+    """The JSON object that a text is. Raises MalformedReplyError if it is none."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -34,7 +30,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def text_of(value: object, part_name: str) -> str:
-    """The value if it is text; nothing counts as empty.
+    """The value if it is text; None counts as empty.
 
     Raises:
         MalformedReplyError: it is something else, so that a part of the answer would be lost.

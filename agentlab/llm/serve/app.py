@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, LLMCancelledError
+from agentlab.llm.concurrency import give_up
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
@@ -119,10 +120,7 @@ class Gateway:
         """The pieces of an answer, then the answer. One that has to be JSON is checked before any of it is shown."""
         if call.options.json_only or call.options.json_schema is not None:
             answer = await self._whole_answer(call)
-            tools = (
-                ToolPiece(i, tool_call.id, tool_call.name, tool_call.arguments)
-                for i, tool_call in enumerate(answer.tool_calls)
-            )
+            tools = (ToolPiece(i, tool.id, tool.name, tool.arguments) for i, tool in enumerate(answer.tool_calls))
             yield Delta(text=text_of(answer), tools=tuple(tools))
             yield answer
             return
@@ -137,7 +135,6 @@ class Gateway:
         return _limit_tool_calls(call, await self._router.complete(call.messages, TASK, options=call.options))
 
     async def embeddings(self, request: Request) -> Response:
-        """POST /v1/embeddings."""
         with self._count_request("embeddings") as count:
             call = read_embedding(request.state.tree)
             strategy, model = names.meaning(call.model, self._config)
@@ -202,11 +199,7 @@ def _json(content: Mapping[str, Any], served_by: str | None = None) -> Response:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled as soon as the client leaves. The body has been read before.
-
-    Raises:
-        LLMCancelledError: the client left.
-    """
+    """The result of `work`, or LLMCancelledError as soon as the client leaves. The body has been read before."""
     task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_departure(receive))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,9 +207,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
             return task.result()
         raise LLMCancelledError("The client left.")
     finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+        await give_up(task, watch)
         del task  # an error holds this frame: the two would keep the question in memory
 
 
@@ -229,9 +220,8 @@ class EventStream(Response):
     """Server-sent events as they come. Nothing is sent before the first, so that an error up to there is a status."""
 
     def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
-        )
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=headers, media_type="text/event-stream")
         del self.headers["content-length"]
         self._events = events
 

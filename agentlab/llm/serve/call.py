@@ -40,33 +40,24 @@ class GatewayReply(Protocol):
 
     def piece(self, delta: Delta) -> bytes:
         """The events of a piece, the first with what comes before it."""
-        ...
 
     def closing(self, answer: Completion[Any]) -> bytes:
         """How the answer ended, who gave it, what it took, and that it is complete."""
-        ...
 
     def broken(self, document: Mapping[str, Any]) -> bytes:
         """The last event of an answer that broke off, from OpenAI's error document."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayCall:
-    """What a client asks, whatever its dialect.
+    """What a client asks, whatever its dialect."""
 
-    Attributes:
-        model: as the client names it; `options` leave it open.
-        one_tool: no more than one tool may be called.
-        reply: makes the answer's form, from its random identity (hexadecimal) and the UNIX time in seconds.
-    """
-
-    model: str
+    model: str  # as the client names it; `options` leave it open
     messages: tuple[Message, ...]
     options: Options
     stream: bool
-    one_tool: bool
-    reply: Callable[[str, int], GatewayReply]
+    one_tool: bool  # no more than one tool may be called
+    reply: Callable[[str, int], GatewayReply]  # from a random identity (hexadecimal) and the UNIX time in seconds
 
 
 # -- documents in -----------------------------------------------------------------------------------------------------
@@ -148,11 +139,7 @@ class Sampled(GatewayRequest):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self) -> Options:
-        """How to sample, as the router takes it.
-
-        Raises:
-            RefusedError: `stream_options` without a stream.
-        """
+        """How to sample, as the router takes it. Raises RefusedError for `stream_options` without a stream."""
         if self.stream_options is not None and not self.stream:
             raise param_refusal("stream_options", "only a request with stream: true has them")
         return Options(
@@ -199,11 +186,7 @@ class Format(RequestDocument):
     definition: dict[str, Any] | None = Field(None, alias="schema")
 
     def bounded_schema(self, param: str) -> Mapping[str, Any] | None:
-        """The schema, if there is one. `param` is where the format stands.
-
-        Raises:
-            RefusedError: it is missing, or too large.
-        """
+        """The schema, if there is one; RefusedError if it is missing or too large. `param`: where the format stands."""
         if (self.type == "json_schema") != (self.definition is not None):
             raise param_refusal(param, "type json_schema and a schema belong together")
         parts: list[Any] = [self.definition]
@@ -224,7 +207,6 @@ class Function(RequestDocument):
     parameters: dict[str, Any] | None = None
 
     def ours(self) -> Tool:
-        """The tool, as the router takes it."""
         return Tool(self.name, self.description or "", self.parameters or _ANY_ARGUMENTS)
 
 
@@ -257,11 +239,7 @@ D = TypeVar("D", bound=RequestDocument)
 
 
 def validate_document(model: type[D], tree: Any) -> D:
-    """A request's document.
-
-    Raises:
-        RefusedError: a parameter is unknown, unsupported or wrong; it names the first one.
-    """
+    """A request's document. Raises RefusedError for the first parameter that is unknown, unsupported or wrong."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:

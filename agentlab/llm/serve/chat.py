@@ -117,7 +117,6 @@ class ChatCompletionsRequest(Sampled):
     web_search_options: Nothing = None
 
     def options(self) -> Options:
-        """Everything but the messages, as the router takes it."""
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise param_refusal("max_tokens", "max_completion_tokens means the same; send one of them")
         sampling, format_ = self.sampling(), self.response_format
@@ -144,11 +143,7 @@ class CompletionRequest(Sampled):
 
 
 def read_chat(tree: Any) -> GatewayCall:
-    """A chat request.
-
-    Raises:
-        RefusedError: it names the first parameter that is unknown, unsupported or wrong.
-    """
+    """A chat request. Raises RefusedError for the first parameter that is unknown, unsupported or wrong."""
     request = validate_document(ChatCompletionsRequest, tree)
     messages = tuple(message.ours() for message in request.messages)
     reply = partial(ChatReply, model=request.model, include_usage=request.include_usage)

@@ -31,7 +31,6 @@ class _Stream(h11.Connection):
         self._pieces = self._bytes = 0
 
     def next_event(self) -> Any:
-        """The next event; an error keeps its status."""
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -51,16 +50,12 @@ class _Stream(h11.Connection):
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """What the connections of a gateway share. Who has let us wait longest makes room for others.
+    """What the connections of a gateway share. Who has let us wait longest makes room for others."""
 
-    Attributes:
-        most: connections that may be open.
-        waiting: those whose client owes something, the longest first.
-        stuck: those whose client does not take its answer, and since when in the loop's time, the longest first.
-    """
-
-    most: int
+    most: int  # connections that may be open
+    # Those whose client owes something, the longest first.
     waiting: dict["GatewayConnection", None] = field(default_factory=dict)
+    # Those whose client does not take its answer, and since when in the loop's time, the longest first.
     stuck: dict["GatewayConnection", float] = field(default_factory=dict)
 
     def end_stuck(self) -> bool:
@@ -86,7 +81,6 @@ class GatewayConnection(H11Protocol):
         self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Make room if there are too many."""
         if len(self.connections) >= self._crowd.most:
             longest = next(iter(self._waiting), None)
             if longest is None:
@@ -99,7 +93,6 @@ class GatewayConnection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadlines."""
         super().connection_lost(exc)
         self._waiting.pop(self, None)
         self._crowd.stuck.pop(self, None)
@@ -121,7 +114,6 @@ class GatewayConnection(H11Protocol):
         self._stuck = self.loop.call_later(SECONDS["take"], self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It does again."""
         super().resume_writing()
         self._crowd.stuck.pop(self, None)
         if self._stuck is not None:

@@ -27,11 +27,7 @@ class EmbeddingRequest(RequestDocument):
 
 
 def read_embedding(tree: Any) -> EmbeddingRequest:
-    """A request for vectors.
-
-    Raises:
-        RefusedError: it names the first parameter that is unknown, unsupported or wrong.
-    """
+    """A request for vectors. Raises RefusedError for the first parameter that is unknown, unsupported or wrong."""
     return validate_document(EmbeddingRequest, tree)
 
 

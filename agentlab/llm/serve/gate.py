@@ -120,31 +120,20 @@ def parts(body: bytes | bytearray) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRules:
-    """What is let in.
+    """What is let in."""
 
-    Attributes:
-        token: what `Authorization: Bearer` has to hold; None lets everybody in who reaches the socket.
-        local: the socket listens on loopback only, so that only pages of this machine's own may name it.
-        at_once: requests that may be answered at a time.
-        make_room: gives up a request whose client does not take the answer; whether there was one.
-        mark: of this gateway, among those that lead to each other.
-    """
-
-    token: str | None
-    local: bool
-    at_once: int
+    token: str | None  # what `Authorization: Bearer` has to hold; None lets everybody in who reaches the socket
+    local: bool  # the socket listens on loopback only, so that only pages of this machine's own may name it
+    at_once: int  # requests that may be answered at a time
+    # Gives up a request whose client does not take the answer; whether there was one.
     make_room: Callable[[], bool] = lambda: False
+    # Of this gateway, among those that lead to each other.
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 def fault_response(fault: Fault) -> Response:
     """The document of an error as a reply."""
-    return Response(
-        encode_json(fault.document),
-        status_code=fault.status,
-        headers=dict(fault.headers),
-        media_type="application/json",
-    )
+    return Response(encode_json(fault.document), fault.status, dict(fault.headers), "application/json")
 
 
 class Gate:
@@ -161,7 +150,6 @@ class Gate:
         self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or say why not."""
         if scope["type"] != "http":
             return
         has_begun = False

@@ -51,9 +51,8 @@ class GatewayMetrics:
         standing: dict[_Labels, float] = {}
         for (model, now), state in product(states.items(), STATES):
             standing[("model", model), ("state", state)] = int(state == now)
-        in_flight: Mapping[_Labels, float] = {(): self.in_flight}
         families: tuple[tuple[str, str, str, Mapping[_Labels, float]], ...] = (
-            ("requests_in_flight", "gauge", "Requests being answered.", in_flight),
+            ("requests_in_flight", "gauge", "Requests being answered.", {(): self.in_flight}),
             ("requests_total", "counter", "Requests that have ended.", self._requests),
             ("tokens_total", "counter", "Tokens of answers, where providers report them.", self._tokens),
             ("spend_usd_total", "counter", "USD of answers whose cost is known.", self._spend),

@@ -35,11 +35,7 @@ def meaning(name: str, config: LLMConfig) -> tuple[Strategy | None, str | None]:
 
 
 def check(config: LLMConfig) -> None:
-    """See that the gateway has something to offer, under names that mean one thing.
-
-    Raises:
-        ConfigError: no model, or a model that bears a name of the gateway.
-    """
+    """Raise ConfigError if there is no model to offer, or one that bears a name of the gateway."""
     if not config.models:
         raise ConfigError(
             "The config names no language model, so there is nothing to serve.",

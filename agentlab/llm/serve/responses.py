@@ -128,7 +128,6 @@ class ResponseRequest(GatewayRequest):
     include: list[str] | None = Field(None, fail_fast=True)
 
     def options(self) -> Options:
-        """Everything but the messages, as the router takes it."""
         if _LOGPROBS in (self.include or ()):
             raise param_refusal("include", f"{_LOGPROBS} is not supported")
         format_ = self.text.format if self.text else None
@@ -169,19 +168,9 @@ class ResponseRequest(GatewayRequest):
 
 
 def read_response(tree: Any) -> GatewayCall:
-    """A request.
-
-    Raises:
-        RefusedError: it names the first parameter that is unknown, unsupported or wrong.
-    """
+    """A request. Raises RefusedError for the first parameter that is unknown, unsupported or wrong."""
     request = validate_document(ResponseRequest, tree)
     messages = tuple(request.conversation_so_far())
     one = request.parallel_tool_calls is False
-    return GatewayCall(
-        request.model,
-        messages,
-        request.options(),
-        request.stream is True,
-        one,
-        partial(ResponseReply, request_fields=tree),
-    )
+    reply = partial(ResponseReply, request_fields=tree)
+    return GatewayCall(request.model, messages, request.options(), request.stream is True, one, reply)

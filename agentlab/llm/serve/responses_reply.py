@@ -17,7 +17,7 @@ class ResponseReply:
     """
 
     def __init__(self, identity: str, created: int, request_fields: Mapping[str, Any]) -> None:
-        self._id, self._created, self._asked = identity, created, request_fields
+        self._id, self._created, self._request = identity, created, request_fields
         self._number = 0
         self._done: list[dict[str, Any]] = []  # items that are complete
         self._item: dict[str, Any] | None = None  # the one that is being written
@@ -64,9 +64,8 @@ class ResponseReply:
         if self._number:
             return b""
         document = self._document("in_progress", [])
-        return self._event("response.created", response=document) + self._event(
-            "response.in_progress", response=document
-        )
+        created = self._event("response.created", response=document)
+        return created + self._event("response.in_progress", response=document)
 
     def _say(self, text: str, *, late: bool = False) -> bytes:
         """A piece of text; if the answer has gone on to tools, it waits until it is late."""
@@ -84,7 +83,6 @@ class ResponseReply:
         return events + self._event("response.output_text.delta", **where, delta=text, logprobs=[])
 
     def _ask(self, call: ToolCall) -> bytes:
-        """A piece of a call."""
         events = b""
         if self._item is None or self._item["type"] != "function_call":
             events = self._end("completed")
@@ -112,9 +110,8 @@ class ResponseReply:
             events += self._event("response.content_part.done", **at, part=part)
         else:
             item = {**item, "arguments": self._written}
-            events = self._event(
-                "response.function_call_arguments.done", **where, name=item["name"], arguments=self._written
-            )
+            call_fields = {"name": item["name"], "arguments": self._written}
+            events = self._event("response.function_call_arguments.done", **where, **call_fields)
         events += self._event("response.output_item.done", output_index=len(self._done), item=item)
         self._done.append(item)
         self._item = None
@@ -139,7 +136,6 @@ class ResponseReply:
     def _document(
         self, status: str, output: list[dict[str, Any]], answer: Completion[Any] | None = None
     ) -> dict[str, Any]:
-        request_fields = self._asked
         reason = None if answer is None else _INCOMPLETE.get(answer.finish)
         return {
             "id": f"resp_{self._id}",
@@ -149,23 +145,23 @@ class ResponseReply:
             "background": False,
             "error": None,
             "incomplete_details": None if reason is None else {"reason": reason},
-            "instructions": request_fields.get("instructions"),
-            "max_output_tokens": request_fields.get("max_output_tokens"),
-            "metadata": request_fields.get("metadata") or {},
-            "model": request_fields["model"] if answer is None else answer.model,
+            "instructions": self._request.get("instructions"),
+            "max_output_tokens": self._request.get("max_output_tokens"),
+            "metadata": self._request.get("metadata") or {},
+            "model": self._request["model"] if answer is None else answer.model,
             "output": output,
-            "parallel_tool_calls": request_fields.get("parallel_tool_calls") is not False,
+            "parallel_tool_calls": self._request.get("parallel_tool_calls") is not False,
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "store": False,
-            "temperature": request_fields.get("temperature"),
-            "text": request_fields.get("text") or {"format": {"type": "text"}},
-            "tool_choice": request_fields.get("tool_choice") or "auto",
-            "tools": request_fields.get("tools") or [],
-            "top_p": request_fields.get("top_p"),
+            "temperature": self._request.get("temperature"),
+            "text": self._request.get("text") or {"format": {"type": "text"}},
+            "tool_choice": self._request.get("tool_choice") or "auto",
+            "tools": self._request.get("tools") or [],
+            "top_p": self._request.get("top_p"),
             "truncation": "disabled",
             "usage": None if answer is None else _usage(answer.usage),
-            "user": request_fields.get("user"),
+            "user": self._request.get("user"),
         }
 
 

@@ -36,19 +36,12 @@ _MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Where to listen, who may ask, and how many at a time.
+    """Where to listen, who may ask, and how many at a time."""
 
-    Attributes:
-        host: a name or an address of this machine.
-        port: 0 takes a free one.
-        token_env: the variable that holds the token; None is `TOKEN`, if it is set.
-        at_once: requests that are answered at a time.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8484
-    token_env: str | None = None
-    at_once: int = 64
+    host: str = "127.0.0.1"  # a name or an address of this machine
+    port: int = 8484  # 0 takes a free one
+    token_env: str | None = None  # the variable that holds the token; None is `TOKEN`, if it is set
+    at_once: int = 64  # requests that are answered at a time
 
     @property
     def url(self) -> str:
@@ -67,7 +60,6 @@ class Served(AnswerDocument):
 
     @classmethod
     def of(cls, url: str, config: LLMConfig) -> Self:
-        """The view of a config at a base URL."""
         return cls(url=url, models=list(names.known_names(config)))
 
     def blocks(self) -> list[Block]:
@@ -88,11 +80,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end what is in flight, within 10 seconds. A second signal ends it at once.
 
-    Args:
-        settings: where, and for whom.
-        context: whose environment holds the keys and the token.
-        ready: told the base URL once connections are accepted.
-        say: told what else there is to know.
+    `ready` is told the base URL once connections are accepted; `say` whatever else there is to know.
 
     Raises:
         ConfigError: no models, or one that leads back to the gateway.
@@ -237,11 +225,7 @@ def most_connections(at_once: int, files: int) -> int:
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        UsageError: the address cannot be had.
-    """
+    """A listening socket. Raises UsageError if the address cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -259,10 +243,9 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def refuse_circles(config: LLMConfig, settings: GatewaySettings) -> None:
-    """Refuse a config that would ask the gateway itself. Longer circles show while it runs (`agentlab.llm.via`).
+    """Raise ConfigError for each provider that is the gateway itself.
 
-    Raises:
-        ConfigError: it names each provider that is the gateway.
+    Longer circles show while it runs (`agentlab.llm.via`).
     """
     open_to_all = settings.host in ("0.0.0.0", "::")  # noqa: S104 - a comparison
     if not (is_loopback(settings.url) or open_to_all):
