@@ -160,13 +160,13 @@ def test_no_text_breaks_an_extractor(text):
     ids=lambda text: text[:12],
 )
 def test_a_hostile_text_costs_no_time(text):
-    began = time.perf_counter()
+    began = time.process_time()
     extract.last_number(text)
     extract.short_answer(text)
     extract.letter(text, LETTERS)
     extract.label(text, LABELS)
     extract.code(text)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @given(st.text(max_size=300))

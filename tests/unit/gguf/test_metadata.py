@@ -279,10 +279,10 @@ def test_a_sparse_file_of_any_size_is_refused_at_once(tmp_path: Path) -> None:
             file.seek(24 + number * stride)
             file.write(struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 0, 1 << 24))
         file.truncate(10 << 30)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ModelFileError, match="header is longer than 256 MiB"):
         read(path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_so_is_one_of_a_hundred_million_empty_texts(tmp_path: Path) -> None:
@@ -291,10 +291,10 @@ def test_so_is_one_of_a_hundred_million_empty_texts(tmp_path: Path) -> None:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, 60) + struct.pack("<Q", 1) + b"k")
         file.write(struct.pack("<IIQ", 9, 8, 1 << 24))
         file.truncate(10 << 30)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ModelFileError, match="more than 4194304 texts"):
         read(path)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_folder_is_no_model_file(tmp_path: Path) -> None:

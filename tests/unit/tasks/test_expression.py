@@ -85,10 +85,10 @@ def test_a_function_with_one_return_is_taken_at_its_body(source):
     ],
 )
 def test_what_is_not_allowed_is_refused_at_once(source):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Refused):
         evaluate(source, {"n": 7, "s": "three green apples"})
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @given(st.text(alphabet="ns0123456789+-*/%()[]<>=!., 'abdefgijlmort_:", max_size=60))

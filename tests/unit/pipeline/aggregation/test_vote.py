@@ -109,10 +109,10 @@ def test_whatever_an_answer_says_it_is_counted_or_abstains(text, kind):
 
 
 def test_hostile_patterns_and_answers_abstain():
-    start = time.monotonic()
+    start = time.process_time()
     stuck = Vote(extract=Extract(regex="(a|aa)+$"), ties="abstain")
     assert vote(answers("a" * 60 + "b"), stuck).why["abstained"] == 1
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     deep = Vote(extract=Extract(pointer="/0"), ties="abstain")
     assert vote(answers("[" * 50_000), deep).why["abstained"] == 1
     assert vote(answers('["' + "9" * 10_000 + '"]', "[" + "9" * 10_000 + "]"), deep).why["abstained"] == 1
