@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 
 class Experiment(Protocol):
-    """A checked experiment, ready to start. Preparing it reads but writes nothing."""
+    """A checked experiment, ready to start or to be gone on with. Preparing it reads but writes nothing."""
 
     def plan(self) -> "AnswerDocument": ...
 
-    def run(self, run: "OpenRun") -> tuple["AnswerDocument", "RunOutcome"]:
-        """Do it, or go on with it, and say what came out."""
-        ...
+    def run(self, run: "OpenRun") -> tuple["AnswerDocument", "RunOutcome"]: ...
 
 
 class Reviewable(Protocol):
@@ -36,27 +34,21 @@ class Reviewable(Protocol):
 
 
 class Prepare(Protocol):
-    """Checks everything that can be checked before work starts: data, keys, model files."""
+    """Checks data, keys, model files, all that can be checked before anything is written, and raises what is wrong."""
 
-    def __call__(self, config: Any, context: "Context") -> Experiment:
-        """The experiment, or the error a user should see before anything is written."""
-        ...
+    def __call__(self, config: Any, context: "Context") -> Experiment: ...
 
 
 class TakePart(Protocol):
-    """What the processes do that a launcher has started beside the one which owns the run. They write nothing."""
+    """What the processes that a launcher started beside a run's owner do once `begin` returns. They write nothing."""
 
-    def __call__(self, run: "Path", begin: "Callable[[], object]", context: "Context") -> None:
-        """Work along on the run in this folder, once `begin` returns."""
-        ...
+    def __call__(self, run: "Path", begin: "Callable[[], object]", context: "Context") -> None: ...
 
 
 class Narrate(Protocol):
-    """Turns an event into what the screen shows. Pure."""
+    """Turns an event into what the screen shows, None if nobody needs to see it. Pure."""
 
-    def __call__(self, event: "Event") -> "Narration | None":
-        """None for an event that nobody needs to see."""
-        ...
+    def __call__(self, event: "Event") -> "Narration | None": ...
 
 
 def wait(run: "Path", begin: "Callable[[], object]", context: "Context") -> None:
@@ -72,7 +64,6 @@ class Command:
     result: str
     prepare: str
     narrate: str
-    measured: str
     settle: str | None = None  # a config of which a model or a person had to be asked something, answered; see `begin`
     foresee: str | None = None  # as `prepare`, for a dry run: without what takes long or holds anything
     take_part: str = "agentlab.commands:wait"
@@ -96,7 +87,6 @@ class Command:
         return imported(self.narrate)  # type: ignore[no-any-return] # as above
 
     def was_reviewed(self, events: "Sequence[Event]") -> bool:
-        """Whether the latest session of a run asked a person before each trial."""
         return bool(self.reviewed and imported(self.reviewed)(events))
 
     def details_function(self) -> "Callable[[Event], str | None]":
@@ -107,8 +97,8 @@ class Command:
         return imported(self.take_part)  # type: ignore[no-any-return] # as above
 
     def basis(self) -> "Basis":
-        """What two of its runs must share for their figures to be compared."""
-        return imported(self.measured)  # type: ignore[no-any-return] # as above
+        """What two of its runs must share for their figures to be compared: MEASURED, beside its config."""
+        return imported(f"{self.config.partition(':')[0]}:MEASURED")  # type: ignore[no-any-return] # as above
 
 
 COMMANDS: dict[str, Command] = {
@@ -122,7 +112,6 @@ COMMANDS: dict[str, Command] = {
             narrate="agentlab.nas.study:narrate",
             reviewed="agentlab.study.narrate:is_reviewed",
             details="agentlab.study.narrate:Proposals",
-            measured="agentlab.nas.config:MEASURED",
         ),
         Command(
             name="pipeline",
@@ -131,7 +120,6 @@ COMMANDS: dict[str, Command] = {
             prepare="agentlab.pipeline.run:prepare",
             foresee="agentlab.pipeline.run:foresee",
             narrate="agentlab.pipeline.result:narrate",
-            measured="agentlab.pipeline.config:MEASURED",
         ),
         Command(
             name="train-persona",
@@ -140,7 +128,6 @@ COMMANDS: dict[str, Command] = {
             prepare="agentlab.persona.run:prepare",
             foresee="agentlab.persona.run:foresee",
             narrate="agentlab.persona.result:narrate",
-            measured="agentlab.persona.config:MEASURED",
             take_part="agentlab.persona.run:take_part",
         ),
         Command(
@@ -150,7 +137,6 @@ COMMANDS: dict[str, Command] = {
             prepare="agentlab.debate.run:prepare",
             foresee="agentlab.debate.run:foresee",
             narrate="agentlab.debate.result:narrate",
-            measured="agentlab.debate.config:MEASURED",
         ),
         Command(
             name="evolve",
@@ -158,7 +144,6 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.evolve.result:EvolveResult",
             prepare="agentlab.evolve.run:prepare",
             narrate="agentlab.evolve.result:narrate",
-            measured="agentlab.evolve.config:MEASURED",
             details="agentlab.study.narrate:Proposals",
         ),
         Command(
@@ -168,7 +153,6 @@ COMMANDS: dict[str, Command] = {
             prepare="agentlab.compress.run:prepare",
             settle="agentlab.compress.goal_reader:settle",
             narrate="agentlab.compress.result:narrate",
-            measured="agentlab.compress.config:MEASURED",
             details="agentlab.study.narrate:Proposals",
         ),
         Command(
@@ -177,7 +161,6 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.bench.result:BenchResult",
             prepare="agentlab.bench.run:prepare",
             narrate="agentlab.bench.result:narrate",
-            measured="agentlab.bench.config:MEASURED",
         ),
     )
 }

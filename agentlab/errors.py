@@ -1,42 +1,6 @@
 """Every error agentlab raises on purpose, with its exit code.
 
-    AgentlabError                    1   the work was tried and failed
-    ├── UsageError                   2   the call cannot be carried out as typed
-    │   ├── ConfigError              2   a config file, key or value is wrong
-    │   ├── DataError                2   a data file was read and cannot be used
-    │   ├── UnknownNameError         2   no run, preset, model or command bears that name
-    │   ├── RunLockedError           2   another process works on the run
-    │   ├── RunUnreadableError       2   a run folder is damaged or not a run folder
-    │   └── RunMismatchError         2   resume was asked with a different experiment
-    ├── MissingError                 3   something has to be there first
-    │   ├── MissingFileError         3   a data or model file
-    │   ├── MissingKeyError          3   an API key
-    │   ├── UntrustedHostError       3   the user's word that a key may go to a host
-    │   ├── MissingExtraError        3   an optional dependency
-    │   └── StorageError             3   the disk is full, read-only or not ours
-    ├── ModelFileError               1   a model file is broken or not what was promised
-    ├── DivergedError                1   a training loss became infinite or not a number
-    ├── RemoteError                  4   a language model did not answer usefully
-    │   ├── LLMConnectionError       4   refused, reset, name not found
-    │   │   └── HostBusyError        4   the same, while the host served other calls of ours
-    │   ├── LLMTimeoutError          4   first token, idle or total clock ran out
-    │   ├── LLMTruncatedError        4   the stream ended without a finish reason
-    │   ├── RateLimitedError         4   429
-    │   ├── QuotaError               4   402, or 429 with a quota code
-    │   ├── ServerFaultError         4   5xx
-    │   ├── AuthError                4   401, 403
-    │   ├── UnknownModelError        4   404
-    │   ├── BadRequestError          4   400, 422
-    │   ├── ContextOverflowError     4   the prompt does not fit the model
-    │   ├── ContentFilterError       4   the provider refused the content
-    │   ├── MalformedReplyError      4   not the protocol that was agreed
-    │   ├── SchemaError              4   an answer that the schema rejects, twice
-    │   ├── WorkerDiedError          4   the local model's process died
-    │   ├── LLMCancelledError        4   the caller gave up
-    │   └── AllModelsFailedError     4   every candidate failed; holds the attempts
-    ├── GateError                    5   a threshold or budget was not met
-    │   └── BudgetExceededError      5   the next call would cost more than is allowed
-    └── Interrupted     129, 130, 143   stopped by a signal; the run can be resumed
+A class has the exit code of its base unless it says otherwise; docs/runs.md lists them for users.
 
 A message is data: one sentence without markup. The hint says what to do next. `cli/main.py` alone prints them.
 """
@@ -126,10 +90,9 @@ class MissingKeyError(MissingError):
 
 
 class UntrustedHostError(MissingError):
-    """A key would be sent to a host that nobody has confirmed for it."""
+    """A key would be sent to a host that nobody has confirmed for it; `homes` are those it is known to belong to."""
 
     def __init__(self, variable: str, host: str, homes: Sequence[str] = ()) -> None:
-        """`homes` are the hosts that the key is known to belong to."""
         self.variable, self.host = variable, host
         belongs = f", which belongs to {' or '.join(homes)}," if homes else ""
         super().__init__(
@@ -236,12 +199,7 @@ class AllModelsFailedError(RemoteError):
     """Every candidate failed. `failures` holds one line per attempt; `retry_after` is set when all ask for patience."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        failures: Sequence[str] = (),
-        hint: str | None = None,
-        retry_after: float | None = None,
+        self, message: str, *, failures: Sequence[str] = (), hint: str | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(message, hint=hint)
         self.failures = tuple(failures)

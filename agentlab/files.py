@@ -17,7 +17,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def open_file(path: Path) -> BufferedReader:
@@ -29,13 +28,7 @@ def open_file(path: Path) -> BufferedReader:
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "its name holds a NUL character", str(path))
     _require_regular(path, path.stat())  # first: to open a device may already do something
-    file = os.fdopen(os.open(path, _READ), "rb")
-    try:
-        _require_regular(path, os.fstat(file.fileno()))
-    except OSError:
-        file.close()
-        raise
-    return file
+    return open(path, "rb", opener=_open_regular)
 
 
 def open_to_write(path: Path, mode: str) -> IO[Any]:
@@ -46,14 +39,17 @@ def open_to_write(path: Path, mode: str) -> IO[Any]:
     Raises:
         OSError: it cannot be opened, or is a link or no regular file.
     """
-    binary = "b" in mode
-    return open(
-        path, mode, buffering=0 if binary else -1, encoding=None if binary else "utf-8", opener=_without_surprise
-    )
+    if "b" in mode:
+        return open(path, mode, buffering=0, opener=_open_own)
+    return open(path, mode, encoding="utf-8", opener=_open_own)
 
 
-def _without_surprise(name: str, flags: int) -> int:
-    number = os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+def _open_own(name: str, flags: int) -> int:
+    return _open_regular(name, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
+def _open_regular(name: str, flags: int) -> int:
+    number = os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
     try:
         _require_regular(Path(name), os.fstat(number))
     except OSError:

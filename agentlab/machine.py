@@ -32,9 +32,9 @@ def threads(given: int | None = None, *, workers: int = 1) -> int:
     """Threads of one process, for whatever computes in it: the one place that decides.
 
     More threads than free cores are ruinous for small models, so the cores are shared: with the processes that a
-    launcher has started here (LOCAL_WORLD_SIZE), and with `workers` that compute at the same time. `given`: what the
-    config says; it is taken as it is. Else OMP_NUM_THREADS is shared, or else the cores. `workers`: processes of this
-    one that compute at the same time, it may be itself among them.
+    launcher has started here (LOCAL_WORLD_SIZE), and with `workers`: processes of this one that compute at the same
+    time, maybe itself among them. What the config has `given` is taken as it is; else OMP_NUM_THREADS is shared, or
+    else the cores.
     """
     launched = _count("LOCAL_WORLD_SIZE") or 1
     return given or max(1, (_count(_VARIABLE) or cores() // launched) // workers)
@@ -63,7 +63,6 @@ _INHERITED = (
     r"|(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|HF_HOME|HF_ENDPOINT|HF_HUB_(CACHE|OFFLINE|(DISABLE|ENABLE)_[A-Z_]+)"
     r"|AGENTLAB_(HOME|CACHE|TRUST|EXPAND)|NO_COLOR"
 )
-
 
 # pip reaches its index by these; an address among them may hold a password, which is for pip.
 _INHERITED_BY_PIP = r"(?i:PIP_[A-Z_]+|NETRC|(https?|all|no)_proxy)"
@@ -187,8 +186,7 @@ def _cpu_flags() -> dict[str, str]:
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return {}
-    first = info.read_text().split("\n\n")[0]
-    fields = (line.partition(":") for line in first.splitlines())
+    fields = (line.partition(":") for line in info.read_text().split("\n\n")[0].splitlines())
     return {name.strip(): text.strip() for name, _, text in fields}
 
 

@@ -19,17 +19,11 @@ def imported(where: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Registry(Generic[T]):
-    """One seam. Nothing is imported before it is asked for by its name; a shipped name hides a plug-in's.
+    """One seam. Nothing is imported before it is asked for by its name; a shipped name hides a plug-in's."""
 
-    Attributes:
-        kind: what a message calls a thing of this kind.
-        group: the entry points that packages may declare.
-        table: name -> `module:name`, in the order in which they are shown.
-    """
-
-    kind: str
-    group: str
-    table: Mapping[str, str]
+    kind: str  # what a message calls a thing of this kind
+    group: str  # the entry points that packages may declare
+    table: Mapping[str, str]  # name -> `module:name`, in the order in which they are shown
 
     @property
     def names(self) -> list[str]:
@@ -38,11 +32,7 @@ class Registry(Generic[T]):
         return [*self.table, *sorted(entry_points(group=self.group).names - self.table.keys())]
 
     def load(self, name: str) -> T:
-        """The thing of that name. See `where`.
-
-        Raises:
-            AgentlabError: what a package declares cannot be imported.
-        """
+        """Raises as `where` does, and AgentlabError where what a package declares cannot be imported."""
         where = self.where(name)
         try:
             return cast(T, imported(where))

@@ -17,6 +17,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from agentlab import machine
 from agentlab.commands import Command, Experiment, Narrate, command
 from agentlab.errors import AgentlabError, ConfigError, Interrupted, RunMismatchError, StorageError, UsageError
 from agentlab.runs.context import Context
@@ -120,8 +121,6 @@ class Session:
     @contextmanager
     def opened(self, watch: Watch) -> Iterator[OpenRun]:
         """The run folder at work, for `finish`. An error in here is recorded as the run's end, and raised."""
-        from agentlab import machine
-
         debug = DebugLog(watch.line, self.command.details_function()) if watch.debug else None
         edge = Edge(redactor=self.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
         with self.open(edge) as run, debug.listening(run) if debug else nullcontext():
@@ -168,14 +167,9 @@ def run_to_its_end(
 ) -> "FinishedRun[Any]":
     """What the Python faces of commands do: a run, or the rest of one, in this process.
 
-    Args:
-        name: the command.
-        resume: a run's name, or `last` for the last of this command; None starts a new one.
-        config: as of `begin`.
-        overrides: dotted config key -> value, as with `--set`.
-        runs_dir: the folder that holds run folders; None is `runs` in the workspace.
-        caller: the function, for the manifest.
-        verbose: tell on stderr how it goes, line by line.
+    `resume`: a run's name, or `last` for the last of this command; None starts a new one, of a `config` as `begin`
+    takes it. `overrides`: dotted config key -> value, as with `--set`. `runs_dir`: None is `runs` in the workspace.
+    `caller`: the function, for the manifest. `verbose`: tell on stderr how it goes, line by line.
 
     Raises:
         UsageError: a config beside `resume`; and what `begin`, `go_on` and the run raise.
@@ -218,18 +212,11 @@ def begin(
     argv: Sequence[str] = (),
     planning: bool = False,
 ) -> Session:
-    """A new run of a command.
+    """A new run of the command `name`.
 
-    Args:
-        name: the command, such as `nas`.
-        config: a preset's name or a path, what such a file would hold, or a checked config; None is the default preset.
-        overrides: changes of single keys.
-        context: workspace and environment.
-        runs_dir: the folder of run folders.
-        run_name: the run folder's name; None is one made of time, label and a short id.
-        label: None is the command.
-        argv: what the manifest says the run was started with.
-        planning: it will not be carried out; see `Command.foresee`.
+    `config`: a preset's name or a path, what such a file would hold, or a checked config; None is the default preset.
+    `run_name`: of its folder; None is one made of time, label (None is the command) and a short id. `argv`: what the
+    manifest says it was started with. `planning`: it will not be carried out; see `Command.foresee`.
 
     Raises:
         UsageError, MissingError: what is wrong with the input, before anything is written.

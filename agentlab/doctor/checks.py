@@ -47,6 +47,10 @@ class DoctorRow(BaseModel):
     remedy: str | None = None
 
 
+def _row(name: str, status: Status, detail: str, remedy: str | None = None) -> DoctorRow:
+    return DoctorRow(name=name, status=status, detail=detail, remedy=remedy)
+
+
 class DoctorReport(AnswerDocument):
     """All rows, in the order of the examination."""
 
@@ -78,8 +82,8 @@ def python(version: tuple[int, int, int]) -> DoctorRow:
     """The interpreter."""
     detail = ".".join(str(part) for part in version)
     if version[:2] >= PYTHON:
-        return DoctorRow(name="python", status="ok", detail=detail)
-    return DoctorRow(name="python", status="missing", detail=detail, remedy="Install Python 3.11 or newer.")
+        return _row("python", "ok", detail)
+    return _row("python", "missing", detail, "Install Python 3.11 or newer.")
 
 
 def libraries(versions: Mapping[str, str | None]) -> DoctorRow:
@@ -87,43 +91,33 @@ def libraries(versions: Mapping[str, str | None]) -> DoctorRow:
     absent = [name for name, version in versions.items() if version is None]
     detail = ", ".join(f"{name} {version or '(absent)'}" for name, version in versions.items())
     if absent == [OURSELVES]:
-        return DoctorRow(name="libraries", status="warn", detail=detail, remedy="Run `make setup` in the checkout.")
+        return _row("libraries", "warn", detail, "Run `make setup` in the checkout.")
     if absent:
         remedy = f"pip install {' '.join(name for name in absent if name != OURSELVES)}"
-        return DoctorRow(name="libraries", status="missing", detail=detail, remedy=remedy)
-    return DoctorRow(name="libraries", status="ok", detail=detail)
+        return _row("libraries", "missing", detail, remedy)
+    return _row("libraries", "ok", detail)
 
 
 def memory(total: int, available: int) -> DoctorRow:
     """Main memory in bytes. The embedded model takes 0.25 GB, training it about 2 GB."""
     detail = f"{available / 1e9:.1f} of {total / 1e9:.1f} GB free"
     remedy = "Close other programs; training takes about 2 GB, the embedded model 0.25 GB."
-    return DoctorRow(
-        name="memory", status=_level(available, _ENOUGH_MEMORY, _LITTLE_MEMORY), detail=detail, remedy=remedy
-    )
+    return _row("memory", _level(available, _ENOUGH_MEMORY, _LITTLE_MEMORY), detail, remedy)
 
 
 def disk(free: int) -> DoctorRow:
     """Free bytes where models and runs go."""
     remedy = "Free some space, or set AGENTLAB_HOME to a folder on another disk."
-    return DoctorRow(
-        name="disk",
-        status=_level(free, _ENOUGH_DISK, _LITTLE_DISK),
-        detail=f"{free / 1e9:.1f} GB free",
-        remedy=remedy,
-    )
+    return _row("disk", _level(free, _ENOUGH_DISK, _LITTLE_DISK), f"{free / 1e9:.1f} GB free", remedy)
 
 
 def torch(finding: Found) -> DoctorRow:
     """Whether torch loads, and where it computes."""
     if finding.error:
-        remedy = "pip install --force-reinstall torch"
-        return DoctorRow(name="torch", status="missing", detail=finding.error, remedy=remedy)
+        return _row("torch", "missing", finding.error, "pip install --force-reinstall torch")
     seen = finding.values
     bf16 = "bfloat16 in hardware" if seen.get("bf16") else "bfloat16 in software, slower than float32"
-    return DoctorRow(
-        name="torch", status="ok", detail=f"{seen['device']}, {seen['cores']} cores, {seen['processor']}, {bf16}"
-    )
+    return _row("torch", "ok", f"{seen['device']}, {seen['cores']} cores, {seen['processor']}, {bf16}")
 
 
 def gpu(finding: Found) -> DoctorRow:
@@ -132,18 +126,16 @@ def gpu(finding: Found) -> DoctorRow:
     if seen.get("device") in ("cuda", "mps"):
         size = seen.get("device_memory_bytes")
         detail = seen["device_name"] + (f", {size / 1e9:.0f} GB" if size else "")
-        return DoctorRow(name="gpu", status="ok", detail=detail)
+        return _row("gpu", "ok", detail)
     remedy = "Nothing needs one. If the machine has a CUDA device, install a CUDA build of torch (pytorch.org)."
-    return DoctorRow(
-        name="gpu", status="warn", detail="none that torch can use; everything runs on the CPU", remedy=remedy
-    )
+    return _row("gpu", "warn", "none that torch can use; everything runs on the CPU", remedy)
 
 
 def llama_cpp(finding: Found) -> DoctorRow:
     """Whether llama.cpp loads."""
     if finding.error:
-        return DoctorRow(name="llama.cpp", status="missing", detail=finding.error, remedy=_REBUILD_LLAMA)
-    return DoctorRow(name="llama.cpp", status="ok", detail=f"{finding.values['version']}; {finding.values['features']}")
+        return _row("llama.cpp", "missing", finding.error, _REBUILD_LLAMA)
+    return _row("llama.cpp", "ok", f"{finding.values['version']}; {finding.values['features']}")
 
 
 def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str], problem: str | None) -> DoctorRow:
@@ -153,53 +145,45 @@ def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str
     answer; None if it does.
     """
     if model is None:
-        return DoctorRow(
-            name="engine", status="missing", detail="no model to try it with", remedy="agentlab models pull"
-        )
+        return _row("engine", "missing", "no model to try it with", "agentlab models pull")
     if problem:
-        return DoctorRow(name="engine", status="missing", detail=f"{model} does not answer: {problem}", remedy=REBUILD)
+        return _row("engine", "missing", f"{model} does not answer: {problem}", REBUILD)
     detail = "; ".join([f"{model} answers", *(f"{user} with {settings}" for user, settings in used.items())])
     detail += "".join(f"; not {settings}: {reason}" for settings, reason in against.items())
-    return DoctorRow(
-        name="engine", status="warn" if against else "ok", detail=detail, remedy=_FASTER if against else None
-    )
+    return _row("engine", "warn", detail, _FASTER) if against else _row("engine", "ok", detail)
 
 
 def gpu_offload(llama: Found, hardware: Found) -> DoctorRow:
     """Whether llama.cpp uses the accelerator that torch sees."""
     remedy = f'CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD_LLAMA}'
     if llama.error:
-        return DoctorRow(name="gpu-offload", status="missing", detail="llama.cpp does not load", remedy=_REBUILD_LLAMA)
+        return _row("gpu-offload", "missing", "llama.cpp does not load", _REBUILD_LLAMA)
     if llama.values.get("gpu_offload"):
-        return DoctorRow(name="gpu-offload", status="ok", detail="llama.cpp was built with it")
+        return _row("gpu-offload", "ok", "llama.cpp was built with it")
     if hardware.values.get("device") == "cuda":
-        return DoctorRow(
-            name="gpu-offload", status="warn", detail="llama.cpp was built for the CPU only", remedy=remedy
-        )
-    return DoctorRow(
-        name="gpu-offload", status="warn", detail="CPU build, as fits this machine", remedy=f"With a GPU: {remedy}"
-    )
+        return _row("gpu-offload", "warn", "llama.cpp was built for the CPU only", remedy)
+    return _row("gpu-offload", "warn", "CPU build, as fits this machine", f"With a GPU: {remedy}")
 
 
 def bitsandbytes(finding: Found) -> DoctorRow:
     """Whether 4-bit weights survive a round trip."""
     remedy = "pip install --force-reinstall 'bitsandbytes>=0.50'"
     if finding.error:
-        return DoctorRow(name="bitsandbytes", status="missing", detail=finding.error, remedy=remedy)
+        return _row("bitsandbytes", "missing", finding.error, remedy)
     version, device, error = finding.values["version"], finding.values["device"], float(finding.values["error"])
     if not error <= _NF4_ERROR:
         detail = f"{version}: 4-bit weights come back wrong on {device} (off by {error:.2f})"
-        return DoctorRow(name="bitsandbytes", status="missing", detail=detail, remedy=remedy)
-    return DoctorRow(name="bitsandbytes", status="ok", detail=f"{version}, 4-bit works on {device}")
+        return _row("bitsandbytes", "missing", detail, remedy)
+    return _row("bitsandbytes", "ok", f"{version}, 4-bit works on {device}")
 
 
 def keys(env: Mapping[str, str]) -> DoctorRow:
     """Which keys are set, by name; never their values."""
     key_names = [name for name in KEYS if env.get(name)]
     if key_names:
-        return DoctorRow(name="keys", status="ok", detail=", ".join(key_names))
+        return _row("keys", "ok", ", ".join(key_names))
     remedy = f"For hosted models put one of {', '.join(KEYS)} into the environment or into .env of the workspace."
-    return DoctorRow(name="keys", status="warn", detail="none; the embedded model needs none", remedy=remedy)
+    return _row("keys", "warn", "none; the embedded model needs none", remedy)
 
 
 def folders(problems: Mapping[str, str | None]) -> DoctorRow:
@@ -207,18 +191,18 @@ def folders(problems: Mapping[str, str | None]) -> DoctorRow:
     wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if wrong:
         remedy = "Give yourself write permission, or set AGENTLAB_HOME to a folder of your own."
-        return DoctorRow(name="folders", status="missing", detail="; ".join(wrong), remedy=remedy)
-    return DoctorRow(name="folders", status="ok", detail=f"{', '.join(problems)} can be written")
+        return _row("folders", "missing", "; ".join(wrong), remedy)
+    return _row("folders", "ok", f"{', '.join(problems)} can be written")
 
 
 def model(name: str, path: str | None, problem: str | None) -> DoctorRow:
     """The embedded model: where it lies, and what is wrong with it."""
     remedy = f"agentlab models pull {name}"
     if path is None:
-        return DoctorRow(name="model", status="missing", detail=f"{name} is not on this machine", remedy=remedy)
+        return _row("model", "missing", f"{name} is not on this machine", remedy)
     if problem:
-        return DoctorRow(name="model", status="missing", detail=problem, remedy=remedy)
-    return DoctorRow(name="model", status="ok", detail=f"{name}, verified, at {path}")
+        return _row("model", "missing", problem, remedy)
+    return _row("model", "ok", f"{name}, verified, at {path}")
 
 
 def _level(value: int, enough: int, little: int) -> Status:

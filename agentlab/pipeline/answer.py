@@ -11,23 +11,17 @@ VERSION = 2  # of the key: raised when the same fields come to mean another answ
 
 @dataclass(frozen=True, slots=True)
 class PipelineAnswer:
-    """What a call came to. Tokens, seconds and costs that nobody counted are None.
-
-    Attributes:
-        finish: why it ended: `stop` or `length`.
-        reused_tokens: of the prompt, those that needed no reading because the model had just read them.
-        logprob: mean log-probability per token, natural logarithm.
-    """
+    """What a call came to. Tokens, seconds and costs that nobody counted are None."""
 
     text: str
-    finish: str
+    finish: str  # why it ended: `stop` or `length`
     model: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    reused_tokens: int | None = None
+    reused_tokens: int | None = None  # of the prompt, those that needed no reading: the model had just read them
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
-    logprob: float | None = None
+    logprob: float | None = None  # mean log-probability per token, natural logarithm
     cost_usd: float | None = None
 
     def figures(self) -> dict[str, Any]:
@@ -35,36 +29,25 @@ class PipelineAnswer:
 
     @classmethod
     def of(cls, figures: Mapping[str, Any], text: str) -> "PipelineAnswer":
-        """Inverse of `figures`.
-
-        Raises:
-            TypeError: they are not figures of an answer.
-        """
+        """Inverse of `figures`; a TypeError if they are not figures of an answer."""
         return cls(text=text, **figures)
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineQuestion:
-    """Everything that decides an answer's text.
+    """Everything that decides an answer's text."""
 
-    Attributes:
-        messages: pairs of role and content.
-        fingerprint: of its file, or `router:PROVIDER:ID`.
-        numerics: what else decides its arithmetic: flash, kv_type, batch, gpu_layers, build of the engine.
-        logprob: whether the answer's log-probability was wanted; an answer without it does not do then.
-    """
-
-    messages: tuple[tuple[str, str], ...]
+    messages: tuple[tuple[str, str], ...]  # pairs of role and content
     model: str
-    fingerprint: str
-    numerics: Mapping[str, Any]
+    fingerprint: str  # of its file, or `router:PROVIDER:ID`
+    numerics: Mapping[str, Any]  # what else decides its arithmetic: flash, kv_type, batch, gpu_layers, engine's build
     temperature: float
     top_p: float | None
     max_tokens: int
     seed: int | None
     stop: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
-    logprob: bool = False
+    logprob: bool = False  # whether it is wanted; an answer without it does not do then
 
     def summary(self) -> dict[str, Any]:
         """The question as plain JSON of bounded size: long texts are their SHA-256 and length in characters.
@@ -92,9 +75,8 @@ def key_of(question: PipelineQuestion) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    decides = {
-        name: value for name, value in question.summary().items() if name != "model"
-    }  # the file counts, not its name
+    # the file counts, not its name
+    decides = {name: value for name, value in question.summary().items() if name != "model"}
     return sha_of(canonical({"version": VERSION, **decides}))
 
 
@@ -118,9 +100,5 @@ def encode_text(text: str) -> bytes:
 
 
 def decode_text(content: bytes) -> str:
-    """Inverse of `encode_text`.
-
-    Raises:
-        ValueError: it is not such bytes.
-    """
+    """Inverse of `encode_text`; a ValueError if it is not such bytes."""
     return content.decode("utf-8", "surrogatepass")

@@ -1,6 +1,5 @@
 """How a question is answered: by what is known, or by a model and those behind it. Every answer is kept and told."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from agentlab.pipeline.known_answers import ANSWERED, Known, KnownAnswers
 from agentlab.pipeline.loaded_models import LoadedModels, PipelineLocalModel
 from agentlab.pipeline.models import ask_local, ask_remote
 from agentlab.pipeline.settings import Engine, Rung, RungFailure, next_rung
-from agentlab.pipeline.step_questions import FAILURES, PipelineCall
+from agentlab.pipeline.step_questions import FAILURES, PipelineCall, derive_seed
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.run import OpenRun
@@ -50,9 +49,9 @@ class Asking:
             AgentlabError: every model failed; the error is the first model's.
             Interrupted: a stop was requested.
         """
-        known_answer = self.known_answers.find_answer(
-            call.id, {key_of(self._first(call, name)) for name in self._usable_models(call)}
-        )
+        usable = [n for n in call.models if n in self.models or self.config.models[n].provider == "router"]
+        keys = {key_of(self._first(call, name)) for name in usable}
+        known_answer = self.known_answers.find_answer(call.id, keys)
         if known_answer is not None:  # whoever of them it was that answered
             return known_answer.answer
         failed: AgentlabError | None = None
@@ -69,9 +68,6 @@ class Asking:
                 failed = failed or error
         assert failed is not None
         raise failed
-
-    def _usable_models(self, call: PipelineCall) -> list[str]:
-        return [n for n in call.models if n in self.models or self.config.models[n].provider == "router"]
 
     def _tell(self, call: PipelineCall) -> Callable[[str], None]:
         return lambda text: self.run.stream("call.text", call.id, text=text)
@@ -98,10 +94,10 @@ class Asking:
         if model not in self.models:
             raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
         settings = self.engines.get(model) or self.models[model].usable
-        original_question, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
+        original, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
         while True:
             question = self._build_question(call, model, rung)
-            known_answer = self._recall(call, original_question, question)
+            known_answer = self._recall(call, original, question)
             if known_answer is not None:
                 return known_answer
             cut = False
@@ -124,7 +120,7 @@ class Asking:
                 rung = self._further(call, model, rung, error, cut=cut)
                 continue
             self.engines[model] = rung.engine
-            return self._keep_answer(call, original_question, question, answer, rung.change)
+            return self._keep_answer(call, original, question, answer, rung.change)
 
     def _further(self, call: PipelineCall, model: str, rung: Rung, error: AgentlabError, *, cut: bool) -> Rung:
         """The next rung, or the error when there is none."""
@@ -190,31 +186,26 @@ class Asking:
     # -- what is known ------------------------------------------------------------------------------------------
 
     def _recall(
-        self, call: PipelineCall, original_question: PipelineQuestion, question: PipelineQuestion
+        self, call: PipelineCall, original: PipelineQuestion, question: PipelineQuestion
     ) -> PipelineAnswer | None:
         """An answer that needs no model: of the run's parent, or of the store."""
-        known_answer = self.known_answers.find_inherited(call.id, key_of(original_question))
+        key = key_of(original)
+        known_answer = self.known_answers.find_inherited(call.id, key)
         if known_answer is None and self.config.cache == "use":
             stored_answer = self.store.recall(key_of(question))
-            if stored_answer is None and question == original_question:
-                ruled = _as_ruled(call, original_question)
+            if stored_answer is None and question == original:
+                ruled = _as_ruled(call, original)
                 stored_answer = self.store.recall(key_of(ruled)) or self.store.recall(key_of(self._as_pressed(ruled)))
             known_answer = None if stored_answer is None else Known(stored_answer, "cache")
         if known_answer is None:
             return None
-        return self._note_answer(
-            call,
-            original_question,
-            question,
-            replace(known_answer.answer, model=question.model),
-            known_answer.source,
-            "",
-        )
+        answer = replace(known_answer.answer, model=question.model)
+        return self._note_answer(call, key, question, answer, known_answer.source, "")
 
     def _keep_answer(
         self,
         call: PipelineCall,
-        original_question: PipelineQuestion,
+        original: PipelineQuestion,
         question: PipelineQuestion,
         answer: PipelineAnswer,
         change: str,
@@ -222,11 +213,11 @@ class Asking:
         answer = replace(answer, text=self.mask(answer.text))
         if self.config.cache != "off":
             self.store.remember(key_of(question), question, answer)
-            if question != original_question:  # an identical run asks nothing, whatever has led to the change
-                changed = question.numerics != original_question.numerics
-                ruled = _as_ruled(call, original_question)
-                self.store.remember(key_of(self._as_pressed(ruled) if changed else ruled), original_question, answer)
-        return self._note_answer(call, original_question, question, answer, "model", change)
+            if question != original:  # an identical run asks nothing, whatever has led to the change
+                changed = question.numerics != original.numerics
+                ruled = _as_ruled(call, original)
+                self.store.remember(key_of(self._as_pressed(ruled) if changed else ruled), original, answer)
+        return self._note_answer(call, key_of(original), question, answer, "model", change)
 
     def _as_pressed(self, question: PipelineQuestion) -> PipelineQuestion:
         """The question with the memory that models may take: with more of it the answer may need no change."""
@@ -234,22 +225,11 @@ class Asking:
         return replace(question, numerics={**question.numerics, "ram": budget.ram, "vram": budget.vram})
 
     def _note_answer(
-        self,
-        call: PipelineCall,
-        original_question: PipelineQuestion,
-        question: PipelineQuestion,
-        answer: PipelineAnswer,
-        source: str,
-        change: str,
+        self, call: PipelineCall, key: str, question: PipelineQuestion, answer: PipelineAnswer, source: str, change: str
     ) -> PipelineAnswer:
         """The answer as it is kept: masked once more, since the store may be older than a secret."""
         answer = replace(answer, text=self.mask(answer.text))
-        data = {
-            "key": key_of(original_question),
-            "sha": self.texts.put(answer.text),
-            "from": source,
-            "asked": question.summary(),
-        }
+        data = {"key": key, "sha": self.texts.put(answer.text), "from": source, "asked": question.summary()}
         self.run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
         return answer
 
@@ -265,10 +245,7 @@ def _as_ruled(call: PipelineCall, question: PipelineQuestion) -> PipelineQuestio
 
 def _seed(call: PipelineCall, rung: Rung) -> int:
     """The call's own seed, and at every further try another one that no other sample has."""
-    if rung.tries == 0:
-        return call.seed
-    digest = hashlib.sha256(f"{call.id}:{call.seed}:{rung.tries}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    return call.seed if rung.tries == 0 else derive_seed(call.id, call.seed, rung.tries)
 
 
 def _check(text: str, schema: Mapping[str, Any] | None) -> None:

@@ -34,16 +34,12 @@ def complete_step(
         chosen = _choose_answer(step, item, answers, config, ask)
     except FAILURES as error:
         return _fall_back(step, item, error)
-    explanation = dict(chosen.why) | (
-        {"failed": {call: error.message for call, error in failed.items()}} if failed else {}
-    )
-    return _build_end(step, item, chosen.text, explanation)
+    notes = {**chosen.why, "failed": {call: error.message for call, error in failed.items()}} if failed else chosen.why
+    return _build_end(step, item, chosen.text, notes)
 
 
 def _build_end(step: PipelineStep, item: PipelineItem, answer: str, explanation: Mapping[str, Any]) -> Ended:
-    output = answer
-    if step.stage.output_mode == "input_plus_answer":
-        output = f"{item.step_input(step)}\n\n{answer}"
+    output = f"{item.step_input(step)}\n\n{answer}" if step.stage.output_mode == "input_plus_answer" else answer
     return Ended("done", answer, output, _json(answer, step), explanation)
 
 
@@ -68,7 +64,6 @@ def _json(text: str, step: PipelineStep) -> Any:
 def _choose_answer(
     step: PipelineStep, item: PipelineItem, answers: Sequence[PipelineAnswer], config: PipelineConfig, ask: Ask
 ) -> Chosen:
-    """One answer of several."""
     aggregation = step.stage.aggregation
     if aggregation is None:
         return Chosen(answers[0].text, {})
@@ -117,7 +112,7 @@ class _Scene:
         return self.config.llm.models[entry.model or ""].context or 8_192
 
     def seed(self, name: str) -> int:
-        return derive_seed(self.config.seed, f"{self.step.id}/{name}")
+        return derive_seed(self.config.seed, f"{self.step.id}/{name}", 0)
 
     def ask(self, name: str, prompt: str, schema: Mapping[str, Any]) -> str:
         return self._reply(name, prompt, schema, temperature=0.0, max_tokens=VERDICT_TOKENS)
@@ -126,19 +121,14 @@ class _Scene:
         return self._reply(name, prompt, self.schema, stop=self.step.stage.stop)
 
     def _reply(
-        self,
-        name: str,
-        prompt: str,
-        schema: Mapping[str, Any] | None,
-        stop: tuple[str, ...] = (),
-        **drawing_changes: Any,
+        self, name: str, prompt: str, schema: Mapping[str, Any] | None, stop: tuple[str, ...] = (), **drawing: Any
     ) -> str:
         call = PipelineCall(
             id=self.item.id(f"{self.step.id}/={name}"),  # no model is called so
             stage=self.step.stage,
             models=(self.model,),
             prompt=lambda _: (("user", prompt),),
-            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawing_changes)},
+            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawing)},
             seed=self.seed(name),
             schema=schema,
             stop=stop,

@@ -113,10 +113,7 @@ class PipelineConfig(StrictModel):
         return chosen.stages if chosen is not None else ()
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong between the parts, in the order of the file, each with its place.
-
-        Names that lead nowhere, circles, votes without a rule.
-        """
+        """What is wrong between the parts, such as names that lead nowhere, in the order of the file."""
         input_keys = [name for name in ("input", "input_file", "inputs") if getattr(self, name) is not None]
         for name in input_keys[1:]:
             yield (name,), f"{' and '.join(input_keys)} exclude each other"
@@ -221,9 +218,8 @@ def _aggregation(stage: Stage, config: PipelineConfig) -> Iterator[Problem]:
     aggregation = stage.aggregation
     if aggregation is None:
         return
-    for key, problem in chain(
-        aggregation.problems(), aggregation.misfits(stage.asked_models, schema=stage.response_schema is not None)
-    ):
+    misfits = aggregation.misfits(stage.asked_models, schema=stage.response_schema is not None)
+    for key, problem in chain(aggregation.problems(), misfits):
         yield ("aggregation", *key), problem if isinstance(problem, str) else _sentence(problem)
     asked_models = (*stage.asked_models, *stage.fallback_models) if aggregation.logprobs else ()
     remote = [name for name in asked_models if name in config.models and config.models[name].provider == "router"]
@@ -239,10 +235,7 @@ def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
             continue
         start = stage.repeat_until.start or stage.id
         if start not in names[: index + 1]:
-            yield (
-                (str(index), "repeat_until", "start"),
-                _unknown("stage before it", start, names[: index + 1]),
-            )
+            yield (str(index), "repeat_until", "start"), _unknown("stage before it", start, names[: index + 1])
             continue
         for name in names[names.index(start) : index + 1]:
             if name in looped:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,14 +14,11 @@ from agentlab.pipeline.completion import complete_step
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import PipelineStep
 from agentlab.pipeline.known_answers import Ends
-from agentlab.pipeline.loaded_models import LoadedModels
 from agentlab.pipeline.schedule.types import Evict, Schedule
 from agentlab.pipeline.schedule.types import RunJob as Do
 from agentlab.pipeline.state import Ended, PipelineItem
 from agentlab.pipeline.step_questions import FAILURES, PipelineCall, calls
 from agentlab.pipeline.units import Unit
-from agentlab.runs.run import OpenRun
-from agentlab.runs.stop import StopFlag
 
 _AT_ONCE = 8  # remote questions in flight; the router has limits of its own
 _POLL_SECONDS = 0.05
@@ -38,11 +35,7 @@ class Executor:
     units: Sequence[Unit]
     schedule: Schedule
     asking: Asking
-    loaded_models: LoadedModels
     ends: Ends
-    run: OpenRun
-    stop: StopFlag
-    mask: Callable[[str], str]
 
     def __post_init__(self) -> None:
         self._plan = list(self.schedule.steps)
@@ -75,12 +68,11 @@ class Executor:
             self._launch(flying, pool)
             unit = self._next(flying)
             if unit is not None:
-                upcoming = self._upcoming()
-                self._do_all(unit, self.items, upcoming)
+                self._do_all(unit, self.items, self._upcoming())
                 del self._left[unit.id]
             elif flying:
                 wait(chain.from_iterable(flying.values()), timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                self.stop.check()
+                self.asking.stop.check()
             elif self._left:
                 raise AssertionError(f"no plan for {sorted(self._left)}")
 
@@ -101,9 +93,8 @@ class Executor:
             if self._ready(unit, flying):
                 del self._left[unit.id]
                 items = iter(self.items)  # one iterator: each of them takes the next item when it is through with one
-                flying[unit.id] = [
-                    pool.submit(self._do_all, unit, items) for _ in range(min(_AT_ONCE, len(self.items)))
-                ]
+                workers = min(_AT_ONCE, len(self.items))
+                flying[unit.id] = [pool.submit(self._do_all, unit, items) for _ in range(workers)]
 
     def _ready(self, unit: Unit, flying: Mapping[str, object]) -> bool:
         return not any(need in self._left or need in flying for need in unit.needs)
@@ -125,7 +116,7 @@ class Executor:
                         waiting.add(unit.model)
                 case Evict(model) if model not in waiting:
                     self._plan.remove(step)  # the first of its kind, which is this one
-                    self.loaded_models.evict(model)
+                    self.asking.loaded_models.evict(model)
         return None
 
     def _upcoming(self) -> list[str]:
@@ -140,7 +131,7 @@ class Executor:
 
     def _do(self, unit: Unit, item: PipelineItem, upcoming: Sequence[str]) -> None:
         """A unit, for one item. Its failure is its own, unless it is the only one."""
-        self.stop.check()
+        self.asking.stop.check()
         if item.failed is None:
             try:
                 if not self._restore_end(unit.step, item):
@@ -151,16 +142,14 @@ class Executor:
                     raise
         with self._counting:
             self._done += unit.calls
-            self.run.stream("work.progress", done=self._done, total=self._total)
+            self.asking.run.stream("work.progress", done=self._done, total=self._total)
 
     def _restore_end(self, step: PipelineStep, item: PipelineItem) -> bool:
         """Whether the step had ended in an earlier session: then so it did, whatever would come of it now."""
-        if step.id not in item.ended:
-            end = self.ends.find_end(item.id(step.id))
-            if end is None:
-                return False
+        end = item.ended.get(step.id) or self.ends.find_end(item.id(step.id))
+        if end is not None:
             item.ended[step.id] = end
-        return True
+        return end is not None
 
     def _ask(self, unit: Unit, item: PipelineItem, upcoming: Sequence[str]) -> None:
         """The candidates of one model. Those that fail are missing; the stage fails when all are."""
@@ -188,7 +177,7 @@ class Executor:
             step_calls = chain.from_iterable(calls(step, item, model, self.config) for model in models)
             call_results = {call.id: self._candidates.pop(call.id) for call in step_calls}
             end = complete_step(step, item, call_results, self.config, lambda call: self.asking.answer(call, upcoming))
-        item.record_end(step, replace(end, answer=self.mask(end.answer), output=self.mask(end.output)))
+        item.record_end(step, replace(end, answer=self.asking.mask(end.answer), output=self.asking.mask(end.output)))
         name = item.id(step.id)
         self._add_seconds(name, time.monotonic() - began)
         self.ends.note(name, item.ended[step.id], self._seconds.pop(name))

@@ -16,22 +16,14 @@ INPUT = "input"
 
 @dataclass(frozen=True, slots=True)
 class PipelineStep:
-    """One visit of a stage.
-
-    Attributes:
-        visit: counted from 1.
-        needs: the steps that have to be over before it begins.
-        sources: `input` or the stages whose answers are its input, in their order.
-        block: the stages of the loop it belongs to, itself included; empty outside of loops.
-        gate: the step after which the loop may be over, None in the first visit.
-    """
+    """One visit of a stage."""
 
     stage: Stage
-    visit: int
-    needs: frozenset[str]
-    sources: tuple[str, ...]
-    block: tuple[str, ...] = ()
-    gate: str | None = None
+    visit: int  # counted from 1
+    needs: frozenset[str]  # the steps that have to be over before it begins
+    sources: tuple[str, ...]  # `input` or the stages whose answers are its input, in their order
+    block: tuple[str, ...] = ()  # the stages of the loop it belongs to, itself included; empty outside of loops
+    gate: str | None = None  # the step after which the loop may be over, None in the first visit
 
     @property
     def id(self) -> str:
@@ -48,10 +40,8 @@ def sources(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
     read: dict[str, tuple[str, ...]] = {}
     before = INPUT
     for stage in stages:
-        input_from = stage.input_from
-        read[stage.id] = (
-            (before,) if input_from is None else (input_from,) if isinstance(input_from, str) else input_from
-        )
+        input_from = before if stage.input_from is None else stage.input_from
+        read[stage.id] = (input_from,) if isinstance(input_from, str) else input_from
         before = stage.id
     return read
 
@@ -105,11 +95,9 @@ def unroll(stages: Sequence[Stage]) -> tuple[PipelineStep, ...]:
             for stage in stages[first : last + 1]:
                 used = {*read[stage.id], *mentioned_stages(stage)} - {INPUT, stage.id}
                 needs = {step_id(name, visit if name in block else visits.get(name, 1)) for name in used}
-                steps.append(
-                    PipelineStep(
-                        stage, visit, frozenset(needs | ({gate} if gate else set())), read[stage.id], block, gate
-                    )
-                )
+                if gate is not None:
+                    needs.add(gate)
+                steps.append(PipelineStep(stage, visit, frozenset(needs), read[stage.id], block, gate))
         position = last + 1
     return tuple(steps)
 

@@ -42,13 +42,9 @@ class KnownAnswers:
 
 
 def _find_answer(
-    answered_calls: Mapping[str, Mapping[str, Any]],
-    texts: RunTexts,
-    call: str,
-    keys: Collection[str],
-    source: str | None,
+    answers: Mapping[str, Mapping[str, Any]], texts: RunTexts, call: str, keys: Collection[str], source: str | None
 ) -> Known | None:
-    data = answered_calls.get(call)
+    data = answers.get(call)
     if data is None or data["key"] not in keys:
         return None
     text = texts.text(data["sha"])

@@ -27,58 +27,36 @@ _START_SECONDS, _BYTES_PER_SECOND = 0.4, 1.5e9  # a worker's start, and reading 
 
 @dataclass(frozen=True, slots=True)
 class PipelineLocalModel:
-    """A usable GGUF file.
-
-    Attributes:
-        engine: how this run's answers are computed with it, as far as their keys go.
-        usable: the same without what is not sound on this machine; see `settle`.
-        why: what is against the settings that the config and our defaults wish for.
-    """
+    """A usable GGUF file."""
 
     name: str
     path: Path
     metadata: GgufMetadata
     fingerprint: str
-    engine: Engine
-    usable: Engine
-    why: str = ""
+    engine: Engine  # how this run's answers are computed with it, as far as their keys go
+    usable: Engine  # the same without what is not sound on this machine; see `settle`
+    why: str = ""  # what is against the settings that the config and our defaults wish for
 
 
 def settle(
     model: Availability, wished: EngineConfig, proofs: Proofs, recorded: Mapping[str, bool], settle_config: Tried
 ) -> PipelineLocalModel:
-    """A model with the engine settings that can be trusted here.
+    """A model that is there, with the engine settings that can be trusted here, of those `wished` for.
 
-    Args:
-        model: one that is there.
-        wished: of the config and our defaults.
-        proofs: what is known about them.
-        recorded: `flash` and `repack` of the run that is gone on with or taken over, and its wish for flash attention:
-            where that is ours, answers go by these. Where they are not sound here, plainer ones are used, and every
-            answer says so.
-        settle_config: `proofs.settle` or `proofs.known_settings`.
+    `recorded`: `flash` and `repack` of the run that is gone on with or taken over, and its wish for flash attention:
+    where that is ours, answers go by these. Where they are not sound here, plainer ones are used, and every answer says
+    so. `settle_config`: `proofs.settle` or `proofs.known_settings`.
     """
     assert model.metadata is not None
-    usable_config = settle_config(wished)
-    path, verdicts = wished.path, proofs.verdicts(wished) if usable_config != wished else {}
-    engine = Engine(
-        usable_config.context,
-        usable_config.batch,
-        usable_config.gpu_layers,
-        usable_config.flash,
-        usable_config.kv_type,
-        usable_config.repack,
-    )
+    config = settle_config(wished)
+    verdicts = proofs.verdicts(wished) if config != wished else {}
+    engine = Engine(config.context, config.batch, config.gpu_layers, config.flash, config.kv_type, config.repack)
     if recorded and (recorded.get("wished") is True) == wished.flash:
         engine = replace(engine, flash=recorded.get("flash") is True, repack=recorded.get("repack") is True)
+    usable = replace(engine, flash=engine.flash and config.flash, repack=engine.repack and config.repack)
+    why = "; ".join(f"{setting}: {reason}" for setting, reason in verdicts.items() if reason)
     return PipelineLocalModel(
-        model.name,
-        path,
-        model.metadata,
-        proofs.fingerprint(path),
-        engine,
-        replace(engine, flash=engine.flash and usable_config.flash, repack=engine.repack and usable_config.repack),
-        "; ".join(f"{setting}: {reason}" for setting, reason in verdicts.items() if reason),
+        model.name, wished.path, model.metadata, proofs.fingerprint(wished.path), engine, usable, why
     )
 
 
@@ -116,7 +94,6 @@ class Sizes:
         self._known: dict[tuple[str, Engine], MemoryEstimate] = {}
 
     def __call__(self, name: str, engine: Engine) -> int:
-        """Planned bytes of a model with these settings."""
         memory = self.estimate(name, engine)
         resident = max(memory.resident, self.learned_bytes(name, engine))
         ram = int(resident * self._resources.ram_safety)
@@ -194,8 +171,7 @@ class LoadedModels:
         if resident is not None and resident.settings == settings:
             self._here[name] = self._here.pop(name)
             return resident.engine
-        if resident is not None:
-            self.evict(name)
+        self.evict(name)  # if it is loaded with other settings
         needed = self.sizes(name, settings)
         if needed > self.budget.ram:
             raise GateError(
@@ -212,37 +188,29 @@ class LoadedModels:
             engine.close()
             raise
         self._here[name] = _Resident(engine, settings, needed)
-        self.told(
-            "model.loaded",
-            name,
-            seconds=round(loaded.seconds, 4),
-            resident_bytes=loaded.resident_bytes,
-            estimate_bytes=needed,
-        )
+        sizes = {"resident_bytes": loaded.resident_bytes, "estimate_bytes": needed}
+        self.told("model.loaded", name, seconds=round(loaded.seconds, 4), **sizes)
         return engine
 
     def _make_room(self, needed: int, upcoming: Sequence[str]) -> None:
         """Unload until `needed` bytes fit, the model that is used furthest in the future first (Belady 1966)."""
-        order = list(upcoming)
         while self._here and needed + sum(resident.bytes for resident in self._here.values()) > self.budget.ram:
-            self.evict(max(self._here, key=lambda name: order.index(name) if name in order else len(order)))
+            self.evict(max(self._here, key=lambda name: upcoming.index(name) if name in upcoming else len(upcoming)))
 
     def evict(self, name: str) -> None:
         resident = self._here.pop(name, None)
-        if resident is not None:
-            self._unload(name, resident)
-
-    def only(self, name: str) -> None:
-        for other_name in [other_name for other_name in self._here if other_name != name]:
-            self.evict(other_name)
-
-    def _unload(self, name: str, resident: _Resident) -> None:
+        if resident is None:
+            return
         memory_use, began = resident.engine.measured(), time.monotonic()
         resident.engine.close()
         seconds = round(time.monotonic() - began, 4)
         self.told("model.evicted", name, seconds=seconds, peak_bytes=None if memory_use is None else memory_use.peak)
         if memory_use is not None:
             self.sizes.learn(name, resident.settings, memory_use.peak)
+
+    def only(self, name: str) -> None:
+        for other_name in [other_name for other_name in self._here if other_name != name]:
+            self.evict(other_name)
 
     def close(self) -> None:
         for name in self.names:

@@ -39,11 +39,7 @@ def ask_local(
     stopped: Callable[[], bool],
     tell: Tell,
 ) -> PipelineAnswer:
-    """The answer, as the engine gives it.
-
-    Raises:
-        AgentlabError: see `ChatEngine.chat`.
-    """
+    """The answer, as the engine gives it; raises as `ChatEngine.chat` does."""
     drawing, messages = call.drawings[model], call.prompt(rung.keep)
     _check_length(messages, rung.engine.context)
     engine = loaded_models.engine(model, rung.engine, upcoming=upcoming, cancelled=stopped)
@@ -59,23 +55,22 @@ def ask_local(
         logprob=call.logprob,
     )
     pieces: list[str] = []
-    told_count, told_at, end = 0, time.monotonic(), Chunk()
+    told_count, told_at, chunk = 0, time.monotonic(), Chunk()
     for chunk in engine.chat(question, cancelled=stopped):
         pieces.append(chunk.text)
-        end = chunk
         if (now := time.monotonic()) - told_at > _TELL_SECONDS or chunk.finish is not None:
             tell("".join(pieces[told_count:]))
             told_count, told_at = len(pieces), now
     return PipelineAnswer(
         text="".join(pieces),
-        finish=end.finish or "stop",
+        finish=chunk.finish or "stop",
         model=model,
-        prompt_tokens=end.prompt_tokens,
-        completion_tokens=end.completion_tokens,
-        reused_tokens=end.reused_tokens,
-        prefill_seconds=end.prefill_seconds,
-        decode_seconds=end.decode_seconds,
-        logprob=end.logprob,
+        prompt_tokens=chunk.prompt_tokens,
+        completion_tokens=chunk.completion_tokens,
+        reused_tokens=chunk.reused_tokens,
+        prefill_seconds=chunk.prefill_seconds,
+        decode_seconds=chunk.decode_seconds,
+        logprob=chunk.logprob,
     )
 
 
@@ -92,12 +87,7 @@ def _check_length(messages: Messages, context: int) -> None:
 def ask_remote(
     router: "Router", config: PipelineConfig, call: PipelineCall, model: str, *, stop: StopFlag, tell: Tell
 ) -> PipelineAnswer:
-    """The answer, as the router gives it. May be called from any thread.
-
-    Raises:
-        AgentlabError: see `Router.complete`.
-        Interrupted: a stop was requested.
-    """
+    """The answer, as the router gives it, in any thread. Raises as `Router.complete` does; Interrupted at a stop."""
     from agentlab.llm.options import Options
     from agentlab.llm.types import Message
 

@@ -23,22 +23,14 @@ _INPUTS = ("input", "input_file", "inputs")
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What a rerun begins with.
+    """What a rerun begins with."""
 
-    Attributes:
-        run: the parent's name.
-        inherited: its events of the stages that do not follow from the first one that runs again.
-        taken: the stages of these that came to their end in it, so that nobody is asked for them.
-        inputs: the folder whose copy of the inputs holds here as well; None when the rerun has inputs of its own.
-        gone: its folder was removed; what it knew is looked for in the store.
-    """
-
-    run: str
+    run: str  # the parent's name
     path: Path
-    inherited: tuple[Event, ...] = ()
-    taken: frozenset[str] = frozenset()
-    inputs: Path | None = None
-    gone: bool = False
+    inherited: tuple[Event, ...] = ()  # its events of the stages that do not follow from the first one that runs again
+    taken: frozenset[str] = frozenset()  # the stages of these that came to their end in it: nobody is asked for them
+    inputs: Path | None = None  # the folder whose copy of the inputs holds here; None when the rerun has its own
+    gone: bool = False  # its folder was removed; what it knew is looked for in the store
 
 
 def parent_of(config: PipelineConfig, env: Mapping[str, str], *, resumed: bool = False) -> Parent:
@@ -117,15 +109,13 @@ def check_unchanged(parent: PipelineConfig, child: PipelineConfig, first: str) -
             )
     for stage in kept_stages:
         old = dict(_deciding(parent, before[stage.id])) if stage.id in before else {}
-        changed = next(
-            (description for description, value in _deciding(child, stage) if old.get(description) != value), None
-        )
+        changed = next((name for name, value in _deciding(child, stage) if old.get(name) != value), None)
         if changed is not None:
             of = "" if changed == stage.id else f", which decides the answer of {stage.id}"
+            way_out = f"; or change the stages from {first} on by keys of their own." if of else "."
             raise RunMismatchError(
                 f"{changed} was changed{of}, but the rerun begins with {first}, which comes later.",
-                hint=f"Begin with it: --from {stage.id}"
-                + (f"; or change the stages from {first} on by keys of their own." if of else "."),
+                hint=f"Begin with it: --from {stage.id}{way_out}",
             )
 
 

@@ -50,7 +50,6 @@ class PipelinePlan(AnswerDocument):
     remarks: list[str]
 
     def blocks(self) -> list[Block]:
-        """Steps, models, then what they come to."""
         steps = [
             (str(n), s.action, s.what, s.model, str(s.answers or ""), mebibytes(s.resident_bytes))
             for n, s in enumerate(self.steps, 1)
@@ -58,15 +57,16 @@ class PipelinePlan(AnswerDocument):
         models = [(m.model, m.file, str(m.context), *map(mebibytes, _parts(m)), m.source) for m in self.models]
         best = "no order needs fewer" if self.method == "exact" else "found by rule: more stages than can be tried out"
         inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
-        summary = (
-            f"{inputs}, {self.loads} model load"
-            f"{'s' if self.loads != 1 else ''} ({best}), at most {mebibytes(self.peak_bytes)} of "
-            f"{mebibytes(self.budget_bytes)} MiB."
-        )
+        loads = f"{self.loads} model load{'s' if self.loads != 1 else ''}"
+        memory = f"at most {mebibytes(self.peak_bytes)} of {mebibytes(self.budget_bytes)} MiB"
         columns = ("model", "file", "context", "planned MiB", "weights", "cache", "buffers", "process", "GPU", "from")
         blocks: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after it"), steps)]
         blocks += [Table(columns, models)] if models else []
-        return [*blocks, Text(summary), *(Text(f"remark: {remark}") for remark in self.remarks)]
+        return [
+            *blocks,
+            Text(f"{inputs}, {loads} ({best}), {memory}."),
+            *(Text(f"remark: {remark}") for remark in self.remarks),
+        ]
 
 
 def _parts(model: PlannedModel) -> tuple[int, ...]:
@@ -82,22 +82,13 @@ def plan_of(
     inputs: int,
     taken_stages: Collection[str] = (),
 ) -> PipelinePlan:
-    """The plan as it is shown. Steps that neither ask nor load are left out.
+    """The plan as it is shown, for so many `inputs`; 0 is not known yet. Steps that neither ask nor load are left out.
 
-    Args:
-        schedule: of the units whose stages are not `taken_stages`.
-        budget: the memory there is.
-        remarks: what else should be known.
-        inputs: how many there are; 0 is not known yet.
-        taken_stages: the stages whose answers a rerun takes over from its parent.
+    `taken_stages`: those whose answers a rerun takes over from its parent; `schedule` is without them.
     """
     by_id = {unit.id: unit for unit in units}
-    stages = dict.fromkeys(unit.step.stage.id for unit in units)
-    steps = [
-        PlanStep(action="take over", what=stage, model="", answers=0, resident_bytes=0)
-        for stage in stages
-        if stage in taken_stages
-    ]
+    stages = dict.fromkeys(unit.step.stage.id for unit in units if unit.step.stage.id in taken_stages)
+    steps = [PlanStep(action="take over", what=name, model="", answers=0, resident_bytes=0) for name in stages]
     for step, resident in zip(schedule.steps, schedule.resident_bytes(), strict=True):
         plan_step = _step(step, by_id, max(inputs, 1), resident)
         if plan_step is not None:

@@ -79,9 +79,8 @@ def require(availability: Mapping[str, Availability]) -> None:
         return
     first = next((error for error in lacking.values() if isinstance(error, MissingError)), next(iter(lacking.values())))
     hints = dict.fromkeys(error.hint for error in lacking.values() if error.hint)
-    raise type(first)(
-        "\n".join(f"models.{name}: {error.message}" for name, error in lacking.items()), hint=" ".join(hints) or None
-    )
+    message = "\n".join(f"models.{name}: {error.message}" for name, error in lacking.items())
+    raise type(first)(message, hint=" ".join(hints) or None)
 
 
 def asked_models(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
@@ -197,7 +196,6 @@ class RegistryView(AnswerDocument):
         return cls(models=[_line(config.models[name], model) for name, model in availability.items()])
 
     def blocks(self) -> list[Block]:
-        """A table, and below it what is wrong."""
         models = table(
             self.models,
             {

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -78,23 +78,14 @@ class PipelineResult(AnswerDocument):
     silent: list[str] = Field(default_factory=list)
 
     def blocks(self) -> list[Block]:
-        """The answer alone, for one input; for several, how many there are."""
         if len(self.items) == 1 and not self.items[0].name:
             return [Code(self.items[0].answer)]
         failed = [item for item in self.items if item.error is not None]
         sentence = f"{len(self.items) - len(failed)} of {len(self.items)} inputs were answered; see outputs.jsonl."
-        return [
-            Text(sentence),
-            *map(Text, self.silent),
-            *(
-                [Table(("input", "error"), [(i.name, i.error or "") for i in failed], "Inputs that failed")]
-                if failed
-                else []
-            ),
-        ]
+        errors = Table(("input", "error"), [(item.name, item.error or "") for item in failed], "Inputs that failed")
+        return [Text(sentence), *map(Text, self.silent), *([errors] if failed else [])]
 
     def tables(self) -> list[Block]:
-        """What it took."""
         stages = table(
             self.stages,
             {
@@ -124,9 +115,6 @@ class PipelineResult(AnswerDocument):
             "Local models",
         )
         return [*map(Text, self.silent), stages, *([models] if self.models else [])]
-
-
-Source = Literal["model", "cache", "parent"]
 
 
 def stage_results(names: Sequence[str], events: Iterable[Event]) -> list[StageResult]:
@@ -225,18 +213,14 @@ def _stages(item: PipelineItem, steps: Sequence[PipelineStep]) -> Iterator[Block
         yield from _explanation_blocks(end.why)
 
 
-def _explanation_blocks(explanation: Mapping[str, Any]) -> Iterator[Block]:
+def _explanation_blocks(notes: Mapping[str, Any]) -> Iterator[Block]:
     """How several answers became one: the tally of a vote as a table, of other methods what was noted."""
-    if "tally" in explanation:
-        rows = [
-            (group["vote"], f"{group['weight']:g}", str(len(group["candidates"]))) for group in explanation["tally"]
-        ]
-        rows += [("(no vote)", "", str(explanation["abstained"]))] if explanation["abstained"] else []
+    if "tally" in notes:
+        rows = [(group["vote"], f"{group['weight']:g}", str(len(group["candidates"]))) for group in notes["tally"]]
+        rows += [("(no vote)", "", str(notes["abstained"]))] if notes["abstained"] else []
         yield Table(("vote", "weight", "answers"), rows, "What the answers voted for")
-    details = {
-        key: value for key, value in explanation.items() if key not in ("method", "tally", "abstained", "chosen")
-    }
-    if any(value not in (False, [], {}) for value in details.values()):
+    details = {key: note for key, note in notes.items() if key not in ("method", "tally", "abstained", "chosen")}
+    if any(note not in (False, [], {}) for note in details.values()):
         yield Text(json.dumps(details, ensure_ascii=False)[:500])
 
 

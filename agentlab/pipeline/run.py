@@ -63,10 +63,6 @@ class PipelineExperiment:
     proofs: Proofs
 
     @cached_property
-    def _store(self) -> Store:
-        return Store(self.context.workspace.state / "pipeline")
-
-    @cached_property
     def steps(self) -> tuple[PipelineStep, ...]:
         return unroll(self.config.stages)
 
@@ -89,7 +85,6 @@ class PipelineExperiment:
         return schedule([unit.job() for unit in units], Room(sizes, seconds, self.sizes.budget.ram))
 
     def plan(self) -> PipelinePlan:
-        """What it would do, and the memory for it."""
         taken_stages = self.parent.taken if self.parent is not None else frozenset()
         trained = {name: model.metadata.context_length for name, model in self.models.items()}
         return plan_of(
@@ -125,10 +120,7 @@ class PipelineExperiment:
             AgentlabError: inputs failed; what was answered is kept, and a resume asks for the rest.
         """
         self._begin(run)
-        items = [
-            PipelineItem(pipeline_input.name, pipeline_input.text, pipeline_input.fields, self.config.params)
-            for pipeline_input in self.inputs
-        ]
+        items = [PipelineItem(source.name, source.text, source.fields, self.config.params) for source in self.inputs]
         failure: AgentlabError | None = None
         try:
             self._work(run, items)
@@ -167,13 +159,10 @@ class PipelineExperiment:
                 run.emit("parent.gone", self.parent.run)
 
     def _work(self, run: OpenRun, items: list[PipelineItem]) -> None:
-        store, parent = self._store, self.parent
+        store, parent = Store(self.context.workspace.state / "pipeline"), self.parent
         texts = RunTexts(run.path, store)
         known_answers = KnownAnswers(
-            texts,
-            run.events,
-            RunTexts(parent.path, store) if parent else None,
-            parent.inherited if parent else (),
+            texts, run.events, RunTexts(parent.path, store) if parent else None, parent.inherited if parent else ()
         )
         loaded_models = LoadedModels(
             self.models,
@@ -196,18 +185,7 @@ class PipelineExperiment:
                 stop=self.context.stop,
                 mask=run.mask,
             )
-            Executor(
-                self.config,
-                items,
-                self.units,
-                self.schedule,
-                asking=asking,
-                loaded_models=loaded_models,
-                ends=Ends(run, texts),
-                run=run,
-                stop=self.context.stop,
-                mask=run.mask,
-            ).work()
+            Executor(self.config, items, self.units, self.schedule, asking, Ends(run, texts)).work()
         finally:
             loaded_models.close()
             if router is not None:
@@ -215,7 +193,6 @@ class PipelineExperiment:
         texts.sync()
 
     def _router(self, run: OpenRun) -> "Router | None":
-        """What asks remote models, if there are any."""
         if all(entry.provider == "gguf" for entry in self.config.models.values()):
             return None
         from agentlab.llm.router import Router
@@ -284,8 +261,7 @@ def prepare(config: PipelineConfig, context: Context, *, planning: bool = False)
     needed = asked_models(config.stages, config)
     available_models = available(sorted(required_models(config) | needed), config, context.workspace, context.env)
     require(available_models)
-    resumed = context.resumes is not None
-    parent = parent_of(config, context.env, resumed=resumed) if config.branch is not None else None
+    parent = parent_of(config, context.env, resumed=context.resumes is not None) if config.branch is not None else None
     inputs_folder = context.resumes or (parent.inputs if parent is not None else None)
     before = context.resumes or (parent.path if parent is not None else None)
     events = read_events(before / "events.jsonl") if before is not None else ()
@@ -307,14 +283,7 @@ def prepare(config: PipelineConfig, context: Context, *, planning: bool = False)
         if name in needed and model.path is not None and model.metadata is not None and model.error is None
     }
     inputs = read_inputs(config, context.workspace, inputs_folder, needed=not planning)
-    experiment = PipelineExperiment(
-        config=config,
-        context=context,
-        inputs=inputs,
-        models=models,
-        sizes=Sizes(models, config.resources, budget, context.workspace.state / "gguf"),
-        parent=parent,
-        proofs=proofs,
-    )
+    sizes = Sizes(models, config.resources, budget, context.workspace.state / "gguf")
+    experiment = PipelineExperiment(config, context, inputs, models, sizes, parent, proofs)
     _ = experiment.schedule  # a model that does not fit is refused here
     return experiment

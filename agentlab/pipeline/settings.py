@@ -4,7 +4,7 @@ The stage's word comes first, then the model's overrides, then `defaults`, then 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -45,17 +45,7 @@ class Engine:
 
     def config(self, path: Path, *, threads: int, memory_bytes: int) -> EngineConfig:
         """The same for the engine. A model must not take the machine down with it: `memory_bytes` bounds it."""
-        return EngineConfig(
-            path,
-            context=self.context,
-            threads=threads,
-            batch=self.batch,
-            gpu_layers=self.gpu_layers,
-            flash=self.flash,
-            repack=self.repack,
-            kv_type=self.kv_type,
-            memory_bytes=memory_bytes,
-        )
+        return EngineConfig(path, threads=threads, memory_bytes=memory_bytes, **asdict(self))
 
     def plain(self) -> "Engine":
         """Without what may be at fault when the engine dies."""
@@ -92,32 +82,26 @@ def _first_setting(layers: Iterable[Sampling], name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How a question is put, and what was changed last to get here.
-
-    Attributes:
-        keep: share of the input that the prompt shows.
-        tries: new seeds so far.
-        alone: every other model was unloaded.
-    """
+    """How a question is put."""
 
     engine: Engine
     max_tokens: int
-    keep: float = 1.0
-    tries: int = 0
-    alone: bool = False
+    keep: float = 1.0  # share of the input that the prompt shows
+    tries: int = 0  # new seeds so far
+    alone: bool = False  # every other model was unloaded
     crashed: bool = False
-    change: str = ""
+    change: str = ""  # what was changed last to get here
 
 
 @dataclass(frozen=True, slots=True)
 class RungFailure:
-    """What went wrong. `cut` says that the answer ended at its last token; `trained` is the model's own context."""
+    """What went wrong."""
 
     error: AgentlabError
-    cut: bool = False
+    cut: bool = False  # the answer ended at its last token
     greedy: bool = False  # the likeliest answer was asked for, which no seed changes
     others: bool = False  # other models are loaded
-    trained: int = 0
+    trained: int = 0  # the model's own context
 
 
 def next_rung(rung: Rung, failure: RungFailure, stage: Stage) -> Rung | None:

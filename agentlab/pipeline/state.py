@@ -1,7 +1,7 @@
 """What is known of one input on its way through the steps. Pure: everything here follows from the answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agentlab.answers.quote import join_under_headings
@@ -60,13 +60,11 @@ class PipelineItem:
         outputs = [(name, self.text if name == INPUT else self.latest_end(name, step).output) for name in step.sources]
         if len(outputs) == 1:
             return outputs[0][1]
-        present = [
-            (name, text) for name, text in outputs if name == INPUT or self.latest_end(name, step).status != "skipped"
-        ]
-        return join_under_headings(present)
+        skipped = {name for name in step.sources if name != INPUT and self.latest_end(name, step).status == "skipped"}
+        return join_under_headings([(name, text) for name, text in outputs if name not in skipped])
 
     def values(self, step: PipelineStep, input_text: str) -> dict[str, Any]:
-        """What the templates of a step may use; `step_input` is its input."""
+        """What the templates of a step may use."""
         names = {id_.partition("@")[0] for id_ in self.ended}
         return {
             "input": input_text,
@@ -82,8 +80,10 @@ class PipelineItem:
         Raises:
             AgentlabError: a condition cannot be evaluated.
         """
-        if step.gate is not None and self._has_left_loop(step):
-            return "over"
+        if step.gate is not None:
+            gate = self.ended[step.gate]
+            if gate.status == "over" or gate.why.get("until"):
+                return "over"
         if INPUT not in step.sources and all(self.latest_end(name, step).status == "skipped" for name in step.sources):
             return "skipped"
         when = step.stage.when
@@ -91,18 +91,13 @@ class PipelineItem:
             return "skipped"
         return None
 
-    def _has_left_loop(self, step: PipelineStep) -> bool:
-        assert step.gate is not None
-        end = self.ended[step.gate]
-        return end.status == "over" or bool(end.why.get("until"))
-
     def record_end(self, step: PipelineStep, end: Ended) -> None:
         """Note how a step ended; at the end of a loop, whether its condition holds."""
         loop = step.stage.repeat_until
         if loop is not None and end.status not in ("over", "failed"):
             values = self.values(step, "") | {"output": end.answer, "json": end.json, "visit": step.visit}
             holds = end.status == "skipped" or condition(loop.condition).holds(values)
-            end = Ended(end.status, end.answer, end.output, end.json, {**end.why, "until": holds})
+            end = replace(end, why={**end.why, "until": holds})
         self.ended[step.id] = end
 
     def final(self, steps: tuple[PipelineStep, ...]) -> str:

@@ -25,25 +25,17 @@ Tell = Callable[[str], None]  # hears the text of an answer, piece by piece
 
 @dataclass(frozen=True, slots=True)
 class PipelineCall:
-    """One question.
+    """One question."""
 
-    Attributes:
-        id: within the run; see `work.call_id`.
-        models: who is asked, and who stands in, in that order.
-        prompt: the messages, of the share of the input that they show.
-        drawings: how the answer is drawn from each of the models.
-        stop: texts that end the answer.
-    """
-
-    id: str
+    id: str  # within the run; see `call_id`
     stage: Stage
-    models: tuple[str, ...]
-    prompt: Callable[[float], Messages]
-    drawings: Mapping[str, Drawing]
+    models: tuple[str, ...]  # who is asked, and who stands in, in that order
+    prompt: Callable[[float], Messages]  # the messages, of the share of the input that they show
+    drawings: Mapping[str, Drawing]  # how the answer is drawn from each of the models
     seed: int
     schema: Mapping[str, Any] | None = None
     logprob: bool = False
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()  # texts that end the answer
 
 
 def calls(step: PipelineStep, item: PipelineItem, model: str, config: PipelineConfig) -> Iterator[PipelineCall]:
@@ -78,9 +70,9 @@ def seed_of(run: int, step: PipelineStep, number: int) -> int:
     return derive_seed(run, step.id, number)
 
 
-def derive_seed(run: int, name: str, number: int = 0) -> int:
+def derive_seed(*parts: str | int) -> int:
     """A seed of its own for everything that draws."""
-    return int.from_bytes(hashlib.sha256(f"{run}:{name}:{number}".encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(":".join(map(str, parts)).encode()).digest()[:4], "big")
 
 
 def messages(step: PipelineStep, item: PipelineItem, keep: float) -> Messages:
@@ -93,14 +85,11 @@ def messages(step: PipelineStep, item: PipelineItem, keep: float) -> Messages:
     values = item.values(step, shorten_text(input_text, keep))
     system, prompt = (compile_template(source).render(values) for source in (step.stage.system, step.stage.prompt))
     if not prompt.strip():
-        read = " and ".join(step.sources)
-        of = (
-            f"its template makes nothing of {input_text[:_SHOWN]!r}"
-            if input_text.strip()
-            else f"so is what it reads, {read}"
-        )
+        reason = f"so is what it reads, {' and '.join(step.sources)}"
+        if input_text.strip():
+            reason = f"its template makes nothing of {input_text[:_SHOWN]!r}"
         raise ConfigError(
-            f"The prompt of stage {step.stage.id} is empty: {of}.",
+            f"The prompt of stage {step.stage.id} is empty: {reason}.",
             hint="`when` skips a stage that has nothing to ask, and `on_error` says what happens if it comes to that.",
         )
     return (*((("system", system),) if system else ()), ("user", prompt))

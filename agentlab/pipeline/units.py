@@ -11,22 +11,15 @@ from agentlab.pipeline.schedule.types import Job
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of work for all inputs.
-
-    Attributes:
-        model: who is asked; None when nobody is.
-        whole: it makes the step's answer from the candidates; else it asks `model` for candidates.
-        local: whether the model needs memory here.
-        calls: how many answers it takes of one input.
-    """
+    """A piece of work for all inputs."""
 
     id: str
     step: PipelineStep
-    model: str | None
-    whole: bool
-    local: bool
+    model: str | None  # who is asked; None when nobody is
+    whole: bool  # it makes the step's answer from the candidates; else it asks `model` for candidates
+    local: bool  # whether the model needs memory here
     needs: frozenset[str]
-    calls: int
+    calls: int  # how many answers it takes of one input
 
     def job(self) -> Job:
         return Job(self.id, self.model if self.local else None, self.needs)
@@ -46,12 +39,6 @@ def _of(step: PipelineStep, config: PipelineConfig) -> Iterator[Unit]:
         yield Unit(f"{step.id}/{model}", step, model, whole=False, local=local, needs=before, calls=count)
     aggregation = step.stage.aggregation
     judge = None if aggregation is None else aggregation.asked
-    yield Unit(
-        f"{step.id}/=",
-        step,
-        judge,
-        whole=True,
-        local=judge is not None and config.models[judge].provider == "gguf",
-        needs=frozenset(f"{step.id}/{model}" for model in models),
-        calls=0 if judge is None else 1,
-    )
+    local = judge is not None and config.models[judge].provider == "gguf"
+    needs = frozenset(f"{step.id}/{model}" for model in models)
+    yield Unit(f"{step.id}/=", step, judge, whole=True, local=local, needs=needs, calls=0 if judge is None else 1)

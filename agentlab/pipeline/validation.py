@@ -43,7 +43,6 @@ class Validated(AnswerDocument):
     warnings: list[str]
 
     def blocks(self) -> list[Block]:
-        """A sentence, the stages, and what may still go wrong."""
         stages = table(
             self.stages,
             {
@@ -64,13 +63,12 @@ class Validated(AnswerDocument):
 def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]) -> Validated:
     """Both lists of stages of a checked config. No engine is needed, and model files need not be there."""
     stage_lists = list(_lists(config))
-    stage_lines = list(chain.from_iterable(_lines(mode, stages) for mode, stages in stage_lists))
     needed = set(chain.from_iterable(asked_models(stages, config) for _, stages in stage_lists))
     models = available(config.models, config, workspace, env).values()
     trained = {model.name: model.metadata.context_length for model in models if model.metadata is not None}
     stage_remarks = chain.from_iterable(remarks(config, stages) for _, stages in stage_lists)
     return Validated(
-        stages=stage_lines,
+        stages=[*chain.from_iterable(_lines(mode, stages) for mode, stages in stage_lists)],
         models=[name for name in config.models if name in needed],
         remarks=[*stage_remarks, *context_remarks(config, trained)],
         warnings=[f"models.{model.name}: {model.problem}" for model in models if model.problem is not None],
@@ -142,17 +140,15 @@ def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
             continue
         before = stage.prompt[: input_match.start()]
         for model in dict.fromkeys(stage.asked_models):
-            earlier_stage, start = first.setdefault((model, read[stage.id]), (stage, before))
-            if (stage.system, before) == (earlier_stage.system, start) or stage.id in told_stages:
+            earlier, start = first.setdefault((model, read[stage.id]), (stage, before))
+            if (stage.system, before) == (earlier.system, start) or stage.id in told_stages:
                 continue
             told_stages.add(stage.id)
-            system = ["their system messages, which come before everything, differ"] * (
-                stage.system != earlier_stage.system
-            )
-            parts = [*system, *["their prompts differ before the input"] * (before != start)]
+            parts = ["their system messages, which come before everything, differ"] * (stage.system != earlier.system)
+            parts += ["their prompts differ before the input"] * (before != start)
             yield (
                 stage.id,
-                f"{earlier_stage.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: "
+                f"{earlier.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: "
                 "begin both prompts with {{ input }} and put what is to be done behind it, then it is read once",
             )
 
@@ -186,9 +182,8 @@ def _unbounded_paths(schema: Any, path: str) -> Iterator[str]:
     if not isinstance(schema, Mapping):
         return
     kinds = schema.get("type")
-    if (kinds == "string" or (isinstance(kinds, list) and "string" in kinds)) and not any(
-        k in schema for k in _BOUNDING
-    ):
+    is_text = kinds == "string" or (isinstance(kinds, list) and "string" in kinds)
+    if is_text and schema.keys().isdisjoint(_BOUNDING):
         yield path
     for key in ("properties", "$defs", "definitions"):
         for name, part in (schema.get(key) or {}).items():

@@ -55,7 +55,6 @@ class ShownConfig(AnswerDocument):
     origins: dict[str, str]
 
     def blocks(self) -> list[Block]:
-        """YAML that can be saved as a config of one's own."""
         return [Code(annotate_config(self.config, self.origins).rstrip("\n"))]
 
 
@@ -65,7 +64,6 @@ class CheckedConfigs(AnswerDocument):
     valid: list[str]
 
     def blocks(self) -> list[Block]:
-        """A sentence; the names are what was asked for."""
         return [Text(f"{len(self.valid)} config{' is' if len(self.valid) == 1 else 's are'} valid.")]
 
 
@@ -76,7 +74,6 @@ class ConfigSchema(AnswerDocument):
     json_schema: dict[str, Any]
 
     def blocks(self) -> list[Block]:
-        """The schema alone, ready to be saved."""
         return [Code(json.dumps(self.json_schema, indent=2, ensure_ascii=False))]
 
 
@@ -89,15 +86,12 @@ def list_presets(kind: str | None, context: Context) -> PresetList:
     """The presets of one kind, or of all."""
     if kind is not None:
         _model(kind)
-    folders = [kind] if kind else kinds()
-    unsorted_presets = chain.from_iterable(presets(folder, context.workspace) for folder in folders)
-    matching_presets = sorted(unsorted_presets, key=lambda p: (kinds().index(p.folder), p.name != "default"))
-    return PresetList(
-        presets=[
-            PresetLine(kind=p.folder, name=p.name, description=p.description, shipped=p.shipped, path=str(p.file.path))
-            for p in matching_presets
-        ]
-    )
+    unsorted_presets = chain.from_iterable(presets(name, context.workspace) for name in ([kind] if kind else kinds()))
+    lines = [
+        PresetLine(kind=p.folder, name=p.name, description=p.description, shipped=p.shipped, path=str(p.file.path))
+        for p in sorted(unsorted_presets, key=lambda p: (kinds().index(p.folder), p.name != "default"))
+    ]
+    return PresetList(presets=lines)
 
 
 def show(kind: str, ref: str | None, overrides: Sequence[Override], context: Context, cwd: Path) -> ShownConfig:
@@ -181,9 +175,8 @@ def _model(kind: str) -> type[BaseModel]:
 def _kind_of(ref: str, cwd: Path) -> str:
     folder = path_file(ref, cwd).path.absolute().parent.name
     if folder not in kinds():
-        raise UsageError(
-            f"It is not clear which command {ref} is for.", hint=f"Add --command, one of {', '.join(kinds())}."
-        )
+        hint = f"Add --command, one of {', '.join(kinds())}."
+        raise UsageError(f"It is not clear which command {ref} is for.", hint=hint)
     return folder
 
 

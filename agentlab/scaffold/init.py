@@ -154,7 +154,6 @@ class InitResult(AnswerDocument):
     missing_ignore_rules: list[str]
 
     def blocks(self) -> list[Block]:
-        """The new files; of those that were there only how many."""
         blocks: list[Block] = [Code("\n".join(self.created))] if self.created else []
         kept_note = f"; {len(self.kept)} were there already and are unchanged" if self.kept else ""
         blocks.append(Text(f"{len(self.created)} files created in {self.root}{kept_note}."))
@@ -196,7 +195,6 @@ def _files() -> dict[str, str]:
 def _missing_rules(root: Path) -> list[str]:
     """The rules that a `.gitignore` of the user's own does not have, so that a key is not committed by accident."""
     path = root / ".gitignore"
-    present = (
-        {line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()} if path.is_file() else ()
-    )
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+    present = {line.strip() for line in lines}
     return [rule for rule in IGNORE_RULES if rule not in present]

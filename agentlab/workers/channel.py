@@ -23,12 +23,9 @@ class Channel:
     """A running worker. One thread at a time may read, and one write; `kill` is for any."""
 
     def __init__(self, module: str, variables: Mapping[str, str], longest: int = MAX_LINE) -> None:
-        """Start a worker in a session of its own, so that the terminal's Ctrl-C does not reach it.
+        """Start `python -m MODULE PARENT_PID` in a session of its own, so that the terminal's Ctrl-C does not reach it.
 
-        Args:
-            module: run as `python -m MODULE PARENT_PID`; see `child.attach`.
-            variables: added to what a worker inherits; see `machine.inherited_environment`.
-            longest: bytes that a message of the worker may have.
+        `variables` are added to `machine.inherited_environment`; `longest`: bytes that a message of it may have.
 
         Raises:
             OSError: no memory or no process number left.
@@ -97,8 +94,7 @@ class Channel:
                 return None
             for key, _ in ready:
                 self._read(key.fd)
-        line, _, unread = self._received.partition(b"\n")
-        self._received = unread
+        line, _, self._received = self._received.partition(b"\n")
         return decode(bytes(line))
 
     def _read(self, pipe: int) -> None:

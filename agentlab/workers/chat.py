@@ -9,32 +9,22 @@ from agentlab.errors import ContextOverflowError
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One chat completion.
-
-    Attributes:
-        schema: a JSON schema that the decoder enforces, if it can.
-        seconds: a safety net.
-        stop: texts that end the answer; they are not part of it.
-        top_p: share of the probability that is sampled from; None leaves it to the engine.
-        logprob: whether `Chunk.logprob` is wanted.
-        clamp: `max_tokens` may be more than the prompt leaves room for; the answer is as long as there is room.
-        adapter: the folder of an adapter, where the engine takes one per answer; None for the model alone.
-    """
+    """One chat completion."""
 
     messages: Sequence[Mapping[str, str]]
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | None = None  # a JSON schema that the decoder enforces, if it can
     max_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
-    seconds: float = 300.0
-    stop: tuple[str, ...] = ()
-    top_p: float | None = None
-    logprob: bool = False
-    clamp: bool = False
-    adapter: str | None = None
+    seconds: float = 300.0  # a safety net
+    stop: tuple[str, ...] = ()  # texts that end the answer; they are not part of it
+    top_p: float | None = None  # share of the probability that is sampled from; None leaves it to the engine
+    logprob: bool = False  # whether `Chunk.logprob` is wanted
+    clamp: bool = False  # `max_tokens` may be more than there is room for; the answer is then as long as there is room
+    adapter: str | None = None  # the folder of one, where the engine takes one per answer; None for the model alone
 
     def tokens_within(self, context: int, prompt: int) -> int:
-        """How many tokens the answer may have beside a prompt of `prompt` tokens in a context of `context`.
+        """How many tokens the answer may have beside a prompt; `context` and `prompt` are in tokens, too.
 
         Raises:
             ContextOverflowError: there is no room for it.
@@ -53,24 +43,19 @@ class EngineRequest:
 class Chunk:
     """A piece of an answer. The last one has `finish` ("stop" or "length"), both token counts, and what else is known.
 
-    Attributes:
-        reused_tokens: of the prompt, those that were known from the call before.
-        prefill_seconds: for reading the rest of the prompt.
-        decode_seconds: for the answer, from the prompt's end on.
-        logprob: mean natural log-probability of the answer's tokens under the raw logits, before temperature, top_p
-            and schema; None when it was not asked for, or no token was generated.
-        note: what the user should know of how it was computed, such as that it took a slow way.
+    `logprob` is the mean natural log-probability of the answer's tokens under the raw logits, before temperature, top_p
+    and schema; None when it was not asked for, or no token was generated.
     """
 
     text: str = ""
     finish: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    reused_tokens: int | None = None
-    prefill_seconds: float | None = None
-    decode_seconds: float | None = None
+    reused_tokens: int | None = None  # of the prompt, those that were known from the call before
+    prefill_seconds: float | None = None  # for reading the rest of the prompt
+    decode_seconds: float | None = None  # for the answer, from the prompt's end on
     logprob: float | None = None
-    note: str | None = None
+    note: str | None = None  # what the user should know of how it was computed, such as that it took a slow way
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +83,12 @@ class ChatEngine(Protocol):
             LLMCancelledError: `cancelled` returned True.
             ContextOverflowError: prompt and answer do not fit the context.
         """
-        ...
 
-    def close(self) -> None:
-        """Stop the process and free the memory. Safe to call twice."""
-        ...
+    def close(self) -> None: ...
 
 
 class StopFinder:
-    """Finds the texts that end an answer, while it comes in pieces. Pure.
-
-    What may be the beginning of a stop text is held back until it is clear.
-    """
+    """Finds the texts that end an answer, while it comes in pieces; what may begin one is held back. Pure."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)

@@ -27,24 +27,17 @@ _CHUNK = tuple(field.name for field in fields(Chunk))
 class ChatWorker:
     """What one kind of model differs in.
 
-    Attributes:
-        name: of the model, for messages.
-        module: the worker, run as `python -m MODULE PARENT_PID`; see `chat_server`.
-        variables: added to its environment.
-        load: makes the fields of the first message, which loads the model, or raises what is wrong before a process is
-            started. It is handed `cancelled`.
-        load_seconds: how long loading may take.
-        death: (cause, hint) for the exit status and the log of a worker that ended by itself.
-        calls: how many answers it gives at a time; whoever comes then waits.
+    `load` is handed `cancelled`, and makes the fields of the first message, which loads the model, or raises what is
+    wrong before a process is started.
     """
 
-    name: str
-    module: str
-    variables: Mapping[str, str]
+    name: str  # of the model, for messages
+    module: str  # the worker, run as `python -m MODULE PARENT_PID`; see `chat_server`
+    variables: Mapping[str, str]  # added to its environment
     load: Callable[[Callable[[], bool]], Mapping[str, Any]]
-    load_seconds: float
-    death: Callable[[int, str], tuple[str, str | None]]
-    calls: int = 1
+    load_seconds: float  # how long loading may take
+    death: Callable[[int, str], tuple[str, str | None]]  # (cause, hint) for status and log of one that ended by itself
+    calls: int = 1  # how many answers it gives at a time; whoever comes then waits
 
 
 def _never() -> bool:
@@ -52,16 +45,12 @@ def _never() -> bool:
 
 
 class _Line:
-    """A running worker and the calls that are under way in it. Whoever waits for a reply reads for all.
-
-    `loaded`: None until the model is loaded; `reason`: why this end ended it; None while it runs, and when it died by
-    itself.
-    """
+    """A running worker and the calls that are under way in it. Whoever waits for a reply reads for all."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.loaded: LoadReport | None = None
-        self.reason: AgentlabError | None = None
+        self.reason: AgentlabError | None = None  # why this end ended it; None when it died by itself
         self._replies: dict[int, deque[dict[str, Any]]] = {}
         self._sending = threading.Lock()
         self._news = threading.Condition()  # somebody has read
@@ -81,7 +70,6 @@ class _Line:
         return len(self._replies) > 1
 
     def send(self, message: Mapping[str, Any], seconds: float) -> bool:
-        """See `Channel.send`."""
         if not self._sending.acquire(timeout=seconds):
             return False
         try:
@@ -149,20 +137,12 @@ class ChatProcess:
         return None if pid is None else memory.of(pid)
 
     def start(self) -> None:
-        """Start the worker ahead of `load`: it imports what it needs, and waits. Returns at once.
-
-        Raises:
-            WorkerDiedError: there is no memory or no process number left.
-        """
+        """Start the worker ahead of `load`, without waiting for it; a WorkerDiedError if no process can be started."""
         with _hold_lock(self._starting, _never):
             self._spawn()
 
     def load(self, *, cancelled: Callable[[], bool] = _never) -> LoadReport:
-        """Load the model now; when it is loaded, say again what that took.
-
-        Raises:
-            AgentlabError: see `ChatEngine.chat`; the worker is gone then.
-        """
+        """Load the model unless it is loaded; what that took. The worker is gone after any error of `ChatEngine`."""
         loaded = self._loaded_line(cancelled).loaded
         assert loaded is not None
         return loaded
@@ -261,12 +241,8 @@ class ChatProcess:
                 reply = line.receive(call, _POLL_SECONDS)
                 if reply is not None and _is_last(reply):
                     return
-        line.end(
-            WorkerDiedError(
-                f"The process that holds {self._worker.name} was ended: it did not stop another answer in time.",
-                hint="Ask again.",
-            )
-        )
+        message = f"The process that holds {self._worker.name} was ended: it did not stop another answer in time."
+        line.end(WorkerDiedError(message, hint="Ask again."))
 
     def _report_death(self, line: _Line) -> NoReturn:
         status, log = line.end()

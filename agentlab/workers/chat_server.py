@@ -36,7 +36,6 @@ class ChatDecoder(Protocol):
 
         If `ChatWorker.calls` is more than one, several are under way at a time, each asked for a piece in turn.
         """
-        ...
 
 
 Load = Callable[..., ChatDecoder]  # of the fields of a load

@@ -41,11 +41,7 @@ class Pipes:
             self.reply(work(decode(line)))
 
     def reply(self, message: Mapping[str, Any]) -> None:
-        """Send a message; without a parent to read it the process ends.
-
-        Raises:
-            ValueError, TypeError: see `encode`; nothing was sent.
-        """
+        """As `send`; what `encode` refuses is a ValueError or TypeError, and nothing was sent."""
         self.send(encode(message))
 
     def send(self, line: bytes) -> None:
@@ -60,9 +56,8 @@ class Pipes:
 def attach(parent: int) -> Pipes:
     """Become a worker of the process `parent`. Called first, on the main thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which decides what becomes of the work
-    pipes = _keep_pipes()
     _die_with(parent)
-    return pipes
+    return _keep_pipes()
 
 
 def _to_the_end(work: Callable[[], None]) -> None:

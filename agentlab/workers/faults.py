@@ -20,9 +20,5 @@ def as_message(error: AgentlabError) -> dict[str, Any]:
 
 
 def from_message(fields: dict[str, Any]) -> AgentlabError:
-    """The error of such fields.
-
-    Raises:
-        KeyError: they do not name one.
-    """
+    """The error of such fields; a KeyError if they do not name one."""
     return _PLAIN[fields["kind"]](fields["message"], hint=fields["hint"])

@@ -26,16 +26,12 @@ def run_job(
 ) -> dict[str, Any]:
     """Ask a worker, and wait for its answer; however this ends, the process is gone.
 
-    Args:
-        module: calls `serve_job` where it is run.
-        action: it does, for the error of one that dies: `quantized X`.
-        check: called ten times a second. What it raises ends the work.
-        causes: what signals mean there.
+    `module` calls `serve_job` where it is run; `action`: what it did, for the error of one that dies: `quantized X`;
+    `check` is called ten times a second, and what it raises ends the work; `causes`: what signals mean there.
 
     Raises:
         WorkerDiedError: the process died, or could not be started.
         AgentlabError: what the work raised, under its own class.
-        Whatever `check` raises.
     """
     try:
         channel = Channel(module, machine.worker_environment(threads))
@@ -53,9 +49,8 @@ def run_job(
         status, log = channel.dispose()
     if answer is None:
         cause, hint = exit_status.describe(status) if causes is None else exit_status.describe(status, causes)
-        raise WorkerDiedError(
-            f"The process that {action} died: {cause}.\n{exit_status.last_words(log)}".strip(), hint=hint
-        )
+        message = f"The process that {action} died: {cause}.\n{exit_status.last_words(log)}"
+        raise WorkerDiedError(message.strip(), hint=hint)
     if "kind" in answer:
         raise faults.from_message(answer)
     return answer

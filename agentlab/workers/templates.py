@@ -36,12 +36,9 @@ class TemplateRefusesError(ValueError):
 
 
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> str:
-    """The text of a conversation by the chat template of a tokenizer, which is one of transformers.
+    """The text of a conversation by the chat template that a tokenizer of transformers has.
 
-    `tokenizer`: has a chat template; `prompt`: go on to where the next answer begins.
-
-    Raises:
-        TemplateRefusesError: see there.
+    `prompt`: go on to where the next answer begins. Raises as `render` does.
     """
     tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if not isinstance(token, list)}
     return render(tokenizer.get_chat_template(), messages, tokens, prompt=prompt)
@@ -50,11 +47,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, prompt
 def render(
     template: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], *, prompt: bool = True
 ) -> str:
-    """The text of a conversation; `tokens` are the special ones by name, `eos_token` and so on.
-
-    Raises:
-        TemplateRefusesError: see there.
-    """
+    """The text of a conversation, or a TemplateRefusesError; `tokens`: the special ones by name, like `eos_token`."""
     values = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": prompt, **tokens}
     answer = _RENDERER.ask({"template": template, "values": values})
     if "text" not in answer:
@@ -76,16 +69,11 @@ class _Renderer:
         self._channel: Channel | None = None
 
     def start(self) -> None:
-        """Start the process if it does not run.
-
-        Raises:
-            OSError: no memory or no process number left.
-        """
+        """Start the process if it does not run; an OSError if no memory or no process number is left."""
         with self._lock:
             self._channel = self._running()
 
     def close(self) -> None:
-        """End the process."""
         with self._lock:
             if self._channel is not None:
                 self._channel.kill()
@@ -93,11 +81,7 @@ class _Renderer:
             self._channel = None
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Its answer.
-
-        Raises:
-            TemplateRefusesError: there is none.
-        """
+        """Its answer; a TemplateRefusesError if there is none."""
         with self._lock:
             try:
                 answer, status = self._ask_process(request)
@@ -179,20 +163,14 @@ def _compile_template(source: str) -> Any:
             parser.stream.skip(1)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _TODAY.strftime}
-    return environment.from_string(source)
+    sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    sandbox.filters["tojson"] = _to_json
+    sandbox.globals |= {"raise_exception": _refuse, "strftime_now": _TODAY.strftime}
+    return sandbox.from_string(source)
 
 
 def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 

@@ -19,11 +19,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The message of one line.
-
-    Raises:
-        ValueError: not a JSON object, or one that holds NaN or an infinity.
-    """
+    """The message of one line; a ValueError if it is no JSON object, or holds NaN or an infinity."""
     message = _DECODER.decode(line.decode())
     if not isinstance(message, dict):
         raise ValueError("a message is a JSON object")

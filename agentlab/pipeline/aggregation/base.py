@@ -24,21 +24,14 @@ Source = Annotated[str, Field(max_length=65_536)]  # of a template
 
 @dataclass(frozen=True, slots=True)
 class StageCandidate:
-    """One answer of a stage.
-
-    Attributes:
-        sample: counted from 1 within the model.
-        json: the value that fits `response_schema`; None without a schema, or when the text does not fit.
-        logprob: mean log-probability per token, natural logarithm; None where nobody tells.
-        tokens: of the text, as its model counted them, or an estimate.
-    """
+    """One answer of a stage."""
 
     model: str
-    sample: int
+    sample: int  # counted from 1 within the model
     text: str
-    json: Any | None = None
-    logprob: float | None = None
-    tokens: int = 0
+    json: Any | None = None  # the value that fits `response_schema`; None without a schema, or when the text does not
+    logprob: float | None = None  # mean log-probability per token, natural logarithm; None where nobody tells
+    tokens: int = 0  # of the text, as its model counted them, or an estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +72,13 @@ class AggregationScene(Protocol):
 
 
 class Aggregation(StrictModel):
-    """How several answers of a stage become one.
-
-    Attributes:
-        asks: the key that names the model which is asked for it; None where nobody is.
-        judges: whether what is decided depends on the run's seed, and on how much the asked model can be shown.
-        logprobs: whether it needs those of the candidates, which remote models do not tell.
-        templates: the keys that hold templates.
-    """
+    """How several answers of a stage become one."""
 
     method: str
-    asks: ClassVar[str | None] = None
-    judges: ClassVar[bool] = False
-    logprobs: ClassVar[bool] = False
-    templates: ClassVar[Collection[str]] = ()
+    asks: ClassVar[str | None] = None  # the key that names the model which is asked for it; None where nobody is
+    judges: ClassVar[bool] = False  # whether it depends on the run's seed, and on how much the asked model can be shown
+    logprobs: ClassVar[bool] = False  # whether it needs those of the candidates, which remote models do not tell
+    templates: ClassVar[Collection[str]] = ()  # the keys that hold templates
 
     @property
     def asked(self) -> str | None:
@@ -126,10 +112,7 @@ def pattern_problem(pattern: str) -> str | None:
 
 
 def find_match(pattern: str, text: str) -> str | None:
-    """What a pattern finds first in the last 65,536 characters of a text: its first group, or the whole match.
-
-    One that takes longer than half a second finds nothing.
-    """
+    """What a pattern finds first in the last 65,536 characters, within half a second: its first group, or all of it."""
     import regex
 
     try:

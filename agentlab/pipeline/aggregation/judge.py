@@ -71,10 +71,9 @@ class Judge(Aggregation):
         Random(scene.seed("judge")).shuffle(order)  # noqa: S311 - shuffles
         task, schema, judging = _MODES[self.mode]
         # the question, two answers, and as much for the task
-        character_limit = min(MOST_SHOWN, (scene.context - VERDICT_TOKENS) * CHARACTERS // 4)
-        case = JudgeCase(
-            scene.question, [answer.text for answer in candidates], task.format(criteria=self.criteria), character_limit
-        )
+        limit = min(MOST_SHOWN, (scene.context - VERDICT_TOKENS) * CHARACTERS // 4)
+        texts = [answer.text for answer in candidates]
+        case = JudgeCase(scene.question, texts, task.format(criteria=self.criteria), limit)
 
         def ask(ballots: list[JudgeBallot]) -> list[int | None]:
             return [_verdict(scene.ask(f"judge.{ballot.number}", ballot.prompt, schema), schema) for ballot in ballots]
@@ -116,10 +115,7 @@ class Synthesis(Aggregation):
         return Chosen(text, {"method": "synthesis", "model": self.model, "candidates": len(candidates)})
 
     def _prompt(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> str:
-        """The candidates stand in their own order, numbered and without the names of their models.
-
-        What they have in common with the prompts of their stage, the question, comes first, and the instruction last.
-        """
+        """The question first, as in prompts of the stage, then the candidates, without the names of their models."""
         instruction = compile_template(self.instruction).render(scene.values)
         parts = [wrap_in_tags("question", scene.question)]
         parts += [

@@ -39,11 +39,7 @@ class BestOf(Aggregation):
     logprobs = True
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
-        """Of equals, the earlier one. Models of different vocabularies are compared by it only roughly.
-
-        Raises:
-            BadRequestError: some have no log-probability.
-        """
+        """Of equals, the earlier one. Models of different vocabularies are compared by it only roughly."""
         del scene
         marks: list[float] = []
         for candidate in candidates:
@@ -68,11 +64,6 @@ class FirstValid(Aggregation):
             yield ("pattern",), problem
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
-        """The first one that fits the schema and holds the pattern; without both, the first that is not empty.
-
-        Raises:
-            MalformedReplyError: there is none.
-        """
         reasons: list[str] = []
         for index, candidate in enumerate(candidates):
             reason = self._invalid(candidate.text, scene)
@@ -100,13 +91,6 @@ class Custom(Aggregation):
     templates = ("template",)
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
-        """What the template makes of them.
-
-        Raises:
-            ConfigError: it cannot be rendered.
-        """
-        candidate_values = [
-            {"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates
-        ]
-        text = compile_template(self.template).render({**scene.values, "candidates": candidate_values})
+        rows = [{"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates]
+        text = compile_template(self.template).render({**scene.values, "candidates": rows})
         return Chosen(text, {"method": "template", "candidates": len(candidates)})

@@ -51,7 +51,6 @@ class Extract(StrictModel):
         return self
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """A pattern or a pointer that is none, labels that nothing can name."""
         if self.regex is not None and (problem := pattern_problem(self.regex)):
             yield ("regex",), problem
         if self.pointer is not None and (problem := pointer_problem(self.pointer)):
@@ -108,13 +107,9 @@ class Vote(Aggregation):
             yield ("extract", *key), problem
 
     def misfits(self, models: Sequence[str], *, schema: bool) -> Iterator[tuple[Key, str | AgentlabError]]:
-        """Free text without `extract`, weights of models that are not asked."""
         if self.extract is None and not schema:
-            yield (
-                (),
-                "free text cannot vote: say what counts in `extract` (regex, pointer or kind), or give the stage a "
-                "response_schema",
-            )
+            way_out = "say what counts in `extract` (regex, pointer or kind), or give the stage a response_schema"
+            yield (), f"free text cannot vote: {way_out}"
         for name in self.weights:
             if name not in models:
                 yield ("weights", name), UnknownNameError("model of this stage", name, list(models))
@@ -123,9 +118,6 @@ class Vote(Aggregation):
         """The first candidate of the group with the most weight behind it; a tie goes by its rule.
 
         Who gives no vote abstains. Weights are added exactly, as they stand in the config: 0.1 and 0.2 make 0.3.
-
-        Raises:
-            MalformedReplyError: nobody votes, and a tie is not to end in an empty answer.
         """
         candidate_votes = [self._vote(candidate) for candidate in candidates]
         tally = votes.vote(candidate_votes, [self.weights.get(candidate.model, 1) for candidate in candidates])
@@ -142,10 +134,8 @@ class Vote(Aggregation):
         if len(leaders) > 1 and self.judge is not None:
             among = [group.voters[0] for group in leaders]
             verdict = Judge(model=self.judge).choose([candidates[index] for index in among], scene)
-            chosen = among[verdict.why["chosen"]]
-            return Chosen(
-                verdict.text, {**explanation, "tie_rule": "judge", "judge": dict(verdict.why), "chosen": chosen}
-            )
+            explanation |= {"tie_rule": "judge", "judge": dict(verdict.why), "chosen": among[verdict.why["chosen"]]}
+            return Chosen(verdict.text, explanation)
         if len(leaders) > 1 and self.ties == "first":
             explanation["tie_rule"] = "first"
         if self.ties == "abstain" and len(leaders) != 1:

@@ -69,17 +69,14 @@ def diff(first: RunRecord, second: RunRecord, store: Store) -> DiffView:
             compared += 1
             stage = _with_lines(stage, run_texts, (first.id, second.id))
         stages.append(stage)
-    return DiffView(
-        first=first.id, second=second.id, config=changes(config_of(first), config_of(second)), stages=stages
-    )
+    config = changes(config_of(first), config_of(second))
+    return DiffView(first=first.id, second=second.id, config=config, stages=stages)
 
 
 def _stage(name: str, ours: Mapping[str, TracedStep], theirs: Mapping[str, TracedStep]) -> StageDifference:
     a, b = ours.get(name), theirs.get(name)
-    state: State
-    if a is None or b is None:
-        state = "only in first" if a else "only in second"
-    else:
+    state: State = "only in first" if a else "only in second"
+    if a and b:
         state = "same" if (a.sha, a.status) == (b.sha, b.status) else "changed"
     note = f"{a.status} → {b.status}" if a and b and a.status != b.status else ""
     return StageDifference(
@@ -87,23 +84,19 @@ def _stage(name: str, ours: Mapping[str, TracedStep], theirs: Mapping[str, Trace
     )
 
 
-def _with_lines(
-    stage: StageDifference, run_texts: tuple[RunTexts, RunTexts], names: tuple[str, str]
-) -> StageDifference:
+def _with_lines(stage: StageDifference, runs: tuple[RunTexts, RunTexts], names: tuple[str, str]) -> StageDifference:
     shas = (stage.first, stage.second)
-    texts = [run.text(sha) if sha else "" for run, sha in zip(run_texts, shas, strict=True)]
+    texts = [run.text(sha) if sha else "" for run, sha in zip(runs, shas, strict=True)]
     if texts[0] is None or texts[1] is None:
         runs_without_text = " and ".join(name for name, text in zip(names, texts, strict=True) if text is None)
-        return stage.model_copy(
-            update={"note": "; ".join(filter(None, (stage.note, f"its text is lost in {runs_without_text}")))}
-        )
+        notes = filter(None, (stage.note, f"its text is lost in {runs_without_text}"))
+        return stage.model_copy(update={"note": "; ".join(notes)})
     return stage.model_copy(update={"lines": unified_diff(texts[0], texts[1], names)})
 
 
 def unified_diff(first: str, second: str, names: tuple[str, str]) -> list[str]:
     """A unified diff of two texts, of bounded size: of the first 1,000 lines, at most 200 of the comparison. Pure."""
-    a, b = _lines(first), _lines(second)
-    lines = list(difflib.unified_diff(a, b, *names, n=2, lineterm=""))
+    lines = list(difflib.unified_diff(_lines(first), _lines(second), *names, n=2, lineterm=""))
     left_out = len(lines) - _MOST_SHOWN
     return [*lines[:_MOST_SHOWN], f"… and {left_out} more lines"] if left_out > 0 else lines
 

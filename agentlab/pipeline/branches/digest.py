@@ -91,11 +91,9 @@ def _without_id(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[ConfigDifference]:
     """The keys whose values differ between two configs that are `by_id`."""
-    all_keys = first.keys() | second.keys()
-    keys = [key for key in all_keys if key not in _BOOKKEEPING and first.get(key) != second.get(key)]
-    return config_differences(
-        {key: first[key] for key in keys if key in first}, {key: second[key] for key in keys if key in second}
-    )
+    keys = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}.difference(_BOOKKEEPING)
+    before = {key: first[key] for key in keys & first.keys()}
+    return config_differences(before, {key: second[key] for key in keys & second.keys()})
 
 
 def describe_change(change: ConfigDifference) -> str:
@@ -128,12 +126,10 @@ class TreeView(AnswerDocument):
     nodes: list[TreeNode]
 
     def blocks(self) -> list[Block]:
-        """One line a run, its descent drawn before it."""
         if not self.nodes:
             return [Text("There is no pipeline run yet. Try: agentlab pipeline demo")]
-        return [
-            Code("\n".join(f"{lead}{_line(node)}" for lead, node in zip(_leads(self.nodes), self.nodes, strict=True)))
-        ]
+        lines = [f"{lead}{_line(node)}" for lead, node in zip(_leads(self.nodes), self.nodes, strict=True)]
+        return [Code("\n".join(lines))]
 
 
 def tree(runs: Sequence[Digest]) -> TreeView:
@@ -188,12 +184,9 @@ def _leads(nodes: Sequence[TreeNode]) -> list[str]:
 
 
 def _line(node: TreeNode) -> str:
-    parts = [f"{node.id}  {node.status}"]
-    if node.changed:
-        left_out = len(node.changed) - _MOST_CHANGES
-        parts += [describe_change(change) for change in node.changed[:_MOST_CHANGES]] + (
-            [f"and {left_out} more"] if left_out > 0 else []
-        )
+    parts = [f"{node.id}  {node.status}", *map(describe_change, node.changed[:_MOST_CHANGES])]
+    if len(node.changed) > _MOST_CHANGES:
+        parts.append(f"and {len(node.changed) - _MOST_CHANGES} more")
     if node.executed:
         parts.append(f"executed {', '.join(node.executed)}")
     if node.reused:

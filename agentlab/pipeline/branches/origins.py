@@ -31,11 +31,7 @@ class PastRun:
 
     @classmethod
     def of(cls, record: RunRecord) -> "PastRun":
-        """What the folder tells.
-
-        Raises:
-            RunUnreadableError: its events are damaged or absent.
-        """
+        """What the folder tells; a RunUnreadableError if its events are damaged or absent."""
         config, run_trace = config_of(record), trace(record.events())
         asked_keys = frozenset(call.key for call in run_trace.calls.values() if call.source == "model")
         return cls(record, run_trace, config, inputs_of(record, config), asked_keys)
@@ -93,8 +89,8 @@ def _changed_rules(stage: Stage, now: PastRun, before: PastRun) -> Iterator[str]
 
 
 def _candidates(run: PastRun, step: str) -> dict[str, str]:
-    calls = run.trace.calls_by_step().get(step, [])
-    return {call.id: call.sha for call in calls if not is_of_aggregation(call.id)}  # in whatever order they ended
+    """By their calls, in whatever order they ended."""
+    return {call.id: call.sha for call in run.trace.calls_by_step().get(step, []) if not is_of_aggregation(call.id)}
 
 
 def _outputs(run: PastRun, step: str, stage: str, like: PastRun | None = None) -> list[str | None]:

@@ -14,7 +14,7 @@ _STEP = re.compile(r"(?:(?P<item>\d+):)?(?P<stage>[^:@/]+)(?:@(?P<visit>\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class TracedCall:
-    """A question and its answer. `source` is model, cache or parent; `asked` is `Asked.summary()`."""
+    """A question and its answer. `source` is model, cache or parent; `asked` is `PipelineQuestion.summary()`."""
 
     id: str
     key: str
@@ -55,7 +55,6 @@ class Trace:
     failed: tuple[FailedCall, ...] = ()
 
     def calls_by_step(self) -> dict[str, list[TracedCall]]:
-        """All calls, under the ids of their steps."""
         by_step: dict[str, list[TracedCall]] = {}
         for call in self.calls.values():
             by_step.setdefault(step_of(call.id), []).append(call)
@@ -119,8 +118,7 @@ def number_of(value: Any) -> float | None:
 
 
 def _belongs(id_: str, stage: str) -> bool:
-    step = step_of(id_)
-    return step == stage or stage_of(step) == stage
+    return stage in (step_of(id_), stage_of(id_))
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:

@@ -38,13 +38,10 @@ class FieldChange(AnswerDocument):
 
 
 def field_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[FieldChange]:
-    """The fields of two `Asked.summary()`, which runs keep, that differ; messages are counted from 1. Pure."""
+    """The fields that differ of two `PipelineQuestion.summary()`; messages are counted from 1. Pure."""
     a, b = _flat(first), _flat(second)
-    return [
-        FieldChange(field=field, first=a.get(field), second=b.get(field))
-        for field in dict.fromkeys((*a, *b))
-        if a.get(field) != b.get(field)
-    ]
+    names = [name for name in dict.fromkeys((*a, *b)) if a.get(name) != b.get(name)]
+    return [FieldChange(field=name, first=a.get(name), second=b.get(name)) for name in names]
 
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,33 +60,23 @@ def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class CallWhy(AnswerDocument):
-    """One call.
-
-    Attributes:
-        state: hit: no model was asked; miss: one was; failed: those that were asked did not answer.
-        source: model, cache or parent.
-        origin: of a hit, the run in which a model gave the answer; None if it is gone or far back.
-        compared: of a miss, the run with the nearest question of the same name; None if there is none.
-        failures: attempts that brought nothing.
-    """
+    """One call."""
 
     id: str
-    state: Literal["hit", "miss", "failed"]
-    source: str
-    origin: str | None = None
-    compared: str | None = None
+    state: Literal["hit", "miss", "failed"]  # hit: no model was asked; miss: one was; failed: none answered
+    source: str  # model, cache or parent
+    origin: str | None = None  # of a hit, the run in which a model gave the answer; None if it is gone or far back
+    compared: str | None = None  # of a miss, the run with the nearest question of the same name; None without one
     changes: Sequence[FieldChange] = ()
     note: str = ""
-    failures: Sequence[str] = ()
+    failures: Sequence[str] = ()  # attempts that brought nothing
 
     def lines(self) -> list[str]:
-        """For a reader; what belongs to the call is indented."""
         match self.state:
             case "hit":
                 origin_note = "taken over from the parent" if self.source == "parent" else "found in the store"
-                headline = f"{self.id}: hit, {origin_note}; " + (
-                    f"answered in {self.origin}" if self.origin else "its run is gone"
-                )
+                run_note = f"answered in {self.origin}" if self.origin else "its run is gone"
+                headline = f"{self.id}: hit, {origin_note}; {run_note}"
             case "miss":
                 headline = f"{self.id}: miss, asked" + (f"; compared with {self.compared}" if self.compared else "")
             case _:
@@ -116,12 +103,10 @@ class WhyView(AnswerDocument):
     left_out: int = 0
 
     def blocks(self) -> list[Block]:
-        """How the stage ended, then each of its calls."""
         step_lines = [f"{step.id}: {step.status}" for step in self.steps if step.status != "done"]
         call_lines = chain.from_iterable(call.lines() for call in self.calls)
         left_out_lines = [f"… and {self.left_out} more calls"] if self.left_out else []
-        text = "\n".join([*step_lines, *call_lines, *left_out_lines])
-        return [Heading(f"{self.stage} of {self.run}"), Code(text)]
+        return [Heading(f"{self.stage} of {self.run}"), Code("\n".join([*step_lines, *call_lines, *left_out_lines]))]
 
 
 def explain_stage(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:
@@ -166,20 +151,16 @@ def _earlier(record: RunRecord, runs: Sequence[RunRecord]) -> Iterator[PastRun]:
 
 
 def _explain_call(
-    call: TracedCall,
-    now: PastRun,
-    earlier_runs: Sequence[PastRun],
-    stages: dict[str, Stage],
-    failed: Sequence[FailedCall],
+    call: TracedCall, now: PastRun, earlier: Sequence[PastRun], stages: dict[str, Stage], failed: Sequence[FailedCall]
 ) -> CallWhy:
-    same_run_id = next((run.record.id for run in earlier_runs if call.key in run.asked), None)
+    same_run_id = next((run.record.id for run in earlier if call.key in run.asked), None)
     make_why = partial(CallWhy, id=call.id, source=call.source, failures=_failure_lines(call.id, failed))
     if call.source != "model":
         return make_why(state="hit", origin=same_run_id)
     if same_run_id is not None:
         note = f"the same question was asked in {same_run_id}, {_why_again(now)}"
         return make_why(state="miss", compared=same_run_id, note=note)
-    nearest = _nearest(call, now.record.manifest.parent, earlier_runs)
+    nearest = _nearest(call, now.record.manifest.parent, earlier)
     if nearest is None:
         return make_why(state="miss", note="no earlier run has asked this")
     changed = field_changes(nearest.trace.calls[call.id].asked, call.asked)

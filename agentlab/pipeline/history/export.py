@@ -1,7 +1,7 @@
 """One run with all its texts: on the screen, and as a file that needs nothing beside it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from agentlab.pipeline.branches.digest import config_of, inputs_of
 from agentlab.pipeline.branches.trace import TracedCall, TracedStep, number_of, trace
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.text_store import RunTexts
-from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text, figure_or_dash, number
+from agentlab.runs.document import AnswerDocument, Block, Code, Heading, Table, Text, table
 from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html, markdown
 from agentlab.runs.store import RunRecord
@@ -60,20 +60,17 @@ class StepShown(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         """What it took, its candidates when there were several, and what it handed on."""
-        rows = [
-            (
-                c.id,
-                c.model,
-                c.source,
-                figure_or_dash(c.prompt_tokens),
-                figure_or_dash(c.completion_tokens),
-                number(c.seconds),
-            )
-            for c in self.calls
-        ]
         blocks: list[Block] = [Heading(self.id if self.status == "done" else f"{self.id} ({self.status})")]
-        if rows:
-            blocks.append(Table(("call", "model", "from", "read", "written", "seconds"), rows))
+        columns: dict[str, Callable[[CallShown], str | float | None]] = {
+            "call": lambda c: c.id,
+            "model": lambda c: c.model,
+            "from": lambda c: c.source,
+            "read": lambda c: c.prompt_tokens,
+            "written": lambda c: c.completion_tokens,
+            "seconds": lambda c: c.seconds,
+        }
+        if self.calls:
+            blocks.append(table(self.calls, columns))
         if self.why:
             blocks.append(Code(json.dumps(self.why, ensure_ascii=False)))
         for call in self.calls:
@@ -100,7 +97,6 @@ class ShowView(AnswerDocument):
     left_out: int = Field(0, description="Steps, and with them inputs, that are not shown.")
 
     def blocks(self) -> list[Block]:
-        """Facts, inputs, and every step in its order."""
         facts = [
             ("status", self.status),
             ("created", self.created),
@@ -114,9 +110,8 @@ class ShowView(AnswerDocument):
         for step in self.steps:
             blocks += step.blocks()
         if self.left_out:
-            blocks.append(
-                Text(f"{self.left_out} more steps are in the export: agentlab pipeline history export {self.id}")
-            )
+            command = f"agentlab pipeline history export {self.id}"
+            blocks.append(Text(f"{self.left_out} more steps are in the export: {command}"))
         return blocks
 
 

@@ -55,10 +55,7 @@ class PipelineHistory:
     """
 
     def __init__(self, path: Path, runs_dir: Path, store: Store, warn: Callable[[str], None]) -> None:
-        """`path` is `Workspace.state / "pipeline" / "history.sqlite"`.
-
-        `warn` hears at most one sentence: when the index could not be used, and the runs themselves had to be read.
-        """
+        """`warn` hears at most one sentence: that the index could not be used, and the runs themselves are read."""
         self._path, self._runs_dir, self._store, self._warn = path, runs_dir.absolute(), store, warn
         self._db: sqlite3.Connection | None = None
         self._file: Path | None = path  # None: in memory
@@ -136,7 +133,7 @@ class PipelineHistory:
         folder_stamps = stamps(self._runs_dir)
         indexed_stamps = dict(db.execute("SELECT name, stamp FROM runs WHERE folder = ?", (folder,)))
         changed = [name for name, stamp in folder_stamps.items() if indexed_stamps.get(name) != stamp]
-        removed_runs = [name for name in indexed_stamps if name not in folder_stamps]
+        removed_runs = [(folder, name) for name in indexed_stamps if name not in folder_stamps]
         for start in range(0, len(changed), _AT_ONCE):
             with transaction(db):
                 for name in changed[start : start + _AT_ONCE]:
@@ -144,40 +141,29 @@ class PipelineHistory:
                         read(db, self._runs_dir, name, folder_stamps[name], self._store)
         if removed_runs:
             with transaction(db):
-                db.executemany(
-                    "DELETE FROM runs WHERE folder = ? AND name = ?", ((folder, name) for name in removed_runs)
-                )
+                db.executemany("DELETE FROM runs WHERE folder = ? AND name = ?", removed_runs)
                 forget_lost_texts(db)
 
     # -- answers ------------------------------------------------------------------------------------------------
 
     def _digests(self, db: sqlite3.Connection) -> list[Digest]:
         where = (str(self._runs_dir), COMMAND)
-        shares: dict[int, list[StageShare]] = defaultdict(list)
+        shares: dict[int, tuple[StageShare, ...]] = defaultdict(tuple)
         stages = db.execute(
             """SELECT run, stage, sum(stages.calls), sum(stages.asked) FROM stages JOIN runs ON runs.id = stages.run
             WHERE folder = ? AND command = ? AND stage != ? GROUP BY run, stage ORDER BY run, min(place)""",
             (*where, INPUT),
         )
         for run, *share in stages:
-            shares[run].append(StageShare(*share))
+            shares[run] += (StageShare(*share),)
         runs = db.execute(
             """SELECT id, name, parent, status, created, seconds, config, excerpt, error FROM runs
             WHERE folder = ? AND command = ? ORDER BY created, born, name""",
             where,
         )
         return [
-            Digest(
-                name,
-                parent,
-                self._status(name, status),
-                created,
-                seconds,
-                json.loads(config),
-                tuple(shares[id_]),
-                *other_columns,
-            )
-            for id_, name, parent, status, created, seconds, config, *other_columns in runs
+            Digest(name, parent, self._status(name, status), created, seconds, json.loads(config), shares[run], *texts)
+            for run, name, parent, status, created, seconds, config, *texts in runs
         ]
 
     def _status(self, name: str, status: str) -> str:

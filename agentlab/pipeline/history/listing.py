@@ -87,7 +87,6 @@ class HistoryList(AnswerDocument):
     status: str | None = None
 
     def blocks(self) -> list[Block]:
-        """A table, or a sentence when there is nothing to list."""
         if not self.runs:
             if self.status is not None:
                 return [Text(f"No pipeline run has the status {self.status!r}.")]
@@ -101,7 +100,7 @@ class HistoryList(AnswerDocument):
 
 
 def history_list(runs: Sequence[Digest], *, status: str | None = None, limit: int | None = None) -> HistoryList:
-    """The `limit` newest of `runs` (oldest first, as `History.digests` has them), optionally of one status. Pure."""
+    """The `limit` newest of `runs`, which come oldest first; of one `status`, if that is given. Pure."""
     fitting = [run for run in runs if status is None or run.status == status]
     newest = fitting if limit is None else fitting[max(0, len(fitting) - limit) :]
     return HistoryList(runs=[_line(run) for run in newest], left_out=len(fitting) - len(newest), status=status)

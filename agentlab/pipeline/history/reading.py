@@ -117,9 +117,8 @@ def _inputs(inputs: dict[str, str]) -> Iterator[IndexRow]:
 
 
 def _steps(record: RunRecord) -> Iterator[IndexRow]:
-    events = record.path / "events.jsonl"
     try:
-        if events.stat().st_size > _MOST_EVENT_BYTES:
+        if (record.path / "events.jsonl").stat().st_size > _MOST_EVENT_BYTES:
             return
         run_trace = trace(record.events())
     except (OSError, RunUnreadableError):

@@ -96,11 +96,7 @@ def least_recently_used(jobs: Sequence[Job], room: Room) -> Schedule:
     """The rule of servers that cannot know what will be asked next: whoever was used least recently is evicted.
 
     The router of llama.cpp's server and LocalAI do so; a schedule is compared with it. The jobs run as listed (what
-    they need first), each model loaded when its job comes.
-
-    Raises:
-        NoRoomError: a model does not fit even alone.
-        ValueError: as of `schedule`.
+    they need first), each model loaded when its job comes. Raises as `schedule` does.
     """
     check(jobs, room)
     resident_models = dict.fromkeys(room.resident)  # least recently used first

@@ -20,15 +20,11 @@ _NANOSECOND = 1 << 24  # one load costs its nanoseconds times this, plus one: fe
 
 
 class State(NamedTuple):
-    """Masks of the units that are done and of the resident models that still have work, and the units that are ready.
+    """A state between loads. `ready` follows from `done`: it is carried along so that a move looks at those alone."""
 
-    `ready` (in rising order) follows from `done`. It is carried along so that a move looks at those units alone,
-    however many there are.
-    """
-
-    done: int
-    resident: int
-    ready: tuple[int, ...]
+    done: int  # a mask of units
+    resident: int  # a mask of the resident models that still have work
+    ready: tuple[int, ...]  # units, in rising order
 
 
 class Move(NamedTuple):
@@ -39,19 +35,15 @@ class Move(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What loading costs, which of the models that are resident beforehand are kept (a mask), then move after move.
+    """A way is its last move and the way before it: ways that begin alike share their beginning."""
 
-    A way is its last move and the way before it: ways that begin alike share their beginning.
-    """
-
-    cost: int
-    kept: int
+    cost: int  # of loading
+    kept: int  # a mask of those models that are resident beforehand
     move: Move | None = None
     before: "Way | None" = None
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        """The moves, the first one first."""
         moves: list[Move] = []
         way = self
         while way.move is not None and way.before is not None:
@@ -65,19 +57,15 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class ScheduleProblem:
-    """Units of work for models. A unit has a higher number than all `needs` (a mask: everything before it).
-
-    `then` are the units that come right after each: those without another between. `costs` are of loading, in a whole
-    number, so that sums are exact: see `problem_of`.
-    """
+    """Units of work for models. A unit has a higher number than all that it needs."""
 
     models: tuple[str, ...]
     sizes: tuple[int, ...]
-    costs: tuple[int, ...]
+    costs: tuple[int, ...]  # of loading, in whole numbers, so that sums are exact; see `problem_of`
     budget: int
     owner: tuple[int, ...]
-    needs: tuple[int, ...]
-    then: tuple[tuple[int, ...], ...]
+    needs: tuple[int, ...]  # of each unit, a mask of everything before it
+    then: tuple[tuple[int, ...], ...]  # of each unit, those right after it, without another between
     units_of: tuple[int, ...]
     resident: int
 
@@ -140,9 +128,7 @@ class ScheduleProblem:
         return sum(self.sizes[model] for model in bits(models))
 
     def _minimal(self, resident: int, model: int | None) -> Iterator[int]:
-        largest_first = sorted(
-            bits(resident), key=lambda resident_model: (self.sizes[resident_model], resident_model), reverse=True
-        )
+        largest_first = sorted(bits(resident), key=lambda index: (self.sizes[index], index), reverse=True)
         return self._covers(largest_first, self.short(resident, model), self._bytes(resident), 0)
 
     def _covers(self, models: list[int], short: int, offered: int, chosen: int) -> Iterator[int]:
@@ -165,11 +151,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 def waiting(jobs: Sequence[Job]) -> TopologicalSorter[int]:
-    """Jobs, by their places in the list, and what they wait for. Needs that are not listed are done already.
-
-    Raises:
-        ValueError: two jobs bear the same id.
-    """
+    """Jobs, by their places in the list, and what they wait for. Needs that are not listed are done already."""
     indices = {job.id: index for index, job in enumerate(jobs)}
     if len(indices) < len(jobs):
         raise ValueError("two jobs bear the same id")
@@ -182,11 +164,7 @@ def waiting(jobs: Sequence[Job]) -> TopologicalSorter[int]:
 
 
 def topological(jobs: Sequence[Job]) -> list[Job]:
-    """Every job after what it needs, and in the order of the list as far as that allows.
-
-    Raises:
-        ValueError: two jobs bear the same id, or jobs wait for each other.
-    """
+    """Every job after what it needs, and in the order of the list as far as that allows."""
     sorter = waiting(jobs)
     ready = [*sorter.get_ready()]
     heapify(ready)
@@ -207,11 +185,7 @@ def problem_of(jobs: Sequence[Job], room: Room) -> ScheduleProblem:
 
     A job is left out when it can run as soon as the last of what it needs is done, whatever is loaded when: a job
     without a model, and one whose last needs all bear its own model. Jobs of one model that wait for the same units are
-    one unit. Neither changes the least cost.
-
-    Raises:
-        NoRoomError: a model does not fit even alone.
-        ValueError: two jobs bear the same id, need each other in a circle, or a model without size or load seconds.
+    one unit. Neither changes the least cost. Raises as `plan.schedule` does.
     """
     order = topological(jobs)
     check(jobs, room)
@@ -260,12 +234,7 @@ def _units(order: Sequence[Job], number: Mapping[str, int]) -> tuple[list[int], 
 
 
 def check(jobs: Sequence[Job], room: Room) -> None:
-    """Whether each model fits alone, and its size and load time are known.
-
-    Raises:
-        NoRoomError: a model does not fit even alone.
-        ValueError: a model has no size, or no time that loading it takes.
-    """
+    """Raises NoRoomError if a model does not fit even alone, ValueError if its size or load time is not known."""
     for model in {*room.resident, *(job.model for job in jobs if job.model is not None)}:
         if model not in room.sizes or not 0 <= room.load_seconds.get(model, -1) < inf:
             raise ValueError(f"model {model} has no size, or no time that loading it takes")

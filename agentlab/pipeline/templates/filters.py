@@ -30,11 +30,7 @@ class RenderBudget:
         self._left, self._room = MOST_STEPS, MOST_TEXT
 
     def steps(self, count: int) -> None:
-        """Use some up.
-
-        Raises:
-            SecurityError: there are not that many left.
-        """
+        """Use some up; a SecurityError if there are not that many left."""
         self._left -= count
         if self._left < 0:
             raise SecurityError(f"this takes more than {MOST_STEPS:,} steps")
@@ -78,13 +74,9 @@ def fits(characters: int) -> int:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in words.
-
-    Raises:
-        UndefinedError: it is not there.
-    """
+    """What a value is, in words."""
     if isinstance(value, Undefined):
-        return str(value)  # which raises, with its own sentence
+        return str(value)  # which raises UndefinedError, with its own sentence
     words = {str: "a text", int: "a number", float: "a number", list: "a list", tuple: "a list", Mapping: "a mapping"}
     if value is None or isinstance(value, bool):
         return as_json(value)

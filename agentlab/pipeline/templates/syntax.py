@@ -62,26 +62,16 @@ def _hidden(name: str, node: nodes.Node, *arguments: nodes.Expr, keywords: Any =
 
 
 class Check(NodeTransformer):
-    """One walk over a shallow tree, which refuses and replaces.
-
-    Attributes:
-        names: the values that it uses: `input`, `item` and so on.
-        stages: X of every `stages.X`.
-        previous: X of every `previous.X`.
-    """
+    """One walk over a shallow tree, which refuses and replaces."""
 
     def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.stages: set[str] = set()
-        self.previous: set[str] = set()
+        self.names: set[str] = set()  # of the values that it uses: `input`, `item` and so on
+        self.stages: set[str] = set()  # X of every `stages.X`
+        self.previous: set[str] = set()  # X of every `previous.X`
         self._bound: set[str] = set()  # the names that the template itself has given a value by here
 
     def get_visitor(self, node: nodes.Node) -> Any:
-        """The method for a kind of node; None walks on into its children.
-
-        Raises:
-            Wrong: there is no such thing in a template.
-        """
+        """The method for a kind of node; None walks on into its children. Wrong: it is not for templates."""
         if not isinstance(node, _ALLOWED):
             called = _CALLED.get(type(node), f"`{type(node).__name__.lower()}`")
             raise Wrong(f"{called} is not for templates", node.lineno)
@@ -157,10 +147,8 @@ class Check(NodeTransformer):
 
     def _stage(self, node: nodes.Node) -> str | None:
         """`stages` or `previous` if the node is an element of it."""
-        container = node.node if isinstance(node, nodes.Getattr | nodes.Getitem) else None
-        return (
-            container.name if isinstance(container, nodes.Name) and container.name in ("stages", "previous") else None
-        )
+        base = node.node if isinstance(node, nodes.Getattr | nodes.Getitem) else None
+        return base.name if isinstance(base, nodes.Name) and base.name in ("stages", "previous") else None
 
     def _access(self, node: nodes.Getattr | nodes.Getitem, key: Any) -> nodes.Node:
         if (root := self._stage(node)) is not None:
@@ -190,9 +178,8 @@ class Check(NodeTransformer):
 
     def _function(self, node: Any, function_kind: str, functions: dict[str, Callable[..., Any]]) -> nodes.Filter:
         if node.name not in functions:
-            raise Wrong(
-                f"there is no {function_kind} {node.name!r}{near(node.name, functions, 'there are')}", node.lineno
-            )
+            advice = near(node.name, functions, "there are")
+            raise Wrong(f"there is no {function_kind} {node.name!r}{advice}", node.lineno)
         _plain(node)
         function = functions[node.name]
         signature, skipped = inspect.signature(function), 1 + hasattr(function, "jinja_pass_arg")

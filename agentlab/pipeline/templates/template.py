@@ -71,7 +71,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self.getitem(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Both sides and the result are charged."""
         context.budget.tree([left, right])
         result = filters.calculate(operator, left, right)
         context.budget.tree(result)
@@ -80,7 +79,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_filter(
         self, name: str, value: Any, args: Any = None, kwargs: Any = None, context: Any = None, eval_ctx: Any = None
     ) -> Any:
-        """What goes in and what comes out is charged."""
         if name not in FILTERS:
             raise SecurityError(f"there is no filter {str(name)[:40]!r}")
         arguments, weight = [*(args or ()), *(kwargs or {}).values()], filters.WEIGHTS.get(name, 1)
@@ -90,9 +88,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             value = filters.text_of(value)
         elif name in filters.LIST_FILTERS:
             value = filters.elements_of(value)
-            context.budget.steps(
-                len(value) * sum(part.count(".") + part.count(",") for part in arguments if isinstance(part, str))
-            )
+            depth = sum(part.count(".") + part.count(",") for part in arguments if isinstance(part, str))
+            context.budget.steps(len(value) * depth)
         result = super().call_filter(name, value, args, kwargs, context, eval_ctx)
         result = list(result) if isinstance(result, Iterator) else result
         if name not in filters.FREE_FILTERS:
@@ -102,7 +99,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_test(
         self, name: str, value: Any, args: Any = None, kwargs: Any = None, context: Any = None, eval_ctx: Any = None
     ) -> Any:
-        """What goes in is charged."""
         if name not in TESTS:
             raise SecurityError(f"there is no test {str(name)[:40]!r}")
         if name not in filters.FREE_TESTS:
@@ -187,14 +183,7 @@ _FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, A
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with values in it. Lists, mappings, true, false and null stand in it as JSON.
-
-    Attributes:
-        source: as given.
-        names: of the values it uses: `input`, `item`, `params`, `stages` and so on.
-        stages: X of every `stages.X`.
-        previous: X of every `previous.X`.
-    """
+    """A text with values in it. Lists, mappings, true, false and null stand in it as JSON. Fields: see `Check`."""
 
     source: str
     names: frozenset[str]
@@ -206,8 +195,7 @@ class Template:
         """The text with these values, which are plain data; a text among them is never taken for a template.
 
         Raises:
-            ConfigError: a value is not there or of the wrong kind, or it takes too much: one sentence with the
-                line.
+            ConfigError: a value is not there or of the wrong kind, or it takes too much: one sentence with the line.
         """
         context: Any = self._made.new_context(dict(values))
         parts = []
@@ -236,11 +224,7 @@ class Condition(Template):
     __slots__ = ()
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether it comes to true: false, null, 0 and an empty text are not, any other text or number is.
-
-        Raises:
-            ConfigError: as for a template, or its value is a list or a mapping.
-        """
+        """Whether it is true: false, null, 0 and an empty text are not; a list or a mapping is a ConfigError."""
         return bool(self.render(values))
 
     def _location(self, _: Exception) -> str:
@@ -262,11 +246,7 @@ def compile_template(source: str) -> Template:
 
 @lru_cache(_KEPT)
 def condition(source: str) -> Condition:
-    """An expression without braces, checked.
-
-    Raises:
-        ConfigError: as for a template.
-    """
+    """An expression without braces, checked; a ConfigError as for a template."""
     try:
         return Condition(source, *_parts(source, condition=True))
     except Wrong as wrong:
