@@ -112,7 +112,6 @@ class GgufDecoder:
 
 
 def _grammar(schema: Mapping[str, Any]) -> str:
-    """The schema as a grammar for llama.cpp."""
     grammar = grammar_of(schema)
     if len(grammar) > _MAX_GRAMMAR:
         raise BadRequestError(f"The schema makes a grammar of {len(grammar)} characters; bound its repeats.")

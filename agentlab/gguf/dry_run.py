@@ -19,16 +19,11 @@ def dry_run(path: Path, shape: MemoryShape, key: str, cache_file: Path) -> Buffe
     """The buffers that llama.cpp plans for a model, exact to 0.01 MiB; None when it cannot be asked.
 
     It cannot without the engine, with one that is broken, or with a file that it cannot load: then the formulas of
-    `memory` are what is left, and loading will say what is wrong.
-
-    Args:
-        path: the file; of several parts the first.
-        key: of the file and the engine's build; see `fingerprint`. Answers are kept under it.
-        cache_file: where they are kept.
+    `memory` are what is left, and loading will say what is wrong. `path`: of several parts the first. Answers are kept
+    in `cache_file` under the `key` of the file and the engine's build; see `fingerprint`.
     """
     records, name = Records(cache_file), f"{key} {shape}"
-    known_buffers = _buffers(records.get(name))
-    if known_buffers is not None:
+    if known_buffers := _buffers(records.get(name)):
         return known_buffers
     answer = _ask(path, shape)
     buffers = _buffers(answer)

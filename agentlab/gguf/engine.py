@@ -13,32 +13,22 @@ KvType = Literal["f16", "q8_0", "q4_0"]
 class EngineConfig:
     """How a model is loaded. `flash`, `repack`, `kv_type` and `batch` change the last bits of logits: fix them per run.
 
-    `flash` and `repack` are what is wished for: an engine that has a `proof.Proofs` uses what it found to be sound.
-
-    Attributes:
-        context: tokens of prompt and answer together.
-        batch: tokens read at once. 128 prefills as fast as 512 on a CPU (measured: 153 against 143 tokens/s) with a
-            quarter of the buffers.
-        gpu_layers: layers on the GPU, -1 for all.
-        flash: flash attention.
-        repack: weights copied into a layout that the processor multiplies faster (llama.cpp's extra buffers).
-        kv_type: how the attention cache is kept. What is smaller than f16 needs `flash`.
-        adapter: a GGUF file with a LoRA adapter for this model.
-        load_seconds: how long loading may take.
-        memory_bytes: private memory (buffers, cache, heap; not the file's mapped weights) that the worker may take
-            beyond what it holds when it begins to load. Bounded on Linux only; None: unbounded.
+    `flash` and `repack` are what is wished for: an engine that has `trusted_settings.Proofs` uses what it found to be
+    sound. A batch of 128 prefills as fast as 512 on a CPU (measured: 153 against 143 tokens/s) with a quarter of the
+    buffers. `memory_bytes` bounds private memory (buffers, cache, heap; not the file's mapped weights) beyond what the
+    worker holds when it begins to load, on Linux only; None: unbounded.
     """
 
     path: Path
-    context: int = 2048
+    context: int = 2048  # tokens of prompt and answer together
     threads: int = 1
-    batch: int = 128
-    gpu_layers: int = 0
-    flash: bool = False
-    repack: bool = False
-    kv_type: KvType = "f16"
-    adapter: Path | None = None
-    load_seconds: float = 120.0
+    batch: int = 128  # tokens read at once
+    gpu_layers: int = 0  # -1 for all
+    flash: bool = False  # flash attention
+    repack: bool = False  # copy weights into a layout that the processor multiplies faster (llama.cpp's extra buffers)
+    kv_type: KvType = "f16"  # of the attention cache; what is smaller than f16 needs `flash`
+    adapter: Path | None = None  # a GGUF file with a LoRA adapter for this model
+    load_seconds: float = 120.0  # at most
     memory_bytes: int | None = None
 
     def __post_init__(self) -> None:

@@ -32,16 +32,13 @@ Check = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of a file in llama.cpp: seconds to load, tokens a second to read and write (medians), bytes behind a prompt.
+    """Of a file in llama.cpp."""
 
-    `ratios`: of the first of two files, the logarithm of its speed of writing by that of the other, in each round.
-    """
-
-    load: float
-    prefill: float
-    decode: float
-    peak: int
-    ratios: tuple[float, ...]
+    load: float  # seconds
+    prefill: float  # tokens a second, the median
+    decode: float  # the same of writing
+    peak: int  # bytes behind a prompt
+    ratios: tuple[float, ...]  # log of the first file's speed of writing by the other's, in each round
 
 
 def quantize_gguf(
@@ -55,10 +52,9 @@ def quantize_gguf(
 ) -> None:
     """A GGUF file with smaller numbers, by llama.cpp's own quantizer; whole or not at all.
 
-    Args:
-        source: in f32, f16 or bf16; what is quantised already loses twice and is refused.
-        kind: of `TYPES`. Rows that 256 does not divide get another type; see `falls_back`.
-        importance: of each tensor by its GGUF name, the mean square of each of its inputs.
+    `source`: in f32, f16 or bf16; what is quantised already loses twice and is refused. `kind`: of `TYPES`; rows that
+    256 does not divide get another type, see `falls_back`. `importance`: of each tensor by its GGUF name, the mean
+    square of each of its inputs.
 
     Raises:
         UnknownNameError: no such type.
@@ -79,19 +75,11 @@ def quantize_gguf(
             if importance is not None:
                 from safetensors.numpy import save_file
 
-                save_file(
-                    {name: np.ascontiguousarray(mean_squares, np.float32) for name, mean_squares in importance.items()},
-                    matrix,
-                )
+                rows = {name: np.ascontiguousarray(squares, np.float32) for name, squares in importance.items()}
+                save_file(rows, matrix)
                 request["importance"] = str(matrix.absolute())
-            run_job(
-                _WORKER,
-                {**request, "type": TYPES[kind], "threads": threads},
-                f"quantized {source.name}",
-                check=check,
-                threads=threads,
-                causes=CAUSES,
-            )
+            job = {**request, "type": TYPES[kind], "threads": threads}
+            run_job(_WORKER, job, f"quantized {source.name}", check=check, threads=threads, causes=CAUSES)
             temporary.replace(out)
             sync_folder(out.parent)
     finally:
@@ -122,13 +110,10 @@ def falls_back(shapes: Mapping[str, Sequence[int]], kind: str) -> list[str]:
 def divergence_gguf(
     path: Path, reference: Path, threads: int, check: Check = lambda: None, *, kv_type: KvType = "f16"
 ) -> Divergence:
-    """How far a file is from its base, in llama.cpp.
+    """How far a file is from its base, in llama.cpp, whose threads change last bits.
 
-    Args:
-        reference: safetensors with `tokens` (windows, length), `logprobs`, float32 (windows, length - 1, vocabulary),
-            of the base, or of true tokens alone (windows, length - 1), and `at`, bool of that shape, where they count.
-        threads: of llama.cpp; they change last bits.
-        kv_type: how keys and values are kept meanwhile.
+    `reference`: safetensors with `tokens` (windows, length), `logprobs`, float32 (windows, length - 1, vocabulary), of
+    the base, or of true tokens alone (windows, length - 1), and `at`, bool of that shape, where they count.
 
     Raises:
         ModelFileError: it cannot be loaded, or so, or has another vocabulary.
@@ -136,8 +121,7 @@ def divergence_gguf(
     """
     files = {"path": str(path.absolute()), "reference": str(reference.absolute())}
     request = {"op": "divergence", "kv_type": kv_type, **files}
-    answer = _ask(request, path, threads, check)
-    return Divergence.of(answer["windows"])
+    return Divergence.of(_ask(request, path, threads, check)["windows"])
 
 
 def speed_gguf(

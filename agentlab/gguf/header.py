@@ -165,9 +165,8 @@ class _HeaderReader:
     def value(self) -> Any:
         """A value with its type; None for an array that is too long to keep or holds texts."""
         kind = self.number("<I")
-        return self._array() if kind == _ARRAY else self._plain(kind)
-
-    def _plain(self, kind: int) -> Any:
+        if kind == _ARRAY:
+            return self._array()
         if kind == _STRING:
             return self.text()
         if kind not in _SCALARS:

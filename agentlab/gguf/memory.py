@@ -24,7 +24,7 @@ source, ggml-cpu/amx/mmq.cpp; the one measurement, 294 MiB where 212 were planne
 is counted by its share of the layers; that part is arithmetic, not measured.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 from agentlab.gguf.engine import KvType
@@ -70,46 +70,26 @@ class MemoryShape:
 
 @dataclass(frozen=True, slots=True)
 class Buffers:
-    """What the engine itself says it would take, in bytes; see `dry_run`.
+    """What the engine itself says it would take, in bytes; see `dry_run`."""
 
-    Attributes:
-        cache: attention cache and recurrent states, wherever they lie.
-        compute: compute buffers in main memory.
-        compute_gpu: compute buffers on GPUs.
-        process: the worker with the vocabulary, before it holds any of these; None where that cannot be measured.
-        copies: which buffer it copies weights into when they are repacked; see `COPIES`.
-    """
-
-    cache: int
-    compute: int
+    cache: int  # attention cache and recurrent states, wherever they lie
+    compute: int  # compute buffers in main memory
     compute_gpu: int
-    process: int | None
-    copies: str
+    process: int | None  # the worker with the vocabulary, before it holds any of these; None where not measurable
+    copies: str  # which buffer it copies weights into when they are repacked; see `COPIES`
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes of one worker with this model.
+    """Bytes of one worker with this model."""
 
-    Attributes:
-        weights: tensors as stored; in main memory they are pages of the file, which workers share.
-        repacked: a second, private copy of some of them; the pages it was made of stay mapped, and may be dropped.
-        cache: attention cache and recurrent states.
-        compute: buffer of the graph's intermediate results.
-        work: what the CPU's kernels need besides.
-        process: the worker without a model, and the vocabulary.
-        offloaded: share of weights and cache that lies on a GPU, 0 to 1.
-        compute_gpu: compute buffer there.
-        source: who says so.
-    """
-
-    weights: int
-    repacked: int
-    cache: int
-    compute: int
-    work: int
-    process: int
-    offloaded: float
+    weights: int  # tensors as stored; in main memory they are pages of the file, which workers share
+    repacked: int  # a second, private copy of some of them; the pages it was made of stay mapped, and may be dropped
+    cache: int  # attention cache and recurrent states
+    compute: int  # buffer of the graph's intermediate results
+    work: int  # what the CPU's kernels need besides
+    process: int  # the worker without a model, and the vocabulary
+    offloaded: float  # share of weights and cache that lies on a GPU, 0 to 1
     compute_gpu: int
     source: Literal["formula", "dry run"]
 
@@ -124,33 +104,37 @@ class MemoryEstimate:
         return int((self.weights + self.cache) * self.offloaded) + self.compute_gpu
 
 
-def estimate(metadata: GgufMetadata, shape: MemoryShape, planned_buffers: Buffers | None = None) -> MemoryEstimate:
-    """Memory of one worker with this model.
+def estimate(metadata: GgufMetadata, shape: MemoryShape, planned: Buffers | None = None) -> MemoryEstimate:
+    """Memory of one worker with this model: by the formulas, or as far as the engine has `planned` it in a dry run.
 
-    `metadata`: of the file, or of all its parts; `planned_buffers`: found by a dry run of the engine, in place of the
-    formulas.
+    `metadata`: of the file, or of all its parts.
     """
     tokens, cells = min(shape.batch, shape.context), _cells(shape.context)
-    on_cpu = (
-        planned_buffers is not None and not planned_buffers.compute_gpu
-    )  # whatever was asked for: a build or a machine without a GPU
-    offloaded = 0.0 if on_cpu else _offloaded_share(metadata, shape)
     compute = tokens * (_flash_row if shape.flash else _row)(metadata, shape, cells) + _rotations(metadata, shape)
-    process = _PROCESS_BYTES + _VOCABULARY_BYTES * metadata.vocabulary
-    if planned_buffers is not None and planned_buffers.process is not None:
-        process = planned_buffers.process
-    return MemoryEstimate(
+    offloaded = _offloaded_share(metadata, shape)
+    formula = MemoryEstimate(
         weights=metadata.weight_bytes,
-        repacked=_repacked_bytes(metadata, "CPU_REPACK" if planned_buffers is None else planned_buffers.copies)
-        if shape.repack
-        else 0,
-        cache=_cache(metadata, shape, cells) if planned_buffers is None else planned_buffers.cache,
-        compute=compute if planned_buffers is None else planned_buffers.compute,
+        repacked=_repacked_bytes(metadata, shape, "CPU_REPACK"),
+        cache=_cache(metadata, shape, cells),
+        compute=compute,
         work=0 if shape.flash else 2 * tokens * cells * metadata.heads,
-        process=process,
+        process=_PROCESS_BYTES + _VOCABULARY_BYTES * metadata.vocabulary,
         offloaded=offloaded,
-        compute_gpu=planned_buffers.compute_gpu if planned_buffers is not None else compute if offloaded else 0,
-        source="formula" if planned_buffers is None else "dry run",
+        compute_gpu=compute if offloaded else 0,
+        source="formula",
+    )
+    if planned is None:
+        return formula
+    return replace(
+        formula,
+        repacked=_repacked_bytes(metadata, shape, planned.copies),
+        cache=planned.cache,
+        compute=planned.compute,
+        process=formula.process if planned.process is None else planned.process,
+        # a build or a machine may have no GPU, whatever was asked for
+        offloaded=offloaded if planned.compute_gpu else 0.0,
+        compute_gpu=planned.compute_gpu,
+        source="dry run",
     )
 
 
@@ -208,5 +192,6 @@ def _cache(metadata: GgufMetadata, shape: MemoryShape, cells: int) -> int:
     return attention + metadata.state_bytes
 
 
-def _repacked_bytes(metadata: GgufMetadata, copies: str) -> int:
-    return int(sum(size * COPIES[copies].get(kind, 0) for kind, size in metadata.multiplied.items()))
+def _repacked_bytes(metadata: GgufMetadata, shape: MemoryShape, copies: str) -> int:
+    ratios = COPIES[copies] if shape.repack else {}
+    return int(sum(size * ratios.get(kind, 0) for kind, size in metadata.multiplied.items()))

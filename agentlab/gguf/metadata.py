@@ -16,55 +16,36 @@ _MAX_PARTS = 1000
 _AGAIN = "Get the file again; `agentlab models list` shows the ones that are here."
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 # Rows of such a model cannot be cut into the 256s that a type with K needs; llama.cpp then takes the other.
-_STAND_INS = {
-    "Q2_K": "IQ4_NL",
-    "Q3_K": "IQ4_NL",
-    "Q4_K": "Q5_0",
-    "Q5_K": "Q5_1",
-    "Q6_K": "Q8_0",
-    "IQ4_XS": "IQ4_NL",
-}
+_STAND_INS = {"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
 
 
 @dataclass(frozen=True, slots=True)
 class GgufMetadata:
-    """A model's shape. `heads_kv` and `feed_forward` have one entry per layer.
-
-    Attributes:
-        quantisation: the type that takes most of its bytes.
-        file_type: the mixture of types that the header claims, such as Q4_K_M; None if it does not say.
-        types: bytes of tensors by type, as stored.
-        multiplied: the same without an embedding table that is only looked up.
-        file_bytes: of all parts.
-        heads_kv: heads of keys and values that the layer caches itself; 0 for a recurrent or sharing one.
-        expert_width: feed-forward width of the experts that one token uses, together.
-        latent_length: numbers per position and layer where keys and values are kept compressed (MLA), else 0.
-        state_bytes: recurrent state of one sequence.
-    """
+    """A model's shape."""
 
     architecture: str
     name: str
     parameters: int
-    quantisation: str
+    quantisation: str  # the type that takes most of its bytes
     weight_bytes: int
-    file_bytes: int
+    file_bytes: int  # of all parts
     context_length: int
     layers: int
     embedding: int
-    feed_forward: tuple[int, ...]
+    feed_forward: tuple[int, ...]  # by layer
     heads: int
-    heads_kv: tuple[int, ...]
+    heads_kv: tuple[int, ...]  # that each layer caches itself; 0 for a recurrent or sharing one
     key_length: int
     value_length: int
     vocabulary: int
     chat_template: bool
     tensors: int
-    types: Mapping[str, int]
-    multiplied: Mapping[str, int]
-    file_type: str | None = None
-    expert_width: int = 0
-    latent_length: int = 0
-    state_bytes: int = 0
+    types: Mapping[str, int]  # bytes of tensors by type, as stored
+    multiplied: Mapping[str, int]  # the same without an embedding table that is only looked up
+    file_type: str | None = None  # the mixture that the header claims, such as Q4_K_M; None if it does not say
+    expert_width: int = 0  # feed-forward width of the experts that one token uses, together
+    latent_length: int = 0  # numbers per position and layer where keys and values are kept compressed (MLA), else 0
+    state_bytes: int = 0  # recurrent state of one sequence
 
 
 def parts(path: Path) -> list[Path]:
@@ -83,9 +64,7 @@ def parts(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> GgufMetadata:
-    """Read the header of a GGUF model and check that its file, or each of its parts, is as long as it says.
-
-    `path`: the file; of several parts the first.
+    """Read the header of a GGUF model (of several parts, by the first) and check that each file is as long as it says.
 
     Raises:
         MissingFileError: the file or a part of it is not there.
@@ -235,10 +214,8 @@ class _Shape:
     def heads_kv(self, layers: int, heads: int) -> tuple[int, ...]:
         """Per layer; 0 where it shares an earlier layer's cache, or is recurrent."""
         counts = self.per_layer("attention.head_count_kv", layers, heads)
-        caching_layers, interval = (
-            layers - self.number("attention.shared_kv_layers", 0),
-            self.number("full_attention_interval", 0),
-        )
+        caching_layers = layers - self.number("attention.shared_kv_layers", 0)
+        interval = self.number("full_attention_interval", 0)
         return tuple(
             0 if layer >= caching_layers or (interval and (layer + 1) % interval) else count
             for layer, count in enumerate(counts)

@@ -48,8 +48,7 @@ class Native:
         self.batch = min(config.batch, config.context)
         try:
             self._model = self._or_fail(
-                _api.llama_model_load_from_file(os.fsencode(config.path), model_params(config)),
-                f"load {config.path}",
+                _api.llama_model_load_from_file(os.fsencode(config.path), model_params(config)), f"load {config.path}"
             )
             adapter = None if config.adapter is None else self._adapter(config.adapter)  # goes before the context
             self._context = self._or_fail(
@@ -139,11 +138,7 @@ class Native:
             raise WorkerDiedError(f"llama.cpp could not go on (status {status}): {' '.join(self._log)}")
 
     def window(self, tokens: Sequence[int]) -> Any:
-        """Logits behind each of some tokens, float32 (tokens, vocabulary), read as a text of their own.
-
-        Raises:
-            WorkerDiedError: as `evaluate`.
-        """
+        """Logits behind each token of a text of their own, float32 (tokens, vocabulary). Raises as `evaluate`."""
         self.cut(0)
         batch = _api.llama_batch_init(len(tokens), 0, 1)
         try:

@@ -27,7 +27,6 @@ class Records:
         return self._all().get(name)
 
     def put(self, name: str, value: Any) -> None:
-        """Keep a value that JSON can hold."""
         records = self._all()
         records.pop(name, None)
         records[name] = value
@@ -50,12 +49,9 @@ class LoadHistory:
         self._records = Records(path)
 
     def add(self, key: str, shape: MemoryShape, measured: int, estimated: int) -> None:
-        """Keep the peak of a worker that is done (`WorkerEngine.measured`), beside what it was estimated at.
+        """Keep the peak of a worker that is done (`WorkerEngine.measured`), in bytes of main memory, at least 1.
 
-        Args:
-            key: of the file and the engine's build; see `fingerprint`.
-            measured: bytes of main memory, at least 1.
-            estimated: the same, as it was planned with: for readers of the file.
+        `key`: of the file and the engine's build, see `fingerprint`. What was `estimated` is for readers of the file.
         """
         loads = [*self._loads(key, shape), [measured, estimated]]
         self._records.put(f"{key} {shape}", loads[-_KEPT:])

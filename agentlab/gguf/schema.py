@@ -91,7 +91,6 @@ class _Rules:
         self._depth = self._parts = 0
 
     def of(self, schema: Any) -> str:
-        """The expression of a schema."""
         self._depth += 1
         self._parts += 1
         try:
@@ -110,11 +109,9 @@ class _Rules:
             raise _NothingFits("nothing fits false")
         if "$ref" in schema:
             other_keywords = {key: value for key, value in schema.items() if key != "$ref"}
-            return (
-                self._reference_rule(schema["$ref"])
-                if _is_free(other_keywords)
-                else self.of(merge_schemas(self._target(schema), other_keywords))
-            )
+            if _is_free(other_keywords):
+                return self._reference_rule(schema["$ref"])
+            return self.of(merge_schemas(self._target(schema), other_keywords))
         for keyword in ("allOf", "anyOf", "oneOf"):
             if keyword in schema:
                 other_keywords = {key: value for key, value in schema.items() if key != keyword}
@@ -248,9 +245,8 @@ class _Rules:
             if name:
                 following.setdefault(name[0], []).append(name[1:])
         codes = "".join(f"\\U{ord(letter):08X}" for letter in following)
-        alternatives = [
-            f'[^"\\\\\\x7F\\x00-\\x1F{codes}] {self._char()}*'
-        ]  # no escapes: they could write a name otherwise
+        # no escapes: they could write a name otherwise
+        alternatives = [f'[^"\\\\\\x7F\\x00-\\x1F{codes}] {self._char()}*']
         alternatives += [
             f"{literal(_text(letter)[1:-1])} {self._string_other_than(endings)}"
             for letter, endings in following.items()
@@ -260,9 +256,8 @@ class _Rules:
     def _array(self, schema: Mapping[str, Any]) -> str:
         min_items, max_items = int(schema.get("minItems", 0)), schema.get("maxItems")
         _check_order(min_items, max_items)
-        max_items = (
-            MAX_REPEATS if max_items is None else int(max_items)
-        )  # without a bound a small model may never end it
+        # without a bound a small model may never end it
+        max_items = MAX_REPEATS if max_items is None else int(max_items)
         first = [self.of(part) for part in schema.get("prefixItems", [])][:max_items]
         try:
             item = self.of(schema.get("items", True)) if max_items > len(first) else None
@@ -385,7 +380,6 @@ def _types(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _kinds(value: Any) -> set[str]:
-    """The types that a value is of."""
     if value is None or isinstance(value, bool):
         return {"null" if value is None else "boolean"}
     if isinstance(value, int | float):

@@ -40,23 +40,15 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     path = folder / "tokenizer.json"
     try:
         return _vocabulary(path, size)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _vocabulary(path: Path, size: int) -> Vocabulary:
     document = json.loads(path.read_text("utf-8"))
     model, added = document["model"], {token["id"]: token for token in document["added_tokens"]}
-    names = {token_id: text for text, token_id in model["vocab"].items()} | {
-        n: token["content"] for n, token in added.items()
-    }
+    names = {token_id: text for text, token_id in model["vocab"].items()}
+    names |= {token_id: token["content"] for token_id, token in added.items()}
     if model.get("type") != "BPE" or max(names) >= size:
         raise ModelFileError(f"{path} is a tokenizer that no GGUF file holds ({model.get('type')}).", hint=_HINT)
     tokens = [names.get(token_id, f"[PAD{token_id}]") for token_id in range(size)]
@@ -64,9 +56,8 @@ def _vocabulary(path: Path, size: int) -> Vocabulary:
     spm = bool(model.get("byte_fallback"))
     types = [_type(token_id, names, added, model, spm=spm) for token_id in range(size)]
     if not spm:
-        return Vocabulary(
-            "gpt2", _pre(path, document["pre_tokenizer"]), tokens, types, None, merges, space_prefix=False
-        )
+        pre = _pre(path, document["pre_tokenizer"])
+        return Vocabulary("gpt2", pre, tokens, types, None, merges, space_prefix=False)
     ranks = {"".join(merge.split(" ")): -float(rank) for rank, merge in enumerate(merges)}
     scores = [ranks.get(text, -1e6 if kind == _NORMAL else 0.0) for text, kind in zip(tokens, types, strict=True)]
     return Vocabulary("llama", None, tokens, types, scores, None, space_prefix=_prefixes(document))

@@ -114,9 +114,7 @@ class Proofs:
         """Try ways until one is sound; what could not be tried at all, for want of memory say, is not remembered."""
         verdicts: dict[str, str] = {}
         deadline = time.monotonic() + _SECONDS
-        while (
-            untried := [variant for variant in variants if name_of(variant) not in verdicts]
-        ) and "" not in verdicts.values():
+        while "" not in verdicts.values() and (untried := [mode for mode in variants if name_of(mode) not in verdicts]):
             report, status, log = _ask(config, untried, cancelled, deadline)
             verdicts |= report.verdicts
             if report.trying in verdicts or not report.trying:
@@ -159,22 +157,17 @@ def disagreement(expected: "Row", actual: "Row") -> str | None:
     """
     import numpy as np
 
+    from agentlab.stats.divergence import log_softmax
+
     if not actual.max() < np.inf:  # nor is it for NaN; a token may be ruled out by -inf
         return "its logits are no numbers"
-    p, q = _log_softmax(expected), _log_softmax(actual)
+    p, q = (np.maximum(log_softmax(row.astype(np.float64)), -1e4) for row in (expected, actual))
     likely = p > -30.0
     divergence = float((np.exp(p[likely]) * (p - q)[likely]).sum())
     gap = float(p.max() - p[actual.argmax()])
     if divergence <= _DIVERGENCE and gap <= _GAP:
         return None
     return f"it disagrees with the plain settings (divergence {min(divergence, 999):.2g}, gap {min(gap, 999):.2g} nats)"
-
-
-def _log_softmax(row: "Row") -> "NDArray[np.float64]":
-    import numpy as np
-
-    shifted = row.astype(np.float64) - row.max()
-    return np.asarray(np.maximum(shifted - np.log(np.exp(shifted).sum()), -1e4))
 
 
 # -- in a process of its own ------------------------------------------------------------------------------------------
@@ -194,10 +187,9 @@ def _ask(
     """Try ways in a new process; also its exit status and the tail of its log."""
     report, finished = _ProofReport({}), False
     fields = asdict(replace(config, context=_CONTEXT, adapter=None)) | {"path": str(config.path.absolute())}
+    environment = {**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"}
     try:
-        channel = Channel(
-            "agentlab.gguf.trusted_settings", {**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"}
-        )
+        channel = Channel("agentlab.gguf.trusted_settings", environment)
     except OSError as error:  # no memory or no process number left
         return report, 0, str(error)
     try:

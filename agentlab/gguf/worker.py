@@ -14,9 +14,7 @@ from agentlab.workers.chat_server import ChatDecoder, ChatServer, Load
 def _prepare() -> Load:
     from agentlab.gguf import decoder
 
-    with contextlib.suppress(
-        ImportError, OSError, RuntimeError
-    ):  # what is wrong with the library is said by the first load
+    with contextlib.suppress(ImportError, OSError, RuntimeError):  # the first load says what is wrong with the library
         importlib.import_module("agentlab.gguf.native")
 
     def load(path: str, adapter: str | None = None, **fields: Any) -> ChatDecoder:

@@ -125,9 +125,7 @@ def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Call
         raise ModelFileError(f"{checkpoint}: {strange[0]} has no place in a GGUF file.")
     rows = tensors["model.embed_tokens.weight"][1][0]
     vocabulary = read_vocabulary(checkpoint, rows)
-    matrix = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16, "bf16": GGMLQuantizationType.BF16}[
-        matrix_type
-    ]
+    matrix = GGMLQuantizationType[matrix_type.upper()]
     with gguf_writer(out, str(config["model_type"])) as writer:
         _describe(writer, config, checkpoint.name, _HIGHEST[matrix_type])
         _add_vocabulary(writer, vocabulary)
@@ -138,10 +136,9 @@ def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Call
         kinds = {ours: matrix if len(shape) > 1 else GGMLQuantizationType.F32 for ours, (_, shape) in tensors.items()}
         for ours, (_, shape) in tensors.items():
             stored = quant_shape_to_byte_shape(shape, kinds[ours])
-            size = math.prod(stored)
             raw = shape if kinds[ours] != GGMLQuantizationType.BF16 else stored
             dtype = np.dtype({0: np.float32, 1: np.float16}.get(kinds[ours].value, np.uint8))
-            writer.add_tensor_info(names[ours], raw, dtype, size, raw_dtype=kinds[ours])
+            writer.add_tensor_info(names[ours], raw, dtype, math.prod(stored), raw_dtype=kinds[ours])
         write_header(writer)
         if factors is not None:
             writer.write_tensor_data(factors.view(Complete))
@@ -153,8 +150,7 @@ def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Call
 
 def _config(checkpoint: Path) -> dict[str, Any]:
     try:
-        config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-        return dict(config)
+        return dict(json.loads((checkpoint / "config.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ModelFileError(f"{checkpoint / 'config.json'} cannot be read: {str(error)[:200]}") from error
 
@@ -190,7 +186,6 @@ def _arrange_rows(name: str, tensor: "torch.Tensor", config: Mapping[str, Any]) 
 
 
 def _describe(writer: Any, config: Mapping[str, Any], name: str, file_type: int) -> None:
-    """The shape of the model."""
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     width = config.get("head_dim") or hidden // heads
     rope = rotation(config)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported by code that has a trained network
@@ -43,9 +43,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 Deviation = Annotated[FiniteFloat, Field(gt=0)]
 
 
-class _Scaling(StrictModel):
-    """`scaler.json`."""
-
+class _Scaling(StrictModel):  # of scaler.json
     columns: tuple[Name, ...] = Field(min_length=1, max_length=512)
     targets: tuple[Name, ...] = Field(min_length=1, max_length=512)
     mean: tuple[FiniteFloat, ...]
@@ -80,9 +78,7 @@ class Artefact:
             raise ValueError("; ".join(problems[:_MAX_SHOWN]) + rest_note)
 
     @classmethod
-    def of(
-        cls, trial: TrialConfig, series: Series, weights: Mapping[str, Tensor], card: Mapping[str, Any]
-    ) -> "Artefact":
+    def of(cls, trial: TrialConfig, series: Series, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
         """What a search exports. To the card come the series, its fingerprint and the version of agentlab."""
         data = trial.data.model_copy(update={"path": None, "columns": series.names, "frequency": str(series.frequency)})
         about = {
@@ -127,16 +123,13 @@ def _expected_weights(artefact: Artefact) -> dict[str, Tensor]:
 
 
 def _table_problems(artefact: Artefact) -> list[str]:
-    """What contradicts itself in columns, targets and scaler."""
-    names, targets, scaler = artefact.names, artefact.targets, artefact.scaler
+    names, targets, scaler, data = artefact.names, artefact.targets, artefact.scaler, artefact.trial.data
     channels = len(names)
-    expected_targets = tuple(range(channels)) if artefact.trial.data.features == "M" else (channels - 1,)
+    expected_targets = tuple(range(channels)) if data.features == "M" else (channels - 1,)
     checks = {
         "a column is named twice": len(set(names)) < channels,
-        f"the date column {artefact.trial.data.date_column!r} is among the columns": (
-            artefact.trial.data.date_column in names
-        ),
-        f"features {artefact.trial.data.features} does not forecast these targets": targets != expected_targets,
+        f"the date column {data.date_column!r} is among the columns": data.date_column in names,
+        f"features {data.features} does not forecast these targets": targets != expected_targets,
         f"{scaler.mean.shape} means and {scaler.std.shape} deviations for {channels} columns": (
             scaler.mean.shape != (channels,) or scaler.std.shape != (channels,)
         ),
@@ -148,7 +141,6 @@ def _table_problems(artefact: Artefact) -> list[str]:
 
 
 def _weight_problems(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """How the weights differ from those of the network."""
     problems = [f"the weight {name} is missing" for name in expected if name not in weights]
     for name, value in weights.items():
         if name not in expected:
@@ -262,7 +254,6 @@ def _weights(path: Path) -> dict[str, Tensor]:
     if (size := path.stat().st_size) > MAX_WEIGHTS:
         raise ValueError(f"{WEIGHTS} has {size} bytes; at most {MAX_WEIGHTS} are read")
     try:
-        weights: dict[str, Tensor] = load_weights(path.read_bytes())
+        return dict(load_weights(path.read_bytes()))
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{WEIGHTS} is damaged: {str(error)[:200]}") from error
-    return weights

@@ -38,23 +38,17 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialCheckpoint:
-    """All tensors are copies on the CPU. The optimiser's settings are not here: the configuration decides them.
+    """All tensors are copies on the CPU. The optimiser's settings are not here: the configuration decides them."""
 
-    `origin` is the SHA-256 of what the training started from. `best` are the weights of the best epoch so far and
-    `model` those of the last one, BatchNorm's running statistics included. `optimizer` maps the number of a parameter
-    to its state. `generator` (and `device_generator`, of CUDA) are the states of torch's global generators, uint8.
-    `seconds` is the time spent so far, a measurement.
-    """
-
-    origin: str
+    origin: str  # SHA-256 of what the training started from
     history: tuple[Epoch, ...]
     best_epoch: int
-    best: Weights
-    model: Weights
-    optimizer: dict[int, Weights]
-    generator: Tensor
-    device_generator: Tensor | None
-    seconds: float
+    best: Weights  # of the best epoch so far
+    model: Weights  # of the last epoch, BatchNorm's running statistics included
+    optimizer: dict[int, Weights]  # the state of each parameter by its number
+    generator: Tensor  # state of torch's global generator, uint8
+    device_generator: Tensor | None  # the same of CUDA's
+    seconds: float  # spent so far, a measurement
 
     @property
     def epochs(self) -> int:
@@ -141,8 +135,7 @@ def from_bytes(data: bytes) -> TrialCheckpoint:
 def _metadata(data: bytes) -> dict[str, str]:
     """The metadata of a blob that safetensors has accepted, which is what bounds the header."""
     size = int.from_bytes(data[:8], "little")
-    metadata: dict[str, str] | None = json.loads(data[8 : 8 + size]).get("__metadata__")
-    return metadata or {}
+    return dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
 
 
 def _exchange(blob: bytes, old: str, new: str) -> bytes:

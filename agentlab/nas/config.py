@@ -4,8 +4,9 @@ The dotted names of these fields (`model.d_model`, `training.optimizer_params.lr
 """
 
 import codecs
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
@@ -312,11 +313,9 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
     Raises:
         ConfigError: a name cannot be changed by a trial, or the values do not go together.
     """
-    unknown = sorted(set(params) - set(trial_keys()))
-    if unknown:
-        raise ConfigError(
-            f"A trial cannot change {', '.join(unknown)}.", hint=f"It can change {', '.join(trial_keys())}."
-        )
+    keys = trial_keys()
+    if unknown := sorted(set(params) - set(keys)):
+        raise ConfigError(f"A trial cannot change {', '.join(unknown)}.", hint=f"It can change {', '.join(keys)}.")
     tree = trial.model_dump()
     for name, value in params.items():
         tree = replace_at(tree, name.split("."), value)
@@ -331,15 +330,9 @@ def at_rung(trial: TrialConfig, candidate: "StudyCandidate", full: Params) -> Tr
     return with_params(trial, {**candidate.params, **full} if candidate.rung else candidate.params)
 
 
-def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Value]:
+def params_of(trial: TrialConfig, names: Iterable[str]) -> dict[str, Value]:
     """The values a trial has for dotted names: the inverse of `with_params`."""
-    values: dict[str, Value] = {}
-    for name in names:
-        value: Any = trial
-        for part in name.split("."):
-            value = getattr(value, part)
-        values[name] = value
-    return values
+    return {name: attrgetter(name)(trial) for name in names}
 
 
 MEASURED = Basis(

@@ -147,22 +147,18 @@ def _require_separator(names: tuple[str, ...], source: str, separator: str) -> N
     """Refuse a header that other marks separate: without this, every later message would mislead."""
     for mark, words in _SEPARATORS.items():
         if mark != separator and mark in names[0] and (len(names) == 1 or mark in ";\t"):
-            raise refusal(
-                f"{source} is separated by {words}, not by {_SEPARATORS[separator]}.",
-                "Say so:",
-                {"data.separator": mark},
-            )
+            message = f"{source} is separated by {words}, not by {_SEPARATORS[separator]}."
+            raise refusal(message, "Say so:", {"data.separator": mark})
 
 
 def _malformed_error(source: str, reason: str) -> DataError:
     fields = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
+    quote = re.search(r"EOF inside string starting at row (\d+)", reason)
+    hint = "Line 1 is the header, decimals take a point (1.5), and no line ends with a comma."
     if fields:
         reason = f"line {fields[2]} has {fields[3]} fields and the header {fields[1]}"
-    quote = re.search(r"EOF inside string starting at row (\d+)", reason)
-    if quote:
+    elif quote:
         reason = f'a quote (") that is opened about line {int(quote[1]) + 1} is never closed'
-    hint = "Line 1 is the header, decimals take a point (1.5), and no line ends with a comma."
-    if quote:
         hint = "Close it, or remove it."
     return DataError(f"{source}: {reason}.", hint=f"{hint} {EXPECTED}")
 
@@ -208,7 +204,6 @@ class BoundedText(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:  # Any: what `io` passes is a memoryview, what the stubs say has no length
-        """Fill a buffer, as `io.RawIOBase` asks."""
         block = self._raw.read(len(buffer))
         self._check(block)
         buffer[: len(block)] = block
@@ -226,11 +221,9 @@ class BoundedText(io.RawIOBase):
         except UnicodeDecodeError as error:
             line = self._lines + error.object.count(b"\n", 0, error.start)
             other_encoding = "latin-1" if codecs.lookup(self._encoding) == codecs.lookup(_WINDOWS) else _WINDOWS
-            raise refusal(
-                f"{self._source} is not {self._encoding.upper()} text (line {line}).",
-                "Say what it is, or save it as UTF-8:",
-                {"data.encoding": other_encoding},
-            ) from error
+            message = f"{self._source} is not {self._encoding.upper()} text (line {line})."
+            advice = "Say what it is, or save it as UTF-8:"
+            raise refusal(message, advice, {"data.encoding": other_encoding}) from error
         ends = block.count(b"\n") + (0 if b"\n" in block else block.count(b"\r"))
         last = max(block.rfind(b"\n"), block.rfind(b"\r"))
         self._line_bytes = len(block) - last - 1 if ends else self._line_bytes + len(block)

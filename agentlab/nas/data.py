@@ -83,10 +83,8 @@ def close_gaps(table: SeriesTable, config: DataConfig) -> SeriesTable:
     straight = config.gaps == "interpolate"
     frame = pd.DataFrame(values, copy=False)
     filled = frame.interpolate(limit_direction="both") if straight else frame.ffill().bfill()
-    filling = "a straight line" if straight else "the last value before"
-    notes = [
-        f"Filled with {filling}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"
-    ]
+    method = "a straight line" if straight else "the last value before"
+    notes = [f"Filled with {method}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
     if straight:
         notes.append("A straight line looks ahead: it is drawn towards the value after the gap")
     elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
@@ -98,9 +96,8 @@ def close_gaps(table: SeriesTable, config: DataConfig) -> SeriesTable:
 
 def _counts(rows: int, cells: int, kind: str = "") -> str:
     """Whole rows, and single cells of the rows that are there."""
-    return " and ".join(
-        format_count(number, kind + thing) for number, thing in ((rows, "row"), (cells, "cell")) if number
-    )
+    counts = ((rows, f"{kind}row"), (cells, f"{kind}cell"))
+    return " and ".join(format_count(number, noun) for number, noun in counts if number)
 
 
 def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:

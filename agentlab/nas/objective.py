@@ -52,10 +52,6 @@ class InformerObjective:
         trial = at_rung(self.base, candidate, self.full)
         name, folder = candidate.name, self.trials.folder(candidate.name)
         folder.write_text("config_used.yaml", yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
-
-        def save(checkpoint: TrialCheckpoint) -> None:
-            folder.write_bytes(LAST, to_bytes(checkpoint))
-
         try:
             trained = train(
                 trial,
@@ -64,7 +60,7 @@ class InformerObjective:
                 device=self.device,
                 on_epoch=lambda epoch: self._epoch(name, epoch),
                 before_step=self.before_step,
-                save=save,
+                save=lambda checkpoint: folder.write_bytes(LAST, to_bytes(checkpoint)),
                 resume=_load_checkpoint(folder, trial, self.series, candidate.seed),
             )
         except (Interrupted, StorageError):
@@ -148,8 +144,7 @@ def curve(name: str, history: list[dict[str, Any]]) -> Curve:
 
 def stored_weights(trials: Folder, name: str) -> Mapping[str, Any]:
     """The best weights of a finished training."""
-    weights: Mapping[str, Any] = load_weights(trials.file(f"{name}/{BEST}").read_bytes())
-    return weights
+    return dict(load_weights(trials.file(f"{name}/{BEST}").read_bytes()))
 
 
 def stored_curve(trials: Folder, name: str) -> Curve | None:

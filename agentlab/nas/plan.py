@@ -34,7 +34,6 @@ class NasPlan(AnswerDocument):
     max_cost_usd: float
 
     def blocks(self) -> list[Block]:
-        """One fact a row."""
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
         finals_note = (
             f", at most {self.finals_at_most} where its lead does not hold" if self.finals_at_most > self.finals else ""
@@ -64,14 +63,13 @@ def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Screen
     finals, trials = config.finals, config.max_iterations
     paired = 2 * config.control_seeds - 1 if config.control == "full" and agent else 0
     with_agent = 1 + paired // 2
+    agent_note = " and, for about half of the trials, the language model" if agent else ""
     return NasPlan(
         series=describe_series(series),
         trials=trials,
         workers=config.workers,
         searched=searched,
-        proposers=f"{config.search.base} and, for about half of the trials, the language model"
-        if agent
-        else config.search.base,
+        proposers=f"{config.search.base}{agent_note}",
         parameters=cost.parameters,
         memory_bytes=cost.memory_bytes,
         repeats=config.evaluator.repeats if config.evaluator.noise is None else 0,

@@ -81,17 +81,11 @@ def _references(axes: "Axes", lines: Mapping[str, float], values: Sequence[float
 def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
     """Validation error by epoch: the winner in colour, the others faint."""
     figure, axes = new_figure()
+    faint: dict[str, Any] = {"marker": ".", "zorder": 2, "color": "0.7", "lw": 0.9}
+    strong: dict[str, Any] = {"marker": "s", "zorder": 3, "color": COLOURS[1], "lw": 2, "label": f"{winner} (winner)"}
     for curve in curves:
-        mine = curve.run_id == winner
-        axes.plot(
-            range(1, len(curve.val_mse) + 1),
-            curve.val_mse,
-            marker="." if not mine else "s",
-            zorder=3 if mine else 2,
-            color=COLOURS[1] if mine else "0.7",
-            lw=2 if mine else 0.9,
-            label=f"{winner} (winner)" if mine else None,
-        )
+        look = strong if curve.run_id == winner else faint
+        axes.plot(range(1, len(curve.val_mse) + 1), curve.val_mse, **look)
     log_when_wide(axes, chain.from_iterable(curve.val_mse for curve in curves))
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
     whole_numbers(axes)
@@ -164,17 +158,8 @@ def importance_bars(shares: Mapping[str, float]) -> bytes:
 def error_by_step(steps: Sequence[float]) -> bytes:
     """Test MSE of the winner by forecast step, [horizon]; the first value is one step ahead."""
     figure, axes = new_figure()
-    every = max(1, len(steps) // 12)
-    axes.plot(
-        range(1, len(steps) + 1),
-        steps,
-        color=COLOURS[0],
-        marker=MARKERS[0],
-        markevery=every,
-        ms=5,
-        lw=2.2,
-        label=f"winner, mean {fmean(steps):.3g}",
-    )
+    look: dict[str, Any] = {"color": COLOURS[0], "marker": MARKERS[0], "markevery": max(1, len(steps) // 12), "ms": 5}
+    axes.plot(range(1, len(steps) + 1), steps, lw=2.2, label=f"winner, mean {fmean(steps):.3g}", **look)
     log_when_wide(axes, steps)
     axes.set(xlabel="steps ahead", ylabel="test MSE", title="Error by forecast step")
     whole_numbers(axes)
@@ -194,15 +179,9 @@ def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> bytes:
         for index, pair in enumerate(group):
             label = f"{name}: {len(group)} of {len(pairs)}" if index == 0 else None
             axes.plot((0, 1), pair, color=colour, marker=marker, ms=6, lw=1.4, alpha=0.9, label=label)
-    means = [fmean(values) for values in zip(*pairs, strict=True)]
-    for position, mean in enumerate(means):
-        axes.plot(
-            (position - 0.08, position + 0.08),
-            (mean, mean),
-            color="black",
-            lw=2,
-            label="mean" if position == 0 else None,
-        )
+    for position, mean in enumerate(map(fmean, zip(*pairs, strict=True))):
+        label = "mean" if position == 0 else None
+        axes.plot((position - 0.08, position + 0.08), (mean, mean), color="black", lw=2, label=label)
     log_when_wide(axes, chain.from_iterable(pairs))
     axes.set(xlim=(-0.3, 1.3), ylabel=metric, title="Paired studies")
     axes.set_xticks((0, 1), ("without agent", "with agent"))
@@ -218,14 +197,8 @@ def finalists(rows: Sequence[tuple[str, Sequence[float]]]) -> bytes:
         colour, mean = COLOURS[rank % 6], fmean(values)
         axes.plot(values, [rank] * len(values), MARKERS[rank % 6], color=colour, ms=7, mfc="none", mew=1.5, ls="")
         axes.plot((mean, mean), (rank - 0.3, rank + 0.3), color=colour, lw=2.5)
-        axes.annotate(
-            f"mean {mean:.4f}",
-            (1.02, rank),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-            fontweight="bold" if rank == 0 else "normal",
-        )
+        look: dict[str, Any] = {"va": "center", "fontsize": 8, "fontweight": "bold" if rank == 0 else "normal"}
+        axes.annotate(f"mean {mean:.4f}", (1.02, rank), xycoords=("axes fraction", "data"), **look)
     axes.set(xlabel="validation MSE", title="Finalists, one mark per seed", ylim=(len(ranked) - 0.5, -0.5))
     axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])
     return png(figure)

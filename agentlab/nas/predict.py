@@ -150,18 +150,14 @@ def _run(artefact: Artefact, input_values: NDArray[np.float32], time: NDArray[np
     network = artefact.network()
     with machine.torch_threads(1), torch.inference_mode():
         scaled = network(torch.from_numpy(input_values)[None], torch.from_numpy(time)[None])
-    result: NDArray[np.float64] = scaled[0].double().numpy()
-    return result
+    return np.asarray(scaled[0].double().numpy())
 
 
 def _steps(date: np.datetime64, frequency: Frequency, steps: range) -> Times:
-    """The dates that are so many steps away from a date."""
     offsets = np.arange(steps.start, steps.stop)
     if frequency.minutes is None:
-        months: Times = (date.astype("datetime64[M]") + offsets).astype("datetime64[s]")
-        return months
-    dates: Times = date + offsets * np.timedelta64(frequency.minutes * 60, "s")
-    return dates
+        return np.asarray((date.astype("datetime64[M]") + offsets).astype("datetime64[s]"))
+    return np.asarray(date + offsets * np.timedelta64(frequency.minutes * 60, "s"))
 
 
 def _require_columns(artefact: Artefact, columns: Sequence[str], source: str) -> None:
@@ -193,7 +189,6 @@ def _require_step(artefact: Artefact, recent: SeriesTable) -> None:
 
 
 def _expectation(artefact: Artefact) -> str:
-    """What a file has to hold, as a hint."""
     data = artefact.trial.data
     gaps = "no missing values" if data.gaps == "error" else f"gaps filled by {data.gaps}"
     return (
@@ -213,10 +208,7 @@ def _header(path: Path, config: DataConfig) -> list[str]:
 
 
 def _infer_frequency(config: DataConfig, workspace: Workspace) -> str | None:
-    """The time step that most rows of a file are apart, if there is one.
-
-    Only asked once a file could not be read: it depends on rows that do not matter.
-    """
+    """The time step that most rows are apart. It depends on every row, so it only serves to explain a refusal."""
     try:
         return str(read_table(config.model_copy(update={"frequency": None}), workspace).frequency)
     except DataError:
@@ -235,11 +227,7 @@ class ForecastAnswer(AnswerDocument):
 
     @classmethod
     def of(cls, table: ForecastTable, path: Path | None) -> "ForecastAnswer":
-        """The answer; written to `path` as CSV where one is given.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Written to `path` as CSV where one is given; raises StorageError where it cannot be."""
         text = table.to_csv()
         if path:
             write_text(path, text)

@@ -43,8 +43,7 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
         return np.repeat(rows[origins - 1][:, None], horizon, axis=1)
 
     def seasonal(rows: Floats, origins: NDArray[np.int64]) -> Floats:
-        forecast_rows: Floats = rows[origins[:, None] - season + steps % season]
-        return forecast_rows
+        return np.asarray(rows[origins[:, None] - season + steps % season])
 
     def ridge(rows: Floats, origins: NDArray[np.int64]) -> Floats:
         anchor = rows[origins - 1][:, None]
@@ -60,10 +59,7 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
     usable_lines = [line for line in lines if line[0] != "season" or 1 < season <= series.split.val[0]]
     return [
         ReferenceRow(
-            name=name,
-            note=note,
-            **_score(series, config, "val", forecast),
-            **_score(series, config, "test", forecast),
+            name=name, note=note, **_score(series, config, "val", forecast), **_score(series, config, "test", forecast)
         )
         for name, note, forecast in usable_lines
     ]
@@ -148,11 +144,7 @@ class _File:
     first_ot: float
 
 
-_FILES = (
-    _File("ETTh1", 60, 17_420, 30.531),
-    _File("ETTh2", 60, 17_420, 38.662),
-    _File("ETTm1", 15, 69_680, 30.531),
-)
+_FILES = (_File("ETTh1", 60, 17_420, 30.531), _File("ETTh2", 60, 17_420, 38.662), _File("ETTm1", 15, 69_680, 30.531))
 
 
 def published_rows(series: Series, config: DataConfig) -> list[PublishedRow]:

@@ -4,17 +4,9 @@ from collections.abc import Callable
 
 import yaml
 
+from agentlab.nas import plots
 from agentlab.nas.config import TrialConfig, with_params
 from agentlab.nas.objective import stored_curve, stored_weights
-from agentlab.nas.plots import (
-    error_by_step,
-    error_by_trial,
-    finalists,
-    forecasts,
-    importance_bars,
-    learning_curves,
-    paired_studies,
-)
 from agentlab.nas.result import FinalistRow, NasResult, TrialRow, advice, comparison, headline
 from agentlab.nas.series import Series
 from agentlab.nas.study import TERMS
@@ -41,19 +33,19 @@ def write_study_report(run: OpenRun, result: NasResult, base: TrialConfig, serie
     finished = [trial.run_id for trial in result.trials if trial.val_mse is not None]
     curves = [curve for name in finished if (curve := stored_curve(trials, name)) is not None]
     pictures = {
-        _ERROR: error_by_trial(result, result.noise.deviation),
-        _CURVES: learning_curves(curves, result.winner.run_id),
-        _FORECASTS: forecasts(series.target_names[-1], winner_forecasts(trials, result, base, series, device)),
-        _BY_STEP: error_by_step(result.by_step),
+        _ERROR: plots.error_by_trial(result, result.noise.deviation),
+        _CURVES: plots.learning_curves(curves, result.winner.run_id),
+        _FORECASTS: plots.forecasts(series.target_names[-1], winner_forecasts(trials, result, base, series, device)),
+        _BY_STEP: plots.error_by_step(result.by_step),
     }
     rounds = [(row.run_id, row.val_mse) for row in result.finalists if row.val_mse]
     if rounds:
-        pictures[_FINALISTS] = finalists(rounds)
+        pictures[_FINALISTS] = plots.finalists(rounds)
     if result.importances:
-        pictures[_IMPORTANCES] = importance_bars(result.importances)
-    pairs = [(p.agent, p.control) for p in result.pairs if p.agent is not None and p.control is not None]
+        pictures[_IMPORTANCES] = plots.importance_bars(result.importances)
+    pairs = [(p.control, p.agent) for p in result.pairs if p.agent is not None and p.control is not None]
     if pairs:
-        pictures[_PAIRS] = paired_studies([(without, with_) for with_, without in pairs], "lowest validation MSE")
+        pictures[_PAIRS] = plots.paired_studies(pairs, "lowest validation MSE")
     for name, picture in pictures.items():
         run.write_bytes(name, picture)
     write_report(run, f"Architecture search {run.id}", blocks(result, base, frozenset(pictures)))
@@ -72,7 +64,7 @@ def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> li
 
 
 def _quality(result: NasResult) -> list[Block]:
-    section_blocks: list[Block] = [
+    return [
         Text(headline(result)),
         *map(Text, advice(result)),
         Text(result.series),
@@ -82,34 +74,28 @@ def _quality(result: NasResult) -> list[Block]:
             "figures are means over its trainings, ± one standard deviation."
         ),
         comparison(result),
-    ]
-    if result.published:
-        section_blocks.append(published_table(result))
-    section_blocks += [
+        *([published_table(result)] if result.published else []),
         Figure(_FORECASTS, "Forecasts of the winner on test windows, with what really happened"),
         Figure(_BY_STEP, "Test error of the winner by forecast step"),
         step_table(result),
         channel_table(result),
     ]
-    return section_blocks
 
 
 def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
-    section_blocks: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
+    section: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
     if result.pairs:
-        section_blocks.append(pair_table(result.pairs, TERMS))
+        section.append(pair_table(result.pairs, TERMS))
     if _PAIRS in pictures:
-        section_blocks.append(
-            Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent")
-        )
-    section_blocks.append(source_table(result))
+        section.append(Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent"))
+    section.append(source_table(result))
     if result.models:
-        section_blocks.append(model_table(result.models))
-    return [*section_blocks, *opinion_notes(result.models, TERMS)]
+        section.append(model_table(result.models))
+    return [*section, *opinion_notes(result.models, TERMS)]
 
 
 def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
-    section_blocks: list[Block] = [
+    section: list[Block] = [
         Heading("Trials"),
         Text(
             f"{result.noise.note} A trial is accepted only if it is better by more than the noise explains: beyond the "
@@ -120,16 +106,16 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
         Figure(_CURVES, "Validation error by epoch of every trial"),
     ]
     if _IMPORTANCES in pictures:
-        section_blocks += [
+        section += [
             Heading("What mattered"),
             Figure(_IMPORTANCES, "Share of the differences between trials that each searched key explains"),
             importance_table(result),
         ]
     if result.finalists:
-        section_blocks += [Heading("The last round"), Text(finalist_note(result))]
+        section += [Heading("The last round"), Text(finalist_note(result))]
     if _FINALISTS in pictures:
-        section_blocks.append(Figure(_FINALISTS, "Validation error of the finalists in the last round, by seed"))
-    return [*section_blocks, *([finalist_table(result)] if result.finalists else [])]
+        section.append(Figure(_FINALISTS, "Validation error of the finalists in the last round, by seed"))
+    return [*section, *([finalist_table(result)] if result.finalists else [])]
 
 
 def winner_forecasts(

@@ -64,8 +64,7 @@ class FinalistRow(AnswerDocument):
 class Winner(AnswerDocument):
     """The finalist with the lowest mean validation error. Its errors are means over its `trainings`.
 
-    A spread is the sample standard deviation over them, None of a single one. `unstable` says that they scatter so much
-    that one says little about the next. `exported` is the training whose weights lie in `winner/`.
+    A spread is the sample standard deviation over them, None of a single one.
     """
 
     run_id: str
@@ -75,13 +74,13 @@ class Winner(AnswerDocument):
     trainings: int
     val_mse: float
     val_mse_spread: float | None = None
-    unstable: bool = False
+    unstable: bool = False  # the errors scatter so much that one says little about the next
     test_mse: float
     test_mae: float
     test_mse_spread: float | None
     test_mae_spread: float | None
     parameters: int
-    exported: str
+    exported: str  # the training whose weights lie in `winner/`
 
 
 class ChannelRow(AnswerDocument):
@@ -201,7 +200,6 @@ def _over_seeds(winner: Winner) -> tuple[float, float] | None:
 
 
 def _ratio_words(ratio: float) -> str:
-    """How an error compares with another one, in words."""
     if 0.995 < ratio < 1.005:
         return "level with"
     if ratio < 1:

@@ -214,7 +214,6 @@ class OpenStudy:
         return evaluate(model, Windows(series, trial, self.device), "test")
 
     def _load_training(self, candidate: StudyCandidate) -> tuple[TrialConfig, Mapping[str, Any]]:
-        """The settings of a training that has ended, and its weights."""
         from agentlab.nas.objective import stored_weights
 
         trial = at_rung(self.experiment.base, candidate, self.experiment.config.finals.full)

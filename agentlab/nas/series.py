@@ -23,8 +23,7 @@ class Split:
 
     def rows(self, part: Part) -> tuple[int, int]:
         """First row and one past the last row that forecasts of this part fall on."""
-        bounds: tuple[int, int] = getattr(self, part)
-        return bounds
+        return {"train": self.train, "val": self.val, "test": self.test}[part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,7 @@ class Scaler:
     def undo(self, scaled: NDArray[np.floating], channels: tuple[int, ...]) -> NDArray[np.float64]:
         """Scaled values [..., len(channels)] of these channels to original units."""
         index = list(channels)
-        result: NDArray[np.float64] = scaled * self.std[index] + self.mean[index]
-        return result
+        return np.asarray(scaled * self.std[index] + self.mean[index], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +78,6 @@ class Series:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal."""
         digest = hashlib.sha256()
         for array in (self.values, self.dates.astype("datetime64[s]").astype(np.int64)):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -105,18 +105,13 @@ def question(trial: TrialState, best: TrialState) -> list[Message]:
         weights = int(state.result.metrics["parameters"]) if state.result else 0
         return f"{name}: validation error {error:.1f}, {weights} weights"
 
-    return [
-        Message(
-            "system",
-            "You judge whether a new forecasting model is really better. Lower error is better. Answer in JSON.",
-        ),
-        Message(
-            "user",
-            f"{line('current', best)}\n{line('new', trial)}\n"
-            "The difference is within measurement noise, so the new model is trained again. Say repeat if you expect "
-            "its lower error to last, which adds one more training; say reject if you expect it to vanish.",
-        ),
-    ]
+    system = "You judge whether a new forecasting model is really better. Lower error is better. Answer in JSON."
+    user = (
+        f"{line('current', best)}\n{line('new', trial)}\n"
+        "The difference is within measurement noise, so the new model is trained again. Say repeat if you expect "
+        "its lower error to last, which adds one more training; say reject if you expect it to vanish."
+    )
+    return [Message("system", system), Message("user", user)]
 
 
 def narrate(event: Event) -> Narration | None:

@@ -76,7 +76,7 @@ def read_table(config: DataConfig, workspace: Workspace) -> SeriesTable:
 
 def _position(file: CsvFile, name: str, key: str) -> int:
     """Where a column stands, which has to be unambiguous."""
-    positions = [position for position, column_name in enumerate(file.names) if column_name == name]
+    positions = [position for position, column in enumerate(file.names) if column == name]
     if len(positions) > 1:
         column_numbers = " and ".join(str(position + 1) for position in positions)
         raise DataError(
@@ -85,16 +85,11 @@ def _position(file: CsvFile, name: str, key: str) -> int:
         )
     if positions:
         return positions[0]
-    column_list = ", ".join(column_name[:40] or "(no name)" for column_name in file.names[:12])
-    hint = f"Its columns are {column_list}."
+    hint = f"Its columns are {', '.join(column[:40] or '(no name)' for column in file.names[:12])}."
     message = f"{file.source} has no column {name!r} ({key})."
     if key != "data.date_column":
         raise DataError(message, hint=hint)
-    dated = [
-        column_name
-        for index, column_name in enumerate(file.names)
-        if column_name and looks_like_dates(file.frame[index])
-    ]
+    dated = [column for index, column in enumerate(file.names) if column and looks_like_dates(file.frame[index])]
     settings = {key: dated[0]} if dated and file.names.count(dated[0]) == 1 else {}
     raise refusal(message, f"{hint} Line 1 has to name the one with the time:", settings)
 
@@ -131,7 +126,6 @@ def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
 
 
 def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfig) -> NDArray[np.float64]:
-    """The values of a column, one of `names`."""
     import pandas as pd
 
     column: pd.Series[Any] = file.frame[_position(file, name, "data.columns")]
@@ -172,11 +166,7 @@ def _no_number(
     else:
         advice = _LEAVE_OUT
     # all such columns at once: there may be hundreds; none where nothing would be left
-    words = [
-        column_name
-        for column_name in names
-        if column_name == name or holds_no_number(file.frame[file.names.index(column_name)])
-    ]
+    words = [label for label in names if label == name or holds_no_number(file.frame[file.names.index(label)])]
     return refusal(message, advice, without(config, *words) if len(words) < len(names) else {}, plain)
 
 
@@ -228,13 +218,10 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
         hint = "All lines before it have one. Remove it if it holds totals or a remark."
     elif row:
         hint = f"The lines before it have one, and all have to be of one form. {hint}"
-    message, matching_pattern = (
-        f"{file.source}: column {column!r}, line {line} is not a date: {value_text}.",
-        date_format(text),
-    )
-    return refusal(
-        message, "Its dates are read with", {"data.date_format": matching_pattern} if matching_pattern else {}, hint
-    )
+    message = f"{file.source}: column {column!r}, line {line} is not a date: {value_text}."
+    matching_pattern = date_format(text)
+    settings = {"data.date_format": matching_pattern} if matching_pattern else {}
+    return refusal(message, "Its dates are read with", settings, hint)
 
 
 def _require_rising(file: CsvFile, column: str, dates: Times) -> None:

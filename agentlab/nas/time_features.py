@@ -23,11 +23,7 @@ class Frequency:
 
     @classmethod
     def parse(cls, text: str) -> "Frequency":
-        """Read 15min, h, 2h, D, W or MS.
-
-        Raises:
-            ValueError: another word.
-        """
+        """Read 15min, h, 2h, D, W or MS; raises ValueError for another word."""
         if text in _MONTHS:
             return cls(None)
         match = _PATTERN.fullmatch(text)
@@ -96,8 +92,7 @@ class Frequency:
         if self.minutes is None:
             months = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + np.timedelta64(1, "M"))
             return months.astype("datetime64[s]")
-        dates: Times = np.arange(start, end + np.timedelta64(1, "s"), np.timedelta64(self.minutes * 60, "s"))
-        return dates
+        return np.arange(start, end + np.timedelta64(1, "s"), np.timedelta64(self.minutes * 60, "s"))
 
 
 def _months_apart(times: Times) -> int:

@@ -14,7 +14,7 @@ from agentlab.nas.checkpoint import TrialCheckpoint, origin
 from agentlab.nas.config import WITH_MOMENTUM, TrainingConfig, TrialConfig
 from agentlab.nas.informer.model import Informer, InformerShape
 from agentlab.nas.series import Part, Series
-from agentlab.nas.windows import WindowBatch, Windows
+from agentlab.nas.windows import Windows
 
 _DIVERGED = 1e6  # standardised data has variance 1; a squared error beyond this is a runaway
 _FUSED = ("Adam", "AdamW", "SGD")  # one kernel for all weights, also on the CPU
@@ -63,10 +63,8 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
         extra["momentum"] = params.momentum
     if config.optimizer_class in _FUSED:
         extra["fused"] = True
-    optimizer: torch.optim.Optimizer = getattr(torch.optim, config.optimizer_class)(
-        model.parameters(), lr=params.lr, weight_decay=params.weight_decay, **extra
-    )
-    return optimizer
+    make: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, config.optimizer_class)
+    return make(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, **extra)
 
 
 def learning_rate(config: TrainingConfig, epoch: int) -> float:
@@ -86,7 +84,7 @@ def train(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     before_step: Callable[[], None] = lambda: None,
-    save: Callable[[TrialCheckpoint], None] = lambda _: None,
+    save: Callable[[TrialCheckpoint], object] = lambda _: None,
     resume: TrialCheckpoint | None = None,
 ) -> TrainResult:
     """Train until the last epoch or the end of patience, and keep the weights of the best validation epoch.
@@ -174,10 +172,34 @@ class _Session:
         rate = learning_rate(self.trial.training, at.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = _run_epoch(self.model, self.windows, self.optimizer, self.trial, before_step)
+        loss = self._run_epoch(before_step)
         score = evaluate(self.model, self.windows, "val")
-        _require_finite(at.epochs, loss, score.mse)
+        if not (math.isfinite(loss) and score.mse < _DIVERGED):
+            raise DivergedError(
+                f"Training diverged in epoch {at.epochs + 1}: loss {loss:.4g}, validation MSE {score.mse:.4g}.",
+                hint="Lower training.optimizer_params.lr or set training.clip_norm.",
+            )
         return Epoch(at.epochs, rate, loss, score.mse, score.mae)
+
+    def _run_epoch(self, before_step: Callable[[], None]) -> float:
+        """One pass over the training windows in random order; the mean loss per window."""
+        training = self.trial.training
+        criterion: nn.Module = getattr(nn, training.criterion_class)()
+        starts = self.windows.starts("train", training.train_fraction)
+        order = starts[torch.randperm(len(starts)).to(starts.device)]
+        total = torch.zeros((), device=starts.device)
+        self.model.train()
+        for picked in torch.split(order, self.trial.data.batch_size):
+            before_step()
+            batch = self.windows.gather(picked)
+            self.optimizer.zero_grad()
+            loss = criterion(self.model(batch.past, batch.time), batch.future)
+            loss.backward()
+            if training.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+            self.optimizer.step()
+            total += loss.detach() * len(picked)
+        return float(total) / len(starts)
 
     def after(self, at: TrialCheckpoint, epoch: Epoch, *, seconds: float) -> TrialCheckpoint:
         """The state after one more epoch. A tie is an improvement, as in the published code."""
@@ -209,33 +231,6 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
 
-def _run_epoch(
-    model: Informer,
-    windows: Windows,
-    optimizer: torch.optim.Optimizer,
-    trial: TrialConfig,
-    before_step: Callable[[], None],
-) -> float:
-    """One pass over the training windows in random order; the mean loss per window."""
-    criterion: nn.Module = getattr(nn, trial.training.criterion_class)()
-    clip = trial.training.clip_norm
-    starts = windows.starts("train", trial.training.train_fraction)
-    order = starts[torch.randperm(len(starts)).to(starts.device)]
-    total = torch.zeros((), device=starts.device)
-    model.train()
-    for picked in torch.split(order, trial.data.batch_size):
-        before_step()
-        batch = windows.gather(picked)
-        optimizer.zero_grad()
-        loss = criterion(model(batch.past, batch.time), batch.future)
-        loss.backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        total += loss.detach() * len(picked)
-    return float(total) / len(starts)
-
-
 @torch.no_grad()
 def evaluate(model: Informer, windows: Windows, part: Part) -> ForecastMetrics:
     """Score every window of a part. Leaves the model in evaluation mode."""
@@ -243,7 +238,8 @@ def evaluate(model: Informer, windows: Windows, part: Part) -> ForecastMetrics:
     squared = absolute = torch.zeros(())
     count = 0
     for batch in windows.blocks(part):
-        error = _error(model, batch)
+        error = model(batch.past, batch.time) - batch.future
+        error = error if error.device.type == "mps" else error.double()  # that device has no float64
         squared = squared + error.square().sum(dim=0)
         absolute = absolute + error.abs().sum(dim=0)
         count += len(error)
@@ -254,16 +250,3 @@ def evaluate(model: Informer, windows: Windows, part: Part) -> ForecastMetrics:
         mse_by_step=tuple(squared.mean(dim=1).tolist()),
         mse_by_channel=tuple(squared.mean(dim=0).tolist()),
     )
-
-
-def _error(model: Informer, batch: WindowBatch) -> Tensor:
-    error: Tensor = model(batch.past, batch.time) - batch.future
-    return error if error.device.type == "mps" else error.double()  # that device has no float64
-
-
-def _require_finite(epoch: int, loss: float, val_mse: float) -> None:
-    if not (math.isfinite(loss) and val_mse < _DIVERGED):
-        raise DivergedError(
-            f"Training diverged in epoch {epoch + 1}: loss {loss:.4g}, validation MSE {val_mse:.4g}.",
-            hint="Lower training.optimizer_params.lr or set training.clip_norm.",
-        )

@@ -54,7 +54,6 @@ class Windows:
         return picked.to(self._rows.device)
 
     def gather(self, starts: Tensor) -> WindowBatch:
-        """The windows that begin at these rows."""
         block = self._rows[starts[:, None] + self._offsets]
         values, time = block[..., : self.series.channels], block[..., self.series.channels :]
         future = values[:, self.input_length :]
@@ -63,22 +62,18 @@ class Windows:
         return WindowBatch(past=values[:, : self.input_length], time=time, future=future)
 
     def blocks(self, part: Part) -> Iterator[WindowBatch]:
-        """Every window of a part in order, for scoring."""
         for starts in torch.split(self.starts(part), self._scored_at_once):
             yield self.gather(starts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowForecast:
-    """One window in original units: `past` [input, targets], `future` and `predicted` [horizon, targets].
+    """One window in original units."""
 
-    `dates` are those of the horizon.
-    """
-
-    dates: Times
-    past: NDArray[np.float64]
-    predicted: NDArray[np.float64]
-    future: NDArray[np.float64]
+    dates: Times  # of the horizon
+    past: NDArray[np.float64]  # [input, targets]
+    predicted: NDArray[np.float64]  # [horizon, targets]
+    future: NDArray[np.float64]  # [horizon, targets]
 
 
 @torch.no_grad()

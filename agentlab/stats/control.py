@@ -31,18 +31,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Evidence(Interval):
-    """How much better one rival did than another on the same `n` items or pairs; positive is better.
-
-    Attributes:
-        p: of no difference, two-sided.
-        smallest: the least difference that as much data shows with power 0.8; None where it is not known, or none.
-        supposing: what `smallest` supposes, in words; or why there is none.
-    """
+    """How much better one rival did than another on the same `n` items or pairs; positive is better."""
 
     n: int
-    p: float
-    smallest: float | None
-    supposing: str
+    p: float  # of no difference, two-sided
+    smallest: float | None  # the least difference that as much data shows with power 0.8; None if not known, or none
+    supposing: str  # what `smallest` supposes, in words; or why there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +52,7 @@ class ControlComparison:
 
 
 class Control(BaseModel):
-    """`estimate` is how much better the agent did, in `unit`: positive is better, whatever the direction.
-
-    `low` and `high` are None when nothing was measured; `n` counts the observations of both arms (or the pairs).
-    `p`, `smallest` and `supposing` are those of `Evidence`, where the referee compared.
-    """
+    """`estimate` is how much better the agent did, in `unit`: positive is better, whatever the direction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -72,15 +62,15 @@ class Control(BaseModel):
     unit: str
     direction: Literal["lower", "higher"]
     budget: str
-    n: int = Field(ge=0)
-    estimate: float | None
+    n: int = Field(ge=0)  # observations of both arms, or pairs
+    estimate: float | None  # None when nothing was measured, as are its ends
     low: float | None
     high: float | None
     level: float = Field(gt=0, lt=1)
     method: str
     verdict: Verdict
     note: str = ""
-    p: float | None = None
+    p: float | None = None  # these three as of `Evidence`, where the referee compared
     smallest: float | None = None
     supposing: str = ""
 
@@ -92,9 +82,8 @@ def least_pairs(comparisons: int = 1, level: float = LEVEL) -> int:
 
 def not_measured(comparison: ControlComparison, n: int, level: float, reason: str) -> Control:
     """The record of a comparison that could not be made."""
-    return _record(
-        comparison, n, Interval(float("nan"), float("nan"), float("nan"), level, "none"), "not_measured", reason
-    )
+    unknown = Interval(math.nan, math.nan, math.nan, level, "none")
+    return _record(comparison, n, unknown, "not_measured", reason)
 
 
 def judge(comparison: ControlComparison, n: int, interval: Interval, study: Study) -> Control:
@@ -115,12 +104,9 @@ def judge(comparison: ControlComparison, n: int, interval: Interval, study: Stud
 
 
 def verdict_sentence(control: Control, agent: str, observations: str) -> str:
-    """What a comparison came to, for a reader.
+    """What a comparison came to, for a reader; shares are told in points of a hundred.
 
-    Args:
-        control: the record; shares are told in points of a hundred.
-        agent: whose help it is about, such as "the agent".
-        observations: what `n` counts, such as "questions".
+    `agent`: whose help it is about, such as "the agent"; `observations`: what `n` counts, such as "questions".
     """
     if control.estimate is None or control.low is None or control.high is None:
         return f"Whether {agent} helped was not measured: {control.note.rstrip('.')}."
@@ -129,9 +115,8 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     points = control.unit.startswith("share")
     unit = " points" if points else ""
     figures = (control.estimate, control.low, control.high, control.smallest or 0.0)
-    estimate, low, high, smallest = (
-        _format_signed([100 * value for value in figures], 1) if points else _format_signed(figures, 4)
-    )
+    scale, digits = (100, 1) if points else (1, 4)
+    estimate, low, high, smallest = _format_signed([scale * figure for figure in figures], digits)
     test = f"{100 * control.level:.4g} % interval, {control.method}"
     if control.p is not None:
         test += ", p < 0.0001" if control.p < 1e-4 else f", p = {control.p:.2g}"
@@ -140,10 +125,8 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
         f"{control.control}, on {control.n} {observations} ({test})."
     )
     if control.verdict == "no_measurable_help" and control.smallest is not None:
-        detectable = smallest.lstrip("+")
-        sentence += (
-            f" One of {detectable}{unit} or more would have been shown in four of five cases ({control.supposing})."
-        )
+        gain = smallest.lstrip("+")
+        sentence += f" One of {gain}{unit} or more would have been shown in four of five cases ({control.supposing})."
     elif control.verdict == "no_measurable_help" and control.supposing:
         sentence += f" Which gain would have been shown is not known: {control.supposing}."
     return f"{sentence} {control.note}".rstrip()

@@ -9,21 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Of a model from its base over windows of text.
+    """Of a model from its base over windows of text."""
 
-    Attributes:
-        kl: KL(base || model), nats a token, mean over all tokens.
-        windows: the same for each window.
-        losses: of each window, the logarithm of its perplexity by that of the base.
-        loss: perplexity of the model by that of the base, less 1.
-        top1: share of tokens of which both find the same likeliest.
-    """
-
-    kl: float
-    windows: tuple[float, ...]
-    losses: tuple[float, ...]
-    loss: float
-    top1: float
+    kl: float  # KL(base || model), nats a token, mean over all tokens
+    windows: tuple[float, ...]  # the same for each window
+    losses: tuple[float, ...]  # of each window, the logarithm of its perplexity by that of the base
+    loss: float  # perplexity of the model by that of the base, less 1
+    top1: float  # share of tokens of which both find the same likeliest
 
     @classmethod
     def of(cls, parts: "Iterable[Mapping[str, float]]") -> "Divergence":
@@ -43,11 +35,9 @@ def _add_up(measurements: Iterable[Mapping[str, float]], key: str) -> float:
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Natural logarithms of the probabilities along the last axis, in the type of the logits."""
-    top = logits.max(axis=-1, keepdims=True)
-    shifted = logits - top
-    return np.asarray(
-        shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)).astype(logits.dtype)
-    )
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    total = np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)
+    return np.asarray(shifted - np.log(total).astype(logits.dtype))
 
 
 def window(base: np.ndarray, model: np.ndarray, tokens: np.ndarray, at: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Points with several values each, lower is better in all: who beats whom, and what a set of them covers. Pure."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 Point = Sequence[float]
 
@@ -24,7 +25,7 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 
     By slices along the last value (Fleischer 2003, and others): exact, and quick for the tens of points of a search.
     """
-    inside = sorted({tuple(p) for p in points if _is_below(p, reference)}, key=_last)
+    inside = sorted({tuple(p) for p in points if _is_below(p, reference)}, key=itemgetter(-1))
     if not inside:
         return 0.0
     if len(reference) == 1:
@@ -40,7 +41,3 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 
 def _is_below(point: Point, reference: Point) -> bool:
     return all(a < b for a, b in zip(point, reference, strict=True))
-
-
-def _last(point: tuple[float, ...]) -> float:
-    return point[-1]

@@ -36,13 +36,8 @@ def randomisation_interval(
     one-sided test rejects it at (1 - level) / 2. For an assignment z' the test statistic is linear in the effect,
     so each z' changes sides at one effect, and the ends of the interval are weighted quantiles of those effects.
     Assignments with an empty arm are conditioned away. Exact up to 14 units; beyond, 9,999 drawn assignments with
-    the observed one counted among them keep the test valid (Phipson and Smyth 2010).
-
-    Args:
-        outcomes: (n,) outcomes.
-        treated: (n,) truth values.
-        rng: used beyond 14 units only.
-        probability: of treatment, of all units or of each.
+    the observed one counted among them keep the test valid (Phipson and Smyth 2010). `treated` are (n,) truth values;
+    `probability` is that of treatment, of all units or of each.
 
     Raises:
         ValueError: an arm is empty, the shapes differ, or a probability is not in [0.01, 0.99].
@@ -61,7 +56,8 @@ def randomisation_interval(
     else:
         effects, weights = _draw_crossings(y, z, observed, p, rng)
         method = f"randomisation ({_DRAWS:,} draws)"
-    low, high = _ends(effects, weights, level)
+    tail = (1 - level) / 2
+    low, high = _crossing(effects, weights, tail), -_crossing(-effects, weights, tail)
     return Interval(observed, low, high, level, method)
 
 
@@ -121,14 +117,9 @@ def paired_interval(
     return Interval(interval.estimate, interval.low, interval.high, level, f"paired {interval.method}")
 
 
-def _bits(n: int) -> NDArray[np.int64]:
-    """(2**n, n) all rows of zeros and ones; the first is all zeros, the last all ones."""
-    return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-
-
 def _exact(y: Floats, z: NDArray[np.bool_], observed: float, p: Floats) -> tuple[Floats, Floats]:
     """Crossing effects and weights of all assignments with two non-empty arms."""
-    assignments = _bits(y.size)[1:-1]
+    assignments = (np.arange(1, 2**y.size - 1)[:, None] >> np.arange(y.size)) & 1
     weights = np.where(assignments, p, 1 - p).prod(axis=1)
     return _crossings(assignments.astype(np.float64), y, z, observed, p), weights / weights.sum()
 
@@ -160,11 +151,6 @@ def _crossings(assignments: Floats, y: Floats, z: NDArray[np.bool_], observed: f
     gap = 1 - b
     is_observed = gap < 1e-12
     return np.where(is_observed, np.nan, (observed - a) / np.where(is_observed, 1.0, gap))
-
-
-def _ends(effects: Floats, weights: Floats, level: float) -> tuple[float, float]:
-    tail = (1 - level) / 2
-    return _crossing(effects, weights, tail), -_crossing(-effects, weights, tail)
 
 
 def _crossing(effects: Floats, weights: Floats, tail: float) -> float:

@@ -60,9 +60,8 @@ def quantile_ratio_intervals(
         ValueError: a series is empty, or a value is not positive and finite.
     """
     first, second = _require_positive(a), _require_positive(b)
-    logs = _resample_quantiles(second, quantiles, rng, resamples) - _resample_quantiles(
-        first, quantiles, rng, resamples
-    )
+    logs = _resample_quantiles(second, quantiles, rng, resamples)
+    logs -= _resample_quantiles(first, quantiles, rng, resamples)
     estimates = np.quantile(second, quantiles) / np.quantile(first, quantiles)
     lows, highs = np.exp(np.quantile(logs, [(1 - level) / 2, (1 + level) / 2], axis=0))
     method = f"block bootstrap ({resamples:,} resamples)"

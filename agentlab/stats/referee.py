@@ -32,12 +32,10 @@ _POWER_STREAM = 11
 
 
 def compare(ours: ArrayLike, theirs: ArrayLike, rng: np.random.Generator, *, level: float = LEVEL) -> Evidence:
-    """The comparison that was named before the run.
+    """The comparison that was named before the run. The test rejects at what the interval's level leaves.
 
-    Args:
-        ours, theirs: (n,) scores in the same order of items or pairs; more is better.
-        rng: draws sign flips where there are more than 14 pairs that are not truth values.
-        level: of the interval; the test rejects at what it leaves.
+    `ours`, `theirs`: (n,) scores in the same order of items or pairs; more is better. `rng`: draws sign flips where
+    there are more than 14 pairs that are not truth values.
 
     Raises:
         ValueError: no item, different lengths, or a score that is not finite.
@@ -109,9 +107,8 @@ class _Sample:
         if self.binary:
             # one more that differs and one that does not: that none of a few differs does not mean that none do
             discordance = (np.abs(self.differences).sum() + 1) / (self.n + 2)
-            return smallest_share_difference(
-                self.n, float(discordance), level
-            ), f"{100 * discordance:.2g} % of items differ"
+            smallest = smallest_share_difference(self.n, float(discordance), level)
+            return smallest, f"{100 * discordance:.2g} % of items differ"
         deviation = float(self.differences.std(ddof=1)) if self.n > 1 else 0.0
         if deviation <= _ROUNDING * np.abs(self.differences).max():
             return None, "all differences are equal"

@@ -71,20 +71,16 @@ def trained_weights(model: Any) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def write_trained(
-    model: Any, weights: Mapping[str, torch.Tensor], base: TrainingBase, folder: Path, notes: str
-) -> None:
+def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: TrainingBase, folder: Path, note: str) -> None:
     """Write the adapter, with `weights` for those that learn, as the folder `folder`, in place of what is there.
 
-    Its scale is folded into B, as in all adapters that are written here. `notes` go into the header of the weights.
+    Its scale is folded into B, as in all adapters that are written here. `note` goes into the header of the weights.
 
     Raises:
         ValueError: a weight has no place in the folder.
         StorageError: the disk is full, or the folder cannot be written.
     """
-    layers = {
-        name.removeprefix(PREFIX): module for name, module in model.named_modules() if _NAME in _adapters_of(module)
-    }
+    layers = {name.removeprefix(PREFIX): module for name, module in model.named_modules() if hasattr(module, "lora_A")}
     tensor_names = {f"{PREFIX}{name}.lora_{side}.weight" for name, side in product(layers, "AB")}
     if unplaced := sorted(weights.keys() - tensor_names):
         raise ValueError(f"the folder of the adapter has no place for {unplaced[0]} and {len(unplaced) - 1} others")
@@ -113,12 +109,8 @@ def write_trained(
         ((name, delta(name, module)) for name, module in layers.items()),
         settings.r,
         origin,
-        metadata={"agentlab.training": notes},
+        metadata={"agentlab.training": note},
     )
-
-
-def _adapters_of(module: Any) -> Any:
-    return getattr(module, "lora_A", ())
 
 
 def _check_targets(base: TrainingBase, lora: LoraConfig) -> None:
@@ -158,7 +150,6 @@ def _linear(model: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _undo_trainer_changes(model: Any) -> Iterator[None]:
-    """Undo what trainers do to a model besides training it."""
     configs = [config for config in (model.config, model.generation_config) if config is not None]
     settings = [(config, key) for config, key in product(configs, _SETTINGS) if hasattr(config, key)]
     before = [(config, key, getattr(config, key)) for config, key in settings]

@@ -30,25 +30,20 @@ _LESS = "Use --set training.precision=4bit, or a smaller base model."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingBase:
-    """A model of transformers in evaluation mode, without gradients, and its tokenizer.
-
-    `precision` is fp32, bf16, 8bit or 4bit; `fingerprint` see `fingerprint_of`.
-    """
+    """A model of transformers in evaluation mode, without gradients, and its tokenizer."""
 
     model: Any
     tokenizer: Any
     path: Path
-    precision: str
-    fingerprint: str
+    precision: str  # fp32, bf16, 8bit or 4bit
+    fingerprint: str  # see `fingerprint_of`
 
 
 def load_base(path: Path, precision: Precision, attention: Attention) -> TrainingBase:
     """Load a checkpoint folder onto the machine's best device.
 
-    Args:
-        path: the folder; `agentlab models import` makes one from a GGUF file.
-        precision: see `resolve_precision`; 8bit and 4bit (NF4, twice quantised, arXiv 2305.14314) quantise on loading.
-        attention: flash_attention_2 needs its package and a GPU.
+    8bit and 4bit (NF4, twice quantised, arXiv 2305.14314) quantise on loading; flash_attention_2 needs its package and
+    a GPU.
 
     Raises:
         MissingFileError: there is no such folder, or a part of it is missing.
@@ -63,7 +58,8 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Trainin
             importlib.import_module("peft")  # bitsandbytes behind it says what it could do better elsewhere
             model = _read(path, chosen, attention)
         except ImportError as error:
-            raise MissingError(f"A library is missing: {_short(error)}", hint=_library(attention)) from error
+            reason = " ".join(str(error).split())[:300]
+            raise MissingError(f"A library is missing: {reason}", hint=_library(attention)) from error
     model.requires_grad_(False)
     keep_weights_unpacked(model)
     return TrainingBase(model.eval(), tokenizer, path, chosen, fingerprint_of(path))
@@ -161,10 +157,7 @@ def _quantisation(precision: str, compute: torch.dtype) -> Any:
     if precision == "8bit":
         return make(load_in_8bit=True)
     return make(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
 
 
@@ -214,7 +207,3 @@ def _library(attention: Attention) -> str:
     if attention == "flash_attention_2":
         return "Install flash-attn on a machine with a GPU, or use --set training.attn_implementation=sdpa."
     return "Use --set training.precision=bf16, which needs none."
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -17,14 +17,7 @@ _INSTRUCT = "Use an instruct model, for example `agentlab models import smollm2-
 
 
 class ChatTemplate:
-    """What a template makes of turns.
-
-    Attributes:
-        name: where it comes from.
-        tail: what it writes behind an answer, such as `<|im_end|>` and a newline.
-        end: the part of the tail up to the token that ends the turn; the rest is not the model's to write.
-        end_token: that token.
-    """
+    """What a template makes of turns."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Try the template of a tokenizer, transformers' own, on a short conversation.
@@ -36,7 +29,7 @@ class ChatTemplate:
         self.name = str(tokenizer.name_or_path or "the base model")
         if not tokenizer.chat_template:
             raise ModelFileError(f"{self.name} has no chat template, so it cannot be taught to talk.", hint=_INSTRUCT)
-        self.tail = self._tail()
+        self.tail = self._tail()  # what it writes behind an answer, such as `<|im_end|>` and a newline
         added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         leading_tokens = [text for text in added if self.tail.lstrip().startswith(text)]
         if not leading_tokens:
@@ -46,7 +39,7 @@ class ChatTemplate:
                 hint="Let the template write the end-of-turn token, such as eos_token, right behind an answer.",
             )
         end = max(leading_tokens, key=len)
-        self.end = self.tail[: self.tail.index(end) + len(end)]
+        self.end = self.tail[: self.tail.index(end) + len(end)]  # the rest of the tail is not the model's to write
         self.end_token = added[end]
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {end}
         self._control = re.compile("|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)))

@@ -30,18 +30,14 @@ Weights = dict[str, Tensor]
 
 
 class Progress(StrictModel):
-    """What is no tensor. Losses are natural logarithms per learnt token, with the number of done steps.
+    """What is no tensor. Losses are natural logarithms per learnt token, with the number of done steps."""
 
-    `origin` is the SHA-256 of what the training started from, `best_step` 0 before the first scoring; `tokens` were
-    seen in `seconds`, a measurement.
-    """
-
-    origin: str
+    origin: str  # SHA-256 of what the training started from
     step: int = Field(0, ge=0)
     losses: tuple[tuple[int, float], ...] = ()
     eval_losses: tuple[tuple[int, float], ...] = ()
-    best_step: int = Field(0, ge=0)
-    tokens: int = Field(0, ge=0)
+    best_step: int = Field(0, ge=0)  # 0 before the first scoring
+    tokens: int = Field(0, ge=0)  # seen in `seconds`, a measurement
     seconds: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
@@ -53,16 +49,12 @@ class Progress(StrictModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingCheckpoint:
-    """All tensors are on the CPU. The optimiser's settings are not here: the configuration decides them.
-
-    `adapter` and `best` map the names of trained weights to them; `best` is empty where `adapter` is the best, and
-    before the first scoring. `optimizer` maps `NAME.STATE`, as in `...lora_A.weight.exp_avg`.
-    """
+    """All tensors are on the CPU. The optimiser's settings are not here: the configuration decides them."""
 
     progress: Progress
-    adapter: Weights
-    best: Weights
-    optimizer: Weights
+    adapter: Weights  # by the names of the trained weights
+    best: Weights  # empty where `adapter` is the best, and before the first scoring
+    optimizer: Weights  # by `NAME.STATE`, as in `...lora_A.weight.exp_avg`
 
 
 class _Signed(StrictModel):

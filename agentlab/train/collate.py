@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 class Collator:
     """Makes a batch of rows, the arguments of a model. Tensors are int64 of shape (rows, tokens of the longest row).
 
-    Attributes:
-        pad_token: fills a row up; any token does, since it is neither seen nor learnt.
-        layout: padded: one conversation a row, `input_ids`, `labels` and `attention_mask`.
-            packed: several, with `position_ids` from 0 in each and no mask. The model has to be called with
-            `use_cache=False`: with a mask or a cache, transformers does not look for the restarts, and attention
-            silently crosses from one conversation into the next. What fills a row up counts as one more conversation.
-            flat: packed, all of it in a single row, which is what flash attention needs to see the restarts.
+    padded: one conversation a row, `input_ids`, `labels` and `attention_mask`.
+    packed: several, with `position_ids` from 0 in each and no mask. The model has to be called with `use_cache=False`:
+    with a mask or a cache, transformers does not look for the restarts, and attention silently crosses from one
+    conversation into the next. What fills a row up counts as one more conversation.
+    flat: packed, all of it in a single row, which is what flash attention needs to see the restarts.
     """
 
-    pad_token: int
+    pad_token: int  # fills a row up; any token does, since it is neither seen nor learnt
     layout: Literal["padded", "packed", "flat"]
 
     @classmethod
     def of(cls, tokenizer: Any, training: TrainingConfig, batching: Literal["packed", "sorted"]) -> Self:
-        """What makes the batches of a training."""
         if batching == "sorted":
             return cls.with_padding(tokenizer)
         flat = training.attn_implementation == "flash_attention_2"
@@ -38,16 +35,11 @@ class Collator:
 
     @classmethod
     def with_padding(cls, tokenizer: Any) -> Self:
-        """What makes batches of one conversation a row."""
         token = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return cls(token or 0, "padded")
 
     def __call__(self, rows: Sequence[Sequence[Example]]) -> dict[str, "Tensor"]:
-        """The batch.
-
-        Raises:
-            ValueError: a padded row has several conversations.
-        """
+        """Raises ValueError where a padded row has several conversations."""
         import torch
 
         if self.layout == "flat":

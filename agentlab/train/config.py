@@ -71,19 +71,13 @@ class TrainingConfig(StrictModel):
 class TrainingJob:
     """A training to be done.
 
-    Attributes:
-        lora: shape of the adapter.
-        training: how it is trained; more `epochs` than before go on with a training that was over.
-        folder: for checkpoints and the adapter; where it holds a whole checkpoint, that is the beginning.
-        seed: of A, the order and dropout.
-        tell: hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step,
-            steps, loss, best). After a resume, what came after the checkpoint is told again.
-        stopped: asked after every step; one process that is stopped stops all of them.
+    `tell` hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step, steps,
+    loss, best). After a resume, what came after the checkpoint is told again.
     """
 
     lora: LoraConfig
-    training: TrainingConfig
-    folder: Path
-    seed: int
+    training: TrainingConfig  # more `epochs` than before go on with a training that was over
+    folder: Path  # for checkpoints and the adapter; where it holds a whole checkpoint, that is the beginning
+    seed: int  # of A, the order and dropout
     tell: Tell = lambda _type, _data: None
-    stopped: Callable[[], bool] = lambda: False
+    stopped: Callable[[], bool] = lambda: False  # asked after every step; one process that is stopped stops all of them

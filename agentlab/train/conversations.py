@@ -80,11 +80,7 @@ def read_conversations(path: Path) -> ConversationFile:
 
 
 def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "learnt from") -> None:
-    """Nothing, when there are no problems.
-
-    Raises:
-        DataError: it lists the first of them, and how many more there are.
-    """
+    """Raise a DataError that lists the first problems and counts the others, if there are any."""
     if not problems:
         return
     omitted = [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
@@ -93,7 +89,6 @@ def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "l
 
 
 def _problems(value: Any) -> Iterator[str]:
-    """What is wrong with a line."""
     if isinstance(value, BadLineError):
         yield f"the line {value}"
         return

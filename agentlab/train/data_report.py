@@ -58,7 +58,6 @@ class Leak(Plain):
 
     @property
     def same(self) -> str:
-        """What they share."""
         if self.exact:
             return "all turns"
         return "the first question" if self.turns == 1 else f"the first {self.turns} turns"
@@ -79,7 +78,6 @@ class DataReport(AnswerDocument):
         return len(self.leaks) / self.held_out.conversations if self.held_out.conversations else 0.0
 
     def blocks(self) -> list[Block]:
-        """A table of both sides, the leaks, and the warnings."""
         rows = [(name, cell(self.train), cell(self.held_out)) for name, cell in _ROWS]
         trained, held_out = self.train.tokens, self.held_out.tokens
         if trained and held_out:
@@ -110,18 +108,11 @@ def data_report(
     source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], split: TrainingSplit | None
 ) -> DataReport:
     """The report on conversations of the files `source` and, if they are tokenised already, their examples."""
-    sides = (
-        _side(train, None if split is None else split.train),
-        _side(held_out, None if split is None else split.held_out),
-    )
-    leaks = leakage(train, held_out)
-    return DataReport(
-        source=source,
-        train=sides[0],
-        held_out=sides[1],
-        leaks=tuple(leaks),
-        warnings=tuple(_warnings(*sides, len(leaks))),
-    )
+    train_side = _side(train, None if split is None else split.train)
+    held_out_side = _side(held_out, None if split is None else split.held_out)
+    leaks = tuple(leakage(train, held_out))
+    warnings = tuple(_warnings(train_side, held_out_side, len(leaks)))
+    return DataReport(source=source, train=train_side, held_out=held_out_side, leaks=leaks, warnings=warnings)
 
 
 def _side(conversations: Sequence[Conversation], examples: Sequence[Example] | None) -> DataSide:

@@ -97,7 +97,7 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of them together: the peak, in the middle of a step."""
+        """The peak, in the middle of a step."""
         return self.base + self.adapter + self.activations + self.head + self.process
 
 
@@ -116,26 +116,16 @@ def read_shape(path: Path) -> ModelShape:
 
 def training_memory(
     shape: ModelShape,
-    lora: LoraConfig,
+    lora: LoraConfig,  # counted as if the adapter changed all modules
     training: TrainingConfig,
-    precision: str,
+    precision: str,  # of the base: fp32, bf16, 8bit or 4bit
     *,
-    longest: int,
-    learnt: float = 1.0,
-    adapters: int = 1,
-    memory: int,
+    longest: int,  # tokens of a batch's rows, at most
+    learnt: float = 1.0,  # share of the tokens that are learnt
+    adapters: int = 1,  # that are trained in the same steps; an A that does not learn is there once
+    memory: int,  # bytes of the device
 ) -> TrainingMemory:
-    """What a training takes at its peak, with checkpointing as configured; `auto`: if it would not fit without.
-
-    Args:
-        shape: of the base model.
-        lora: of the adapter; counted as if it changed all modules.
-        precision: of the base: fp32, bf16, 8bit or 4bit.
-        longest: tokens of a batch's rows, at most.
-        learnt: share of the tokens that are learnt.
-        adapters: that are trained in the same steps; an A that does not learn is there once.
-        memory: bytes of the device.
-    """
+    """What a training takes at its peak, with checkpointing as configured; `auto`: if it would not fit without."""
     width = 4 if precision == "fp32" else 2
     tokens = training.batch_size * longest
     layer = int(_BETWEEN * tokens * _kept_per_token(shape, lora.r, width))
@@ -169,19 +159,11 @@ def run_memory(
     precision: str,
     data: Sequence[TokenCounts],
     *,
-    together: bool,
-    device: str,
-    memory: int,
+    together: bool,  # in the same steps, or one after another; then the largest training counts
+    device: str,  # cuda, mps or cpu
+    memory: int,  # bytes of it
 ) -> TrainingMemory:
-    """What a run takes at its peak that trains an adapter on each of `data`: plan and run go by the same number.
-
-    Args:
-        data: what each adapter learns from.
-        together: in the same steps, or one after another; then the largest training counts.
-        device: cuda, mps or cpu.
-        memory: bytes of the device.
-        others: see `training_memory`.
-    """
+    """What a run takes at its peak that trains an adapter on each of `data`: plan and run go by the same number."""
     if not together:
         alone = (
             run_memory(shape, lora, training, precision, [counts], together=True, device=device, memory=memory)

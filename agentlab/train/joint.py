@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - this module is only imported by code that trains
@@ -40,14 +39,9 @@ def train_adapters(base: TrainingBase, splits: Sequence[TrainingSplit], job: Tra
     seed; losses are the same but for rounding, and for dropout where batches lie side by side: there all adapters draw
     from one generator. It works in one process.
 
-    Args:
-        base: from `load_base`.
-        splits: one for each adapter, with at least one example to train on.
-        job: of each of them. `folder` gets a folder for each adapter, by its number from 0, with its checkpoints and
-            the adapter itself; `tell` hears the number of the `adapter`, too.
-
-    Returns:
-        In the order of the splits. `seconds` of an adapter are those until its end, the others' turns included.
+    A split needs at least one example to train on. The job's `folder` gets a folder for each adapter, by its number
+    from 0, with its checkpoints and the adapter itself; `tell` hears the number of the `adapter`, too. `seconds` of an
+    adapter are those until its end, the others' turns included.
 
     Raises:
         UsageError: several processes were launched, or as in `train_adapter`, which says what else is raised.
@@ -109,7 +103,6 @@ class _Joint:
         self._padded = replace(self._collate, layout="padded")
 
     def run(self) -> None:
-        """Train what is left."""
         while active := [index for index, state in enumerate(self._states) if not state.is_over]:
             for first in range(0, len(active), self._together):
                 self._step(active[first : first + self._together])
@@ -119,16 +112,12 @@ class _Joint:
                     raise Interrupted("Stopped on request.", hint="Resume the run; it goes on from this step.")
 
     def write_adapters(self) -> tuple[Trained, ...]:
-        """Write the adapters, once they are trained."""
+        trained: list[Trained] = []
         with attach_adapter(self._base, self._job.lora, self._job.seed) as model:
-            return tuple(
-                self._write_adapter(model, *state_and_folder)
-                for state_and_folder in zip(self._states, self._folders, strict=True)
-            )
-
-    def _write_adapter(self, model: Any, state: TrainingState, folder: Path) -> Trained:
-        write_trained(model, state.best(), self._base, folder / "adapter", state.progress.origin)
-        return Trained.of(folder / "adapter", state.progress)
+            for state, folder in zip(self._states, self._folders, strict=True):
+                write_trained(model, state.best(), self._base, folder / "adapter", state.progress.origin)
+                trained.append(Trained.of(folder / "adapter", state.progress))
+        return tuple(trained)
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -160,9 +149,7 @@ class _Joint:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Rows of some adapters as one batch, with the model under these adapters."""
         batch = collate(list(chain.from_iterable(rows for _, rows in parts)))
-        owners: list[int] = []
-        for index, rows in parts:
-            owners += [index] * len(rows)
+        owners = list(chain.from_iterable([index] * len(rows) for index, rows in parts))
         # in one flat row there is one adapter
         with self._stack.apply_to(self._base.model, owners[: len(batch["input_ids"])]):
             yield {name: value.to(self._base.model.device) for name, value in batch.items()}

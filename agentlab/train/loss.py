@@ -13,10 +13,7 @@ from agentlab.train.schedule import sorted_batches
 
 
 def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Negative log-likelihood (natural) of every learnt token, float32 of shape (learnt tokens,).
-
-    `batch`: of `Collator`.
-    """
+    """Negative log-likelihood (natural) of every learnt token of a collated batch, float32 (learnt tokens,)."""
     targets = batch["labels"][:, 1:]
     learnt = targets != IGNORED
     before = torch.nn.functional.pad(learnt, (0, 1))
@@ -26,10 +23,7 @@ def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]
 
 
 def mean_loss(model: Any, examples: Sequence[Example], batch_size: int, filler: int) -> float:
-    """Mean negative log-likelihood over the learnt tokens of all examples; the model is in training mode afterwards.
-
-    `filler`: token that fills rows up.
-    """
+    """Mean negative log-likelihood over the learnt tokens of all examples; the model is in training mode afterwards."""
     collate = Collator(filler, "padded")
 
     def losses(rows: Sequence[Sequence[Example]]) -> Tensor:

@@ -19,31 +19,21 @@ IGNORED = -100  # label of a token that is not learnt, to torch and transformers
 
 
 class UnfitError(ValueError):
-    """Nothing can be learnt from a conversation as it is; the message says why, as a whole clause.
-
-    `remedy` is what helps beside changing the conversation, if anything does.
-    """
+    """Nothing can be learnt from a conversation as it is; the message says why, as a whole clause."""
 
     def __init__(self, message: str, *, remedy: str | None = "choose a base whose template fits them") -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.remedy = remedy  # what helps beside changing the conversation, if anything does
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation as tokens.
+    """A conversation as tokens. Labels are `IGNORED` where nothing is learnt, as at the first token."""
 
-    Attributes:
-        line: of the conversation in its file.
-        input_ids: all tokens.
-        labels: the same where something is learnt, else `IGNORED`; never for the first token, which follows nothing.
-        dropped_turns: the oldest turns, left out because the conversation is too long.
-    """
-
-    line: int
+    line: int  # of the conversation in its file
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
-    dropped_turns: int
+    dropped_turns: int  # the oldest, left out because the conversation is too long
 
     @property
     def learnt(self) -> int:
@@ -85,11 +75,7 @@ class ConversationEncoder:
     """Turns conversations into examples with one tokenizer and its template."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer` is transformers' own; it is not changed.
-
-        Raises:
-            ModelFileError: its template cannot be used for training at all.
-        """
+        """Take transformers' own tokenizer; raises ModelFileError where its template cannot be used for training."""
         self._template = ChatTemplate(tokenizer)
         self._tokenizer = SpanTokenizer(tokenizer)
 
@@ -120,11 +106,7 @@ class ConversationEncoder:
         return Example(conversation.line, tuple(ids), tuple(labels), 2 * pairs)
 
     def _label_tokens(self, turns: Sequence[ConversationTurn]) -> tuple[list[int], list[int]]:
-        """Tokens and labels of turns, however many.
-
-        Raises:
-            UnfitError: template or tokenizer cannot tell the assistant's part from the rest.
-        """
+        """Raises UnfitError where template or tokenizer cannot tell the assistant's part from the rest."""
         try:
             text = self._template.render(turns)
             passages = [self._passage(text, turns, n) for n, turn in enumerate(turns) if turn.role == "assistant"]

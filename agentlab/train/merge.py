@@ -37,42 +37,31 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class LogitDistance:
-    """Logits of two models at every token of the prompts.
+    """Logits of two models at every token of the prompts."""
 
-    `largest` and `typical` (root mean square) are absolute differences of logits; `divergence` is the mean
-    Kullback-Leibler divergence of the next token, in nats; `agreement` is how often the likeliest one is the same.
-    """
-
-    largest: float
-    typical: float
-    divergence: float
-    agreement: float
+    largest: float  # absolute difference of logits
+    typical: float  # root mean square of these differences
+    divergence: float  # mean Kullback-Leibler divergence of the next token, in nats
+    agreement: float  # how often the likeliest next token is the same
 
 
 class MergeResult(AnswerDocument):
-    """A merged checkpoint, and how far its logits are from others on the probe prompts; None was not measured.
-
-    `to_adapted` compares with the base and the adapter beside it, `to_base` with the base alone, `to_trained` with the
-    adapter on the base as it was quantised for training. `computed_in` is the precision the models were loaded in for
-    that, fp32 or bf16: in fp32 nothing but the rounding of the weights differs. `same_base` is None where the
-    adapter's card does not say.
-    """
+    """A merged checkpoint, and how far its logits are from others on the probe prompts; None was not measured."""
 
     path: str
     adapter: str
     base: str
     fingerprint: str
-    same_base: bool | None
+    same_base: bool | None  # None where the adapter's card does not say
     dtype: str
     modules: int
     trained_precision: str | None
-    computed_in: str | None
-    to_adapted: LogitDistance | None
-    to_base: LogitDistance | None
-    to_trained: LogitDistance | None
+    computed_in: str | None  # fp32 or bf16, of the models compared; in fp32 only the rounding of the weights differs
+    to_adapted: LogitDistance | None  # from the base and the adapter beside it
+    to_base: LogitDistance | None  # from the base alone
+    to_trained: LogitDistance | None  # from the adapter on the base as it was quantised for training
 
     def blocks(self) -> list[Block]:
-        """Where it lies, from which base, and the logits."""
         blocks: list[Block] = [
             Code(self.path),
             Text(f"Base: {self.base}, {self.fingerprint}; {self.modules} modules changed, written as {self.dtype}."),
@@ -93,7 +82,6 @@ class MergeResult(AnswerDocument):
         return [*blocks, *(Text(remark) for remark in self.remarks())]
 
     def remarks(self) -> Iterator[str]:
-        """What should be known before it is used."""
         if self.to_adapted is None:
             yield "The logits were not compared: there is too little free memory to load the model."
         if self.same_base is False:
@@ -109,11 +97,8 @@ class MergeResult(AnswerDocument):
 
 
 def _row(name: str, distance: LogitDistance) -> tuple[str, ...]:
-    return (
-        name,
-        *(number(value) for value in (distance.largest, distance.typical, distance.divergence)),
-        f"{distance.agreement:.1%}",
-    )
+    figures = map(number, (distance.largest, distance.typical, distance.divergence))
+    return (name, *figures, f"{distance.agreement:.1%}")
 
 
 _CONFIG = "config.json"

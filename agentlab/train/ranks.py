@@ -119,8 +119,6 @@ def follow(rank: int, take_part: TakePart, stop: StopFlag) -> int:
 
 
 class _Leader:
-    """Speaks to the followers."""
-
     def __init__(self, size: int) -> None:
         self._size, self._store = size, _store()
 

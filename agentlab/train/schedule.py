@@ -105,14 +105,13 @@ class Steps:
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int],  # of the conversations in tokens
         training: TrainingConfig,
         batching: Literal["packed", "sorted"],
         *,
         seed: int,
         devices: int = 1,
     ) -> None:
-        """`lengths` of the conversations in tokens."""
         self._of = partial(batches_of, lengths, training, batching, seed)
         self._epoch = (0, self._of(0))
         self._devices = devices

@@ -26,9 +26,7 @@ _TOKENS_AT_ONCE = 2048  # of a padded batch
 _ROWS_AT_ONCE = 24  # of answers in the making, which grow
 
 AnswerRequest = tuple[str | None, Sequence[ConversationTurn]]  # an adapter, and the messages up to its answer
-Choices = tuple[
-    Sequence[ConversationTurn], Sequence[str]
-]  # the messages up to an answer, and the answers to choose from
+Choices = tuple[Sequence[ConversationTurn], Sequence[str]]  # messages up to an answer, and the answers to choose from
 
 
 def score_choices(
@@ -49,8 +47,7 @@ def score_choices(
 
 
 def _tokens(base: TrainingBase, text: str) -> list[int]:
-    ids: list[int] = base.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @contextmanager
@@ -62,13 +59,10 @@ def scorer(
 ) -> Iterator["Scorer"]:
     """The base with adapters by name, inside the `with` block; afterwards it is as it was.
 
-    Args:
-        base: not in training.
-        adapters: folders in PEFT format, made for this base.
-        done: hears, batch by batch and token by token, of how many more texts the likelihood is known, or how many more
-            tokens are answered (counted up to `max_tokens`, wherever an answer ends). What it raises ends the scoring.
-        dtype: float32 computes in it even where the base is loaded in 16 bits, which takes twice the memory; weights
-            in 8 or 4 bits stay as they are. bfloat16 leaves the base as it is loaded.
+    `done` hears, batch by batch and token by token, of how many more texts the likelihood is known, or how many more
+    tokens are answered (counted up to `max_tokens`, wherever an answer ends); what it raises ends the scoring. In
+    float32 a base that is loaded in 16 bits takes twice the memory, and weights in 8 or 4 bits stay as they are;
+    bfloat16 leaves the base as it is loaded.
 
     Raises:
         ModelFileError: the base does not fit the memory in float32.

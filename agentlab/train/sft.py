@@ -29,23 +29,18 @@ from agentlab.workers import memory
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished training. Losses are nats per learnt token, with the number of done steps.
+    """A finished training. Losses are nats per learnt token, with the number of done steps."""
 
-    `adapter` is a folder in PEFT format below the training's own, with the weights of `best_step`. `tokens` were seen
-    in `seconds`, scorings included; `peak_bytes` is the most that the GPU held, or the process where there is none.
-    """
-
-    adapter: Path
+    adapter: Path  # in PEFT format, below the training's own folder, with the weights of `best_step`
     losses: tuple[tuple[int, float], ...]
     eval_losses: tuple[tuple[int, float], ...]
     best_step: int
-    tokens: int
-    seconds: float
-    peak_bytes: int
+    tokens: int  # seen in `seconds`
+    seconds: float  # scorings included
+    peak_bytes: int  # the most that the GPU held, or the process where there is none
 
     @classmethod
     def of(cls, adapter: Path, progress: Progress) -> "Trained":
-        """Now that the adapter is written."""
         return cls(
             adapter=adapter,
             losses=progress.losses,
@@ -111,17 +106,15 @@ def explain_errors(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
 
 def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> str:
     """What takes less memory than these settings."""
-    options = []
+    advice = []
     if lora.r > 16:
-        options.append("--r 16")
+        advice.append("--r 16")
     if training.batch_size > 1:
-        options.append(f"--grad-accum 32 with --bsz {max(1, training.batch_size * training.grad_accum // 32)}")
+        advice.append(f"--grad-accum 32 with --bsz {max(1, training.batch_size * training.grad_accum // 32)}")
     if not checkpointing:
-        options.append("--set training.gradient_checkpointing=on")
-    options.append(f"--set training.max_length={max(32, training.max_length // 2)}")
-    return (
-        f"Try, in this order: {'; '.join(options)}. The run goes on from its last checkpoint where settings are kept."
-    )
+        advice.append("--set training.gradient_checkpointing=on")
+    advice.append(f"--set training.max_length={max(32, training.max_length // 2)}")
+    return f"Try, in this order: {'; '.join(advice)}. The run goes on from its last checkpoint where settings are kept."
 
 
 def memory_needed(

@@ -114,10 +114,8 @@ def write_merged(
     for name in dict.fromkeys(stored.file for stored in checkpoint.tensors.values()):
         mine = {key: stored for key, stored in checkpoint.tensors.items() if stored.file == name}
         with _open_safetensors(checkpoint.folder / name) as source, (target / name).open("xb") as file:
-            descriptions = {
-                name: (_LABELS[dtype] if dtype else s.label, s.shape, s.bytes(dtype)) for name, s in mine.items()
-            }
-            file.write(tensors_header(descriptions))
+            entries = {key: (_LABELS[dtype] if dtype else s.label, s.shape, s.bytes(dtype)) for key, s in mine.items()}
+            file.write(tensors_header(entries))
             for key, stored in mine.items():
                 tell(done, len(checkpoint.tensors), key)
                 kind = dtype or _FLOATS[stored.label]

@@ -14,17 +14,8 @@ from typing import Any, Literal
 import torch  # noqa: TID253 - this module is only imported by code that trains
 
 from agentlab.errors import DivergedError
-from agentlab.train import schedule
-from agentlab.train.checkpoints import (
-    Progress,
-    TrainingCheckpoint,
-    Weights,
-    adamw,
-    last_checkpoint,
-    restore,
-    save_checkpoint,
-    state_of,
-)
+from agentlab.train import checkpoints, schedule
+from agentlab.train.checkpoints import Progress, TrainingCheckpoint, Weights
 from agentlab.train.config import TrainingJob
 from agentlab.train.dataset import TrainingSplit
 from agentlab.train.masks import Example
@@ -33,47 +24,35 @@ Batch = list[tuple[Example, ...]]  # rows
 
 
 class TrainingState:
-    """Where the training of one adapter stands; a `Checkpoint` holds all of it.
-
-    Attributes:
-        progress: what happened so far.
-        weights: what is trained, by the names of a PEFT folder.
-        optimizer: AdamW over them; who computes a step lets it change them.
-        steps: of the whole training, if its patience lasts.
-    """
+    """Where the training of one adapter stands; a `TrainingCheckpoint` holds all of it."""
 
     def __init__(
         self,
         split: TrainingSplit,
-        weights: Mapping[str, torch.nn.Parameter],
+        weights: Mapping[str, torch.nn.Parameter],  # what is trained, by the names of a PEFT folder
         job: TrainingJob,
-        batching: Literal["packed", "sorted"],
+        batching: Literal["packed", "sorted"],  # as resolved for the device
         origin: str,
         *,
-        devices: int = 1,
-        leads: bool = True,
+        devices: int = 1,  # processes that share the steps
+        leads: bool = True,  # whether this process is the one that tells and saves
     ) -> None:
         """Begin, or find the last whole checkpoint; `restore` puts its tensors in place.
-
-        Args:
-            batching: as resolved for the device.
-            origin: see `Progress`.
-            devices: processes that share the steps.
-            leads: whether this process is the one that tells and saves.
 
         Raises:
             RunMismatchError: the folder holds another training.
         """
-        self.weights, self.optimizer = weights, adamw(weights, job.training, next(iter(weights.values())).device.type)
+        device = next(iter(weights.values())).device.type
+        self.weights, self.optimizer = weights, checkpoints.adamw(weights, job.training, device)
         training, self._folder, self._seed = job.training, job.folder / "checkpoints", job.seed
         self._training, self._tell, self._devices, self._leads = training, job.tell, devices, leads
         self._learnt = split.train
         lengths = [len(example.input_ids) for example in split.train]
         self._plan = schedule.Steps(lengths, training, batching, seed=job.seed, devices=devices)
-        self.steps = self._plan.total
+        self.steps = self._plan.total  # if its patience lasts
         self._evals = schedule.marks(self.steps, training.evals) if split.held_out else frozenset()
         self._saves = schedule.marks(self.steps, schedule.CHECKPOINTS) | self._evals
-        self._checkpoint = checkpoint = last_checkpoint(self._folder, origin)
+        self._checkpoint = checkpoint = checkpoints.last_checkpoint(self._folder, origin)
         self.progress = checkpoint.progress if checkpoint else Progress(origin=origin)
         self._best: Weights = (
             (checkpoint.best or checkpoint.adapter) if checkpoint and checkpoint.progress.best_step else {}
@@ -89,7 +68,7 @@ class TrainingState:
         if checkpoint is not None:
             for name, weight in self.weights.items():
                 weight.data.copy_(checkpoint.adapter[name])
-            restore(self.optimizer, self.weights, checkpoint.optimizer)
+            checkpoints.restore(self.optimizer, self.weights, checkpoint.optimizer)
         self._began = time.perf_counter() - self.progress.seconds
 
     # -- what comes next ----------------------------------------------------------------------------------------
@@ -102,9 +81,7 @@ class TrainingState:
         return schedule.learning_rate(self._training, step, self.steps)
 
     def batches(self, step: int, device: int = 0) -> list[Batch]:
-        """The batches whose gradients one device adds up in a step."""
-        plan = self._plan.of(step, device)
-        return [self._examples_of(batch) for batch in plan]
+        return [self._examples_of(batch) for batch in self._plan.of(step, device)]
 
     def _examples_of(self, batch: schedule.Batch) -> Batch:
         return [tuple(map(self._learnt.__getitem__, row)) for row in batch]
@@ -133,17 +110,15 @@ class TrainingState:
             DivergedError: the loss is not finite, and nothing is noted; or that of the held-out conversations.
             StorageError: the disk is full or not ours.
         """
-        done = self.progress.step
-        _check_finite(f"The loss of step {done + 1}", loss)
-        tokens = self._tokens(done)
-        self._note(
-            step=done + 1, losses=(*self.progress.losses, (done + 1, loss)), tokens=self.progress.tokens + tokens
-        )
+        before, step = self.progress, self.progress.step + 1
+        _check_finite(f"The loss of step {step}", loss)
+        tokens = self._tokens(before.step)
+        self._note(step=step, losses=(*before.losses, (step, loss)), tokens=before.tokens + tokens)
         self._report(
             "train.step",
-            epoch=(done + 1) / self._plan.per_epoch,
+            epoch=step / self._plan.per_epoch,
             loss=loss,
-            lr=self.lr(done),
+            lr=self.lr(before.step),
             tokens=tokens,
             tokens_per_second=tokens / seconds,
         )
@@ -157,18 +132,13 @@ class TrainingState:
         return self._best or self._copies()
 
     def save(self) -> None:
-        """Write a checkpoint, unless the last one is of this step.
-
-        Raises:
-            StorageError: the disk is full or not ours.
-        """
+        """Write a checkpoint, unless the last one is of this step; raises StorageError where it cannot be written."""
         if not self._leads or self._saved == self.progress.step:
             return
         best = {} if self.progress.best_step == self.progress.step else self._best
-        save_checkpoint(
-            self._folder,
-            TrainingCheckpoint(self.progress, self._copies(), best, state_of(self.optimizer, self.weights)),
-        )
+        moments = checkpoints.state_of(self.optimizer, self.weights)
+        checkpoint = TrainingCheckpoint(self.progress, self._copies(), best, moments)
+        checkpoints.save_checkpoint(self._folder, checkpoint)
         self._saved = self.progress.step
 
     def _tokens(self, step: int) -> int:

@@ -130,11 +130,7 @@ class TrainingLoop(TrainerCallback):
     """One training in progress, in every process that takes part; `TrainingState` knows what its steps come to."""
 
     def __init__(self, base: TrainingBase, model: Any, split: TrainingSplit, job: TrainingJob, origin: str) -> None:
-        """`model` is the base with the adapter, `origin` names what decides the training; else see `train_adapter`.
-
-        Raises:
-            RunMismatchError: the folder holds another training.
-        """
+        """`model` is the base with the adapter, `origin` names what decides the training; else see `train_adapter`."""
         self._split, self._training, self._stopped = split, job.training, job.stopped
         self._interrupted = False
         with quietly():
@@ -152,10 +148,7 @@ class TrainingLoop(TrainerCallback):
             self._state.restore()
 
     def run(self) -> tuple[Progress, Weights]:
-        """Train what is left; what happened, and the best weights.
-
-        Raises: see `train_adapter`.
-        """
+        """Train what is left; what happened, and the best weights. Raises as `train_adapter`."""
         if not self._state.is_over:
             self._trainer.train()
         if self._interrupted:

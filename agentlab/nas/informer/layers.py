@@ -33,8 +33,7 @@ class Embedding(nn.Module):
 
     def forward(self, values: Tensor, time: Tensor) -> Tensor:
         """[batch, length, channels] and [batch, length, time channels] to [batch, length, width]."""
-        embedded = self.value(values) + self.time(time) + self.positions
-        result: Tensor = self.dropout(embedded)
+        result: Tensor = self.dropout(self.value(values) + self.time(time) + self.positions)
         return result
 
 

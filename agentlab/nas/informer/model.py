@@ -29,7 +29,6 @@ class WindowNorm:
         self.std = (window.var(dim=1, keepdim=True, correction=0) + _EPSILON).sqrt()
 
     def apply(self, values: Tensor) -> Tensor:
-        """To zero mean and unit deviation, over all channels."""
         return (values - self.mean) / self.std
 
     def undo(self, forecast: Tensor, channels: list[int]) -> Tensor:
@@ -76,11 +75,7 @@ class Informer(nn.Module):
             nn.init.zeros_(self.projection.bias)
 
     def forward(self, window: Tensor, time: Tensor) -> Tensor:
-        """Forecast [batch, horizon, targets].
-
-        `window`: scaled values, [batch, input, channels]; `time`: time features of input and horizon, [batch, input +
-        horizon, time channels].
-        """
+        """Scaled [batch, input, channels], time features [batch, input + horizon, k] to [batch, horizon, targets]."""
         norm = WindowNorm(window) if self.normalize else None
         if norm is not None:
             window = norm.apply(window)

@@ -30,7 +30,6 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Dropout gives it
-        """Any shape, to the same shape."""
         level = round(self.p * _LEVELS)
         if not self.training or level == 0:
             return input
