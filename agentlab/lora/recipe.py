@@ -85,10 +85,7 @@ def blend(
     any_base: bool = False,
     extra_fields: Mapping[str, Any] | None = None,
 ) -> Blended:
-    """Write the child of some adapters with its card, whole or not at all.
-
-    `parents`: open adapters, one per weight; `any_base`: combine adapters of different base models, if their matrices
-    have the same shapes.
+    """Write the child of some adapters, one per weight, with its card, whole or not at all. `any_base`: as in `union`.
 
     Raises:
         UsageError: the parents belong to different base models, or `out` exists.
@@ -110,10 +107,8 @@ def blend(
 
     def finish(folder: Path) -> None:
         settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
-        card = card_of(
-            out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)}, **(extra_fields or {})
-        )
-        write_json(folder / CARD_FILE, card)
+        facts = {**settings, "kept": kept_energy(parts)}
+        write_json(folder / CARD_FILE, card_of(out.name, parents, recipe.weights, facts, **(extra_fields or {})))
 
     derive(parents, out, recipe.rank, operator, any_base=same, finish=finish)
     kept_by_module = {name: part.kept_share for name, part in zip(names, parts, strict=True)}
@@ -168,16 +163,9 @@ def _one_base(cards: Sequence[Card]) -> bool:
 
 
 def card_of(
-    name: str,
-    parents: Sequence[Adapter],
-    weights: Sequence[float] | None,
-    blend: Mapping[str, Any],
-    **extra_fields: Any,
+    name: str, parents: Sequence[Adapter], weights: Sequence[float] | None, blend: Mapping[str, Any], **extra: Any
 ) -> dict[str, Any]:
-    """Plain data for the card of a child.
-
-    `weights`: one per parent, where they have one for all modules; `blend`: how they were combined.
-    """
+    """Plain data for the card of a child. `weights`: one per parent, where they have one for all modules."""
     cards = [read_card(adapter.path) for adapter in parents]
     weight_entries = [{}] * len(parents) if weights is None else [{"weight": weight} for weight in weights]
     return {
@@ -188,6 +176,6 @@ def card_of(
             for parent, weight in zip(parents, weight_entries, strict=True)
         ],
         "blend": dict(blend),
-        **extra_fields,
+        **extra,
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }

@@ -102,7 +102,6 @@ class Stack:
             factors: A (adapters, inputs, rank) and B (adapters, rank, outputs), an adapter that leaves the layer
             alone being zero. It is asked by every new plan of rows, so that trained factors are the current ones.
         size: how many adapters there are.
-        scale: of every product.
         dropout: share of an adapter's input that is dropped while the layer is in training mode.
     """
 
@@ -188,7 +187,6 @@ class Stack:
             self._hooks.enter_context(layer.register_forward_hook(partial(self._add, name)))
 
     def _add(self, name: str, module: Any, inputs: tuple[torch.Tensor, ...], base: torch.Tensor) -> torch.Tensor:
-        """What the layer returns: for all its rows, the base model's output and the adapters' change."""
         if self._idle:
             return base
         x = inputs[0]
@@ -231,10 +229,7 @@ class Stack:
 class Weighted:
     """What a layer adds to the rows of a batch, each with weights of its own between the two products.
 
-    Args:
-        a: factors of all adapters, (inputs, ranks).
-        b: (ranks, outputs).
-        weights: (rows, 1, ranks).
+    Shapes: a (inputs, ranks) and b (ranks, outputs) for all adapters, weights (rows, 1, ranks).
     """
 
     def __init__(self, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> None:
