@@ -66,8 +66,7 @@ def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Liken
         modules.append(_likeness(name, [figures]))
         types[module_type(name)].append(figures)
     by_type = [_likeness(name, type_figures) for name, type_figures in types.items()]
-    whole = _likeness("all", list(chain.from_iterable(types.values())))
-    return (*by_type, whole), tuple(modules)
+    return (*by_type, _likeness("all", list(chain.from_iterable(types.values())))), tuple(modules)
 
 
 def _part(name: str, spectra: Sequence[Sequence[float]]) -> AdapterPart:
@@ -79,8 +78,7 @@ def _part(name: str, spectra: Sequence[Sequence[float]]) -> AdapterPart:
 
 
 def _leading_energy(spectra: Sequence[Sequence[float]], count: int) -> float:
-    leading = chain.from_iterable(values[:count] for values in spectra)
-    return math.fsum(value**2 for value in leading)
+    return math.fsum(value**2 for value in chain.from_iterable(values[:count] for values in spectra))
 
 
 def _likeness(name: str, figures: Sequence[tuple[float, float, float, float]]) -> Likeness:

@@ -69,8 +69,7 @@ class ExportResult(AnswerDocument):
     @classmethod
     def of_peft(cls, adapter: Adapter) -> "ExportResult":
         plan = plan_serving({adapter.path.name: adapter})
-        base = adapter.settings.base[0] or "BASE"
-        usage = [shlex.join(["vllm", "serve", base, *plan.flags])]
+        usage = [shlex.join(["vllm", "serve", adapter.settings.base[0] or "BASE", *plan.flags])]
         usage.append(f"peft.PeftModel.from_pretrained(base, {str(adapter.path)!r})")
         size = sum(part.stat().st_size for part in adapter.path.iterdir())
         return cls(path=str(adapter.path), format="peft", bytes=size, usage=usage, remarks=list(plan.problems))

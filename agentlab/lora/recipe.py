@@ -67,8 +67,7 @@ def plan(
     if rank is not None and operator.adds_ranks:
         raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
     modules = chain.from_iterable(parent.modules.values() for parent in parents)
-    largest = max(module.rank for module in modules)
-    asked_rank = largest if rank is None else rank
+    asked_rank = max(module.rank for module in modules) if rank is None else rank
     child_rank = total_rank(parents) if operator.adds_ranks else asked_rank
     check_rank(child_rank)
     if child_rank > MOST_RANK:
@@ -93,8 +92,7 @@ def blend(
         ModelFileError: a parent is damaged.
         StorageError: the disk is full or not ours.
     """
-    cards = [read_card(parent.path) for parent in parents]
-    same = same_base(parents, cards, any_base)
+    same = same_base(parents, any_base=any_base)
     total = len(union(parents, any_base=same))
     names, parts = list[str](), list[Truncated]()
 
@@ -138,13 +136,13 @@ def _check_weights(method: str, weights: Sequence[float], count: int, *, pair: b
         raise UsageError(f"For {method} the weights are shares of 1; these are {list(weights)}.", hint="Say 0.6,0.4.")
 
 
-def same_base(parents: Sequence[Adapter], cards: Sequence[Card], any_base: bool) -> bool:
+def same_base(parents: Sequence[Adapter], *, any_base: bool) -> bool:
     """Whether names of base models may differ: asked for, or the cards prove that it is one base model.
 
     Raises:
         UsageError: the cards prove that it is not.
     """
-    prints = [card.base.fingerprint for card in cards]
+    prints = [read_card(parent.path).base.fingerprint for parent in parents]
     if any_base or None in prints:
         return any_base
     for parent, print_ in zip(parents, prints, strict=True):

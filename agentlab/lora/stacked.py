@@ -220,8 +220,7 @@ class Stack:
             if len(a) * rank <= _NARROW and a.dtype == b.dtype:
                 if rank not in self._weights:
                     owners = torch.arange(first, last + 1).repeat_interleave(rank)
-                    ownership = torch.tensor(rows)[:, None, None] == owners
-                    self._weights[rank] = ownership.to(a) * self._scale
+                    self._weights[rank] = (torch.tensor(rows)[:, None, None] == owners).to(a) * self._scale
                 return Weighted(a.mT.reshape(-1, a.shape[1]).mT, b.reshape(-1, b.shape[-1]), self._weights[rank])
         return [_Share(segment, len(rows), source) for segment in self._plan]
 
