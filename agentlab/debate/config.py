@@ -68,8 +68,7 @@ class TurnConfig(StrictModel):
     max_tokens: int = Field(48, ge=1, le=8192, description="Tokens of what is said, at most.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 is the likeliest text.")
     confidence: Confidence = Field(
-        "logprob",
-        description="said by the agent; probability of the answer's text; or of it being called true.",
+        "logprob", description="said by the agent; probability of the answer's text; or of it being called true."
     )
 
 
@@ -107,7 +106,6 @@ class DebateConfig(StrictModel):
     threads: int | None = machine_field(None, ge=1, le=1024, description="Of the base; null is one per core.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """What is wrong between the parts."""
         yield from self._agent_problems()
         yield from self._topic_problems()
         if self.vote.round is not None and self.vote.round > self.protocol.rounds:
@@ -117,10 +115,7 @@ class DebateConfig(StrictModel):
         if self.vote.rule == "judge" and self.protocol.judge is None:
             yield ("vote", "rule"), "nobody judges: name an agent with protocol.judge"
         if self.turn.form == "json" and all(agent.model is None for agent in self.agents):
-            yield (
-                ("turn", "form"),
-                "json is for models of `llm`; agents of `base` answer in words",
-            )
+            yield ("turn", "form"), "json is for models of `llm`; agents of `base` answer in words"
         hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
         if self.vote.rule in ("confidence", "softmax") and self.turn.confidence != "said" and hosted:
             yield ("vote", "rule"), "models of `llm` tell no confidence but their word: set turn.confidence to said"
@@ -153,8 +148,7 @@ class DebateConfig(StrictModel):
             yield ("positions",), "give at least two different positions, or none"
         if self.topic is not None and not self.topic.strip():
             yield ("topic",), "it is empty: say what is to be debated"
-        default = QuestionsConfig().generate
-        if self.questions.file is not None and self.questions.generate != default:
+        if self.questions.file is not None and self.questions.generate != QuestionsConfig().generate:
             yield ("questions", "generate"), "give one set of questions: questions.file or questions.generate"
         if self.topic is None and self.positions != DebateConfig.model_fields["positions"].default:
             yield ("positions",), "they are the answers to a topic; questions have choices of their own"

@@ -28,8 +28,7 @@ from agentlab.lora.catalogue import find as find_adapter
 from agentlab.lora.rowwise import Rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.models.base_model import find_base
-from agentlab.tasks.labelled import prompt
-from agentlab.tasks.labelled import prompts_and_choices as labelled
+from agentlab.tasks.labelled import prompt, prompts_and_choices
 from agentlab.tasks.questions import QuizQuestion
 from agentlab.train.adapter_base import check_fit
 from agentlab.train.base import TrainingBase, check_files, load_base
@@ -108,18 +107,15 @@ def local_speakers(
     folders = list(dict.fromkeys(adapter_folders.values()))
     base = load_base(path, "fp32" if config.dtype == "float32" else "bf16", "sdpa")
     with apply_adapters(base, folders, config.dtype, any_base=True) as adapters, _asking(base.model, stop):
-        local_names = [agent.name for agent in config.agents if agent.model is None]
-        adapter_indices = {
-            name: folders.index(adapter_folders[name]) if name in adapter_folders else BASE for name in local_names
-        }
-        yield LocalSpeakers(base, adapters, adapter_indices, config.rows)
+        names = [agent.name for agent in config.agents if agent.model is None]
+        indices = {name: folders.index(adapter_folders[name]) if name in adapter_folders else BASE for name in names}
+        yield LocalSpeakers(base, adapters, indices, config.rows)
 
 
 class LocalSpeakers:
-    """See `Speakers`."""
+    """See `Speakers`. `adapter_indices`: of each agent, its adapter's place or BASE; `rows`: turns side by side."""
 
     def __init__(self, base: TrainingBase, adapters: Rowwise, adapter_indices: Mapping[str, int], rows: int) -> None:
-        """`adapter_indices` of the agents' adapters; at most so many `rows` are turns side by side."""
         self._base, self._template = base, ChatTemplate(base.tokenizer)
         self._model, self._tokenizer = base.model, base.tokenizer
         self._adapters, self._adapter_indices, self._rows = adapters, adapter_indices, rows
@@ -134,15 +130,14 @@ class LocalSpeakers:
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
-        """So many turns at a time, by adapter. What does not fit the context is told.
+        """At most `rows` turns at a time, by adapter. Where one does not fit the context, its reply says so.
 
         Raises:
             ModelFileError: so many turns do not fit the memory.
         """
         attempts = [self._begin_turn(request) for request in requests]
-        turns = sorted(
-            (attempt for attempt in attempts if isinstance(attempt, _Turn)), key=lambda turn: turn.read.adapter
-        )
+        turns = [attempt for attempt in attempts if isinstance(attempt, _Turn)]
+        turns.sort(key=lambda turn: turn.read.adapter)
         try:
             for start in range(0, len(turns), self._rows):
                 self._wave(turns[start : start + self._rows])
@@ -156,7 +151,7 @@ class LocalSpeakers:
         """How choices stand under each agent alone, by question: by its adapter, whatever persona it is told to be."""
         fitting = [question for question in questions if question.choices and self._fits(question)]
         indices = list(dict.fromkeys(self._adapter_indices.values()))
-        score_rows = score_choices(self._base, self._adapters, indices, labelled(fitting), lambda _: None)
+        score_rows = score_choices(self._base, self._adapters, indices, prompts_and_choices(fitting), lambda _: None)
         scores_by_index: dict[int, dict[str, Scored]] = {}
         for index, row in zip(indices, score_rows, strict=True):
             scores_by_index[index] = {q.id: scored.finite for q, scored in zip(fitting, row, strict=True)}
@@ -184,7 +179,6 @@ class LocalSpeakers:
         return _Turn(request, messages, prompt, tokens, _Read(self._adapter_indices[request.agent], (), None))
 
     def _wave(self, turns: Sequence[_Turn]) -> None:
-        """Turns side by side, from their prompts to their confidences."""
         for turn in turns:
             turn.read = self._find_kept_read(turn)
         self._speak([turn for turn in turns if turn.asked.max_tokens])
@@ -245,7 +239,6 @@ class LocalSpeakers:
         return bisect_right(range(len(tokens)), begin, key=lambda last: len(self._text(tokens[: last + 1])))
 
     def _choose(self, turns: Sequence[_Turn]) -> None:
-        """The likeliest choice behind what was said."""
         choices = []
         for turn in turns:
             turn.text = f"{turn.text.partition(_ANSWER)[0].strip()}\n{_ANSWER}".lstrip()

@@ -68,10 +68,9 @@ def changes(cases: Sequence[DebateCase], config: DebateConfig) -> list[Change]:
         for case in cases:
             if number >= len(case.debate):
                 continue
-            peer_answers = {
-                case.debate[number - 1][p].answer for p in listeners(config, case.question.id, number, index)
-            }
-            before, now = case.debate[number - 1][index].answer, case.debate[number][index].answer
+            earlier, peers = case.debate[number - 1], listeners(config, case.question.id, number, index)
+            peer_answers = {earlier[peer].answer for peer in peers}
+            before, now = earlier[index].answer, case.debate[number][index].answer
             right = case.marks[now]
             if case.marks[before]:
                 false = {answer for answer in peer_answers - {None} if not case.marks[answer]}
@@ -122,7 +121,6 @@ def calibration_results(cases: Sequence[DebateCase], fitted: Fitted, last: int) 
 
 
 def _scores(sure: Sequence[Sequence[float]], right: Sequence[Sequence[bool]]) -> CalibrationScores:
-    """Of the confidences of each question."""
     flat, outcomes = list(chain.from_iterable(sure)), list(chain.from_iterable(right))
     # of each pair of a right and a wrong answer to one question: whether the right one's confidence is the higher
     within: list[float] = []

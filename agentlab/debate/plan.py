@@ -32,7 +32,6 @@ class DebatePlan(AnswerDocument):
     verdict: str
 
     def blocks(self) -> list[Block]:
-        """Agents, then the extent."""
         put_aside = f", {self.dev} of them to fit on" if self.dev else ""
         imported = ", imported first (half a minute, once)" if self.imports else ""
         rows = [
@@ -44,7 +43,6 @@ class DebatePlan(AnswerDocument):
         return [self.agent_table(), Table(("plan", ""), rows), Text(self.verdict)]
 
     def agent_table(self) -> Table:
-        """A table of the agents."""
         return table(
             self.agents,
             {

@@ -53,14 +53,12 @@ def messages(
     form: Form,
     brief: bool = False,
 ) -> tuple[Message, ...]:
-    """What the agent in a place is shown before it speaks in the next round.
+    """What an agent is shown before it speaks in the next round; choices stand in another order for each agent.
 
     Args:
-        question: what is asked; choices that are shown stand in another order for each agent.
         index: among `config.agents`.
         rounds: what was said so far, of this arm; empty for everybody's own answer.
         arm: `length` shows the agent its own earlier answers where the debate shows those of its peers.
-        form: how it is to answer.
         brief: leave out all but the last round, and of all texts all but the answers: less is not to be had.
     """
     agent: AgentConfig = config.agents[index]
@@ -118,12 +116,7 @@ def schema(question: QuizQuestion) -> dict[str, Any]:
 
 
 def turn_of(
-    request: TurnRequest,
-    reply: TurnReply,
-    question: QuizQuestion,
-    arm: Arm,
-    round: int,  # noqa: A002 - as above
-    sample: int = 0,
+    request: TurnRequest, reply: TurnReply, question: QuizQuestion, arm: Arm, round_number: int, sample: int = 0
 ) -> Turn:
     """What was said, read: the answer that it commits to and how sure it is. Nothing in it is believed but that."""
     text, sure = reply.text, _sureness(reply.text)
@@ -133,18 +126,15 @@ def turn_of(
         text = f"{document.get('reason', '')}\nAnswer: {document['answer']}".strip()
         number = document.get("confidence")
         sure = number / 100 if isinstance(number, int | float) and 0 <= number <= 100 else None
-        answer = (
-            question.read(f"Answer: {document['answer']}")
-            if isinstance(document["answer"], str | int | float)
-            else None
-        )
+        is_plain = isinstance(document["answer"], str | int | float)
+        answer = question.read(f"Answer: {document['answer']}") if is_plain else None
     elif answer is None and text:
         answer = question.read(text)
     confidences: dict[Confidence, float] = {**reply.confidences, **({} if sure is None else {"said": sure})}
     return Turn(
         question=question.id,
         arm=arm,
-        round=round,
+        round=round_number,
         agent=request.agent,
         sample=sample,
         text=text,

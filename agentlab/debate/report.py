@@ -99,8 +99,7 @@ def _together(result: DebateResult) -> Table:
     names = list(result.correlations)
     rows: list[tuple[str, ...]] = []
     for name, coefficients in result.correlations.items():
-        figures = [number(coefficients[peer], 2) for peer in names]
-        rows.append((name, *figures))
+        rows.append((name, *(number(coefficients[peer], 2) for peer in names)))
     return Table(("", *names), rows, "Correlation of errors, of the agents' own answers: at 1 voting adds nothing")
 
 
@@ -140,9 +139,8 @@ def _story(telling: Telling, question: QuizQuestion, transcript: Held) -> Iterat
     agents = {turn.agent: index for index, turn in enumerate(turns) if turn.arm == "debate"}
     rounds = by_round(turns, "debate", agents)[question.id]
     judged = {ballot.round: ballot for ballot in transcript.ballots if ballot.question == question.id}
-    for round_number, (round_turns, vote) in enumerate(
-        zip(rounds, telling.votes, strict=False)
-    ):  # later rounds were not voted on
+    voted_rounds = zip(rounds, telling.votes, strict=False)  # later rounds were not voted on
+    for round_number, (round_turns, vote) in enumerate(voted_rounds):
         for turn in round_turns:
             before = last.get(turn.agent, turn.answer)
             changed = "" if before == turn.answer else f", was {figure_or_dash(before, otherwise='not to be read')}"
@@ -150,14 +148,8 @@ def _story(telling: Telling, question: QuizQuestion, transcript: Held) -> Iterat
             last[turn.agent] = turn.answer
         if (ballot := judged.get(round_number)) is not None and ballot.asked:
             unread = f" ({ballot.unread} of {ballot.asked} named no answer)" if ballot.unread else ""
-            rows.append(
-                (
-                    str(round_number),
-                    f"{ballot.agent}, judging",
-                    _format_answer(question, ballot.answer) + unread,
-                    _cut(ballot),
-                )
-            )
+            answer = _format_answer(question, ballot.answer) + unread
+            rows.append((str(round_number), f"{ballot.agent}, judging", answer, _cut(ballot)))
         rows.append((str(round_number), "VOTE", _format_answer(question, vote.answer), str(vote)))
     right = f"Right is {question.answer}. " if question.answer is not None else ""
     yield Table(("round", "who", "answer", "said"), rows, f"{right}Changes of mind are marked by what was held before")
@@ -181,10 +173,9 @@ def accuracies(result: DebateResult) -> bytes:
     """Left the rounds: each agent, anybody, the vote. Right the arms. PNG."""
     figure, (left_axes, right_axes) = new_panels(1, 2, 10.0, 4.2)
     votes = {rule_result.round: rule_result.accuracy for rule_result in result.rules if rule_result.rule == result.rule}
+    numbers = [entry.round for entry in result.rounds]
     for name in result.rounds[0].agents:
-        left_axes.plot(
-            [e.round for e in result.rounds], [e.agents[name].value for e in result.rounds], color="0.75", lw=1
-        )
+        left_axes.plot(numbers, [entry.agents[name].value for entry in result.rounds], color="0.75", lw=1)
     left_axes.plot([], [], color="0.75", label="each agent")
     series = {
         f"debate, vote by {result.rule}": votes,
@@ -194,8 +185,7 @@ def accuracies(result: DebateResult) -> bytes:
     for index, (label, shares) in enumerate(series.items()):
         if shares:
             _draw_bars(left_axes, shares, label, index)
-    left_axes.set_xlabel("round")
-    left_axes.set_ylabel("share of questions right")
+    left_axes.set(xlabel="round", ylabel="share of questions right")
     whole_numbers(left_axes)
     left_axes.legend(frameon=False, fontsize=8)
     for index, arm in enumerate(reversed(result.arms)):
@@ -204,24 +194,16 @@ def accuracies(result: DebateResult) -> bytes:
         right_axes.errorbar(arm.accuracy.value, index, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
     names = [NAMES[arm.arm].format(best=result.best) for arm in reversed(result.arms)]
     right_axes.set_yticks(range(len(names)), names, fontsize=8)
-    right_axes.set_ylim(-0.5, len(names) - 0.5)
-    right_axes.set_xlabel("share of questions right")
+    right_axes.set(xlabel="share of questions right", ylim=(-0.5, len(names) - 0.5))
     return png(figure)
 
 
 def _draw_bars(axes: "Axes", shares: Mapping[int, BoundedShare], label: str, index: int) -> None:
     """Shares by round, beside those of the other places."""
+    x, y = [number + 0.03 * index for number in shares], [share.value for share in shares.values()]
     ends = [[s.value - s.low for s in shares.values()], [s.high - s.value for s in shares.values()]]
-    axes.errorbar(
-        [number + 0.03 * index for number in shares],
-        [share.value for share in shares.values()],
-        yerr=ends,
-        label=label,
-        color=COLOURS[index],
-        marker=MARKERS[index],
-        linestyle="--" if index else "-",
-        capsize=3,
-    )
+    style = "--" if index else "-"
+    axes.errorbar(x, y, yerr=ends, label=label, color=COLOURS[index], marker=MARKERS[index], ls=style, capsize=3)
 
 
 def reliability(result: DebateResult) -> bytes:
@@ -234,10 +216,7 @@ def reliability(result: DebateResult) -> bytes:
             if scores is not None:
                 _draw_reliability(axes, scores, f"{label}, ECE {scores.ece:.3f}", index)
         axes.set_title(f"confidence: {calibration.kind}, round {calibration.round}", fontsize=9)
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("share of answers right")
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
+        axes.set(xlabel="confidence", ylabel="share of answers right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="upper left")
     return png(figure)
 

@@ -35,22 +35,16 @@ _SHOWN = 300  # characters of what somebody says on the screen
 
 
 class ArmResult(Plain):
-    """The debate, or what is held against it, on the same questions; `gain` is the debate's over this arm.
-
-    Attributes:
-        unreadable: turns without an answer that could be read; their answers count as wrong.
-        tokens, seconds: of prompts with the peers' text, and answers; None where nobody took the time.
-        short: questions on which all samples together took fewer tokens than the debate.
-    """
+    """The debate, or what is held against it, on the same questions."""
 
     arm: ArmName
     accuracy: BoundedShare
     turns: int
-    unreadable: int
-    tokens: int
-    seconds: float | None
-    short: int = 0
-    gain: BoundedDifference | None
+    unreadable: int  # turns without an answer that could be read, which count as wrong
+    tokens: int  # of prompts with the peers' text, and answers
+    seconds: float | None  # None where nobody took the time
+    short: int = 0  # questions on which all samples together took fewer tokens than the debate
+    gain: BoundedDifference | None  # of the debate over this arm
 
 
 class RuleResult(Plain):
@@ -131,7 +125,6 @@ class VoteOutcome(Plain):
     tied: bool
 
     def __str__(self) -> str:
-        """The weight, for a reader."""
         return f"{self.share:.0%} of the weight{', a tie that the order of the agents decided' if self.tied else ''}"
 
 
@@ -173,11 +166,10 @@ class DebateResult(AnswerDocument):
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the questions on which the vote that was named before the run is right."""
+        """By the vote that was named before the run."""
         return next((arm.accuracy.value for arm in self.arms if arm.arm == "debate"), None)
 
     def blocks(self) -> list[Block]:
-        """The verdict, and the debate beside what is held against it; of a topic, who held what."""
         texts = [*map(Text, (self.sentence, *self.remarks))]
         if self.topic is not None:
             return [*self._topic(), *texts]

@@ -37,9 +37,8 @@ class RoutedSpeakers:
             BudgetExceededError: a model was not asked, because it may cost too much.
             Interrupted: a stop was requested.
         """
-        return asyncio.run(
-            all_of([partial(self._answer_request, request) for request in requests], _AT_ONCE, self._stop)
-        )
+        calls = [partial(self._answer_request, request) for request in requests]
+        return asyncio.run(all_of(calls, _AT_ONCE, self._stop))
 
     async def _answer_request(self, request: TurnRequest) -> TurnReply:
         options = Options(
@@ -53,9 +52,7 @@ class RoutedSpeakers:
             fail_fast=True,  # nothing can take over for the agent, and the others of its wave wait for it
         )
         try:
-            completion = await self._router.complete(
-                request.messages, "debate.turn", call_id=request.id, options=options
-            )
+            reply = await self._router.complete(request.messages, "debate.turn", call_id=request.id, options=options)
         except (BudgetExceededError, Interrupted, LLMCancelledError):
             raise
         except AgentlabError as error:
@@ -64,8 +61,8 @@ class RoutedSpeakers:
             formless = any(SchemaError.__name__ in line for line in lines)
             reason = f"{error.kind}: {error.message}"[:1000]
             return TurnReply(error=reason, overflow=overflow, formless=formless and request.schema is not None)
-        usage = completion.usage
-        return TurnReply(completion.text, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)
+        usage = reply.usage
+        return TurnReply(reply.text, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)
 
     def forget(self) -> None:
         """Every question holds its whole chat."""

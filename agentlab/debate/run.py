@@ -48,14 +48,12 @@ class DebateExperiment:
     questions: tuple[QuizQuestion, ...]
 
     def plan(self) -> DebatePlan:
-        """Who would debate about what, and how much would be said."""
         local = any(agent.model is None for agent in self.config.agents)
         base = find_base(self.config.base, self.context.workspace) if local else None
         imports = base is not None and not base.path.is_dir()
         return plan_of(self.config, self.questions, None if base is None else str(base.path), imports=imports)
 
     def run(self, run: OpenRun) -> tuple[DebateResult, RunOutcome]:
-        """Hold the debates, or go on with them."""
         with self.open_work(run) as debates:
             while debates.wave is not None:
                 while debates.wave.open:
@@ -65,7 +63,6 @@ class DebateExperiment:
 
     @contextmanager
     def open_work(self, run: OpenRun) -> Iterator["Debates"]:
-        """The debates with everybody there who answers."""
         dev = len(protocol.split(self.config, self.questions)[0])
         run.write_text(QUESTIONS, jsonl(self.questions))
         run.emit_once(READ, count=len(self.questions), dev=dev, sha256=digest(self.questions))
@@ -169,8 +166,8 @@ class Debates:
         """
         transcript = load_transcript(self._config, self.run.events)
         result = verdict(self._test, transcript, self.fit_once(), self._config)
-        lines = (entry.model_dump_json() for entry in (*transcript.turns, *transcript.ballots))
-        self.run.write_text("transcript.jsonl", "".join(f"{line}\n" for line in lines))
+        turns = (*transcript.turns, *transcript.ballots)
+        self.run.write_text("transcript.jsonl", "".join(f"{turn.model_dump_json()}\n" for turn in turns))
         self.run.write_json("transcript.schema.json", TypeAdapter(Turn | Ballot).json_schema())
         write_debate_report(self.run, result, self._questions, transcript, self._who)
         if all(turn.error for turn in transcript.turns):
@@ -180,10 +177,7 @@ class Debates:
             )
         accuracy = result.accuracy
         metrics = {} if accuracy is None else {"accuracy": Metric(value=accuracy, direction="higher")}
-        spoken = (*transcript.turns, *transcript.ballots)
-        tokens = RunTokens(
-            input=sum(entry.input_tokens for entry in spoken), output=sum(entry.output_tokens for entry in spoken)
-        )
+        tokens = RunTokens(input=sum(t.input_tokens for t in turns), output=sum(t.output_tokens for t in turns))
         return result, RunOutcome(metrics, result.control, tokens)
 
 
@@ -249,8 +243,7 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
         if primary(config) != (judged := primary(config.model_copy(update={"vote": named}))):
             hint = "Vote by another rule, or leave out --round."
             raise UsageError(f"The judge of this run judged after round {judged} alone.", hint=hint)
-    fit = Fitted.model_validate(first_event_data(events, FITTED))
-    return verdict(test, transcript, fit, config, named)
+    return verdict(test, transcript, Fitted.model_validate(first_event_data(events, FITTED)), config, named)
 
 
 def _topic(config: DebateConfig) -> tuple[QuizQuestion] | None:
@@ -297,8 +290,7 @@ def _with_system(agent: AgentConfig, workspace: Workspace) -> AgentConfig:
     """The agent, told what its adapter was told when it learnt, unless the config says something else."""
     if agent.system is not None or agent.adapter is None:
         return agent
-    card = read_card(find_adapter(agent.adapter, workspace))
-    return agent.model_copy(update={"system": card.data.system})
+    return agent.model_copy(update={"system": read_card(find_adapter(agent.adapter, workspace)).data.system})
 
 
 def read(config: DebateConfig, context: Context) -> tuple[QuizQuestion, ...]:

@@ -12,28 +12,19 @@ from agentlab.llm.types import Message
 class TurnRequest:
     """A turn that is wanted.
 
-    Attributes:
-        id: unique in its run.
-        dialogue: whose memory of what was read before may be used, and is kept for the next turn; empty for nobody's.
-        messages: the chat so far; the last one is the user's.
-        choices: texts to choose from; empty where the answer is free. A speaker that can tell the likelihood of texts
-            ends what it says with `Answer:` and the likeliest of them.
-        max_tokens: of what is said before that; 0 where a choice alone is wanted.
-        temperature: 0 for the likeliest text.
-        schema: a JSON schema for what is said, if it has to follow one.
-        confidences: the kinds that are wanted, of those that the speaker knows.
+    A speaker that can tell the likelihood of texts ends what it says with `Answer:` and the likeliest choice.
     """
 
-    id: str
+    id: str  # unique in its run
     agent: str
-    dialogue: str
-    messages: tuple[Message, ...]
-    choices: tuple[str, ...] = ()
-    max_tokens: int = 48
-    temperature: float = 0.0
+    dialogue: str  # whose memory of what was read before may be used, and is kept for the next turn; empty for nobody's
+    messages: tuple[Message, ...]  # the chat so far; the last one is the user's
+    choices: tuple[str, ...] = ()  # texts to choose from; empty where the answer is free
+    max_tokens: int = 48  # of what is said before the choice; 0 where a choice alone is wanted
+    temperature: float = 0.0  # 0 for the likeliest text
     seed: int = 0
-    schema: Mapping[str, Any] | None = None
-    confidences: frozenset[Confidence] = frozenset()
+    schema: Mapping[str, Any] | None = None  # a JSON schema for what is said, if it has to follow one
+    confidences: frozenset[Confidence] = frozenset()  # the kinds that are wanted, of those that the speaker knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +49,9 @@ class Speakers(Protocol):
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
         """The turns, in their order. What is computed may depend on which of them are asked for together."""
-        ...
 
     def forget(self) -> None:
         """The debates are over: let go of what was remembered of them."""
-        ...
 
 
 class Panel:
@@ -73,7 +62,6 @@ class Panel:
         self._kinds = list({id(kind): kind for kind in speakers.values()}.values())
 
     def answer(self, requests: Sequence[TurnRequest]) -> list[TurnReply]:
-        """One kind after the other, each asked once."""
         replies: dict[str, TurnReply] = {}
         for kind in self._kinds:
             if mine := [request for request in requests if self._speakers[request.agent] is kind]:

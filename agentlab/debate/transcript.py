@@ -39,7 +39,6 @@ class Turn(Plain):
 
     @property
     def tokens(self) -> int:
-        """What it cost: prompt and answer."""
         return self.input_tokens + self.output_tokens
 
 

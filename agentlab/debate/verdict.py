@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -59,11 +60,8 @@ def verdict(
 ) -> DebateResult:
     """What the debates came to, by the vote of the config; all other votes are exploratory.
 
-    Args:
-        questions: those that are scored, or the topic; what was said about others is passed over.
-        transcript: in the whole run.
-        fitted: on other questions.
-        named: the vote that was named before the run, where `config.vote` is one that was thought of afterwards.
+    `questions` are those that are scored, or the topic; what was said about others is passed over. `named` is the vote
+    that was named before the run, where `config.vote` is one that was thought of afterwards.
     """
     cases = cases_of(questions, transcript, config)
     case_tallies = [votes(case.debate, fitted, config, case.ballots) for case in cases]
@@ -80,15 +78,10 @@ def verdict(
     gains = _gains(rivals, config, after=after)
     control = _control(arms, fitted, config, gains, len(cases), after=after)
     results = [_arm(name, arms, transcript, gains.get(name)) for name in arms]
-    voted = [
-        RuleResult(
-            round=number,
-            rule=rule,
-            accuracy=share_of(right),
-            gain=BoundedDifference.of(gains[number, rule]) if against else None,
-        )
-        for number, rule, right in rules
-    ]
+    voted: list[RuleResult] = []
+    for number, rule, right in rules:
+        gain = BoundedDifference.of(gains[number, rule]) if against else None
+        voted.append(RuleResult(round=number, rule=rule, accuracy=share_of(right), gain=gain))
     return DebateResult(
         sentence=sentence(control, results[0].accuracy if results else None),
         remarks=[*_failure_remarks(transcript), *_remarks(results)],
@@ -174,9 +167,8 @@ def _arms(
 def right_on(questions: Sequence[QuizQuestion], transcript: Held, fitted: Fitted, config: DebateConfig) -> list[bool]:
     """Of each of these questions, whether the vote that is named in the config is right."""
     cases = cases_of(questions, transcript, config)
-    return [
-        case.marks[_configured_tally(votes(case.debate, fitted, config, case.ballots), config).winner] for case in cases
-    ]
+    tallies = [_configured_tally(votes(case.debate, fitted, config, case.ballots), config) for case in cases]
+    return [case.marks[tally.winner] for case, tally in zip(cases, tallies, strict=True)]
 
 
 def _configured_tally(tallies: Sequence[Tallies], config: DebateConfig) -> Tally[str]:
@@ -256,24 +248,20 @@ def _control(
     )
     if config.topic is not None:
         return not_measured(comparison, 0, LEVEL, "A topic has no right answer.")
+    refuse = partial(not_measured, comparison, n, LEVEL)
     if after:
-        return not_measured(
-            comparison, n, LEVEL, "This vote was named after the run, so all that it shows is exploratory."
-        )
+        return refuse("This vote was named after the run, so all that it shows is exploratory.")
     if against not in arms:
-        return not_measured(comparison, n, LEVEL, "Nothing was held against the debate.")
+        return refuse("Nothing was held against the debate.")
     turns = chain.from_iterable(outcome.turns for outcome in (*arms["debate"], *arms[against]))
     if against == "samples" and any(turn.text and not turn.tokens for turn in turns):
-        return not_measured(comparison, n, LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
+        return refuse("A model does not tell its tokens, so equal ones cannot be counted.")
     if n < LEAST_QUESTIONS:
         smallest = gains[against].smallest
         seen = "no difference" if smallest is None else f"less than {100 * smallest:.0f} points"
-        reason = f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen."
-        return not_measured(comparison, n, LEVEL, reason)
+        return refuse(f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen.")
     if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
-        return not_measured(
-            comparison, n, LEVEL, f"The control had fewer tokens on {short} of {n}: raise vote.samples."
-        )
+        return refuse(f"The control had fewer tokens on {short} of {n}: raise vote.samples.")
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
     return judge(comparison, n, gains[against], "full")
@@ -299,10 +287,8 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
 
 def _failure_remarks(transcript: Held) -> Iterator[str]:
     """What went wrong, of which nothing was lost."""
-    if transcript.shortened:
-        yield (
-            f"{transcript.shortened} prompts did not fit their context and were put again with the last answers alone."
-        )
+    if shortened := transcript.shortened:
+        yield f"{shortened} prompts did not fit their context and were put again with the last answers alone."
     if transcript.worded:
         yield f"{transcript.worded} answers did not follow their schema and were asked for again in words."
     for agent in dict.fromkeys(turn.agent for turn in transcript.turns):
@@ -341,8 +327,7 @@ def _rereading(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfig
     shares: list[BoundedShare] = []
     for number in range(config.protocol.rounds + 1):
         tallies = [vote_by(config.vote.rule, case.length[: number + 1], fitted, config) for case in cases]
-        marks = [case.marks[tally.winner] for case, tally in zip(cases, tallies, strict=True)]
-        shares.append(share_of(marks))
+        shares.append(share_of([case.marks[tally.winner] for case, tally in zip(cases, tallies, strict=True)]))
     return shares
 
 

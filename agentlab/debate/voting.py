@@ -143,8 +143,7 @@ def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) ->
     last = answers[-1]
     match rule:
         case "borda":
-            rankings = zip(*reversed(answers), strict=True)
-            return borda([_borda_ballot(ranking) for ranking in rankings])
+            return borda([_borda_ballot(ranking) for ranking in zip(*reversed(answers), strict=True)])
         case "trajectory":
             return trajectory(answers)
         case "confidence" | "softmax":

@@ -61,11 +61,8 @@ class Wave:
 
     @property
     def open(self) -> list[QuizQuestion]:
-        return [question for question in self.questions if self._is_open(question)]
-
-    def _is_open(self, question: QuizQuestion) -> bool:
-        rounds = self.rounds.get(question.id)
-        return not rounds or not is_settled(self.setting.config.protocol, rounds)
+        protocol, rounds = self.setting.config.protocol, self.rounds
+        return [q for q in self.questions if not rounds.get(q.id) or not is_settled(protocol, rounds[q.id])]
 
     def speak(self) -> None:
         self._round("debate", self.open, self.rounds)
@@ -117,8 +114,7 @@ class Wave:
         index = [agent.name for agent in config.agents].index(best)
         token_goals: dict[str, int] = {}
         for question in self.questions:
-            turns = chain.from_iterable(self.rounds[question.id])
-            token_goals[question.id] = sum(turn.tokens for turn in turns)
+            token_goals[question.id] = sum(turn.tokens for turn in chain.from_iterable(self.rounds[question.id]))
         for ballot in self.ballots if config.vote.rule == "judge" else ():
             token_goals[ballot.question] += ballot.tokens
         sample_turns: dict[str, list[Turn]] = {q.id: [] for q in self.questions}
@@ -154,8 +150,7 @@ class Wave:
 
     def _round(self, arm: Arm, questions: Sequence[QuizQuestion], rounds: dict[str, list[list[Turn]]]) -> None:
         agents = range(len(self.setting.config.agents))
-        pairs = product(questions, agents)
-        turn_plans = [_TurnPlan(q, index, arm, tuple(rounds.get(q.id, ()))) for q, index in pairs]
+        turn_plans = [_TurnPlan(q, index, arm, tuple(rounds.get(q.id, ()))) for q, index in product(questions, agents)]
         turns = iter(self._collect_turns(turn_plans))
         for question in questions:
             rounds.setdefault(question.id, []).append([next(turns) for _ in agents])
@@ -230,8 +225,7 @@ class Wave:
         """How each judgement ends, and all that the judge said; those of all questions are asked together."""
         brief: dict[str, JudgeCase] = {}
         for question, case in cases.items():
-            answer_lines = [f"Answer: {answer}" for answer in answers[question]]
-            brief[question] = replace(case, answers=answer_lines)
+            brief[question] = replace(case, answers=[f"Answer: {answer}" for answer in answers[question]])
         judgings = {question: tournament(case, range(len(case.answers))) for question, case in cases.items()}
         replies: dict[str, list[TurnReply]] = {question: [] for question in cases}
 
@@ -255,8 +249,7 @@ class Wave:
             (brief_ballot,) = brief[question].ballots([ballot.places], ballot.number - 1)
             return self._to_judge(judge, question, brief_ballot, "/brief")
 
-        requests = [self._to_judge(judge, question, ballot) for question, ballot in ballots]
-        return self._ask_panel(requests, shorter)
+        return self._ask_panel([self._to_judge(judge, question, ballot) for question, ballot in ballots], shorter)
 
     def _to_judge(self, judge: str, question: str, ballot: JudgeBallot, suffix: str = "") -> TurnRequest:
         """A comparison, for the judge, who is not told whose answers it sees."""

@@ -27,16 +27,13 @@ from agentlab.study.state import run_id
 
 
 class ExportedChild(AnswerDocument):
-    """A child of a run as an adapter. `kept` is the share of its energy that fitted into its rank.
-
-    `start` is what it is if it was there before the search; else empty.
-    """
+    """A child of a run as an adapter."""
 
     path: str
     child: str
     rank: int
-    kept: float
-    start: str = ""
+    kept: float  # share of its energy that fitted into its rank
+    start: str = ""  # what it is if it was there before the search; else empty
 
     def blocks(self) -> list[Block]:
         start = f"It is {self.start}, which was there before the search" if self.start else ""
@@ -53,9 +50,7 @@ def export(
     tell: Tell,
     card_extra: Mapping[str, Any],
 ) -> ExportedChild:
-    """Write a child of weights as the adapter that it is, exactly: ranks add.
-
-    `folders`: of its parents, by name; `card_extra`: what its card says besides: run, fitness.
+    """Write a child of weights as the adapter that it is, exactly: ranks add. Its card says `card_extra` besides.
 
     Raises:
         UsageError: `out` is there.
@@ -88,7 +83,7 @@ def export_recipe(children: Children, child: Child, out: Path, card_extra: Mappi
 
 
 class Crossed(AnswerDocument):
-    """A child that was made at once. `change` is the mean change of the modules that mutated, as a share of each."""
+    """A child that was made at once."""
 
     path: str
     parents: list[str]
@@ -97,10 +92,9 @@ class Crossed(AnswerDocument):
     kept: float
     modules: int
     mutated: int
-    change: float
+    change: float  # of the modules that mutated, as a share of the norm of each, on average
 
     def blocks(self) -> list[Block]:
-        """What it took over, and what changed."""
         shares_text = " and ".join(f"{w:.0%} of {name}" for name, w in zip(self.parents, self.weights, strict=True))
         mutated = f"{self.mutated} of {self.modules} modules mutated"
         change_text = f", each by {self.change:.2%} of its norm" if self.mutated else ""
@@ -124,8 +118,7 @@ def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: f
     parts, changes = list[Truncated](), list[float]()
     with ExitStack() as stack:
         parents = [stack.enter_context(Adapter(folder)) for folder in folders]
-        cards = [read_card(folder) for folder in folders]
-        one_base = same_base(parents, cards, any_base=False)
+        one_base = same_base(parents, any_base=False)
         recipe = plan(parents, "sum", weights=(alpha, 1 - alpha), seed=seed)
         count = len(union(parents, any_base=one_base))
 

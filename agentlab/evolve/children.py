@@ -60,10 +60,7 @@ class Children:
         return path
 
     def make(self, child: Child, out: Path, card_extra: Mapping[str, Any] | None = None) -> None:
-        """Write the adapter of a child, and of those that it is bred from where they are lost.
-
-        `child`: no parent, and not the base; `card_extra`: what its card says besides.
-        """
+        """Write the adapter of a child, no parent or base, and of those that it is bred from where they are lost."""
         params, numbers = child.params, self._genome.bred_from(child.params, child.number, self._closing(child.search))
         sources = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]
         folders = [self.folder(source) for source in sources] if sources else list(self._parents)
@@ -71,11 +68,9 @@ class Children:
         seed = int.from_bytes(digest[:4], "big")
         with ExitStack() as stack:
             adapters = [stack.enter_context(Adapter(folder)) for folder in folders if folder is not None]
-            largest: list[int] = []
-            for path in self._parents:
-                parent = stack.enter_context(Adapter(path))
-                largest.append(max(module.rank for module in parent.modules.values()))
-            rank = self._genome.config.rank or max(largest)
+            parents = [stack.enter_context(Adapter(path)) for path in self._parents]
+            modules = chain.from_iterable(parent.modules.values() for parent in parents)
+            rank = self._genome.config.rank or max(module.rank for module in modules)
             method = str(params["operator"])
             if method == BLEND:
                 recipe = plan(adapters, "concat")

@@ -91,7 +91,6 @@ class EvolveConfig(StrictModel):
     threads: int | None = machine_field(None, ge=1, le=1024, description="Of the base; null is one per core.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """What is wrong between the parts."""
         if len(self.parents) < 2:
             yield ("parents",), "evolution needs at least two parents"
         if len(set(self.parents)) < len(self.parents):

@@ -20,41 +20,25 @@ from agentlab.search.types import Trial
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a child of a finished generation is worth; of one that stopped early only the task is known.
+    """What a child of a finished generation is worth; of one that stopped early only the task is known."""
 
-    Attributes:
-        task: mean probability of the right answer.
-        solo: share of right answers.
-        cooperation: Shapley value in the vote of its generation, share of questions.
-        novelty: mean distance to the nearest behaviours before it and beside it.
-        useful: it is not worse than its parents; otherwise the last two win it nothing.
-        fitness: all of them, in units of the task.
-    """
-
-    task: float
-    solo: float
-    cooperation: float | None = None
-    novelty: float | None = None
-    useful: bool = True
-    fitness: float = 0.0
+    task: float  # mean probability of the right answer
+    solo: float  # share of right answers
+    cooperation: float | None = None  # Shapley value in the vote of its generation, share of questions
+    novelty: float | None = None  # mean distance to the nearest behaviours before it and beside it
+    useful: bool = True  # not worse than its parents; otherwise cooperation and novelty win it nothing
+    fitness: float = 0.0  # all of them, in units of the task
 
 
 @dataclass(frozen=True, slots=True)
 class FitnessJudge:
-    """How terms are found.
-
-    Attributes:
-        right: of each question, the place of the right choice.
-        choices: of each question, how many there are.
-        parents: numbers of the trials that are parents.
-        population: children of a generation.
-    """
+    """How terms are found."""
 
     config: FitnessConfig
-    right: tuple[int, ...]
-    choices: tuple[int, ...]
-    parents: tuple[int, ...]
-    population: int
+    right: tuple[int, ...]  # of each question, the place of the right choice
+    choices: tuple[int, ...]  # of each question, how many there are
+    parents: tuple[int, ...]  # numbers of the trials that are parents
+    population: int  # children of a generation
 
     def seen(self, history: Sequence[Trial]) -> list[Trial]:
         """The history as proposers learn from it: the value of a child is what it lacks in fitness."""
@@ -89,14 +73,10 @@ class FitnessJudge:
             for trial in members
             if trial.result.value is not None
         }
-        complete_trials = self._fully_answered(members)
-        shares = shapley(
-            [tuple(trial.result.metrics["answers"]) for trial in complete_trials], self.right, self.choices
-        )
-        distances = novelty(
-            [t.result.items for t in complete_trials], [t.result.items for t in archive], self.config.neighbours
-        )
-        for trial, share, distance in zip(complete_trials, shares, distances, strict=True):
+        complete, earlier = self._fully_answered(members), [trial.result.items for trial in archive]
+        shares = shapley([tuple(trial.result.metrics["answers"]) for trial in complete], self.right, self.choices)
+        distances = novelty([trial.result.items for trial in complete], earlier, self.config.neighbours)
+        for trial, share, distance in zip(complete, shares, distances, strict=True):
             terms[trial.number] = replace(terms[trial.number], cooperation=share, novelty=distance)
         return terms
 
@@ -145,8 +125,7 @@ def novelty(items: Sequence[Sequence[float]], archive: Sequence[Sequence[float]]
     """How far each of a generation is from what is known: mean distance to the nearest in archive and generation.
 
     A behaviour is the error on each question less the child's mean, so that being better everywhere is nothing new.
-    `items`: (children, questions) errors; `archive`: the same of all that were before. `nearest`: how many neighbours
-    count.
+    `items`: (children, questions) errors; `archive`: the same of all before; `nearest`: how many neighbours count.
     """
     if not items:
         return []
@@ -164,11 +143,8 @@ def shapley(answers: Sequence[tuple[int, ...]], right: Sequence[int], choices: S
 
     A team's worth is the share of questions on which its vote is right; where several answers lead, a lot is drawn, and
     with nobody in it a lot is drawn among all choices. Values add up to the worth of all over that of nobody.
-
-    Args:
-        answers: (voters, questions) places of the chosen answers.
-        right: of each question, the place of the right answer.
-        choices: of each question, how many there are.
+    `answers`: (voters, questions) places of the chosen answers; `right`: of each question, that of the right one;
+    `choices`: how many there are.
     """
     values = [0.0] * len(answers)
     for question, (right_choice, count) in enumerate(zip(right, choices, strict=True)):

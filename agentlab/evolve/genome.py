@@ -19,9 +19,8 @@ _MOST = 64  # numbers of a child
 
 def describe_start(start: Proposal) -> str:
     """A start, as a sentence names it."""
-    return {PARENT: f"the parent {start.note}", BLEND: "the uniform blend of all parents"}.get(
-        start.source, "the base alone"
-    )
+    names = {PARENT: f"the parent {start.note}", BLEND: "the uniform blend of all parents"}
+    return names.get(start.source, "the base alone")
 
 
 class Child(NamedTuple):
@@ -34,16 +33,10 @@ class Child(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """The genome.
-
-    Attributes:
-        parents: names.
-        slots: of each module that a parent changes, the part of the child that it belongs to: `layers 0-14 mlp`.
-        config: bounds of a weight.
-    """
+    """The genome of children that are weighted sums."""
 
     parents: tuple[str, ...]
-    slots: dict[str, str]
+    slots: dict[str, str]  # of each module that a parent changes, the part of the child: `layers 0-14 mlp`
     config: GenomeConfig
 
     @classmethod

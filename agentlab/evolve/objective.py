@@ -24,23 +24,16 @@ _RESAMPLES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class TrainSplit:
-    """Implements `study.executor.Objective`.
-
-    Attributes:
-        rival: the best of the trials that were there before, which a child is held against; None in generation 0.
-        search: its name; empty for the main one.
-        known: what another search of the run has measured of these children; they are not asked again.
-    """
+    """Implements `study.executor.Objective`."""
 
     answer: Answer
     questions: Sequence[QuizQuestion]
     race: RaceConfig
-    rival: Callable[[], TrialResult | None]
-    search: str = ""
-    known: Callable[[Params], TrialResult | None] = lambda _: None
+    rival: Callable[[], TrialResult | None]  # the best start, which a child is held against; None in generation 0
+    search: str = ""  # its name; empty for the main one
+    known: Callable[[Params], TrialResult | None] = lambda _: None  # what another search measured is not asked again
 
     def __call__(self, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
-        """All of them, in the same batches."""
         results = {
             candidate.name: earlier for candidate in batch if (earlier := self.known(candidate.params)) is not None
         }
@@ -63,11 +56,7 @@ class TrainSplit:
             for candidate in running:
                 seconds[candidate.name] = seconds.get(candidate.name, 0.0) + elapsed
             if rival is not None and seen < len(self.questions):
-                running = [
-                    candidate
-                    for candidate in running
-                    if not self._is_beaten(self._errors(scored[candidate.name]), rival.items)
-                ]
+                running = [candidate for candidate in running if not self._is_beaten(scored[candidate.name], rival)]
             if not running:
                 break
         return {name: self._result(child_scores, rival, seconds[name]) for name, child_scores in scored.items()}
@@ -80,16 +69,14 @@ class TrainSplit:
             stop *= 2
         return [*stops, len(self.questions)]
 
-    def _is_beaten(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
-        rng = np.random.default_rng([_RACE, len(errors)])
-        level, rival_errors = self.race.level, rival[: len(errors)]
+    def _is_beaten(self, scored: Sequence[Scored], rival: TrialResult) -> bool:
+        errors, rng = self._errors(scored), np.random.default_rng([_RACE, len(scored)])
+        level, rival_errors = self.race.level, rival.items[: len(errors)]
         return paired_interval(errors, rival_errors, rng, level=level, resamples=_RESAMPLES).low > 0
 
     def _errors(self, scored: Sequence[Scored]) -> list[float]:
-        return [
-            1 - question_score.shares()[right_place(question)]
-            for question_score, question in zip(scored, self.questions, strict=False)
-        ]
+        pairs = zip(scored, self.questions, strict=False)
+        return [1 - question_score.shares()[right_place(question)] for question_score, question in pairs]
 
     def _result(self, scored: Sequence[Scored], rival: TrialResult | None, seconds: float) -> TrialResult:
         """Of a child that stopped early the value is what it would be if it stayed as far behind the rival."""

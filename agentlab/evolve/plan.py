@@ -27,14 +27,12 @@ class EvolvePlan(AnswerDocument):
 
     @property
     def summary(self) -> str:
-        """One line."""
         return (
             f"{', '.join(self.parents)} on {self.base}: {self.genome}, bred by {self.algorithm}, "
             f"up to {self.items:,} answers to {self.train} questions"
         )
 
     def blocks(self) -> list[Block]:
-        """One fact a row."""
         rows = [
             ("parents", ", ".join(self.parents)),
             ("base", f"{self.base}{' (imported first, once)' if self.imports else ''}"),

@@ -31,7 +31,6 @@ class RecipeGenome:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """What can be proposed; every point of it can be made."""
         pairs = {"operator": self.pairs}
         number = {"type": "int", "low": 0, "high": _MOST}
         parameters: dict[str, Categorical | Integer | Real] = {
@@ -56,7 +55,6 @@ class RecipeGenome:
 
     @property
     def starts(self) -> Iterator[Proposal]:
-        """See `Coefficients.starts`."""
         for index, parent in enumerate(self.parents):
             yield Proposal({"operator": PARENT, "first": index}, PARENT, parent)
         yield Proposal({"operator": BLEND, "first": 0}, BLEND, f"{1 / len(self.parents):.3g} of each parent")

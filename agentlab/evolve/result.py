@@ -51,25 +51,18 @@ NAMES = {
 class EvolveStanding(Plain):
     """One candidate on the sealed split, beside what it was on the train split.
 
-    Attributes:
-        train: share of the train questions that it answers right.
-        gap: train less test, in shares.
-        gain: of the evolved one over this one, question by question.
-        tests, gains: the same by every normalisation; empty in runs of earlier versions.
-        differ: on how many questions exactly one of the two is right.
-        start: of the winner of a search that found nothing better than what was there before, what that is; else empty.
-        spent: answers of its search; None of what was there before.
+    `tests` and `gains`: the same by every normalisation; empty in runs of earlier versions.
     """
 
     name: str
     what: str
-    train: float
+    train: float  # share of the train questions that it answers right
     test: BoundedShare
-    gap: float
-    gain: BoundedDifference | None
-    differ: int
-    start: str = ""
-    spent: int | None = None
+    gap: float  # train less test, in shares
+    gain: BoundedDifference | None  # of the evolved one over this one, question by question
+    differ: int  # on how many questions exactly one of the two is right
+    start: str = ""  # what the winner of a search is if it was there before; else empty
+    spent: int | None = None  # answers of its search; None of what was there before
     tests: dict[Normalisation, BoundedShare] = Field(default_factory=dict)
     gains: dict[Normalisation, BoundedDifference] = Field(default_factory=dict)
 
@@ -138,7 +131,6 @@ class EvolveResult(AnswerDocument):
     models: list[ModelRow]
 
     def blocks(self) -> list[Block]:
-        """What the terminal shows: the verdict, and what stands beside the winner."""
         agent = [] if self.agent is None else [Text(self.agent_note)]
         return [*map(Text, (self.sentence, *self.remarks)), standing_table(self), *agent]
 

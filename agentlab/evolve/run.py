@@ -79,9 +79,8 @@ class EvolveExperiment:
             searches.hold()
             contenders = searches.score_contenders()
             result, outcome = verdict(self.config, self.genome, self.questions, run.events, contenders, router.usage)
-        run.write_json(
-            "lineage.json", {"winner": result.winner, "children": [row.model_dump() for row in result.trials]}
-        )
+        children = [row.model_dump() for row in result.trials]
+        run.write_json("lineage.json", {"winner": result.winner, "children": children})
         run.write_text("lineage.mmd", mermaid(result.trials, result.winner))
         run.write_text("lineage.dot", dot(result.trials, result.winner))
         write_evolve_report(run, result)
@@ -153,8 +152,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     parents = _parents(config, context)
     learnt, unknown = lessons(parents, context.workspace)
     questions = split(config.tasks, config.seed, context.workspace, learnt)
-    modules = check_fit(parents.values(), base)
-    genome = _genome(config, parents, modules)
+    genome = _genome(config, parents, check_fit(parents.values(), base))
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
     _see_sealed(config, events, questions)
     check_optional(config.llm, context)
@@ -171,9 +169,8 @@ def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Questi
     changed = RunMismatchError(
         "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
     )
-    require_unchanged(
-        first_event_data(events, SPLIT), changed, train=digest(questions.train), test=digest(questions.test)
-    )
+    hashes = {"train": digest(questions.train), "test": digest(questions.test)}
+    require_unchanged(first_event_data(events, SPLIT), changed, **hashes)
     seen = UsageError(
         "The sealed split of this run is open: a longer search would choose with its answers known.",
         hint="Start a new run with the larger budget.",
@@ -222,10 +219,9 @@ def export_child(
     out: Path | None,
     tell: "Tell",
 ) -> "ExportedChild":
-    """Write a child of a run as an adapter; see `product.export`.
+    """Write a child of a run as an adapter; see `adapter_folder.export`.
 
-    `context`: where its parents lie; `child`: its id; None is the winner, if the search found it. `out`: the folder to
-    make; None is `adapters/gen_NNNN/ID`.
+    `child`: its id; None is the winner, if the search found it. `out`: the folder; None is `adapters/gen_NNNN/ID`.
 
     Raises:
         UnknownNameError: the run has no such child.

@@ -30,12 +30,8 @@ def open_weighted_children(
 ) -> Iterator[Answer]:
     """Children as weighted sums of their parents, inside the `with` block; none of them is written.
 
-    Args:
-        path: the base's checkpoint folder.
-        parents: adapters of it.
-        weights: of each module, what a child takes of its parents.
-        dtype: that the base computes in.
-        tell: hears of how many more questions are answered; what it raises ends the work.
+    `weights`: of each module, what a child takes of its parents. `tell` hears how many more questions are answered;
+    what it raises ends the work.
 
     Raises:
         UsageError, DataError, ModelFileError: base or parents cannot be used.

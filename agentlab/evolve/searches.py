@@ -75,9 +75,8 @@ class Searches:
             run = RunBranch(self._run, f"evolve-{number}") if number else self._run
             state = self._hold(EVOLVED + end, run, seed, config.algorithm, budget)
             control = RunBranch(self._run, f"random-{number}")
-            same = (
-                budget if config.max_seconds is None else {"items": state.amount_spent("items")}
-            )  # a clock is no measure
+            # a clock is no measure
+            same = budget if config.max_seconds is None else {"items": state.amount_spent("items")}
             self._hold(RANDOM + end, control, seed, "random", same)
 
     def _hold(
@@ -194,10 +193,8 @@ class Searches:
                 choices[name] = [list(map(list, question_score.finite)) for question_score in child_scores]
             self._run.emit(SCORED, choices=choices)
         noted_scores = first_event_data(self._run.events, SCORED)
-        return [
-            Contender(name, trial, self._marks(noted_scores, name), self._states.get(name))
-            for name, trial in named.items()
-        ]
+        marks = {name: self._marks(noted_scores, name) for name in named}
+        return [Contender(name, trial, marks[name], self._states.get(name)) for name, trial in named.items()]
 
     def _marks(self, noted_scores: Mapping[str, Any], name: str) -> dict[Normalisation, tuple[bool, ...]]:
         """Which sealed questions somebody answers right; runs of earlier versions know it by the mean alone."""

@@ -114,9 +114,8 @@ def _standing(
     contender: Contender, gains: Mapping[Normalisation, Mapping[str, Evidence]], evolved: Contender, starts: int
 ) -> EvolveStanding:
     assert contender.trial.result is not None
-    same = (
-        contender is evolved or contender.trial.number == evolved.trial.number < starts
-    )  # all searches share the starts
+    # all searches share the starts
+    same = contender is evolved or contender.trial.number == evolved.trial.number < starts
     train, mine = contender.trial.result.metrics["accuracy"], contender.marks[DECIDES]
     tests = {by: share_of(marks) for by, marks in contender.marks.items()}
     better = {
@@ -147,8 +146,7 @@ def _gains(config: EvolveConfig, contenders: Mapping[str, Contender], by: Normal
         for name in (PARENT, BLEND, BASE)
         if name in contenders and contenders[name].trial.number != evolved.trial.number
     }
-    named = compare(evolved.marks[by], contenders[RANDOM].marks[by], rng)
-    return {RANDOM: named, **compare_family(family, rng)}
+    return {RANDOM: compare(evolved.marks[by], contenders[RANDOM].marks[by], rng), **compare_family(family, rng)}
 
 
 def _lost_errors(contenders: Sequence[Contender]) -> dict[str, list[str]]:
@@ -156,9 +154,8 @@ def _lost_errors(contenders: Sequence[Contender]) -> dict[str, list[str]]:
     errors: dict[str, list[str]] = {EVOLVED: [], RANDOM: []}
     for contender in contenders:
         if contender.search:
-            errors[RANDOM if contender.name.startswith(RANDOM) else EVOLVED] += [
-                trial.loss_reason for trial in contender.search.trials
-            ]
+            arm = RANDOM if contender.name.startswith(RANDOM) else EVOLVED
+            errors[arm] += [trial.loss_reason for trial in contender.search.trials]
     return errors
 
 

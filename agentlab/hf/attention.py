@@ -71,14 +71,10 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
     product = _products if dtype is torch.float32 else scaled_dot_product_attention  # which rounds no score
     widest, parts = max(lengths), list[tuple[slice, slice, torch.Tensor | None]]()
     for rows in shares:
-        row_lengths = lengths[rows]
-        hidden = torch.arange(max(row_lengths)) < max(row_lengths) - torch.tensor(row_lengths)[:, None, None, None]
-        mask = (
-            torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
-            if min(row_lengths) < max(row_lengths)
-            else None
-        )
-        parts.append((rows, slice(widest - max(row_lengths), None), mask))
+        longest = max(lengths[rows])
+        hidden = torch.arange(longest) < longest - torch.tensor(lengths[rows])[:, None, None, None]
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+        parts.append((rows, slice(widest - longest, None), mask if min(lengths[rows]) < longest else None))
 
     def attend(  # what else transformers gives, models of this kind do not use, or torch's attention does not know
         _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **keys: Any
@@ -90,8 +86,7 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
             product(query[rows], key[rows, :, columns], value[rows, :, columns], mask, scale=scale)
             for rows, columns, mask in parts
         ]
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return output.reshape(count, 1, heads, -1)
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).reshape(count, 1, heads, -1)
 
     return attend
 

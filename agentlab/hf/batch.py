@@ -21,47 +21,31 @@ _LIKELY = 2048  # tokens that are put in order first
 class AnswerRow:
     """An answer in the making; the object itself is its key.
 
-    Attributes:
-        adapter: its place, or BASE.
-        prompt: tokens, at least one.
-        max_tokens: of the answer, at least 1. That prompt and answer fit the context is for the caller to see.
-        temperature: 0 for the likeliest token; see `pick`.
-        top_p: see `pick`.
-        generator: draws the tokens, unless the temperature is 0; on the model's device.
-        logprob: whether `Token.logprob` is wanted.
-        past, known: see `Prompt`.
-        keep: whether `past` is wanted when the row is finished: what was read of the prompt and of the answer, which is
-            all but its last token. Not where the model is `slow`.
+    `keep`: whether `past` is wanted when the row is finished: what was read of the prompt and of the answer, which is
+    all but its last token. Not where the model is `slow`.
     """
 
-    adapter: int
-    prompt: Sequence[int]
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float | None = None
-    generator: torch.Generator | None = None
-    logprob: bool = False
-    past: CachedPast | None = None
-    known: int = 0
+    adapter: int  # its place, or BASE
+    prompt: Sequence[int]  # tokens, at least one
+    max_tokens: int  # of the answer, at least 1; the caller sees to it that prompt and answer fit the context
+    temperature: float = 0.0  # 0 for the likeliest token; see `pick`
+    top_p: float | None = None  # see `pick`
+    generator: torch.Generator | None = None  # draws the tokens, unless the temperature is 0; on the model's device
+    logprob: bool = False  # whether `Token.logprob` is wanted
+    past: CachedPast | None = None  # see `Prompt`
+    known: int = 0  # see `Prompt`
     keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The next token of a row.
-
-    Attributes:
-        token: with finish "stop", the one that ends the answer and is no part of it.
-        logprob: natural, under the raw logits, before temperature and top_p; None unless it was asked for.
-        finish: why the row has left, if it has: one of the ends came, or `max_tokens` are there.
-        count: tokens of the answer by now, this one included.
-    """
+    """The next token of a row."""
 
     row: AnswerRow
-    token: int
-    count: int
-    logprob: float | None = None
-    finish: Literal["stop", "length"] | None = None
+    token: int  # with finish "stop", the one that ends the answer and is no part of it
+    count: int  # tokens of the answer by now, this one included
+    logprob: float | None = None  # natural, under the raw logits, before temperature and top_p; None unless asked for
+    finish: Literal["stop", "length"] | None = None  # why the row has left: an end came, or `max_tokens` are there
 
 
 class AnswerBatch:
@@ -215,9 +199,8 @@ class AnswerBatch:
         positions = [position for position, index in enumerate(part) if rows[index] in self._coming]
         if not positions:
             return []
-        tokens = self._pick_tokens(
-            [rows[part[position]] for position in positions], logits[positions], [0] * len(positions)
-        )
+        complete_rows = [rows[part[position]] for position in positions]
+        tokens = self._pick_tokens(complete_rows, logits[positions], [0] * len(positions))
         for position, token in zip(positions, tokens, strict=True):
             token.row.past = past.row(position) if token.finish and token.row.keep else None
         entering = [(position, token) for position, token in zip(positions, tokens, strict=True) if not token.finish]
@@ -249,20 +232,15 @@ class AnswerBatch:
 
 
 def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
-    logprobs: list[float] = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1).tolist()
-    return logprobs
+    return logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1).tolist()
 
 
 def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generator: torch.Generator) -> int:
     """A token drawn from softmax(logits / temperature), or the likeliest at temperature 0.
 
     With `top_p`, from the smallest set of likeliest tokens whose probability is at least that (Holtzman et al.,
-    "The Curious Case of Neural Text Degeneration", section 3.1).
-
-    Args:
-        logits: float of shape (vocabulary,), on the generator's device.
-        top_p: in (0, 1], or None for all tokens.
-        generator: draws once, unless the temperature is 0.
+    "The Curious Case of Neural Text Degeneration", section 3.1). The logits are floats of shape (vocabulary,) on the
+    generator's device, which draws once unless the temperature is 0.
     """
     above = logits.double() - logits.max()  # at most 0: divided by a tiny temperature, the best one stays a number
     if temperature == 0 or above.isnan().any():  # a model that overflows spoils its answer, not those of others

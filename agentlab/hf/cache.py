@@ -29,7 +29,6 @@ class SeparateCaches:
         self._pasts.pop()
 
     def step(self, model: Any, adapters: Rowwise, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
-        """See `Table.step`."""
         row_logits = []
         for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             logits, self._pasts[index] = read(model, adapters, [row], [[token]], self._pasts[index], multiple=1)
@@ -45,7 +44,6 @@ class CacheTable:
     """
 
     def __init__(self, model: Any) -> None:
-        """`model` is the one whose rows they are."""
         self._attends = may_attend(model) and not slides(model)
         self._lengths: list[int] = []  # tokens of each row
         self._layers: list[_Layer] = []
@@ -57,9 +55,7 @@ class CacheTable:
         `entries`: of each a past, its row there, and its number of tokens; `rows`: how many there will soon be in all.
         """
         lengths = [length for _, _, length in entries]
-        self._layers = self._layers or [
-            _Layer(self._lengths, model_layer) for model_layer in entries[0][0].cache.layers
-        ]
+        self._layers = self._layers or [_Layer(self._lengths, like) for like in entries[0][0].cache.layers]
         for layer in self._layers:
             layer.fit(rows, max([*self._lengths, *lengths]))
         for index, (past, row, length) in enumerate(entries, len(self._lengths)):
@@ -78,7 +74,6 @@ class CacheTable:
         return CachedPast(DynamicCache(parts), torch.ones(1, length, dtype=torch.bool, device=parts[0][0].device))
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last one gets its place."""
         for layer in self._layers:
             layer.move(len(self._lengths) - 1, row)
         self._lengths[row] = self._lengths[-1]

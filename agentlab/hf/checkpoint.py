@@ -185,11 +185,8 @@ def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> Non
         for value in setting if isinstance(setting, list) else [setting]:
             if value is not None:
                 _check_size(path, name, value, limit)
-    for names, kind, expected in (
-        (_FLAGS, bool, "true or false"),
-        (_TEXTS, str, "a text"),
-        (_TABLES, dict, "a mapping"),
-    ):
+    kinds = ((_FLAGS, bool, "true or false"), (_TEXTS, str, "a text"), (_TABLES, dict, "a mapping"))
+    for names, kind, expected in kinds:
         for name in names:
             if config.get(name) is not None and not isinstance(config[name], kind):
                 raise _wrong(path, name, config[name], expected)

@@ -54,9 +54,7 @@ class HfDecoder:
         self._batch = AnswerBatch(self._model, self._adapters, ends_of(self._model.generation_config, self._tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._room = machine.free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
-        self._rows: dict[
-            AnswerRow, deque[Token | None] | None
-        ] = {}  # in their order: see `_next`; None has to wait yet
+        self._rows: dict[AnswerRow, deque[Token | None] | None] = {}  # in their order: see `_next`; None has to wait
         self._note = self._batch.slow
 
     def chat(self, request: EngineRequest) -> Generator[Chunk, None, None]:

@@ -75,9 +75,7 @@ def score_each(
     choices: list[Choice] = []
     for slot, slot_past in zip(slots, pasts, strict=True):
         known = shared if slot_past else 0
-        for question in questions:
-            prompt = Prompt(slot, question.before.tokens, slot_past, known)
-            choices.append(question._replace(before=prompt))
+        choices += [q._replace(before=Prompt(slot, q.before.tokens, slot_past, known)) for q in questions]
     scores: list[Scored] = []
     for start in range(0, len(choices), _AT_ONCE):
         chunk = choices[start : start + _AT_ONCE]

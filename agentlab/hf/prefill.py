@@ -25,14 +25,10 @@ _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for ev
 
 @dataclass(frozen=True, slots=True)
 class CachedPast:
-    """What was read of some texts, padded on the left.
+    """What was read of some texts, padded on the left."""
 
-    `cache`: keys and values, of shape (rows, heads, columns, size) in each layer; `seen`: bool of shape (rows,
-    columns); the others are padding.
-    """
-
-    cache: Any
-    seen: torch.Tensor
+    cache: Any  # keys and values, of shape (rows, heads, columns, size) in each layer
+    seen: torch.Tensor  # bool of shape (rows, columns); False is padding
 
     @classmethod
     def empty(cls, model: Any) -> "CachedPast":
@@ -47,12 +43,9 @@ class CachedPast:
 
     def row(self, row: int) -> "CachedPast":
         """The past of one row without its padding, as a copy."""
-        row_slice, columns = slice(row, row + 1), self.seen[row].nonzero().squeeze(1)
-        parts = [
-            (layer.keys[row_slice][:, :, columns], layer.values[row_slice][:, :, columns])
-            for layer in self.cache.layers
-        ]
-        return CachedPast(DynamicCache(parts), self.seen[row_slice, columns])
+        rows, columns = slice(row, row + 1), self.seen[row].nonzero().squeeze(1)
+        parts = [(layer.keys[rows][:, :, columns], layer.values[rows][:, :, columns]) for layer in self.cache.layers]
+        return CachedPast(DynamicCache(parts), self.seen[rows, columns])
 
     @classmethod
     def from_prompts(cls, prompts: Sequence["Prompt"]) -> "CachedPast":
@@ -78,15 +71,12 @@ class CachedPast:
 class Prompt(NamedTuple):
     """What is to be read.
 
-    Attributes:
-        adapter: its place, or BASE.
-        tokens: at least one.
-        past: what its adapter has read already, of one row without padding, if anything: it begins with the first
-            `known` of the tokens, and not with all of them.
+    `past` is what its adapter has read already, of one row without padding, if anything: it begins with the first
+    `known` of the tokens, and not with all of them.
     """
 
-    adapter: int
-    tokens: Sequence[int]
+    adapter: int  # its place, or BASE
+    tokens: Sequence[int]  # at least one
     past: CachedPast | None = None
     known: int = 0
 
@@ -96,17 +86,15 @@ Read = tuple[list[int], torch.Tensor, CachedPast]  # which prompts, the logits b
 
 def unmergeable(model: Any) -> str | None:
     """Why rows of this model cannot be answered side by side; None if they can."""
-    unsupported = _kinds(model) - {"full_attention", "sliding_attention"}
+    name, unsupported = type(model).__name__, _kinds(model) - {"full_attention", "sliding_attention"}
     if unsupported:
-        return (
-            f"{type(model).__name__} has layers of {', '.join(sorted(unsupported))}: its rows are computed one by one."
-        )
+        return f"{name} has layers of {', '.join(sorted(unsupported))}: its rows are computed one by one."
     if not _takes_positions(model.__class__):
-        return f"{type(model).__name__} takes no positions: its rows are computed one by one."
+        return f"{name} takes no positions: its rows are computed one by one."
     rope_parameters = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
     ropes = {rope.get("rope_type") for rope in (rope_parameters, *rope_parameters.values()) if isinstance(rope, dict)}
     if ropes & {"dynamic", "longrope"}:
-        return f"{type(model).__name__} scales positions by the longest row: its rows are computed one by one."
+        return f"{name} scales positions by the longest row: its rows are computed one by one."
     return None
 
 
@@ -147,17 +135,10 @@ def read(
     *,
     multiple: int = _MULTIPLE,
 ) -> tuple[torch.Tensor, CachedPast]:
-    """Read texts side by side, behind a past, which is used up.
+    """Read texts side by side, behind a past, which is used up: logits (texts, vocabulary), and what was read by now.
 
-    Args:
-        adapters: of the model.
-        rows: the adapter of each text.
-        texts: tokens, at least one each.
-        past: what was read before, one row for each text.
-        multiple: of the columns; 1 for models that cannot pass over padding.
-
-    Returns:
-        Logits behind each text, of shape (texts, vocabulary), and what was read by now.
+    `rows`: the adapter of each text; `texts`: tokens, at least one each; `past`: what was read before, a row for each
+    text; `multiple`: of the columns, 1 for models that cannot pass over padding.
     """
     if past is None and len(texts) > 1 and may_attend(model) and not slides(model) and adapters.slow is None:
         return _read_unpadded(model, adapters, rows, texts)
@@ -207,21 +188,14 @@ def piece_of(model: Any) -> int:
 def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: int | None = None) -> Iterator[Read]:
     """Read prompts, some at a time: which they are, the logits behind them, and what was read.
 
-    Those of one adapter that begin alike have their common beginning read once; different adapters share nothing.
-
-    Args:
-        model: causal; one that is `unmergeable` reads each prompt by itself, at once.
-        adapters: of the model.
-        prompts: at least one token each.
-        piece: the most tokens at a time, a multiple of eight: where a text is longer, no prompt comes with the pieces
-            before its last. None for as many as are quickest.
+    Those of one adapter that begin alike have their common beginning read once; different adapters share nothing. A
+    model that is `unmergeable` reads each prompt by itself, at once. `piece`: the most tokens at a time, a multiple of
+    eight: where a text is longer, no prompt comes with the pieces before its last. None for as many as are quickest.
     """
     if unmergeable(model):
         for index, prompt in enumerate(prompts):
-            yield (
-                [index],
-                *read(model, adapters, [prompt.adapter], [prompt.tokens], CachedPast.empty(model), multiple=1),
-            )
+            past = CachedPast.empty(model)
+            yield [index], *read(model, adapters, [prompt.adapter], [prompt.tokens], past, multiple=1)
         return
     max_tokens = piece or at_once(model)
     rests = [Prompt(prompt.adapter, prompt.tokens[prompt.known :]) for prompt in prompts]
@@ -244,11 +218,8 @@ def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: in
             shared_past = past.select([0] * len(part))
             yield part, *(yield from _pieces(model, adapters, [adapter] * len(part), texts, shared_past, piece))
     for part in parts(prompts, unshared, 0, max_tokens):
-        texts = [prompts[index].tokens for index in part]
-        yield (
-            part,
-            *(yield from _pieces(model, adapters, [prompts[index].adapter for index in part], texts, None, piece)),
-        )
+        rows, texts = [prompts[index].adapter for index in part], [prompts[index].tokens for index in part]
+        yield part, *(yield from _pieces(model, adapters, rows, texts, None, piece))
 
 
 def _pieces(

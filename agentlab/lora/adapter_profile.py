@@ -18,42 +18,31 @@ Tell = Callable[[int, int, str], None]  # modules done, modules in all, the modu
 
 @dataclass(frozen=True, slots=True)
 class AdapterPart:
-    """Modules of one type, or all of them: Frobenius norms, and the share of energy in the first 1, 4, 8 directions.
-
-    Energy is the squared norm, that of the strongest directions of every module as a share of the whole.
-    `directions` is the largest rank.
-    """
+    """Modules of one type, or all of them; norms are Frobenius norms."""
 
     name: str
     count: int
     mean: float
     least: float
     most: float
-    energy: tuple[float, ...]
-    directions: int
+    energy: tuple[float, ...]  # share of the squared norm in the strongest `FIRST` directions of every module
+    directions: int  # the largest rank
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """Two adapters, or parts of them, as vectors. `distance` is relative to the root mean square of both norms.
-
-    That makes it 0 for equal, the root of 2 for unrelated and 2 for opposite ones of one norm.
-    """
+    """Two adapters, or parts of them, as vectors."""
 
     name: str
     count: int
     first: float
     second: float
     cosine: float
-    distance: float
+    distance: float  # over the root mean square of both norms: of one norm, sqrt(2) is unrelated, 2 opposite
 
 
 def anatomy(adapter: Adapter, tell: Tell) -> tuple[AdapterPart, ...]:
-    """One part per module type, in the adapter's order, and last the whole, named `all`.
-
-    Raises:
-        ModelFileError: a number is infinite or none.
-    """
+    """One part per module type, in the adapter's order, and last the whole, named `all`. Errors: as `Adapter.delta`."""
     spectra: dict[str, list[Sequence[float]]] = defaultdict(list)
     for done, name in enumerate(adapter.modules):
         tell(done, len(adapter.modules), name)
@@ -76,11 +65,8 @@ def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Liken
         figures = (geometry.norm(a), geometry.norm(b), geometry.inner(a, b), geometry.distance(a, b))
         modules.append(_likeness(name, [figures]))
         types[module_type(name)].append(figures)
-    everything = list(chain.from_iterable(types.values()))
-    return (
-        *(_likeness(name, type_figures) for name, type_figures in types.items()),
-        _likeness("all", everything),
-    ), tuple(modules)
+    by_type = [_likeness(name, type_figures) for name, type_figures in types.items()]
+    return (*by_type, _likeness("all", list(chain.from_iterable(types.values())))), tuple(modules)
 
 
 def _part(name: str, spectra: Sequence[Sequence[float]]) -> AdapterPart:
@@ -92,25 +78,16 @@ def _part(name: str, spectra: Sequence[Sequence[float]]) -> AdapterPart:
 
 
 def _leading_energy(spectra: Sequence[Sequence[float]], count: int) -> float:
-    """The sum of squares of the first `count` singular values of each module."""
-    leading = chain.from_iterable(values[:count] for values in spectra)
-    return math.fsum(value**2 for value in leading)
+    return math.fsum(value**2 for value in chain.from_iterable(values[:count] for values in spectra))
 
 
 def _likeness(name: str, figures: Sequence[tuple[float, float, float, float]]) -> Likeness:
-    first = _length(module_figures[0] for module_figures in figures)
-    second = _length(module_figures[1] for module_figures in figures)
-    distance = _length(module_figures[3] for module_figures in figures)
-    both, inner = first * second, math.fsum(module_figures[2] for module_figures in figures)
-    middle = math.sqrt((first**2 + second**2) / 2)
-    return Likeness(
-        name=name,
-        count=len(figures),
-        first=first,
-        second=second,
-        cosine=inner / both if both > 0 else 0.0,
-        distance=distance / middle if middle > 0 else 0.0,
-    )
+    firsts, seconds, inners, distances = zip(*figures, strict=True)
+    first, second = _length(firsts), _length(seconds)
+    both, middle = first * second, math.sqrt((first**2 + second**2) / 2)
+    cosine = math.fsum(inners) / both if both > 0 else 0.0
+    distance = _length(distances) / middle if middle > 0 else 0.0
+    return Likeness(name, len(figures), first, second, cosine, distance)
 
 
 def _length(values: Iterable[float]) -> float:

@@ -1,5 +1,4 @@
-"""What an operator is, and the linear ones: exact sums by concatenation, the best approximation of a given rank, slerp;
-and crossover by singular directions: a child inherits whole directions of its parents instead of averages.
+"""What an operator is, the linear ones, and crossover by singular directions, of which a child inherits whole ones.
 
 An operator combines the changes that adapters make to one module; `operators` is the table of them.
 """
@@ -29,7 +28,6 @@ class Truncated:
 
     @property
     def kept_share(self) -> float:
-        """Share of the energy that was kept: 1 if nothing was lost, also where there was nothing to lose."""
         return 1.0 - self.lost / self.total if self.total > 0 else 1.0
 
 
@@ -37,22 +35,17 @@ class Truncated:
 class BlendRecipe:
     """How adapters are combined; every choice made.
 
-    Attributes:
-        method: a name in `operators`.
-        weights: one per parent. For slerp and svd-cross they are shares of one: the way along the arc, and the chance
-            that a direction is inherited. TIES averages where others add, so that its weights count relative to 1
-            divided by the number of parents: there, too, equal shares of equal parents give the parent.
-        density: share of entries that are kept, for operators that thin out; None for the others.
-        seed: of what an operator draws, with each module's name.
-        step: by what share of its norm a mutation changes a module; None for the others.
+    For slerp and svd-cross, weights are shares of one: the way along the arc, and the chance that a direction is
+    inherited. TIES averages where others add, so that its weights count relative to 1 divided by the number of parents:
+    there, too, equal shares of equal parents give the parent.
     """
 
-    method: str
-    weights: tuple[float, ...]
+    method: str  # a name in `operators`
+    weights: tuple[float, ...]  # one per parent
     rank: int
-    density: float | None
-    seed: int
-    step: float | None = None
+    density: float | None  # share of entries that are kept; None for operators that do not thin out
+    seed: int  # of what an operator draws, with each module's name
+    step: float | None = None  # share of its norm by which a mutation changes a module; None for the others
 
     @property
     def share(self) -> float:
@@ -69,19 +62,14 @@ class BlendRecipe:
 class Operator:
     """One way to combine adapters.
 
-    Attributes:
-        combine: the child of the deltas of one module. Pure: what it draws comes from the generator, on the CPU.
-        pair: it takes two parents, and their weights are shares of one.
-        thins: it keeps a share of the entries, the recipe's density.
-        adds_ranks: its child has the sum of the parents' ranks.
-        alone: it takes one parent, and changes it by the recipe's step.
+    `combine` makes the child of the deltas of one module. Pure: what it draws comes from the generator, on the CPU.
     """
 
     combine: Callable[[Sequence[LoraDelta], BlendRecipe, torch.Generator], Truncated]
-    pair: bool = False
-    thins: bool = False
-    adds_ranks: bool = False
-    alone: bool = False
+    pair: bool = False  # takes two parents, whose weights are shares of one
+    thins: bool = False  # keeps a share of the entries, the recipe's density
+    adds_ranks: bool = False  # the child has the sum of the parents' ranks
+    alone: bool = False  # takes one parent, and changes it by the recipe's step
 
 
 def kept_energy(parts: Sequence[Truncated]) -> float:
@@ -99,11 +87,8 @@ def concatenate(deltas: Sequence[LoraDelta], weights: Sequence[float]) -> LoraDe
     """
     shape = shape_of(deltas)
     check_weights(deltas, weights)
-    parts = [
-        delta.scaled(weight).fold_scale()
-        for delta, weight in zip(deltas, weights, strict=True)
-        if weight and delta.rank
-    ]
+    pairs = zip(deltas, weights, strict=True)
+    parts = [delta.scaled(weight).fold_scale() for delta, weight in pairs if weight and delta.rank]
     if not parts:
         return zero(shape)
     return LoraDelta(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1))
@@ -195,8 +180,7 @@ def cross_directions(first: LoraDelta, second: LoraDelta, share: float, generato
 
     A direction is a singular value with both its vectors, so that nothing depends on how a parent is factored. The
     child has the larger of the parents' ranks; where one parent has no i-th direction, a draw for it leaves a gap.
-    `share`: chance in 0..1 that a direction comes from `second`; `generator`: on the CPU, whatever device the factors
-    are on.
+    `share` is the chance that a direction comes from `second`. The generator is on the CPU, wherever the factors are.
 
     Raises:
         UsageError: the share is outside 0 to 1.

@@ -28,18 +28,15 @@ class AdapterShape:
 
 @dataclass(frozen=True, slots=True)
 class AdapterEntry:
-    """A folder of `adapters/`. Without a shape it is damaged; `problem` says what is wrong with it or its card.
-
-    `made` is when its weights were written, in seconds since the epoch.
-    """
+    """A folder of `adapters/`; one without a shape is damaged."""
 
     name: str
     path: Path
     bytes: int
-    made: float | None
+    made: float | None  # when its weights were written, in seconds since the epoch
     shape: AdapterShape | None
     card: Card
-    problem: str | None
+    problem: str | None  # what is wrong with it or its card
 
 
 def list_adapters(workspace: Workspace) -> list[AdapterEntry]:
@@ -48,9 +45,7 @@ def list_adapters(workspace: Workspace) -> list[AdapterEntry]:
 
 
 def find(name: str, workspace: Workspace) -> Path:
-    """The folder that a name or a path on the command line means.
-
-    `name`: of a folder in `adapters/`, or a path with a slash, relative ones from the workspace.
+    """The folder that the command line means: by its name in `adapters/`, or by a path with a slash.
 
     Raises:
         MissingFileError: a path to nothing.

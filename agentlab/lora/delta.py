@@ -17,18 +17,13 @@ class LoraDelta:
     Any invertible matrix between the factors leaves the product as it is, so that averaging the factors of two
     adapters is not averaging the adapters. Every operator here is a function of the product.
 
-    Args:
-        a: (rank, inputs), any float type.
-        b: (outputs, rank), any float type.
-        scale: alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA (arXiv 2312.03732).
-
     Raises:
         DataError: the factors do not fit together.
     """
 
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float = 1.0
+    a: torch.Tensor  # (rank, inputs), any float type
+    b: torch.Tensor  # (outputs, rank), any float type
+    scale: float = 1.0  # alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA (arXiv 2312.03732)
 
     def __post_init__(self) -> None:
         if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1]:
@@ -36,7 +31,6 @@ class LoraDelta:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the matrix: outputs, inputs."""
         return self.b.shape[0], self.a.shape[1]
 
     @property

@@ -37,15 +37,7 @@ _WIDTHS = {"gemma2": 256, "gemma3": 256, "qwen3": 128}
 
 
 def export_peft(adapter: Adapter, out: Path, dtype: str, tell: Tell) -> None:
-    """Copy an adapter so that every module has one rank and scale, with its card, whole or not at all.
-
-    `dtype`: float32, bfloat16 or float16.
-
-    Raises:
-        UsageError: `out` exists, or the type is unknown.
-        DataError: a number does not fit the type.
-        StorageError: the disk is full or not ours.
-    """
+    """Copy an adapter with its card so that every module has one rank and scale. Types and errors: as `derive`."""
     done, card = list[str](), adapter.path / CARD_FILE
 
     def copy(module: str, deltas: list[LoraDelta]) -> LoraDelta:
@@ -77,15 +69,8 @@ def _of_gguf(path: Path) -> GgufBase:
     model = metadata.read(path)
     if len(set(model.heads_kv)) != 1:
         raise DataError(f"{path} has layers with different numbers of heads, for which adapters are not exported.")
-    return GgufBase(
-        architecture=model.architecture,
-        blocks=model.layers,
-        hidden=model.embedding,
-        heads=model.heads,
-        kv_heads=model.heads_kv[0],
-        key=model.key_length,
-        value=model.value_length,
-    )
+    key, value = model.key_length, model.value_length
+    return GgufBase(model.architecture, model.layers, model.embedding, model.heads, model.heads_kv[0], key, value)
 
 
 def _of_checkpoint(path: Path) -> GgufBase:

@@ -28,11 +28,7 @@ def norm(delta: LoraDelta) -> float:
 
 
 def distance(first: LoraDelta, second: LoraDelta) -> float:
-    """Norm of the difference, to full precision: not by way of the inner products, which would cancel.
-
-    Raises:
-        DataError: the shapes differ.
-    """
+    """Norm of the difference: not by way of the inner products, which would cancel digits. Errors: as `inner`."""
     if first.shape != second.shape:
         raise DataError(f"Deltas of shapes {first.shape} and {second.shape} cannot be compared.")
     (a1, b1), (a2, b2) = first.fold_scale(), second.fold_scale()

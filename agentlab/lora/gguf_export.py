@@ -24,24 +24,15 @@ _NO_SERVER = ("token_embd.weight", "output.weight")  # llama.cpp mixes up adapte
 
 @dataclass(frozen=True, slots=True)
 class GgufBase:
-    """The base model's shape, in GGUF's words.
+    """The base model's shape, each field with GGUF's word for it."""
 
-    Attributes:
-        architecture: general.architecture.
-        blocks: block_count.
-        hidden: embedding_length.
-        heads: attention.head_count.
-        kv_heads: attention.head_count_kv.
-        key, value: widths of a head, attention.key_length and attention.value_length.
-    """
-
-    architecture: str
-    blocks: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    key: int
-    value: int
+    architecture: str  # general.architecture
+    blocks: int  # block_count
+    hidden: int  # embedding_length
+    heads: int  # attention.head_count
+    kv_heads: int  # attention.head_count_kv
+    key: int  # width of a head: attention.key_length
+    value: int  # width of a head: attention.value_length
 
     def shape_of(self, tensor: str) -> tuple[int | None, int | None]:
         """(outputs, inputs) of a layer's matrix by its GGUF name; None for the width of the feed-forward network."""

@@ -20,16 +20,9 @@ Weights = Mapping[str, Sequence[float]]  # by module, one per parent; a module t
 
 
 class Mixture(Stack):
-    """Weighted sums of parents, as a `Rowwise`: places are the children of `mix`.
+    """Weighted sums of parents, as a `Rowwise`: places are the children of `mix`. Errors: as `reading.each_module`.
 
-    Args:
-        parents: open adapters.
-        device: of the base model.
-        dtype: of the factors.
-        any_base: see `reading.union`.
-
-    Raises:
-        UsageError, DataError, ModelFileError: see `reading.each_module`.
+    `device` is that of the base model, `dtype` that of the factors.
     """
 
     slow: str | None = None
@@ -87,7 +80,6 @@ class Mixture(Stack):
         return Weighted(a[0], b[0], self._table[name][self._places, None])
 
     def put(self, folder: Path) -> int:
-        """Refused: children are named by their weights, see `mix`."""
         raise UsageError(f"{folder} cannot join a mixture.", hint="Open another mixture with it among the parents.")
 
     def drop(self, slot: int) -> None:

@@ -28,7 +28,6 @@ class BlendResult(AnswerDocument):
 
     @classmethod
     def of(cls, parents: Sequence[Adapter], blended: Blended) -> "BlendResult":
-        """From what was written."""
         recipe = blended.recipe
         return cls(
             name=blended.path.name,
@@ -44,7 +43,6 @@ class BlendResult(AnswerDocument):
         )
 
     def blocks(self) -> list[Block]:
-        """Where it lies, what was kept, and where least."""
         worst = sorted(self.modules.items(), key=lambda pair: pair[1])[:_WORST]
         rows = [("all", f"{self.kept:.2%}"), *((name, f"{share:.2%}") for name, share in worst if share < self.kept)]
         blocks: list[Block] = [Code(self.path), Table(("module", f"energy within rank {self.rank}"), rows)]
@@ -64,25 +62,18 @@ class ExportResult(AnswerDocument):
 
     @classmethod
     def of_gguf(cls, path: Path) -> "ExportResult":
-        """A file for llama.cpp."""
         usage = [shlex.join(["llama-cli", "-m", "BASE.gguf", "--lora", str(path)])]
         usage.append(f"llama_cpp.Llama('BASE.gguf', lora_path={str(path)!r})")
         return cls(path=str(path), format="gguf", bytes=path.stat().st_size, usage=usage, remarks=[])
 
     @classmethod
     def of_peft(cls, adapter: Adapter) -> "ExportResult":
-        """A folder that was written, read back."""
         plan = plan_serving({adapter.path.name: adapter})
-        base = adapter.settings.base[0] or "BASE"
-        usage = [shlex.join(["vllm", "serve", base, *plan.flags])]
+        usage = [shlex.join(["vllm", "serve", adapter.settings.base[0] or "BASE", *plan.flags])]
         usage.append(f"peft.PeftModel.from_pretrained(base, {str(adapter.path)!r})")
         size = sum(part.stat().st_size for part in adapter.path.iterdir())
         return cls(path=str(adapter.path), format="peft", bytes=size, usage=usage, remarks=list(plan.problems))
 
     def blocks(self) -> list[Block]:
-        """Where it lies and how it is used."""
-        return [
-            Code(self.path),
-            *(Code(f"  {line}") for line in self.usage),
-            *(Text(f"But {remark}") for remark in self.remarks),
-        ]
+        usage = [Code(f"  {line}") for line in self.usage]
+        return [Code(self.path), *usage, *(Text(f"But {remark}") for remark in self.remarks)]

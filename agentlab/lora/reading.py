@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when an adapter is opened
@@ -98,17 +97,14 @@ class Adapter:
     def __enter__(self) -> "Adapter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def union(parents: Sequence[Adapter], *, any_base: bool = False) -> dict[str, tuple[int, int]]:
-    """Shape (outputs, inputs) of every module that one of the parents changes, in the parents' order.
+    """Shape (outputs, inputs) of every module that one of the open parents changes, in their order.
 
-    `parents`: open adapters, at least one; `any_base`: combine adapters of different base models, if their matrices
-    have the same shapes.
+    With `any_base`, they may belong to different base models, if their matrices have the same shapes.
 
     Raises:
         UsageError: there is no parent, or they belong to different base models.

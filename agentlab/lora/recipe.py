@@ -67,8 +67,7 @@ def plan(
     if rank is not None and operator.adds_ranks:
         raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
     modules = chain.from_iterable(parent.modules.values() for parent in parents)
-    largest = max(module.rank for module in modules)
-    asked_rank = largest if rank is None else rank
+    asked_rank = max(module.rank for module in modules) if rank is None else rank
     child_rank = total_rank(parents) if operator.adds_ranks else asked_rank
     check_rank(child_rank)
     if child_rank > MOST_RANK:
@@ -85,10 +84,7 @@ def blend(
     any_base: bool = False,
     extra_fields: Mapping[str, Any] | None = None,
 ) -> Blended:
-    """Write the child of some adapters with its card, whole or not at all.
-
-    `parents`: open adapters, one per weight; `any_base`: combine adapters of different base models, if their matrices
-    have the same shapes.
+    """Write the child of some adapters, one per weight, with its card, whole or not at all. `any_base`: as in `union`.
 
     Raises:
         UsageError: the parents belong to different base models, or `out` exists.
@@ -96,8 +92,7 @@ def blend(
         ModelFileError: a parent is damaged.
         StorageError: the disk is full or not ours.
     """
-    cards = [read_card(parent.path) for parent in parents]
-    same = same_base(parents, cards, any_base)
+    same = same_base(parents, any_base=any_base)
     total = len(union(parents, any_base=same))
     names, parts = list[str](), list[Truncated]()
 
@@ -110,10 +105,8 @@ def blend(
 
     def finish(folder: Path) -> None:
         settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
-        card = card_of(
-            out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)}, **(extra_fields or {})
-        )
-        write_json(folder / CARD_FILE, card)
+        facts = {**settings, "kept": kept_energy(parts)}
+        write_json(folder / CARD_FILE, card_of(out.name, parents, recipe.weights, facts, **(extra_fields or {})))
 
     derive(parents, out, recipe.rank, operator, any_base=same, finish=finish)
     kept_by_module = {name: part.kept_share for name, part in zip(names, parts, strict=True)}
@@ -143,13 +136,13 @@ def _check_weights(method: str, weights: Sequence[float], count: int, *, pair: b
         raise UsageError(f"For {method} the weights are shares of 1; these are {list(weights)}.", hint="Say 0.6,0.4.")
 
 
-def same_base(parents: Sequence[Adapter], cards: Sequence[Card], any_base: bool) -> bool:
+def same_base(parents: Sequence[Adapter], *, any_base: bool) -> bool:
     """Whether names of base models may differ: asked for, or the cards prove that it is one base model.
 
     Raises:
         UsageError: the cards prove that it is not.
     """
-    prints = [card.base.fingerprint for card in cards]
+    prints = [read_card(parent.path).base.fingerprint for parent in parents]
     if any_base or None in prints:
         return any_base
     for parent, print_ in zip(parents, prints, strict=True):
@@ -168,16 +161,9 @@ def _one_base(cards: Sequence[Card]) -> bool:
 
 
 def card_of(
-    name: str,
-    parents: Sequence[Adapter],
-    weights: Sequence[float] | None,
-    blend: Mapping[str, Any],
-    **extra_fields: Any,
+    name: str, parents: Sequence[Adapter], weights: Sequence[float] | None, blend: Mapping[str, Any], **extra: Any
 ) -> dict[str, Any]:
-    """Plain data for the card of a child.
-
-    `weights`: one per parent, where they have one for all modules; `blend`: how they were combined.
-    """
+    """Plain data for the card of a child. `weights`: one per parent, where they have one for all modules."""
     cards = [read_card(adapter.path) for adapter in parents]
     weight_entries = [{}] * len(parents) if weights is None else [{"weight": weight} for weight in weights]
     return {
@@ -188,6 +174,6 @@ def card_of(
             for parent, weight in zip(parents, weight_entries, strict=True)
         ],
         "blend": dict(blend),
-        **extra_fields,
+        **extra,
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }

@@ -24,11 +24,9 @@ class Rowwise(Protocol):
 
     def put(self, folder: Path) -> int:
         """Add an adapter: its place. Nothing changes on an error, which is one of those of `rowwise`."""
-        ...
 
     def drop(self, slot: int) -> None:
         """Let go of an adapter; its place may become another's."""
-        ...
 
 
 @contextmanager
@@ -75,12 +73,8 @@ def rowwise(
 class AdapterStack(Stack):
     """Adapters for inference, which can come and go. Ranks, scales and targets may differ.
 
-    Scales go into B; where an adapter has a smaller rank, or leaves a layer alone, the rest is zero.
-
-    Args:
-        device: of the base model.
-        dtype: of the stacked factors.
-        any_base: see `reading.union`.
+    Scales go into B; where an adapter has a smaller rank, or leaves a layer alone, the rest is zero. `device` is that
+    of the base model, `dtype` that of the stacked factors.
     """
 
     slow: str | None = None
@@ -95,7 +89,6 @@ class AdapterStack(Stack):
         self._factors: dict[str, Factors] = {}  # A (adapters, rank, inputs) and B (adapters, rank, outputs) of a layer
 
     def put(self, folder: Path) -> int:
-        """See `Rowwise.put`."""
         slot = min(set(range(self.size + 1)) - set(self._held))
         with Adapter(folder) as adapter:
             if self._model is not None:

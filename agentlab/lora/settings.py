@@ -73,7 +73,7 @@ class AdapterSettings(BaseModel):
     @property
     def suffixes(self) -> list[str] | None:
         """The ends of the names of all modules it targets; None where something else decides, too."""
-        plain = isinstance(self.target_modules, list) and not self.exclude_modules and self.layers_to_transform is None
+        plain = not self.exclude_modules and self.layers_to_transform is None
         return self.target_modules if plain and isinstance(self.target_modules, list) else None
 
     def scale(self, rank: int, alpha: float) -> float:

@@ -18,12 +18,11 @@ _BLOCKS = 24  # of the Krylov basis at most
 
 
 def factor(matrix: torch.Tensor, rank: int) -> Truncated:
-    """The nearest matrix of at most this rank, up to a residual that is longer by a share of 1e-5 at most.
+    """The nearest matrix of at most this rank to one in float64; its residual is longer by a share of 1e-5 at most.
 
     The leading right singular vectors come from a block Krylov space of `matrix.T @ matrix` (Musco and Musco, 2015),
     which converges also where the spectrum is flat, as it is after entries were dropped at random. It starts from a
     fixed seed: the result is a function of its arguments. A small matrix gets the whole space, and so the exact answer.
-    `matrix`: (outputs, inputs), float64; `rank`: at least 1.
 
     Raises:
         UsageError: the rank is below 1.
@@ -74,8 +73,7 @@ def ties(deltas: Sequence[LoraDelta], weights: Sequence[float], density: float, 
     """TIES merging (arXiv 2306.01708): trim each parent to its largest entries, elect a sign, average who agrees.
 
     Each parent keeps the share `density` of its entries and is multiplied by its weight. An entry's sign is that of the
-    parents' sum; its value is the mean over the parents that have that sign and kept the entry. `density`: share of
-    entries in 0..1 (0 excluded) that a parent keeps.
+    parents' sum; its value is the mean over the parents that have that sign and kept the entry.
 
     Raises:
         UsageError: weights, density or rank are out of range.
@@ -102,10 +100,8 @@ def ties_matrix(deltas: Sequence[LoraDelta], weights: Sequence[float], density: 
     limits = [_limit(delta, density, merged) for delta in deltas]
     row = 0
     for blocks in _together(deltas):
-        trimmed = [
-            weight * block.where(block.abs() >= limit, 0)
-            for weight, block, limit in zip(weights, blocks, limits, strict=True)
-        ]
+        parents = zip(weights, blocks, limits, strict=True)
+        trimmed = [weight * block.where(block.abs() >= limit, 0) for weight, block, limit in parents]
         elected = torch.stack(trimmed).sum(dim=0).sign()
         agreeing = torch.stack([(elected * block).clamp(min=0) for block in trimmed])
         rows = merged[row : row + len(elected)]

@@ -102,7 +102,6 @@ class Stack:
             factors: A (adapters, inputs, rank) and B (adapters, rank, outputs), an adapter that leaves the layer
             alone being zero. It is asked by every new plan of rows, so that trained factors are the current ones.
         size: how many adapters there are.
-        scale: of every product.
         dropout: share of an adapter's input that is dropped while the layer is in training mode.
     """
 
@@ -188,7 +187,6 @@ class Stack:
             self._hooks.enter_context(layer.register_forward_hook(partial(self._add, name)))
 
     def _add(self, name: str, module: Any, inputs: tuple[torch.Tensor, ...], base: torch.Tensor) -> torch.Tensor:
-        """What the layer returns: for all its rows, the base model's output and the adapters' change."""
         if self._idle:
             return base
         x = inputs[0]
@@ -222,8 +220,7 @@ class Stack:
             if len(a) * rank <= _NARROW and a.dtype == b.dtype:
                 if rank not in self._weights:
                     owners = torch.arange(first, last + 1).repeat_interleave(rank)
-                    ownership = torch.tensor(rows)[:, None, None] == owners
-                    self._weights[rank] = ownership.to(a) * self._scale
+                    self._weights[rank] = (torch.tensor(rows)[:, None, None] == owners).to(a) * self._scale
                 return Weighted(a.mT.reshape(-1, a.shape[1]).mT, b.reshape(-1, b.shape[-1]), self._weights[rank])
         return [_Share(segment, len(rows), source) for segment in self._plan]
 
@@ -231,10 +228,7 @@ class Stack:
 class Weighted:
     """What a layer adds to the rows of a batch, each with weights of its own between the two products.
 
-    Args:
-        a: factors of all adapters, (inputs, ranks).
-        b: (ranks, outputs).
-        weights: (rows, 1, ranks).
+    Shapes: a (inputs, ranks) and b (ranks, outputs) for all adapters, weights (rows, 1, ranks).
     """
 
     def __init__(self, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -31,14 +31,13 @@ class AdapterLine(AnswerDocument):
 
     @classmethod
     def of(cls, entry: AdapterEntry) -> "AdapterLine":
-        """From the catalogue. The card knows better than PEFT which base it was."""
         return cls(
             name=entry.name,
             path=str(entry.path),
             bytes=entry.bytes,
             made=_when(entry.made),
             shape=entry.shape,
-            base=entry.card.base.path or (entry.shape.base if entry.shape else None) or None,
+            base=entry.card.base.path or (entry.shape.base if entry.shape else None) or None,  # the card knows better
             eval_loss=entry.card.metrics.eval_loss,
             problem=entry.problem,
         )
@@ -51,11 +50,9 @@ class AdapterList(AnswerDocument):
 
     @classmethod
     def of(cls, entries: Sequence[AdapterEntry]) -> "AdapterList":
-        """From the catalogue."""
         return cls(adapters=[AdapterLine.of(entry) for entry in entries])
 
     def blocks(self) -> list[Block]:
-        """A table, and below it what is wrong."""
         if not self.adapters:
             return [Text("There is no adapter yet: `agentlab train-persona` makes them.")]
         rows = table(
@@ -87,7 +84,6 @@ class AdapterView(AnswerDocument):
 
     @classmethod
     def of(cls, adapter: Adapter, parts: Sequence[AdapterPart], card: Card, plan: ServePlan) -> "AdapterView":
-        """From what was found out about an open adapter."""
         return cls(
             name=adapter.path.name,
             path=str(adapter.path),
@@ -99,19 +95,12 @@ class AdapterView(AnswerDocument):
         )
 
     def blocks(self) -> list[Block]:
-        """Settings, a row per module type, the card, the flags."""
         firsts = [f"first {count}" if count > 1 else "first" for count in FIRST]
         columns = ("module", "count", "mean norm", "least", "most", *firsts, "directions")
-        rows = [
-            (
-                p.name,
-                f"{p.count}",
-                *map(number, (p.mean, p.least, p.most)),
-                *map("{:.1%}".format, p.energy),
-                f"{p.directions}",
-            )
-            for p in self.parts
-        ]
+        rows = []
+        for part in self.parts:
+            norms, shares = map(number, (part.mean, part.least, part.most)), map("{:.1%}".format, part.energy)
+            rows.append((part.name, f"{part.count}", *norms, *shares, f"{part.directions}"))
         caption = "Frobenius norms of the change; shares of its energy in each module's strongest directions"
         blocks: list[Block] = [
             Table(("setting", "value"), list(self.settings.items())),
@@ -142,7 +131,6 @@ class AdapterDiff(AnswerDocument):
         types: Sequence[Likeness],
         modules: Sequence[Likeness],
     ) -> "AdapterDiff":
-        """From two open adapters, their cards, and their likeness by type and by module."""
         return cls(
             first=str(first[0].path),
             second=str(second[0].path),
@@ -153,7 +141,6 @@ class AdapterDiff(AnswerDocument):
         )
 
     def blocks(self) -> list[Block]:
-        """A row per module type, the most different modules, and what was set differently."""
         caption = f"distance: 0 for equal ones, {math.sqrt(2):.2f} for unrelated ones of one norm, 2 for opposite ones"
         blocks: list[Block] = [
             _likenesses(self.types, caption),
@@ -177,7 +164,7 @@ def settings_of(adapter: Adapter) -> dict[str, str]:
         "alpha": f"{settings.lora_alpha:g}{' and patterns' if settings.alpha_pattern else ''}",
         "scale": _range(shape.scales),
         "rank-stabilised": "yes" if settings.use_rslora else "no",
-        "modules": f"{len(adapter.modules)}: {_targets(shape)}",
+        "modules": _count_and_targets(shape),
         "parameters": str(sum(module.rank * (module.inputs + module.outputs) for module in adapter.modules.values())),
     }
 
@@ -192,19 +179,12 @@ def _range(bounds: tuple[float, float]) -> str:
 
 
 def _count_and_targets(shape: AdapterShape) -> str:
-    return f"{sum(shape.targets.values())}: {_targets(shape)}"
-
-
-def _targets(shape: AdapterShape) -> str:
-    return ", ".join(shape.targets)
+    return f"{sum(shape.targets.values())}: {', '.join(shape.targets)}"
 
 
 def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    def both() -> Iterator[tuple[str, tuple[str, str]]]:
-        for key in dict.fromkeys(chain(first, second)):
-            yield key, (first.get(key, "–"), second.get(key, "–"))
-
-    return {key: pair for key, pair in both() if pair[0] != pair[1]}
+    pairs = {key: (first.get(key, "–"), second.get(key, "–")) for key in chain(first, second)}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _likenesses(rows: Sequence[Likeness], caption: str) -> Table:

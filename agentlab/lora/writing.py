@@ -60,13 +60,10 @@ def derive(
     """
     shapes = union(parents, any_base=any_base)
     children = ((name, operator(name, deltas)) for name, deltas in each_module(parents, any_base=any_base))
-    suffixes = [parent.settings.suffixes for parent in parents]
-    shared = (
-        suffixes[0]
-        if suffixes[0] and all(parent_suffixes == suffixes[0] for parent_suffixes in suffixes)
-        else list(shapes)
-    )
-    origin = parents[0].settings.model_copy(update={"target_modules": shared})
+    first = parents[0].settings
+    alike = all(parent.settings.suffixes == first.suffixes for parent in parents)
+    targets = first.suffixes if first.suffixes and alike else list(shapes)
+    origin = first.model_copy(update={"target_modules": targets})
     write_adapter(out, shapes, children, rank, origin, dtype=dtype, metadata=metadata, finish=finish)
 
 

@@ -42,9 +42,7 @@ def check(item: TaskItem, text: str) -> Checked:
 def _verdict(right: bool, expected: Any, answer: Any) -> Checked:
     if right:
         return Checked(1.0, "")
-    return Checked(
-        0.0, "no answer found" if answer is None or answer == "" else f"{str(answer)[:_SHOWN]}, not {expected}"
-    )
+    return Checked(0.0, "no answer found" if answer in (None, "") else f"{str(answer)[:_SHOWN]}, not {expected}")
 
 
 def _number(item: TaskItem, text: str) -> Checked:
@@ -154,12 +152,10 @@ def _starts(text: str, word: str) -> bool:
 
 
 def _ends(text: str, ending: str) -> bool:
+    if not ending.isalnum():
+        return text.endswith(ending)
     text_words = words(text)
-    return (
-        text.endswith(ending)
-        if not ending.isalnum()
-        else bool(text_words) and _bare(text_words[-1]) == ending.casefold()
-    )
+    return bool(text_words) and _bare(text_words[-1]) == ending.casefold()
 
 
 _RULES: Mapping[str, Callable[[str, Any], bool]] = {

@@ -2,13 +2,9 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from agentlab.tasks.items import CheckerName, Level
+from agentlab.tasks.items import Draft, Level
 from agentlab.tasks.word_lists import BLAME, PRAISE, THINGS
-
-# prompt, checker, expected
-Draft = tuple[str, CheckerName, Any]
 
 _GOOD = ("I love this lamp", "The staff were kind and quick", "What a wonderful evening", "The soup was delicious")
 _BAD = ("I hate this lamp", "The staff were rude and slow", "What a terrible evening", "The soup was cold and salty")

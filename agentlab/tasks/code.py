@@ -5,11 +5,8 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-from agentlab.tasks.items import CheckerName, Level
+from agentlab.tasks.items import Draft, Level
 from agentlab.tasks.word_lists import NOUNS
-
-# prompt, checker, expected
-Draft = tuple[str, CheckerName, Any]
 
 
 def _predict(lines: list[str], printed: object) -> Draft:
@@ -46,8 +43,7 @@ def _filter(rng: random.Random) -> Draft:
         f"kept = [v * 2 for v in values if v > {bound} or v % 3 == 0]",
         "print(sum(sorted(kept)[:3]))",
     ]
-    filtered = [v * 2 for v in values if v > bound or v % 3 == 0]
-    return _predict(lines, sum(sorted(filtered)[:3]))
+    return _predict(lines, sum(sorted(v * 2 for v in values if v > bound or v % 3 == 0)[:3]))
 
 
 def _while(rng: random.Random) -> Draft:
@@ -69,11 +65,7 @@ def _write(names: str, description: str, cases: list[tuple[list[Any], Any]]) -> 
     question = (
         f"Write one Python expression in terms of {names} that gives {description}. No imports. Reply with it only."
     )
-    return (
-        question,
-        "expression",
-        {"names": names.split(" and "), "cases": [[arguments, right] for arguments, right in cases]},
-    )
+    return question, "expression", {"names": names.split(" and "), "cases": list(map(list, cases))}
 
 
 def _plus(rng: random.Random) -> Draft:
@@ -111,8 +103,7 @@ def _vowels(rng: random.Random) -> Draft:
     texts = [" ".join(rng.sample(NOUNS, 5)) for _ in range(3)]
     cases: list[tuple[list[Any], Any]] = []
     for text, k in product(texts, (5, 6)):
-        count = sum(vowel in word and len(word) > k for word in text.split())
-        cases.append(([text, k], count))
+        cases.append(([text, k], sum(vowel in word and len(word) > k for word in text.split())))
     return _write("s and k", description, cases)
 
 

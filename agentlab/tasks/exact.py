@@ -4,11 +4,8 @@ import random
 from collections.abc import Callable
 from datetime import date, timedelta
 
-from agentlab.tasks.items import CheckerName, Level
+from agentlab.tasks.items import Draft, Level
 from agentlab.tasks.word_lists import DAYS, NOUNS
-
-# prompt, checker, expected
-Draft = tuple[str, CheckerName, object]
 
 _ONLY_NUMBER = "Reply with the number only."
 _ONLY_ANSWER = "Reply with the answer only."

@@ -56,18 +56,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sum": sum,
 }
 _METHODS = (
-    "capitalize",
-    "count",
-    "endswith",
-    "join",
-    "lower",
-    "replace",
-    "split",
-    "startswith",
-    "strip",
-    "title",
-    "upper",
-)
+    "capitalize", "count", "endswith", "join", "lower", "replace", "split", "startswith", "strip", "title", "upper",
+)  # fmt: skip
 
 
 class Refused(ValueError):  # noqa: N818 - says what was done, not that something broke
@@ -83,8 +73,7 @@ def evaluate(source: str, names: Mapping[str, Any]) -> Any:
     if len(source) > _LONGEST_SOURCE:
         raise Refused(f"longer than {_LONGEST_SOURCE} characters")
     try:
-        tree = ast.parse(source.strip())
-        body, parameters = _body(tree)
+        body, parameters = _body(ast.parse(source.strip()))
         return _Evaluation(dict(names) | dict(zip(parameters, names.values(), strict=False))).value(body)
     except Refused:
         raise
@@ -116,7 +105,6 @@ class _Evaluation:
         self._steps = _MOST_STEPS
 
     def value(self, node: ast.expr) -> Any:
-        """The value of a node, not larger than allowed."""
         self._steps -= 1
         if self._steps < 0:
             raise Refused("too many steps")
@@ -245,8 +233,7 @@ def _small(value: Any) -> Any:
     if isinstance(value, list):
         if any(isinstance(element, list) for element in value):
             raise Refused("a list within a list")  # they could be multiplied beyond all bounds
-        characters = sum(len(element) for element in value if isinstance(element, str))
-        if len(value) + characters > _LONGEST:
+        if len(value) + sum(len(element) for element in value if isinstance(element, str)) > _LONGEST:
             raise Refused("too long a value")
     if isinstance(value, str) and len(value) > _LONGEST:
         raise Refused("too long a value")

@@ -89,11 +89,8 @@ def _correction(rng: random.Random) -> Draft:
         "urgent": {"type": "boolean"},
         "gift_note": {"type": ["string", "null"], "description": "null if there is none"},
     }
-    return (
-        text,
-        fields,
-        {"customer": name, "article": right_article, "quantity": count, "urgent": False, "gift_note": None},
-    )
+    values = {"customer": name, "article": right_article, "quantity": count, "urgent": False, "gift_note": None}
+    return text, fields, values
 
 
 def _ledger(rng: random.Random) -> Draft:

@@ -56,12 +56,7 @@ def _plain(kind: TaskType, kinds: Any) -> Callable[[int, int], Iterator[TaskItem
 def _json(count: int, seed: int) -> Iterator[TaskItem]:
     drafts = _drafts(extraction.KINDS, f"json/{seed}")
     for index, (level, (text, fields, values)) in zip(range(count), drafts, strict=False):
-        schema = {
-            "type": "object",
-            "properties": dict(fields),
-            "required": list(fields),
-            "additionalProperties": False,
-        }
+        schema = {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
         question = extraction.prompt(text, schema)
         yield TaskItem(_name("json", index), "json", level, question, dict(values), "fields", schema, _ROOM["json"])
 

@@ -12,31 +12,21 @@ TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 # Names in the table of `agentlab.tasks.check`.
 CheckerName = Literal["number", "text", "letter", "label", "fields", "expression", "rules", "judged"]
 Level = Literal[1, 2, 3]
+Draft = tuple[str, CheckerName, Any]  # prompt, checker, expected
 
 
 @dataclass(frozen=True, slots=True)
 class TaskItem:
-    """One question.
+    """One question."""
 
-    Attributes:
-        id: unique in its set: type and number, such as `exact-03`.
-        type: what kind of skill it asks for.
-        level: 1 is what the smallest model may get right, 3 what a large one may get wrong.
-        prompt: the whole question.
-        expected: what the checker compares with: plain JSON, its shape set by the checker.
-        checker: how an answer is scored.
-        schema: the JSON schema the answer has to follow, for answers in JSON.
-        max_tokens: what an answer needs at most, reasoning aloud included.
-    """
-
-    id: str
+    id: str  # unique in its set: type and number, such as `exact-03`
     type: TaskType
-    level: Level
-    prompt: str
-    expected: Any
+    level: Level  # 1 is what the smallest model may get right, 3 what a large one may get wrong
+    prompt: str  # the whole question
+    expected: Any  # what the checker compares with: plain JSON, its shape set by the checker
     checker: CheckerName
-    schema: Mapping[str, Any] | None = None
-    max_tokens: int = 256
+    schema: Mapping[str, Any] | None = None  # that an answer in JSON has to follow
+    max_tokens: int = 256  # what an answer needs at most, reasoning aloud included
 
     @property
     def digest(self) -> str:

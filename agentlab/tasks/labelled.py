@@ -51,10 +51,8 @@ def mark_answers(
     scored: Sequence[Scored], questions: Sequence[QuizQuestion], by: Normalisation = DECIDES
 ) -> list[bool]:
     """Which of the first questions are answered right."""
-    return [
-        likelihoods.likeliest_index(by) == right_place(question)
-        for likelihoods, question in zip(scored, questions, strict=False)
-    ]
+    pairs = zip(scored, questions, strict=False)
+    return [likelihoods.likeliest_index(by) == right_place(question) for likelihoods, question in pairs]
 
 
 class Labelled(Plain):
@@ -69,14 +67,10 @@ class Labelled(Plain):
         right: dict[str, dict[Normalisation, BoundedShare]] = {name: {} for name in scored}
         differences = {}
         for by in NORMALISATIONS:
-            marks_by_name = {name: mark_answers(likelihoods, questions, by) for name, likelihoods in scored.items()}
-            for name, model_marks in marks_by_name.items():
+            marks = {name: mark_answers(likelihoods, questions, by) for name, likelihoods in scored.items()}
+            for name, model_marks in marks.items():
                 right[name][by] = share_of(model_marks)
-            pairs = {
-                f"{name} against {rival}": (model_marks, marks_by_name[rival])
-                for name, model_marks in marks_by_name.items()
-                if name != rival
-            }
+            pairs = {f"{name} against {rival}": (marks[name], marks[rival]) for name in scored if name != rival}
             family = compare_family(pairs, np.random.default_rng(0))  # truth values draw nothing
             differences[by] = {claim: BoundedDifference.of(evidence) for claim, evidence in family.items()}
         return cls(right=right, remarks=list(disagreements(differences[DECIDES], differences[BESIDE])))
@@ -84,8 +78,7 @@ class Labelled(Plain):
     def blocks(self) -> list[Block]:
         rows = []
         for name, share_by_normalisation in self.right.items():
-            cells = [str(share_by_normalisation[by]) for by in NORMALISATIONS]
-            rows.append((name, *cells))
+            rows.append((name, *(str(share_by_normalisation[by]) for by in NORMALISATIONS)))
         return [Table(("asked for a choice alone", *NORMALISATIONS), rows, FORM), *map(Text, self.remarks)]
 
 

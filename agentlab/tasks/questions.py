@@ -44,20 +44,13 @@ _LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 @dataclass(frozen=True, slots=True)
 class QuizQuestion:
-    """What is asked.
-
-    Attributes:
-        text: the question itself, without the choices.
-        answer: the right one: one of the choices, a number, or a short text; None where nobody can mark it (a topic).
-        choices: the texts to choose from; empty unless `kind` is "choice".
-        kind: how an answer is read.
-    """
+    """What is asked."""
 
     id: str
-    text: str
-    answer: str | None = None
-    choices: tuple[str, ...] = ()
-    kind: Kind = "text"
+    text: str  # the question itself, without the choices
+    answer: str | None = None  # one of the choices, a number, or a short text; None where nobody can mark it (a topic)
+    choices: tuple[str, ...] = ()  # empty unless `kind` is "choice"
+    kind: Kind = "text"  # how an answer is read
 
     def prompt(self, rotation: int = 0) -> str:
         """The text, and under it the choices by their texts: the list begins so many places later, and goes round."""
@@ -77,9 +70,7 @@ class QuizQuestion:
         if self.kind == "number" or all(map(_is_number, self.choices)):
             number = extract.last_number(text)
             reading = None if number is None else normal(number)
-            return (
-                reading if self.kind == "number" or any(reading == normal(choice) for choice in self.choices) else None
-            )
+            return reading if self.kind == "number" or reading in [*map(normal, self.choices)] else None
         chosen = extract.label(text, [_plain(choice) for choice in self.choices])
         return None if chosen is None else normal(chosen)
 
@@ -158,8 +149,7 @@ def _times_table(rng: random.Random) -> list[_Draft]:
     copy(rng).shuffle(larger)  # a copy, so that the first questions stay as they were
     drafts: list[_Draft] = []
     for a, b in pairs + larger:
-        near_factors = product((a - 1, a + 1), (b - 1, b + 1))
-        wrong = sorted({first * second for first, second in near_factors} - {a * b})
+        wrong = sorted({first * second for first, second in product((a - 1, a + 1), (b - 1, b + 1))} - {a * b})
         drafts.append((f"What is {a} x {b}?", str(a * b), [str(number) for number in wrong]))
     return drafts
 
@@ -345,12 +335,8 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
     if len({normal(choice) for choice in choice_by_key.values() if _text(choice)}) < len(choice_by_key):
         yield "two choices are the same, or one is no text and no number"
     id_field = {"id": value["id"]} if value.get("id") is not None else {}
-    for key, content in {
-        **{key: value[key] for key in question_keys},
-        "answer": value.get("answer"),
-        **choice_by_key,
-        **id_field,
-    }.items():
+    contents = {key: value[key] for key in question_keys} | {"answer": value.get("answer")} | choice_by_key | id_field
+    for key, content in contents.items():
         if not (text := _text(content)) or (key in question_keys and not isinstance(content, str)):
             yield f"the {key} is {'missing' if content is None else 'empty or of the wrong type'}"
         elif not is_unicode(text):

@@ -62,24 +62,16 @@ def exchanges(conversations: Iterable[Conversation]) -> list[Exchange]:
 def leaks(questions: Sequence[QuizQuestion], learnt: Sequence[Exchange]) -> dict[str, str]:
     """The ids of the questions that share a fact or a template with what was learnt; and what was asked there."""
     roots = _roots([*learnt, *map(_exchange, questions)], templates=True)[len(learnt) :]
-    return {
-        question.id: learnt[root].asked for question, root in zip(questions, roots, strict=True) if root < len(learnt)
-    }
+    pairs = zip(questions, roots, strict=True)
+    return {question.id: learnt[root].asked for question, root in pairs if root < len(learnt)}
 
 
 def split(
     sets: Mapping[str, Sequence[QuizQuestion]], sizes: Mapping[str, int], seed: int, learnt: Sequence[Exchange] = ()
 ) -> dict[str, tuple[QuizQuestion, ...]]:
-    """Parts of these sizes per set: none asks a fact twice, and no two share a fact or a template.
+    """Parts with so many questions of each set: none asks a fact twice, and no two share a fact or a template.
 
-    Args:
-        sets: the questions of each set, by its name; of each fact the first one is taken.
-        sizes: questions of each part from each set.
-        seed: of who comes where.
-        learnt: what the parts are to share nothing with, either.
-
-    Returns:
-        The questions of each part, set by set.
+    Of each fact the first question is taken. `seed`: of who comes where; `learnt`: what no part shares anything with.
 
     Raises:
         UsageError: a set has no more distinct questions.
@@ -163,9 +155,7 @@ def _marks(pairs: Sequence[Exchange], templates: bool) -> Iterator[set[Hashable]
         if len(numbers) > 1:
             marks.add(tuple(sorted(numbers)))
         named = {*_PLACES.findall(text), *_PLACES.findall(answer)}
-        marks |= {
-            frozenset((place_name, _CAPITAL[place_name])) for place_name in named if _CAPITAL.get(place_name) in named
-        }
+        marks |= {frozenset((country, _CAPITAL[country])) for country in named if _CAPITAL.get(country) in named}
         marks |= {(_TEMPLATE[phrase] if templates else phrase, "phrase") for phrase in _PHRASES.findall(text)}
         words = _runs(text, most_words) & short
         if answer not in words:
