@@ -219,8 +219,8 @@ def _answer(
     ctx: typer.Context, name: str, folder: Path | None, base: str | None, settings: dict[str, str], goal: str | None
 ) -> None:
     from agentlab.compress.config import CompressConfig
+    from agentlab.compress.experiment_memory import CompressMemory, query_memory
     from agentlab.compress.goal import read_goal
-    from agentlab.compress.memory import CompressMemory, query_memory
 
     from .launch import surroundings
 

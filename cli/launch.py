@@ -17,7 +17,7 @@ from agentlab.runs.redact import Redactor
 from agentlab.runs.store import RunRecord, find_to_resume
 from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
 from agentlab.session import surroundings as _surroundings
-from agentlab.train.ranks import follow, leading, rank_and_size, stop_with_launcher
+from agentlab.train.distributed import follow, leading, rank_and_size, stop_with_launcher
 
 from .options import Contract
 from .screen import LiveProgress, Screen

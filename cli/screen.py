@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from agentlab.errors import AgentlabError
-from agentlab.runs.escape import visible
 from agentlab.runs.redact import Redactor
+from agentlab.runs.sanitize import visible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field
 
 from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.experiment_memory import memory_of, on_one_text, statements
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import memory_of, on_one_text, statements
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.result import TERMS, Advice
 from agentlab.compress.tools import (

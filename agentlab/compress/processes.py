@@ -26,10 +26,10 @@ from typing import Any
 
 from agentlab import machine
 from agentlab.compress.agent import open_router
+from agentlab.compress.base_compression import CompressPart, open_workshop
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.memory import known_rate, memory_of
+from agentlab.compress.experiment_memory import known_rate, memory_of
 from agentlab.compress.meter import CompressCost, Meter, best_source
-from agentlab.compress.one_base import CompressPart, open_workshop
 from agentlab.compress.result import SPENT, charges
 from agentlab.config.secrets import key_names
 from agentlab.config.trust import TRUST

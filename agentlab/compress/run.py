@@ -10,14 +10,14 @@ from pathlib import Path
 
 from agentlab import machine
 from agentlab.compress.agent import open_router
+from agentlab.compress.base_compression import CompressPart, Search, open_workshop
 from agentlab.compress.config import CompressConfig, apply_limits, limits_of
 from agentlab.compress.costs import cheapest, opening, weights_of, work_of, work_of_run
+from agentlab.compress.experiment_memory import known_rate, memory_of
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.intensity import Intensity, fetch_intensity, key_of, look_up_intensity
-from agentlab.compress.memory import known_rate, memory_of
 from agentlab.compress.meter import CompressCost, EnergySource, Meter, best_source, budget_remark
 from agentlab.compress.objective import Workshop
-from agentlab.compress.one_base import CompressPart, Search, open_workshop
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report

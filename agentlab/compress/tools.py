@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import BaseModel, ValidationError, create_model
 
 from agentlab.compress.config import RecoveryConfig, point
+from agentlab.compress.experiment_memory import RememberedExperiment
 from agentlab.compress.goal import Goal, read_goal
-from agentlab.compress.memory import RememberedExperiment
 from agentlab.compress.objective import alone
 from agentlab.compress.recipe import Pruner, Quantizer, Recipe, Recovery, Structure, has_settings, recipe_of
 from agentlab.compress.transfer import HERE, MeasuredRecipe, RecipeForecast
 from agentlab.config.base import StrictModel
-from agentlab.config.sentences import complaint
+from agentlab.config.validation_messages import complaint
 from agentlab.errors import UnknownNameError, UsageError
 from agentlab.llm.tool_loop import Action
 from agentlab.search.screen import ScreenRules

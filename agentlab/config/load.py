@@ -12,7 +12,7 @@ from agentlab.config.fields import preset_slots
 from agentlab.config.keys import join, split
 from agentlab.config.overrides import Layer, Override
 from agentlab.config.presets import ConfigFile, Sources, is_path, named_files, path_file
-from agentlab.config.sentences import display_value, problems
+from agentlab.config.validation_messages import display_value, problems
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text, read_yaml, write_yaml
 from agentlab.errors import ConfigError

@@ -28,7 +28,7 @@ from agentlab.debate.voting import RULES, DebateCase, Fitted, Tallies, at_round,
 from agentlab.llm.policy import BREAKER_OPEN
 from agentlab.runs.document import BoundedDifference, BoundedShare
 from agentlab.stats.control import LEVEL, Control, ControlComparison, Evidence, judge, not_measured
-from agentlab.stats.referee import compare, compare_family
+from agentlab.stats.paired_tests import compare, compare_family
 from agentlab.tasks.labelled import share_of
 from agentlab.tasks.questions import QuizQuestion
 

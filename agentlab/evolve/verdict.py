@@ -32,7 +32,7 @@ from agentlab.runs.run import RunOutcome
 from agentlab.search.history import batches
 from agentlab.search.types import meaning
 from agentlab.stats.control import Control, ControlComparison, Evidence, judge, verdict_sentence
-from agentlab.stats.referee import compare, compare_family
+from agentlab.stats.paired_tests import compare, compare_family
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
 from agentlab.study.control import Pair, light_control, unless_lost

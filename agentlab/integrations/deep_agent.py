@@ -21,8 +21,8 @@ from agentlab import compress
 from agentlab.compress import tools
 from agentlab.compress.agent import alone
 from agentlab.compress.config import CompressConfig
+from agentlab.compress.experiment_memory import CompressMemory, on_one_text
 from agentlab.compress.goal import Goal, read_goal
-from agentlab.compress.memory import CompressMemory, on_one_text
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.tools import configure_lora, setup_distillation
 from agentlab.compress.verdict import rows_of

@@ -19,7 +19,7 @@ from agentlab.persona.talk import checkpoint_of
 from agentlab.runs.atomic import make_folder, write_json
 from agentlab.runs.document import AnswerDocument, Block, Plain, Text, number, table
 from agentlab.stats.control import Evidence
-from agentlab.stats.referee import compare_family
+from agentlab.stats.paired_tests import compare_family
 
 BASE = "base"
 # Of lm-eval's results, what another program would look for.

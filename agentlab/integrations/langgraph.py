@@ -20,8 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
+from agentlab.compress.base_compression import Search
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.one_base import Search
 from agentlab.compress.run import OpenCompression
 from agentlab.config.overrides import Override
 from agentlab.debate.config import DebateConfig

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 
 from agentlab.config.base import StrictModel
 from agentlab.config.overrides import Layer, without_nulls
-from agentlab.config.sentences import display_value, problems
+from agentlab.config.validation_messages import display_value, problems
 from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy, unknown
 from agentlab.llm.types import Tier
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from agentlab.config.sentences import complaint
+from agentlab.config.validation_messages import complaint
 from agentlab.errors import AgentlabError
 from agentlab.llm.options import Options
 from agentlab.llm.types import Message, Tool, ToolCall

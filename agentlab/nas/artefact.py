@@ -23,7 +23,7 @@ from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab import __version__
 from agentlab.config.base import StrictModel
-from agentlab.config.sentences import complaint
+from agentlab.config.validation_messages import complaint
 from agentlab.config.yaml_tree import read_yaml, write_yaml
 from agentlab.errors import ConfigError, MissingFileError, ModelFileError
 from agentlab.nas.config import TrialConfig

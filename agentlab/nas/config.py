@@ -12,7 +12,7 @@ from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_valid
 
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.overrides import replace_at
-from agentlab.config.sentences import complaint
+from agentlab.config.validation_messages import complaint
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
 from agentlab.runs.comparability import Basis

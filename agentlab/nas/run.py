@@ -126,7 +126,7 @@ class NasExperiment:
 
     def _open(self, run: OpenRun, state: StudyState) -> None:
         """Say what is studied, and measure the reference lines that are not there yet."""
-        from agentlab.nas.references import reference_lines
+        from agentlab.nas.baselines import reference_lines
 
         fingerprint = self.series.fingerprint
         error = DataError(

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from agentlab.llm.types import Usage
+from agentlab.nas.baselines import published_rows
 from agentlab.nas.config import NasConfig
 from agentlab.nas.plan import describe_series
-from agentlab.nas.references import published_rows
 from agentlab.nas.result import (
     ChannelRow,
     FinalistRow,

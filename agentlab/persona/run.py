@@ -45,7 +45,7 @@ from agentlab.runs.events import Event, first_event_data
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import OpenRun, RunOutcome
-from agentlab.train import ranks
+from agentlab.train import distributed
 from agentlab.train.config import TrainingJob
 from agentlab.train.data_report import Prepared
 
@@ -88,7 +88,7 @@ class PersonaExperiment:
         from agentlab.train.scoring import scorer
 
         path = self._checkpoint(run)
-        ranks.call(run.path)
+        distributed.call(run.path)
         tokenizer = load_tokenizer(path)
         prepared: dict[str, Prepared] = {}
         for source in self.sources:
@@ -101,8 +101,8 @@ class PersonaExperiment:
             nobody = dict.fromkeys(prepared)
             before = measuring.part("losses of the base", alone, lambda by: self._held_out(by, prepared, nobody))
         self.context.stop.check()
-        run.emit_once(_BEGUN, processes=ranks.rank_and_size(self.context.env)[1])
-        ranks.begin()
+        run.emit_once(_BEGUN, processes=distributed.rank_and_size(self.context.env)[1])
+        distributed.begin()
         try:
             trained = self._train(run, base, prepared)
         except Interrupted:
@@ -249,7 +249,7 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
         UsageError: adapters are trained together by one.
         RunMismatchError: the run was begun by more or fewer.
     """
-    size = ranks.rank_and_size(context.env)[1]
+    size = distributed.rank_and_size(context.env)[1]
     if size > 1 and config.together and len(config.personas) > 1:
         raise UsageError(
             f"Personas are trained together by one process, and {size} were launched.",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import StorageError
 from agentlab.runs.document import figure_or_dash
-from agentlab.runs.escape import visible
 from agentlab.runs.events import Event
 from agentlab.runs.run import OpenRun
+from agentlab.runs.sanitize import visible
 
 if TYPE_CHECKING:
     from agentlab.config.base import KeyDifference

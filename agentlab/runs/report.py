@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
-from agentlab.runs.escape import visible
+from agentlab.runs.sanitize import visible
 
 if TYPE_CHECKING:
     from agentlab.runs.run import OpenRun

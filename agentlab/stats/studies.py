@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from agentlab.stats.control import LEVEL, MIN_PER_ARM, Control, ControlComparison, judge, least_pairs, not_measured
 from agentlab.stats.intervals import Floats, randomisation_interval
-from agentlab.stats.referee import compare
+from agentlab.stats.paired_tests import compare
 
 _REDRAWS = 200  # of the assignment, for the smallest effect
 _POWER = 0.8

@@ -12,8 +12,8 @@ import numpy as np
 from agentlab.answers.choices import DECIDES, NORMALISATIONS, Normalisation, Scored
 from agentlab.answers.compare import normal
 from agentlab.runs.document import Block, BoundedDifference, BoundedShare, Plain, Table, Text
+from agentlab.stats.paired_tests import compare_family
 from agentlab.stats.proportions import wilson_interval
-from agentlab.stats.referee import compare_family
 from agentlab.tasks.questions import QuizQuestion
 from agentlab.train.conversations import ConversationTurn
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from agentlab import machine
 from agentlab.runs.atomic import write_json
-from agentlab.stats.referee import (
+from agentlab.stats.paired_tests import (
     LEVEL,
     POWER,
     compare,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from agentlab.config.workspace import Workspace
+from agentlab.nas.baselines import reference_lines
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.data import load_series
-from agentlab.nas.references import reference_lines
 from agentlab.nas.time_features import Times
 from agentlab.nas.training import evaluate, restore, train
 from agentlab.nas.windows import Windows, predict_windows

@@ -17,7 +17,7 @@ from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord, read_result
 from agentlab.stats.control import LEVEL, Interval
-from agentlab.stats.referee import compare
+from agentlab.stats.paired_tests import compare
 from agentlab.tasks.items import TASK_TYPES
 
 COMMAND = "llm-bench"

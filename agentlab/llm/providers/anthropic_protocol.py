@@ -18,7 +18,7 @@ from typing import Any
 from agentlab import errors
 from agentlab.errors import MalformedReplyError
 from agentlab.llm.providers import faults
-from agentlab.llm.providers.untrusted import LONGEST_FINISH, clean, count, json_object, mapping, text_of
+from agentlab.llm.providers.parsing import LONGEST_FINISH, clean, count, json_object, mapping, text_of
 from agentlab.llm.types import Delta, ToolPiece, Usage
 
 # Why an answer stops, in OpenAI's words. `pause_turn`: the turn was too long for one reply.

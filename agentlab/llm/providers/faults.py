@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from agentlab import errors
 from agentlab.errors import RateLimitedError, RemoteError
-from agentlab.llm.providers.untrusted import mapping, printable_line
+from agentlab.llm.providers.parsing import mapping, printable_line
 
 _LONGEST_MESSAGE = 300
 

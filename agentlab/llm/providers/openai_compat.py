@@ -12,8 +12,8 @@ from agentlab import errors
 from agentlab.errors import BadRequestError, MalformedReplyError
 from agentlab.llm.provider_config import OpenAICompatProvider, host_of
 from agentlab.llm.providers import Surroundings, faults
+from agentlab.llm.providers.parsing import LONGEST_FINISH, amount, clean, count, json_object, mapping, text_of
 from agentlab.llm.providers.remote import Endpoint, key_of
-from agentlab.llm.providers.untrusted import LONGEST_FINISH, amount, clean, count, json_object, mapping, text_of
 from agentlab.llm.transport import Transport
 from agentlab.llm.types import Delta, Embeddings, Message, ModelRequest, Tool, ToolPiece, Usage
 

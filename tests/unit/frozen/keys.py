@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from agentlab.commands import COMMANDS
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.memory import hash_parts
+from agentlab.compress.experiment_memory import hash_parts
 from agentlab.compress.recipe import recipe_of
 from agentlab.config.base import config_hash
 from agentlab.debate import wave

@@ -7,9 +7,9 @@ from agentlab.bench.compare.result import CompareResult
 from agentlab.bench.plan import BenchPlan
 from agentlab.bench.quality.result import BenchAnswer as BenchAnswer
 from agentlab.compress.deploy import Deployed
+from agentlab.compress.experiment_memory import MemoryListing
+from agentlab.compress.experiment_memory import RememberedExperiment as CompressExperiment
 from agentlab.compress.intensity import Intensity
-from agentlab.compress.memory import MemoryListing
-from agentlab.compress.memory import RememberedExperiment as CompressExperiment
 from agentlab.compress.meter import CompressCost
 from agentlab.compress.objective import Measures
 from agentlab.compress.recipe import Recipe

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from agentlab.config.workspace import Workspace
+from agentlab.nas.baselines import published_rows
 from agentlab.nas.config import DataConfig, SplitConfig
 from agentlab.nas.data import load_series
-from agentlab.nas.references import published_rows
 from agentlab.nas.series import Scaler, Series, Split
 from agentlab.nas.time_features import Frequency, Times
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.stats.control import least_pairs
-from agentlab.stats.referee import (
+from agentlab.stats.paired_tests import (
     compare,
     compare_family,
     deviation_range,

@@ -12,8 +12,8 @@ from agentlab.compress.agent import Agent, AgentProposer
 from agentlab.compress.config import CompressConfig, apply_limits, point
 from agentlab.compress.control import agent_control, joules_of, pair_of, paired_control, share
 from agentlab.compress.costs import stages_of, weights_of, work_of
+from agentlab.compress.experiment_memory import CompressMemory, RememberedExperiment, hash_parts
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import CompressMemory, RememberedExperiment, hash_parts
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Opener, RecipeObjective, Workshop, alone
 from agentlab.compress.recipe import Limit, Recipe, left_out, recipe_of

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.runs.escape import visible
+from agentlab.runs.sanitize import visible
 
 
 def test_what_steers_a_terminal_becomes_a_mark() -> None:

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
+from agentlab.compress.experiment_memory import (
+    CompressMemory,
+    RememberedExperiment,
+    on_one_text,
+    query_memory,
+    statements,
+)
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import CompressMemory, RememberedExperiment, on_one_text, query_memory, statements
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 
 
