@@ -25,7 +25,7 @@ from agentlab.runs.debug import DebugLog, printable
 from agentlab.runs.events import Event, EventSink
 from agentlab.runs.folder import check_name
 from agentlab.runs.redact import Redactor, refuse_secrets
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ R = TypeVar("R")
 _GIVEN = "config.yaml"  # how messages name a config that is no file
 
 
-def _nobody(_: Any) -> None:
+def _ignore_line(_: Any) -> None:
     """Where lines go that nobody reads."""
 
 
@@ -51,8 +51,8 @@ class Watch:
     """Who watches a run: events go to `sinks`, other lines to `line`."""
 
     sinks: Sequence[EventSink] = ()
-    line: Callable[[str], None] = _nobody
-    crashed: Callable[[Mapping[str, str]], None] = _nobody  # told which run a bug is about to end
+    line: Callable[[str], None] = _ignore_line
+    crashed: Callable[[Mapping[str, str]], None] = _ignore_line  # told which run a bug is about to end
     debug: bool = False  # prompts, answers and differences as well, to `line` and to the run's log.txt
 
 
@@ -97,39 +97,39 @@ class Session:
     command: Command
     experiment: Experiment
     context: Context
-    open: Callable[[Edge], OpenRun]
+    open_run: Callable[[RunEnvironment], OpenRun]
     redactor: Redactor  # knows the keys that the config names
     changed: "Sequence[KeyDifference] | None" = None  # what a resume changes; None for a new run
     config_yaml: str = ""  # the config with these changes
     approve: bool = False  # a person is asked before each trial
 
-    def reviewed_by(self, reviewer: object) -> "Session":
+    def with_reviewer(self, reviewer: object) -> "Session":
         """The same session, with a person who is asked before each trial; for commands that have trials."""
         cast("Reviewable", self.experiment).reviewer = reviewer
         return replace(self, approve=True)
 
-    def carry_out(self, watch: Watch) -> FinishedRun[Any]:
+    def execute(self, watch: Watch) -> FinishedRun[Any]:
         """Do the work to its end and record how it ended.
 
         Raises:
             Interrupted, KeyboardInterrupt: stopped; the run can be gone on with.
             AgentlabError: the run failed; its `run` says which.
         """
-        with self.opened(watch) as run:
+        with self.open_run_folder(watch) as run:
             return FinishedRun(finish(run, *self.experiment.run(run)), run.path)
 
     @contextmanager
-    def opened(self, watch: Watch) -> Iterator[OpenRun]:
+    def open_run_folder(self, watch: Watch) -> Iterator[OpenRun]:
         """The run folder at work, for `finish`. An error in here is recorded as the run's end, and raised."""
         debug = DebugLog(watch.line, self.command.details_function()) if watch.debug else None
-        edge = Edge(redactor=self.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
-        with self.open(edge) as run, debug.listening(run) if debug else nullcontext():
+        edge = RunEnvironment(redactor=self.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
+        with self.open_run(edge) as run, debug.listening(run) if debug else nullcontext():
             if self.changed:
-                run.budget(self.config_yaml)
+                run.record_budget(self.config_yaml)
             watch.line(f"run {run.id}")
             if debug and self.changed is not None:
                 debug.write_resumed(self.changed)
-            with _recorded_end(run, edge, way_on(run, self.context, approve=self.approve), watch):
+            with _recorded_end(run, edge, resume_command(run, self.context, approve=self.approve), watch):
                 run.start(machine.describe().as_dict())
                 yield run
 
@@ -141,7 +141,7 @@ def finish(run: OpenRun, result: "AnswerDocument", outcome: RunOutcome) -> "Answ
     return result
 
 
-def surroundings(environ: Mapping[str, str], cwd: Path) -> Context:
+def load_context(environ: Mapping[str, str], cwd: Path) -> Context:
     """The workspace, and the environment with the workspace's `.env` below it.
 
     Raises:
@@ -184,23 +184,23 @@ def run_to_its_end(
             "A resumed run has its own config; another cannot be given with it.",
             hint="Drop `config`; a larger budget is given by what the run may cost.",
         )
-    context = surroundings(os.environ, Path.cwd())
+    context = load_context(os.environ, Path.cwd())
     folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
     given = [Override(str(key), value, "overrides") for key, value in overrides.items()]
     if resume is not None:
         record = find_to_resume(folder, resume, name)
-        session = go_on(command(name), record, given, context=context)
+        session = resume_session(command(name), record, given, context=context)
     else:
-        session = begin(name, config, given, context=context, runs_dir=folder, argv=[caller])
+        session = start_session(name, config, given, context=context, runs_dir=folder, argv=[caller])
     if isinstance(session, FinishedRun):
         return session
     if not verbose:
-        return session.carry_out(Watch())
+        return session.execute(Watch())
     line = stderr_line(session.redactor)
-    return session.carry_out(Watch(sinks=[Lines(session.command.narrate_function(), line)], line=line))
+    return session.execute(Watch(sinks=[Lines(session.command.narrate_function(), line)], line=line))
 
 
-def begin(
+def start_session(
     name: str,
     config: "str | Path | Mapping[str, Any] | BaseModel | None",
     overrides: "Sequence[Override]",
@@ -245,7 +245,7 @@ def begin(
     return Session(the_command, experiment, context, lambda edge: OpenRun.create(runs_dir, spec, edge), redactor)
 
 
-def go_on(
+def resume_session(
     the_command: Command,
     record: RunRecord,
     overrides: "Sequence[Override]",
@@ -263,7 +263,7 @@ def go_on(
     if record.manifest.command != the_command.name:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{the_command.name}`.",
-            hint=way_on(record, context, approve=approve),
+            hint=resume_command(record, context, approve=approve),
         )
     from agentlab.config.base import differences, larger_budget
     from agentlab.config.load import dump_yaml, load_resolved
@@ -296,15 +296,15 @@ def _redactor(config: "BaseModel", context: Context) -> Redactor:
     return Redactor.of(context.env, set(key_names(config_values(config))))
 
 
-def where(run: OpenRun | RunRecord | FinishedRun[Any], context: Context) -> str:
+def runs_dir_flag(run: OpenRun | RunRecord | FinishedRun[Any], context: Context) -> str:
     """The flag that a command to type next needs to find the run; empty where it is found without."""
     folder = run.path.parent
     return "" if folder == context.workspace.runs else f" --runs-dir {quote(str(folder))}"
 
 
-def way_on(run: OpenRun | RunRecord, context: Context, *, approve: bool) -> str:
+def resume_command(run: OpenRun | RunRecord, context: Context, *, approve: bool) -> str:
     """The command to type next that goes on with the run. With `approve` a person is asked again before each trial."""
-    return f"agentlab runs resume {quote(run.id)}{where(run, context)}{' --approve' if approve else ''}"
+    return f"agentlab runs resume {quote(run.id)}{runs_dir_flag(run, context)}{' --approve' if approve else ''}"
 
 
 def reference(run: OpenRun | RunRecord | FinishedRun[Any], status: str) -> dict[str, str]:
@@ -340,7 +340,7 @@ def _loaded(
 
 
 @contextmanager
-def _recorded_end(run: OpenRun, edge: Edge, resume: str, watch: Watch) -> Iterator[None]:
+def _recorded_end(run: OpenRun, edge: RunEnvironment, resume: str, watch: Watch) -> Iterator[None]:
     """Write down how the work ended, if it did not end well, and tell whoever handles the error which run it was."""
     try:
         yield

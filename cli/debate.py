@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from .debate_eval import EVAL, PING, QUESTIONS, evaluate, ping, questions
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
+from .options import (
+    CONFIG,
+    CommonOptions,
+    DefaultsToRun,
+    InOrder,
+    RunsDir,
+    from_here,
+    screen_of,
+    with_common_options,
+    with_output,
+)
 
 app = typer.Typer(cls=DefaultsToRun, help="Debate: agents answer, hear one another, and vote.")
 
@@ -39,10 +49,10 @@ _EXAMPLES = """Examples:
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("max_cost")
+@with_common_options("max_cost")
 def run(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     topic: Annotated[str | None, typer.Option(metavar="TEXT", help="What is debated.", rich_help_panel=CONFIG)] = None,
     questions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled questions, JSONL.", rich_help_panel=CONFIG)
@@ -105,10 +115,10 @@ def replay(
     from agentlab.runs.journal import read_events
     from agentlab.runs.store import find
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import load_context, reference, runs_folder
 
     screen = screen_of(ctx)
-    context = surroundings(screen)
+    context = load_context(screen)
     record = find(runs_folder(context, runs_dir), run, "debate")
     flags = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
     overrides = [Override(key, value, flag) for key, (flag, value) in flags.items() if value is not None]

@@ -21,10 +21,10 @@ def doctor(
     """
     from agentlab.doctor.examine import examine
 
-    from .launch import surroundings
+    from .launch import load_context
 
     screen = screen_of(ctx)
-    context = surroundings(screen)
+    context = load_context(screen)
     if not screen.json_mode:
         screen.say("looking; heavy libraries are loaded on trial, so this takes some seconds")
     with screen.progress():

@@ -7,7 +7,17 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
+from .options import (
+    CONFIG,
+    CommonOptions,
+    DefaultsToRun,
+    InOrder,
+    RunsDir,
+    from_here,
+    screen_of,
+    with_common_options,
+    with_output,
+)
 
 if TYPE_CHECKING:
     from .screen import Screen
@@ -49,10 +59,10 @@ _EXAMPLES = """Examples:
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("max_cost", "control")
+@with_common_options("max_cost", "control")
 def run(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     parent: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="An adapter that is bred from. Repeat it.", rich_help_panel=CONFIG),
@@ -109,7 +119,7 @@ def run(
 
 def _cross(
     screen: "Screen",
-    contract: Contract,
+    contract: CommonOptions,
     parents: tuple[str, str] | None,
     child: str | None,
     settings: tuple[float | None, float | None, float | None],
@@ -118,7 +128,7 @@ def _cross(
     from agentlab.evolve.adapter_folder import cross
     from agentlab.lora.catalogue import find
 
-    from .launch import surroundings
+    from .launch import load_context
 
     if child is None or parents is None:
         raise UsageError("--parents A B and --child NAME go together.", hint="A search takes --parent, repeated.")
@@ -135,7 +145,7 @@ def _cross(
             "--child makes an adapter at once; CONFIG, --set, --dry-run and what else belongs to a run means nothing.",
             hint="Beside it stand --alpha, --mut, --mut-std and --seed.",
         )
-    workspace = surroundings(screen).workspace
+    workspace = load_context(screen).workspace
     folders = [find(from_here(name), workspace) for name in parents]
     out = Path(from_here(child)) if "/" in child else workspace.adapters / child
     alpha, mut, step = (default if value is None else value for value, default in zip(settings, _SEEDS, strict=True))
@@ -167,10 +177,10 @@ def export(
     from agentlab.runs.journal import read_events
     from agentlab.runs.store import find
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import load_context, reference, runs_folder
 
     screen = screen_of(ctx)
-    context = surroundings(screen)
+    context = load_context(screen)
     record = find(runs_folder(context, runs_dir), run, "evolve")
     config = load_resolved(EvolveConfig, record.path / "config.yaml", [], env=context.env)
     events = read_events(record.path / "events.jsonl")

@@ -15,11 +15,20 @@ from agentlab.errors import UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
 from agentlab.runs.store import RunRecord, find_to_resume
-from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
-from agentlab.session import surroundings as _surroundings
+from agentlab.session import (
+    FinishedRun,
+    Session,
+    Watch,
+    reference,
+    resume_command,
+    resume_session,
+    runs_dir_flag,
+    start_session,
+)
+from agentlab.session import load_context as _surroundings
 from agentlab.train.distributed import follow, leading, rank_and_size, stop_with_launcher
 
-from .options import Contract
+from .options import CommonOptions
 from .screen import LiveProgress, Screen
 
 if TYPE_CHECKING:
@@ -27,10 +36,10 @@ if TYPE_CHECKING:
 
     from .approve import TerminalReviewer
 
-__all__ = ["approving", "launch", "reference", "resume", "runs_folder", "surroundings", "way_on"]
+__all__ = ["launch", "load_context", "reference", "resume_command", "resume_run", "runs_folder", "terminal_reviewer"]
 
 
-def surroundings(screen: Screen) -> Context:
+def load_context(screen: Screen) -> Context:
     """Workspace and environment of this process; the screen masks the secrets of both."""
     context = _surroundings(os.environ, Path.cwd())
     screen.redactor = Redactor.of(context.env)
@@ -42,7 +51,7 @@ def runs_folder(context: Context, folder: Path | None) -> Path:
     return Path.cwd() / folder if folder else context.workspace.runs
 
 
-def approving(context: Context, screen: Screen) -> "TerminalReviewer":
+def terminal_reviewer(context: Context, screen: Screen) -> "TerminalReviewer":
     """The person who is asked before each trial."""
     from .approve import TerminalReviewer
 
@@ -52,7 +61,7 @@ def approving(context: Context, screen: Screen) -> "TerminalReviewer":
     return TerminalReviewer(screen, context.stop)
 
 
-def agreeing(context: Context, screen: Screen, progress: LiveProgress, *, yes: bool) -> Context:
+def with_consent(context: Context, screen: Screen, progress: LiveProgress, *, yes: bool) -> Context:
     """Somebody agrees to what a model made of the config: who said so before, or the person at the terminal."""
 
     def ask(summary: str) -> bool:
@@ -69,7 +78,7 @@ def agreeing(context: Context, screen: Screen, progress: LiveProgress, *, yes: b
 
 def launch(
     name: str,
-    contract: Contract,
+    contract: CommonOptions,
     overrides: "Sequence[Override]",
     screen: Screen,
     *,
@@ -81,14 +90,14 @@ def launch(
 
     `yes` agrees beforehand to what a model makes of the config.
     """
-    context = surroundings(screen)
+    context = load_context(screen)
     with _lead_processes(command(name), context, screen):
         _launch(name, contract, overrides, screen, context, approve=approve, label=label, yes=yes)
 
 
 def _launch(
     name: str,
-    contract: Contract,
+    contract: CommonOptions,
     overrides: "Sequence[Override]",
     screen: Screen,
     context: Context,
@@ -97,7 +106,7 @@ def _launch(
     label: str | None,
     yes: bool,
 ) -> None:
-    reviewer = approving(context, screen) if approve else None
+    reviewer = terminal_reviewer(context, screen) if approve else None
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
     if contract.resume is not None:
         if contract.preset is not None:
@@ -114,11 +123,11 @@ def _launch(
         _resume(the_command, record, overrides, screen, context, reviewer, dry_run=contract.dry_run)
         return
     with screen.progress() as bar:  # reading the data, or a large model's file, may take a while
-        session = begin(
+        session = start_session(
             name,
             contract.preset,
             overrides,
-            context=agreeing(context, screen, bar, yes=yes or contract.dry_run),
+            context=with_consent(context, screen, bar, yes=yes or contract.dry_run),
             runs_dir=folder,
             run_name=contract.run_name,
             label=label,
@@ -132,7 +141,7 @@ def _launch(
         _carry_out(session, screen, reviewer)
 
 
-def resume(
+def resume_run(
     the_command: Command,
     record: RunRecord,
     overrides: "Sequence[Override]",
@@ -157,7 +166,7 @@ def _resume(
 ) -> None:
     with screen.progress():
         approve = reviewer is not None
-        session = go_on(the_command, record, overrides, context=context, planning=dry_run, approve=approve)
+        session = resume_session(the_command, record, overrides, context=context, planning=dry_run, approve=approve)
     if isinstance(session, FinishedRun):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
         screen.answer(the_command.name, session.result, run=reference(record, "completed"))
@@ -172,9 +181,9 @@ def _resume(
 def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | None") -> None:
     context = session.context
     if reviewer is not None:
-        session = session.reviewed_by(reviewer)
+        session = session.with_reviewer(reviewer)
     with screen.progress(session.command.narrate_function()) as progress, _signals(context, progress):
-        done = session.carry_out(
+        done = session.execute(
             Watch(
                 sinks=(progress,),
                 line=progress.line,
@@ -184,7 +193,9 @@ def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | N
         )
         progress.close()
         screen.answer(session.command.name, done.result, run=reference(done, "completed"))
-        screen.hint(f"agentlab runs show {done.id}{where(done, context)}  (report: {done.path / 'report.html'})")
+        screen.hint(
+            f"agentlab runs show {done.id}{runs_dir_flag(done, context)}  (report: {done.path / 'report.html'})"
+        )
 
 
 @contextmanager

@@ -6,7 +6,17 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
+from .options import (
+    CONFIG,
+    RUN,
+    CommonOptions,
+    DefaultsToRun,
+    InOrder,
+    RunsDir,
+    screen_of,
+    with_common_options,
+    with_output,
+)
 
 app = typer.Typer(cls=DefaultsToRun, help="Measure language models: speed under load, availability, quality.")
 
@@ -57,10 +67,10 @@ Slo = Annotated[float | None, typer.Option(min=0, help="Objective: milliseconds,
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("max_cost")
+@with_common_options("max_cost")
 def run(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     model: Models = None,
     mode: Annotated[
         str | None, typer.Option(help="closed, poisson, constant or sweep.", rich_help_panel=CONFIG)
@@ -110,10 +120,10 @@ def run(
 
 
 @app.command("check", cls=InOrder, epilog="Example: agentlab llm-bench check --set llm=openrouter")
-@with_contract("max_cost")
+@with_common_options("max_cost")
 def check_(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     model: Models = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests to each model.", rich_help_panel=CONFIG)] = None,
 ) -> None:
@@ -122,8 +132,10 @@ def check_(
 
 
 @app.command("quality", cls=InOrder, epilog="Example: agentlab llm-bench quality --set llm=ollama --model local")
-@with_contract("max_cost")
-def quality_(ctx: typer.Context, contract: Contract, model: Models = None, save_priors: SavePriors = False) -> None:
+@with_common_options("max_cost")
+def quality_(
+    ctx: typer.Context, contract: CommonOptions, model: Models = None, save_priors: SavePriors = False
+) -> None:
     """Ask small tasks whose answers can be checked: how good each model is, by type of task."""
     _launch(ctx, contract, "quality", model, save_priors, {})
 
@@ -144,10 +156,10 @@ def compare(
     from agentlab.bench.compare.runs import compare_runs
     from agentlab.runs.store import find
 
-    from .launch import runs_folder, surroundings
+    from .launch import load_context, runs_folder
 
     screen = screen_of(ctx)
-    folder = runs_folder(surroundings(screen), runs_dir)
+    folder = runs_folder(load_context(screen), runs_dir)
     if target and len(target) != 2:
         raise UsageError("--target names what is compared with what.", hint="Give it twice, once for each run.")
     pair = (target[0], target[1]) if target else None
@@ -160,7 +172,7 @@ def compare(
 
 def _launch(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     measure: str,
     models: list[str] | None,
     save_priors: bool,
@@ -180,7 +192,7 @@ def _launch(
     launch("llm-bench", contract, overrides, screen_of(ctx), label=label)
 
 
-def _insert_flag(contract: Contract, after: str, name: str) -> Contract:
+def _insert_flag(contract: CommonOptions, after: str, name: str) -> CommonOptions:
     """The contract as if the flag `name` had been typed before `after`."""
     from dataclasses import replace
 

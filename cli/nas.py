@@ -11,12 +11,12 @@ from .options import (
     CONFIG,
     RUN,
     Approve,
-    Contract,
+    CommonOptions,
     DefaultsToRun,
     InOrder,
     RunsDir,
     screen_of,
-    with_contract,
+    with_common_options,
     with_output,
 )
 
@@ -58,7 +58,7 @@ _EXAMPLES = """Examples:
 """
 
 # What `train` sets: one trial, one training of it, nobody who proposes.
-_ALONE = {"max_iterations": 1, "llm": "none", "space": {}, "evaluator.repeats": 0, "finals.count": 0}
+_TRAIN_OVERRIDES = {"max_iterations": 1, "llm": "none", "space": {}, "evaluator.repeats": 0, "finals.count": 0}
 
 Data = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A CSV file with a date column.", rich_help_panel=CONFIG)
@@ -73,10 +73,10 @@ Forecaster = Annotated[
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("max_cost", "control")
+@with_common_options("max_cost", "control")
 def run(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     max_iterations: Annotated[
         int | None,
         typer.Option(
@@ -132,10 +132,10 @@ def _series(
 @app.command(
     cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test"
 )
-@with_contract()
+@with_common_options()
 def train(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     tag: Annotated[str | None, typer.Option(help="A word for the run folder's name.", rich_help_panel=RUN)] = None,
     data: Data = None,
     date_column: DateColumn = None,
@@ -152,7 +152,7 @@ def train(
 
     overrides = contract.overrides(**_series(data, date_column, target, horizon))
     if contract.resume is None:  # a run's own config says it already
-        overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
+        overrides += [Override(key, value, "nas train") for key, value in _TRAIN_OVERRIDES.items()]
     launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
 
 
@@ -173,10 +173,10 @@ def predict_(
     from agentlab.nas.export import find_artefact
     from agentlab.nas.predict import predict
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import load_context, reference, runs_folder
 
     screen = screen_of(ctx)
-    source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
+    source, record = find_artefact(run, runs_folder(load_context(screen), runs_dir), Path.cwd())
     with screen.progress():
         answer = predict(source, Path.cwd() / data, Path.cwd() / output if output else None)
     for note in answer.notes:
@@ -195,10 +195,10 @@ def export(
     """Copy the winner of a search into a folder of its own, which forecasts without its run."""
     from agentlab.nas.export import ExportAnswer, export_artefact, find_artefact
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import load_context, reference, runs_folder
 
     screen = screen_of(ctx)
-    source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
+    source, record = find_artefact(run, runs_folder(load_context(screen), runs_dir), Path.cwd())
     answer = ExportAnswer.of(export_artefact(source, Path.cwd() / out))
     screen.answer("nas export", answer, run=reference(record, record.status) if record else None)
     screen.hint(answer.command)

@@ -69,7 +69,7 @@ def _output(
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class CommonOptions:
     """What every capability is told, as typed."""
 
     preset: str | None
@@ -148,7 +148,7 @@ def _contract(
     ] = None,
 ) -> dict[str, Any]:
     order = ctx.meta[_ORDER]
-    contract = Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
+    contract = CommonOptions(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
     return {"contract": contract}
 
 
@@ -166,7 +166,7 @@ def with_output(function: Callable[..., None]) -> Callable[..., None]:
     return _merge_parameters(function, _output)
 
 
-def with_contract(*also: Also) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_common_options(*also: Also) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a capability's command what the contract names; it receives it as `contract`.
 
     Args:

@@ -10,7 +10,18 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, Set, screen_of, with_contract, with_output
+from .options import (
+    CONFIG,
+    RUN,
+    CommonOptions,
+    DefaultsToRun,
+    InOrder,
+    RunsDir,
+    Set,
+    screen_of,
+    with_common_options,
+    with_output,
+)
 from .pipeline_history import app as history_app
 
 app = typer.Typer(cls=DefaultsToRun, help="Run chains of local GGUF and remote models.")
@@ -76,10 +87,10 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a 
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("max_cost")
+@with_common_options("max_cost")
 def run(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     models: Models = None,
     pipeline: Pipeline = None,
     mode: Mode = None,
@@ -97,10 +108,10 @@ def run(
 
 
 @app.command("plan", cls=InOrder, epilog="Example: agentlab pipeline plan vote")
-@with_contract("max_cost")
+@with_common_options("max_cost")
 def plan(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     models: Models = None,
     pipeline: Pipeline = None,
     mode: Mode = None,
@@ -115,7 +126,7 @@ def plan(
 
 def _launch(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     models: Path | None,
     pipeline: Path | None,
     mode: str | None,
@@ -146,7 +157,7 @@ def _launch(
     launch("pipeline", contract, [*half, *read, *contract.overrides(**flags)], screen_of(ctx))
 
 
-def _halves(contract: Contract, models: Path | None, pipeline: Path | None) -> Contract:
+def _halves(contract: CommonOptions, models: Path | None, pipeline: Path | None) -> CommonOptions:
     """The contract with the file of the stages as its config."""
     if pipeline is None:
         if models is not None and contract.preset is None and contract.resume is None:
@@ -233,11 +244,11 @@ def _load_config(
     from agentlab.config.overrides import Override, parse
     from agentlab.pipeline.config import PipelineConfig
 
-    from .launch import surroundings
+    from .launch import load_context
 
     if pipeline is not None and config is not None:
         raise UsageError("--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {config!r}.")
-    context = surroundings(screen_of(ctx))
+    context = load_context(screen_of(ctx))
     ref = config if pipeline is None else _path(pipeline)
     changes = [] if models is None else [Override("models_file", str(models), "--models")]
     changes += [*map(parse, sets), *([] if mode is None else [Override("mode", mode, "--mode")])]
@@ -266,11 +277,11 @@ def rerun(
     from agentlab.config.overrides import Override
     from agentlab.runs.store import find
 
-    from .launch import launch, runs_folder, surroundings
+    from .launch import launch, load_context, runs_folder
 
     screen = screen_of(ctx)
-    parent = find(runs_folder(surroundings(screen), runs_dir), run, "pipeline")
-    contract = Contract(
+    parent = find(runs_folder(load_context(screen), runs_dir), run, "pipeline")
+    contract = CommonOptions(
         preset=str(parent.path / "config.yaml"),
         sets=set_ or (),
         dry_run=dry_run,
@@ -332,10 +343,10 @@ def why(
     from agentlab.pipeline.branches.why import explain_stage as explained
     from agentlab.runs.store import find
 
-    from .launch import runs_folder, surroundings
+    from .launch import load_context, runs_folder
 
     screen = screen_of(ctx)
-    folder = runs_folder(surroundings(screen), runs_dir)
+    folder = runs_folder(load_context(screen), runs_dir)
     screen.answer("pipeline why", explained(find(folder, run, "pipeline"), stage, _pipelines(folder)))
 
 

@@ -31,12 +31,12 @@ def list_(
     from agentlab.runs import store, views
     from agentlab.runs.manifest import Status
 
-    from .launch import runs_folder, surroundings
+    from .launch import load_context, runs_folder
 
     screen = screen_of(ctx)
     if status and status not in get_args(Status):
         raise UnknownNameError("status", status, get_args(Status))
-    listing = store.list_runs(runs_folder(surroundings(screen), runs_dir))
+    listing = store.list_runs(runs_folder(load_context(screen), runs_dir))
     for name, reason in listing.unreadable:
         screen.warn(f"{name} is not listed: {reason}")
     screen.answer("runs list", views.RunList.of(listing, command=of, status=status))
@@ -54,10 +54,10 @@ def show(
     from agentlab.runs import store, views
     from agentlab.runs.store import read_result
 
-    from .launch import reference, runs_folder, surroundings, way_on
+    from .launch import load_context, reference, resume_command, runs_folder
 
     screen = screen_of(ctx)
-    context = surroundings(screen)
+    context = load_context(screen)
     record = store.find(runs_folder(context, runs_dir), run)
     status = record.status
     done = status == "completed"
@@ -66,7 +66,7 @@ def show(
     if not screen.json_mode and status in ("interrupted", "failed"):
         known_command = COMMANDS.get(record.manifest.command)
         approve = known_command is not None and known_command.was_reviewed(record.known_events())
-        screen.hint(way_on(record, context, approve=approve))
+        screen.hint(resume_command(record, context, approve=approve))
 
 
 @app.command(epilog="Example: agentlab runs compare last 3f2a9c")
@@ -80,10 +80,10 @@ def compare(
     """Compare two runs: what was configured differently, what came out differently."""
     from agentlab.runs import store
 
-    from .launch import runs_folder, surroundings
+    from .launch import load_context, runs_folder
 
     screen = screen_of(ctx)
-    folder = runs_folder(surroundings(screen), runs_dir)
+    folder = runs_folder(load_context(screen), runs_dir)
     from agentlab.commands import command
     from agentlab.runs.compare import compare as compare_runs
 
@@ -106,15 +106,17 @@ def resume_(
     from agentlab.errors import UsageError
     from agentlab.runs import store
 
-    from .launch import approving, resume, runs_folder, surroundings
+    from .launch import load_context, resume_run, runs_folder, terminal_reviewer
 
     screen = screen_of(ctx)
-    context = surroundings(screen)
+    context = load_context(screen)
     record = store.find_to_resume(runs_folder(context, runs_dir), run)
     if approve and not _asks(ctx, record.manifest.command):
         raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
-    reviewer = approving(context, screen) if approve else None
-    resume(command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context, reviewer)
+    reviewer = terminal_reviewer(context, screen) if approve else None
+    resume_run(
+        command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context, reviewer
+    )
 
 
 def _asks(ctx: typer.Context, command: str) -> bool:
@@ -134,10 +136,10 @@ def path(
     """Print the folder of a run."""
     from agentlab.runs import store, views
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import load_context, reference, runs_folder
 
     screen = screen_of(ctx)
-    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
+    record = store.find(runs_folder(load_context(screen), runs_dir), run)
     screen.answer("runs path", views.PathLine(path=str(record.path)), run=reference(record, record.status))
 
 
@@ -155,10 +157,10 @@ def rm(
     from agentlab.errors import AgentlabError, UsageError
     from agentlab.runs import store, views
 
-    from .launch import runs_folder, surroundings
+    from .launch import load_context, runs_folder
 
     screen = screen_of(ctx)
-    folder = runs_folder(surroundings(screen), runs_dir)
+    folder = runs_folder(load_context(screen), runs_dir)
     names = list(dict.fromkeys(store.require_whole_name(folder, name) for name in runs))
     store.check_removable(folder, *names)
     if not yes:
@@ -182,10 +184,10 @@ def export(
     from agentlab.runs import store, views
     from agentlab.runs.store import export as export_run
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import load_context, reference, runs_folder
 
     screen = screen_of(ctx)
-    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
+    record = store.find(runs_folder(load_context(screen), runs_dir), run)
     with screen.progress():
         target = export_run(record, (out or Path(f"{record.id}.zip")).absolute())
     screen.answer("runs export", views.PathLine(path=str(target)), run=reference(record, record.status))

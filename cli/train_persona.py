@@ -7,7 +7,7 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, from_here, screen_of, with_contract
+from .options import CONFIG, RUN, CommonOptions, DefaultsToRun, InOrder, from_here, screen_of, with_common_options
 
 app = typer.Typer(cls=DefaultsToRun, help="Train personas: LoRA adapters of one base model.")
 
@@ -40,10 +40,10 @@ _EXAMPLES = """Examples:
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract()
+@with_common_options()
 def run(
     ctx: typer.Context,
-    contract: Contract,
+    contract: CommonOptions,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Conversations of one persona, JSONL.", rich_help_panel=CONFIG)
     ] = None,

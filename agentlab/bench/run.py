@@ -61,7 +61,7 @@ class BenchExperiment:
         names: set[str] = set()
         for target in targets:
             names.update([target.model] if target.model else llm.used_models())
-        surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
+        surroundings = providers.ProviderContext(context.env, context.workspace, llm.defaults.timeout)
         for provider in {llm.models[name].provider for name in sorted(names)}:
             providers.build(provider, llm.providers[provider], surroundings)
 

@@ -36,7 +36,7 @@ from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
 from agentlab.study.control import Pair
-from agentlab.study.evaluator import Fronts
+from agentlab.study.evaluator import ParetoEvaluator
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyCandidate, StudyState, TrialState, rebuild
@@ -146,7 +146,7 @@ class CompressPart:
             starts=starts,
             base=config.arm,
             budget={"trials": trials},
-            evaluator=lambda *_: Fronts(TERMS),
+            evaluator=lambda *_: ParetoEvaluator(TERMS),
             executor=executor,
             check=check,
             router=router,

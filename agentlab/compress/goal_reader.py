@@ -95,8 +95,8 @@ def settle(config: Any, context: "Context") -> Any:
             raise UsageError(f"{unread.message} {name} could not read it: {error.message}", hint=unread.hint) from error
     quotes = "; ".join(f"{part.slot} {part.quote!r}: {part.rule}" for part in parts)
     reading = f"{name} reads the goal {config.goal!r} as {str(goal)!r} ({quotes})."
-    if context.agrees is None or not context.agrees(reading):
-        statement = reading if context.agrees is None else "The goal stays as it was."
+    if context.ask_consent is None or not context.ask_consent(reading):
+        statement = reading if context.ask_consent is None else "The goal stays as it was."
         raise UsageError(f"{statement} Nobody has agreed to a reading of it.", hint=f'Say "{goal}", or add --yes.')
     return config.model_copy(update={"goal": str(goal)})
 

@@ -40,7 +40,7 @@ from agentlab.models.base_model import BaseFile
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Edge, OpenRun
+from agentlab.runs.run import OpenRun, RunEnvironment
 from agentlab.workers import child, exit_status, faults
 from agentlab.workers.channel import Channel, wait_for_any
 
@@ -141,7 +141,7 @@ class _RunOfParent(OpenRun):
     """The run as a worker sees it: events go to the process that holds the folder."""
 
     def __init__(self, path: Path, name: str, pipes: child.Pipes) -> None:  # no super: the folder is open already
-        self.path, self._edge, self._pipes = path, Edge(), pipes
+        self.path, self._edge, self._pipes = path, RunEnvironment(), pipes
         recorded = read_events(path / "events.jsonl")  # what others asked models is not paid from this one's share
         self._known_events = [event for event in recorded if event.type != CALLED or event.id.startswith(f"{name}/")]
 

@@ -260,7 +260,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         StorageError: the disk is too full.
         MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
     """
-    require_pairs(config.control, config.control_seeds, context.resumes)
+    require_pairs(config.control, config.control_seeds, context.resumed_run)
     if config.control == "full" and not (config.llm.candidates(TERMS.propose) and config.first < config.budget.trials):
         raise ConfigError(
             f"control: full compares what a model of `llm` proposes after the first {config.first} recipes.",

@@ -26,7 +26,7 @@ from agentlab.search.screen import ScreenRules
 from agentlab.search.types import Params, Trial, TrialResult, Value
 from agentlab.stats.fronts import front
 from agentlab.stats.intervals import paired_interval
-from agentlab.study.state import run_id
+from agentlab.study.state import trial_id
 
 _SHOWN = 12  # rows of a table
 M = TypeVar("M", bound=BaseModel)
@@ -49,7 +49,7 @@ class Situation:
 
     def rows(self) -> list[dict[str, Any]]:
         """What was measured of this base, by the run or before it, each recipe once. What is research only is not."""
-        done = [(run_id(trial.number), trial.proposal.params, trial.result) for trial in self.trials]
+        done = [(trial_id(trial.number), trial.proposal.params, trial.result) for trial in self.trials]
         done += [(experiment.key, experiment.recipe, experiment.result(self.goal, None)) for experiment in self.here]
         rows: dict[str, dict[str, Any]] = {}
         for name, params, result in done:

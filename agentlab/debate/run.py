@@ -270,7 +270,7 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     """The same for a plan, which may have no rounds."""
     questions = read(config, context)
     agents = tuple(_with_system(agent, context.workspace) for agent in config.agents)
-    events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
+    events = [] if context.resumed_run is None else read_events(context.resumed_run / "events.jsonl")
     changed = RunMismatchError(
         "The questions are not what they were when the run began.",
         hint="Put the file back as it was, or begin a new run.",

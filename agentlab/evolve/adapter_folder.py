@@ -23,7 +23,7 @@ from agentlab.lora.writing import derive
 from agentlab.runs.atomic import write_json
 from agentlab.runs.document import AnswerDocument, Block, Text
 from agentlab.search.types import Params
-from agentlab.study.state import run_id
+from agentlab.study.state import trial_id
 
 
 class ExportedChild(AnswerDocument):
@@ -79,7 +79,7 @@ def export_recipe(children: Children, child: Child, out: Path, card_extra: Mappi
     children.make(child, out, card_extra)
     with Adapter(out) as adapter:
         rank = max(module.rank for module in adapter.modules.values())
-    return ExportedChild(path=str(out), child=run_id(child.number), rank=rank, kept=read_card(out).blend.kept or 0.0)
+    return ExportedChild(path=str(out), child=trial_id(child.number), rank=rank, kept=read_card(out).blend.kept or 0.0)
 
 
 class Crossed(AnswerDocument):

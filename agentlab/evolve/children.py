@@ -17,7 +17,7 @@ from agentlab.lora.recipe import blend, plan
 from agentlab.runs.atomic import delete
 from agentlab.runs.events import Event, first_event_data
 from agentlab.search.types import Params
-from agentlab.study.state import number_of, run_id
+from agentlab.study.state import number_of, trial_id
 
 
 class Children:
@@ -35,7 +35,7 @@ class Children:
         self._root, self._parents, self._genome, self._seed, self._events = root, parents, genome, seed, events
 
     def _recipe(self, search: str, number: int) -> Params:
-        name = f"{search}/{run_id(number)}" if search else run_id(number)
+        name = f"{search}/{trial_id(number)}" if search else trial_id(number)
         return cast("Params", first_event_data(self._events(), "trial.proposed", name)["params"])
 
     def _closing(self, search: str) -> list[int]:
@@ -54,7 +54,7 @@ class Children:
             return self._parents[child.number]
         if child.params["operator"] == BASE:
             return None
-        path = self._root / (child.search or "main") / run_id(child.number)
+        path = self._root / (child.search or "main") / trial_id(child.number)
         if not path.is_dir():
             self.make(child, path)
         return path

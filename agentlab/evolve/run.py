@@ -147,13 +147,13 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
         UsageError, DataError: parents of different bases, DoRA, no labels; or the sealed split of a run is open.
         ModelFileError: a parent is damaged, or holds a number that is infinite or none.
     """
-    require_pairs(config.control, config.control_seeds, context.resumes)
+    require_pairs(config.control, config.control_seeds, context.resumed_run)
     base = find_base(config.base, context.workspace)
     parents = _parents(config, context)
     learnt, unknown = lessons(parents, context.workspace)
     questions = split(config.tasks, config.seed, context.workspace, learnt)
     genome = _genome(config, parents, check_fit(parents.values(), base))
-    events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
+    events = [] if context.resumed_run is None else read_events(context.resumed_run / "events.jsonl")
     _see_sealed(config, events, questions)
     check_optional(config.llm, context)
     return EvolveExperiment(config, context, base, parents, genome, replace(questions, unknown=tuple(unknown)))

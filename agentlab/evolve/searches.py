@@ -25,7 +25,7 @@ from agentlab.search.history import batches
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Proposer, Trial, TrialResult
-from agentlab.study.evaluator import Items
+from agentlab.study.evaluator import PairedItemEvaluator
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyState, TrialState, rebuild
@@ -101,7 +101,7 @@ class Searches:
             starts=tuple(genome.starts),
             base=arm,
             budget={},
-            evaluator=lambda *_: Items(TERMS, self._config.seed),
+            evaluator=lambda *_: PairedItemEvaluator(TERMS, self._config.seed),
             executor=self._executor,
             check=self._check,
             router=self._router,

@@ -36,7 +36,7 @@ from agentlab.stats.paired_tests import compare, compare_family
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
 from agentlab.study.control import Pair, light_control, unless_lost
-from agentlab.study.state import StudyState, TrialState, rebuild, run_id
+from agentlab.study.state import StudyState, TrialState, rebuild, trial_id
 from agentlab.tasks.labelled import BESIDE, disagreements, share_of
 
 _FULL, _GAINS = 6, 7  # streams of the generator
@@ -319,7 +319,7 @@ def _child(trial: TrialState, generation: int, parents: Sequence[int], terms: Ma
         source=trial.proposal.source,
         arm=trial.arm,
         note=trial.proposal.note,
-        parents=[run_id(number) for number in parents],
+        parents=[trial_id(number) for number in parents],
         error=trial.value,
         accuracy=metrics.get("accuracy"),
         items=metrics.get("items", 0),

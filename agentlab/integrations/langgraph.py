@@ -30,7 +30,7 @@ from agentlab.debate.run import Debates
 from agentlab.errors import MissingExtraError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import OpenStudy
-from agentlab.session import Watch, begin, finish, surroundings
+from agentlab.session import Watch, finish, load_context, start_session
 from agentlab.stats.fronts import front
 from agentlab.study import steps
 
@@ -47,7 +47,7 @@ _STEPS: dict[str, Step] = {
     "planner": lambda study: steps.plan(study, study.state),
     "executor": lambda study: steps.execute(study, study.state),
     "evaluator": lambda study: steps.evaluate(study, study.state),
-    "update": lambda study: steps.update(study, study.state),
+    "update": lambda study: steps.write_snapshot(study, study.state),
 }
 
 
@@ -262,13 +262,13 @@ class _GraphWork(Generic[Opened]):
         runs_dir: Path | None,
         tell: Callable[[Opened], dict[str, Any]],
     ) -> "_GraphWork[Opened]":
-        context = surroundings(os.environ, Path.cwd())
+        context = load_context(os.environ, Path.cwd())
         changes = [Override(key, value, "overrides") for key, value in (overrides or {}).items()]
         folder = runs_dir or context.workspace.runs
-        session = begin(name, config, changes, context=context, runs_dir=folder, argv=[f"{name}_graph"])
+        session = start_session(name, config, changes, context=context, runs_dir=folder, argv=[f"{name}_graph"])
         experiment: Any = session.experiment
         with ExitStack() as stack:
-            run = stack.enter_context(session.opened(Watch()))
+            run = stack.enter_context(session.open_run_folder(Watch()))
             return cls(stack.enter_context(experiment.open_work(run)), stack.pop_all(), tell)
 
     def state(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from agentlab.errors import AgentlabError, LLMTimeoutError, RateLimitedError, Se
 from agentlab.llm import policy
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.guard import ModelGuard, Ticket
-from agentlab.llm.question import Means, RouterCandidate, RouterQuestion
+from agentlab.llm.question import RouterCandidate, RouterQuestion, RouterServices
 
 _SHARE, _LEAST_SHARE = 0.1, 1.0  # of its clock, and seconds, that a model behind others is left
 
@@ -40,11 +40,11 @@ def after_overflow(pending: Sequence[RouterCandidate], window: int | None, token
     return larger + fitting
 
 
-class Turns:
+class Admission:
     """The turns of one question's candidates."""
 
     def __init__(
-        self, question: RouterQuestion, means: Means, note: Callable[[RouterCandidate, AgentlabError], None]
+        self, question: RouterQuestion, means: RouterServices, note: Callable[[RouterCandidate, AgentlabError], None]
     ) -> None:
         """`note` hears why a candidate was passed over for good. `tokens` are prompt and answer, about."""
         self._question = question

@@ -13,13 +13,13 @@ from functools import partial
 from agentlab import errors
 from agentlab.errors import AgentlabError, LLMTruncatedError, RateLimitedError
 from agentlab.llm import policy, structured
-from agentlab.llm.admission import Turns, after_overflow
+from agentlab.llm.admission import Admission, after_overflow
 from agentlab.llm.budget import estimate, priced_usage
 from agentlab.llm.guard import Ticket
 from agentlab.llm.ledger.arm import CachedAnswer
-from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, Sink
+from agentlab.llm.question import RouterCandidate, RouterOutcome, RouterQuestion, RouterServices, Sink
 from agentlab.llm.stream_assembly import ModelReply
-from agentlab.llm.structured import Rejected, Rung
+from agentlab.llm.structured import Rejected, SchemaMode
 from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
 
 LOG = logging.getLogger("agentlab.llm")
@@ -31,7 +31,11 @@ class AttemptLoop:
     """Asks one question. Used once."""
 
     def __init__(
-        self, question: RouterQuestion, means: Means, sink: Sink | None = None, before: tuple[Attempt, ...] = ()
+        self,
+        question: RouterQuestion,
+        means: RouterServices,
+        sink: Sink | None = None,
+        before: tuple[Attempt, ...] = (),
     ) -> None:
         """`sink` hears the answer while it comes; from its first piece on the answer cannot be another model's.
 
@@ -45,7 +49,7 @@ class AttemptLoop:
         self._crowded = 0  # how often a host had no place
         self._hint: str | None = None  # the remedy of the first error
         self._now = asyncio.get_running_loop().time
-        self._turns = Turns(question, means, lambda candidate, error: self._note(candidate, Usage(), error))
+        self._turns = Admission(question, means, lambda candidate, error: self._note(candidate, Usage(), error))
         self.begun = asyncio.Event()  # some answer has begun
 
     @property
@@ -168,7 +172,7 @@ class AttemptLoop:
         await asyncio.sleep(wait)
         return self._turns.ready(candidate)
 
-    async def _attempt(self, candidate: RouterCandidate, messages: tuple[Message, ...], rung: Rung) -> ModelReply:
+    async def _attempt(self, candidate: RouterCandidate, messages: tuple[Message, ...], rung: SchemaMode) -> ModelReply:
         """One request. Its cost is reserved before and settled after, whatever happens; a failure is noted."""
         means, original = self._means, self._question.request
         request = structured.shape_request(replace(original, model=candidate.id, messages=messages), rung)
@@ -185,7 +189,7 @@ class AttemptLoop:
                 try:
                     async with asyncio.timeout_at(self._turns.end) as clock:
                         on_delta = partial(self._hear_delta, candidate, rung, set(), clock)
-                        await reply.receive(means.connect(candidate.name), request, self._now, on_delta)
+                        await reply.request_reply(means.client_of(candidate.name), request, self._now, on_delta)
                 except TimeoutError:
                     seconds = (clock.when() or 0.0) - self._question.start
                     error = errors.LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
@@ -216,7 +220,7 @@ class AttemptLoop:
         return LLMTruncatedError(f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=hint)
 
     def _hear_delta(
-        self, candidate: RouterCandidate, rung: Rung, own_indexes: set[int], clock: asyncio.Timeout, delta: Delta
+        self, candidate: RouterCandidate, rung: SchemaMode, own_indexes: set[int], clock: asyncio.Timeout, delta: Delta
     ) -> None:
         if delta.finish is not None:  # the answer is whole, and only its usage may come
             clock.reschedule(max(clock.when() or 0.0, self._now() + _USAGE_SECONDS))

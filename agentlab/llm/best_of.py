@@ -13,7 +13,7 @@ from agentlab.llm.attempts import AttemptLoop
 from agentlab.llm.concurrency import give_up
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, candidate_of
+from agentlab.llm.question import RouterCandidate, RouterOutcome, RouterQuestion, RouterServices, candidate_of
 from agentlab.llm.types import Attempt, ModelRequest, Timing
 
 LOG = logging.getLogger("agentlab.llm")
@@ -25,7 +25,7 @@ class RouterBestOf:
     """Compares answers. What the losers and the judge cost is part of the outcome."""
 
     config: LLMConfig
-    means: Means
+    means: RouterServices
     arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
 
     async def answer(self, question: RouterQuestion, several: tuple[RouterCandidate, ...]) -> RouterOutcome:

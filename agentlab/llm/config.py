@@ -26,7 +26,7 @@ from agentlab.llm.provider_config import (
     RoleName,
     RolesConfig,
     Strategy,
-    unknown,
+    describe_unknown_name,
 )
 from agentlab.llm.types import Tier
 
@@ -143,11 +143,11 @@ class LLMConfig(StrictModel):
     def _broken_names(self) -> Iterator[str]:
         for name, model in self.models.items():
             if model.provider not in self.providers:
-                yield f"models.{name}.provider: {unknown('provider', model.provider, self.providers)}"
+                yield f"models.{name}.provider: {describe_unknown_name('provider', model.provider, self.providers)}"
         for role in ROLES:
             for name in getattr(self.roles, role):
                 if name not in self.models:
-                    yield f"roles.{role}: {unknown('model', name, self.models)}"
+                    yield f"roles.{role}: {describe_unknown_name('model', name, self.models)}"
 
     def _circles(self) -> Iterator[str]:
         """A model that is named twice would be asked again after it failed."""

@@ -100,7 +100,7 @@ class Connections:
 
     def __post_init__(self) -> None:
         clocks, threads = self.config.defaults.timeout, self.config.threads
-        self._surroundings = providers.Surroundings(self.env, self.workspace, clocks, threads)
+        self._surroundings = providers.ProviderContext(self.env, self.workspace, clocks, threads)
         self._built: dict[str, ChatModel] = {}
         self._building = threading.Lock()  # `check` builds in the caller's thread, calls in their loop
 

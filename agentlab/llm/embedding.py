@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from agentlab import errors
 from agentlab.errors import AgentlabError
 from agentlab.llm import policy
-from agentlab.llm.admission import Turns
+from agentlab.llm.admission import Admission
 from agentlab.llm.budget import estimate, priced_usage
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.question import Means, RouterCandidate, RouterQuestion, candidate_of
+from agentlab.llm.question import RouterCandidate, RouterQuestion, RouterServices, candidate_of
 from agentlab.llm.types import Attempt, Embeddings, Message, ModelRequest, Timing, Usage
 
 MOST_TEXTS = 2048
 
 
 async def embed(
-    config: LLMConfig, means: Means, names: Sequence[str], task: str, texts: Sequence[str]
+    config: LLMConfig, means: RouterServices, names: Sequence[str], task: str, texts: Sequence[str]
 ) -> tuple[str, Embeddings]:
     """Name of the model that answered, and the vectors. No model is asked twice, and one clock runs for all of them.
 
@@ -55,9 +55,9 @@ def request_of(texts: Sequence[str]) -> ModelRequest:
 
 
 class _EmbeddingCall:
-    def __init__(self, question: RouterQuestion, means: Means) -> None:
+    def __init__(self, question: RouterQuestion, means: RouterServices) -> None:
         self._question, self._means = question, means
-        self._turns = Turns(question, means, lambda *_: None)
+        self._turns = Admission(question, means, lambda *_: None)
         self._now = asyncio.get_running_loop().time
 
     async def ask(

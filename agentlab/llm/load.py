@@ -9,7 +9,7 @@ from agentlab.config.overrides import Override
 from agentlab.errors import AgentlabError, MissingError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider
-from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers import ProviderContext, build
 from agentlab.runs.context import Context
 
 FOLDER = "llm"  # below configs/
@@ -39,7 +39,7 @@ def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: C
 
 def absent(config: LLMConfig, context: Context) -> dict[str, str]:
     """What is wrong with the local files of a config, model or adapter, by provider; empty when they are there."""
-    around, problems = Surroundings(context.env, context.workspace), dict[str, str]()
+    around, problems = ProviderContext(context.env, context.workspace), dict[str, str]()
     for name, provider in config.providers.items():
         if isinstance(provider, GgufProvider | HfProvider):
             try:

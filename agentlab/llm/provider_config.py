@@ -17,7 +17,7 @@ from agentlab.config.trust import is_trusted
 from agentlab.errors import UntrustedHostError
 
 # Where well-known keys belong: these hosts and those below them.
-_HOMES: Mapping[str, tuple[str, ...]] = {
+_HOSTS_BY_KEY: Mapping[str, tuple[str, ...]] = {
     "ANTHROPIC_API_KEY": ("api.anthropic.com",),
     "AZURE_OPENAI_API_KEY": ("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
     "CEREBRAS_API_KEY": ("api.cerebras.ai",),
@@ -90,7 +90,7 @@ def require_trust(variable: str, url: str, env: Mapping[str, str]) -> None:
         UntrustedHostError: the pair is unknown; its hint is the command that confirms it.
     """
     name, host = variable.upper(), host_of(url)  # some systems do not tell the cases apart
-    homes = _HOMES.get(name, ())
+    homes = _HOSTS_BY_KEY.get(name, ())
     if any(host == home or host.endswith(f".{home}") for home in homes):
         return
     if is_loopback(url) and (homes or name.endswith(_KEY_NAME)):
@@ -99,7 +99,7 @@ def require_trust(variable: str, url: str, env: Mapping[str, str]) -> None:
         raise UntrustedHostError(variable, host, homes)
 
 
-def unknown(noun: str, name: str, known_names: Iterable[str]) -> str:
+def describe_unknown_name(noun: str, name: str, known_names: Iterable[str]) -> str:
     """What is said of a name that leads nowhere: the nearest one, or those that there are."""
     known_names = tuple(known_names)
     near = get_close_matches(name, known_names, n=1)
@@ -209,7 +209,7 @@ class PluginProvider(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_no_slip(cls, tree: object) -> object:
+    def _refuse_unknown_kind(cls, tree: object) -> object:
         if isinstance(tree, dict) and set(tree) - {"kind", "options"}:
             raise ValueError(
                 f"there is no provider kind {tree.get('kind')!r}; known are {', '.join(SHIPPED_KINDS)}; "

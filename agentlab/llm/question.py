@@ -110,10 +110,10 @@ class Observer:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RouterServices:
     """What the loops of one router share."""
 
-    connect: Callable[[str], ChatModel]  # by the candidate's name
+    client_of: Callable[[str], ChatModel]  # by the candidate's name
     embedder: Callable[[str], EmbeddingModel]  # the same, for vectors
     guards: Mapping[str, ModelGuard]
     slots: Mapping[str, Slots]  # by the provider's name

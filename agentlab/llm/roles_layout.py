@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from agentlab.config.base import StrictModel
 from agentlab.config.overrides import Layer, without_nulls
 from agentlab.config.validation_messages import display_value, problems
-from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy, unknown
+from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy, describe_unknown_name
 from agentlab.llm.types import Tier
 
 S = TypeVar("S", bound=StrictModel)
@@ -169,7 +169,7 @@ def _find_missing(
         yield "llm: no model is named; give `default_model`, or `model_roles.primary`"
     known_providers = tuple(dict.fromkeys((*providers, *WELL_KNOWN)))
     if settings.default_provider and settings.default_provider not in known_providers:
-        yield f"llm.default_provider: {unknown('provider', settings.default_provider, known_providers)}"
+        yield f"llm.default_provider: {describe_unknown_name('provider', settings.default_provider, known_providers)}"
     if unlisted and not settings.default_provider and len(providers) != 1:
         yield f"llm.default_provider: is required, since no provider lists {unlisted[0]!r}"
 

@@ -28,7 +28,7 @@ from agentlab.llm.ledger import Ledger
 from agentlab.llm.ledger.arm import Arm, AttemptSample
 from agentlab.llm.options import PLAIN, Options
 from agentlab.llm.provider_config import Cap, ProviderLimits
-from agentlab.llm.question import Means, Observer, ResponseCache, RouterOutcome, RouterQuestion, Sink
+from agentlab.llm.question import Observer, ResponseCache, RouterOutcome, RouterQuestion, RouterServices, Sink
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.strategies import HedgeBudget, Strategist
 from agentlab.llm.structured import M
@@ -79,7 +79,7 @@ class Router:
         self._given_ledger = ledger
         self._told = on_sample
         self._rng = rng or random.Random()  # noqa: S311 - who is asked, and when; no secret
-        self._home: LoopThread | CallersLoop = CallersLoop() if in_callers_loop else LoopThread()
+        self._event_loop: LoopThread | CallersLoop = CallersLoop() if in_callers_loop else LoopThread()
         limits = {name: getattr(provider, "limits", ProviderLimits()) for name, provider in config.providers.items()}
         providers = {name: ProviderGuard(limit) for name, limit in limits.items()}
         self.guards = {name: ModelGuard(providers[model.provider]) for name, model in config.models.items()}
@@ -107,8 +107,8 @@ class Router:
 
     @cached_property
     def _strategist(self) -> Strategist:
-        means = Means(
-            connect=self._connections.model,
+        means = RouterServices(
+            client_of=self._connections.model,
             embedder=self._connections.embedder,
             guards=self.guards,
             slots=self._slots,
@@ -189,11 +189,11 @@ class Router:
         recorded_answer = completions.replay_call(self._recorder, router_call)
         if recorded_answer is not None:
             return recorded_answer
-        return completions.settle_call(self._recorder, router_call, await self._at_home(self._answer(router_call)))
+        return completions.settle_call(self._recorder, router_call, await self._run_on_loop(self._answer(router_call)))
 
-    async def _at_home(self, coroutine: Coroutine[Any, Any, R]) -> R:
+    async def _run_on_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
         try:
-            return await self._home.run(coroutine)
+            return await self._event_loop.run(coroutine)
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
@@ -208,7 +208,7 @@ class Router:
 
         async def ask(sink: Sink) -> Completion[str]:
             router_call = self._build_call(messages, task, None, options, "")
-            return completions.settle_call(None, router_call, await self._at_home(self._answer(router_call, sink)))
+            return completions.settle_call(None, router_call, await self._run_on_loop(self._answer(router_call, sink)))
 
         return Live(ask)
 
@@ -220,7 +220,7 @@ class Router:
 
         self._refuse_secrets(embedding.request_of(texts))
         names = [options.model] if options.model else self.config.candidates(task)
-        return await self._at_home(embedding.embed(self.config, self._strategist.means, names, task, texts))
+        return await self._run_on_loop(embedding.embed(self.config, self._strategist.means, names, task, texts))
 
     @overload
     def complete_sync(
@@ -250,7 +250,7 @@ class Router:
         recorded_answer = completions.replay_call(self._recorder, router_call)
         if recorded_answer is not None:
             return recorded_answer
-        outcome = self._wait(self._home.submit(self._answer(router_call)))
+        outcome = self._wait(self._event_loop.submit(self._answer(router_call)))
         return completions.settle_call(self._recorder, router_call, outcome)
 
     def _build_call(
@@ -300,11 +300,11 @@ class Router:
 
     def close(self) -> None:
         """Cancel calls in flight and free connections and processes, within seconds. Safe to call twice."""
-        self._home.close(self._connections.close)
+        self._event_loop.close(self._connections.close)
         self._forget()
 
     async def aclose(self) -> None:
-        await self._home.aclose(self._connections.close)
+        await self._event_loop.aclose(self._connections.close)
         self._forget()
 
     def _forget(self) -> None:

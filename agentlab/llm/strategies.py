@@ -22,7 +22,7 @@ from agentlab.llm.concurrency import give_up
 from agentlab.llm.config import LLMConfig, Weights
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.provider_config import Strategy
-from agentlab.llm.question import Means, RouterCandidate, RouterOutcome, RouterQuestion, Sink
+from agentlab.llm.question import RouterCandidate, RouterOutcome, RouterQuestion, RouterServices, Sink
 
 LOG = logging.getLogger("agentlab.llm")
 _USUAL_TOKENS = 300  # an answer is seldom as long as it may be
@@ -45,7 +45,7 @@ class Strategist:
     """Answers the questions of one router."""
 
     config: LLMConfig
-    means: Means
+    means: RouterServices
     arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
     hedges: "HedgeBudget"
     warned: set[str] = field(default_factory=set)  # tasks that were told that answers cannot be compared
@@ -210,7 +210,7 @@ class HedgeBudget:
 
 
 async def ask_hedged(
-    question: RouterQuestion, means: Means, budget: HedgeBudget, patience: float | None
+    question: RouterQuestion, means: RouterServices, budget: HedgeBudget, patience: float | None
 ) -> RouterOutcome:
     """The answer of the first candidate; the others are asked besides if it has not begun after `patience` seconds.
 

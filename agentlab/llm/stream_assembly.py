@@ -31,7 +31,7 @@ class ModelReply:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(_join_pieces(index, self._calls[index]) for index in sorted(self._calls))
 
-    async def receive(
+    async def request_reply(
         self, model: ChatModel, request: ModelRequest, now: Callable[[], float], on_delta: Callable[[Delta], None]
     ) -> None:
         """Read an answer to its end. `now` is in seconds; `on_delta` is told each piece.

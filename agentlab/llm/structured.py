@@ -28,10 +28,10 @@ _MOST_PROBLEMS, _PROBLEM_WIDTH = 8, 200
 _KEPT = 64  # compiled schemas
 _QUOTED_ANSWER = 1_500  # characters of a bad answer that go back to the model
 _NO_CONSTRAINT = {"title", "default", "discriminator"}
-Rung = Literal["schema", "tool", "json", "prompt"]
+SchemaMode = Literal["schema", "tool", "json", "prompt"]
 
 _TOOL = "answer"
-_NEEDS: dict[Rung, Cap | None] = {"schema": "schema", "tool": "tools", "json": "json", "prompt": None}
+_NEEDS: dict[SchemaMode, Cap | None] = {"schema": "schema", "tool": "tools", "json": "json", "prompt": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def ask_again(answer: str, rejected: Rejected) -> tuple[Message, ...]:
     )
 
 
-def rungs(request: ModelRequest, caps: Iterable[Cap]) -> tuple[Rung, ...]:
+def rungs(request: ModelRequest, caps: Iterable[Cap]) -> tuple[SchemaMode, ...]:
     """The ways in which a model with these capabilities can be asked, strictest first.
 
     A request that brings tools of its own cannot be asked through a tool.
@@ -180,7 +180,7 @@ def rungs(request: ModelRequest, caps: Iterable[Cap]) -> tuple[Rung, ...]:
     return tuple(rung for rung, need in _NEEDS.items() if need in able and not (rung == "tool" and request.tools))
 
 
-def shape_request(request: ModelRequest, rung: Rung) -> ModelRequest:
+def shape_request(request: ModelRequest, rung: SchemaMode) -> ModelRequest:
     """The request, with its schema asked for in the way of a rung."""
     if request.schema is None or rung == "schema":
         return request
@@ -191,7 +191,7 @@ def shape_request(request: ModelRequest, rung: Rung) -> ModelRequest:
     return replace(request, schema=None, json_only=rung == "json", messages=messages)
 
 
-def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, tuple[ToolCall, ...]]:
+def answer_of(rung: SchemaMode, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, tuple[ToolCall, ...]]:
     """Text and tool calls as the caller sees them: the arguments of the rung's own tool are the text."""
     own_call = next((call for call in calls if call.name == _TOOL), None) if rung == "tool" else None
     if own_call is None:
@@ -199,7 +199,7 @@ def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, 
     return own_call.arguments, tuple(call for call in calls if call is not own_call)
 
 
-def listener_delta(rung: Rung, delta: Delta, own_indexes: set[int]) -> Delta:
+def listener_delta(rung: SchemaMode, delta: Delta, own_indexes: set[int]) -> Delta:
     """A piece as a listener hears it: what the rung's own tool is given is text. `own_indexes` collects its indexes."""
     if rung != "tool" or not delta.tools:
         return delta

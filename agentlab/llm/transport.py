@@ -24,7 +24,7 @@ from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import check_base_url, host_of, is_loopback
 from agentlab.llm.sse import SseDecoder
-from agentlab.llm.types import WIRE, Wire
+from agentlab.llm.types import WIRE, WireTimes
 
 LARGEST_REPLY = 32 << 20  # bytes
 LARGEST_ERROR = 64 << 10
@@ -154,7 +154,7 @@ class _Lane:
         self.connected = False  # a connection stands, as far as is known
         self.alive = -math.inf  # when the host last took a connection or began a reply, in the loop's time
         self._answered = False  # on the connection that is there now
-        self._wire: Wire | None = None
+        self._wire: WireTimes | None = None
         self._stamped: Any = None  # the connection whose reads are told
 
     async def send(self, url: str, content: bytes) -> httpx.Response:

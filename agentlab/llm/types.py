@@ -141,7 +141,7 @@ class Attempt:
     assumed_usd: float | None = None
 
 
-class Wire:
+class WireTimes:
     """When bytes went over the wire, in the loop's seconds: what a benchmark counts from and to. None: not known.
 
     `sent`: the latest request was handed to the system, to its last byte. `came`: the latest bytes of the reply were
@@ -155,7 +155,7 @@ class Wire:
         self.came: float | None = None
 
 
-WIRE: ContextVar[Wire | None] = ContextVar("agentlab.llm.wire", default=None)  # filled in by requests of this task
+WIRE: ContextVar[WireTimes | None] = ContextVar("agentlab.llm.wire", default=None)  # filled in by requests of this task
 
 
 @dataclass(frozen=True, slots=True)

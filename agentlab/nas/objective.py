@@ -26,7 +26,7 @@ from agentlab.search.types import Params, TrialResult
 from agentlab.study.executor import Report
 from agentlab.study.state import StudyCandidate
 
-BEST, LAST, HISTORY = "best_model.safetensors", "last.safetensors", "history.json"
+WEIGHTS_FILE, CHECKPOINT_FILE, HISTORY_FILE = "best_model.safetensors", "last.safetensors", "history.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +60,21 @@ class InformerObjective:
                 device=self.device,
                 on_epoch=lambda epoch: self._epoch(name, epoch),
                 before_step=self.before_step,
-                save=lambda checkpoint: folder.write_bytes(LAST, to_bytes(checkpoint)),
+                save=lambda checkpoint: folder.write_bytes(CHECKPOINT_FILE, to_bytes(checkpoint)),
                 resume=_load_checkpoint(folder, trial, self.series, candidate.seed),
             )
         except (Interrupted, StorageError):
             raise
         except Exception:
-            folder.file(LAST).unlink(missing_ok=True)  # a training that failed is not gone on with
+            folder.file(CHECKPOINT_FILE).unlink(missing_ok=True)  # a training that failed is not gone on with
             raise
         metrics = figures(trained)
         history = [asdict(epoch) for epoch in trained.history]
-        folder.write_bytes(BEST, save_weights(trained.state_dict))
-        folder.write_json(HISTORY, history)
+        folder.write_bytes(WEIGHTS_FILE, save_weights(trained.state_dict))
+        folder.write_json(HISTORY_FILE, history)
         folder.write_json("metrics.json", {"val_mse": trained.val_mse, **metrics})
         folder.write_bytes("learning_curve.png", learning_curve(curve(name, history)))
-        folder.file(LAST).unlink(missing_ok=True)  # nothing is left to go on with
+        folder.file(CHECKPOINT_FILE).unlink(missing_ok=True)  # nothing is left to go on with
         return TrialResult("finished", value=trained.val_mse, metrics=metrics)
 
     def _epoch(self, name: str, epoch: Epoch) -> None:
@@ -116,7 +116,7 @@ def objective(parameters: Mapping[str, Any], report: Report) -> InformerObjectiv
 
 def _load_checkpoint(folder: Folder, trial: TrialConfig, series: Series, seed: int) -> TrialCheckpoint | None:
     """The last epoch of this very training, if a kill has left one that can be read."""
-    path = folder.file(LAST)
+    path = folder.file(CHECKPOINT_FILE)
     if not path.is_file():
         return None
     try:
@@ -144,10 +144,10 @@ def curve(name: str, history: list[dict[str, Any]]) -> Curve:
 
 def stored_weights(trials: Folder, name: str) -> Mapping[str, Any]:
     """The best weights of a finished training."""
-    return dict(load_weights(trials.file(f"{name}/{BEST}").read_bytes()))
+    return dict(load_weights(trials.file(f"{name}/{WEIGHTS_FILE}").read_bytes()))
 
 
 def stored_curve(trials: Folder, name: str) -> Curve | None:
     """The learning curve of a finished training; None if its folder was removed since."""
-    path = trials.file(f"{name}/{HISTORY}")
+    path = trials.file(f"{name}/{HISTORY_FILE}")
     return curve(name, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

@@ -43,7 +43,7 @@ class NasExperiment:
         Raises:
             ConfigError, DataError, MissingFileError, MissingKeyError: the study could not start.
         """
-        require_pairs(config.control, config.control_seeds, context.resumes)
+        require_pairs(config.control, config.control_seeds, context.resumed_run)
         repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
         if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS + repeats:
             raise ConfigError(

@@ -13,7 +13,7 @@ from agentlab.runs.events import Event, Narration
 from agentlab.runs.run import OpenRun
 from agentlab.search.screen import ScreenRules
 from agentlab.search.types import Params, Proposal
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.executor import OBJECTIVES, LocalExecutor, TrialExecutor
 from agentlab.study.narrate import narrate as narrate_study
 from agentlab.study.setup import Setup
@@ -51,8 +51,8 @@ def setup_of(
     """What all studies of a run share."""
     base, evaluator = config.trial(), config.evaluator
 
-    def judged_by(router: "Router | None", scope: str) -> Seeds:
-        return Seeds(TERMS, evaluator.noise, evaluator.repeats, evaluator.family, router, question, scope)
+    def judged_by(router: "Router | None", scope: str) -> SeedEvaluator:
+        return SeedEvaluator(TERMS, evaluator.noise, evaluator.repeats, evaluator.family, router, question, scope)
 
     # the studies of a pair repeat trials as they see fit, so they share a number of trainings and not of trials
     paired = config.control == "full" and router.available(TERMS.propose)

@@ -27,7 +27,7 @@ from agentlab.search.types import Params
 from agentlab.stats.control import Control, verdict_sentence
 from agentlab.study.calls import model_rows, totals
 from agentlab.study.control import Pair, describe_proposers, full_control, light_control
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.events import WinnerScores
 from agentlab.study.finals import Finalist, LastRound, exported_candidate, finalists, winner
 from agentlab.study.noise import unstable
@@ -43,7 +43,7 @@ def summarise(
     first = winner(state, plan)
     assert first is not None
     assert state.scores is not None
-    assert isinstance(study.evaluator, Seeds)
+    assert isinstance(study.evaluator, SeedEvaluator)
     noise, figures = study.evaluator.noise_of(first.trial, state), state.scores.figures
     default = study.starts[0].params
     rows = [_trial_row(trial, default) for trial in state.trials]

@@ -274,7 +274,7 @@ def foresee(config: PersonaConfig, context: Context) -> PersonaExperiment:
     """The same for a plan: another process may be writing to the adapters' folders."""
     experiment = read_input(config, context)
     needed = len(config.personas) * room_for(config, experiment.base)
-    resumed = None if context.resumes is None else context.resumes.name
+    resumed = None if context.resumed_run is None else context.resumed_run.name
     for folder in experiment.folders:
         check_place(folder, resumed, needed)
         check_free(folder)
@@ -283,7 +283,7 @@ def foresee(config: PersonaConfig, context: Context) -> PersonaExperiment:
 
 def read_input(config: PersonaConfig, context: Context) -> PersonaExperiment:
     """What is trained on what, in any process that takes part; where the adapters go is not looked at."""
-    events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
+    events = [] if context.resumed_run is None else read_events(context.resumed_run / "events.jsonl")
     _check_processes(config, context, events)
     base, sources = find_base(config.base, context.workspace), read_sources(config, context.workspace)
     check_unchanged(sources, events)

@@ -160,7 +160,7 @@ def _router_error(
 
     provider = config.llm.models[entry.model or ""].provider
     try:
-        surroundings = providers.Surroundings(env, workspace, config.llm.defaults.timeout)
+        surroundings = providers.ProviderContext(env, workspace, config.llm.defaults.timeout)
         providers.build(provider, config.llm.providers[provider], surroundings)
     except UnknownNameError as error:
         return MissingFileError(error.message, hint=error.hint)

@@ -44,7 +44,7 @@ from agentlab.runs.events import first_event_data
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, RunTokens
 from agentlab.runs.run import OpenRun, RunOutcome
-from agentlab.session import where
+from agentlab.session import runs_dir_flag
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -130,9 +130,9 @@ class PipelineExperiment:
             failure = error
         result, outcome = self._result(run, items)
         self._write(run, items, result)
-        run.figures(outcome)
+        run.record_figures(outcome)
         failed = [item for item in items if item.failed is not None]
-        resume = f"agentlab pipeline --resume {run.id}{where(run, self.context)}"
+        resume = f"agentlab pipeline --resume {run.id}{runs_dir_flag(run, self.context)}"
         if failure is not None:
             if not isinstance(failure, ConfigError):
                 retry_hint = f"{resume} asks again, and keeps what was answered."
@@ -261,9 +261,11 @@ def prepare(config: PipelineConfig, context: Context, *, planning: bool = False)
     needed = asked_models(config.stages, config)
     available_models = available(sorted(required_models(config) | needed), config, context.workspace, context.env)
     require(available_models)
-    parent = parent_of(config, context.env, resumed=context.resumes is not None) if config.branch is not None else None
-    inputs_folder = context.resumes or (parent.inputs if parent is not None else None)
-    before = context.resumes or (parent.path if parent is not None else None)
+    parent = (
+        parent_of(config, context.env, resumed=context.resumed_run is not None) if config.branch is not None else None
+    )
+    inputs_folder = context.resumed_run or (parent.inputs if parent is not None else None)
+    before = context.resumed_run or (parent.path if parent is not None else None)
     events = read_events(before / "events.jsonl") if before is not None else ()
     budget, threads = budget_of(config.resources), machine.threads(config.resources.threads)
 

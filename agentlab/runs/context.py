@@ -19,5 +19,5 @@ class Context:
     workspace: Workspace
     env: Mapping[str, str]
     stop: StopFlag = field(default_factory=StopFlag)
-    resumes: Path | None = None
-    agrees: Callable[[str], bool] | None = None
+    resumed_run: Path | None = None
+    ask_consent: Callable[[str], bool] | None = None

@@ -51,7 +51,7 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class RunEnvironment:
     """What comes in from outside: the clock, the secrets to mask, and who else wants to see the events."""
 
     clock: Callable[[], float] = time.time
@@ -72,7 +72,7 @@ class RunOutcome:
 class OpenRun:
     """An open run folder, held by this process alone. Use as a context manager, so that it is let go of."""
 
-    def __init__(self, path: Path, edge: Edge) -> None:
+    def __init__(self, path: Path, edge: RunEnvironment) -> None:
         """Open an existing folder. `create` and `resume` are the ways in."""
         self.path = path
         self._edge = edge
@@ -89,7 +89,7 @@ class OpenRun:
             raise
 
     @classmethod
-    def create(cls, runs_dir: Path, spec: RunSpec, edge: Edge) -> "OpenRun":
+    def create(cls, runs_dir: Path, spec: RunSpec, edge: RunEnvironment) -> "OpenRun":
         """A new folder. It is built under a hidden name and renamed, so nobody ever sees half of one.
 
         Raises:
@@ -132,7 +132,7 @@ class OpenRun:
         return cls(target, edge)
 
     @classmethod
-    def resume(cls, path: Path, edge: Edge) -> "OpenRun":
+    def resume(cls, path: Path, edge: RunEnvironment) -> "OpenRun":
         """Open a folder to go on with it; a torn last event is cut off."""
         return cls(path, edge)
 
@@ -225,13 +225,13 @@ class OpenRun:
         )
         self.emit("run.resumed" if is_resumed else "run.started")
 
-    def budget(self, config_yaml: str) -> None:
+    def record_budget(self, config_yaml: str) -> None:
         """Record another budget, given on resume, in `config.yaml`. A complete run is no longer complete with it."""
         if self.manifest.status == "completed":  # first: a kill between the two writes must leave work to do
             self._update(status="interrupted")
         self.write_text("config.yaml", config_yaml)
 
-    def figures(self, outcome: RunOutcome) -> None:
+    def record_figures(self, outcome: RunOutcome) -> None:
         """What the work came to so far: kept even if it ends in an error."""
         self._update(**_fields(outcome))
 

@@ -19,7 +19,7 @@ from agentlab.search.llm_proposer import LLM_FAILURES, one_line
 from agentlab.stats.fronts import dominates, front
 from agentlab.stats.intervals import paired_interval
 from agentlab.study.events import Decision, Opinion, Repeat
-from agentlab.study.noise import Noise, measure
+from agentlab.study.noise import Noise, estimate_noise
 from agentlab.study.state import StudyState, TrialState
 from agentlab.study.terms import StudyTerms
 
@@ -50,7 +50,7 @@ class Judgement(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Seeds:
+class SeedEvaluator:
     """Compares means over seeds. What the seed alone does is given, or measured on repetitions of a few trials."""
 
     terms: StudyTerms
@@ -86,7 +86,7 @@ class Seeds:
         if self.noise is not None:
             return Noise(self.noise)
         alike = self._family_noise(trial, state)
-        return alike if alike.freedom >= _ENOUGH else measure(peer.values for peer in state.trials)
+        return alike if alike.freedom >= _ENOUGH else estimate_noise(peer.values for peer in state.trials)
 
     def describe_noises(self, state: StudyState) -> str:
         """The noise that each family of trials was judged by, in a sentence each; see `noise_of`."""
@@ -101,7 +101,7 @@ class Seeds:
         return " ".join(noise.sentence(self.terms, name) for name, noise in noises.items())
 
     def _family_noise(self, trial: TrialState, state: StudyState) -> Noise:
-        return measure(peer.values for peer in state.trials if self._family(peer) == self._family(trial))
+        return estimate_noise(peer.values for peer in state.trials if self._family(peer) == self._family(trial))
 
     def _family(self, trial: TrialState) -> list[object]:
         return [trial.proposal.params.get(key) for key in self.family]
@@ -130,7 +130,7 @@ def by_rule(
     cannot drift. `noise_of_best` None is that of the trial.
     """
     if trial.value is None or best is None or best.value is None:
-        return _without_match(trial)
+        return _decide_without_best(trial)
     change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
     limit = noise.limit(len(trial.values), len(best.values), noise_of_best)
     finding = f"{terms.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
@@ -148,14 +148,14 @@ def by_rule(
     return None
 
 
-def _without_match(trial: TrialState) -> Decision:
+def _decide_without_best(trial: TrialState) -> Decision:
     return (
         Decision(False, "the trial failed") if trial.value is None else Decision(True, "the first trial that finished")
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class PairedItemEvaluator:
     """Compares item by item: what makes an item hard is hard for both trials, so few items tell small differences.
 
     A trial that stopped early is compared on the items it has, which are the first. Trials with several objectives are
@@ -169,7 +169,7 @@ class Items:
         """Accept if the 95 % interval of the mean difference lies below zero: BCa bootstrap over pairs."""
         best = state.best
         if trial.value is None or trial.result is None or best is None or best.result is None:
-            return _without_match(trial)
+            return _decide_without_best(trial)
         rng = np.random.default_rng([self.seed, _ITEMS, trial.number])
         common = min(len(trial.result.items), len(best.result.items))
         interval = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
@@ -181,7 +181,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Fronts:
+class ParetoEvaluator:
     """Compares trials by several objectives at once: none of them may be worse for a trial to be better."""
 
     terms: StudyTerms

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from agentlab.search.types import TrialResult
 from agentlab.study.state import StudyCandidate, StudyState, TrialState
-from agentlab.study.steps import Study, measure
+from agentlab.study.steps import Study, run_candidates
 
 _FIRST_TURN = 1_000  # beyond every repetition in the search
 
@@ -112,7 +112,7 @@ def _finalist(trial: TrialState, seeds: int) -> Finalist:
     return Finalist(trial, fresh, {})
 
 
-def as_it_stands(state: StudyState) -> Finalist | None:
+def best_as_finalist(state: StudyState) -> Finalist | None:
     """The accepted trial as the search has measured it: the winner where there is no last round, or nothing of it."""
     best = state.best
     if best is None or best.result is None:
@@ -125,7 +125,7 @@ def last_round(study: Study, plan: LastRound, check: Callable[[], None]) -> Fina
     state = study.state
     while candidates := missing(state, plan):
         check()
-        state = measure(study, candidates)
+        state = run_candidates(study, candidates)
     return winner(state, plan)
 
 
@@ -135,7 +135,7 @@ def winner(state: StudyState, plan: LastRound) -> Finalist | None:
     If all of it failed, or there is no last round, it is the accepted trial as it stands; None if no trial finished.
     """
     finished = [finalist for finalist in finalists(state, plan) if finalist.values]
-    return finished[0] if finished else as_it_stands(state)
+    return finished[0] if finished else best_as_finalist(state)
 
 
 def exported_candidate(finalist: Finalist) -> StudyCandidate:

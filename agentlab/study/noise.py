@@ -47,10 +47,10 @@ class Noise:
 
 def unstable(errors: Sequence[float]) -> bool:
     """Whether values that differ by the seed alone scatter so much that one of them says little about the next."""
-    return len(errors) > 1 and measure([errors]).deviation > _UNSTABLE
+    return len(errors) > 1 and estimate_noise([errors]).deviation > _UNSTABLE
 
 
-def measure(groups: Iterable[Sequence[float]], assumed: float = ASSUMED) -> Noise:
+def estimate_noise(groups: Iterable[Sequence[float]], assumed: float = ASSUMED) -> Noise:
     """Pooled relative deviation over groups of errors; within a group only the seed differs.
 
     Logarithms make it relative; each group loses one degree of freedom to its own mean.

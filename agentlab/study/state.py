@@ -15,7 +15,7 @@ from agentlab.study.terms import StudyTerms
 T = TypeVar("T")
 
 
-def run_id(number: int) -> str:
+def trial_id(number: int) -> str:
     """`run_0007`: the name of a trial in events, folders and `agent_state.json`."""
     return f"run_{number:04d}"
 
@@ -57,7 +57,7 @@ class TrialState:
 
     @property
     def id(self) -> str:
-        return run_id(self.number)
+        return trial_id(self.number)
 
     @property
     def values(self) -> list[float]:
@@ -89,7 +89,7 @@ class TrialState:
         return next((error for error in errors if error and not error.startswith(DivergedError.__name__)), "")
 
     @property
-    def open(self) -> list[StudyCandidate]:
+    def pending(self) -> list[StudyCandidate]:
         """Its measurements that have not ended."""
         if self.result is None:
             return [StudyCandidate(self.id, 0, self.proposal.params)]
@@ -136,9 +136,9 @@ class StudyState:
         ]
 
     @property
-    def open(self) -> list[StudyCandidate]:
+    def pending(self) -> list[StudyCandidate]:
         """Measurements that have to end before the search can."""
-        return list(chain.from_iterable(trial.open for trial in self.trials if trial.decision is None))
+        return list(chain.from_iterable(trial.pending for trial in self.trials if trial.decision is None))
 
     def amount_spent(self, unit: str) -> float:
         """What the search has cost: the number of `trials`, of `trainings` with all repeats, or the sum of a metric.
@@ -155,7 +155,7 @@ class StudyState:
     @property
     def judgeable(self) -> list[TrialState]:
         """Trials that have ended and wait for their decision. The first trial comes first: it measures the noise."""
-        waiting = [trial for trial in self.trials if trial.decision is None and not trial.open]
+        waiting = [trial for trial in self.trials if trial.decision is None and not trial.pending]
         if self.trials and self.trials[0].decision is None:
             return [trial for trial in waiting if trial.number == 0]
         return waiting

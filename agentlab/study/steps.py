@@ -21,7 +21,7 @@ from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.events import Arm, Closed, Decision, Proposed, Reason, Repeat, ResultBatch, emit
 from agentlab.study.executor import TrialExecutor
-from agentlab.study.state import StudyCandidate, StudyState, TrialState, agent_state, rebuild, run_id
+from agentlab.study.state import StudyCandidate, StudyState, TrialState, agent_state, rebuild, trial_id
 from agentlab.study.terms import StudyTerms
 
 _ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
@@ -62,16 +62,16 @@ class Study:
     seed: int
     budget: Mapping[str, float]
     starts: Sequence[Proposal]
-    control: Proposer
+    baseline_proposer: Proposer
     agent: Proposer | None
     executor: TrialExecutor
     evaluator: Evaluator
     rules: ScreenRules | None = None
     reviewer: Reviewer | None = None
-    seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
+    history_filter: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
     share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
     worst: Mapping[str, float] = field(default_factory=WORST.copy)
-    running: set[str] = field(default_factory=set)
+    in_flight: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> StudyState:
@@ -89,7 +89,7 @@ def search(study: Study, check: Callable[[], None], after: Callable[[StudyState]
         state = plan(study, state)
         state = execute(study, state)
         state = evaluate(study, state)
-        update(study, state)
+        write_snapshot(study, state)
         after(state)
     after(state)
     return state
@@ -121,7 +121,7 @@ def _has_room(executor: TrialExecutor, state: StudyState) -> bool:
     Which batch a trial belongs to follows from the events, so a kill while one is planned changes none.
     """
     before = len(state.trials) - len(_growing(executor, state)) if executor.in_batches else 0
-    return len(state.open) < executor.capacity and all(trial.decision for trial in state.trials[:before])
+    return len(state.pending) < executor.capacity and all(trial.decision for trial in state.trials[:before])
 
 
 def _growing(executor: TrialExecutor, state: StudyState) -> list[TrialState]:
@@ -140,7 +140,7 @@ def _room(study: Study, state: StudyState) -> float:
     """How many more measurements fit into the counted units, if they and all open ones cost what they can."""
     counted = [unit for unit in study.budget if unit in study.worst]
     remaining = [(study.budget[unit] - state.amount_spent(unit)) // study.worst[unit] for unit in counted]
-    return min(remaining, default=math.inf) - len(state.open)
+    return min(remaining, default=math.inf) - len(state.pending)
 
 
 def _propose(study: Study, state: StudyState) -> None:
@@ -149,7 +149,7 @@ def _propose(study: Study, state: StudyState) -> None:
         _record_proposal(study, number, study.starts[number], "shared", 0.0)
         return
     proposer, arm, probability = assign_arm(study, len(history), study.share(state.trials))
-    offers = proposer.ask(study.seen(history), 1, np.random.default_rng([study.seed, len(history), _ASK]))
+    offers = proposer.ask(study.history_filter(history), 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
         emit(study.run, "search.exhausted", "", Reason("no untried point passes the rules"))
         return
@@ -166,10 +166,10 @@ def assign_arm(study: Study, trial_number: int, share: float) -> tuple[Proposer,
     The coin looks at nothing but the seed and the place, so a randomisation interval is valid.
     """
     if study.agent is None:
-        return study.control, "control", 0.0
+        return study.baseline_proposer, "control", 0.0
     if np.random.default_rng([study.seed, trial_number, _ASSIGN]).random() < share:
         return study.agent, "agent", share
-    return study.control, "control", share
+    return study.baseline_proposer, "control", share
 
 
 def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Proposal | None:
@@ -184,7 +184,7 @@ def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Pro
         return idle or against(point)
 
     chosen = study.reviewer.review(
-        run_id(len(state.trials)),
+        trial_id(len(state.trials)),
         proposal.params,
         compared_with=best.proposal.params if best else study.starts[0].params,
         source=f"{proposal.source}: {proposal.note}" if proposal.note else proposal.source,
@@ -200,32 +200,32 @@ def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Pro
 
 def _record_proposal(study: Study, number: int, proposal: Proposal, arm: Arm, probability: float) -> None:
     proposed = Proposed(number, dict(proposal.params), proposal.source, proposal.note, arm, probability)
-    emit(study.run, "trial.proposed", run_id(number), proposed)
+    emit(study.run, "trial.proposed", trial_id(number), proposed)
 
 
 def execute(study: Study, state: StudyState) -> StudyState:
     """Hand the open measurements to the executor and wait for the first to end."""
-    return measure(study, state.open)
+    return run_candidates(study, state.pending)
 
 
-def measure(study: Study, candidates: list[StudyCandidate]) -> StudyState:
+def run_candidates(study: Study, candidates: list[StudyCandidate]) -> StudyState:
     """Start as many of the candidates as the executor takes, and record the first that ends.
 
     A batch ends as a whole, in one event: numbers depend in their last bits on what is computed together, so of a batch
     that was cut short all is measured again.
     """
     for candidate in candidates:
-        if candidate.name not in study.running and len(study.running) < study.executor.capacity:
+        if candidate.name not in study.in_flight and len(study.in_flight) < study.executor.capacity:
             seed = seed_of(study.seed, candidate.turn)
             study.run.emit("trial.started", candidate.name, seed=seed)
             study.executor.submit(replace(candidate, seed=seed))
-            study.running.add(candidate.name)
-    if study.running:
+            study.in_flight.add(candidate.name)
+    if study.in_flight:
         results: dict[str, TrialResult] = {}
-        while not results or (study.executor.in_batches and len(results) < len(study.running)):
+        while not results or (study.executor.in_batches and len(results) < len(study.in_flight)):
             candidate, result = study.executor.next_completed()
             results[candidate.name] = result
-        study.running.difference_update(results)
+        study.in_flight.difference_update(results)
         first, result = next(iter(results.items()))
         if len(results) == 1:
             emit(study.run, f"trial.{result.status}", first, result)
@@ -259,11 +259,11 @@ def _affordable(study: Study, state: StudyState, trial: TrialState, verdict: Dec
     return Decision(accepted, f"{final.reason}; the budget has no room to measure it again")
 
 
-def update(study: Study, state: StudyState) -> None:
+def write_snapshot(study: Study, state: StudyState) -> None:
     """Rewrite the snapshot, which the events can always restore."""
     study.run.write_json("agent_state.json", agent_state(state, study.terms))
 
 
 def is_over(study: Study, state: StudyState) -> bool:
     """Whether nothing is left to do: no measurement under way, no trial to judge, no budget to plan with."""
-    return not state.open and not state.judgeable and _complete(study, state)
+    return not state.pending and not state.judgeable and _complete(study, state)

@@ -48,14 +48,14 @@ from agentlab.llm.router import Router
 from agentlab.runs.atomic import write_json
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.arms import ARMS
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 from agentlab.stats.fronts import hypervolume
 from agentlab.stats.intervals import sign_flip_interval
-from agentlab.study.evaluator import Fronts
+from agentlab.study.evaluator import ParetoEvaluator
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyCandidate, rebuild
@@ -204,7 +204,7 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
     root = str(shared_memory) if shared_memory.is_dir() else None
     with (
         tempfile.TemporaryDirectory(dir=root) as folder,
-        OpenRun.create(Path(folder), RunSpec("compress", "", "", "h", seed), Edge()) as run,
+        OpenRun.create(Path(folder), RunSpec("compress", "", "", "h", seed), RunEnvironment()) as run,
     ):
         history = lambda: rebuild(run.events).history  # noqa: E731 - what the advisor sees
         advisor = Advisor(base, arm, history, rng)
@@ -221,7 +221,7 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
                 starts=[Proposal(space().reduce(params), "portfolio") for params in FIRST],
                 base="random" if arm == "random" else "tpe",
                 budget={"joules": ENERGY * base.energy},
-                evaluator=lambda *_: Fronts(TERMS),
+                evaluator=lambda *_: ParetoEvaluator(TERMS),
                 executor=lambda _: LocalExecutor(partial(replay, base)),
                 check=lambda: None,
                 router=router if arm in ("good", "noisy", "adversarial") else None,

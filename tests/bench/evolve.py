@@ -46,8 +46,8 @@ from agentlab.evolve.run import EvolveExperiment, prepare
 from agentlab.evolve.scoring import open_weighted_children
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, OpenRun, RunSpec
-from agentlab.session import surroundings
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
+from agentlab.session import load_context
 from agentlab.stats.control import ControlComparison
 from agentlab.stats.studies import full_study
 from agentlab.tasks.labelled import prompts_and_choices
@@ -76,7 +76,11 @@ def evolved(context: Context, seeds: int, parents: list[str]) -> list[dict[str, 
         exp = experiment(context, seed, parents)
         name = f"seed-{seed}-{exp.config.max_items}-{config_hash(exp.config)[:12]}"
         there, spec = RUNS / name, RunSpec("evolve", "", "", "h", seed, name=name)
-        with OpenRun.resume(there, Edge()) if there.is_dir() else OpenRun.create(RUNS, spec, Edge()) as run:
+        with (
+            OpenRun.resume(there, RunEnvironment())
+            if there.is_dir()
+            else OpenRun.create(RUNS, spec, RunEnvironment()) as run
+        ):
             result, _ = exp.run(run)
         found.append({each.name: each.test.value for each in result.standings})
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[-1].items()), flush=True)
@@ -154,7 +158,7 @@ def scoring(exp: EvolveExperiment, place: Path) -> tuple[list[dict[str, Any]], b
 
 def main(seeds: int, parents: list[str]) -> int:
     warnings.simplefilter("ignore")
-    context = surroundings(os.environ, Path.cwd())
+    context = load_context(os.environ, Path.cwd())
     with tempfile.TemporaryDirectory() as scratch:
         found = evolved(context, seeds, parents)
         written = list(RUNS.rglob("*.safetensors"))

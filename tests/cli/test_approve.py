@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from cli.approve import edit
 from tests.cli.conftest import Answer
 from tests.zygote import Forked
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_without_it_asks_nobody_and_says_so(approved: Approve
 
 
 def test_a_run_without_trials_cannot_be_approved(agentlab: Callable[..., Answer], workspace: Path) -> None:
-    OpenRun.create(workspace / "runs", RunSpec("pipeline", "", "", "h", 0, name="chain"), Edge()).close()
+    OpenRun.create(workspace / "runs", RunSpec("pipeline", "", "", "h", 0, name="chain"), RunEnvironment()).close()
     refused = agentlab("runs", "resume", "chain", "--approve")
     assert refused.code == 2
     assert "pipeline has no trials to approve" in refused.err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.runs.run import Edge, OpenRun
+from agentlab.runs.run import OpenRun, RunEnvironment
 from tests.cli.conftest import TINY, Answer, echoing
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -143,7 +143,7 @@ def test_unreadable_run_folder(agentlab: Call, workspace: Path, file: str) -> No
 def test_second_process_on_a_locked_run(agentlab: Call, workspace: Path) -> None:
     done = agentlab("nas", "demo", "--run-name", "mine", "--max-iterations", "1", *TINY)
     assert done.code == 0, done.err
-    with OpenRun.resume(workspace / "runs" / "mine", Edge()):
+    with OpenRun.resume(workspace / "runs" / "mine", RunEnvironment()):
         refused(agentlab("nas", "--resume", "mine", "--max-iterations", "2"), 2, "mine", f"pid {os.getpid()}")
 
 

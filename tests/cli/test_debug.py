@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.launch import launch
-from cli.options import Contract
+from cli.options import CommonOptions
 from cli.screen import Screen
 from tests.cli.conftest import TINY, Answer, echoing
 
@@ -68,7 +68,7 @@ def _debugged(url: str) -> None:
         "roles": {"primary": ["far"]},
     }
     sets = [*(word.removeprefix("--set=") for word in TINY), f"llm={json.dumps(llm)}"]
-    contract = Contract(
+    contract = CommonOptions(
         preset="demo",
         sets=sets,
         dry_run=False,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 Call = Callable[..., Any]
 
@@ -61,7 +61,7 @@ def test_a_path_that_is_read(agentlab: Call, workspace: Path, user_home: Path, w
 
 
 def test_runs_are_looked_for_there(agentlab: Call, user_home: Path) -> None:
-    OpenRun.create(user_home / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()).close()
+    OpenRun.create(user_home / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()).close()
     listed = agentlab("runs", "list", "--runs-dir=~/runs", "--json")
     assert [run["id"] for run in listed.json["result"]["runs"]] == ["mine"]
     assert agentlab("runs", "export", "mine", "--runs-dir=~/runs", "--out=~/mine.zip").code == 0

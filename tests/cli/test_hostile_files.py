@@ -61,11 +61,13 @@ def test_whatever_lies_there_the_command_ends_and_says_so(
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("file", ["manifest.json", "events.jsonl", "config.yaml", "result.json", "source.yaml", "lock"])
 def test_a_run_folder_of_whatever_kind_is_listed_shown_and_removed(agentlab: Call, workspace: Path, file: str) -> None:
-    from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+    from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 
     for number, kind in enumerate([*CONTENTS, "pipe", "folder"]):
         name = f"run{number}"
-        with OpenRun.create(workspace / "runs", RunSpec("nas", "seed: 0\n", "", "h", 0, name=name), Edge()) as made:
+        with OpenRun.create(
+            workspace / "runs", RunSpec("nas", "seed: 0\n", "", "h", 0, name=name), RunEnvironment()
+        ) as made:
             made.write_json("result.json", {})
             made.complete(RunOutcome())
         place = workspace / "runs" / name / file

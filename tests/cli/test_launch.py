@@ -7,7 +7,7 @@ from shlex import split
 
 import pytest
 
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from tests.cli.conftest import TINY, Answer
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -57,19 +57,19 @@ def test_a_dry_run_refuses_the_names_that_a_run_refuses(agentlab: Call, workspac
 
 def test_of_runs_that_take_one_name_at_once_one_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from agentlab.errors import UsageError
-    from agentlab.runs.run import Edge, OpenRun, RunSpec
+    from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
     rename = Path.rename
 
     def raced(self: Path, target: Path) -> Path:
         """Another process comes first."""
         monkeypatch.setattr(Path, "rename", rename)
-        OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), Edge()).close()
+        OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()).close()
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", raced)
     with pytest.raises(UsageError, match="There already is a run named mine"):
-        OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), Edge())
+        OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment())
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -114,7 +114,7 @@ def test_a_model_path_starts_at_the_current_folder(
 def test_removing_needs_a_yes(agentlab: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workspace / "models").mkdir()
     (workspace / "models" / "own.gguf").write_bytes(b"")
-    OpenRun.create(workspace / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()).close()
+    OpenRun.create(workspace / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()).close()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     for words in (("runs", "rm", "mine"), ("models", "rm", "own")):

@@ -19,7 +19,7 @@ from agentlab.nas.data import close_gaps, load_series
 from agentlab.nas.predict import forecast, read_input
 from agentlab.nas.table import read_table
 from agentlab.nas.training import train
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from cli.main import main
 from tests.cli.conftest import Answer
 from tests.conftest import REPOSITORY
@@ -44,7 +44,7 @@ def winner() -> Artefact:
 def run(workspace: Path, winner: Artefact) -> Iterator[OpenRun]:
     """A run named `mine` that has a winner, on its way to completion."""
     spec = RunSpec("nas", config_yaml="", source_yaml="", config_hash="", seed=0, name="mine")
-    with OpenRun.create(workspace / "runs", spec, Edge()) as run:
+    with OpenRun.create(workspace / "runs", spec, RunEnvironment()) as run:
         write_artefact(run.folder.folder("winner"), winner)
         run.start({})
         run.complete(RunOutcome())
@@ -178,7 +178,7 @@ def test_filled_gaps_are_told_beside_the_answer(agentlab: Call, run: OpenRun, da
 
 def test_a_run_of_another_command_has_no_forecaster(agentlab: Call, workspace: Path) -> None:
     spec = RunSpec("bench", config_yaml="", source_yaml="", config_hash="", seed=0, name="other")
-    OpenRun.create(workspace / "runs", spec, Edge()).close()
+    OpenRun.create(workspace / "runs", spec, RunEnvironment()).close()
     answer = agentlab("nas", "predict", "other", "--input", "data.csv")
     assert (answer.code, "belongs to `bench`" in answer.err) == (2, True)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 
 Call = Callable[..., Any]
 Make = Callable[[Path], None]
@@ -18,7 +18,9 @@ Make = Callable[[Path], None]
 
 def make_run(folder: Path) -> Path:
     """A finished run at `folder`."""
-    with OpenRun.create(folder.parent, RunSpec("nas", "seed: 0\n", "", "h", 0, name=folder.name), Edge()) as run:
+    with OpenRun.create(
+        folder.parent, RunSpec("nas", "seed: 0\n", "", "h", 0, name=folder.name), RunEnvironment()
+    ) as run:
         run.start({})
         run.complete(RunOutcome())
     return folder

@@ -17,7 +17,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import Interrupted
 from agentlab.runs.context import Context
 from agentlab.runs.document import Code, Heading, Table, Text
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from cli import screen as screen_module
 from cli.launch import _signals
 from cli.screen import LiveProgress, Screen
@@ -384,7 +384,7 @@ def test_the_longer_it_takes_the_less_is_said() -> None:
 def test_nobody_is_asked_through_a_closed_stdin(
     agentlab: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    OpenRun.create(workspace / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()).close()
+    OpenRun.create(workspace / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()).close()
     monkeypatch.setattr("sys.stdin", None)  # what Python makes of a closed one
     refused = agentlab(*words)
     assert (refused.code, "needs a confirmation" in refused.err) == (2, True)

@@ -13,7 +13,7 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ContextOverflowError, ModelFileError, WorkerDiedError
 from agentlab.llm.provider_config import HfProvider
-from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers import ProviderContext, build
 from agentlab.llm.providers.local import LocalChatModel
 from agentlab.llm.types import Delta, Message, ModelRequest
 
@@ -42,7 +42,7 @@ def model(home: Workspace) -> Iterator[LocalChatModel]:
 
 def make(home: Workspace, **changes: object) -> LocalChatModel:
     provider = HfProvider.model_validate({"kind": "hf", "model_path": "smollm2", **changes})
-    model = build("here", provider, Surroundings({}, home))
+    model = build("here", provider, ProviderContext({}, home))
     assert isinstance(model, LocalChatModel)
     return model
 

@@ -28,7 +28,7 @@ from agentlab.llm.config import LLMConfig
 from agentlab.llm.types import Delta, Message, ModelRequest
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SCRIPT, TTFT, ITL = "ok-ttft200-itl10-n100", 200.0, 10.0
@@ -55,7 +55,7 @@ def runs(tmp_path: Path) -> Iterator[Any]:
 
     def make(name: str, *sinks: Any) -> OpenRun:
         spec = RunSpec("llm-bench", "", "", "h", 0, name=name)
-        opened.append(OpenRun.create(tmp_path / "runs", spec, Edge(sinks=sinks)))
+        opened.append(OpenRun.create(tmp_path / "runs", spec, RunEnvironment(sinks=sinks)))
         return opened[-1]
 
     yield make
@@ -143,7 +143,7 @@ def test_a_stopped_run_keeps_its_finished_stages_and_goes_on_with_the_rest(tmp_p
     assert len(finished) == 1
     lines = (run.path / finished[0].data["file"]).read_bytes()
     run.close()
-    with OpenRun.resume(run.path, Edge()) as again:
+    with OpenRun.resume(run.path, RunEnvironment()) as again:
         result = carry_out(experiment(tmp_path, load, mock=["ok-ttft20-n4"]), again)
     assert [(row.value, row.answered) for row in result.stages] == [(1, 6), (4, 6)]
     assert (run.path / finished[0].data["file"]).read_bytes() == lines

@@ -13,7 +13,7 @@ from agentlab.bench.quality.config import QualityConfig
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 pytestmark = pytest.mark.model
 
@@ -31,7 +31,7 @@ def test_the_embedded_model_is_checked_and_scored(llm, workspace):
             config = QualityConfig(types=("exact", "classify", "json"), per_type=3)
             return checked, await run_quality(config, llm, router, run)
 
-    with OpenRun.create(workspace / "runs", RunSpec("llm-bench", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(workspace / "runs", RunSpec("llm-bench", "", "", "h", 0), RunEnvironment()) as run:
         checked, result = asyncio.run(go(run))
     (row,) = checked.models
     assert (row.successes, row.local, row.free, row.error_group) == (2, True, True, None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentlab.errors import MissingFileError, RemoteError, StorageError, UsageError
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord, find
 from agentlab.search.types import TrialResult
 from agentlab.study.events import Proposed, emit
@@ -43,7 +43,7 @@ def children(store: str, logged: Any) -> list[Any]:
 
 def made(folder: Path, command: str, *params: dict[str, Any]) -> RunRecord:
     """A run with trials at these points."""
-    with OpenRun.create(folder, RunSpec(command, "seed: 0\n", "", "h", 0, name="run"), Edge()) as run:
+    with OpenRun.create(folder, RunSpec(command, "seed: 0\n", "", "h", 0, name="run"), RunEnvironment()) as run:
         add(run, *params)
     return find(folder, "run")
 
@@ -88,7 +88,7 @@ def test_a_run_is_there_once_however_often_it_is_logged(tmp_path: Path, store: s
     record = made(tmp_path, "evolve", {"a": 1})
     first = mlflow.log_run(record, store)
     assert mlflow.log_run(record, store) == first
-    with OpenRun.resume(record.path, Edge()) as run:
+    with OpenRun.resume(record.path, RunEnvironment()) as run:
         add(run, {"a": 2})
         run.complete(RunOutcome())
     grown = mlflow.log_run(find(tmp_path, "run"), store)

@@ -19,7 +19,7 @@ from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.context import Context
-from agentlab.session import FinishedRun, Watch, begin
+from agentlab.session import FinishedRun, Watch, start_session
 from tests.unit.bench.mock.running import in_thread
 from tests.zygote import Forked
 
@@ -50,8 +50,8 @@ def run(workspace: Path) -> Callable[..., FinishedRun[Any]]:
 
     def carry_out(given: dict[str, Any], **more: Any) -> FinishedRun[Any]:
         context = Context(workspace=Workspace.locate(os.environ, workspace), env=dict(os.environ))
-        session = begin("pipeline", given, [], context=context, runs_dir=context.workspace.runs, **more)
-        return session.carry_out(Watch())
+        session = start_session("pipeline", given, [], context=context, runs_dir=context.workspace.runs, **more)
+        return session.execute(Watch())
 
     return carry_out
 

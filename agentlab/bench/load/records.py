@@ -13,7 +13,7 @@ from typing import Any
 
 from agentlab.bench.failures import cause_of
 from agentlab.errors import LLMTruncatedError, RemoteError
-from agentlab.llm.types import Delta, Usage, Wire
+from agentlab.llm.types import Delta, Usage, WireTimes
 
 _DIGITS = 6  # microseconds
 Clock = Callable[[], float]
@@ -57,7 +57,7 @@ class Record:
         self.ended = now
 
 
-async def take(reading: Record, deltas: AsyncIterator[Delta], clock: Clock, wire: Wire) -> None:
+async def take(reading: Record, deltas: AsyncIterator[Delta], clock: Clock, wire: WireTimes) -> None:
     """Fill in the reading from the stream of its request. An error of the router's kinds is part of the reading."""
     finished = False
     stamp = reading.stamps.append

@@ -17,7 +17,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError, LLMTimeoutError
 from agentlab.llm import providers
 from agentlab.llm.provider_config import OpenAICompatProvider
-from agentlab.llm.types import WIRE, ChatModel, Delta, Message, ModelRequest, Wire
+from agentlab.llm.types import WIRE, ChatModel, Delta, Message, ModelRequest, WireTimes
 
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 0.01
@@ -65,7 +65,7 @@ class _Sender:
         reading = Record(index, now if scheduled is None else scheduled, now, text=[] if self._keep_text else None)
         self.readings.append(reading)
         self.open += 1
-        WIRE.set(wire := Wire())
+        WIRE.set(wire := WireTimes())
         try:
             async with asyncio.timeout(self._seconds):
                 await take(reading, self._ask(index), self._clock, wire)
@@ -169,7 +169,7 @@ async def measure_ceiling(url: str, tokens: int, seconds: float, clock: Clock, w
 def client(url: str, workspace: Workspace) -> ChatModel:
     """What asks the mock server at `url`."""
     provider = OpenAICompatProvider(kind="openai_compat", base_url=url)
-    return providers.build("mock", provider, providers.Surroundings({}, workspace))
+    return providers.build("mock", provider, providers.ProviderContext({}, workspace))
 
 
 async def request_rate(model: ChatModel, script: str, concurrency: int, seconds: float, clock: Clock) -> float:

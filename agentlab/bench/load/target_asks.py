@@ -29,7 +29,7 @@ class Asks:
     def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, usage: Usage) -> None:
         """`usage` is what earlier sessions of the run consumed."""
         self._config, self._llm, self._context = config, llm, context
-        self._surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
+        self._surroundings = providers.ProviderContext(context.env, context.workspace, llm.defaults.timeout)
         self._built: dict[str, ChatModel] = {}
         self._router: Router | None = None
         self.budget = RouterBudget(llm.budget.per_run_usd, usage)

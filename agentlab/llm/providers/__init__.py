@@ -21,7 +21,7 @@ PROVIDERS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ProviderContext:
     """What a provider may know besides its own config; `threads` is the config's, see `machine.threads`.
 
     `engines` are local models by how they are loaded: providers that differ in an adapter only share one.
@@ -37,7 +37,7 @@ class Surroundings:
 class Factory(Protocol):
     """Makes the model of a provider, without opening connections or starting processes."""
 
-    def __call__(self, name: str, provider: Any, surroundings: Surroundings) -> ChatModel:
+    def __call__(self, name: str, provider: Any, surroundings: ProviderContext) -> ChatModel:
         """`name` and `provider` are an entry of `providers` in the config.
 
         Raises:
@@ -49,7 +49,7 @@ class Factory(Protocol):
 FACTORIES: Registry[Factory] = Registry("provider kind", GROUP, PROVIDERS)
 
 
-def build(name: str, provider: Any, surroundings: Surroundings) -> ChatModel:
+def build(name: str, provider: Any, surroundings: ProviderContext) -> ChatModel:
     """The model of a provider of the config.
 
     Raises:

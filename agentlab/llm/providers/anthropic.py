@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab.errors import BadRequestError
 from agentlab.llm.provider_config import AnthropicProvider
-from agentlab.llm.providers import Surroundings
+from agentlab.llm.providers import ProviderContext
 from agentlab.llm.providers.anthropic_protocol import MessageReader
 from agentlab.llm.providers.remote import Endpoint, key_of
 from agentlab.llm.transport import Transport
@@ -28,7 +28,7 @@ _UNKNOWN = (
 )
 
 
-def build(name: str, provider: AnthropicProvider, surroundings: Surroundings) -> "AnthropicModel":
+def build(name: str, provider: AnthropicProvider, surroundings: ProviderContext) -> "AnthropicModel":
     """The factory of the table in `agentlab.llm.providers`."""
     key = key_of(name, provider, surroundings)
     headers = {"anthropic-version": _VERSION} | ({} if key is None else {"x-api-key": key})

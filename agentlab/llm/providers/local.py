@@ -21,7 +21,7 @@ from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.trusted_settings import Proofs
 from agentlab.hf.engine import CALLS, HfConfig, HfEngine
 from agentlab.llm.provider_config import GgufProvider, HfProvider
-from agentlab.llm.providers import Surroundings
+from agentlab.llm.providers import ProviderContext
 from agentlab.llm.types import Delta, ModelRequest, Usage
 from agentlab.models import store
 from agentlab.workers.chat import ChatEngine, Chunk, EngineRequest
@@ -118,7 +118,7 @@ def _delta(chunk: Chunk) -> Delta:
     return Delta(chunk.text, chunk.finish, usage)
 
 
-def gguf(name: str, provider: GgufProvider, surroundings: Surroundings) -> LocalChatModel:
+def gguf(name: str, provider: GgufProvider, surroundings: ProviderContext) -> LocalChatModel:
     """A GGUF file, with a GGUF adapter. A factory of the table in `agentlab.llm.providers`.
 
     The worker process starts with the first question.
@@ -154,7 +154,7 @@ def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
     return adapter_file
 
 
-def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalChatModel:
+def hf(name: str, provider: HfProvider, surroundings: ProviderContext) -> LocalChatModel:
     """A checkpoint of transformers, with a LoRA adapter; else as `gguf`."""
     where = f"llm.providers.{name}"
     path = store.find(provider.model_path, surroundings.workspace)

@@ -11,7 +11,7 @@ from typing import Any
 from agentlab import errors
 from agentlab.errors import BadRequestError, MalformedReplyError
 from agentlab.llm.provider_config import OpenAICompatProvider, host_of
-from agentlab.llm.providers import Surroundings, faults
+from agentlab.llm.providers import ProviderContext, faults
 from agentlab.llm.providers.parsing import LONGEST_FINISH, amount, clean, count, json_object, mapping, text_of
 from agentlab.llm.providers.remote import Endpoint, key_of
 from agentlab.llm.transport import Transport
@@ -36,7 +36,7 @@ Vector = tuple[float, ...]
 _DONE = "[DONE]"
 
 
-def build(name: str, provider: OpenAICompatProvider, surroundings: Surroundings) -> "OpenAICompatModel":
+def build(name: str, provider: OpenAICompatProvider, surroundings: ProviderContext) -> "OpenAICompatModel":
     """The factory of the table in `agentlab.llm.providers`."""
     key = key_of(name, provider, surroundings)
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from agentlab import errors
 from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of, require_trust
-from agentlab.llm.providers import Surroundings
+from agentlab.llm.providers import ProviderContext
 from agentlab.llm.providers.faults import error_from
 from agentlab.llm.transport import HttpReply, Transport
 from agentlab.llm.types import Delta
@@ -26,7 +26,7 @@ _REFUSES = re.compile(
 )
 
 
-class Dialect:
+class RefusableFields:
     """Words of a request that single models of one endpoint refuse, learnt from the refusal.
 
     One protocol serves many models, and some of the newer ones take no `temperature`, or want `max_tokens` under
@@ -57,7 +57,7 @@ class Dialect:
         return True
 
 
-def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surroundings: Surroundings) -> str | None:
+def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surroundings: ProviderContext) -> str | None:
     """The key of a provider of the config; None when it needs none.
 
     Raises:
@@ -104,7 +104,7 @@ class Endpoint:
         self._transport = transport
         self._redactor = Redactor([key] if key else [])
         self._key_name = key_name
-        self._dialect = Dialect(refusable)
+        self._dialect = RefusableFields(refusable)
 
     async def chat(self, path: str, body: dict[str, Any], reader: Reader) -> AsyncIterator[Delta]:
         """Ask, and read the answer piece by piece. From its last piece on, what becomes of the stream is no matter.

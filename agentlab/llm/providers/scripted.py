@@ -14,7 +14,7 @@ from typing import Any
 
 from agentlab.errors import LLMConnectionError, LLMTimeoutError
 from agentlab.llm.provider_config import ScriptedProvider
-from agentlab.llm.providers import Surroundings
+from agentlab.llm.providers import ProviderContext
 from agentlab.llm.types import Delta, ModelRequest, Tool, ToolPiece, Usage
 
 _GARBAGE = "Sure! Here is my answer: {choice = B or maybe C, because"
@@ -26,7 +26,7 @@ _MOST = 10_000  # characters of a text, and items, that an answer has to have
 Choose = Callable[[Sequence[Any]], Any]
 
 
-def build(name: str, provider: ScriptedProvider, surroundings: Surroundings) -> "ScriptedModel":
+def build(name: str, provider: ScriptedProvider, surroundings: ProviderContext) -> "ScriptedModel":
     """The factory of the table in `agentlab.llm.providers`."""
     del name
     return ScriptedModel(provider, patience=surroundings.timeout.first_token)

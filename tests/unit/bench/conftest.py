@@ -14,7 +14,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
 from agentlab.llm.types import Delta, ModelRequest, Usage
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 
 class Model:
@@ -60,7 +60,7 @@ def router_of(tmp_path: Path) -> Callable[[LLMConfig, Mapping[str, Any]], Router
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0), RunEnvironment()) as run:
         yield run
 
 

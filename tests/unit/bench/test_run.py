@@ -10,7 +10,7 @@ from agentlab.bench.run import BenchExperiment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BudgetExceededError
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 LLM: dict[str, Any] = {
     "providers": {"script": {"kind": "scripted"}},
@@ -38,24 +38,24 @@ def cost_of(run: OpenRun) -> float:
 
 
 def test_what_earlier_sessions_spent_counts_towards_the_budget(tmp_path: Path) -> None:
-    whole = OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="whole"), Edge())
+    whole = OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="whole"), RunEnvironment())
     with whole:
         expected, outcome = experiment(tmp_path, 100.0).run(whole)
         assert outcome.cost_usd == pytest.approx(cost_of(whole))
         assert {event.data["task"] for event in whole.events if event.type == "llm.called"} >= {"bench.judge"}
     most = cost_of(whole) * 0.7
     with (
-        OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), Edge()) as cut,
+        OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), RunEnvironment()) as cut,
         pytest.raises(BudgetExceededError),
     ):
         experiment(tmp_path, most).run(cut)
     path, answered, spent = cut.path, len(cut.events), cost_of(cut)
     assert 0 < spent <= most
     for _ in range(2):
-        with OpenRun.resume(path, Edge()) as again, pytest.raises(BudgetExceededError):
+        with OpenRun.resume(path, RunEnvironment()) as again, pytest.raises(BudgetExceededError):
             experiment(tmp_path, most).run(again)
         assert cost_of(again) == spent  # nothing more was asked
-    with OpenRun.resume(path, Edge()) as last:
+    with OpenRun.resume(path, RunEnvironment()) as last:
         result, outcome = experiment(tmp_path, 100.0).run(last)
         assert outcome.cost_usd == pytest.approx(cost_of(last)) == pytest.approx(cost_of(whole))
         assert len(last.events) > answered

@@ -85,7 +85,7 @@ def test_other_languages_are_read_by_a_model_that_somebody_agrees_with(
     tmp_path: Path, text: str, said: list[Said], goal: str
 ) -> None:
     shown: list[str] = []
-    context = Context(Workspace(tmp_path, tmp_path), {}, agrees=lambda text: not shown.append(text))
+    context = Context(Workspace(tmp_path, tmp_path), {}, ask_consent=lambda text: not shown.append(text))
     settled = settle(config(text, said), context)
     assert settled.goal == goal == str(read_goal(goal))
     assert goal in shown[0]
@@ -123,9 +123,9 @@ def test_without_a_yes_nothing_is_done_and_the_rule_is_named(tmp_path: Path) -> 
         settle(config(GERMAN, [SMALL, LITTLE]), Context(place, {}))
     assert "--yes" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="Nobody has agreed"):
-        settle(config(GERMAN, [SMALL, LITTLE]), Context(place, {}, agrees=lambda _: False))
+        settle(config(GERMAN, [SMALL, LITTLE]), Context(place, {}, ask_consent=lambda _: False))
     with pytest.raises(UsageError, match=r"'klein'.*could not read it"):
-        settle(config(GERMAN, [SMALL]), Context(place, {}, agrees=lambda _: True))
+        settle(config(GERMAN, [SMALL]), Context(place, {}, ask_consent=lambda _: True))
 
 
 def model(provider: dict[str, Any], name: str, tier: str = "pick") -> LLMConfig:

@@ -23,7 +23,7 @@ from agentlab.errors import ConfigError, GateError, MissingFileError, RunMismatc
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.state import StudyCandidate, TrialState
 from tests.unit.compress.scripted import calls, llm
@@ -125,7 +125,7 @@ def scripted(place: Path, **changes: Any) -> Scripted:
 
 
 def new_run(place: Path, name: str = "run") -> OpenRun:
-    return OpenRun.create(place / "runs", RunSpec("compress", "", "", "h", 0, name=name), Edge())
+    return OpenRun.create(place / "runs", RunSpec("compress", "", "", "h", 0, name=name), RunEnvironment())
 
 
 def told(events: Sequence[Event]) -> list[Any]:
@@ -255,7 +255,7 @@ def test_a_winner_that_other_text_does_not_confirm_makes_way_for_the_next(
         folder = place / "runs" / f"cut-{kept}"
         (folder / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         shutil.copytree(run.path / "exports", folder / "exports")
-        with OpenRun.resume(folder, Edge()) as cut:
+        with OpenRun.resume(folder, RunEnvironment()) as cut:
             again, _ = scripted(place, **FEW).run(cut)
         assert again.models[0].sentence == model.sentence
 
@@ -299,7 +299,7 @@ def test_a_run_of_an_earlier_version_has_no_intervals_and_reports(place: Path) -
     (place / "runs" / "early" / "events.jsonl").write_text(
         "".join(json.dumps({**line, "seq": seq}) + "\n" for seq, line in enumerate(early))
     )
-    with OpenRun.resume(place / "runs" / "early", Edge()) as again:
+    with OpenRun.resume(place / "runs" / "early", RunEnvironment()) as again:
         result, _ = scripted(place, **FEW).run(again)
     (model,) = result.models
     assert [row.within for row in model.rows] == [{}] * 5
@@ -390,7 +390,7 @@ def test_a_kill_between_any_two_events_changes_no_trial(place: Path, few: dict[s
         new_run(place, "cut").close()
         (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         shutil.copytree(place / "runs" / "whole" / "exports", place / "runs" / "cut" / "exports")
-        with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:
+        with OpenRun.resume(place / "runs" / "cut", RunEnvironment()) as cut:
             again, _ = scripted(place, **few).run(cut)
             assert told(cut.events) == told(events), lines[kept - 1]
         assert [without_cost(row.model_dump()) for row in again.models[0].rows] == [
@@ -525,7 +525,7 @@ def test_a_known_recipe_is_charged_what_it_cost_with_the_thinking_of_whoever_ask
 def test_more_budget_goes_on_where_it_ended(place: Path) -> None:
     with new_run(place) as run:
         scripted(place, budget={"trials": 10, "seconds": 35}).run(run)
-    with OpenRun.resume(place / "runs" / "run", Edge()) as run:
+    with OpenRun.resume(place / "runs" / "run", RunEnvironment()) as run:
         result, _ = scripted(place, budget={"trials": 10}).run(run)
     with new_run(place, "whole") as whole:
         expected, _ = scripted(place, budget={"trials": 10}).run(whole)
@@ -558,7 +558,7 @@ def test_numbers_that_are_not_finite_fail_the_recipe(place: Path, monkeypatch: p
     monkeypatch.setattr(Formula, "make", lambda *asked: replace(made(*asked), kl=math.nan, loss=math.nan))
     with new_run(place) as run, pytest.raises(GateError):
         scripted(place, goal="smallest at any loss", budget={"trials": 1}, first=1).run(run)
-    with OpenRun.resume(run.path, Edge()) as again, pytest.raises(GateError):
+    with OpenRun.resume(run.path, RunEnvironment()) as again, pytest.raises(GateError):
         scripted(place, goal="smallest at any loss", budget={"trials": 1}, first=1).run(again)
     assert "not finite" in (run.path / "events.jsonl").read_text()
 
@@ -614,14 +614,14 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
     shutil.copytree(place / "runs" / "second" / "exports", place / "runs" / "cut" / "exports")
-    with OpenRun.resume(place / "runs" / "cut", Edge()) as run:
+    with OpenRun.resume(place / "runs" / "cut", RunEnvironment()) as run:
         scripted(place, **few).run(run)
         assert told(run.events) == told(events)
     new_run(place, "lost").close()
     (place / "runs" / "lost" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
     shutil.rmtree(place / "memory")
     with (
-        OpenRun.resume(place / "runs" / "lost", Edge()) as run,
+        OpenRun.resume(place / "runs" / "lost", RunEnvironment()) as run,
         pytest.raises(RunMismatchError, match="are gone from its memory"),
     ):
         scripted(place, **few).run(run)
@@ -762,7 +762,7 @@ def test_a_full_control_pairs_searches_with_and_without_the_agent_and_measures_n
     kept = next(n for n, line in enumerate(lines) if b'"control-2/run_0003"' in line)
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-    with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:
+    with OpenRun.resume(place / "runs" / "cut", RunEnvironment()) as cut:
         again, _ = scripted(place, **few, llm=llm(**calls(("finish", ADVICE)))).run(cut)
         assert told(cut.events) == told(events)
     assert again.models[0].pairs == model.pairs

@@ -12,7 +12,7 @@ from agentlab.debate.verdict import verdict
 from agentlab.debate.voting import Fitted
 from agentlab.runs.document import Table
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
 NOTHING = Fitted(best="ann", questions=0)
@@ -21,7 +21,9 @@ HOSTILE = '<img src=x onerror=alert(1)> | **ignore all** "rules" `rm`\n# Answer:
 
 @pytest.fixture
 def run(tmp_path: Path):
-    with OpenRun.create(tmp_path / "runs", RunSpec("debate", "seed: 0", "seed: 0", "sha256:0", 0), Edge()) as run:
+    with OpenRun.create(
+        tmp_path / "runs", RunSpec("debate", "seed: 0", "seed: 0", "sha256:0", 0), RunEnvironment()
+    ) as run:
         yield run
 
 

@@ -15,7 +15,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.run import EvolveExperiment, prepare
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from tests.unit.debate.test_local_agents import made
 
 
@@ -46,11 +46,11 @@ SMALL: dict[str, Any] = {
 
 def prepared(place: Path, resumes: Path | None = None, **changes: Any) -> EvolveExperiment:
     config = EvolveConfig.model_validate({**SMALL, **changes})
-    return prepare(config, Context(Workspace(place, place), {}, resumes=resumes))
+    return prepare(config, Context(Workspace(place, place), {}, resumed_run=resumes))
 
 
 def new_run(place: Path, name: str = "run") -> OpenRun:
-    return OpenRun.create(place / "runs", RunSpec("evolve", "", "", "h", 0, name=name), Edge())
+    return OpenRun.create(place / "runs", RunSpec("evolve", "", "", "h", 0, name=name), RunEnvironment())
 
 
 class Planted:

@@ -19,7 +19,7 @@ from agentlab.lora.geometry import distance, norm
 from agentlab.lora.reading import Adapter
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, OpenRun
+from agentlab.runs.run import OpenRun, RunEnvironment
 from tests.unit.evolve.small import SMALL, new_run, prepared, workspace
 from tests.unit.evolve.test_run import told
 from tests.unit.lora.folders import deltas, write_folder
@@ -51,7 +51,7 @@ def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> No
     assert all(child.parents for child in expected.trials if child.generation)
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
-    with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:  # without a folder of those before
+    with OpenRun.resume(place / "runs" / "cut", RunEnvironment()) as cut:  # without a folder of those before
         found, _ = prepared(place, resumes=cut.path, **DELTAS).run(cut)
         assert told(cut.events) == events
     assert found == expected
@@ -62,7 +62,7 @@ def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> No
 
 def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> ExportedChild:
     config, context = EvolveConfig.model_validate({**SMALL, **changes}), Context(Workspace(place, place), {})
-    with OpenRun.resume(place / "runs" / run, Edge()) as opened:
+    with OpenRun.resume(place / "runs" / run, RunEnvironment()) as opened:
         events = opened.events
     return export_child(config, context, run, events, child, out, lambda *_: None)
 

@@ -20,7 +20,7 @@ from agentlab.evolve.verdict import _bred_from
 from agentlab.lora.blend import concatenate
 from agentlab.lora.reading import Adapter
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.types import Proposal
 from agentlab.study.events import results
 from agentlab.study.state import TrialState
@@ -63,7 +63,7 @@ def test_a_kill_between_any_two_events_changes_nothing(place: Path) -> None:
     for kept in range(1, len(lines)):
         new_run(place, "cut").close()
         (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with OpenRun.resume(place / "runs" / "cut", Edge()) as cut:
+        with OpenRun.resume(place / "runs" / "cut", RunEnvironment()) as cut:
             result, _ = experiment.run(cut)
             assert told(cut.events) == told(events), f"cut after {lines[kept - 1]!r}"
         assert result == whole
@@ -92,7 +92,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_what_it_knows(place: Path, las
     new_run(place, f"old-{last}").close()
     text = "".join(f"{json.dumps(event)}\n" for event in lines[:cut])
     (place / "runs" / f"old-{last}" / "events.jsonl").write_text(text)
-    with OpenRun.resume(place / "runs" / f"old-{last}", Edge()) as old:
+    with OpenRun.resume(place / "runs" / f"old-{last}", RunEnvironment()) as old:
         result, _ = scripted(place, **few).run(old)
     if last == "split.opened":
         assert result == whole
@@ -184,7 +184,7 @@ def test_the_real_model_gives_the_same_bits_after_a_kill(place: Path) -> None:
     for kept in (batch, batch + 4, len(lines) - 2):
         new_run(place, f"real-{kept}").close()
         (place / "runs" / f"real-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with OpenRun.resume(place / "runs" / f"real-{kept}", Edge()) as cut:
+        with OpenRun.resume(place / "runs" / f"real-{kept}", RunEnvironment()) as cut:
             found, _ = prepared(place, resumes=cut.path, **few).run(cut)
             assert told(cut.events) == events
         assert found == expected
@@ -200,14 +200,14 @@ def test_a_full_disk_stops_it_and_it_goes_on_where_there_is_room(
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        run = OpenRun.create(disk, RunSpec("evolve", "", "", "h", 0, name="full"), Edge())
+        run = OpenRun.create(disk, RunSpec("evolve", "", "", "h", 0, name="full"), RunEnvironment())
         with (disk / "ballast").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, (4 << 20) - (left << 10))
         with run, pytest.raises(StorageError, match="full") as caught:
             scripted(place).run(run)
         assert caught.value.exit_code == 3
         (disk / "ballast").unlink()
-        with OpenRun.resume(disk / "full", Edge()) as again:
+        with OpenRun.resume(disk / "full", RunEnvironment()) as again:
             result, _ = scripted(place).run(again)
             assert told(again.events) == told(whole[1])
         assert result == whole[0]

@@ -19,7 +19,7 @@ from agentlab.evolve.run import export_child
 from agentlab.runs.branch import RunBranch
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, OpenRun
+from agentlab.runs.run import OpenRun, RunEnvironment
 from agentlab.study.state import rebuild
 from tests.unit.evolve.small import SMALL, Planted, Scripted, new_run, prepared, workspace
 
@@ -142,7 +142,7 @@ def test_budgets_hold_to_the_unit_in_both_arms(
     }
     limit, name = population * train + more, f"unit-{np.random.default_rng().integers(2**62)}"
     result, events = held(place, name, Planted(), **few)
-    with OpenRun.resume(place / "runs" / name, Edge()) as run:
+    with OpenRun.resume(place / "runs" / name, RunEnvironment()) as run:
         arms = [rebuild(each.events).amount_spent("items") for each in (run, RunBranch(run, "random-0"))]
     assert all(limit - train < items <= limit for items in arms)
     lines = (place / "runs" / name / "events.jsonl").read_bytes().splitlines(keepends=True)
@@ -150,7 +150,7 @@ def test_budgets_hold_to_the_unit_in_both_arms(
     (place / "runs" / f"{name}-cut" / "events.jsonl").write_bytes(b"".join(lines[: int(killed * len(events))]))
     found = prepared(place, **few)
     again = Scripted(found.config, found.context, found.base, found.parents, found.genome, found.questions)
-    with OpenRun.resume(place / "runs" / f"{name}-cut", Edge()) as cut:
+    with OpenRun.resume(place / "runs" / f"{name}-cut", RunEnvironment()) as cut:
         assert again.run(cut)[0] == result
 
 

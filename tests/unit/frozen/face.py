@@ -13,7 +13,7 @@ from typing_extensions import is_protocol
 
 from agentlab.errors import AllModelsFailedError
 from agentlab.llm.manager import ModelTally, Response
-from agentlab.llm.providers import FACTORIES, Surroundings
+from agentlab.llm.providers import FACTORIES, ProviderContext
 from agentlab.llm.router import Router
 from agentlab.llm.types import ChatModel, Completion, EmbeddingModel, Embeddings
 from agentlab.lora.operators import OPERATORS
@@ -29,7 +29,7 @@ from tests.unit.frozen import sources
 PLUGIN_FACES: dict[str, type] = {
     "provider, chat model": ChatModel,
     "provider, embedding model": EmbeddingModel,
-    "provider, surroundings": Surroundings,
+    "provider, surroundings": ProviderContext,
     "arm, proposer": Proposer,
     "arm, trial": Trial,
     "arm, proposal": Proposal,

@@ -9,7 +9,7 @@ import pytest
 from agentlab.errors import RunUnreadableError, UnknownNameError
 from agentlab.integrations.tracking import Tracked, TrackerEntry, best_of, entries, having, plain
 from agentlab.runs.manifest import Metric
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import find
 from agentlab.search.types import Params, TrialResult
 from agentlab.study.events import Decision, Proposed, ResultBatch, emit
@@ -34,7 +34,9 @@ def logged(folder: Path, run: OpenRun) -> list[TrackerEntry]:
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
     ticks = iter(range(1_000_000, 2_000_000))
-    with OpenRun.create(tmp_path, RunSpec("nas", NAS, "", "h", 7, name="one"), Edge(clock=lambda: next(ticks))) as run:
+    with OpenRun.create(
+        tmp_path, RunSpec("nas", NAS, "", "h", 7, name="one"), RunEnvironment(clock=lambda: next(ticks))
+    ) as run:
         yield run
 
 
@@ -82,7 +84,7 @@ def test_the_studies_beside_the_main_one_are_told_apart(tmp_path: Path, run: Ope
 
 def test_several_bases_are_several_things_to_measure(tmp_path: Path) -> None:
     config = "base: null\nmodels: [a, b]\n"
-    with OpenRun.create(tmp_path, RunSpec("compress", config, "", "h", 0, name="two"), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("compress", config, "", "h", 0, name="two"), RunEnvironment()) as run:
         for name in ("a", "b", "b/portfolio"):
             if "/" not in name:
                 run.emit("texts.cut", name, sha256="aa")

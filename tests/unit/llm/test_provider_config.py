@@ -4,7 +4,7 @@ import pytest
 
 from agentlab.errors import UntrustedHostError
 from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, require_trust
-from agentlab.llm.providers import Surroundings
+from agentlab.llm.providers import ProviderContext
 from agentlab.llm.providers.remote import key_of
 
 HOMES = {
@@ -54,9 +54,9 @@ def test_the_key_of_a_provider_is_not_read_before_its_host_is_trusted(home):
     provider = OpenAICompatProvider(kind="openai_compat", base_url="https://evil.org/v1", api_key="${OPENAI_API_KEY}")
     env = {"OPENAI_API_KEY": "sk-0123456789abcdef"}
     with pytest.raises(UntrustedHostError, match=r"belongs to api\.openai\.com"):
-        key_of("p", provider, Surroundings(env, home))
+        key_of("p", provider, ProviderContext(env, home))
     env["AGENTLAB_TRUST"] = "OPENAI_API_KEY@evil.org"
-    assert key_of("p", provider, Surroundings(env, home)) == "sk-0123456789abcdef"
+    assert key_of("p", provider, ProviderContext(env, home)) == "sk-0123456789abcdef"
 
 
 def test_a_host_from_the_environment_is_checked_too(home):
@@ -65,10 +65,10 @@ def test_a_host_from_the_environment_is_checked_too(home):
         context={"env": {"EVIL_HOST": "evil.org"}},
     )
     with pytest.raises(UntrustedHostError, match=r"evil\.org"):
-        key_of("p", provider, Surroundings({}, home))
+        key_of("p", provider, ProviderContext({}, home))
 
 
 def test_an_anthropic_key_goes_to_anthropic_unless_it_is_confirmed(home):
     proxy = AnthropicProvider(kind="anthropic", base_url="https://proxy.example.org")
     with pytest.raises(UntrustedHostError, match="belongs to api"):
-        key_of("p", proxy, Surroundings({"ANTHROPIC_API_KEY": "x"}, home))
+        key_of("p", proxy, ProviderContext({"ANTHROPIC_API_KEY": "x"}, home))

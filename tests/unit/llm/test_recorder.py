@@ -8,7 +8,7 @@ from agentlab.llm.budget import RouterBudget
 from agentlab.llm.question import key_of
 from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data
 from agentlab.llm.types import Attempt, Usage
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 QUESTION = {
     "task": "t",
@@ -47,9 +47,9 @@ def test_an_event_cannot_name_another_class():
 
 def test_a_run_that_is_gone_on_with_remembers_what_silent_providers_are_assumed_to_cost(tmp_path):
     silent = RouterOutcome((Attempt("m", None, usage=Usage(), assumed_usd=0.8),), "m", "hi")
-    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="r"), Edge()) as run:
+    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="r"), RunEnvironment()) as run:
         RunRecorder(run).record("k", "", outcome_data("t", silent))
-    with OpenRun.resume(run.path, Edge()) as again:
+    with OpenRun.resume(run.path, RunEnvironment()) as again:
         spent = RunRecorder(again).total_usage()
     assert spent.cost_usd == 0.8
     with pytest.raises(errors.BudgetExceededError):

@@ -15,7 +15,7 @@ from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Delta, Message, Tool, ToolCall, Usage
 from agentlab.runs.redact import Redactor
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.runs.stop import StopFlag
 
 ASK = [Message("user", "Which one?")]
@@ -30,7 +30,7 @@ class Pick(BaseModel):
 @pytest.fixture
 def run(tmp_path, key):
     spec = RunSpec("nas", "", "", "hash", seed=0)
-    with OpenRun.create(tmp_path / "runs", spec, Edge(redactor=Redactor([key]))) as run:
+    with OpenRun.create(tmp_path / "runs", spec, RunEnvironment(redactor=Redactor([key]))) as run:
         yield run
 
 

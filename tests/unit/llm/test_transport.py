@@ -10,7 +10,7 @@ import pytest
 from agentlab.errors import LLMConnectionError
 from agentlab.llm.config import Timeout
 from agentlab.llm.transport import Transport
-from agentlab.llm.types import WIRE, Wire
+from agentlab.llm.types import WIRE, WireTimes
 
 AT_ONCE = 64
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -137,11 +137,11 @@ def test_a_request_that_the_server_may_have_worked_on_is_not_repeated() -> None:
 def test_a_benchmark_hears_when_its_request_left_and_when_the_reply_was_read():
     """Also on a connection that stands already; what the client did before the sending is not in it."""
 
-    async def listen() -> list[Wire]:
+    async def listen() -> list[WireTimes]:
         heard = []
         async with serving(1) as (_, transport):
             for _ in range(2):
-                WIRE.set(wire := Wire())
+                WIRE.set(wire := WireTimes())
                 await ask(transport)
                 heard.append(wire)
         return heard

@@ -11,7 +11,14 @@ import yaml
 
 from agentlab.errors import ConfigError, Interrupted, StorageError
 from agentlab.nas.config import TrialConfig
-from agentlab.nas.objective import BEST, HISTORY, LAST, InformerObjective, stored_curve, stored_weights
+from agentlab.nas.objective import (
+    CHECKPOINT_FILE,
+    HISTORY_FILE,
+    WEIGHTS_FILE,
+    InformerObjective,
+    stored_curve,
+    stored_weights,
+)
 from agentlab.nas.series import Series
 from agentlab.nas.training import evaluate, restore
 from agentlab.nas.windows import Windows
@@ -26,7 +33,7 @@ BASE = TrialConfig.model_validate(
         "training": {"epochs": 3, "patience": 3, "optimizer_params": {"lr": 0.01}},
     }
 )
-FILES = {"config_used.yaml", "metrics.json", HISTORY, "learning_curve.png", BEST}
+FILES = {"config_used.yaml", "metrics.json", HISTORY_FILE, "learning_curve.png", WEIGHTS_FILE}
 Told = list[tuple[str, str, dict[str, Any]]]
 
 
@@ -114,12 +121,12 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(trials: Folder, ser
     told, check = stopped_after(epochs)
     with pytest.raises(Interrupted):
         run(objective(trials, series, told, check))
-    assert (trials.path / "run_0000" / LAST).is_file()
-    assert not (trials.path / "run_0000" / BEST).exists()
+    assert (trials.path / "run_0000" / CHECKPOINT_FILE).is_file()
+    assert not (trials.path / "run_0000" / WEIGHTS_FILE).exists()
     rest: Told = []
     assert untimed(run(objective(trials, series, rest))) == untimed(whole)
     assert [data["epoch"] for _, _, data in rest] == list(range(epochs + 1, 4))
-    assert not (trials.path / "run_0000" / LAST).exists()
+    assert not (trials.path / "run_0000" / CHECKPOINT_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -131,13 +138,13 @@ def test_only_a_training_that_can_go_on_leaves_its_checkpoint(
     told, check = stopped_after(1, error)
     with pytest.raises(type(error)):
         run(objective(trials, series, told, check))
-    assert (trials.path / "run_0000" / LAST).exists() is left
+    assert (trials.path / "run_0000" / CHECKPOINT_FILE).exists() is left
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 64])
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(trials: Folder, series: Series, damage: bytes) -> None:
     whole = run(objective(trials, series), "whole")
-    trials.folder("run_0000").write_bytes(LAST, damage)
+    trials.folder("run_0000").write_bytes(CHECKPOINT_FILE, damage)
     assert untimed(run(objective(trials, series))) == untimed(whole)
 
 

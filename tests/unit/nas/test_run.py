@@ -14,7 +14,7 @@ from agentlab.errors import ConfigError, DataError, RunUnreadableError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import NasExperiment
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -46,7 +46,7 @@ def experiment(tmp_path: Path) -> NasExperiment:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0), RunEnvironment()) as run:
         yield run
 
 
@@ -56,7 +56,7 @@ def test_reference_lines_that_a_kill_has_cut_off_are_measured_after_a_resume(
     whole, _ = experiment.run(run)
     names = [line.name for line in whole.references]
     events = [event for event in run.events if event.type == "reference.measured"]
-    with OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()) as cut:
+    with OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), RunEnvironment()) as cut:
         cut.emit("reference.measured", names[0], **events[0].data)
         resumed, _ = experiment.run(cut)
     assert [line.name for line in resumed.references] == names
@@ -182,12 +182,12 @@ def test_a_kill_in_the_last_round_costs_the_training_it_was_in(tmp_path: Path, r
     whole, _ = make(tmp_path, finals=finals).run(run)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b"trial.started" in line and b"-f1" in line)
-    OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()).close()
+    OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), RunEnvironment()).close()
     cut_path = run.path.parent / "cut"
     (cut_path / "events.jsonl").write_bytes(b"".join(lines[: place + 1]))
     for name in ("run_0000", "run_0000-f0"):
         shutil.copytree(run.path / "trials" / name, cut_path / "trials" / name)
-    with OpenRun.resume(cut_path, Edge()) as cut:
+    with OpenRun.resume(cut_path, RunEnvironment()) as cut:
         resumed, _ = make(tmp_path, finals=finals).run(cut)
         started = [event.id for event in cut.events if event.type == "trial.started"]
     assert resumed.winner == whole.winner
@@ -216,7 +216,7 @@ def test_a_model_that_rejects_everything_costs_no_gain(tmp_path: Path) -> None:
     found = []
     for name, judge in (("alone", "primary"), ("judged", "reserve")):
         experiment = make(tmp_path, max_iterations=5, llm=asked(judge), evaluator={"noise": 0.5}, space=SPACE)
-        with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name=name), Edge()) as run:
+        with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name=name), RunEnvironment()) as run:
             found.append(experiment.run(run)[0])
     alone, judged = found
     assert judged.winner == alone.winner

@@ -16,11 +16,11 @@ from agentlab.nas.series import Series
 from agentlab.nas.study import TERMS, setup_of
 from agentlab.runs.branch import RunBranch
 from agentlab.runs.context import Context
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import rebuild
@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), RunEnvironment()) as run:
         yield run
 
 
@@ -79,14 +79,14 @@ def setup(tmp_path: Path, run: OpenRun, make_series: Callable[..., Series]) -> I
 def test_without_a_language_model_the_optimiser_works_alone(run: OpenRun, setup: Callable[..., Setup]) -> None:
     study = setup(agent=False).study(run, 3)
     assert study.agent is None
-    assert (study.control.name, study.seed) == ("gp", 3)
+    assert (study.baseline_proposer.name, study.seed) == ("gp", 3)
     assert isinstance(study.executor, LocalExecutor)
 
 
 def test_a_control_study_hears_nothing_from_the_language_model(run: OpenRun, setup: Callable[..., Setup]) -> None:
     with_agent, without = setup().study(run, 0), setup().study(run, 0, agent=False)
-    assert isinstance(with_agent.evaluator, Seeds)
-    assert isinstance(without.evaluator, Seeds)
+    assert isinstance(with_agent.evaluator, SeedEvaluator)
+    assert isinstance(without.evaluator, SeedEvaluator)
     assert (with_agent.agent is None, with_agent.evaluator.router is None) == (False, False)
     assert (without.agent, without.evaluator.router) == (None, None)
 
@@ -109,7 +109,7 @@ def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: OpenRun, se
 
 @pytest.mark.parametrize("base", ["gp", "tpe", "random"])
 def test_the_classical_optimiser_is_chosen_by_name(run: OpenRun, setup: Callable[..., Setup], base: str) -> None:
-    assert setup(search={"base": base}).study(run, 0).control.name == base
+    assert setup(search={"base": base}).study(run, 0).baseline_proposer.name == base
 
 
 def test_several_workers_are_processes(run: OpenRun, setup: Callable[..., Setup]) -> None:
@@ -156,9 +156,9 @@ def test_a_stop_in_the_middle_of_a_training_is_heard_and_the_study_goes_on(
     stopped = setup(stop=StopsAfter(3)).study(run, 1)
     with pytest.raises(Interrupted):
         search(stopped, lambda: None)
-    assert len(stopped.state.open) == 1
+    assert len(stopped.state.pending) == 1
     resumed = search(setup().study(run, 1), lambda: None)
-    assert (len(resumed.judged), resumed.open) == (4, [])
+    assert (len(resumed.judged), resumed.pending) == (4, [])
 
 
 def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(

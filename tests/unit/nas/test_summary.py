@@ -16,13 +16,13 @@ from agentlab.nas.series import Series
 from agentlab.nas.study import TERMS
 from agentlab.nas.summary import outcome, source_rows, summarise
 from agentlab.runs.report import markdown
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
 from agentlab.study.control import Pair
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.finals import LastRound, missing, winner
 from agentlab.study.state import StudyCandidate, agent_state
@@ -62,7 +62,7 @@ class Accepting:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), RunEnvironment()) as run:
         yield run
 
 
@@ -82,8 +82,8 @@ def study_in(run: OpenRun, **changes: Any) -> steps.Study:
         seed=0,
         budget={"trials": CONFIG.max_iterations},
         starts=(Proposal({"model.dropout": 0.8}, "default"),),
-        control=Listed("gp"),
-        evaluator=Seeds(TERMS, repeats=2),
+        baseline_proposer=Listed("gp"),
+        evaluator=SeedEvaluator(TERMS, repeats=2),
         rules=ScreenRules(SPACE),
         **fields | changes,
     )
@@ -103,7 +103,7 @@ def summarised(run: OpenRun, make_series: Callable[..., Series]) -> Summarised:
         run.emit("study.opened", reviewed=study.reviewer is not None)
         state = search(study, lambda: None)
         while left := missing(state, LAST_ROUND):
-            state = steps.measure(study, left)
+            state = steps.run_candidates(study, left)
         first = winner(state, LAST_ROUND)
         assert first is not None
         names = list(first.values)

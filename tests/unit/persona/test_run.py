@@ -16,7 +16,7 @@ TWO = PersonaConfig(base="none", personas=(Persona(name="a", data="a.jsonl"), Pe
 
 def context(place: Path, size: int, *, resumes: Path | None = None) -> Context:
     launch = {"RANK": "0", "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    return Context(Workspace(place, place), launch, resumes=resumes)
+    return Context(Workspace(place, place), launch, resumed_run=resumes)
 
 
 def test_several_processes_train_in_turn_only(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from agentlab.pipeline.items import COPY, PipelineInput, copy_of
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.text_store import FILE, RunTexts
 from agentlab.runs.manifest import read_manifest
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord
 
 STAGES: list[dict[str, Any]] = [
@@ -41,7 +41,7 @@ class Workshop:
         self.now += 1
         text = yaml.safe_dump(dict(config or {}), sort_keys=False)
         return OpenRun.create(
-            self.runs_dir, RunSpec(command, text, text, "h", 0, name=name), Edge(clock=lambda: self.now)
+            self.runs_dir, RunSpec(command, text, text, "h", 0, name=name), RunEnvironment(clock=lambda: self.now)
         )
 
     def put(self, run: OpenRun, text: str) -> str:

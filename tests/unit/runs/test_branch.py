@@ -8,12 +8,12 @@ import pytest
 
 from agentlab.errors import UsageError
 from agentlab.runs.branch import RunBranch
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), RunEnvironment()) as run:
         yield run
 
 
@@ -53,7 +53,7 @@ def test_an_event_about_nothing_in_particular_belongs_to_the_branch_too(run: Ope
 def test_a_branch_is_found_again_after_a_resume(run: OpenRun) -> None:
     RunBranch(run, "x").emit("a.b", "run_0000")
     run.close()
-    with OpenRun.resume(run.path, Edge()) as again:
+    with OpenRun.resume(run.path, RunEnvironment()) as again:
         assert [event.id for event in RunBranch(again, "x").events] == ["run_0000"]
 
 

@@ -8,7 +8,7 @@ from agentlab.nas.config import MEASURED as NAS
 from agentlab.runs.compare import RunComparison, compare, config_differences, metric_differences
 from agentlab.runs.document import Table, Text
 from agentlab.runs.manifest import Metric
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import RunRecord, find
 
 
@@ -52,7 +52,7 @@ def test_a_figure_of_one_run_keeps_its_row() -> None:
 
 def finished(folder: Path, name: str, config: str, mse: float, *, sha: str = "aa") -> RunRecord:
     """A search that has come to this error."""
-    with OpenRun.create(folder, RunSpec("nas", config, "", "h", 0, name=name), Edge()) as run:
+    with OpenRun.create(folder, RunSpec("nas", config, "", "h", 0, name=name), RunEnvironment()) as run:
         run.start({})
         run.emit("study.opened", data=sha)
         run.complete(RunOutcome(metrics={"test_mse": Metric(value=mse, unit="scaled", direction="lower")}))

@@ -9,7 +9,7 @@ import pytest
 from agentlab.config.base import KeyDifference
 from agentlab.runs.debug import LLM_LOG, DebugLog
 from agentlab.runs.redact import Redactor
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.study.narrate import Proposals
 
 KEY = "planted-key-0123456789"
@@ -28,7 +28,7 @@ def debug(seen: list[str]) -> DebugLog:
 
 @pytest.fixture
 def run(tmp_path: Path, debug: DebugLog) -> Iterator[OpenRun]:
-    edge = Edge(clock=lambda: 1_800_000_000.0, redactor=Redactor([KEY]), sinks=[debug])
+    edge = RunEnvironment(clock=lambda: 1_800_000_000.0, redactor=Redactor([KEY]), sinks=[debug])
     with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0), edge) as run:
         yield run
 

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 
 def create(folder: Path) -> OpenRun:
-    return OpenRun.create(folder, RunSpec("nas", "", "", "h", 0), Edge(clock=lambda: 1_800_000_000.0))
+    return OpenRun.create(folder, RunSpec("nas", "", "", "h", 0), RunEnvironment(clock=lambda: 1_800_000_000.0))
 
 
 def test_what_a_kill_left_half_written_is_swept_on_resume(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_what_a_kill_left_half_written_is_swept_on_resume(tmp_path: Path) -> Non
     left = [path / ".manifest.json.0badcafe.tmp", path / "checkpoints" / ".model.bin.0badcafe.tmp"]
     for file in left:
         file.write_text("half")
-    OpenRun.resume(path, Edge()).close()
+    OpenRun.resume(path, RunEnvironment()).close()
     assert kept.exists()
     assert not any(file.exists() for file in left)
 

@@ -7,7 +7,7 @@ import pytest
 
 from agentlab.commands import COMMANDS
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import find, list_runs
 from agentlab.runs.views import RunList, RunView
 
@@ -26,7 +26,7 @@ class Clock:
 
 def killed(folder: Path, clock: Clock, *seconds: float) -> Path:
     """A run that ended without a word so many seconds after its start, with an event at each of these."""
-    with OpenRun.create(folder, SPEC, Edge(clock=clock)) as run:
+    with OpenRun.create(folder, SPEC, RunEnvironment(clock=clock)) as run:
         run.start({})
         begun = clock.now
         for moment in seconds:
@@ -51,7 +51,7 @@ def test_a_killed_run_took_as_long_as_its_events_tell(tmp_path: Path) -> None:
 def test_going_on_adds_the_session_that_was_killed(tmp_path: Path) -> None:
     clock = Clock()
     path = killed(tmp_path, clock, 7.5)
-    with OpenRun.resume(path, Edge(clock=clock)) as again:
+    with OpenRun.resume(path, RunEnvironment(clock=clock)) as again:
         again.start({})
         clock.now += 3
         again.emit("trial.epoch", "run_0000")
@@ -65,7 +65,7 @@ def test_going_on_adds_the_session_that_was_killed(tmp_path: Path) -> None:
 def test_a_resume_killed_before_it_could_say_so_counts_nothing_twice(tmp_path: Path) -> None:
     clock = Clock()
     path = killed(tmp_path, clock, 7.5)
-    with OpenRun.resume(path, Edge(clock=clock)) as again:
+    with OpenRun.resume(path, RunEnvironment(clock=clock)) as again:
         again.start({})
     events = (path / "events.jsonl").read_bytes()
     (path / "events.jsonl").write_bytes(b"".join(events.splitlines(keepends=True)[:-1]))  # without `run.resumed`
@@ -73,7 +73,7 @@ def test_a_resume_killed_before_it_could_say_so_counts_nothing_twice(tmp_path: P
 
 
 def test_a_run_killed_before_its_first_event_took_no_time(tmp_path: Path) -> None:
-    OpenRun.create(tmp_path, SPEC, Edge()).close()
+    OpenRun.create(tmp_path, SPEC, RunEnvironment()).close()
     assert (find(tmp_path, "mine").seconds, shown(tmp_path)) == (0.0, "0.0 s")
 
 

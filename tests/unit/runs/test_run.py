@@ -16,7 +16,7 @@ from agentlab.runs import journal as journal_module
 from agentlab.runs.events import Event, first_event_data, require_unchanged
 from agentlab.runs.manifest import Metric
 from agentlab.runs.redact import MASK, Redactor
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import find, list_runs
 
 SPEC = RunSpec(command="nas", config_yaml="seed: 0\n", source_yaml="{}\n", config_hash="abc", seed=0, argv=["agentlab"])
@@ -24,7 +24,7 @@ SPEC = RunSpec(command="nas", config_yaml="seed: 0\n", source_yaml="{}\n", confi
 
 def create(folder: Path, **changes: object) -> OpenRun:
     fields = {name: getattr(SPEC, name) for name in SPEC.__slots__} | changes
-    return OpenRun.create(folder, RunSpec(**fields), Edge(clock=lambda: 1_800_000_000.0))
+    return OpenRun.create(folder, RunSpec(**fields), RunEnvironment(clock=lambda: 1_800_000_000.0))
 
 
 def test_folder_name_tells_time_command_and_a_short_id(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_events_are_numbered_and_survive_reopening(tmp_path: Path) -> None:
     with create(tmp_path) as run:
         run.emit("trial.finished", "run_0000", value=0.5)
         path = run.path
-    with OpenRun.resume(path, Edge()) as again:
+    with OpenRun.resume(path, RunEnvironment()) as again:
         assert [(e.seq, e.type, e.data) for e in again.events] == [(0, "trial.finished", {"value": 0.5})]
         assert again.emit("trial.finished", "run_0001").seq == 1
 
@@ -55,7 +55,7 @@ def test_torn_last_line_is_dropped_on_read_and_cut_on_resume(tmp_path: Path) -> 
     whole = (path / "events.jsonl").read_bytes()
     (path / "events.jsonl").write_bytes(whole + b'{"v":1,"seq":1,"t":')
     assert len(find(tmp_path, path.name).events()) == 1
-    with OpenRun.resume(path, Edge()):
+    with OpenRun.resume(path, RunEnvironment()):
         assert (path / "events.jsonl").read_bytes() == whole
 
 
@@ -67,12 +67,12 @@ def test_damage_in_the_middle_is_an_error_not_a_guess(tmp_path: Path) -> None:
     lines = (path / "events.jsonl").read_text().splitlines()
     (path / "events.jsonl").write_text(f"garbage\n{lines[1]}\n")
     with pytest.raises(RunUnreadableError, match="line 1"):
-        OpenRun.resume(path, Edge())
+        OpenRun.resume(path, RunEnvironment())
 
 
 def test_a_second_opener_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     with create(tmp_path) as run, pytest.raises(RunLockedError, match=f"pid {os.getpid()}"):
-        OpenRun.resume(run.path, Edge())
+        OpenRun.resume(run.path, RunEnvironment())
 
 
 def test_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
     record = find(tmp_path, done.stdout.strip())
     assert record.manifest.status == "running"
     assert record.status == "interrupted"
-    with OpenRun.resume(record.path, Edge()) as run:
+    with OpenRun.resume(record.path, RunEnvironment()) as run:
         run.complete(RunOutcome())
     assert find(tmp_path, record.id).status == "completed"
 
@@ -125,7 +125,7 @@ def test_really_full_device_is_a_storage_error(tmp_path: Path) -> None:
 
 def test_secrets_reach_no_file(tmp_path: Path) -> None:
     key = "sk-or-v1-0123456789abcdef0123456789abcdef"
-    edge = Edge(redactor=Redactor.of({"OPENROUTER_API_KEY": key, "PASSWORD": "correct horse"}))
+    edge = RunEnvironment(redactor=Redactor.of({"OPENROUTER_API_KEY": key, "PASSWORD": "correct horse"}))
     spec = RunSpec("nas", "a: 1\n", f"api_key: {key}\n", "h", 0, argv=["agentlab", f"--set=k={key}"])
     with OpenRun.create(tmp_path, spec, edge) as run:
         run.emit("llm.called", answer=f"your key is {key}", nested=[{"a": key}])
@@ -186,7 +186,7 @@ def test_outcome_is_in_the_manifest(tmp_path: Path) -> None:
 
 
 def _hold(path: str, ready: "multiprocessing.synchronize.Event") -> None:
-    with OpenRun.resume(Path(path), Edge()):
+    with OpenRun.resume(Path(path), RunEnvironment()):
         ready.set()
         signal.pause()
 
@@ -228,10 +228,10 @@ def test_a_larger_budget_reopens_a_complete_run_before_it_is_written(
     with create(tmp_path) as run:
         run.complete(RunOutcome())
         monkeypatch.setattr(run, "write_text", lambda *_: None)  # the second write never happens
-        run.budget("max_iterations: 9\n")
+        run.record_budget("max_iterations: 9\n")
         assert find(tmp_path, "last").manifest.status == "interrupted"
         monkeypatch.undo()
-        run.budget("max_iterations: 9\n")
+        run.record_budget("max_iterations: 9\n")
         assert (run.path / "config.yaml").read_text() == "max_iterations: 9\n"
 
 
@@ -279,7 +279,7 @@ def _live(folder: Path) -> None:
     """Everything that writes in the life of a run that is extended once."""
     with create(folder, name="x") as run:
         for budget in ("a: 1\n", "a: 2\n"):
-            run.budget(budget)
+            run.record_budget(budget)
             run.start({})
             run.emit("trial.started", "run_0000")
             run.write_json("agent_state.json", {})
@@ -314,7 +314,7 @@ def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path
         for record in listing.runs:
             assert record.status in ("interrupted", "completed")
             assert record.text("config.yaml") in ("seed: 0\n", "a: 1\n", "a: 2\n")
-            with OpenRun.resume(record.path, Edge()) as run:
+            with OpenRun.resume(record.path, RunEnvironment()) as run:
                 run.start({})
                 run.complete(RunOutcome())
             assert [e.seq for e in record.events()] == list(range(len(record.events())))
@@ -325,10 +325,10 @@ def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path
 
 
 def test_an_event_that_a_resume_does_not_repeat(tmp_path: Path) -> None:
-    with OpenRun.create(tmp_path, SPEC, Edge()) as run:
+    with OpenRun.create(tmp_path, SPEC, RunEnvironment()) as run:
         run.emit_once("data.read", "a", rows=1)
         path = run.path
-    with OpenRun.resume(path, Edge()) as run:
+    with OpenRun.resume(path, RunEnvironment()) as run:
         run.emit_once("data.read", "a", rows=2)
         run.emit_once("data.read", "b", rows=3)
         assert run.has("data.read", "b")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs import store
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 NAMES = ["2026-01-01T00-00-00-nas-aaaaaa", "2026-01-02T00-00-00-nas-bbbbbb", "2026-01-02T00-00-00-debate-cccccc"]
 
@@ -45,7 +45,7 @@ def test_a_prefix_never_finds_a_run_that_does_not_bear_it(name: str, length: int
 
 
 def _create(folder: Path, command: str, name: str, now: float) -> None:
-    OpenRun.create(folder, RunSpec(command, "", "", "h", 0, name=name), Edge(clock=lambda: now)).close()
+    OpenRun.create(folder, RunSpec(command, "", "", "h", 0, name=name), RunEnvironment(clock=lambda: now)).close()
 
 
 def test_last_is_the_newest_and_can_be_limited_to_a_command(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_last_is_the_newest_and_can_be_limited_to_a_command(tmp_path: Path) -> N
 
 
 def test_a_run_whose_manifest_is_lost_can_still_be_removed(tmp_path: Path) -> None:
-    with OpenRun.create(tmp_path / "my runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()) as run:
+    with OpenRun.create(tmp_path / "my runs", RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()) as run:
         run.start({})
     (run.path / "manifest.json").write_text("{")
     with pytest.raises(RunUnreadableError) as caught:
@@ -81,7 +81,7 @@ def test_removal_is_not_offered_where_it_would_be_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("lost", ["lock", "events.jsonl"])
 def test_without_manifest_lock_and_events_are_the_proof(tmp_path: Path, lost: str) -> None:
-    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()) as run:
         run.start({})
     (run.path / "manifest.json").unlink()
     assert store.is_run(run.path)
@@ -144,7 +144,7 @@ def test_what_is_no_run_folder_is_found_without_waiting(tmp_path: Path) -> None:
 
 def test_of_several_runs_none_is_removed_when_one_is_in_use(tmp_path: Path) -> None:
     _create(tmp_path, "nas", "one", 1.0)
-    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="two"), Edge()):
+    with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="two"), RunEnvironment()):
         with pytest.raises(RunLockedError, match="two"):
             store.remove(tmp_path, "one", "two")
         assert (tmp_path / "one").exists()

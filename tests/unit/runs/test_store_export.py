@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from agentlab.errors import StorageError, UsageError
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.runs.store import RunRecord, export, find
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> RunRecord:
-    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()) as run:
+    with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()) as run:
         run.write_bytes("checkpoints/a/model.bin", bytes(3 << 20))
     return find(tmp_path / "runs", "mine")
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from agentlab.nas.study import TERMS
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.history import batches
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.events import results
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.state import StudyCandidate, StudyState, number_of
@@ -49,10 +49,10 @@ def study_in(run: OpenRun, population: int, **budget: float) -> steps.Study:
         seed=0,
         budget=budget,
         starts=(Proposal({"x": 1.0}, "default"),),
-        control=Fresh(),
+        baseline_proposer=Fresh(),
         agent=None,
         executor=LocalExecutor(raced, population, {"items": WORST}),
-        evaluator=Seeds(TERMS, 0.2),
+        evaluator=SeedEvaluator(TERMS, 0.2),
         worst={"items": WORST},
     )
 
@@ -63,10 +63,10 @@ def go(study: steps.Study) -> StudyState:
 
 def cut(run: OpenRun, folder: Path, lines: int) -> OpenRun:
     """The run as a kill after so many of its events leaves it."""
-    OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), Edge()).close()
+    OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), RunEnvironment()).close()
     kept = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
     (folder / f"after-{lines}" / "events.jsonl").write_bytes(b"".join(kept))
-    return OpenRun.resume(folder / f"after-{lines}", Edge())
+    return OpenRun.resume(folder / f"after-{lines}", RunEnvironment())
 
 
 def measured_together(run: OpenRun) -> list[list[str]]:
@@ -79,7 +79,7 @@ def measured_together(run: OpenRun) -> list[list[str]]:
 def test_what_is_counted_is_never_passed_and_closed_batches_stay_closed(
     items: int, population: int, more: int, killed: float
 ) -> None:
-    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, RunEnvironment()) as run:
         folder = Path(name)
         whole = go(study_in(run, population, items=items))
         assert items - WORST < whole.amount_spent("items") <= items
@@ -105,10 +105,10 @@ def test_trainings_are_spent_to_the_last_with_all_repeats(
     def study(run: OpenRun) -> steps.Study:
         rng = np.random.default_rng(order)
         executor: Any = Together(lambda names: str(rng.choice(sorted(names))), workers)
-        judge = Seeds(TERMS, repeats=repeats) if repeats else Seeds(TERMS, 0.2)
+        judge = SeedEvaluator(TERMS, repeats=repeats) if repeats else SeedEvaluator(TERMS, 0.2)
         return replace(study_in(run, 1, trainings=limit), executor=executor, evaluator=judge, worst=dict(steps.WORST))
 
-    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, RunEnvironment()) as run:
         state = go(study(run))
         assert state.amount_spent("trainings") == limit
         assert all(trial.decision for trial in state.trials)
@@ -120,7 +120,7 @@ def test_a_crash_is_charged_in_full_so_that_a_search_in_which_all_crash_ends() -
     def crash(batch: Sequence[StudyCandidate]) -> list[TrialResult]:
         raise MemoryError
 
-    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, RunEnvironment()) as run:
         study = replace(study_in(run, 4, items=75), executor=LocalExecutor(crash, 4, {"items": WORST}))
         state = go(study)
     assert (len(state.trials), state.amount_spent("items")) == (7, 70)
@@ -128,9 +128,9 @@ def test_a_crash_is_charged_in_full_so_that_a_search_in_which_all_crash_ends() -
 
 
 def test_a_repeat_that_does_not_fit_leaves_what_stands_without_it() -> None:
-    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, Edge()) as run:
+    with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, RunEnvironment()) as run:
         executor: Any = Together(min, 1)
-        judge = Seeds(TERMS, repeats=2)
+        judge = SeedEvaluator(TERMS, repeats=2)
         study = replace(study_in(run, 1, trainings=1), executor=executor, evaluator=judge, worst=dict(steps.WORST))
         (trial,) = go(study).trials
     assert trial.decision is not None

@@ -10,12 +10,12 @@ import pytest
 from agentlab.errors import ConfigError, Interrupted
 from agentlab.nas.study import TERMS
 from agentlab.runs.branch import RunBranch
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
 from agentlab.study.control import Pair, full_control, lowest, require_pairs, run_pairs
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.state import StudyCandidate, StudyState, rebuild
 from agentlab.study.steps import search
@@ -84,10 +84,10 @@ class SmallSetup:
             seed=seed,
             budget=budget or self.budget,
             starts=(Proposal({"x": 1.0}, "default"),),
-            control=Lowering("gp", 0.1),
+            baseline_proposer=Lowering("gp", 0.1),
             agent=Lowering("llm", self.gain) if agent else None,
             executor=self.executors[-1],
-            evaluator=Seeds(TERMS, 0.001),
+            evaluator=SeedEvaluator(TERMS, 0.001),
         )
 
     def pairs(self, run: OpenRun) -> list[Pair]:
@@ -103,7 +103,7 @@ def pair(seed: int, agent: float | None, control: float | None) -> Pair:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path, SPEC, Edge()) as run:
+    with OpenRun.create(tmp_path, SPEC, RunEnvironment()) as run:
         yield run
 
 
@@ -173,9 +173,9 @@ def test_what_has_run_is_not_run_again(run: OpenRun, tmp_path: Path) -> None:
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     finished = [event.id for event in run.events if event.type == "trial.finished"]
     for kept in range(0, len(lines) + 1, 13):
-        OpenRun.create(tmp_path, replace(SPEC, name=f"after-{kept}"), Edge()).close()
+        OpenRun.create(tmp_path, replace(SPEC, name=f"after-{kept}"), RunEnvironment()).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with OpenRun.resume(tmp_path / f"after-{kept}", Edge()) as cut:
+        with OpenRun.resume(tmp_path / f"after-{kept}", RunEnvironment()) as cut:
             assert SmallSetup().pairs(cut) == whole
             assert [event.id for event in cut.events if event.type == "trial.finished"] == finished
 

@@ -15,7 +15,7 @@ from agentlab.llm.types import Attempt, Completion, Usage
 from agentlab.nas.study import TERMS, question
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study import evaluator
-from agentlab.study.evaluator import Judgement, Seeds
+from agentlab.study.evaluator import Judgement, SeedEvaluator
 from agentlab.study.events import Decision, Opinion, Repeat
 from agentlab.study.noise import Noise
 from agentlab.study.state import StudyState, TrialState
@@ -58,7 +58,7 @@ def decide(new: TrialState, best: TrialState | None, noise: Noise, router: Any, 
     """The verdict on a new trial in a study that has accepted the best one."""
     accepted = [replace(best, decision=Decision(True, ""))] if best else []
     state = StudyState(entries=(*accepted, new), judged=tuple(trial.id for trial in accepted))
-    return Seeds(TERMS, noise.deviation, router=router, question=question, scope=scope).judge(new, state)
+    return SeedEvaluator(TERMS, noise.deviation, router=router, question=question, scope=scope).judge(new, state)
 
 
 BEST = trial(0, 0.5)

@@ -12,7 +12,7 @@ from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.finals import (
     Finalist,
     LastRound,
-    as_it_stands,
+    best_as_finalist,
     exported_candidate,
     finalists,
     last_round_size,
@@ -78,7 +78,7 @@ def test_the_last_round_measures_the_same_configuration_on_the_next_rung() -> No
     state = StudyState(entries=(trial(1, 0.5, **{"model.dropout": 0.2}),))
     ((candidate,),) = [finalist.candidates for finalist in finalists(state, config(seeds=1))]
     assert (candidate.params, candidate.rung) == ({"model.dropout": 0.2}, 1)
-    assert {found.rung for found in state.open} <= {0}
+    assert {found.rung for found in state.pending} <= {0}
 
 
 def test_what_has_ended_is_not_missing() -> None:
@@ -241,7 +241,7 @@ def test_without_a_last_round_or_anything_left_of_it_the_accepted_trial_wins_as_
     assert missing(state, settings) == []
     found = winner(state, settings)
     assert found is not None
-    assert found == as_it_stands(state)
+    assert found == best_as_finalist(state)
     assert (found.trial.id, found.values, found.failure_count) == ("run_0001", {"run_0001": 0.4}, 0)
     assert (exported_candidate(found).turn, exported_candidate(found).params) == (0, {"data.batch_size": 2})
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.nas.study import TERMS
-from agentlab.study.noise import ASSUMED, Noise, measure, unstable
+from agentlab.study.noise import ASSUMED, Noise, estimate_noise, unstable
 
 errors = st.floats(1e-3, 1e3)
 groups = st.lists(st.lists(errors, max_size=6), max_size=6)
@@ -18,7 +18,7 @@ counts = st.integers(1, 50)
 @given(groups)
 def test_the_deviation_is_pooled_over_the_groups(found: list[list[float]]) -> None:
     usable = [np.log(group) for group in found if len(group) > 1]
-    noise = measure(found)
+    noise = estimate_noise(found)
     if usable:
         within = np.concatenate([group - group.mean() for group in usable])
         freedom = sum(len(group) - 1 for group in usable)
@@ -30,12 +30,12 @@ def test_the_deviation_is_pooled_over_the_groups(found: list[list[float]]) -> No
 
 def test_one_group_gives_the_sample_deviation_of_its_logarithms() -> None:
     group = [0.50, 0.51, 0.47]
-    assert measure([group]).deviation == pytest.approx(float(np.std(np.log(group), ddof=1)))
+    assert estimate_noise([group]).deviation == pytest.approx(float(np.std(np.log(group), ddof=1)))
 
 
 @given(errors, st.integers(2, 9))
 def test_equal_values_have_no_noise(value: float, count: int) -> None:
-    noise = measure([[value] * count])
+    noise = estimate_noise([[value] * count])
     assert noise.deviation == pytest.approx(0.0, abs=1e-12)
     assert noise.trainings == count
 
@@ -43,12 +43,12 @@ def test_equal_values_have_no_noise(value: float, count: int) -> None:
 @given(st.lists(st.lists(errors, min_size=2, max_size=5), min_size=1, max_size=4), st.floats(1e-3, 1e3))
 def test_the_unit_of_the_error_does_not_matter(found: list[list[float]], unit: float) -> None:
     scaled = [[unit * value for value in group] for group in found]
-    assert measure(scaled).deviation == pytest.approx(measure(found).deviation, abs=1e-9)
+    assert estimate_noise(scaled).deviation == pytest.approx(estimate_noise(found).deviation, abs=1e-9)
 
 
 @given(st.lists(errors, min_size=2, max_size=6), st.lists(st.lists(errors, max_size=1), max_size=4))
 def test_a_trial_that_was_trained_once_says_nothing(group: list[float], single: list[list[float]]) -> None:
-    assert measure([*single, group, *single]) == measure([group])
+    assert estimate_noise([*single, group, *single]) == estimate_noise([group])
 
 
 @given(st.floats(1e-4, 0.5), counts, counts)
@@ -83,7 +83,7 @@ def test_without_noise_every_difference_counts() -> None:
 
 
 def test_an_error_of_zero_is_measured_too() -> None:
-    assert math.isfinite(measure([[0.0, 0.5]]).deviation)
+    assert math.isfinite(estimate_noise([[0.0, 0.5]]).deviation)
 
 
 @pytest.mark.parametrize(

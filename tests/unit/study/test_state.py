@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentlab.errors import RunUnreadableError
 from agentlab.nas.study import TERMS
 from agentlab.runs.events import Event
-from agentlab.study.state import RefusedProposal, StudyState, TrialState, agent_state, changes, rebuild, run_id
+from agentlab.study.state import RefusedProposal, StudyState, TrialState, agent_state, changes, rebuild, trial_id
 
 
 class Story:
@@ -29,7 +29,7 @@ class Story:
 
     def proposed(self, number: int, **params: Any) -> "Story":
         fields = {"source": "gp", "note": "", "arm": "control", "probability": 0.5}
-        return self.add("trial.proposed", run_id(number), number=number, params=params, **fields)
+        return self.add("trial.proposed", trial_id(number), number=number, params=params, **fields)
 
     def refused(self, count: int, **params: Any) -> "Story":
         return self.add("proposal.refused", f"refused_{count:04d}", params=params, source="gp", note="")
@@ -41,19 +41,19 @@ class Story:
         return self.add("trial.failed", name, error="out of memory", metrics={"seconds": 1.0})
 
     def wanted(self, number: int, count: int, by: str = "rule") -> "Story":
-        return self.add("repeat.wanted", run_id(number), count=count, reason="r", by=by)
+        return self.add("repeat.wanted", trial_id(number), count=count, reason="r", by=by)
 
     def judged(self, number: int, accepted: bool) -> "Story":
         data = {"accepted": accepted, "reason": "r", "by": "rule", "val_mse": None, "source": ""}
-        return self.add("decision.made", run_id(number), **data)
+        return self.add("decision.made", trial_id(number), **data)
 
     def scored(self, number: int, *mse: float) -> "Story":
-        names = [f"{run_id(number)}-f{turn}" for turn in range(len(mse))]
+        names = [f"{trial_id(number)}-f{turn}" for turn in range(len(mse))]
         rest = {"mae": [0.4] * len(mse), "mse_by_step": [0.1, 0.9], "mse_by_channel": [0.5]}
-        return self.add("winner.scored", run_id(number), names=names, mse=list(mse), **rest)
+        return self.add("winner.scored", trial_id(number), names=names, mse=list(mse), **rest)
 
     def trial(self, number: int, value: float, accepted: bool) -> "Story":
-        return self.proposed(number, lr=number).finished(run_id(number), value).judged(number, accepted)
+        return self.proposed(number, lr=number).finished(trial_id(number), value).judged(number, accepted)
 
 
 def whole() -> Story:
@@ -69,25 +69,29 @@ def whole() -> Story:
 def test_nothing_happened_yet() -> None:
     state = rebuild([])
     assert state == StudyState()
-    assert (state.best, state.open, state.judgeable, state.history, state.ranking) == (None, [], [], [], [])
+    assert (state.best, state.pending, state.judgeable, state.history, state.ranking) == (None, [], [], [], [])
 
 
 def test_a_trial_is_open_then_waits_for_its_decision_then_ranks() -> None:
     story = Story().proposed(0, lr=1)
-    assert [training.name for training in story.state.open] == ["run_0000"]
+    assert [training.name for training in story.state.pending] == ["run_0000"]
     story.finished("run_0000", 0.5)
-    assert (story.state.open, [trial.id for trial in story.state.judgeable]) == ([], ["run_0000"])
+    assert (story.state.pending, [trial.id for trial in story.state.judgeable]) == ([], ["run_0000"])
     assert story.state.ranking == []
     story.judged(0, True)
-    assert (story.state.open, story.state.judgeable) == ([], [])
+    assert (story.state.pending, story.state.judgeable) == ([], [])
     assert [trial.id for trial in story.state.ranking] == ["run_0000"]
 
 
 def test_repeats_land_with_their_trial_and_their_mean_is_its_value() -> None:
     story = Story().proposed(0, lr=1).finished("run_0000", 0.5).wanted(0, 3)
-    assert [(t.name, t.turn) for t in story.state.open] == [("run_0000-r1", 1), ("run_0000-r2", 2), ("run_0000-r3", 3)]
+    assert [(t.name, t.turn) for t in story.state.pending] == [
+        ("run_0000-r1", 1),
+        ("run_0000-r2", 2),
+        ("run_0000-r3", 3),
+    ]
     story.finished("run_0000-r2", 0.9).failed("run_0000-r1")
-    assert [t.name for t in story.state.open] == ["run_0000-r3"]
+    assert [t.name for t in story.state.pending] == ["run_0000-r3"]
     assert story.state.judgeable == []
     (trial,) = story.finished("run_0000-r3", 0.4).state.judgeable
     assert trial.values == [0.5, 0.9, 0.4]  # the failed one has none

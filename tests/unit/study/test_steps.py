@@ -12,15 +12,15 @@ import pytest
 from agentlab.errors import Interrupted
 from agentlab.nas.study import TERMS
 from agentlab.runs.branch import RunBranch
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
-from agentlab.study.evaluator import Seeds
+from agentlab.study.evaluator import SeedEvaluator
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.noise import Noise
-from agentlab.study.noise import measure as measure_noise
+from agentlab.study.noise import estimate_noise as measure_noise
 from agentlab.study.state import StudyCandidate, StudyState, TrialState, agent_state
 from agentlab.study.steps import search
 
@@ -84,16 +84,16 @@ def study_in(run: OpenRun | RunBranch, values: Sequence[float] = NEAR_TIE, **cha
         seed=0,
         budget={"trials": 1 + len(values)},
         starts=(Proposal({"x": 1.0}, "default"),),
-        control=Listed(values),
+        baseline_proposer=Listed(values),
         agent=None,
         executor=LocalExecutor(measure),
-        evaluator=Seeds(TERMS, **{"noise": 0.01, **judging}),
+        evaluator=SeedEvaluator(TERMS, **{"noise": 0.01, **judging}),
     )
     return replace(study, **changes)
 
 
 def noise_of(study: steps.Study, state: StudyState, trial: TrialState) -> Noise:
-    assert isinstance(study.evaluator, Seeds)
+    assert isinstance(study.evaluator, SeedEvaluator)
     return study.evaluator.noise_of(trial, state)
 
 
@@ -103,18 +103,18 @@ def go(study: steps.Study) -> StudyState:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path, SPEC, Edge()) as run:
+    with OpenRun.create(tmp_path, SPEC, RunEnvironment()) as run:
         yield run
 
 
 @contextmanager
 def continued(run: OpenRun, folder: Path, lines: int) -> Iterator[OpenRun]:
     """Another run that has the first lines of this one's events: as a kill leaves it."""
-    OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), Edge()).close()
+    OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), RunEnvironment()).close()
     path = folder / f"after-{lines}"
     kept = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
     (path / "events.jsonl").write_bytes(b"".join(kept))
-    with OpenRun.resume(path, Edge()) as other:
+    with OpenRun.resume(path, RunEnvironment()) as other:
         yield other
 
 
@@ -194,7 +194,7 @@ def test_every_noise_that_trials_were_judged_by_is_named_with_the_trials_it_hold
     study = study_in(run, noise=None, family=("kind",))
     wild, calm = repeated(0, "wild", 1.0, 1.2, 0.8), repeated(1, "calm", 0.5, 0.51, 0.5)
     new = repeated(2, "new", 0.3)
-    assert isinstance(study.evaluator, Seeds)
+    assert isinstance(study.evaluator, SeedEvaluator)
     text = study.evaluator.describe_noises(StudyState(entries=(wild, calm, new)))
     first, second, third = text.split(" The seed ")
     assert "of trials with kind wild by" in first
@@ -252,7 +252,7 @@ def test_the_search_ends_when_nothing_is_left_to_try(run: OpenRun) -> None:
 def test_seconds_are_a_budget_and_what_was_begun_is_finished(run: OpenRun) -> None:
     state = go(study_in(run, noise=None, repeats=2, budget={"trials": 9, "seconds": 0.5}))
     assert outcomes_by_trainings(state) == [(3, True)]
-    assert state.open == []
+    assert state.pending == []
 
 
 def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: OpenRun, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: OpenRun, tmp_path: P
     assert set(arms[1:]) == {"agent", "control"}
     assert all((t.proposal.source == "llm") == (t.arm == "agent") for t in state.trials)
     assert {t.probability for t in state.trials[1:]} == {0.5}
-    with OpenRun.create(tmp_path, replace(SPEC, name="again"), Edge()) as again:
+    with OpenRun.create(tmp_path, replace(SPEC, name="again"), RunEnvironment()) as again:
         assert [t.arm for t in go(study_in(again, values, agent=Listed(values, "llm"))).trials] == arms
 
 
@@ -298,7 +298,7 @@ def test_a_request_to_stop_is_heard_between_two_trainings(run: OpenRun) -> None:
 def test_a_study_in_a_branch_is_the_same_study(run: OpenRun, tmp_path: Path) -> None:
     branch = RunBranch(run, "control-1")
     go(study_in(branch))
-    with OpenRun.create(tmp_path, replace(SPEC, name="alone"), Edge()) as alone:
+    with OpenRun.create(tmp_path, replace(SPEC, name="alone"), RunEnvironment()) as alone:
         go(study_in(alone))
         assert happened(branch) == happened(alone)
         assert told(branch) == told(alone)
@@ -331,7 +331,7 @@ def test_a_kill_between_any_two_events_changes_nothing(run: OpenRun, tmp_path: P
 
 def test_a_longer_budget_extends_the_story_and_changes_nothing_of_it(run: OpenRun, tmp_path: Path) -> None:
     whole = go(study_in(run))
-    with OpenRun.create(tmp_path, replace(SPEC, name="short"), Edge()) as short:
+    with OpenRun.create(tmp_path, replace(SPEC, name="short"), RunEnvironment()) as short:
         go(study_in(short, budget={"trials": 2}))
         assert len(short.events) < len(run.events)
         assert go(study_in(short)) == whole
@@ -356,7 +356,7 @@ def test_workers_share_a_study(run: OpenRun, pick: Callable[[list[str]], str], c
     state = go(study)
     assert executor.most == capacity
     assert executor.running == {}
-    assert study.running == set()
+    assert study.in_flight == set()
     assert [trial.number for trial in state.trials] == [0, 1, 2, 3, 4]
     assert all(trial.decision is not None for trial in state.trials)
     assert state.judged[0] == "run_0000"

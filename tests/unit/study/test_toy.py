@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.evaluator import Items
+from agentlab.study.evaluator import PairedItemEvaluator
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.finals import Finalist, LastRound, last_round
 from agentlab.study.setup import Setup
@@ -69,7 +69,7 @@ def fit(run: OpenRun, fits: Fits, base: str = "random", **budget: float) -> tupl
         starts=(Proposal({"degree": 1, "ridge": 1.0}, "default"),),
         base=base,
         budget=budget,
-        evaluator=lambda router, scope: Items(TERMS, seed=0),
+        evaluator=lambda router, scope: PairedItemEvaluator(TERMS, seed=0),
         executor=lambda run: LocalExecutor(fits, capacity=4),
         check=lambda: None,
     )
@@ -82,7 +82,7 @@ def fit(run: OpenRun, fits: Fits, base: str = "random", **budget: float) -> tupl
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[OpenRun]:
-    with OpenRun.create(tmp_path, RunSpec("toy", "", "", "h", 0), Edge()) as run:
+    with OpenRun.create(tmp_path, RunSpec("toy", "", "", "h", 0), RunEnvironment()) as run:
         yield run
 
 
@@ -94,7 +94,7 @@ def test_candidates_are_measured_in_batches_on_two_rungs_in_two_objectives(run: 
     assert {len(trial.result.items) for trial in state.trials if trial.result} == {21}
     assert {len(result.items) for result in winner.results.values()} == {81}
     assert {len(trial.objectives) for trial in state.trials} == {2}
-    front = {trial.objectives for trial in Items(TERMS, 0).rank_trials(state)[:2]}
+    front = {trial.objectives for trial in PairedItemEvaluator(TERMS, 0).rank_trials(state)[:2]}
     assert not [t for t in state.trials if any(all(a < b for a, b in zip(t.objectives, f, strict=True)) for f in front)]
     assert state.best is not None
     assert "over 21 pairs" in state.best.decision.reason  # type: ignore[union-attr] # it was accepted
@@ -112,7 +112,9 @@ def test_a_kill_between_any_two_events_changes_nothing(run: OpenRun, tmp_path: P
     whole = fit(run, Fits(), base, trials=trials)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     for kept in range(1, len(lines)):
-        OpenRun.create(tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), Edge()).close()
+        OpenRun.create(
+            tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), RunEnvironment()
+        ).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with OpenRun.resume(tmp_path / f"after-{kept}", Edge()) as cut:
+        with OpenRun.resume(tmp_path / f"after-{kept}", RunEnvironment()) as cut:
             assert fit(cut, Fits(), base, trials=trials) == whole

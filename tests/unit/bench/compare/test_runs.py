@@ -20,7 +20,7 @@ from agentlab.bench.quality.result import LEVEL, BenchAnswer, JudgeNote, Quality
 from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.llm.types import Usage
-from agentlab.runs.run import Edge, OpenRun, RunOutcome, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.stats.control import Interval
 
 LOAD = {"prompt_tokens": 64, "output_tokens": 64, "prefix_cache": False, "faults": {"share": 0.0}}
@@ -30,7 +30,7 @@ def write(
     tmp_path: Path, name: str, result: BenchResult, files: dict[str, str], *, load=LOAD, command="llm-bench", done=True
 ) -> Path:
     spec = RunSpec(command, yaml.safe_dump({"load": load}), "", "h", 0, name=name)
-    with OpenRun.create(tmp_path, spec, Edge()) as run:
+    with OpenRun.create(tmp_path, spec, RunEnvironment()) as run:
         for file, text in files.items():
             run.write_text(file, text)
         run.write_json("result.json", result.model_dump(mode="json"))

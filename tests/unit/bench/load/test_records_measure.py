@@ -8,14 +8,14 @@ import pytest
 
 from agentlab.bench.load.records import Record, take
 from agentlab.errors import AllModelsFailedError, RateLimitedError
-from agentlab.llm.types import Delta, ToolPiece, Usage, Wire
+from agentlab.llm.types import Delta, ToolPiece, Usage, WireTimes
 
 
 def read(virtually: Callable[..., Any], stream: AsyncIterator[Delta]) -> Record:
     async def measure() -> Record:
         clock = asyncio.get_running_loop().time
         reading = Record(0, clock(), clock())
-        await take(reading, stream, clock, Wire())
+        await take(reading, stream, clock, WireTimes())
         return reading
 
     found: Record = virtually(measure())
@@ -33,7 +33,7 @@ def test_the_first_token_is_the_first_piece_with_content_and_not_the_role(
 
 
 def test_pieces_that_were_read_together_arrived_together(virtually: Callable[..., Any]) -> None:
-    wire, reading = Wire(), Record(0, 0.0, 0.0)
+    wire, reading = WireTimes(), Record(0, 0.0, 0.0)
 
     async def reads() -> AsyncIterator[Delta]:
         for came in (0.5, 0.5, 0.7):

@@ -11,7 +11,7 @@ from agentlab.bench.quality.config import QualityConfig
 from agentlab.bench.quality.result import NOT_ASKED, BenchAnswer
 from agentlab.errors import BudgetExceededError, Interrupted, LLMConnectionError, LLMTimeoutError
 from agentlab.llm.types import ModelRequest, Usage
-from agentlab.runs.run import Edge, OpenRun, RunSpec
+from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.tasks.generate import generate
 from tests.unit.bench.conftest import Model, llm_of
@@ -144,7 +144,7 @@ def test_a_resumed_run_asks_only_what_has_no_answer(router_of, run, tmp_path):
     llm = judged_llm(whole)
     expected = measure(llm, router_of(llm, whole), run, ["able"])
     given = [event for event in run.events if event.type == "answer.given"]
-    with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), Edge()) as cut:
+    with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), RunEnvironment()) as cut:
         for event in given[:7]:
             cut.emit(event.type, event.id, **event.data)
         again = {"able": Model(knows, PRICED), "judge": verdict("own")}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentlab import errors
 from agentlab.llm.provider_config import AnthropicProvider
-from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers import ProviderContext, build
 from agentlab.llm.providers.anthropic import compilable, request_body
 from agentlab.llm.providers.anthropic_protocol import MessageReader
 from agentlab.llm.types import Delta, Message, ModelRequest, Tool, ToolCall, ToolPiece, Usage
@@ -321,7 +321,7 @@ def ask(home, key):
         provider = AnthropicProvider.model_validate(
             {"kind": "anthropic", "base_url": url, "api_key": "${TEST_API_KEY}"}
         )
-        model = build("there", provider, Surroundings({"TEST_API_KEY": key}, home, clocks))
+        model = build("there", provider, ProviderContext({"TEST_API_KEY": key}, home, clocks))
 
         async def read_all():
             try:
@@ -425,7 +425,7 @@ def test_a_broken_stream(serve, ask, behave, kind, words):
 
 def test_a_missing_key_names_the_page_where_there_is_one(home):
     with pytest.raises(errors.MissingKeyError, match="ANTHROPIC_API_KEY is not set") as caught:
-        build("a", AnthropicProvider(kind="anthropic"), Surroundings({}, home))
+        build("a", AnthropicProvider(kind="anthropic"), ProviderContext({}, home))
     assert "console.anthropic.com" in caught.value.hint
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from agentlab.errors import ConfigError, MissingFileError, ModelFileError
 from agentlab.llm.provider_config import GgufProvider
-from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers import ProviderContext, build
 from tests.unit.pipeline.tiny_model import write_model
 
 
@@ -12,7 +12,7 @@ def test_a_folder_is_no_gguf_file(home):
     (home.models / "checkpoint").mkdir(parents=True)
     (home.models / "checkpoint" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="not a GGUF file"):
-        build("here", GgufProvider(kind="gguf", model_path="checkpoint"), Surroundings({}, home))
+        build("here", GgufProvider(kind="gguf", model_path="checkpoint"), ProviderContext({}, home))
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"garbage"], ids=["empty", "cut", "other"])
@@ -20,13 +20,13 @@ def test_a_broken_file_is_said_before_any_work(home, content):
     home.models.mkdir()
     (home.models / "m.gguf").write_bytes(content)
     with pytest.raises(ModelFileError, match="not a usable GGUF model"):
-        build("here", GgufProvider(kind="gguf", model_path="m.gguf"), Surroundings({}, home))
+        build("here", GgufProvider(kind="gguf", model_path="m.gguf"), ProviderContext({}, home))
 
 
 def test_an_adapter_is_a_file_found_by_name_or_path(home):
     def adapter(name):
         provider = GgufProvider(kind="gguf", model_path="m.gguf", adapter=name)
-        return build("here", provider, Surroundings({}, home))._engine.used.adapter
+        return build("here", provider, ProviderContext({}, home))._engine.used.adapter
 
     (home.adapters / "folder").mkdir(parents=True)
     write_model(home.models / "m.gguf")
@@ -44,7 +44,7 @@ def test_an_adapter_is_a_file_found_by_name_or_path(home):
 def test_threads_are_as_the_config_says_or_half_of_the_variable(home, monkeypatch):
     def threads(given):
         provider = GgufProvider(kind="gguf", model_path="m.gguf")
-        return build("here", provider, Surroundings({}, home, threads=given))._engine.used.threads
+        return build("here", provider, ProviderContext({}, home, threads=given))._engine.used.threads
 
     write_model(home.models / "m.gguf")
     monkeypatch.setenv("OMP_NUM_THREADS", "6")

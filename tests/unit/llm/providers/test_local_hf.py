@@ -4,7 +4,7 @@ import pytest
 
 from agentlab.errors import ConfigError, MissingFileError, UnknownNameError
 from agentlab.llm.provider_config import HfProvider
-from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers import ProviderContext, build
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def checkpoint(home):
 
 
 def make(home, model="checkpoint", adapter=None):
-    return build("here", HfProvider(kind="hf", model_path=model, adapter=adapter), Surroundings({}, home))
+    return build("here", HfProvider(kind="hf", model_path=model, adapter=adapter), ProviderContext({}, home))
 
 
 def test_nothing_is_started_before_the_first_question(home, checkpoint):
@@ -25,7 +25,7 @@ def test_nothing_is_started_before_the_first_question(home, checkpoint):
 
 
 def test_providers_of_one_checkpoint_share_a_process_if_they_compute_in_one_type(home, checkpoint):
-    around, common = Surroundings({}, home), {"kind": "hf", "model_path": "checkpoint"}
+    around, common = ProviderContext({}, home), {"kind": "hf", "model_path": "checkpoint"}
     types = ({}, {}, {"dtype": "bfloat16"})
     first, second, other = (build("x", HfProvider(**common, **dtype), around)._engine for dtype in types)
     assert first is second

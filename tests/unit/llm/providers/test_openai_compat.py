@@ -9,7 +9,7 @@ import pytest
 
 from agentlab import errors
 from agentlab.llm.provider_config import OpenAICompatProvider
-from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers import ProviderContext, build
 from agentlab.llm.types import Message, ModelRequest
 from tests.unit.llm.providers.clocks import IMPATIENT, PATIENT
 
@@ -28,7 +28,7 @@ def ask(home, key):
         provider = OpenAICompatProvider.model_validate(
             {"kind": "openai_compat", "base_url": url, "api_key": "${TEST_API_KEY}"}
         )
-        model = build("there", provider, Surroundings({"TEST_API_KEY": key}, home, PATIENT))
+        model = build("there", provider, ProviderContext({"TEST_API_KEY": key}, home, PATIENT))
 
         async def read():
             text, finish, usage = "", None, None
@@ -126,7 +126,7 @@ def test_the_connection_is_used_again(serve, home):
 
     server(twice)
     provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": server.url})
-    model = build("there", provider, Surroundings({}, home, PATIENT))
+    model = build("there", provider, ProviderContext({}, home, PATIENT))
 
     async def read_two():
         for _ in range(2):
@@ -251,7 +251,7 @@ def test_a_fault_ends_soon_and_with_its_own_error(serve, home, name, key):
     server = serve()
     server(behave(server))
     provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": server.url})
-    model = build("there", provider, Surroundings({}, home, IMPATIENT.get(words, PATIENT)))
+    model = build("there", provider, ProviderContext({}, home, IMPATIENT.get(words, PATIENT)))
 
     async def read():
         try:
@@ -305,7 +305,7 @@ def test_a_missing_key_names_its_variable_its_file_and_the_page(home):
         {"kind": "openai_compat", "base_url": "https://openrouter.ai/api/v1", "api_key": "${OPENROUTER_API_KEY}"}
     )
     with pytest.raises(errors.MissingKeyError, match="OPENROUTER_API_KEY is not set") as caught:
-        build("openrouter", provider, Surroundings({}, home))
+        build("openrouter", provider, ProviderContext({}, home))
     assert str(home.root / ".env") in caught.value.hint
     assert "https://openrouter.ai/keys" in caught.value.hint
     assert "--set llm=embedded" in caught.value.hint
@@ -316,7 +316,7 @@ def test_a_key_with_a_line_break_is_refused_without_showing_it(home):
         {"kind": "openai_compat", "base_url": "https://openrouter.ai/api/v1", "api_key": "${OPENROUTER_API_KEY}"}
     )
     with pytest.raises(errors.MissingKeyError, match="line break") as caught:
-        build("openrouter", provider, Surroundings({"OPENROUTER_API_KEY": "sk-first\nsecond"}, home))
+        build("openrouter", provider, ProviderContext({"OPENROUTER_API_KEY": "sk-first\nsecond"}, home))
     assert "sk-first" not in str(caught.value)
 
 
@@ -338,7 +338,7 @@ def test_a_whole_answer_is_not_lost_by_what_follows(serve, home, name):
     server = serve()
     server(ENDINGS[name](server))
     provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": server.url})
-    model = build("there", provider, Surroundings({}, home, PATIENT))
+    model = build("there", provider, ProviderContext({}, home, PATIENT))
 
     async def read():
         try:

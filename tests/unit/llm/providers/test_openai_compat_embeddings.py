@@ -7,7 +7,7 @@ import pytest
 
 from agentlab import errors
 from agentlab.llm.provider_config import OpenAICompatProvider
-from agentlab.llm.providers import Surroundings, build, openai_compat
+from agentlab.llm.providers import ProviderContext, build, openai_compat
 from agentlab.llm.types import Embeddings, Usage
 from tests.unit.llm.providers.clocks import PATIENT
 
@@ -20,7 +20,7 @@ def row(index, *numbers):
 def embed(home):
     def run(url, *texts):
         provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": url})
-        model = build("there", provider, Surroundings({}, home, PATIENT))
+        model = build("there", provider, ProviderContext({}, home, PATIENT))
 
         async def ask():
             try:

@@ -11,7 +11,7 @@ from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
 from agentlab.llm.provider_config import SHIPPED_KINDS, OpenAICompatProvider, PluginProvider, ScriptedProvider
-from agentlab.llm.providers import PROVIDERS, Surroundings, build
+from agentlab.llm.providers import PROVIDERS, ProviderContext, build
 from agentlab.llm.providers.openai_compat import request_body
 from agentlab.llm.types import Message, ModelRequest
 from agentlab.runs.redact import Redactor
@@ -30,19 +30,19 @@ def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
     monkeypatch.setitem(sys.modules, "some_package", package)
     point = EntryPoint("mine", "some_package:factory", providers.GROUP)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
-    made = build("p", PluginProvider(kind="mine", options={"a": 1}), Surroundings({}, home))
+    made = build("p", PluginProvider(kind="mine", options={"a": 1}), ProviderContext({}, home))
     assert made == ("p", {"a": 1}, home)
 
 
 def test_a_kind_that_nobody_brings(home):
     with pytest.raises(UnknownNameError, match="provider kind named 'mine'"):
-        build("p", PluginProvider(kind="mine"), Surroundings({}, home))
+        build("p", PluginProvider(kind="mine"), ProviderContext({}, home))
 
 
 def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
     compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1")
-    model = build("p", compat, Surroundings({}, home))
-    other = build("p", ScriptedProvider(kind="scripted"), Surroundings({}, home))
+    model = build("p", compat, ProviderContext({}, home))
+    other = build("p", ScriptedProvider(kind="scripted"), ProviderContext({}, home))
     connections = Connections(LLMConfig(), {}, home, Redactor([]), {"a": model, "b": other})
     assert connections.embedder("a") is model
     with pytest.raises(BadRequestError, match="no embeddings") as caught:
@@ -53,7 +53,7 @@ def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
 def test_the_adapter_of_a_llama_cpp_server_goes_with_every_request(home):
     compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1", lora=1)
     body = request_body(
-        ModelRequest("m", (Message("user", "Hi."),)), build("p", compat, Surroundings({}, home))._extras
+        ModelRequest("m", (Message("user", "Hi."),)), build("p", compat, ProviderContext({}, home))._extras
     )
     assert body["lora"] == [{"id": 1, "scale": 1.0}]
     assert body["cache_prompt"] is False

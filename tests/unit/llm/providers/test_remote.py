@@ -3,7 +3,7 @@
 import pytest
 
 from agentlab.errors import BadRequestError
-from agentlab.llm.providers.remote import Dialect
+from agentlab.llm.providers.remote import RefusableFields
 
 WORDS = {"max_tokens": "max_completion_tokens", "top_p": None, "temperature": None}
 BODY = {"model": "m", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5}
@@ -29,7 +29,7 @@ BODY = {"model": "m", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5}
     ],
 )
 def test_a_refused_word_is_learnt(said, left):
-    dialect = Dialect(WORDS)
+    dialect = RefusableFields(WORDS)
     assert dialect.put(BODY) == BODY
     assert dialect.learn(BODY, BadRequestError(said))
     assert dialect.put(BODY) == left
@@ -37,7 +37,7 @@ def test_a_refused_word_is_learnt(said, left):
 
 
 def test_the_same_refusal_again_teaches_nothing_so_asking_comes_to_an_end():
-    dialect, refusal = Dialect(WORDS), BadRequestError("`temperature` is deprecated for this model.")
+    dialect, refusal = RefusableFields(WORDS), BadRequestError("`temperature` is deprecated for this model.")
     assert dialect.learn(BODY, refusal)
     assert not dialect.learn(dialect.put(BODY), refusal)
 
@@ -52,6 +52,6 @@ def test_the_same_refusal_again_teaches_nothing_so_asking_comes_to_an_end():
     ],
 )
 def test_another_complaint_is_not_taken_for_a_refusal(said):
-    dialect = Dialect(WORDS)
+    dialect = RefusableFields(WORDS)
     assert not dialect.learn(BODY, BadRequestError(said))
     assert dialect.put(BODY) == BODY
