@@ -283,7 +283,7 @@ def resume_session(
         from agentlab.runs.store import read_result
 
         return FinishedRun(read_result(record, the_command.result_model()), record.path)
-    context = replace(context, resumes=record.path)
+    context = replace(context, resumed_run=record.path)
     experiment = the_command.prepare_function(planning=planning)(new, context)
     opened, redactor = (lambda edge: OpenRun.resume(record.path, edge)), _redactor(new, context)
     return Session(the_command, experiment, context, opened, redactor, changed, dump_yaml(new))

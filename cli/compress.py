@@ -73,7 +73,7 @@ _EVAL = """Examples:
 @with_common_options("max_cost", "control")
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     base: Annotated[
         str | None, typer.Option(metavar="NAME", help="A model's name, or a checkpoint folder.", rich_help_panel=CONFIG)
     ] = None,
@@ -114,7 +114,7 @@ def run(
     screen = screen_of(ctx)
     if fit is not None and objective is not None:
         raise UsageError("--fit is an objective of its own.", hint=f'Say --objective "least kl with size < {fit}".')
-    if control_seeds is not None and contract.control != "full":
+    if control_seeds is not None and common.control != "full":
         raise UsageError("--control-seeds counts pairs of searches, which only --control full runs.", hint="Add it.")
     flags: dict[str, tuple[str, Any]] = {
         "base": ("--base", None if base is None else from_here(base)),
@@ -125,7 +125,7 @@ def run(
         "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
         "control_seeds": ("--control-seeds", control_seeds),
     }
-    launch("compress", contract, contract.overrides(**flags), screen, yes=yes)
+    launch("compress", common, common.overrides(**flags), screen, yes=yes)
 
 
 @app.command("eval", epilog=_EVAL)

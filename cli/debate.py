@@ -52,7 +52,7 @@ _EXAMPLES = """Examples:
 @with_common_options("max_cost")
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     topic: Annotated[str | None, typer.Option(metavar="TEXT", help="What is debated.", rich_help_panel=CONFIG)] = None,
     questions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled questions, JSONL.", rich_help_panel=CONFIG)
@@ -94,8 +94,8 @@ def run(
         "vote.rule": ("--vote", vote),
     }
     if rounds == 0:
-        contract = replace(contract, dry_run=True)
-    launch("debate", contract, contract.overrides(**flags), screen_of(ctx))
+        common = replace(common, dry_run=True)
+    launch("debate", common, common.overrides(**flags), screen_of(ctx))
 
 
 @app.command(epilog="Example: agentlab debate replay last --vote borda")

@@ -62,7 +62,7 @@ _EXAMPLES = """Examples:
 @with_common_options("max_cost", "control")
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     parent: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="An adapter that is bred from. Repeat it.", rich_help_panel=CONFIG),
@@ -103,7 +103,7 @@ def run(
 
     screen = screen_of(ctx)
     if child is not None or parents is not None:
-        _cross(screen, contract, parents, child, (alpha, mut, mut_std))
+        _cross(screen, common, parents, child, (alpha, mut, mut_std))
         return
     if {alpha, mut, mut_std} != {None}:
         raise UsageError("--alpha, --mut and --mut-std belong to --parents A B --child NAME.", hint="Add them.")
@@ -114,12 +114,12 @@ def run(
         "algorithm": ("--algorithm", algorithm),
         "max_items": ("--max-items", max_items),
     }
-    launch("evolve", contract, contract.overrides(**flags), screen)
+    launch("evolve", common, common.overrides(**flags), screen)
 
 
 def _cross(
     screen: "Screen",
-    contract: CommonOptions,
+    common: CommonOptions,
     parents: tuple[str, str] | None,
     child: str | None,
     settings: tuple[float | None, float | None, float | None],
@@ -133,14 +133,14 @@ def _cross(
     if child is None or parents is None:
         raise UsageError("--parents A B and --child NAME go together.", hint="A search takes --parent, repeated.")
     searching = (
-        contract.preset,
-        contract.sets,
-        contract.resume,
-        contract.run_name,
-        contract.control,
-        contract.max_cost,
+        common.preset,
+        common.sets,
+        common.resume,
+        common.run_name,
+        common.control,
+        common.max_cost,
     )
-    if any(searching) or contract.dry_run:
+    if any(searching) or common.dry_run:
         raise UsageError(
             "--child makes an adapter at once; CONFIG, --set, --dry-run and what else belongs to a run means nothing.",
             hint="Beside it stand --alpha, --mut, --mut-std and --seed.",
@@ -151,7 +151,7 @@ def _cross(
     alpha, mut, step = (default if value is None else value for value, default in zip(settings, _SEEDS, strict=True))
     with screen.progress() as bar:
         new_child = cross(
-            folders, out, alpha, mut, step, contract.seed or 0, lambda n, of, at: bar.update(at, done=n, total=of)
+            folders, out, alpha, mut, step, common.seed or 0, lambda n, of, at: bar.update(at, done=n, total=of)
         )
     screen.answer("evolve", new_child)
 

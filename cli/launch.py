@@ -73,12 +73,12 @@ def with_consent(context: Context, screen: Screen, progress: LiveProgress, *, ye
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     is_interactive = not screen.json_mode and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-    return replace(context, agrees=ask if yes or is_interactive else None)
+    return replace(context, ask_consent=ask if yes or is_interactive else None)
 
 
 def launch(
     name: str,
-    contract: CommonOptions,
+    common: CommonOptions,
     overrides: "Sequence[Override]",
     screen: Screen,
     *,
@@ -92,12 +92,12 @@ def launch(
     """
     context = load_context(screen)
     with _lead_processes(command(name), context, screen):
-        _launch(name, contract, overrides, screen, context, approve=approve, label=label, yes=yes)
+        _launch(name, common, overrides, screen, context, approve=approve, label=label, yes=yes)
 
 
 def _launch(
     name: str,
-    contract: CommonOptions,
+    common: CommonOptions,
     overrides: "Sequence[Override]",
     screen: Screen,
     context: Context,
@@ -107,34 +107,34 @@ def _launch(
     yes: bool,
 ) -> None:
     reviewer = terminal_reviewer(context, screen) if approve else None
-    the_command, folder = command(name), runs_folder(context, contract.runs_dir)
-    if contract.resume is not None:
-        if contract.preset is not None:
+    the_command, folder = command(name), runs_folder(context, common.runs_dir)
+    if common.resume is not None:
+        if common.preset is not None:
             raise UsageError(
                 "--resume reads the run's own config; a CONFIG cannot be given with it.",
-                hint=f"Drop {contract.preset!r}; a larger budget is given by its flag.",
+                hint=f"Drop {common.preset!r}; a larger budget is given by its flag.",
             )
-        if contract.run_name is not None:
+        if common.run_name is not None:
             raise UsageError(
                 "--resume goes on in the run's own folder; --run-name cannot be given with it.",
                 hint="Drop --run-name, or drop --resume to start a new run.",
             )
-        record = find_to_resume(folder, contract.resume, name)
-        _resume(the_command, record, overrides, screen, context, reviewer, dry_run=contract.dry_run)
+        record = find_to_resume(folder, common.resume, name)
+        _resume(the_command, record, overrides, screen, context, reviewer, dry_run=common.dry_run)
         return
     with screen.progress() as bar:  # reading the data, or a large model's file, may take a while
         session = start_session(
             name,
-            contract.preset,
+            common.preset,
             overrides,
-            context=with_consent(context, screen, bar, yes=yes or contract.dry_run),
+            context=with_consent(context, screen, bar, yes=yes or common.dry_run),
             runs_dir=folder,
-            run_name=contract.run_name,
+            run_name=common.run_name,
             label=label,
             argv=["agentlab", *sys.argv[1:]],
-            planning=contract.dry_run,
+            planning=common.dry_run,
         )
-        plan = session.experiment.plan() if contract.dry_run else None
+        plan = session.experiment.plan() if common.dry_run else None
     if plan is not None:
         screen.answer(name, plan)
     else:

@@ -70,7 +70,7 @@ Slo = Annotated[float | None, typer.Option(min=0, help="Objective: milliseconds,
 @with_common_options("max_cost")
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     model: Models = None,
     mode: Annotated[
         str | None, typer.Option(help="closed, poisson, constant or sweep.", rich_help_panel=CONFIG)
@@ -100,9 +100,9 @@ def run(
     first and the last token took from the scheduled moment, how many answers met the objective, and what this client
     itself can do.
     """
-    if rate is not None and mode is None and contract.resume is None:
+    if rate is not None and mode is None and common.resume is None:
         mode = "poisson"
-        contract = _insert_flag(contract, "rate", "mode")
+        common = _insert_flag(common, "rate", "mode")
     flags = {
         "load.mode": ("--mode", mode),
         "load.concurrency": ("--concurrency", _numbers("--concurrency", concurrency, int)),
@@ -116,28 +116,26 @@ def run(
         "load.slo.e2e_ms": ("--slo-e2e-ms", slo_e2e_ms),
         "load.prefix_cache": ("--prefix-cache", prefix_cache or None),
     }
-    _launch(ctx, contract, "load", model, save_priors, flags)
+    _launch(ctx, common, "load", model, save_priors, flags)
 
 
 @app.command("check", cls=InOrder, epilog="Example: agentlab llm-bench check --set llm=openrouter")
 @with_common_options("max_cost")
 def check_(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     model: Models = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests to each model.", rich_help_panel=CONFIG)] = None,
 ) -> None:
     """Ask every model a few small requests: does it answer, how fast, and which role suits it."""
-    _launch(ctx, contract, "check", model, False, {"check.requests": ("--requests", requests)})
+    _launch(ctx, common, "check", model, False, {"check.requests": ("--requests", requests)})
 
 
 @app.command("quality", cls=InOrder, epilog="Example: agentlab llm-bench quality --set llm=ollama --model local")
 @with_common_options("max_cost")
-def quality_(
-    ctx: typer.Context, contract: CommonOptions, model: Models = None, save_priors: SavePriors = False
-) -> None:
+def quality_(ctx: typer.Context, common: CommonOptions, model: Models = None, save_priors: SavePriors = False) -> None:
     """Ask small tasks whose answers can be checked: how good each model is, by type of task."""
-    _launch(ctx, contract, "quality", model, save_priors, {})
+    _launch(ctx, common, "quality", model, save_priors, {})
 
 
 @app.command(epilog="Example: agentlab llm-bench compare before after --gate")
@@ -172,7 +170,7 @@ def compare(
 
 def _launch(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     measure: str,
     models: list[str] | None,
     save_priors: bool,
@@ -183,21 +181,21 @@ def _launch(
 
     from .launch import launch
 
-    overrides = contract.overrides(
+    overrides = common.overrides(
         **flags, targets=("--model", models), save_priors=("--save-priors", save_priors or None)
     )
-    if contract.resume is None:
+    if common.resume is None:
         overrides.append(Override("measure", measure, f"llm-bench {measure}"))
     label = None if measure == "load" else f"llm-bench-{measure}"
-    launch("llm-bench", contract, overrides, screen_of(ctx), label=label)
+    launch("llm-bench", common, overrides, screen_of(ctx), label=label)
 
 
-def _insert_flag(contract: CommonOptions, after: str, name: str) -> CommonOptions:
-    """The contract as if the flag `name` had been typed before `after`."""
+def _insert_flag(common: CommonOptions, after: str, name: str) -> CommonOptions:
+    """The common as if the flag `name` had been typed before `after`."""
     from dataclasses import replace
 
-    position = list(contract.order).index(after)
-    return replace(contract, order=[*contract.order[:position], name, *contract.order[position:]])
+    position = list(common.order).index(after)
+    return replace(common, order=[*common.order[:position], name, *common.order[position:]])
 
 
 def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> list[float] | None:

@@ -76,7 +76,7 @@ Forecaster = Annotated[
 @with_common_options("max_cost", "control")
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     max_iterations: Annotated[
         int | None,
         typer.Option(
@@ -104,9 +104,9 @@ def run(
     """
     from .launch import launch
 
-    if control_seeds is not None and contract.control != "full":
+    if control_seeds is not None and common.control != "full":
         raise UsageError("--control-seeds counts pairs of studies, which only --control full runs.", hint="Add it.")
-    overrides = contract.overrides(
+    overrides = common.overrides(
         **{
             "max_iterations": ("--max-iterations", max_iterations),
             "workers": ("--workers", workers),
@@ -114,7 +114,7 @@ def run(
             **_series(data, date_column, target, horizon),
         }
     )
-    launch("nas", contract, overrides, screen_of(ctx), approve=approve)
+    launch("nas", common, overrides, screen_of(ctx), approve=approve)
 
 
 def _series(
@@ -135,7 +135,7 @@ def _series(
 @with_common_options()
 def train(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     tag: Annotated[str | None, typer.Option(help="A word for the run folder's name.", rich_help_panel=RUN)] = None,
     data: Data = None,
     date_column: DateColumn = None,
@@ -150,10 +150,10 @@ def train(
 
     from .launch import launch
 
-    overrides = contract.overrides(**_series(data, date_column, target, horizon))
-    if contract.resume is None:  # a run's own config says it already
+    overrides = common.overrides(**_series(data, date_column, target, horizon))
+    if common.resume is None:  # a run's own config says it already
         overrides += [Override(key, value, "nas train") for key, value in _TRAIN_OVERRIDES.items()]
-    launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
+    launch("nas", common, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
 
 
 @app.command("predict", epilog="Example: agentlab nas predict last --input my.csv --output forecast.csv")

@@ -124,7 +124,7 @@ def _configs(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in (*_presets(group.info_name), *group.command.commands) if name.startswith(incomplete)]
 
 
-def _contract(
+def _common_options(
     ctx: typer.Context,
     config: Annotated[
         str | None,
@@ -148,8 +148,8 @@ def _contract(
     ] = None,
 ) -> dict[str, Any]:
     order = ctx.meta[_ORDER]
-    contract = CommonOptions(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
-    return {"contract": contract}
+    common = CommonOptions(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
+    return {"common": common}
 
 
 def _from_home(value: Any) -> Any:
@@ -167,14 +167,14 @@ def with_output(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_common_options(*also: Also) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a capability's command what the contract names; it receives it as `contract`.
+    """Give a capability's command the shared parameters; it receives them as `common`.
 
     Args:
         also: of the options that not every command takes, those of this one: `max_cost` where a paid model can be
             called, `control` where there is an agent to compare.
     """
     absent = frozenset(get_args(Also)) - frozenset(also)
-    return lambda function: _merge_parameters(_merge_parameters(function, _contract, absent), _output)
+    return lambda function: _merge_parameters(_merge_parameters(function, _common_options, absent), _output)
 
 
 def _merge_parameters(
@@ -187,7 +187,7 @@ def _merge_parameters(
     """
     theirs, mine = inspect.signature(shared).parameters, inspect.signature(function).parameters
     shared_names = {name for name in theirs if name != "ctx"} - absent
-    produced = {"contract"} if shared is _contract else set()
+    produced = {"common"} if shared is _common_options else set()
 
     @wraps(function)
     def command(ctx: typer.Context, **typed: Any) -> None:

@@ -90,7 +90,7 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a 
 @with_common_options("max_cost")
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     models: Models = None,
     pipeline: Pipeline = None,
     mode: Mode = None,
@@ -104,14 +104,14 @@ def run(
     Every answer is kept and found again: a run that is repeated asks nothing, one that is changed asks what follows
     from the change.
     """
-    _launch(ctx, contract, models, pipeline, mode, (input_, input_file, inputs), cache)
+    _launch(ctx, common, models, pipeline, mode, (input_, input_file, inputs), cache)
 
 
 @app.command("plan", cls=InOrder, epilog="Example: agentlab pipeline plan vote")
 @with_common_options("max_cost")
 def plan(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     models: Models = None,
     pipeline: Pipeline = None,
     mode: Mode = None,
@@ -120,13 +120,13 @@ def plan(
     inputs: Inputs = None,
 ) -> None:
     """Print the order of the stages, what is loaded and unloaded for them, and the memory; nothing is loaded."""
-    contract = replace(contract, dry_run=True)
-    _launch(ctx, contract, models, pipeline, mode, (input_, input_file, inputs), None)
+    common = replace(common, dry_run=True)
+    _launch(ctx, common, models, pipeline, mode, (input_, input_file, inputs), None)
 
 
 def _launch(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     models: Path | None,
     pipeline: Path | None,
     mode: str | None,
@@ -149,25 +149,25 @@ def _launch(
         "inputs": ("--inputs", None if inputs is None else str(Path.cwd() / inputs)),
         "cache": ("--cache", cache),
     }
-    contract = _halves(contract, models, pipeline)
+    common = _halves(common, models, pipeline)
     typed = {"input": text is not None or bool(read), "input_file": file is not None, "inputs": inputs is not None}
     if any(typed.values()):  # what is typed takes the place of what the file names
         read += [Override(key, None, "the command line") for key, is_given in typed.items() if not is_given]
     half = [] if models is None else [Override("models_file", str(models), "--models")]  # under all else that was typed
-    launch("pipeline", contract, [*half, *read, *contract.overrides(**flags)], screen_of(ctx))
+    launch("pipeline", common, [*half, *read, *common.overrides(**flags)], screen_of(ctx))
 
 
-def _halves(contract: CommonOptions, models: Path | None, pipeline: Path | None) -> CommonOptions:
-    """The contract with the file of the stages as its config."""
+def _halves(common: CommonOptions, models: Path | None, pipeline: Path | None) -> CommonOptions:
+    """The common with the file of the stages as its config."""
     if pipeline is None:
-        if models is not None and contract.preset is None and contract.resume is None:
+        if models is not None and common.preset is None and common.resume is None:
             raise UsageError("--models names one half; the stages are missing.", hint="Give --pipeline FILE as well.")
-        return contract
-    if contract.preset is not None:
+        return common
+    if common.preset is not None:
         raise UsageError(
-            "--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {contract.preset!r} or --pipeline."
+            "--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {common.preset!r} or --pipeline."
         )
-    return replace(contract, preset=_path(pipeline))
+    return replace(common, preset=_path(pipeline))
 
 
 def _path(file: Path) -> str:
@@ -281,7 +281,7 @@ def rerun(
 
     screen = screen_of(ctx)
     parent = find(runs_folder(load_context(screen), runs_dir), run, "pipeline")
-    contract = CommonOptions(
+    common = CommonOptions(
         preset=str(parent.path / "config.yaml"),
         sets=set_ or (),
         dry_run=dry_run,
@@ -294,7 +294,7 @@ def rerun(
         order=ctx.meta["agentlab.order"],
     )
     branch = Override("branch", {"run": str(parent.path), "stage": start}, "--from")
-    launch("pipeline", contract, [branch, *contract.overrides(cache=("--cache", cache))], screen)
+    launch("pipeline", common, [branch, *common.overrides(cache=("--cache", cache))], screen)
 
 
 @app.command(epilog="Example: agentlab pipeline tree --json")

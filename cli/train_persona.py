@@ -43,7 +43,7 @@ _EXAMPLES = """Examples:
 @with_common_options()
 def run(
     ctx: typer.Context,
-    contract: CommonOptions,
+    common: CommonOptions,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Conversations of one persona, JSONL.", rich_help_panel=CONFIG)
     ] = None,
@@ -73,7 +73,7 @@ def run(
 
     from .launch import launch
 
-    if out is not None and data is None and contract.resume is None and contract.preset is None:
+    if out is not None and data is None and common.resume is None and common.preset is None:
         raise UsageError(
             "--out names the folder of one adapter; the default trains three.", hint="Give --data FILE too."
         )
@@ -87,8 +87,8 @@ def run(
         "training.grad_accum": ("--grad-accum", grad_accum),
     }
     if check:
-        contract = replace(contract, dry_run=True)
-    launch("train-persona", contract, contract.overrides(**flags), screen_of(ctx))
+        common = replace(common, dry_run=True)
+    launch("train-persona", common, common.overrides(**flags), screen_of(ctx))
 
 
 def _persona(data: Path, out: Path | None) -> dict[str, str]:

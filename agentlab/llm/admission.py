@@ -44,11 +44,11 @@ class Admission:
     """The turns of one question's candidates."""
 
     def __init__(
-        self, question: RouterQuestion, means: RouterServices, note: Callable[[RouterCandidate, AgentlabError], None]
+        self, question: RouterQuestion, services: RouterServices, note: Callable[[RouterCandidate, AgentlabError], None]
     ) -> None:
         """`note` hears why a candidate was passed over for good. `tokens` are prompt and answer, about."""
         self._question = question
-        self._means = means
+        self._services = services
         self._note = note
         self._now = asyncio.get_running_loop().time
         self.end = self._place_end = 0.0  # of the turn that has begun, and of its wait for a place; in the loop's time
@@ -107,7 +107,7 @@ class Admission:
         Raises:
             LLMTimeoutError, RateLimitedError, AuthError, UnknownModelError: it does not come in time.
         """
-        slots = self._means.slots[candidate.provider]
+        slots = self._services.slots[candidate.provider]
         while True:
             await self._until_ready(candidate)
             try:
@@ -150,7 +150,7 @@ class Admission:
             return ServerFaultError(f"{policy.BREAKER_OPEN}, and is left alone for another {delay:.0f} seconds.")
         if delay < math.inf:
             return None
-        reason = self._means.out_of_use[candidate.name]
+        reason = self._services.out_of_use[candidate.name]
         return type(reason)(f"Not asked again: {reason.message}", hint=reason.hint)
 
     def _in_time(self, candidate: RouterCandidate) -> bool:
@@ -170,7 +170,7 @@ class Admission:
         return error
 
     def _guard(self, candidate: RouterCandidate) -> ModelGuard:
-        return self._means.guards[candidate.name]
+        return self._services.guards[candidate.name]
 
     def _delay(self, candidate: RouterCandidate) -> float:
         return self._guard(candidate).delay(self._now(), self.tokens)

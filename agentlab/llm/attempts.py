@@ -33,7 +33,7 @@ class AttemptLoop:
     def __init__(
         self,
         question: RouterQuestion,
-        means: RouterServices,
+        services: RouterServices,
         sink: Sink | None = None,
         before: tuple[Attempt, ...] = (),
     ) -> None:
@@ -42,14 +42,14 @@ class AttemptLoop:
         `before` are attempts at the same question that went before.
         """
         self._question = question
-        self._means = means
+        self._services = services
         self._listener = None if sink is None else Listener(sink, question)
         self._attempts = list(before)
         self._tries: dict[str, int] = {}
         self._crowded = 0  # how often a host had no place
         self._hint: str | None = None  # the remedy of the first error
         self._now = asyncio.get_running_loop().time
-        self._turns = Admission(question, means, lambda candidate, error: self._note(candidate, Usage(), error))
+        self._turns = Admission(question, services, lambda candidate, error: self._note(candidate, Usage(), error))
         self.begun = asyncio.Event()  # some answer has begun
 
     @property
@@ -62,7 +62,7 @@ class AttemptLoop:
 
     async def run(self) -> RouterOutcome:
         """Try the candidates in order. Errors of models and budget come back in the outcome; cancellation is raised."""
-        self._means.retry_budget.deposit()
+        self._services.retry_budget.deposit()
         pending = list(self._question.candidates)
         while pending:
             candidate = self._turns.next(pending)
@@ -81,14 +81,14 @@ class AttemptLoop:
                     return RouterOutcome(self.attempts, error=self._scrub_error(error))
                 if isinstance(error, errors.ContextOverflowError):
                     pending = after_overflow(pending, candidate.context, self._turns.tokens)
-                if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._means.retries:
+                if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._services.retries:
                     pending.append(candidate)  # its guard knows for how long; the others are asked first
         return RouterOutcome(self.attempts, error=self._nobody_answered())
 
     def _cached_outcome(self, candidate: RouterCandidate) -> RouterOutcome | None:
         if not self._question.cached:
             return None
-        answer = self._means.cache.find_answer(self._question, candidate)
+        answer = self._services.cache.find_answer(self._question, candidate)
         if answer is None:
             return None
         value = self._value(answer.text, answer.finish, answer.tool_calls)
@@ -103,10 +103,10 @@ class AttemptLoop:
 
     async def _ask(self, candidate: RouterCandidate) -> RouterOutcome:
         """Ask one model: again after passing errors, and once more after an answer that its schema rejects."""
-        question, means = self._question, self._means
+        question, services = self._question, self._services
         messages, asked_again = question.request.messages, False
         rungs = structured.rungs(question.request, candidate.caps) if question.request.schema else ("schema",)
-        step = min(means.rungs.get(candidate.name, 0), len(rungs) - 1)
+        step = min(services.rungs.get(candidate.name, 0), len(rungs) - 1)
         while True:
             rung = rungs[step]
             try:
@@ -121,7 +121,7 @@ class AttemptLoop:
                     raise
                 continue
             if question.request.schema:
-                means.rungs[candidate.name] = step
+                services.rungs[candidate.name] = step
             text, calls = structured.answer_of(rung, reply.text, reply.tool_calls)
             value = self._value(text, reply.finish, calls)
             if not isinstance(value, Rejected):
@@ -131,21 +131,21 @@ class AttemptLoop:
                 return self._settle_outcome(candidate, reply, outcome)
             rejection = errors.SchemaError(f"The answer was rejected: {'; '.join(value.problems)}.")
             self._note(candidate, reply.usage, rejection, reply.assumed_usd)
-            means.observe.quality(question.task, candidate.name, 0.0)
+            services.observe.quality(question.task, candidate.name, 0.0)
             if asked_again or self._is_committed:
                 raise rejection
             messages, asked_again = question.request.messages + structured.ask_again(text, value), True
 
     def _settle_outcome(self, candidate: RouterCandidate, reply: ModelReply, outcome: RouterOutcome) -> RouterOutcome:
-        question, means = self._question, self._means
+        question, services = self._question, self._services
         text, calls, finish = outcome.text, outcome.tool_calls, outcome.finish
         timing = _timing(reply, question.start, self._now())
         self._note(candidate, reply.usage, None, reply.assumed_usd)
         if question.value is not None:
-            means.observe.quality(question.task, candidate.name, 1.0)
+            services.observe.quality(question.task, candidate.name, 1.0)
         if question.cached and finish in ("stop", "tool_calls"):
             answer = CachedAnswer(text, calls, finish, candidate.name, reply.usage, timing, time.time())
-            means.cache.keep(question, candidate, answer)
+            services.cache.keep(question, candidate, answer)
         return replace(outcome, attempts=self.attempts, timing=timing)
 
     def _value(self, text: str, finish: str | None, calls: tuple[ToolCall, ...]) -> object:
@@ -155,33 +155,33 @@ class AttemptLoop:
 
     async def _wait_to_retry(self, candidate: RouterCandidate, error: AgentlabError) -> bool:
         """Whether the same model is asked again, after a moment. What its host had no place for was no try."""
-        means, busy = self._means, isinstance(error, errors.HostBusyError)
+        services, busy = self._services, isinstance(error, errors.HostBusyError)
         if busy:
             self._tries[candidate.name] -= 1
             self._crowded += 1
         tries = self._crowded if busy else self._tries.get(candidate.name, 0)
         if self._is_committed or not policy.rule_for(error).again:
             return False
-        if not 0 < tries <= (policy.BUSY_TRIES if busy else means.retries):
+        if not 0 < tries <= (policy.BUSY_TRIES if busy else services.retries):
             return False
-        wait = policy.backoff(tries, means.random.random())
+        wait = policy.backoff(tries, services.random.random())
         if (self._turns.patience_for_place if busy else self._turns.seconds_left) <= wait:
             return False
-        if not (busy or means.retry_budget.allows()):
+        if not (busy or services.retry_budget.allows()):
             return False
         await asyncio.sleep(wait)
         return self._turns.ready(candidate)
 
     async def _attempt(self, candidate: RouterCandidate, messages: tuple[Message, ...], rung: SchemaMode) -> ModelReply:
         """One request. Its cost is reserved before and settled after, whatever happens; a failure is noted."""
-        means, original = self._means, self._question.request
+        services, original = self._services, self._question.request
         request = structured.shape_request(replace(original, model=candidate.id, messages=messages), rung)
         cost = estimate(candidate.price, messages, request.max_tokens)
         reply = ModelReply()
         if self._listener is not None:
             self._listener.begin()
         error: AgentlabError | None = None
-        means.budget.reserve(cost)
+        services.budget.reserve(cost)
         try:
             async with self._turns.of(candidate) as ticket:
                 start = self._now()
@@ -189,7 +189,7 @@ class AttemptLoop:
                 try:
                     async with asyncio.timeout_at(self._turns.end) as clock:
                         on_delta = partial(self._hear_delta, candidate, rung, set(), clock)
-                        await reply.request_reply(means.client_of(candidate.name), request, self._now, on_delta)
+                        await reply.request_reply(services.client_of(candidate.name), request, self._now, on_delta)
                 except TimeoutError:
                     seconds = (clock.when() or 0.0) - self._question.start
                     error = errors.LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
@@ -199,13 +199,13 @@ class AttemptLoop:
                     error = errors.LLMCancelledError("The caller gave up.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's; its text may hold anything, so it stays here
-                    LOG.debug("%s failed: %s", candidate.name, means.redactor.scrub(repr(failure)))
+                    LOG.debug("%s failed: %s", candidate.name, services.redactor.scrub(repr(failure)))
                     error = errors.ServerFaultError(f"The provider failed: {type(failure).__name__}.")
                 finally:
                     reply.usage = priced_usage(reply.usage, candidate.price)
                     self._learn(candidate, ticket, reply, start, error)
         finally:
-            reply.assumed_usd = means.budget.settle(cost, reply.usage, answered=reply.begun is not None)
+            reply.assumed_usd = services.budget.settle(cost, reply.usage, answered=reply.begun is not None)
             if error is not None:
                 self._note(candidate, reply.usage, error, reply.assumed_usd)
         if error is not None:
@@ -237,28 +237,28 @@ class AttemptLoop:
     def _learn(
         self, candidate: RouterCandidate, ticket: Ticket, reply: ModelReply, start: float, error: AgentlabError | None
     ) -> None:
-        means, usage, now = self._means, reply.usage, self._now()
+        services, usage, now = self._services, reply.usage, self._now()
         tokens = None if usage.input_tokens is None else usage.input_tokens + (usage.output_tokens or 0)
-        guard = means.guards[candidate.name]
+        guard = services.guards[candidate.name]
         guard.leave(now, ticket, error, tokens)
-        means.slots[candidate.provider].limit = guard.provider.concurrency
+        services.slots[candidate.provider].limit = guard.provider.concurrency
         kind = error.kind if error else None
-        means.observe.attempt(self._question.task, candidate, kind, usage, _timing(reply, start, now))
+        services.observe.attempt(self._question.task, candidate, kind, usage, _timing(reply, start, now))
         if error is not None and policy.rule_for(error).disables:
             reason = self._scrub_error(error)
-            means.out_of_use[candidate.name] = reason
+            services.out_of_use[candidate.name] = reason
             LOG.warning("%s is not asked any more: %s", candidate.name, reason.message)
 
     def _note(
         self, candidate: RouterCandidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None
     ) -> None:
-        message = "" if error is None else self._means.redactor.scrub(error.message)[:_LONGEST_MESSAGE]
+        message = "" if error is None else self._services.redactor.scrub(error.message)[:_LONGEST_MESSAGE]
         if error is not None and not any(attempt.error for attempt in self._attempts):
             self._hint = error.hint
         self._attempts.append(Attempt(candidate.name, error.kind if error else None, message, usage, assumed))
 
     def _scrub_error(self, error: AgentlabError) -> AgentlabError:
-        error.message = self._means.redactor.scrub(error.message)
+        error.message = self._services.redactor.scrub(error.message)
         error.args = (error.message,)
         error.hint = error.hint or policy.rule_for(error).remedy
         return error

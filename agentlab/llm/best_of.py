@@ -25,14 +25,14 @@ class RouterBestOf:
     """Compares answers. What the losers and the judge cost is part of the outcome."""
 
     config: LLMConfig
-    means: RouterServices
+    services: RouterServices
     arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
 
     async def answer(self, question: RouterQuestion, several: tuple[RouterCandidate, ...]) -> RouterOutcome:
         """The best answer of several models; the other candidates are asked if none of them has one."""
         later = tuple(candidate for candidate in question.candidates if candidate not in several)
         questions = [replace(question, candidates=(candidate,), later=later) for candidate in several]
-        loops = [AttemptLoop(single, self.means) for single in questions]
+        loops = [AttemptLoop(single, self.services) for single in questions]
         outcomes = await self._all(question, loops)
         attempts = tuple(chain.from_iterable(loop.attempts for loop in loops))
         good = [outcome for outcome in outcomes if outcome.error is None]
@@ -40,7 +40,7 @@ class RouterBestOf:
             final = next((o for o in outcomes if o.error and not policy.rule_for(o.error).move_on), None)
             if final is not None:  # what one refuses for good is not shopped around
                 return replace(final, attempts=attempts)
-            return await AttemptLoop(replace(question, candidates=later), self.means, before=attempts).run()
+            return await AttemptLoop(replace(question, candidates=later), self.services, before=attempts).run()
         if len(good) == 1 or same_texts([_judge_text(outcome) for outcome in good]):
             return replace(good[0], attempts=attempts)
         best, judging = await self._judge_outcomes(question, good)
@@ -85,7 +85,7 @@ class RouterBestOf:
         LOG.debug("%s: the judge %s, %s", question.task, "wavered" if index is None else "agreed", best.model)
         if index is not None:
             for outcome in good:
-                self.means.observe.quality(question.task, outcome.model, float(outcome is best))
+                self.services.observe.quality(question.task, outcome.model, float(outcome is best))
         return best, tuple(chain.from_iterable(verdict.attempts for verdict in verdicts))
 
     async def _verdict(self, question: RouterQuestion, ballot: JudgeBallot) -> RouterOutcome:
@@ -100,7 +100,7 @@ class RouterBestOf:
         candidates = tuple(replace(candidate, total=min(candidate.total, longest)) for candidate in judges)
         check = structured.checker(judge.Verdict)
         judge_question = RouterQuestion(judge.TASK, request, check, candidates, question.start)
-        return await AttemptLoop(judge_question, self.means).run()
+        return await AttemptLoop(judge_question, self.services).run()
 
     def _preferred_outcome(self, task: str, good: list[RouterOutcome]) -> RouterOutcome:
         """The one whose model was better so far, then the cheaper, then the earlier in the config."""

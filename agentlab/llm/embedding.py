@@ -16,7 +16,7 @@ MOST_TEXTS = 2048
 
 
 async def embed(
-    config: LLMConfig, means: RouterServices, names: Sequence[str], task: str, texts: Sequence[str]
+    config: LLMConfig, services: RouterServices, names: Sequence[str], task: str, texts: Sequence[str]
 ) -> tuple[str, Embeddings]:
     """Name of the model that answered, and the vectors. No model is asked twice, and one clock runs for all of them.
 
@@ -35,7 +35,7 @@ async def embed(
     if not able:
         raise errors.BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
     question = RouterQuestion(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
-    asking = _EmbeddingCall(question, means)
+    asking = _EmbeddingCall(question, services)
     failed: list[Attempt] = []
     hint: str | None = None
     for position, candidate in enumerate(able):
@@ -45,7 +45,7 @@ async def embed(
             if not policy.rule_for(error).move_on:
                 raise
             hint = hint if failed else error.hint
-            failed.append(Attempt(candidate.name, error.kind, means.redactor.scrub(error.message)))
+            failed.append(Attempt(candidate.name, error.kind, services.redactor.scrub(error.message)))
     raise policy.verdict(task, failed, hint)
 
 
@@ -55,9 +55,9 @@ def request_of(texts: Sequence[str]) -> ModelRequest:
 
 
 class _EmbeddingCall:
-    def __init__(self, question: RouterQuestion, means: RouterServices) -> None:
-        self._question, self._means = question, means
-        self._turns = Admission(question, means, lambda *_: None)
+    def __init__(self, question: RouterQuestion, services: RouterServices) -> None:
+        self._question, self._services = question, services
+        self._turns = Admission(question, services, lambda *_: None)
         self._now = asyncio.get_running_loop().time
 
     async def ask(
@@ -71,19 +71,19 @@ class _EmbeddingCall:
                 return await self._once(candidate, texts)
             except errors.HostBusyError:
                 tries += 1
-                wait = policy.backoff(tries, self._means.random.random())
+                wait = policy.backoff(tries, self._services.random.random())
                 if tries > policy.BUSY_TRIES or self._turns.patience_for_place <= wait:
                     raise
             await asyncio.sleep(wait)
 
     async def _once(self, candidate: RouterCandidate, texts: Sequence[str]) -> Embeddings:
         """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
-        means = self._means
+        services = self._services
         if self._turns.seconds_left <= 0:
             raise errors.LLMTimeoutError("Not asked: the time of the call is over.")
-        model = means.embedder(candidate.name)
+        model = services.embedder(candidate.name)
         cost = estimate(candidate.price, self._question.request.messages, 0)
-        means.budget.reserve(cost)
+        services.budget.reserve(cost)
         answer: Embeddings | None = None
         error: AgentlabError | None = None
         usage = Usage()
@@ -100,21 +100,21 @@ class _EmbeddingCall:
                 except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
                     error = _explain_failure(failure, self._turns.end - self._question.start)
                 finally:
-                    means.guards[candidate.name].leave(self._now(), ticket, error, usage.input_tokens)
+                    services.guards[candidate.name].leave(self._now(), ticket, error, usage.input_tokens)
                     self._learn(candidate, error, usage, Timing(None, self._now() - began))
         finally:
-            means.budget.settle(cost, usage, answered=answer is not None)
+            services.budget.settle(cost, usage, answered=answer is not None)
         if error is not None or answer is None:
             raise error or errors.ServerFaultError("There were no vectors.")
         return Embeddings(answer.vectors, usage)
 
     def _learn(self, candidate: RouterCandidate, error: AgentlabError | None, usage: Usage, timing: Timing) -> None:
-        means = self._means
-        means.slots[candidate.provider].limit = means.guards[candidate.name].provider.concurrency
-        means.observe.attempt(self._question.task, candidate, error.kind if error else None, usage, timing)
+        services = self._services
+        services.slots[candidate.provider].limit = services.guards[candidate.name].provider.concurrency
+        services.observe.attempt(self._question.task, candidate, error.kind if error else None, usage, timing)
         if error is not None and policy.rule_for(error).disables:
-            error.message = means.redactor.scrub(error.message)
-            means.out_of_use[candidate.name] = error
+            error.message = services.redactor.scrub(error.message)
+            services.out_of_use[candidate.name] = error
 
 
 def _explain_failure(failure: Exception, seconds: float) -> AgentlabError:

@@ -107,7 +107,7 @@ class Router:
 
     @cached_property
     def _strategist(self) -> Strategist:
-        means = RouterServices(
+        services = RouterServices(
             client_of=self._connections.model,
             embedder=self._connections.embedder,
             guards=self.guards,
@@ -120,7 +120,7 @@ class Router:
             observe=Observer(self.ledger, run=self._recorder.run if self._recorder else "", on_sample=self._told),
             cache=ResponseCache(self.config, self.ledger),
         )
-        return Strategist(self.config, means, self.arm, HedgeBudget(self.config.defaults.hedge))
+        return Strategist(self.config, services, self.arm, HedgeBudget(self.config.defaults.hedge))
 
     # -- what is there ------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Router:
 
         self._refuse_secrets(embedding.request_of(texts))
         names = [options.model] if options.model else self.config.candidates(task)
-        return await self._run_on_loop(embedding.embed(self.config, self._strategist.means, names, task, texts))
+        return await self._run_on_loop(embedding.embed(self.config, self._strategist.services, names, task, texts))
 
     @overload
     def complete_sync(

@@ -45,7 +45,7 @@ class Strategist:
     """Answers the questions of one router."""
 
     config: LLMConfig
-    means: RouterServices
+    services: RouterServices
     arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
     hedges: "HedgeBudget"
     warned: set[str] = field(default_factory=set)  # tasks that were told that answers cannot be compared
@@ -57,7 +57,7 @@ class Strategist:
             if several:
                 from agentlab.llm.best_of import RouterBestOf  # most programs never compare
 
-                outcome = await RouterBestOf(self.config, self.means, self.arm).answer(question, several)
+                outcome = await RouterBestOf(self.config, self.services, self.arm).answer(question, several)
                 if sink is not None and outcome.error is None:
                     sink(outcome.model, outcome.delta)
                 return outcome
@@ -65,8 +65,8 @@ class Strategist:
         question = replace(question, candidates=self._order_candidates(question, strategy))
         if sink is None and self.config.defaults.hedge and len(question.candidates) > 1:
             first = self.arm(question.task, question.candidates[0].name)
-            return await ask_hedged(question, self.means, self.hedges, hedge_after(first))
-        return await AttemptLoop(question, self.means, sink).run()
+            return await ask_hedged(question, self.services, self.hedges, hedge_after(first))
+        return await AttemptLoop(question, self.services, sink).run()
 
     def _order_candidates(self, question: RouterQuestion, strategy: Strategy) -> tuple[RouterCandidate, ...]:
         candidates, roles = question.candidates, self.config.roles
@@ -78,10 +78,10 @@ class Strategist:
         arms = {name: self.arm(question.task, name) for name in by_name}
         if strategy == "fastest":
             primaries = [name for name in by_name if name in roles.primary]
-            first = by_speed(primaries, arms, self.means.random)
+            first = by_speed(primaries, arms, self.services.random)
         else:
             weights, tokens = self.config.defaults.weights, min(question.request.max_tokens, _USUAL_TOKENS)
-            first = thompson(list(by_name), arms, weights, tokens, self.means.random)
+            first = thompson(list(by_name), arms, weights, tokens, self.services.random)
         return tuple(by_name[name] for name in dict.fromkeys([*first, *by_name]))
 
     def _several(self, question: RouterQuestion, count: int) -> tuple[RouterCandidate, ...]:
@@ -210,7 +210,7 @@ class HedgeBudget:
 
 
 async def ask_hedged(
-    question: RouterQuestion, means: RouterServices, budget: HedgeBudget, patience: float | None
+    question: RouterQuestion, services: RouterServices, budget: HedgeBudget, patience: float | None
 ) -> RouterOutcome:
     """The answer of the first candidate; the others are asked besides if it has not begun after `patience` seconds.
 
@@ -219,20 +219,20 @@ async def ask_hedged(
     """
     budget.count()
     if patience is None:
-        return await AttemptLoop(question, means).run()
+        return await AttemptLoop(question, services).run()
     later = question.candidates[1:]
     first = replace(question, candidates=question.candidates[:1], later=later)
     later_question = replace(question, candidates=later)
-    loop = AttemptLoop(first, means)
+    loop = AttemptLoop(first, services)
     running, first_piece = asyncio.ensure_future(loop.run()), asyncio.ensure_future(loop.begun.wait())
     try:
         await asyncio.wait({running, first_piece}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not (running.done() or first_piece.done()) and budget.allows():
-            return await _race(question.task, loop, running, AttemptLoop(later_question, means))
+            return await _race(question.task, loop, running, AttemptLoop(later_question, services))
         outcome = await running
         if not _may_go_on(outcome):
             return outcome
-        return await AttemptLoop(later_question, means, before=outcome.attempts).run()
+        return await AttemptLoop(later_question, services, before=outcome.attempts).run()
     finally:
         await give_up(running, first_piece)
 

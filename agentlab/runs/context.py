@@ -12,7 +12,7 @@ from agentlab.runs.stop import StopFlag
 class Context:
     """The workspace, the environment (with the workspace's `.env` below it), and the request to stop.
 
-    `resumes` is the folder of the run that is gone on with; None for a new one. `agrees` tells a person what a model
+    `resumed_run` is the folder of the run that goes on; None for a new one. `ask_consent` tells a person what a model
     made of the config, and whether they agree; None where nobody can be asked.
     """
 

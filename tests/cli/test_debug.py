@@ -68,7 +68,7 @@ def _debugged(url: str) -> None:
         "roles": {"primary": ["far"]},
     }
     sets = [*(word.removeprefix("--set=") for word in TINY), f"llm={json.dumps(llm)}"]
-    contract = CommonOptions(
+    common = CommonOptions(
         preset="demo",
         sets=sets,
         dry_run=False,
@@ -82,7 +82,7 @@ def _debugged(url: str) -> None:
     )
     screen = Screen()
     screen.debug = True
-    launch("nas", contract, contract.overrides(), screen)
+    launch("nas", common, common.overrides(), screen)
 
 
 def test_without_debug_no_prompt_is_kept(agentlab: Call, workspace: Path) -> None:
