@@ -66,19 +66,19 @@ def _no_foreign_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _files() -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for folder, folders, names in os.walk(REPOSITORY):
         folders[:] = [name for name in folders if name not in NOT_LOOKED_AT and not name.endswith("_cache")]
-        found.update(os.path.join(folder, name) for name in names)  # noqa: PTH118 - a thousand files, after each module
-    return found
+        paths.update(os.path.join(folder, name) for name in names)  # noqa: PTH118 - a thousand files, after each module
+    return paths
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _checkout_stays_as_it_is() -> Iterator[None]:
     before = _files()
     yield
-    left = _files() - before
-    assert not left, f"a test left files in the checkout: {sorted(left)}"
+    new_files = _files() - before
+    assert not new_files, f"a test left files in the checkout: {sorted(new_files)}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -103,9 +103,9 @@ def _sendable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {_sendable(key): _sendable(each) for key, each in value.items()}
+        return {_sendable(key): _sendable(element) for key, element in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_sendable(each) for each in value)
+        return type(value)(_sendable(element) for element in value)
     return value
 
 

@@ -53,16 +53,24 @@ class Forked(subprocess.Popen[str]):
     with_all = False
 
     def _execute_child(
-        self, args: Any, executable: Any, preexec: Any, close: Any, keep: Any, cwd: Any, env: Any, *more: Any
+        self,
+        args: Any,
+        executable: Any,
+        preexec: Any,
+        close: Any,
+        keep: Any,
+        cwd: Any,
+        env: Any,
+        *further_arguments: Any,
     ) -> None:
         """The one seam that Popen has; all else of it stays as it is."""
         words = [] if isinstance(args, (str, bytes)) else [str(word) for word in args if word != "-u"]
         if sys.platform != "linux" or words[:1] != [sys.executable] or words[1] not in ("-m", "-c"):
-            super()._execute_child(args, executable, preexec, close, keep, cwd, env, *more)
+            super()._execute_child(args, executable, preexec, close, keep, cwd, env, *further_arguments)
             return
-        ends = more[3:9]  # both of stdin, stdout and stderr; -1 where the caller's is taken
+        ends = further_arguments[3:9]  # both of stdin, stdout and stderr; -1 where the caller's is taken
         order = {"words": words[1:], "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
-        order |= {"session": more[14], "with_all": self.with_all}
+        order |= {"session": further_arguments[14], "with_all": self.with_all}
         with _ONE_AT_A_TIME:
             helper, prctl = _helper(), ctypes.CDLL(None).prctl
             prctl(SUBREAPER, 1)
@@ -116,7 +124,11 @@ def main() -> None:
         if os.fork():
             theirs.close()
             _inherited.append(ours)
-            for module in [each for each in sys.modules.values() if vars(each).get("Popen") is FROM_NOTHING]:
+            for module in [
+                loaded_module
+                for loaded_module in sys.modules.values()
+                if vars(loaded_module).get("Popen") is FROM_NOTHING
+            ]:
                 module.Popen = Forked  # type: ignore[attr-defined]
             break
         for end in (*ends, ours.detach()):
@@ -163,8 +175,8 @@ def _call_it(*words: str) -> None:
 def become(words: list[str], cwd: str, env: dict[str, str], *, session: bool) -> None:
     if session:
         os.setsid()
-    for number, (name, how) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        stream = open(number, how, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.stderr.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
@@ -172,12 +184,12 @@ def become(words: list[str], cwd: str, env: dict[str, str], *, session: bool) ->
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    kind, what, *rest = words
+    kind, target, *rest = words
     sys.argv, sys.path[0] = [kind, *rest], cwd
     if kind == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
     else:
-        exec(what, {"__name__": "__main__"})
+        exec(target, {"__name__": "__main__"})
 
 
 if __name__ == "__main__":

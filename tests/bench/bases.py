@@ -16,7 +16,7 @@ def rotated(model: Any, seed: int = 0) -> Any:
 
     config = LlamaConfig(**{**model.config.to_dict(), "tie_word_embeddings": False})
     with torch.random.fork_rng():
-        other = LlamaForCausalLM(config).float().eval()
+        rotated_model = LlamaForCausalLM(config).float().eval()
         torch.manual_seed(seed)
         turn = torch.linalg.qr(torch.randn(config.hidden_size, config.hidden_size, dtype=torch.float64))[0]
     state = {name: value.double() for name, value in model.state_dict().items()}
@@ -36,9 +36,9 @@ def rotated(model: Any, seed: int = 0) -> Any:
             state[name] = turn.T @ value
         elif value.ndim == 2:
             state[name] = value @ turn
-    other.load_state_dict(state)
-    other.generation_config = model.generation_config
-    return other
+    rotated_model.load_state_dict(state)
+    rotated_model.generation_config = model.generation_config
+    return rotated_model
 
 
 def windows(tokenizer: Any, count: int, length: int, *, held_out: bool) -> torch.Tensor:

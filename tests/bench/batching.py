@@ -67,10 +67,10 @@ class Plan:
     positions: int
 
     @classmethod
-    def of(cls, way: Way, batch_size: int, examples: tuple[Example, ...]) -> "Plan":
-        training = TRAINING.model_copy(update={"batching": way, "batch_size": batch_size})
-        sizes = [len(each.input_ids) for each in examples]
-        steps = Steps(sizes, training, way, seed=SEED)
+    def of(cls, batching: Way, batch_size: int, examples: tuple[Example, ...]) -> "Plan":
+        training = TRAINING.model_copy(update={"batching": batching, "batch_size": batch_size})
+        sizes = [len(example.input_ids) for example in examples]
+        steps = Steps(sizes, training, batching, seed=SEED)
         batches = [batch for step in range(steps.total) for batch in steps.of(step)]
         learnt = tuple(sum(examples[index].learnt for row in batch for index in row) for batch in batches)
         positions = sum(len(batch) * max(sum(sizes[index] for index in row) for row in batch) for batch in batches)
@@ -80,12 +80,12 @@ class Plan:
 def plans(examples: tuple[Example, ...]) -> dict[Way, Plan]:
     """One packed row a step, and as many conversations a step as such a row holds in the mean."""
     packed = Plan.of("packed", 1, examples)
-    found: dict[Way, Plan] = {"sorted": Plan.of("sorted", -(-len(examples) // len(packed.learnt)), examples)}
-    found["packed"] = packed
-    steps, learnt = ({way: count(plan.learnt) for way, plan in found.items()} for count in (len, sum))
+    by_batching: dict[Way, Plan] = {"sorted": Plan.of("sorted", -(-len(examples) // len(packed.learnt)), examples)}
+    by_batching["packed"] = packed
+    steps, learnt = ({batching: count(plan.learnt) for batching, plan in by_batching.items()} for count in (len, sum))
     if len(set(steps.values())) > 1 or len(set(learnt.values())) > 1:
         raise SystemExit(f"the ways differ in what they learn: steps {steps}, learnt tokens {learnt}")
-    return found
+    return by_batching
 
 
 def epoch(base: TrainingBase, examples: tuple[Example, ...], plan: Plan, folder: Path) -> tuple[float, float]:
@@ -107,25 +107,30 @@ def measure(
 ) -> tuple[dict[Way, list[float]], dict[Way, float]]:
     """CPU seconds of every round, and the loss of the last."""
     chance = random.Random(0)
-    seconds: dict[Way, list[float]] = {way: [] for way in WAYS}
+    seconds: dict[Way, list[float]] = {batching: [] for batching in WAYS}
     losses: dict[Way, float] = {}
     for number in range(1, rounds + 1):
-        for way in chance.sample(WAYS, len(WAYS)):
-            with tempfile.TemporaryDirectory(dir=OUT.parent) as place:
-                taken, losses[way] = epoch(base, examples, by_way[way], Path(place))
-            seconds[way].append(taken)
+        for batching in chance.sample(WAYS, len(WAYS)):
+            with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:
+                duration, losses[batching] = epoch(base, examples, by_way[batching], Path(folder))
+            seconds[batching].append(duration)
         print(f"round {number} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     return seconds, losses
 
 
 def rows_of(
-    seconds: dict[Way, list[float]], by_way: dict[Way, Plan], taken: Way, left: Way
+    seconds: dict[Way, list[float]], by_way: dict[Way, Plan], auto: Way, alternative: Way
 ) -> Iterator[dict[str, object]]:
     """The rows of the JSON file; `ratio` is how many times faster the way is that `auto` takes, over paired rounds."""
-    ratio = statistics.median(b / a for a, b in zip(seconds[taken], seconds[left], strict=True))
-    for row, count in (("learnt tokens", sum(by_way[taken].learnt)), ("all tokens", by_way[taken].tokens)):
-        ours, peer = (count / statistics.median(seconds[way]) for way in (taken, left))
-        values = {"row": f"{row}, auto is {taken}", "ours": round(ours, 2), "peer": round(peer, 2), "peer_name": left}
+    ratio = statistics.median(b / a for a, b in zip(seconds[auto], seconds[alternative], strict=True))
+    for row, count in (("learnt tokens", sum(by_way[auto].learnt)), ("all tokens", by_way[auto].tokens)):
+        ours, peer = (count / statistics.median(seconds[batching]) for batching in (auto, alternative))
+        values = {
+            "row": f"{row}, auto is {auto}",
+            "ours": round(ours, 2),
+            "peer": round(peer, 2),
+            "peer_name": alternative,
+        }
         yield {**values, "unit": "tok/s", "better": "higher", "ratio": round(ratio, 4)}
 
 
@@ -133,34 +138,36 @@ def main(rounds: int) -> int:
     """Compare, measure, print, write; the exit status."""
     OUT.parent.mkdir(parents=True, exist_ok=True)
     base = load_base(checkpoint(), "fp32", "sdpa")
-    found = prepare(read_data(DATA), base.tokenizer, max_length=ROW, eval_fraction=0, seed=SEED)
-    examples = found.split.train[:CONVERSATIONS]
+    prepared = prepare(read_data(DATA), base.tokenizer, max_length=ROW, eval_fraction=0, seed=SEED)
+    examples = prepared.split.train[:CONVERSATIONS]
     by_way = plans(examples)
-    taken = resolve_batching(TRAINING, "cpu")
-    (left,) = (way for way in WAYS if way != taken)
+    auto = resolve_batching(TRAINING, "cpu")
+    (alternative,) = (batching for batching in WAYS if batching != auto)
     seconds, losses = measure(base, examples, by_way, rounds)
-    rows = list(rows_of(seconds, by_way, taken, left))
+    rows = list(rows_of(seconds, by_way, auto, alternative))
     print(
         f"{'batching':<10}{'steps':>7}{'a step':>8}{'filler':>8}"
         f"{'learnt tok/s':>14}{'all tok/s':>11}{'slowest':>9}{'loss':>9}"
     )
-    for way, plan in by_way.items():
-        middle, steps = statistics.median(seconds[way]), len(plan.learnt)
+    for batching, plan in by_way.items():
+        middle, steps = statistics.median(seconds[batching]), len(plan.learnt)
         print(
-            f"{way:<10}{steps:>7}{sum(plan.learnt) / steps:>8.0f}{1 - plan.tokens / plan.positions:>8.1%}"
+            f"{batching:<10}{steps:>7}{sum(plan.learnt) / steps:>8.0f}{1 - plan.tokens / plan.positions:>8.1%}"
             f"{sum(plan.learnt) / middle:>14.2f}{plan.tokens / middle:>11.2f}"
-            f"{plan.tokens / max(seconds[way]):>9.2f}{losses[way]:>9.4f}"
+            f"{plan.tokens / max(seconds[batching]):>9.2f}{losses[batching]:>9.4f}"
         )
     ratio = float(str(rows[0]["ratio"]))
     missed = []
-    if abs(losses[taken] - losses[left]) > APART * losses[left]:
+    if abs(losses[auto] - losses[alternative]) > APART * losses[alternative]:
         missed.append(f"the losses differ: {losses}")
     if ratio < 1 / FASTER:
-        missed.append(f"{left} is {1 / ratio:.3f} times faster than {taken}, which auto takes")
+        missed.append(f"{alternative} is {1 / ratio:.3f} times faster than {auto}, which auto takes")
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
     about = {"machine": machine.describe().as_dict(), "versions": {**versions, "python": platform.python_version()}}
     write_json(OUT, {"rows": rows, **about})
-    print(f"auto takes {taken}: {ratio:.3f} times as fast as {left} (at least {1 / FASTER:.3f}); written to {OUT}")
+    print(
+        f"auto takes {auto}: {ratio:.3f} times as fast as {alternative} (at least {1 / FASTER:.3f}); written to {OUT}"
+    )
     print("".join(f"MISSED: {text}\n" for text in missed), end="")
     return 1 if missed else 0
 

@@ -87,10 +87,10 @@ def peer_python() -> Path:
     if not stamp.exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
         ask = [str(python), "-c", "import site; print(site.getsitepackages()[0])"]
-        own = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
-        Path(own, "zz_main.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
-        wanted = ["llmcompressor==0.14.*", "transformers==5.17.*"]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
+        site_packages = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        Path(site_packages, "zz_main.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+        requirements = ["llmcompressor==0.14.*", "transformers==5.17.*"]
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
         stamp.touch()
     return python
 
@@ -139,8 +139,10 @@ class Bench:
         with torch.inference_mode():
             logs = torch.cat([model(row[None]).logits[:, :-1].log_softmax(-1) for row in held_out])
         save_file({"tokens": held_out, "logprobs": logs, "at": torch.ones(logs.shape[:2]).bool()}, self.reference)
-        known = partial(calibrate, memory=None, check=nothing)
-        self.statistics, self.calibrating = spent(lambda: known(model, self.windows, folder / "statistics", ORIGIN))
+        calibration = partial(calibrate, memory=None, check=nothing)
+        self.statistics, self.calibrating = spent(
+            lambda: calibration(model, self.windows, folder / "statistics", ORIGIN)
+        )
 
     def model(self) -> Any:
         """The base as it is."""
@@ -158,12 +160,12 @@ class Bench:
 
     def peer(self) -> None:
         out = self.folder / "peer"
-        asked = [str(self.base), str(self.folder / "windows.safetensors"), str(out), str(GRID.group)]
-        command = [str(peer_python()), "-c", ONESHOT, *asked]
-        found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
-        if found.returncode:
-            sys.exit(found.stderr[-3000:])
-        seconds = json.loads(found.stdout.splitlines()[-1])["seconds"]
+        arguments = [str(self.base), str(self.folder / "windows.safetensors"), str(out), str(GRID.group)]
+        command = [str(peer_python()), "-c", ONESHOT, *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        if process.returncode:
+            sys.exit(process.stderr[-3000:])
+        seconds = json.loads(process.stdout.splitlines()[-1])["seconds"]
         told(self.rows, "llm-compressor GPTQ", scored(out, self.reference), seconds)
 
     def pruned(self, method: Pruner) -> Any:
@@ -189,20 +191,22 @@ class Bench:
     def misses(self) -> list[str]:
         """What is held and was not reached."""
         kl = {name: row["kl"] for name, row in self.rows.items()}
-        lost, left = kl["sparsegpt 50 %"], kl["sparsegpt 50 %, distilled"]
+        before, after = kl["sparsegpt 50 %"], kl["sparsegpt 50 %, distilled"]
         seconds = self.rows["sparsegpt 50 %, distilled"]["cpu_seconds"]
-        control = 1 - kl["sparsegpt 50 %, cross-entropy"] / lost
+        control = 1 - kl["sparsegpt 50 %, cross-entropy"] / before
         ratio = kl["gptq"] / kl["llm-compressor GPTQ"]
-        print(f"own GPTQ {ratio:.2f}x llm-compressor's; regained {1 - left / lost:.0%}, by cross-entropy {control:.0%}")
-        held = {
+        print(
+            f"own GPTQ {ratio:.2f}x llm-compressor's; regained {1 - after / before:.0%}, by cross-entropy {control:.0%}"
+        )
+        limits = {
             f"GPTQ {ratio:.2f}x, at most {WITHIN}x": ratio <= WITHIN,
             "GPTQ below RTN": kl["gptq"] < kl["rtn"],
-            "SparseGPT below Wanda": lost < kl["wanda 50 %"],
+            "SparseGPT below Wanda": before < kl["wanda 50 %"],
             "Wanda below magnitude": kl["wanda 50 %"] < kl["magnitude 50 %"],
-            f"regained {1 - left / lost:.0%}, at least {REGAINED:.0%}": 1 - left / lost >= REGAINED,
+            f"regained {1 - after / before:.0%}, at least {REGAINED:.0%}": 1 - after / before >= REGAINED,
             f"recovered in {seconds:.0f} CPU-seconds, at most {CPU_SECONDS}": seconds <= CPU_SECONDS,
         }
-        return [line for line, there in held.items() if not there]
+        return [line for line, is_met in limits.items() if not is_met]
 
 
 def main() -> None:

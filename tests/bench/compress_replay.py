@@ -101,10 +101,10 @@ class Base:
         """What was measured; a recipe that failed has figures that are not a number."""
         return [
             MeasuredRecipe(
-                self.name, space().reduce(known), *(math.nan if value is None else value for value in figures)
+                self.name, space().reduce(params), *(math.nan if value is None else value for value in figures)
             )
             for values, *figures in self.rows
-            for known in [
+            for params in [
                 {name: value for name, value in zip(space().parameters, values, strict=True) if value is not None}
             ]
         ]
@@ -112,40 +112,41 @@ class Base:
     @cached_property
     def by_key(self) -> dict[str, MeasuredRecipe]:
         """By point."""
-        return {space().key(each.params): each for each in self.measured}
+        return {space().key(recipe.params): recipe for recipe in self.measured}
 
     @cached_property
     def energy(self) -> float:
         """Joules of all of it."""
-        return sum(each.joules for each in self.measured)
+        return sum(recipe.joules for recipe in self.measured)
 
     @cached_property
     def volume(self) -> float:
         """Hypervolume of all of it."""
-        return hypervolume([(each.size, each.kl) for each in self.measured if each.kl == each.kl], REFERENCE)
+        return hypervolume([(recipe.size, recipe.kl) for recipe in self.measured if recipe.kl == recipe.kl], REFERENCE)
 
 
 def replay(base: Base, batch: Sequence[StudyCandidate]) -> list[TrialResult]:
     """The objective of a study: what was recorded."""
-    found = []
+    results = []
     for candidate in batch:
         row = base.by_key[space().key(candidate.params)]
         metrics = {"joules": row.joules, "kl": row.kl, "size": row.size}
         if row.kl == row.kl:
-            found.append(TrialResult("finished", row.size, metrics, objectives=(row.size, row.kl)))
+            results.append(TrialResult("finished", row.size, metrics, objectives=(row.size, row.kl)))
         else:
-            found.append(TrialResult("failed", metrics={"joules": row.joules}, error="recorded"))
-    return found
+            results.append(TrialResult("failed", metrics={"joules": row.joules}, error="recorded"))
+    return results
 
 
 def best_left(base: Base, tried: Sequence[Params]) -> list[MeasuredRecipe]:
     """Recipes that are left, by the hypervolume that they would add for a joule, best first."""
     keys = {space().key(params) for params in tried}
-    there = [(base.by_key[key].size, base.by_key[key].kl) for key in keys]
-    left = [each for key, each in base.by_key.items() if key not in keys and each.kl == each.kl]
-    volume = hypervolume(there, REFERENCE)
+    points = [(base.by_key[key].size, base.by_key[key].kl) for key in keys]
+    untried = [recipe for key, recipe in base.by_key.items() if key not in keys and recipe.kl == recipe.kl]
+    volume = hypervolume(points, REFERENCE)
     return sorted(
-        left, key=lambda each: (volume - hypervolume([*there, (each.size, each.kl)], REFERENCE)) / each.joules
+        untried,
+        key=lambda recipe: (volume - hypervolume([*points, (recipe.size, recipe.kl)], REFERENCE)) / recipe.joules,
     )
 
 
@@ -162,13 +163,13 @@ class Advisor:
         """Three recipes."""
         from agentlab.llm.types import Delta, Usage
 
-        left = best_left(self.base, [trial.proposal.params for trial in self.history()])
+        untried = best_left(self.base, [trial.proposal.params for trial in self.history()])
         if self.kind == "adversarial":
-            left.reverse()
+            untried.reverse()
         if self.kind == "noisy" and self.rng.random() < 0.5:
-            left = [left[place] for place in self.rng.permutation(len(left))]
+            untried = [untried[index] for index in self.rng.permutation(len(untried))]
         names = list(space().parameters)
-        answer = [{name: each.params.get(name) for name in names} for each in left[:3]]
+        answer = [{name: recipe.params.get(name) for name in names} for recipe in untried[:3]]
         yield Delta(text=json.dumps({"reason": f"{self.kind}", "candidates": answer}))
         yield Delta(finish="stop", usage=Usage(1, 1))
 
@@ -192,12 +193,14 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
     bases = recorded()
     base = bases[name]
     rng = np.random.default_rng([seed, ARM_NAMES.index(arm)])
-    elsewhere = [each for other in bases.values() if other is not base for each in other.measured if each.kl == each.kl]
+    elsewhere = [
+        recipe for other in bases.values() if other is not base for recipe in other.measured if recipe.kl == recipe.kl
+    ]
     if arm == "shuffled":
         order = rng.permutation(len(elsewhere))
         elsewhere = [
             MeasuredRecipe(one.where, one.params, other.size, other.kl, other.joules)
-            for one, other in zip(elsewhere, [elsewhere[place] for place in order], strict=True)
+            for one, other in zip(elsewhere, [elsewhere[index] for index in order], strict=True)
         ]
     recalled = elsewhere if arm in ("memory", "shuffled") else []
     shared_memory = Path("/dev/shm")
@@ -230,19 +233,19 @@ def study(task: tuple[str, str, int]) -> list[tuple[float, float]]:
             )
             state = search(setup.study(run, seed), lambda: None)
     steps = gains(state.trials)
-    spent, reached = np.cumsum([cost * 1e3 for _, cost in steps]), np.cumsum([gain for gain, _ in steps])
-    return list(zip((spent / base.energy).tolist(), (reached / base.volume).tolist(), strict=True))
+    joules, reached = np.cumsum([cost * 1e3 for _, cost in steps]), np.cumsum([gain for gain, _ in steps])
+    return list(zip((joules / base.energy).tolist(), (reached / base.volume).tolist(), strict=True))
 
 
 @cache
 def recorded() -> dict[str, Base]:
     """The grid."""
-    return {each["name"]: Base(**each) for each in json.loads(GRID.read_text())}
+    return {fields["name"]: Base(**fields) for fields in json.loads(GRID.read_text())}
 
 
 def reached(path: Sequence[tuple[float, float]], energy: float) -> float:
     """The share of the volume within a share of the energy."""
-    return max((volume for spent, volume in path if spent <= energy), default=0.0)
+    return max((volume for cost, volume in path if cost <= energy), default=0.0)
 
 
 def area(path: Sequence[tuple[float, float]]) -> float:
@@ -252,7 +255,7 @@ def area(path: Sequence[tuple[float, float]]) -> float:
 
 def cost_of(path: Sequence[tuple[float, float]], volume: float) -> float:
     """The share of the energy until a share of the volume is reached; infinite if it never was."""
-    return next((spent for spent, there in path if there >= volume), float("inf"))
+    return next((cost for cost, reached_volume in path if reached_volume >= volume), float("inf"))
 
 
 def main(seeds: int) -> int:
@@ -266,10 +269,10 @@ def main(seeds: int) -> int:
         print(f"{name}: {len(base.rows)} recipes, {base.energy / 1e3:.1f} kJ, hypervolume {base.volume:.4f}")
         shares = "".join(f"{f'at {energy:.0%}':>9}" for energy in BUDGETS)
         print(f"{'arm':<12}{shares}{'mean':>9}{f'energy to {VOLUME:.0%}':>16}")
-        for arm, found in by_arm.items():
-            at = "".join(f"{fmean(reached(path, energy) for path in found):>9.1%}" for energy in BUDGETS)
-            cost = median(cost_of(path, VOLUME) for path in found)
-            print(f"{arm:<12}{at}{fmean(map(area, found)):>9.1%}{cost:>16.1%}")
+        for arm, arm_paths in by_arm.items():
+            at = "".join(f"{fmean(reached(path, energy) for path in arm_paths):>9.1%}" for energy in BUDGETS)
+            cost = median(cost_of(path, VOLUME) for path in arm_paths)
+            print(f"{arm:<12}{at}{fmean(map(area, arm_paths)):>9.1%}{cost:>16.1%}")
         missed += judge(name, by_arm)
     print(f"means over {seeds} seeds of the share of the hypervolume at a share of the energy; mean: over all of it")
     print(
@@ -303,13 +306,13 @@ def judge(name: str, by_arm: Mapping[str, Sequence[Sequence[tuple[float, float]]
         ),
     }
     for arm in ("shuffled", "adversarial"):
-        lost = {energy: 1 - _mean(by_arm[arm], energy) / _mean(by_arm["tpe"], energy) for energy in BUDGETS}
-        worst = max(lost, key=lambda energy: lost[energy])
-        lines[f"{arm} loses at most {lost[worst]:+.1%} to tpe at equal cost, at {worst:.0%}"] = lost[worst] <= HARM
-    for said, held in lines.items():
-        print(f"  {'holds' if held else 'MISSED'}: {name}: {said}")
+        losses = {energy: 1 - _mean(by_arm[arm], energy) / _mean(by_arm["tpe"], energy) for energy in BUDGETS}
+        worst = max(losses, key=lambda energy: losses[energy])
+        lines[f"{arm} loses at most {losses[worst]:+.1%} to tpe at equal cost, at {worst:.0%}"] = losses[worst] <= HARM
+    for claim, is_met in lines.items():
+        print(f"  {'holds' if is_met else 'MISSED'}: {name}: {claim}")
     print()
-    return sum(not held for held in lines.values())
+    return sum(not is_met for is_met in lines.values())
 
 
 def record(folder: Path) -> None:
@@ -317,14 +320,14 @@ def record(folder: Path) -> None:
     from agentlab.compress import run_compression_optimization
     from tests.bench.bases import trained
 
-    found = []
+    grids = []
     for name, sizes in SIZES.items():
         base = folder / name
         if not base.is_dir():
             trained(base, steps=300, **sizes)
         run = run_compression_optimization(str(base), config=CONFIG, runs_dir=folder / "runs")
-        found.append(grid_of(name, read_events(run.path / "events.jsonl")))
-    write_json(GRID, found)
+        grids.append(grid_of(name, read_events(run.path / "events.jsonl")))
+    write_json(GRID, grids)
 
 
 def grid_of(name: str, events: Sequence[Event]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Anew:
 
     def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
         return self._speakers.answer(
-            [TurnRequest(each.id, each.agent, "", each.messages, (), each.max_tokens) for each in asked]
+            [TurnRequest(request.id, request.agent, "", request.messages, (), request.max_tokens) for request in asked]
         )
 
     def forget(self) -> None:
@@ -78,37 +78,37 @@ class Generating(Anew):
             texts.update(zip(some, self._generated([asked[n] for n in some]), strict=True))
         return [TurnReply(texts[n]) for n in range(len(asked))]
 
-    def _generated(self, asked: Sequence[TurnRequest]) -> list[str]:
-        prompts = [self.prompt(each) for each in asked]
-        given = self.tokenizer(
+    def _generated(self, turns: Sequence[TurnRequest]) -> list[str]:
+        prompts = [self.prompt(turn) for turn in turns]
+        inputs = self.tokenizer(
             prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
         )
         keys: dict[str, Any] = {}
         if self._switching:
-            self.model.set_adapter(asked[0].agent)
+            self.model.set_adapter(turns[0].agent)
         else:
-            keys["adapter_names"] = [each.agent for each in asked]
+            keys["adapter_names"] = [turn.agent for turn in turns]
         with quietly(), torch.inference_mode():
             out = self.model.generate(
-                **given, max_new_tokens=asked[0].max_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
+                **inputs, max_new_tokens=turns[0].max_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
                 **keys,
             )  # fmt: skip
-        said = self.tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in said]
+        texts = self.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def prompt(self, asked: TurnRequest) -> str:
         """The prompt of a turn as text."""
-        messages = [{"role": each.role, "content": each.content} for each in asked.messages]
+        messages = [{"role": message.role, "content": message.content} for message in asked.messages]
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     @torch.inference_mode()
-    def gap(self, asked: TurnRequest, one: str, other: str) -> float:
+    def gap(self, request: TurnRequest, one: str, other: str) -> float:
         """Between the two likeliest logits where two answers to a prompt first differ."""
         ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other)]
-        place = next((n for n, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
-        begun = self.tokenizer(self.prompt(asked), add_special_tokens=False)["input_ids"]
-        self.model.set_adapter(asked.agent)
-        best = self.model(torch.tensor([[*begun, *ids[0][:place]]])).logits[0, -1].topk(2).values.tolist()
+        index = next((n for n, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
+        prompt_ids = self.tokenizer(self.prompt(request), add_special_tokens=False)["input_ids"]
+        self.model.set_adapter(request.agent)
+        best = self.model(torch.tensor([[*prompt_ids, *ids[0][:index]]])).logits[0, -1].topk(2).values.tolist()
         return float(best[0] - best[1])
 
 
@@ -120,9 +120,9 @@ class Heard(Anew):
         self.turns: dict[str, tuple[TurnRequest, str]] = {}
 
     def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
-        said = self._speakers.answer(asked)
-        self.turns.update((each.id, (each, answer.text)) for each, answer in zip(asked, said, strict=True))
-        return said
+        replies = self._speakers.answer(asked)
+        self.turns.update((request.id, (request, answer.text)) for request, answer in zip(asked, replies, strict=True))
+        return replies
 
     def forget(self) -> None:
         self._speakers.forget()
@@ -133,7 +133,7 @@ def config_of(base: Path, adapters: Sequence[Path], tokens: int) -> DebateConfig
     return DebateConfig.model_validate(
         {
             "questions": {"generate": "capitals", "count": QUESTIONS},
-            "agents": [{"name": name, "adapter": str(each)} for name, each in zip(AGENTS, adapters, strict=True)],
+            "agents": [{"name": name, "adapter": str(adapter)} for name, adapter in zip(AGENTS, adapters, strict=True)],
             "base": str(base),
             "protocol": {"rounds": 1, "stop": False},
             "turn": {"max_tokens": tokens, "confidence": "said"},
@@ -156,36 +156,37 @@ def peft_of(base: TrainingBase, adapters: Sequence[Path]) -> Any:
 def measured(config: DebateConfig, ways: dict[str, Heard]) -> dict[str, list[float]]:
     """Seconds of every wave in every way."""
     questions = [
-        QuizQuestion(each.id, each.text, each.answer) for each in generate_questions("capitals", QUESTIONS, config.seed)
+        QuizQuestion(question.id, question.text, question.answer)
+        for question in generate_questions("capitals", QUESTIONS, config.seed)
     ]  # asked freely: peers have no likelihoods of choices
-    chance, seconds = random.Random(0), {way: list[float]() for way in ways}
+    chance, seconds = random.Random(0), {name: list[float]() for name in ways}
     for start in range(0, QUESTIONS, WAVE):
-        for way in chance.sample(list(ways), len(ways)):
-            panel = Panel(dict.fromkeys(AGENTS, ways[way]))
+        for name in chance.sample(list(ways), len(ways)):
+            panel = Panel(dict.fromkeys(AGENTS, ways[name]))
             setting = Setting(config, panel, ["text"] * len(AGENTS))
             wave = Wave(setting, "bench", questions[start : start + WAVE])
             began = time.perf_counter()
             while wave.open:
                 wave.speak()
-            seconds[way].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - began)
             panel.forget()
-            print(f"{way}: {WAVE} questions in {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
+            print(f"{name}: {WAVE} questions in {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
     return seconds
 
 
 def compared(ours: Heard, peer: Heard, judge: Generating) -> tuple[int, int, int, float]:
     """Texts that are equal, those that differ, those whose prompts did by then, and the widest gap of `gap`."""
-    equal = differ = other = 0
+    equal = differ = other_prompts = 0
     widest = 0.0
-    for turn, (asked, text) in ours.turns.items():
-        theirs, said = peer.turns[turn]
-        if asked.messages != theirs.messages:
-            other += 1
-        elif text == said:
+    for turn, (request, text) in ours.turns.items():
+        theirs, peer_text = peer.turns[turn]
+        if request.messages != theirs.messages:
+            other_prompts += 1
+        elif text == peer_text:
             equal += 1
         else:
-            differ, widest = differ + 1, max(widest, judge.gap(asked, text, said))
-    return equal, differ, other, widest
+            differ, widest = differ + 1, max(widest, judge.gap(request, text, peer_text))
+    return equal, differ, other_prompts, widest
 
 
 def main(tokens: int) -> int:
@@ -195,27 +196,27 @@ def main(tokens: int) -> int:
     path = checkpoint().absolute()
     rows: list[dict[str, object]] = []
     missed: list[str] = []
-    with tempfile.TemporaryDirectory(dir=OUT.parent) as place:
-        adapters = adapters_of(path, Path(place).absolute(), len(AGENTS))
+    with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:
+        adapters = adapters_of(path, Path(folder).absolute(), len(AGENTS))
         config, base = config_of(path, adapters, tokens), load_base(path, "fp32", "sdpa")
         peft = peft_of(base, adapters)
-        with local_speakers(config, path, Workspace(Path(place), Path(place))) as local:
+        with local_speakers(config, path, Workspace(Path(folder), Path(folder))) as local:
             judge = Generating(peft, base.tokenizer, switching=True)
             names = Generating(peft, base.tokenizer, switching=False)
             ways = {OURS: Heard(local), ANEW: Heard(Anew(local)), NAMES: Heard(names), SWITCH: Heard(judge)}
             seconds = measured(config, ways)
         for peer, bound in BOUNDS.items():
             ratio = statistics.median(b / a for a, b in zip(seconds[OURS], seconds[peer], strict=True))
-            mine, theirs = (60 * WAVE / statistics.median(seconds[way]) for way in (OURS, peer))
-            equal, differ, other, gap = compared(ways[OURS], ways[peer], judge)
+            mine, theirs = (60 * WAVE / statistics.median(seconds[speaker]) for speaker in (OURS, peer))
+            equal, differ, other_prompts, gap = compared(ways[OURS], ways[peer], judge)
             rows.append({
                 "row": "24 questions, 3 agents, 1 round", "ours": round(mine, 2), "peer": round(theirs, 2),
                 "peer_name": peer, "unit": "questions/min", "better": "higher", "ratio": round(ratio, 3),
-                "texts_equal": equal, "texts_differ": differ, "prompts_differ": other, "widest_gap": gap,
+                "texts_equal": equal, "texts_differ": differ, "prompts_differ": other_prompts, "widest_gap": gap,
             })  # fmt: skip
             print(
                 f"{peer:<18}{mine:>7.1f}{theirs:>7.1f} questions/min {ratio:>5.2f}x   texts: {equal} equal, {differ} "
-                f"differ (logits at most {gap:.1e} apart), {other} behind such a one",
+                f"differ (logits at most {gap:.1e} apart), {other_prompts} behind such a one",
                 flush=True,
             )
             if bound is not None and ratio < bound:

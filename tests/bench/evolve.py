@@ -71,32 +71,32 @@ def experiment(context: Context, seed: int, parents: list[str]) -> EvolveExperim
 
 def evolved(context: Context, seeds: int, parents: list[str]) -> list[dict[str, float]]:
     """Of each seed, the shares of right answers on the sealed split. It takes hours: what was stopped goes on."""
-    found = []
+    accuracies = []
     for seed in range(seeds):
         exp = experiment(context, seed, parents)
         name = f"seed-{seed}-{exp.config.max_items}-{config_hash(exp.config)[:12]}"
-        there, spec = RUNS / name, RunSpec("evolve", "", "", "h", seed, name=name)
+        run_folder, spec = RUNS / name, RunSpec("evolve", "", "", "h", seed, name=name)
         with (
-            OpenRun.resume(there, RunEnvironment())
-            if there.is_dir()
+            OpenRun.resume(run_folder, RunEnvironment())
+            if run_folder.is_dir()
             else OpenRun.create(RUNS, spec, RunEnvironment()) as run
         ):
             result, _ = exp.run(run)
-        found.append({each.name: each.test.value for each in result.standings})
-        print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[-1].items()), flush=True)
-    return found
+        accuracies.append({standing.name: standing.test.value for standing in result.standings})
+        print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracies[-1].items()), flush=True)
+    return accuracies
 
 
-def gains(found: list[dict[str, float]]) -> list[dict[str, Any]]:
+def gains(accuracies: list[dict[str, float]]) -> list[dict[str, Any]]:
     """A row for each that evolution has to beat."""
     rows = []
     for name in (PARENT, BLEND, RANDOM):
-        ours, theirs = ([each[key] for each in found] for key in (EVOLVED, name))
-        what = ControlComparison("evolution", name, "accuracy", "share", "higher", "equal answers")
-        record = full_study(what, ours, theirs, np.random.default_rng(0))
+        ours, theirs = ([shares[key] for shares in accuracies] for key in (EVOLVED, name))
+        comparison = ControlComparison("evolution", name, "accuracy", "share", "higher", "equal answers")
+        record = full_study(comparison, ours, theirs, np.random.default_rng(0))
         gain, ends = statistics.fmean(ours) - statistics.fmean(theirs), (record.low, record.high)
-        told = "not bounded" if None in ends else f"[{ends[0]:+.3f}, {ends[1]:+.3f}] at {record.level:.1%}"
-        print(f"{name:14} {statistics.fmean(theirs):.3f}, evolved {statistics.fmean(ours):.3f}: {gain:+.4f} {told}")
+        interval = "not bounded" if None in ends else f"[{ends[0]:+.3f}, {ends[1]:+.3f}] at {record.level:.1%}"
+        print(f"{name:14} {statistics.fmean(theirs):.3f}, evolved {statistics.fmean(ours):.3f}: {gain:+.4f} {interval}")
         rows.append(
             {"row": "accuracy on the sealed split", "ours": statistics.fmean(ours), "peer": statistics.fmean(theirs)}
             | {"peer_name": name, "unit": "share", "better": "higher", "ratio": gain, "low": ends[0], "high": ends[1]}
@@ -107,35 +107,35 @@ def gains(found: list[dict[str, float]]) -> list[dict[str, Any]]:
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds of CPU: a machine that others use, too, has no other clock."""
     start = time.process_time()
-    found = work()
-    return time.process_time() - start, found
+    result = work()
+    return time.process_time() - start, result
 
 
-def scoring(exp: EvolveExperiment, place: Path) -> tuple[list[dict[str, Any]], bool]:
+def scoring(exp: EvolveExperiment, children_folder: Path) -> tuple[list[dict[str, Any]], bool]:
     """16 children, by both ways in turn; and the bytes of one."""
     genome, questions = exp.genome, exp.questions.train[:QUESTIONS]
     assert isinstance(genome, Coefficients)
     rng = np.random.default_rng(0)
     children = [Child("", number, genome.space.sample(rng)) for number in range(CHILDREN)]
-    folders = {str(c.number): place / str(c.number) for c in children}
+    folders = {str(c.number): children_folder / str(c.number) for c in children}
     for child, folder in zip(children, folders.values(), strict=True):
         export(genome, exp.parents, str(child.number), child.params, folder, lambda *_: None, {})
     base, parents = load_base(exp.base.path, "fp32", "sdpa"), list(exp.parents.values())
     ours, theirs, differ = [], [], 0
     for _ in range(ROUNDS):
         with open_weighted_children(exp.base.path, parents, genome.weights, "float32", lambda _: None) as population:
-            seconds, found = timed(partial(population, children, questions))
+            seconds, our_scores = timed(partial(population, children, questions))
         ours.append(seconds)
         with scorer(base, folders) as one:
-            seconds, others = timed(
+            seconds, their_scores = timed(
                 lambda one=one: [one.choices([name], prompts_and_choices(questions))[0] for name in folders]
             )
         theirs.append(seconds)
         print(f"{ours[-1]:.1f} s and {seconds:.1f} s", flush=True)
         differ = sum(
             a.likeliest_index() != b.likeliest_index() and sorted(a.shares())[-1] - sorted(a.shares())[-2] > TIE
-            for row, other in zip(found, others, strict=True)
-            for a, b in zip(row, other, strict=True)
+            for row, their_row in zip(our_scores, their_scores, strict=True)
+            for a, b in zip(row, their_row, strict=True)
         )
     ratio = statistics.median(theirs) / statistics.median(ours)
     answers = CHILDREN * QUESTIONS
@@ -160,16 +160,16 @@ def main(seeds: int, parents: list[str]) -> int:
     warnings.simplefilter("ignore")
     context = load_context(os.environ, Path.cwd())
     with tempfile.TemporaryDirectory() as scratch:
-        found = evolved(context, seeds, parents)
+        accuracies = evolved(context, seeds, parents)
         written = list(RUNS.rglob("*.safetensors"))
-        rows = gains(found) if found else []
+        rows = gains(accuracies) if accuracies else []
         with machine.torch_threads(machine.threads()):
-            more, held = scoring(experiment(context, 0, parents), Path(scratch) / "children")
-    held = held and not written and all(row["ratio"] > 0 for row in rows if row["peer_name"] != RANDOM)
+            scoring_rows, is_met = scoring(experiment(context, 0, parents), Path(scratch) / "children")
+    is_met = is_met and not written and all(row["ratio"] > 0 for row in rows if row["peer_name"] != RANDOM)
     versions = {"torch": torch.__version__}
-    write_json(OUT, {"rows": [*rows, *more], "machine": machine.describe().as_dict(), "versions": versions})
-    print("held" if held else "MISSED")
-    return 0 if held else 1
+    write_json(OUT, {"rows": [*rows, *scoring_rows], "machine": machine.describe().as_dict(), "versions": versions})
+    print("held" if is_met else "MISSED")
+    return 0 if is_met else 1
 
 
 if __name__ == "__main__":

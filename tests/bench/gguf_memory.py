@@ -66,16 +66,16 @@ class Row:
 
     def misses(self) -> Iterator[str]:
         """The limits that do not hold."""
-        for found in (self.formula, self.exact):
-            if abs(found.resident - self.peak) > max(PEAK_SHARE * self.peak, PEAK_BYTES):
-                yield f"{self.title}: {found.source} says {found.resident / MIB:.1f} MiB, not {self.peak / MIB:.1f}"
-        for what, share, ours, said in (
+        for figure in (self.formula, self.exact):
+            if abs(figure.resident - self.peak) > max(PEAK_SHARE * self.peak, PEAK_BYTES):
+                yield f"{self.title}: {figure.source} says {figure.resident / MIB:.1f} MiB, not {self.peak / MIB:.1f}"
+        for part, share, ours, measured in (
             ("cache", CACHE_SHARE, self.formula.cache, self.exact.cache),
             ("compute buffer", COMPUTE_SHARE, self.formula.compute, self.exact.compute),
             ("weights", WEIGHTS_SHARE, self.formula.weights, self.mapped),
         ):
-            if abs(ours - said) > max(share * said, ROUNDING):
-                yield f"{self.title}: {what} is said to take {ours / MIB:.2f} MiB, and takes {said / MIB:.2f}"
+            if abs(ours - measured) > max(share * measured, ROUNDING):
+                yield f"{self.title}: {part} is said to take {ours / MIB:.2f} MiB, and takes {measured / MIB:.2f}"
 
 
 def grid(quick: bool) -> list[MemoryShape]:
@@ -113,24 +113,26 @@ def tokens_of_words(path: Path) -> tuple[int, float]:
 def mapped_bytes(pid: int, path: Path) -> int:
     """Resident pages of the model's file: those of its tensors, because llama.cpp unmaps the header."""
     lines = iter(Path(f"/proc/{pid}/smaps").read_text().splitlines())
-    found = 0
+    resident = 0
     for line in lines:
         if line.endswith(str(path)):
-            found += next(int(rest.split()[1]) for rest in lines if rest.startswith("Rss:")) * 1024
-    return found
+            resident += next(int(field.split()[1]) for field in lines if field.startswith("Rss:")) * 1024
+    return resident
 
 
-def measure(path: Path, metadata: GgufMetadata, shape: MemoryShape, around: int, per_word: float, kept: Path) -> Row:
+def measure(
+    path: Path, metadata: GgufMetadata, shape: MemoryShape, around: int, per_word: float, cache_file: Path
+) -> Row:
     """Load a model, fill its context, and read what that took."""
     key = f"{fingerprint(path)} {engine_build()}"
-    said = dry_run(path, shape, key, kept)
-    if said is None:
+    exact = dry_run(path, shape, key, cache_file)
+    if exact is None:
         raise SystemExit("the engine did not answer a dry run")
     engine = engine_of(path, shape)
     try:
         prompt = ask(engine, int((shape.context - ANSWER - around) / per_word))
-        taken, pid = engine.measured(), engine.worker_pid
-        if taken is None or pid is None:
+        usage, pid = engine.measured(), engine.worker_pid
+        if usage is None or pid is None:
             raise SystemExit("this system does not say what a process takes")
         mapped = mapped_bytes(pid, path)
     finally:
@@ -138,7 +140,7 @@ def measure(path: Path, metadata: GgufMetadata, shape: MemoryShape, around: int,
     if prompt < shape.context - 64:
         raise SystemExit(f"a prompt of {prompt} tokens does not fill a context of {shape.context}")
     return Row(
-        shape, estimate(metadata, shape), estimate(metadata, shape, said), prompt, taken.peak, taken.private, mapped
+        shape, estimate(metadata, shape), estimate(metadata, shape, exact), prompt, usage.peak, usage.private, mapped
     )
 
 
@@ -149,12 +151,12 @@ def growth(path: Path, cycles: int) -> int:
         engine = engine_of(path, MemoryShape(512, 128, True))
         ask(engine, 1)
         engine.close()
-        taken = memory.of(os.getpid())
-        if taken is None:
+        usage = memory.of(os.getpid())
+        if usage is None:
             raise SystemExit("this system does not say what a process takes")
-        before = before or taken.resident
-        print(f"cycle {number + 1}: {taken.resident / MIB:.2f} MiB", file=sys.stderr)
-    return taken.resident - before
+        before = before or usage.resident
+        print(f"cycle {number + 1}: {usage.resident / MIB:.2f} MiB", file=sys.stderr)
+    return usage.resident - before
 
 
 def table(rows: list[Row], file_bytes: int) -> None:
@@ -163,8 +165,8 @@ def table(rows: list[Row], file_bytes: int) -> None:
     print(f"{'private':>9}{'mapped':>8}{'cache':>8}{'formula':>8}{'compute':>9}{'formula':>8}")
     for row in rows:
         cells = [f"{row.title:<27}{row.peak / MIB:>8.1f}"]
-        for said in (row.formula.resident, row.exact.resident, int(1.2 * file_bytes)):
-            cells.append(f"{said / MIB:>9.1f}{said / row.peak - 1:>+7.1%}")
+        for resident in (row.formula.resident, row.exact.resident, int(1.2 * file_bytes)):
+            cells.append(f"{resident / MIB:>9.1f}{resident / row.peak - 1:>+7.1%}")
         cells.append(f"{row.private / MIB:>9.1f}{row.mapped / MIB:>8.1f}")
         cells.append(f"{row.exact.cache / MIB:>8.2f}{row.formula.cache / MIB:>8.2f}")
         cells.append(f"{row.exact.compute / MIB:>9.2f}{row.formula.compute / MIB:>8.2f}")
@@ -192,17 +194,17 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cycles", type=int, default=0)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     path = find("smollm2-135m", Workspace.locate(os.environ, Path.cwd()))
     missed: list[str] = []
-    if wanted.cycles:
-        grown = growth(path, wanted.cycles)
-        print(f"{wanted.cycles} loads and unloads: grown by {grown / MIB:.2f} MiB (at most {GROWTH_BYTES / MIB:g})")
+    if options.cycles:
+        grown = growth(path, options.cycles)
+        print(f"{options.cycles} loads and unloads: grown by {grown / MIB:.2f} MiB (at most {GROWTH_BYTES / MIB:g})")
         return 1 if grown > GROWTH_BYTES else 0
     metadata, rows = read(path), []
     around, per_word = tokens_of_words(path)
     with tempfile.TemporaryDirectory() as folder:
-        for shape in grid(wanted.quick):
+        for shape in grid(options.quick):
             rows.append(measure(path, metadata, shape, around, per_word, Path(folder) / "dry-runs.json"))
             missed += rows[-1].misses()
             print(f"{rows[-1].title} done, load {os.getloadavg()[0]:.1f}", file=sys.stderr)

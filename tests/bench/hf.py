@@ -50,7 +50,7 @@ STATIC, NAMES = "static batch", "PEFT adapter_names + generate"
 Texts = list[list[int]]
 
 
-def adapters_of(path: Path, place: Path, count: int) -> list[Path]:
+def adapters_of(path: Path, folder: Path, count: int) -> list[Path]:
     """Random ones, strong enough to change answers."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -62,8 +62,8 @@ def adapters_of(path: Path, place: Path, count: int) -> list[Path]:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.01)
-        model.save_pretrained(str(place / str(number)))
-    return [place / str(number) for number in range(count)]
+        model.save_pretrained(str(folder / str(number)))
+    return [folder / str(number) for number in range(count)]
 
 
 def rows_of(count: int, vocabulary: int, seed: int) -> list[AnswerRow]:
@@ -83,24 +83,24 @@ def rows_of(count: int, vocabulary: int, seed: int) -> list[AnswerRow]:
 
 def engine(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], size: int = ROWS) -> Texts:
     """What the engine says."""
-    said: dict[AnswerRow, list[int]] = {row: [] for row in rows}
+    texts: dict[AnswerRow, list[int]] = {row: [] for row in rows}
     for tokens in AnswerBatch(model, adapters, ()).run(rows, size):
-        for each in tokens:
-            said[each.row].append(each.token)
-    return list(said.values())
+        for row_token in tokens:
+            texts[row_token.row].append(row_token.token)
+    return list(texts.values())
 
 
 def generated(model: Any, rows: Sequence[AnswerRow], **keys: Any) -> Texts:
     """`generate` on a static, left-padded batch up to the longest answer."""
-    longest, most = max(len(row.prompt) for row in rows), max(row.max_tokens for row in rows)
+    longest, limit = max(len(row.prompt) for row in rows), max(row.max_tokens for row in rows)
     ids = torch.tensor([[0] * (longest - len(row.prompt)) + list(row.prompt) for row in rows])
     mask = torch.tensor([[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
     with quietly():
         out = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, temperature=None, top_p=None,
+            input_ids=ids, attention_mask=mask, max_new_tokens=limit, do_sample=False, temperature=None, top_p=None,
             top_k=None, pad_token_id=0, eos_token_id=None, **keys,
         )  # fmt: skip
-    return [each[longest : longest + row.max_tokens].tolist() for each, row in zip(out, rows, strict=True)]
+    return [output[longest : longest + row.max_tokens].tolist() for output, row in zip(out, rows, strict=True)]
 
 
 def static(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow]) -> Texts:
@@ -115,65 +115,65 @@ def static(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow]) -> Texts:
 
 def flips(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], ours: Texts, theirs: Texts) -> tuple[int, float]:
     """How many texts differ, and the widest gap between the two likeliest logits where one first does."""
-    found, widest = 0, 0.0
+    flipped, widest = 0, 0.0
     for row, one, other in zip(rows, ours, theirs, strict=True):
-        place = next((place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
-        if place is not None:
+        index = next((index for index, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
+        if index is not None:
             adapters.rows([row.adapter])
-            best = model(torch.tensor([[*row.prompt, *one[:place]]])).logits[0, -1].topk(2).values.tolist()
-            found, widest = found + 1, max(widest, best[0] - best[1])
-    return found, widest
+            best = model(torch.tensor([[*row.prompt, *one[:index]]])).logits[0, -1].topk(2).values.tolist()
+            flipped, widest = flipped + 1, max(widest, best[0] - best[1])
+    return flipped, widest
 
 
 def alone(model: Any, adapters: Rowwise, row: AnswerRow) -> list[int]:
     """The decoder of one row."""
-    cache, tokens, said = DynamicCache(), list(row.prompt), []
+    cache, tokens, answer = DynamicCache(), list(row.prompt), []
     adapters.rows([row.adapter])
-    while len(said) < row.max_tokens:
+    while len(answer) < row.max_tokens:
         out = model(input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1)
         tokens = [int(out.logits[0, -1].argmax())]
-        said += tokens
-    return said
+        answer += tokens
+    return answer
 
 
-def step_of(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], past: int) -> Callable[[], float]:
+def step_of(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], length: int) -> Callable[[], float]:
     """Seconds of one more step of rows that have so many tokens, a median of eight."""
     batch = AnswerBatch(model, adapters, ())
-    batch.admit([AnswerRow(row.adapter, (list(row.prompt) * 20)[:past], 10_000) for row in rows])
+    batch.admit([AnswerRow(row.adapter, (list(row.prompt) * 20)[:length], 10_000) for row in rows])
 
     def timed() -> float:
-        taken = []
+        durations = []
         for _ in range(8):
             began = time.process_time()
             batch.step()
-            taken.append(time.process_time() - began)
-        return statistics.median(taken)
+            durations.append(time.process_time() - began)
+        return statistics.median(durations)
 
     return timed
 
 
-def base_step(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], past: int) -> Callable[[], float]:
+def base_step(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], length: int) -> Callable[[], float]:
     """The same of the base alone, as transformers does it: a `DynamicCache`, no padding."""
     adapters.rows([BASE] * len(rows))
-    ids = torch.tensor([(list(row.prompt) * 20)[:past] for row in rows])
+    ids = torch.tensor([(list(row.prompt) * 20)[:length] for row in rows])
     state = {"cache": model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values}
 
     def timed() -> float:
         adapters.rows([BASE] * len(rows))
-        taken = []
+        durations = []
         for _ in range(8):
             began = time.process_time()
             out = model(input_ids=ids[:, -1:], past_key_values=state["cache"], use_cache=True, logits_to_keep=1)
             out.logits[:, -1].argmax(-1).tolist()
-            taken.append(time.process_time() - began)
-        return statistics.median(taken)
+            durations.append(time.process_time() - began)
+        return statistics.median(durations)
 
     return timed
 
 
 def chosen_before(scores: Scorer, adapter: str, items: Sequence[Any]) -> list[str]:
     """`Scorer.choices` as it was: the question is read again for every answer."""
-    asked = [
+    queries = [
         (adapter, Example(0, (*ids, *after), (*[IGNORED] * len(ids), *after), 0))
         for item in items
         for ids in [scores._ids([ConversationTurn("user", item.prompt)])]
@@ -181,35 +181,38 @@ def chosen_before(scores: Scorer, adapter: str, items: Sequence[Any]) -> list[st
             scores._base.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in item.expected["among"]
         )
     ]
-    known = iter(scores.logprobs(asked))
-    found = [[next(known) for _ in item.expected["among"]] for item in items]
-    return [item.expected["among"][each.index(max(each))] for item, each in zip(items, found, strict=True)]
+    logprob_stream = iter(scores.logprobs(queries))
+    item_logprobs = [[next(logprob_stream) for _ in item.expected["among"]] for item in items]
+    return [
+        item.expected["among"][logprobs.index(max(logprobs))]
+        for item, logprobs in zip(items, item_logprobs, strict=True)
+    ]
 
 
 def resident_over(model: Any, adapters: Rowwise, count: int) -> list[float]:
     """MiB at the end of each hundred rows that came and went."""
-    chance, process, found = random.Random(5), psutil.Process(), []
+    chance, process, readings = random.Random(5), psutil.Process(), []
     for _ in range(count // 100):
         rows = [
             AnswerRow(chance.randrange(-1, ADAPTERS), [chance.randrange(100, 9000)] * chance.randint(5, 60), 6)
             for _ in range(100)
         ]
         engine(model, adapters, rows)
-        found.append(process.memory_info().rss / 2**20)
-    return found
+        readings.append(process.memory_info().rss / 2**20)
+    return readings
 
 
 def alternated(ways: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of each way in each round, and what it returned last; the order is drawn anew each time."""
     chance = random.Random(0)
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    found: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    outputs: dict[str, Any] = {}
     for _ in range(rounds):
-        for way in chance.sample(list(ways), len(ways)):
+        for name in chance.sample(list(ways), len(ways)):
             began = time.process_time()
-            found[way] = ways[way]()
-            seconds[way].append(time.process_time() - began)
-    return seconds, found
+            outputs[name] = ways[name]()
+            seconds[name].append(time.process_time() - began)
+    return seconds, outputs
 
 
 class Report:
@@ -233,12 +236,12 @@ class Report:
         self.rows.append({**one, "better": "lower", "ratio": round(ratio, 3)})
         print(f"{row:<44}{ours:>10.1f}{peer:>10.1f} {unit:<5}{ratio:>6.2f}x  {name}", flush=True)
 
-    def equal(self, what: str, differ: int, count: int, gap: float | None) -> None:
+    def equal(self, title: str, differ: int, count: int, gap: float | None) -> None:
         """Texts that differ; `gap` is held where it is given."""
-        held = "" if gap is None else f", where the two likeliest logits are at most {gap:.1e} apart (held: {CLOSE:g})"
-        print(f"{what}: {count - differ} of {count} texts are equal{held}", flush=True)
+        note = "" if gap is None else f", where the two likeliest logits are at most {gap:.1e} apart (held: {CLOSE:g})"
+        print(f"{title}: {count - differ} of {count} texts are equal{note}", flush=True)
         if gap is not None and gap > CLOSE:
-            self.missed.append(f"{what}: texts differ")
+            self.missed.append(f"{title}: texts differ")
 
 
 def answers(report: Report, base: TrainingBase, folders: list[Path], rounds: int) -> None:
@@ -246,7 +249,7 @@ def answers(report: Report, base: TrainingBase, folders: list[Path], rounds: int
     from peft import PeftModel
 
     rows, model = rows_of(ROWS, base.model.config.vocab_size, 1), base.model
-    twin = copy.deepcopy(model, {id(each): each for each in model.parameters()})
+    twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     peft: Any = PeftModel.from_pretrained(twin, str(folders[0]), adapter_name="0")
     for number in range(1, ADAPTERS):
         peft.load_adapter(str(folders[number]), adapter_name=str(number))
@@ -275,13 +278,13 @@ def steps(report: Report, model: Any, plain: Any, adapters: Rowwise, rows: Seque
         "base": base_step(plain, adapters, rows, 64),
         "packed": base_step(model, adapters, rows, 64),
     }
-    found: dict[str, list[float]] = {way: [] for way in ways}
+    durations: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(5 * rounds):
-        for way, taken in alternated(ways, 1)[1].items():
-            found[way].append(taken)
+        for name, duration in alternated(ways, 1)[1].items():
+            durations[name].append(duration)
     for row, ours in (("3 adapters", "ours"), ("adapters in any order", "any order")):
-        report.times(f"step of 24 rows, {row}", found[ours], found["base"], "base alone", 1 / 1.1)
-        report.times(f"step of 24 rows, {row}", found[ours], found["packed"], "base alone, packed", None)
+        report.times(f"step of 24 rows, {row}", durations[ours], durations["base"], "base alone", 1 / 1.1)
+        report.times(f"step of 24 rows, {row}", durations[ours], durations["packed"], "base alone, packed", None)
     resident = resident_over(model, adapters, 500)
     report.add("resident after 500 rows", resident[-1], resident[0], "after 100", "MiB", resident[0] / resident[-1])
     if resident[-1] > resident[0] * 1.02:
@@ -301,20 +304,20 @@ def choices(report: Report, base: TrainingBase, folders: list[Path], rounds: int
     items, names = generate(("classify",), 20), [str(number) for number in range(MANY)]
     with rowwise(base.model, folders) as adapters, pack_weights(base.model):
         scores = Scorer(base, adapters, names, lambda _: None)
-        asked = [((ConversationTurn("user", item.prompt),), item.expected["among"]) for item in items]
+        questions = [((ConversationTurn("user", item.prompt),), item.expected["among"]) for item in items]
         ways = {
             "ours": lambda: [
                 texts[scored.likeliest_index()]
-                for row in scores.choices(names, asked)
-                for (_, texts), scored in zip(asked, row, strict=True)
+                for row in scores.choices(names, questions)
+                for (_, texts), scored in zip(questions, row, strict=True)
             ],
             "before": lambda: [answer for name in names for answer in chosen_before(scores, name, items)],
         }
-        seconds, found = alternated(ways, rounds)
-    same = sum(a == b for a, b in zip(found["ours"], found["before"], strict=True))
-    print(f"choices: {same} of {len(found['ours'])} are equal")
+        seconds, outputs = alternated(ways, rounds)
+    same = sum(a == b for a, b in zip(outputs["ours"], outputs["before"], strict=True))
+    print(f"choices: {same} of {len(outputs['ours'])} are equal")
     report.times("16 adapters x 20 choice items", seconds["ours"], seconds["before"], "one by one, as before", 2.0)
-    if same < len(found["ours"]):
+    if same < len(outputs["ours"]):
         report.missed.append("choices differ")
 
 
@@ -335,8 +338,8 @@ def main(rounds: int) -> int:
     OUT.parent.mkdir(parents=True, exist_ok=True)
     report, path = Report(), checkpoint()
     print(f"{'SmolLM2-135M, float32, one thread':<44}{'ours':>10}{'peer':>10}")
-    with tempfile.TemporaryDirectory(dir=OUT.parent) as place, torch.inference_mode():
-        folders = adapters_of(path, Path(place), MANY)
+    with tempfile.TemporaryDirectory(dir=OUT.parent) as folder, torch.inference_mode():
+        folders = adapters_of(path, Path(folder), MANY)
         base = load_base(path, "fp32", "sdpa")
         answers(report, base, folders, rounds)
         choices(report, base, folders, 1)

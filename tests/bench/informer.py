@@ -77,8 +77,8 @@ class PlainAttention(nn.Module):
         sampled = min(factor * math.ceil(math.log(keys)), keys)
         selected = min(factor * math.ceil(math.log(queries)), queries)
         expanded = k.unsqueeze(2).expand(batch, heads, queries, keys, depth)
-        drawn = torch.randint(keys, (queries, sampled))
-        picked = expanded[:, :, torch.arange(queries).unsqueeze(1), drawn, :]
+        sampled_keys = torch.randint(keys, (queries, sampled))
+        picked = expanded[:, :, torch.arange(queries).unsqueeze(1), sampled_keys, :]
         scores = torch.matmul(q.unsqueeze(-2), picked.transpose(-2, -1)).squeeze(-2)
         top = (scores.max(-1)[0] - scores.sum(-1) / keys).topk(selected, sorted=False)[1]
         rows = torch.arange(batch)[:, None, None], torch.arange(heads)[None, :, None], top
@@ -195,9 +195,9 @@ class PlainInformer(nn.Module):
         self.decoder = PlainStack(model, model.d_layers, decodes=True)
         self.projection = nn.Linear(model.d_model, len(series.targets))
 
-    def forward(self, past: Tensor, past_time: Tensor, start: Tensor, start_time: Tensor) -> Tensor:
+    def forward(self, history: Tensor, past_time: Tensor, start: Tensor, start_time: Tensor) -> Tensor:
         """[batch, horizon, targets] from the encoder's input and the decoder's start."""
-        memory = self.encoder(self.encoder_embedding(past, past_time))
+        memory = self.encoder(self.encoder_embedding(history, past_time))
         return self.projection(self.decoder(self.decoder_embedding(start, start_time), memory))[:, -self.horizon :]
 
 
@@ -206,10 +206,10 @@ class WindowDataset(Dataset):
 
     def __init__(self, series: Series, trial: TrialConfig, part: Part) -> None:
         self.series, self.data = series, trial.data
-        found = window_starts(series.split, part, trial.data.input_length, trial.data.horizon)
+        window_indices = window_starts(series.split, part, trial.data.input_length, trial.data.horizon)
         share = trial.training.train_fraction if part == "train" else 1.0
-        count = round(len(found) * share)
-        self.starts = [found[index * len(found) // count] for index in range(count)]
+        count = round(len(window_indices) * share)
+        self.starts = [window_indices[index * len(window_indices) // count] for index in range(count)]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -244,11 +244,11 @@ class Peers:
 
     def plain_loss(self, batch: list[Tensor]) -> Tensor:
         """Loss of the port on a batch of the loader."""
-        past, known, past_time, time = (part.float().to(self.device) for part in batch)
+        history, target, past_time, time = (part.float().to(self.device) for part in batch)
         horizon = self.trial.data.horizon
-        zeros = torch.zeros(len(known), horizon, known.shape[-1], device=self.device)
-        start = torch.cat([known[:, : self.trial.data.label_length], zeros], dim=1)
-        return self.criterion(self.plain(past, past_time, start, time), known[:, -horizon:, self.targets])
+        zeros = torch.zeros(len(target), horizon, target.shape[-1], device=self.device)
+        start = torch.cat([target[:, : self.trial.data.label_length], zeros], dim=1)
+        return self.criterion(self.plain(history, past_time, start, time), target[:, -horizon:, self.targets])
 
     def batches(self, count: int) -> tuple[list[Tensor], list[list[Tensor]]]:
         """The same windows for both, as each reads them."""
@@ -306,15 +306,15 @@ class Work:
 
 def measure(work: Work, seconds: float) -> dict[str, object]:
     """Medians of the interleaved rounds that fit into the time, three at least; the first is not counted."""
-    spent: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
+    durations: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
     end, round_number = time.perf_counter() + seconds, 0
     while round_number < 4 or time.perf_counter() < end:
         for name in ("ours", "plain") if round_number % 2 else ("plain", "ours"):
             cpu, wall = time.process_time(), time.perf_counter()
             getattr(work, name)()
-            spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+            durations[name].append((time.process_time() - cpu, time.perf_counter() - wall))
         round_number += 1
-    pairs = list(zip(spent["ours"][1:], spent["plain"][1:], strict=True))
+    pairs = list(zip(durations["ours"][1:], durations["plain"][1:], strict=True))
     return {
         "row": work.name,
         "ours": round(statistics.median(ours[0] for ours, _ in pairs), 4),

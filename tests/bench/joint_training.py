@@ -61,11 +61,11 @@ def splits(personas: Sequence[int], tokens: int = TOKENS, conversations: int = C
         ids = tuple(1000 + 100 * persona + chance.randrange(100) for _ in range(length))
         return Example(line, ids, (IGNORED,) * (length - LEARNT) + ids[-LEARNT:], 0)
 
-    found = []
+    training_splits = []
     for persona in personas:
         examples = tuple(example(persona, line) for line in range(conversations + HELD_OUT))
-        found.append(TrainingSplit(examples[HELD_OUT:], examples[:HELD_OUT]))
-    return found
+        training_splits.append(TrainingSplit(examples[HELD_OUT:], examples[:HELD_OUT]))
+    return training_splits
 
 
 def train(base_path: Path, folder: Path, personas: Sequence[int]) -> None:
@@ -89,8 +89,8 @@ def train(base_path: Path, folder: Path, personas: Sequence[int]) -> None:
             {
                 "training": time.perf_counter() - began,
                 "cpu": time.process_time(),
-                "peak": max(each.peak_bytes for each in trained),
-                "losses": [each.eval_losses[-1][1] for each in trained],
+                "peak": max(adapter.peak_bytes for adapter in trained),
+                "losses": [adapter.eval_losses[-1][1] for adapter in trained],
             }
         )
     )
@@ -103,8 +103,8 @@ def process(base: Path, personas: Sequence[int]) -> Finished:
         began = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment(), check=True)
         seconds = time.perf_counter() - began
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Finished(seconds, found["cpu"], found["training"], found["peak"], tuple(found["losses"]))
+    report = json.loads(done.stdout.splitlines()[-1])
+    return Finished(seconds, report["cpu"], report["training"], report["peak"], tuple(report["losses"]))
 
 
 def environment() -> dict[str, str]:
@@ -116,24 +116,26 @@ def measure(base: Path, rounds: int) -> tuple[list[Finished], list[list[Finished
     """What was found together, and in three processes apart, by round."""
     chance = random.Random(0)
     together: list[Finished] = []
-    apart: list[list[Finished]] = []
+    separate: list[list[Finished]] = []
     for number in range(rounds):
-        for way in chance.sample(("together", "apart"), 2):
-            if way == "together":
+        for mode in chance.sample(("together", "apart"), 2):
+            if mode == "together":
                 together.append(process(base, range(PERSONAS)))
             else:
-                apart.append([process(base, [persona]) for persona in range(PERSONAS)])
+                separate.append([process(base, [persona]) for persona in range(PERSONAS)])
         print(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
-    return together, apart
+    return together, separate
 
 
-def rows_of(together: list[Finished], apart: list[list[Finished]]) -> Iterator[dict[str, Any]]:
+def rows_of(together: list[Finished], separate: list[list[Finished]]) -> Iterator[dict[str, Any]]:
     """The rows of the JSON file; ratios are medians over rounds."""
 
     def sums(of: str) -> list[tuple[float, float]]:
-        return [(getattr(a, of), sum(getattr(e, of) for e in b)) for a, b in zip(together, apart, strict=True)]
+        return [(getattr(a, of), sum(getattr(e, of) for e in b)) for a, b in zip(together, separate, strict=True)]
 
-    peaks = [(a.peak / 2**20, max(each.peak for each in b) / 2**20) for a, b in zip(together, apart, strict=True)]
+    peaks = [
+        (a.peak / 2**20, max(training.peak for training in b) / 2**20) for a, b in zip(together, separate, strict=True)
+    ]
     for row, pairs, peer, unit in (
         (TIME, sums("seconds"), "three processes", "s"),
         ("the same, CPU", sums("cpu"), "three processes", "s"),
@@ -149,12 +151,12 @@ def rows_of(together: list[Finished], apart: list[list[Finished]]) -> Iterator[d
 def main(rounds: int) -> int:
     """Measure, compare, print, write; the exit status."""
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    together, apart = measure(checkpoint().absolute(), rounds)
-    rows = list(rows_of(together, apart))
+    together, separate = measure(checkpoint().absolute(), rounds)
+    rows = list(rows_of(together, separate))
     print(f"{'SmolLM2-135M, float32, CPU':<36}{'ours':>10}{'peer':>10}  ours / peer")
     for row in rows:
         print(f"{row['row']:<36}{row['ours']:>10}{row['peer']:>10}  {1 / row['ratio']:.3f} ({row['peer_name']})")
-    pairs = zip(together[0].losses, [each.losses[0] for each in apart[0]], strict=True)
+    pairs = zip(together[0].losses, [training.losses[0] for training in separate[0]], strict=True)
     worst = max(abs(a - b) / b for a, b in pairs)
     time_share, memory_share = (
         next(1 / row["ratio"] for row in rows if row["row"] == title) for title in (TIME, MEMORY)

@@ -70,8 +70,8 @@ def guidellm(url: str, concurrency: int, tokens: int, folder: Path) -> float:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
     if done.returncode:
         raise SystemExit(f"guidellm failed: {done.stderr[-2000:]}")
-    found = json.loads(report.read_text(encoding="utf-8"))["benchmarks"][0]["metrics"]["requests_per_second"]
-    return float(found["successful"]["mean"])
+    metrics = json.loads(report.read_text(encoding="utf-8"))["benchmarks"][0]["metrics"]["requests_per_second"]
+    return float(metrics["successful"]["mean"])
 
 
 def install() -> None:
@@ -117,8 +117,8 @@ def main(rounds: int) -> int:
                     rates[row][name].append(rate)
                     print(f"round {number + 1}, {row}, {name}: {rate:.0f}/s, load {os.getloadavg()[0]:.1f}")
     rows = []
-    for row, found in rates.items():
-        mine, theirs = statistics.median(found["ours"]), statistics.median(found["guidellm"])
+    for row, measured in rates.items():
+        mine, theirs = statistics.median(measured["ours"]), statistics.median(measured["guidellm"])
         rows.append(
             {
                 "row": f"Highest request rate, {row}",

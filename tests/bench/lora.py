@@ -113,14 +113,14 @@ def peft_model() -> Any:
 def parents_of(model: Any) -> dict[str, list[LoraDelta]]:
     """The same factors as our deltas, by module of the block."""
     block = model.base_model.model.model.layers[0]
-    found = {}
+    deltas = {}
     for name in SHAPES:
         layer = block.get_submodule(name)
-        found[name] = [
-            LoraDelta(layer.lora_A[each].weight.detach(), layer.lora_B[each].weight.detach(), layer.scaling[each])
-            for each in ("one", "two")
+        deltas[name] = [
+            LoraDelta(layer.lora_A[parent].weight.detach(), layer.lora_B[parent].weight.detach(), layer.scaling[parent])
+            for parent in ("one", "two")
         ]
-    return found
+    return deltas
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -130,14 +130,14 @@ def timed(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def peft_child(model: Any, how: str, **keys: Any) -> float:
+def peft_child(model: Any, method: str, **keys: Any) -> float:
     """Seconds that PEFT takes for the child of the block, which then bears its method's name."""
     names = ["one", "two"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seconds = timed(
             lambda: model.base_model.add_weighted_adapter(
-                names, list(WEIGHTS), "child", combination_type=how, svd_rank=RANK, **keys
+                names, list(WEIGHTS), "child", combination_type=method, svd_rank=RANK, **keys
             )
         )
     return seconds * LAYERS
@@ -146,24 +146,24 @@ def peft_child(model: Any, how: str, **keys: Any) -> float:
 def largest_difference(model: Any, parents: dict[str, list[LoraDelta]]) -> float:
     """Relative distance of our child from PEFT's, in the module where it is largest."""
     block = model.base_model.model.model.layers[0]
-    found = []
-    for name, each in parents.items():
+    differences = []
+    for name, deltas in parents.items():
         peer = block.get_submodule(name).get_delta_weight("child").double()
-        found.append(float((weighted_sum(each, WEIGHTS, RANK).delta.dense() - peer).norm() / peer.norm()))
-    return max(found)
+        differences.append(float((weighted_sum(deltas, WEIGHTS, RANK).delta.dense() - peer).norm() / peer.norm()))
+    return max(differences)
 
 
 def our_operators() -> dict[str, Callable[[list[LoraDelta]], object]]:
     """Name of a row -> what is done with one module."""
     generator = torch.Generator().manual_seed(0)
     return {
-        "weighted sum, rank 16": lambda each: weighted_sum(each, WEIGHTS, RANK),
-        "exact sum, rank 32": lambda each: concatenate(each, WEIGHTS),
-        "SLERP, rank 16": lambda each: truncate(slerp(each[0], each[1], 0.4), RANK),
-        "SVD directions": lambda each: cross_directions(each[0], each[1], 0.4, generator),
-        "mutation, new directions": lambda each: new_directions(each[0], 0.05, 2, RANK, generator),
-        SPARSE[0]: lambda each: ties(each, WEIGHTS, 0.5, RANK),
-        SPARSE[1]: lambda each: dare(each, WEIGHTS, 0.5, RANK, generator),
+        "weighted sum, rank 16": lambda deltas: weighted_sum(deltas, WEIGHTS, RANK),
+        "exact sum, rank 32": lambda deltas: concatenate(deltas, WEIGHTS),
+        "SLERP, rank 16": lambda deltas: truncate(slerp(deltas[0], deltas[1], 0.4), RANK),
+        "SVD directions": lambda deltas: cross_directions(deltas[0], deltas[1], 0.4, generator),
+        "mutation, new directions": lambda deltas: new_directions(deltas[0], 0.05, 2, RANK, generator),
+        SPARSE[0]: lambda deltas: ties(deltas, WEIGHTS, 0.5, RANK),
+        SPARSE[1]: lambda deltas: dare(deltas, WEIGHTS, 0.5, RANK, generator),
     }
 
 
@@ -173,22 +173,22 @@ def our_child(parents: dict[str, list[LoraDelta]], name: str, operator: Callable
 
     def work() -> None:
         for _ in range(blocks):
-            for each in parents.values():
-                operator(each)
+            for deltas in parents.values():
+                operator(deltas)
 
     return timed(work) * LAYERS / blocks
 
 
-def folders(parents: dict[str, list[LoraDelta]], place: Path) -> list[Path]:
+def folders(parents: dict[str, list[LoraDelta]], root: Path) -> list[Path]:
     """Both parents as whole adapter folders of 210 modules."""
     shapes = {f"model.layers.{n}.{name}": shape for n in range(LAYERS) for name, shape in SHAPES.items()}
     origin = AdapterSettings(r=RANK, lora_alpha=RANK, base_model_name_or_path="SmolLM2-135M")
-    made = []
+    paths = []
     for index, label in enumerate(("one", "two")):
         modules = ((name, parents[name.split(".", 3)[3]][index]) for name in shapes)
-        write_adapter(place / label, shapes, modules, RANK, origin)
-        made.append(place / label)
-    return made
+        write_adapter(root / label, shapes, modules, RANK, origin)
+        paths.append(root / label)
+    return paths
 
 
 def folder_to_folder(paths: list[Path], out: Path) -> float:
@@ -196,7 +196,7 @@ def folder_to_folder(paths: list[Path], out: Path) -> float:
 
     def work() -> None:
         with Adapter(paths[0]) as first, Adapter(paths[1]) as second:
-            derive((first, second), out, RANK, lambda _, each: weighted_sum(each, WEIGHTS, RANK).delta)
+            derive((first, second), out, RANK, lambda _, deltas: weighted_sum(deltas, WEIGHTS, RANK).delta)
 
     return timed(work)
 
@@ -212,21 +212,21 @@ def main(rounds: int) -> int:
     """Measure, print, write; the exit status."""
     torch.set_num_threads(1)
     ours: dict[str, list[float]] = {name: [] for name in our_operators()}
-    peers: dict[str, list[float]] = {how: [] for how in PEERS}
+    peers: dict[str, list[float]] = {method: [] for method in PEERS}
     streamed: list[float] = []
-    with tempfile.TemporaryDirectory(dir=Path.cwd() / ".agentlab") as place:
+    with tempfile.TemporaryDirectory(dir=Path.cwd() / ".agentlab") as scratch:
         model = peft_model()
         parents = parents_of(model)
-        paths = folders(parents, Path(place))
+        paths = folders(parents, Path(scratch))
         peft_child(model, "svd")
         difference = largest_difference(model, parents)
         for number in range(rounds):
             for name, operator in our_operators().items():
                 ours[name].append(our_child(parents, name, operator))
-            streamed.append(folder_to_folder(paths, Path(place) / f"child-{number}"))
-            for how, keys in PEERS.items():
+            streamed.append(folder_to_folder(paths, Path(scratch) / f"child-{number}"))
+            for method, keys in PEERS.items():
                 model.delete_adapter("child")
-                peers[how].append(peft_child(model, how.partition(",")[0], **keys))
+                peers[method].append(peft_child(model, method.partition(",")[0], **keys))
             print(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
         memory = peak(paths)
         size = (paths[0] / "adapter_model.safetensors").stat().st_size
@@ -241,19 +241,19 @@ def report(
     adapters: float,
 ) -> int:
     """Print the table and the limits, write the file; 1 if a limit was missed."""
-    found = {name: statistics.median(values) for name, values in {**ours, "folder to folder": streamed}.items()}
+    medians = {name: statistics.median(values) for name, values in {**ours, "folder to folder": streamed}.items()}
     theirs = {name: statistics.median(values) for name, values in peers.items()}
     peer_of = dict(zip(SPARSE, ("ties_svd", "dare_linear_svd"), strict=True))
     rows = []
     print(f"{'210 modules of SmolLM2-135M, CPU s':<36}{'ours':>10}  {'PEFT (one block x 30)':<24}{'ratio':>8}")
-    for name, seconds in found.items():
-        how = peer_of.get(name, "svd")
-        ratio = theirs[how] / seconds
-        print(f"{name:<36}{seconds:>10.3f}  {how:<16}{theirs[how]:>8.1f}{ratio:>8.1f}x")
-        row = {"row": name, "ours": round(seconds, 4), "peer": round(theirs[how], 3), "peer_name": f"PEFT {how}"}
+    for name, seconds in medians.items():
+        method = peer_of.get(name, "svd")
+        ratio = theirs[method] / seconds
+        print(f"{name:<36}{seconds:>10.3f}  {method:<16}{theirs[method]:>8.1f}{ratio:>8.1f}x")
+        row = {"row": name, "ours": round(seconds, 4), "peer": round(theirs[method], 3), "peer_name": f"PEFT {method}"}
         rows.append({**row, "unit": "s", "better": "lower", "ratio": round(ratio, 2)})
-    faster = theirs["svd"] / found["weighted sum, rank 16"]
-    thin = theirs["svd, thin"] / found["weighted sum, rank 16"]
+    faster = theirs["svd"] / medians["weighted sum, rank 16"]
+    thin = theirs["svd, thin"] / medians["weighted sum, rank 16"]
     print(f"weighted sum: {faster:.1f}x less than PEFT svd (at least {FASTER:g}), {thin:.1f}x less than its thin form")
     print(f"largest difference of a module from PEFT's: {difference:.1e} (at most {EQUAL:g})")
     print(f"memory to stream a child: {adapters:.2f} adapters (at most {ADAPTERS:g})")

@@ -58,7 +58,7 @@ PEERS = {
 EQUAL, FASTER = 1e-5, {"names": 1.5, "switched": 2.0}
 
 
-def models(path: Path, place: Path) -> tuple[Any, Any, Stack]:
+def models(path: Path, folder: Path) -> tuple[Any, Any, Stack]:
     """The base model, the same weights under PEFT with three random adapters, and our stack of these."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -73,10 +73,10 @@ def models(path: Path, place: Path) -> tuple[Any, Any, Stack]:
     for name, parameter in peft.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    peft.save_pretrained(str(place))  # a folder for each adapter
+    peft.save_pretrained(str(folder))  # a folder for each adapter
     stack = AdapterStack()
     for name in NAMES:
-        stack.put(place / name)
+        stack.put(folder / name)
     return base, peft.eval(), stack
 
 
@@ -95,26 +95,28 @@ class Case:
         stack: Stack,
         groups: tuple[int, ...],
         tokens: int,
-        past: int,
+        past_tokens: int,
         passes: int,
     ) -> None:
         """`quick` is the base with packed weights."""
         generator = torch.Generator().manual_seed(1)
         self._base, self._quick, self._peft, self._stack, self._groups = base, quick, peft, stack, groups
         self._rows = [adapter for adapter, size in enumerate(groups) for _ in range(size)]
-        self._past, self._passes = past, passes
-        everything = torch.randint(0, base.config.vocab_size, (len(self._rows), past + tokens), generator=generator)
-        before, self._ids = everything.split([past, tokens], dim=1)
-        self._whole, self._parts = self._filled(before) if past else (None, [None] * len(groups))
+        self._past, self._passes = past_tokens, passes
+        everything = torch.randint(
+            0, base.config.vocab_size, (len(self._rows), past_tokens + tokens), generator=generator
+        )
+        before, self._ids = everything.split([past_tokens, tokens], dim=1)
+        self._whole, self._parts = self._filled(before) if past_tokens else (None, [None] * len(groups))
 
     def _filled(self, before: torch.Tensor) -> tuple[Any, list[Any]]:
         """Caches of what came before, for all rows and for each group."""
-        whole = self._forward(self._peft, before, None, adapter_names=[NAMES[row] for row in self._rows])
+        output = self._forward(self._peft, before, None, adapter_names=[NAMES[row] for row in self._rows])
         parts = []
         for name, part in zip(NAMES, before.split(self._groups), strict=True):
             self._peft.set_adapter(name)
             parts.append(self._forward(self._peft, part, None).past_key_values)
-        return whole.past_key_values, parts
+        return output.past_key_values, parts
 
     def _forward(self, model: Any, ids: torch.Tensor, cache: Any, **keys: Any) -> Any:
         return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **keys)
@@ -138,20 +140,20 @@ class Case:
 
     def switched(self) -> Iterator[torch.Tensor]:
         for _ in range(self._passes):
-            found = []
+            logits = []
             for name, part, cache in zip(NAMES, self._ids.split(self._groups), self._parts, strict=True):
                 self._peft.set_adapter(name)
-                found.append(self._forward(self._peft, part, cache).logits)
-            yield torch.cat(found)
+                logits.append(self._forward(self._peft, part, cache).logits)
+            yield torch.cat(logits)
 
     def base(self) -> Iterator[torch.Tensor]:
         for _ in range(self._passes):
             yield self._logits(self._base)
 
-    def timed(self, way: str) -> tuple[float, torch.Tensor]:
+    def timed(self, method: str) -> tuple[float, torch.Tensor]:
         """CPU seconds of one pass, and the last logits of the last pass."""
         start = time.process_time()
-        logits = list(getattr(self, way)())
+        logits = list(getattr(self, method)())
         seconds = (time.process_time() - start) / self._passes
         for cache in (self._whole, *self._parts):
             if cache is not None and cache.get_seq_length() > self._past:
@@ -163,13 +165,13 @@ def measure(cases: dict[str, Case], rounds: int) -> dict[str, dict[str, list[flo
     """Seconds by case and way; the first round is not counted."""
     chance = random.Random(0)
     ways = ("ours", *PEERS)
-    seconds: dict[str, dict[str, list[float]]] = {case: {way: [] for way in ways} for case in cases}
+    seconds: dict[str, dict[str, list[float]]] = {case: {method: [] for method in ways} for case in cases}
     for number in range(rounds + 1):
         for title, case in cases.items():
-            for way in chance.sample(ways, len(ways)):
-                taken, _ = case.timed(way)
+            for method in chance.sample(ways, len(ways)):
+                duration, _ = case.timed(method)
                 if number:
-                    seconds[title][way].append(taken)
+                    seconds[title][method].append(duration)
         print(f"round {number} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     return seconds
 
@@ -177,7 +179,7 @@ def measure(cases: dict[str, Case], rounds: int) -> dict[str, dict[str, list[flo
 def differences(case: Case) -> tuple[float, float]:
     """Distance of our logits from PEFT's: packed, in Frobenius norms; and the largest on plain weights, as a share of
     what the adapters change."""
-    ours, plain, theirs, base = (case.timed(way)[1] for way in ("ours", "plain", "names", "base"))
+    ours, plain, theirs, base = (case.timed(method)[1] for method in ("ours", "plain", "names", "base"))
     return (
         float((ours - theirs).double().norm() / theirs.double().norm()),
         float((plain - theirs).abs().max() / (theirs - base).abs().max()),
@@ -188,17 +190,17 @@ def rows_of(seconds: dict[str, dict[str, list[float]]]) -> Iterator[dict[str, ob
     """The rows of the JSON file; `ratio` is how many times less ours takes, as the median over rounds."""
     for title, by_way in seconds.items():
         ours = statistics.median(by_way["ours"]) * 1e3
-        for way, name in PEERS.items():
+        for method, name in PEERS.items():
             # the same round saw the same machine: ratios are paired
-            ratio = statistics.median(a / b for a, b in zip(by_way[way], by_way["ours"], strict=True))
-            peer = statistics.median(by_way[way]) * 1e3
+            ratio = statistics.median(a / b for a, b in zip(by_way[method], by_way["ours"], strict=True))
+            peer = statistics.median(by_way[method]) * 1e3
             row = {"row": title, "ours": round(ours, 2), "peer": round(peer, 2), "peer_name": name}
             yield {**row, "unit": "ms", "better": "lower", "ratio": round(ratio, 3)}
     added = {
-        way: [a - b for a, b in zip(seconds[HELD][way], seconds[HELD]["base"], strict=True)]
-        for way in ("plain", "names")
+        method: [a - b for a, b in zip(seconds[HELD][method], seconds[HELD]["base"], strict=True)]
+        for method in ("plain", "names")
     }
-    ours, peer = (statistics.median(added[way]) * 1e3 for way in ("plain", "names"))
+    ours, peer = (statistics.median(added[method]) * 1e3 for method in ("plain", "names"))
     row = {"row": ADDED, "ours": round(ours, 2), "peer": round(peer, 2), "peer_name": PEERS["names"]}
     yield {**row, "unit": "ms", "better": "lower", "ratio": round(peer / ours, 3)}
 
@@ -207,25 +209,31 @@ def main(rounds: int) -> int:
     """Compare, measure, print, write; the exit status."""
     torch.set_num_threads(1)
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=OUT.parent) as place, torch.inference_mode():
-        base, peft, stack = models(checkpoint(), Path(place))
+    with tempfile.TemporaryDirectory(dir=OUT.parent) as folder, torch.inference_mode():
+        base, peft, stack = models(checkpoint(), Path(folder))
         quick = copy.deepcopy(base)
         with pack_weights(quick):
             cases = {title: Case(base, quick, peft, stack, *shape) for title, shape in CASES.items()}
-            apart = {title: differences(case) for title, case in cases.items()}
+            errors = {title: differences(case) for title, case in cases.items()}
             rows = list(rows_of(measure(cases, rounds)))
     print(f"{'SmolLM2-135M, 3 adapters, CPU ms':<36}{'ours':>9}{'peer':>9}{'ratio':>8}")
     for row in rows:
         print(f"{row['row']:<36}{row['ours']:>9}{row['peer']:>9}{row['ratio']:>7}x  {row['peer_name']}")
-    for index, what in enumerate(("packed, in Frobenius norms", "plain weights, the largest as a share of the change")):
-        worst = max(each[index] for each in apart.values())
-        print(f"difference from PEFT's logits, {what}: {worst:.1e} (at most {EQUAL:g})")
-    found = {str(row["peer_name"]): float(str(row["ratio"])) for row in rows if row["row"] == HELD}
-    missed = [f"{title}: logits differ by {max(each):.1e}" for title, each in apart.items() if max(each) > EQUAL]
-    for way, least in FASTER.items():
-        print(f"{HELD}: {found[PEERS[way]]:.2f}x less than {PEERS[way]} (at least {least:g})")
-        if found[PEERS[way]] < least:
-            missed.append(f"only {found[PEERS[way]]:.2f} times less than {PEERS[way]}")
+    for index, description in enumerate(
+        ("packed, in Frobenius norms", "plain weights, the largest as a share of the change")
+    ):
+        worst = max(case_errors[index] for case_errors in errors.values())
+        print(f"difference from PEFT's logits, {description}: {worst:.1e} (at most {EQUAL:g})")
+    ratios = {str(row["peer_name"]): float(str(row["ratio"])) for row in rows if row["row"] == HELD}
+    missed = [
+        f"{title}: logits differ by {max(case_errors):.1e}"
+        for title, case_errors in errors.items()
+        if max(case_errors) > EQUAL
+    ]
+    for method, bound in FASTER.items():
+        print(f"{HELD}: {ratios[PEERS[method]]:.2f}x less than {PEERS[method]} (at least {bound:g})")
+        if ratios[PEERS[method]] < bound:
+            missed.append(f"only {ratios[PEERS[method]]:.2f} times less than {PEERS[method]}")
     versions = {name: version(name) for name in ("torch", "peft", "transformers")}
     about = {"machine": machine.describe().as_dict(), "versions": {**versions, "python": platform.python_version()}}
     write_json(OUT, {"rows": rows, **about})

@@ -124,14 +124,14 @@ def study(arm: str, seed: int) -> NasResult:
     settings = {**ROUGH, "seed": seed, "llm": ARMS[arm]}
     key = hashlib.sha256(json.dumps([TRIALS, settings, source()]).encode()).hexdigest()[:12]
     runs = HOME / "nas-bad-llms" / f"{arm}-{seed}-{key}"
-    begun = bool(list_runs(runs).runs)
+    has_run = bool(list_runs(runs).runs)
     began = time.perf_counter()
-    if begun:
+    if has_run:
         finished = run_nas_optimization(TRIALS, resume="last", runs_dir=runs)
     else:
         finished = run_nas_optimization(TRIALS, overrides=settings, runs_dir=runs)
-    said = f"{arm} {seed}: {finished.result.winner.val_mse:.4f} by {finished.result.winner.source}"
-    print(f"{said}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    summary = f"{arm} {seed}: {finished.result.winner.val_mse:.4f} by {finished.result.winner.source}"
+    print(f"{summary}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return finished.result
 
 
@@ -140,21 +140,23 @@ def val_mse(results: Sequence[NasResult]) -> list[float]:
     return [result.winner.val_mse for result in results]
 
 
-def table(found: Mapping[str, Sequence[NasResult]]) -> list[str]:
+def table(by_arm: Mapping[str, Sequence[NasResult]]) -> list[str]:
     """One line per arm: its errors beside those of `none`, and what became of its model's proposals."""
-    base = val_mse(found["none"])
+    base = val_mse(by_arm["none"])
     seeds = "".join(f"{f'seed {seed}':>8}" for seed in SEEDS)
     lines = [f"{'arm':<13}{'mean MSE':>9}{'ratio':>8}{seeds}{'asked':>8}{'used':>6}{'fell back':>11}{'best':>6}"]
-    for arm, results in found.items():
+    for arm, results in by_arm.items():
         errors = val_mse(results)
         agent = [trial for result in results for trial in result.trials if trial.arm == "agent"]
         used = sum(trial.source == "llm" for trial in agent)
         fell_back = sum(trial.source.startswith("llm->") for trial in agent)
         won = sum(result.winner.source == "llm" for result in results)
-        ratios = "".join(f"{mine / other:>8.3f}" for mine, other in zip(errors, base, strict=True))
+        ratios = "".join(f"{mine / base_error:>8.3f}" for mine, base_error in zip(errors, base, strict=True))
         ratio = fmean(errors) / fmean(base)
-        asked = f"{len(agent) / (len(results) * (TRIALS - 1)):.0%}"
-        lines.append(f"{arm:<13}{fmean(errors):>9.4f}{ratio:>8.3f}{ratios}{asked:>8}{used:>6}{fell_back:>11}{won:>6}")
+        asked_share = f"{len(agent) / (len(results) * (TRIALS - 1)):.0%}"
+        lines.append(
+            f"{arm:<13}{fmean(errors):>9.4f}{ratio:>8.3f}{ratios}{asked_share:>8}{used:>6}{fell_back:>11}{won:>6}"
+        )
     lines += [
         "",
         f"mean MSE: validation, of the winners of {len(SEEDS)} seeds; ratio: to `none`, of the means and per seed;",
@@ -183,12 +185,12 @@ def main(arms: Sequence[str]) -> int:
         print(f"no such arm: {', '.join(unknown)}; there are {', '.join(ARMS)}")
         return 2
     chosen = [arm for arm in ARMS if arm == "none" or arm in arms or not arms]
-    found: dict[str, list[NasResult]] = {arm: [] for arm in chosen}
+    by_arm: dict[str, list[NasResult]] = {arm: [] for arm in chosen}
     for seed in SEEDS:
         for arm in chosen:
-            found[arm].append(study(arm, seed))
-    print("\n".join(table(found)))
-    errors = {arm: val_mse(results) for arm, results in found.items()}
+            by_arm[arm].append(study(arm, seed))
+    print("\n".join(table(by_arm)))
+    errors = {arm: val_mse(results) for arm, results in by_arm.items()}
     rows = [row(arm, values, errors["none"]) for arm, values in errors.items() if arm != "none"]
     if len(chosen) == len(ARMS):
         versions = {

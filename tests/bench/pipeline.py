@@ -106,8 +106,8 @@ def by_hand(model: Path) -> Iterator[Any]:
         job = {"input": QUESTION, "suffixes": suffixes, "max_tokens": max_tokens}
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
-        found: dict[str, Any] = json.loads(process.stdout.readline())
-        return found
+        reply: dict[str, Any] = json.loads(process.stdout.readline())
+        return reply
 
     try:
         yield ask
@@ -128,7 +128,7 @@ class Home:
             )
         self.context = Context(workspace=Workspace(root, root / "cache"), env=dict(os.environ))
 
-    def config(self, stages: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    def config(self, stages: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
         """A config over the embedded model `m`, and its copies `one`, `two` and `three`."""
         files = {"m": self.file, "one": "one.gguf", "two": "two.gguf", "three": "three.gguf"}
         return {
@@ -136,8 +136,8 @@ class Home:
             "base_pipeline": {"stages": stages},
             "input": QUESTION,
             "cache": "off",
-            "resources": {"threads": THREADS, **more.pop("resources", {})},
-            **more,
+            "resources": {"threads": THREADS, **settings.pop("resources", {})},
+            **settings,
         }
 
     def run(self, config: dict[str, Any]) -> FinishedRun[Any]:
@@ -181,9 +181,9 @@ def worked(run: FinishedRun[Any]) -> float:
 def texts(run: FinishedRun[Any], home: Home) -> list[str]:
     from agentlab.pipeline.store import Store
 
-    kept = Store(home.root / ".agentlab" / "pipeline")
+    text_store = Store(home.root / ".agentlab" / "pipeline")
     shas = [event["data"]["sha"] for event in events(run) if event["type"] == "call.answered"]
-    return [kept.text(sha) or "" for sha in shas]
+    return [text_store.text(sha) or "" for sha in shas]
 
 
 def overhead(home: Home, ask: Any, rounds: int) -> list[Row]:
@@ -205,10 +205,10 @@ def overhead(home: Home, ask: Any, rounds: int) -> list[Row]:
         mine, peer = statistics.median(ours), statistics.median(theirs)
         paired = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         extra = statistics.median((a - b) / count for a, b in zip(ours, theirs, strict=True)) * 1000
-        held = paired <= 1.02 if max_tokens == 128 else extra <= 15
+        is_met = paired <= 1.02 if max_tokens == 128 else extra <= 15
         note = f"{paired - 1:+.1%}, {extra:+.1f} ms a stage"
         title = f"{count} answers of {max_tokens} tokens, same texts ({note})"
-        rows.append(Row(title, mine, peer, "by hand", "s", "lower", held=held))
+        rows.append(Row(title, mine, peer, "by hand", "s", "lower", held=is_met))
     return rows
 
 
@@ -218,10 +218,10 @@ def rerun(home: Home) -> list[Row]:
     path = home.root / "six.yaml"
     path.write_text(json.dumps(home.config(stages, cache="use")))
     first, answer = home.shell("run", str(path))
-    again = [home.shell("run", str(path)) for _ in range(5)]
-    seconds = statistics.median(s for s, _ in again)
-    loads = max(document["result"]["loads"] for _, document in again)
-    same = all(document["result"]["items"] == answer["result"]["items"] for _, document in again)
+    repeats = [home.shell("run", str(path)) for _ in range(5)]
+    seconds = statistics.median(s for s, _ in repeats)
+    loads = max(document["result"]["loads"] for _, document in repeats)
+    same = all(document["result"]["items"] == answer["result"]["items"] for _, document in repeats)
     rows = [
         Row(
             f"identical run from the shell, {loads} loads",
@@ -234,9 +234,17 @@ def rerun(home: Home) -> list[Row]:
         )
     ]
     _, changed = home.shell("rerun", "last", "--from", "s5", "--set", "base_pipeline.stages.s5.max_tokens=12")
-    asked = [stage["stage"] for stage in changed["result"]["stages"] if stage["asked"]]
+    asked_stages = [stage["stage"] for stage in changed["result"]["stages"] if stage["asked"]]
     rows.append(
-        Row(f"changed s5 of six: asked {asked}", len(asked), 6, "all", "stages", "lower", held=asked == ["s5", "s6"])
+        Row(
+            f"changed s5 of six: asked {asked_stages}",
+            len(asked_stages),
+            6,
+            "all",
+            "stages",
+            "lower",
+            held=asked_stages == ["s5", "s6"],
+        )
     )
     return rows
 
@@ -259,20 +267,20 @@ def swaps(home: Home) -> Row:
     session = start_session("pipeline", config, [], context=home.context, runs_dir=home.context.workspace.runs)
     experiment: Any = session.experiment
     best = experiment.schedule
-    other = least_recently_used([unit.job() for unit in experiment.units], best.room)
+    lru = least_recently_used([unit.job() for unit in experiment.units], best.room)
     if 2 * size > best.room.budget or best.room.budget > 3 * min(best.room.sizes.values()):
         raise SystemExit("the budget is not one for two models")
     done = session.execute(Watch())
     loads = done.result.loads
-    held = best.method == "exact" and loads == best.loads and loads <= 0.6 * other.loads
+    is_met = best.method == "exact" and loads == best.loads and loads <= 0.6 * lru.loads
     return Row(
         f"loads of 12 stages over 3 models, room for 2 (optimum {best.loads})",
         loads,
-        other.loads,
+        lru.loads,
         "LRU",
         "loads",
         "lower",
-        held=held,
+        held=is_met,
     )
 
 
@@ -324,12 +332,12 @@ def main() -> int:
     show(rows)
     print(f"load before: {load:.2f}; {THREADS} thread; {rounds} rounds; llama-cpp-python {version('llama-cpp-python')}")
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    found = [{**{k: v for k, v in vars(row).items() if k != "limit"}, "ratio": row.ratio} for row in rows]
+    documents = [{**{k: v for k, v in vars(row).items() if k != "limit"}, "ratio": row.ratio} for row in rows]
     versions = {name: version(name) for name in ("llama-cpp-python", "jinja2")}
     write_json(
         OUT,
         {
-            "rows": found,
+            "rows": documents,
             "machine": {"cores": machine.cores(), "load": load, "system": platform.platform()},
             "versions": versions,
         },

@@ -58,16 +58,16 @@ def random_graph(chance: Random) -> list[Job]:
 def furthest_next_use(jobs: Sequence[Job], room: Room) -> float:
     """Seconds of loading in the order of the list, when whoever is used last or never again is evicted."""
     uses = [job.model for job in topological(jobs)]
-    held: list[str] = []
+    resident: list[str] = []
     seconds = 0.0
-    for place, model in enumerate(uses):
-        if model is None or model in held:
+    for index, model in enumerate(uses):
+        if model is None or model in resident:
             continue
-        later = uses[place:]
-        held.sort(key=lambda each, later=later: later.index(each) if each in later else len(uses))  # type: ignore[misc]
-        while sum(room.sizes[each] for each in (*held, model)) > room.budget:
-            held.pop()
-        held.append(model)
+        later = uses[index:]
+        resident.sort(key=lambda name, later=later: later.index(name) if name in later else len(uses))  # type: ignore[misc]
+        while sum(room.sizes[name] for name in (*resident, model)) > room.budget:
+            resident.pop()
+        resident.append(model)
         seconds += room.load_seconds[model]
     return seconds
 
@@ -85,26 +85,26 @@ def optimum(jobs: Sequence[Job], room: Room) -> float:
     queue = [(0.0, next(ticket), frozenset[str](), frozenset[str]())]
     seen: set[tuple[frozenset[str], frozenset[str]]] = set()
     while True:
-        seconds, _, done, held = heappop(queue)
+        seconds, _, done, resident = heappop(queue)
         if len(done) == len(jobs):
             return seconds
-        if (done, held) in seen:
+        if (done, resident) in seen:
             continue
-        seen.add((done, held))
+        seen.add((done, resident))
         for job in jobs:
-            if job.id not in done and job.needs <= done and job.model in held:
-                heappush(queue, (seconds, next(ticket), done | {job.id}, held))
-        for other in fitting:
-            extra = sum(room.load_seconds[name] for name in other - held)
-            heappush(queue, (seconds + extra, next(ticket), done, other))
+            if job.id not in done and job.needs <= done and job.model in resident:
+                heappush(queue, (seconds, next(ticket), done | {job.id}, resident))
+        for next_resident in fitting:
+            extra = sum(room.load_seconds[name] for name in next_resident - resident)
+            heappush(queue, (seconds + extra, next(ticket), done, next_resident))
 
 
 def measure(title: str, graphs: Sequence[list[Job]], room: Room, missed: list[str]) -> list[dict[str, object]]:
     """Print one row, the mean of the graphs; note what misses its limit; the rows of the JSON file."""
-    begun = time.process_time()
+    start = time.process_time()
     schedules = [schedule(jobs, room) for jobs in graphs]
-    cpu = (time.process_time() - begun) / len(graphs)
-    ours = mean(each.seconds for each in schedules)
+    cpu = (time.process_time() - start) / len(graphs)
+    ours = mean(plan.seconds for plan in schedules)
     peers = {
         "the optimum": mean(optimum(jobs, room) for jobs in graphs),
         "least recently used": mean(least_recently_used(jobs, room).seconds for jobs in graphs),
@@ -112,7 +112,7 @@ def measure(title: str, graphs: Sequence[list[Job]], room: Room, missed: list[st
     }
     numbers = "".join(f"{seconds:>10.4g}" for seconds in (ours, *peers.values()))
     fewer = 1 - ours / peers["least recently used"]
-    peak = max(each.peak for each in schedules) / GIB
+    peak = max(plan.peak for plan in schedules) / GIB
     print(f"{title:<12}{numbers}{fewer:>10.0%}{peak:>10.1f}{cpu * 1e3:>10.2f}")
     if ours != peers["the optimum"]:
         missed.append(f"{title}: {ours:g} s of loading, and {peers['the optimum']:g} are possible")

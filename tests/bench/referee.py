@@ -50,18 +50,18 @@ def measure_items(n: int, discordance: float) -> dict[str, float | None]:
 def measure_pairs(n: int, draws: int) -> dict[str, float | None]:
     """Drawn; the three of a family share the one side."""
     rng = np.random.default_rng([n, 1])
-    alone = family = shown = 0
+    alone = family = detected = 0
     shift = smallest_shift(n)
     for _ in range(draws):
         ours, *theirs = rng.standard_t(3, size=(1 + FAMILY, n))
         evidence = compare(ours, theirs[0], rng)
         alone += not evidence.low <= 0 <= evidence.high
         if n > FAMILY + 3:  # fewer can show nothing in a family of three
-            each = compare_family(dict(enumerate((ours, other) for other in theirs)), rng).values()
-            family += any(not one.low <= 0 <= one.high for one in each)
+            intervals = compare_family(dict(enumerate((ours, peer) for peer in theirs)), rng).values()
+            family += any(not one.low <= 0 <= one.high for one in intervals)
         if shift is not None:
-            shown += compare(rng.normal(shift, 1, n), np.zeros(n), rng).low > 0
-    return {"alone": alone / draws, "family": family / draws, "smallest": shift, "power": shown / draws}
+            detected += compare(rng.normal(shift, 1, n), np.zeros(n), rng).low > 0
+    return {"alone": alone / draws, "family": family / draws, "smallest": shift, "power": detected / draws}
 
 
 def main() -> None:

@@ -77,15 +77,15 @@ class Contender:
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name} gave up; its own message stands above")
-        found: dict[str, float] = json.loads(line)
-        return found
+        timing: dict[str, float] = json.loads(line)
+        return timing
 
     def round(self) -> None:
         """Measure every row once."""
         for row, calls in CALLS.items():
-            found = self.run(row, calls)
-            self.cpu[row].append(found["cpu"])
-            self.wall[row].append(found["wall"])
+            timing = self.run(row, calls)
+            self.cpu[row].append(timing["cpu"])
+            self.wall[row].append(timing["wall"])
 
 
 def environment() -> dict[str, str]:
@@ -150,12 +150,12 @@ def judge(contenders: dict[str, Contender], imports: dict[str, list[float]]) -> 
     """Print every limit beside what was measured; the ones that were missed."""
     for row, (above, times) in LIMITS.items():
         # the same round saw the same machine: differences and ratios are paired
-        found = {name: each.cpu[row] for name, each in contenders.items()}
-        extra = statistics.median(a - b for a, b in zip(found["ours"], found["raw"], strict=True)) * 1e3
-        ratio = statistics.median(a / b for a, b in zip(found["litellm"], found["ours"], strict=True))
-        held = "not held" if times is None else f"at least {times:g}"
+        cpu_seconds = {name: rival.cpu[row] for name, rival in contenders.items()}
+        extra = statistics.median(a - b for a, b in zip(cpu_seconds["ours"], cpu_seconds["raw"], strict=True)) * 1e3
+        ratio = statistics.median(a / b for a, b in zip(cpu_seconds["litellm"], cpu_seconds["ours"], strict=True))
+        bound = "not held" if times is None else f"at least {times:g}"
         print(
-            f"{TITLES[row]:<34}{extra:>7.3f} ms above raw (at most {above:g}), {ratio:.1f}x less than litellm ({held})"
+            f"{TITLES[row]:<34}{extra:>7.3f} ms above raw (at most {above:g}), {ratio:.1f}x less than litellm ({bound})"
         )
         if extra > above:
             yield f"{TITLES[row]}: {extra:.3f} ms above raw httpx"
@@ -170,7 +170,7 @@ def judge(contenders: dict[str, Contender], imports: dict[str, list[float]]) -> 
 def rows_of(contenders: dict[str, Contender], imports: dict[str, list[float]]) -> Iterator[dict[str, object]]:
     """The rows of the JSON file, ours against each peer."""
     for row, title in TITLES.items():
-        medians = {name: statistics.median(each.cpu[row]) * 1e3 for name, each in contenders.items()}
+        medians = {name: statistics.median(rival.cpu[row]) * 1e3 for name, rival in contenders.items()}
         for peer in PEER_NAMES:
             yield as_row(f"{title}, CPU", medians["ours"], medians[peer], NAMES[peer], "ms")
     seconds = {name: statistics.median(values) for name, values in imports.items()}
@@ -182,8 +182,8 @@ def tables(contenders: dict[str, Contender], imports: dict[str, list[float]], ve
     """Print what every contender took."""
     for row, title in TITLES.items():
         print(f"{title:<34}{'CPU ms per call':<30}wall ms per call")
-        for name, each in contenders.items():
-            print(f"  {NAMES[name]:<18}{versions[name]:<14}{spread(each.cpu[row]):<30}{spread(each.wall[row])}")
+        for name, rival in contenders.items():
+            print(f"  {NAMES[name]:<18}{versions[name]:<14}{spread(rival.cpu[row]):<30}{spread(rival.wall[row])}")
     print("Import, CPU s")
     for name, seconds in imports.items():
         print(f"  {NAMES[name]:<32}{spread(seconds, 1)}")
@@ -205,12 +205,12 @@ def main(rounds: int) -> int:
     with ExitStack() as stack:
         url = stack.enter_context(in_process(core=server_core))
         contenders = {name: stack.enter_context(contender(name, url, client_core)) for name in NAMES}
-        for each in contenders.values():
+        for rival in contenders.values():
             for row, calls in WARM_UP.items():
-                each.run(row, calls)
+                rival.run(row, calls)
         for number in range(rounds):
-            for each in chance.sample(list(contenders.values()), len(contenders)):
-                each.round()
+            for rival in chance.sample(list(contenders.values()), len(contenders)):
+                rival.round()
             print(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     imports = import_seconds()
     versions = {name: peer_version(name) for name in NAMES}

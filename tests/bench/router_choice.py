@@ -165,17 +165,17 @@ def answer(name: str, task: str, call: int, now: float, rng: random.Random) -> t
 def play(name: str, seed: int) -> Course:
     """1,000 calls; the world's chance and the policy's are kept apart."""
     policy, world, now = POLICIES[name](random.Random(seed)), random.Random(1000 + seed), START
-    asked, regret, lost = [], 0.0, 0.0
+    models, regret, lost_seconds = [], 0.0, 0.0
     for call in range(CALLS):
         task = world.choice(TASKS)
         model = policy.choose(task)
-        asked.append(model)
-        regret += max(utility(other, task, call) for other in NAMES) - utility(model, task, call)
-        lost += seconds(model, call) - min(seconds(other, call) for other in NAMES)
+        models.append(model)
+        regret += max(utility(candidate, task, call) for candidate in NAMES) - utility(model, task, call)
+        lost_seconds += seconds(model, call) - min(seconds(candidate, call) for candidate in NAMES)
         sample, good = answer(model, task, call, now, random.Random(f"{seed} {call} {model}"))
         now = sample.at
         policy.learn(sample, good)
-    return Course(asked, regret, lost)
+    return Course(models, regret, lost_seconds)
 
 
 def share(courses: list[Course], calls: range) -> float:
@@ -229,22 +229,22 @@ def row(name: str, ours: float, peer: float, peer_name: str, unit: str) -> dict[
 def main(seeds: int) -> int:
     """Simulate, print, write; the exit status."""
     courses = {name: [play(name, seed) for seed in range(seeds)] for name in POLICIES}
-    regret = {name: statistics.fmean(course.regret for course in made) for name, made in courses.items()}
-    lost = {name: statistics.fmean(course.lost_seconds for course in made) for name, made in courses.items()}
+    regret = {name: statistics.fmean(course.regret for course in runs) for name, runs in courses.items()}
+    lost_seconds = {name: statistics.fmean(course.lost_seconds for course in runs) for name, runs in courses.items()}
     print(f"{'policy':<14}{'regret':>9}{'(sd)':>8}{'seconds lost':>14}{'A before':>10}{'A slow':>8}{'A again':>9}")
-    for name, made in courses.items():
-        spread = statistics.stdev(course.regret for course in made)
-        shares = "".join(f"{share(made, calls):>{wide}.0%}" for calls, wide in ((BEFORE, 10), (AFTER, 8), (AGAIN, 9)))
-        print(f"{name:<14}{regret[name]:>9.1f}{spread:>8.1f}{lost[name]:>14.0f}{shares}")
+    for name, runs in courses.items():
+        spread = statistics.stdev(course.regret for course in runs)
+        shares = "".join(f"{share(runs, calls):>{wide}.0%}" for calls, wide in ((BEFORE, 10), (AFTER, 8), (AGAIN, 9)))
+        print(f"{name:<14}{regret[name]:>9.1f}{spread:>8.1f}{lost_seconds[name]:>14.0f}{shares}")
     ordering, guarding = costs()
-    before, after, again = (share(courses["adaptive"], calls) for calls in (BEFORE, AFTER, AGAIN))
+    before, after, recovered = (share(courses["adaptive"], calls) for calls in (BEFORE, AFTER, AGAIN))
     targets = {
         f"regret {regret['adaptive'] / regret['last time']:.2f} of `last time`, at most 0.50": (
             regret["adaptive"] <= 0.5 * regret["last time"]
         ),
         f"off A 30 calls after it slowed down: {1 - after:.0%}, at least 80%": after <= 0.2,
-        f"A's share {again / before:.0%} of the earlier one 100 to 150 calls after it recovered, at least 50%": (
-            again >= 0.5 * before
+        f"A's share {recovered / before:.0%} of the earlier one 100 to 150 calls after it recovered, at least 50%": (
+            recovered >= 0.5 * before
         ),
         f"ordering 20 models: {ordering:.0f} us, at most {MICROSECONDS:.0f}": ordering <= MICROSECONDS,
     }
@@ -254,7 +254,10 @@ def main(seeds: int) -> int:
     peers = [name for name in POLICIES if name not in ("adaptive", "fastest")]
     rows = [
         *(row("Regret of 1,000 calls", regret["adaptive"], regret[peer], peer, "utility") for peer in peers),
-        *(row("Seconds beyond the quickest model", lost["fastest"], lost[peer], peer, "s") for peer in peers),
+        *(
+            row("Seconds beyond the quickest model", lost_seconds["fastest"], lost_seconds[peer], peer, "s")
+            for peer in peers
+        ),
         row("A's share after it slowed down", after, before, "before", "share of calls"),
         row("Ordering 20 models", ordering, MICROSECONDS, "allowed", "us"),
     ]

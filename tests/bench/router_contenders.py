@@ -159,9 +159,9 @@ async def main(name: str, url: str) -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     rows = CONTENDERS[name](url)
     for line in sys.stdin:
-        asked = json.loads(line)
-        found = await measure(rows[asked["row"]], asked["calls"], EXPECTED[asked["row"]])
-        answers.write(json.dumps(found) + "\n")
+        request = json.loads(line)
+        timing = await measure(rows[request["row"]], request["calls"], EXPECTED[request["row"]])
+        answers.write(json.dumps(timing) + "\n")
         answers.flush()
 
 

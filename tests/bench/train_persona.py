@@ -51,14 +51,14 @@ def conversations(base: TrainingBase, count: int) -> tuple[Example, ...]:
     """Generated questions and answers of some 40 to 80 tokens."""
     rng = random.Random(0)
 
-    def words(least: int, most: int) -> str:
-        return " ".join(rng.choices(WORDS, k=rng.randrange(least, most)))
+    def words(low: int, high: int) -> str:
+        return " ".join(rng.choices(WORDS, k=rng.randrange(low, high)))
 
-    made = [
+    chats = [
         Conversation(n, (ConversationTurn("user", words(5, 15)), ConversationTurn("assistant", words(10, 40))))
         for n in range(count)
     ]
-    return examples(made, base.tokenizer, TRAINING.max_length, Path("made.jsonl"))
+    return examples(chats, base.tokenizer, TRAINING.max_length, Path("made.jsonl"))
 
 
 def ours(base: TrainingBase, examples: tuple[Example, ...], folder: Path) -> tuple[float, list[float]]:
@@ -80,10 +80,13 @@ def bare(base: TrainingBase, examples: tuple[Example, ...], folder: Path) -> tup
     from trl import SFTConfig, SFTTrainer
 
     model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=base.model.dtype)
-    steps = Steps([len(each.input_ids) for each in examples], TRAINING, "sorted", seed=0)
+    steps = Steps([len(example.input_ids) for example in examples], TRAINING, "sorted", seed=0)
     ordered = [examples[row[0]] for step in range(steps.total) for batch in steps.of(step) for row in batch]
     data = Dataset.from_dict(
-        {"input_ids": [list(each.input_ids) for each in ordered], "labels": [list(each.labels) for each in ordered]}
+        {
+            "input_ids": [list(example.input_ids) for example in ordered],
+            "labels": [list(example.labels) for example in ordered],
+        }
     )
     args = SFTConfig(
         output_dir=str(folder),
@@ -115,19 +118,19 @@ def bare(base: TrainingBase, examples: tuple[Example, ...], folder: Path) -> tup
     return seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def compare(base: TrainingBase, place: Path, rounds: int) -> dict[str, list[float]] | None:
+def compare(base: TrainingBase, folder: Path, rounds: int) -> dict[str, list[float]] | None:
     """Tokens per CPU second of every round, in turn; None, with a message, where losses differ."""
     examples = conversations(base, 24)
-    tokens = sum(len(each.input_ids) for each in examples)
+    tokens = sum(len(example.input_ids) for example in examples)
     speeds: dict[str, list[float]] = {"ours": [], "bare": []}
     for turn in range(rounds):
-        found: dict[str, list[float]] = {}
+        losses: dict[str, list[float]] = {}
         for name, train in (("ours", ours), ("bare", bare))[:: 1 if turn % 2 else -1]:
             with quietly():
-                seconds, found[name] = train(base, examples, place / f"{base.precision}-{name}{turn}")
+                seconds, losses[name] = train(base, examples, folder / f"{base.precision}-{name}{turn}")
             speeds[name].append(tokens / seconds)
-        if any(abs(a - b) > TOLERANCE[base.precision] * b for a, b in zip(found["ours"], found["bare"], strict=True)):
-            print(f"losses differ in {base.precision}: {found}")
+        if any(abs(a - b) > TOLERANCE[base.precision] * b for a, b in zip(losses["ours"], losses["bare"], strict=True)):
+            print(f"losses differ in {base.precision}: {losses}")
             return None
     return speeds
 
@@ -136,13 +139,13 @@ def main(rounds: int) -> int:
     """Measure, print, write; the exit status."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
+        folder = Path(scratch)
         gguf = find("smollm2-135m", Workspace.locate(os.environ, Path.cwd()))
-        path = import_gguf(gguf, place / "base", "float32")
-        if compare(load_base(path, "fp32", "sdpa"), place, 1) is None:  # warms up, too
+        path = import_gguf(gguf, folder / "base", "float32")
+        if compare(load_base(path, "fp32", "sdpa"), folder, 1) is None:  # warms up, too
             return 1
         base = load_base(path, "auto", "sdpa")
-        speeds = compare(base, place, rounds)
+        speeds = compare(base, folder, rounds)
     if speeds is None:
         return 1
     medians = {name: statistics.median(values) for name, values in speeds.items()}

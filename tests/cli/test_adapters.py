@@ -119,7 +119,7 @@ def test_a_blend_is_an_adapter_with_parents(agentlab: Call, adapters: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--weights", "a,b"], "not a list of numbers"),
         (["--weights", "1"], "2 finite weights"),
@@ -128,8 +128,8 @@ def test_a_blend_is_an_adapter_with_parents(agentlab: Call, adapters: Path) -> N
         (["--method", "concat", "--rank", "4"], "sum of its parents' ranks"),
     ],
 )
-def test_a_blend_that_cannot_be_is_refused(agentlab: Call, adapters: Path, words: list[str], said: str) -> None:
-    refused(agentlab("adapters", "blend", "analyst", "poet", "--out", "adapters/x", *words), 2, said)
+def test_a_blend_that_cannot_be_is_refused(agentlab: Call, adapters: Path, words: list[str], message: str) -> None:
+    refused(agentlab("adapters", "blend", "analyst", "poet", "--out", "adapters/x", *words), 2, message)
     assert not (adapters / "x").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_merge_says_its_base_and_the_difference(agentlab: Call, workspace: Pat
     result = answer.json["result"]
     assert (result["base"], result["path"]) == (str(base), str(workspace / "models" / "merged"))
     assert result["to_adapted"]["largest"] < result["to_base"]["largest"] / 100
-    again = ("adapters", "merge", "analyst", "--out", "models/merged")
-    refused(agentlab(*again, "-q"), 2, "there already")
-    refused(agentlab(*again[:-1], "models/other", "--dtype", "bf16"), 2, "'bf16'", "bfloat16")
-    refused(agentlab(*again[:-1], "models/other", "--base", "tiney"), 2, "Did you mean tiny?")
+    command = ("adapters", "merge", "analyst", "--out", "models/merged")
+    refused(agentlab(*command, "-q"), 2, "there already")
+    refused(agentlab(*command[:-1], "models/other", "--dtype", "bf16"), 2, "'bf16'", "bfloat16")
+    refused(agentlab(*command[:-1], "models/other", "--base", "tiney"), 2, "Did you mean tiny?")

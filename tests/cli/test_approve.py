@@ -62,11 +62,11 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
         text=True,
         cwd=workspace,
     )
-    _, said = process.communicate("n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n", timeout=120)
-    assert process.returncode == 0, said
-    assert "Please answer y, n or e" in said
-    assert "That cannot be tried" in said
-    assert "* differs from the configuration to beat" in said
+    _, stderr = process.communicate("n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n", timeout=120)
+    assert process.returncode == 0, stderr
+    assert "Please answer y, n or e" in stderr
+    assert "That cannot be tried" in stderr
+    assert "* differs from the configuration to beat" in stderr
     first, edited, third = events(workspace, "trial.proposed")
     assert first["data"]["source"] == "default"  # the first trial is the config itself: nobody is asked
     assert edited["data"]["source"] == "human"
@@ -91,9 +91,9 @@ def test_the_end_of_the_input_leaves_a_run_that_can_go_on(approved: Approved, wo
     assert done.code == 0, done.err
     assert "Train it?" in done.err
     assert len(events(workspace, "decision.made")) == 3
-    more = approved("", "nas", "--resume", "mine", "--approve", "--max-iterations", "4")
-    assert more.code == 130
-    assert "Train it?" in more.err
+    extended = approved("", "nas", "--resume", "mine", "--approve", "--max-iterations", "4")
+    assert extended.code == 130
+    assert "Train it?" in extended.err
 
 
 def test_a_run_that_goes_on_without_it_asks_nobody_and_says_so(approved: Approved) -> None:

@@ -23,18 +23,18 @@ def files(run: Path) -> str:
 
 def test_verbose_adds_epochs_and_calls(agentlab: Call, workspace: Path) -> None:
     plain = agentlab("nas", "demo", "--run-name", "plain", *TINY)
-    told = agentlab("nas", "demo", "--run-name", "told", "-v", *TINY)
-    assert plain.code == told.code == 0
+    verbose = agentlab("nas", "demo", "--run-name", "told", "-v", *TINY)
+    assert plain.code == verbose.code == 0
     lines = [
-        line for line in told.err.splitlines() if not line.lstrip().startswith("... ")
+        line for line in verbose.err.splitlines() if not line.lstrip().startswith("... ")
     ]  # progress, as the clock has it
     added = [line for line in lines if line.replace("told", "plain") not in plain.err.splitlines()]
     epochs = [line for line in added if " epoch 1: training loss " in line and ", validation MSE " in line]
     calls = [line for line in added if ": scripted answered, " in line]
-    asked = (workspace / "runs" / "told" / "events.jsonl").read_text().count('"type":"llm.called"')
+    call_count = (workspace / "runs" / "told" / "events.jsonl").read_text().count('"type":"llm.called"')
     trained = (workspace / "runs" / "told" / "events.jsonl").read_text().count('"type":"trial.epoch"')
-    assert (len(epochs), len(calls)) == (trained, asked)
-    assert asked >= 1
+    assert (len(epochs), len(calls)) == (trained, call_count)
+    assert call_count >= 1
     assert set(added) == {*epochs, *calls}
 
 
@@ -45,17 +45,17 @@ def test_debug_shows_prompts_answers_and_differences_but_no_key(
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
     with echoing(f"your key: {KEY}") as url:
         _debugged(url)
-    shown = capsys.readouterr()
+    captured = capsys.readouterr()
     run = workspace / "runs" / "mine"
     log = (run / "log.txt").read_text()
-    for text in (log, shown.err):
+    for text in (log, captured.err):
         assert "asking far (far), temperature 0" in text
         assert "[user]\n" in text
         assert "your key: [redacted]" in text
         assert "SchemaError" in text
         assert "against the best so far:" in text
         assert "proposed by default" in text
-    assert KEY not in shown.out + shown.err + files(run)
+    assert KEY not in captured.out + captured.err + files(run)
     assert "[user]" not in (run / "events.jsonl").read_text()
 
 

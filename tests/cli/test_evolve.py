@@ -26,10 +26,16 @@ def test_a_run_from_plan_to_export(agentlab: Agentlab, workspace: Path) -> None:
     done = agentlab("evolve", *WORDS, *SMALL, "--algorithm", "one-plus-lambda", "--run-name", "e", "--json")
     assert done.code == 0, done.err
     result = done.json["result"]
-    assert [each["name"] for each in result["standings"]] == ["evolved", "random search", "parent", "blend", "base"]
+    assert [standing["name"] for standing in result["standings"]] == [
+        "evolved",
+        "random search",
+        "parent",
+        "blend",
+        "base",
+    ]
     assert "generation 1" in done.err
-    again = agentlab("evolve", "--resume", "e", "--json")
-    assert again.json["result"] == result
+    resumed = agentlab("evolve", "--resume", "e", "--json")
+    assert resumed.json["result"] == result
     refused = agentlab("evolve", "--resume", "e", "--max-items", 400)
     assert refused.code == 2
     assert "sealed split of this run is open" in refused.err
@@ -57,7 +63,7 @@ def test_one_crossover_at_once(agentlab: Agentlab, workspace: Path) -> None:
 
 def test_contradictions_are_told_before_work_begins(agentlab: Agentlab, workspace: Path) -> None:
     made(workspace)
-    for key, said in {
+    for key, message in {
         "population=3": "generation 0 holds 4",
         "parents=[one]": "at least two parents",
         "parents=[]": "at least two parents",
@@ -69,5 +75,5 @@ def test_contradictions_are_told_before_work_begins(agentlab: Agentlab, workspac
     }.items():
         answer = agentlab("evolve", *WORDS, *SMALL, f"--set={key}")
         assert answer.code == 2, key
-        assert said in answer.err
+        assert message in answer.err
     assert not (workspace / "runs").exists()

@@ -40,11 +40,11 @@ class Disk:
 
     path: Path
 
-    def fill(self, left: int) -> None:
+    def fill(self, free_bytes: int) -> None:
         """Take all of it but so many bytes."""
-        found = os.statvfs(self.path)
+        status = os.statvfs(self.path)
         with (self.path / "ballast").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - left)
+            os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - free_bytes)
 
     def clear(self) -> None:
         (self.path / "ballast").unlink()
@@ -98,26 +98,26 @@ PRODUCTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def refused(answer: Answer, place: Path, surprise: bool) -> None:
+def refused(answer: Answer, target: Path, surprise: bool) -> None:
     """One message that says where, and how much."""
     assert answer.code == 3, answer.err
     (message,) = [line for line in answer.err.splitlines() if line.startswith("error: ")]
     if surprise:
-        assert message.startswith(f"error: Cannot write {place}"), message
+        assert message.startswith(f"error: Cannot write {target}"), message
         assert message.endswith(": the disk is full.")
     else:
-        assert re.fullmatch(rf"error: {place.parent} has 0(\.0)? Mi?B free[;,] .+ takes [\d.]+ Mi?B\.", message), (
+        assert re.fullmatch(rf"error: {target.parent} has 0(\.0)? Mi?B free[;,] .+ takes [\d.]+ Mi?B\.", message), (
             message
         )
 
 
 @pytest.mark.usefixtures("parents")
-@pytest.mark.parametrize("left", [0, 2 * PAGE])
+@pytest.mark.parametrize("free_bytes", [0, 2 * PAGE])
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_work_on_adapters_leaves_nothing_on_a_full_disk(
-    agentlab: Call, disk: Disk, product: str, left: int, surprise: bool
+    agentlab: Call, disk: Disk, product: str, free_bytes: int, surprise: bool
 ) -> None:
-    disk.fill(left)
+    disk.fill(free_bytes)
     answer = agentlab("adapters", *PRODUCTS[product])
     refused(answer, disk.path / "made", surprise)
     assert re.search(r"hint: Free some space \(.+ takes? [\d.]+ Mi?B\), or name another place with --out\.", answer.err)
@@ -142,7 +142,7 @@ def training() -> tuple[Any, ...]:
 def test_a_disk_without_room_for_the_adapter_is_found_before_it_is_trained(
     agentlab: Call, workspace: Path, disk: Disk
 ) -> None:
-    disk.fill(left=2 * PAGE)
+    disk.fill(free_bytes=2 * PAGE)
     answer = agentlab(*training(), "--run-name", "mine")
     refused(answer, disk.path / "a", surprise=False)
     assert "hint: Free some space, or choose a folder on another disk with --out." in answer.err
@@ -150,20 +150,20 @@ def test_a_disk_without_room_for_the_adapter_is_found_before_it_is_trained(
 
 
 @pytest.mark.usefixtures("base")
-@pytest.mark.parametrize("again", [("runs", "resume", "mine"), ("train-persona", "--resume", "mine")])
+@pytest.mark.parametrize("resume_words", [("runs", "resume", "mine"), ("train-persona", "--resume", "mine")])
 def test_an_adapter_that_found_no_room_is_published_on_resume_and_not_trained_again(
     agentlab: Call,
     workspace: Path,
     disk: Disk,
     surprise: bool,
-    again: tuple[str, ...],
+    resume_words: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write = PersonaExperiment._write
 
-    def fill_and_write(self: Any, *rest: Any) -> None:
-        disk.fill(left=2 * PAGE)  # others have written to the disk while it was trained
-        write(self, *rest)
+    def fill_and_write(self: Any, *arguments: Any) -> None:
+        disk.fill(free_bytes=2 * PAGE)  # others have written to the disk while it was trained
+        write(self, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(PersonaExperiment, "_write", fill_and_write)
@@ -175,7 +175,7 @@ def test_an_adapter_that_found_no_room_is_published_on_resume_and_not_trained_ag
     assert steps
 
     disk.clear()
-    done = agentlab(*again, "--json")
+    done = agentlab(*resume_words, "--json")
     assert done.code == 0, done.err
     assert trained_steps(workspace / "runs" / "mine") == steps
     assert disk.names() == ["a"]
@@ -200,19 +200,21 @@ def test_an_evolution_goes_on_to_the_same_children_where_there_is_room_again(
     evolvable(workspace)
     words = ("evolve", "--parent=one", "--parent=two", "--base=Llama", "--questions=quiz.jsonl", "--algorithm=ga")
     sizes = ("population=5", "tasks.train=8", "tasks.test=8", "race.first=8", "max_items=120", "genome.kind=deltas")
-    told = (*words, *(f"--set={size}" for size in sizes), "--run-name=e")
-    whole = agentlab(*told, f"--runs-dir={workspace / 'elsewhere'}")
-    assert whole.code == 0, whole.err
-    disk.fill(left=120 << 10)
-    answer = agentlab(*told)
+    command = (*words, *(f"--set={size}" for size in sizes), "--run-name=e")
+    uninterrupted = agentlab(*command, f"--runs-dir={workspace / 'elsewhere'}")
+    assert uninterrupted.code == 0, uninterrupted.err
+    disk.fill(free_bytes=120 << 10)
+    answer = agentlab(*command)
     assert answer.code == 3, answer.err
     assert re.search(r"children/main has 0.1 MiB free; run_\d+ takes 1.0 MiB", answer.err)
     assert "hint: Free some space, then: agentlab runs resume e" in answer.err
     disk.clear()
     done = agentlab("evolve", "--resume=e")
     assert done.code == 0, done.err
-    expected, found = ((place / "e" / "lineage.json").read_bytes() for place in (workspace / "elsewhere", disk.path))
-    assert found == expected
+    expected, lineage = (
+        (runs_dir / "e" / "lineage.json").read_bytes() for runs_dir in (workspace / "elsewhere", disk.path)
+    )
+    assert lineage == expected
 
 
 def test_llama_cpp_without_room_for_its_file_is_a_full_disk_and_no_bad_model(workspace: Path, disk: Disk) -> None:
@@ -220,7 +222,7 @@ def test_llama_cpp_without_room_for_its_file_is_a_full_disk_and_no_bad_model(wor
         workspace / "model", "llama", hidden_size=256, intermediate_size=512, num_attention_heads=8, head_dim=32
     )
     write_gguf(folder, workspace / "model.gguf", "f32")
-    disk.fill(left=4 * PAGE)
+    disk.fill(free_bytes=4 * PAGE)
     with pytest.raises(StorageError, match=r"smaller\.gguf: the disk is full"):
         quantize_gguf(workspace / "model.gguf", disk.path / "smaller.gguf", "Q8_0")
     assert disk.names() == []

@@ -128,12 +128,12 @@ def texts(path: Path) -> Iterator[str]:
 
 def settings() -> list[tuple[str, str]]:
     """Every `--set KEY=...` that a message or an example prints, with the rest of its line."""
-    found = []
+    assignments = []
     for path in sorted([*(REPOSITORY / "agentlab").rglob("*.py"), *(REPOSITORY / "cli").glob("*.py")]):
         for text in texts(path):
             for match in re.finditer(r"--set[ =]([\w.'\"%\[{][^\n]*=[^\n]*)", text):
-                found.append((f"{path.relative_to(REPOSITORY)}", match[1].split(" --set")[0]))
-    return found
+                assignments.append((f"{path.relative_to(REPOSITORY)}", match[1].split(" --set")[0]))
+    return assignments
 
 
 def test_every_setting_that_is_printed_passes_a_shell_and_the_parser() -> None:
@@ -146,12 +146,12 @@ def test_every_setting_that_is_printed_passes_a_shell_and_the_parser() -> None:
 
 def commands(text: str) -> list[list[str]]:
     """The commands that a text prints, each as a shell splits it; prose after a command is cut where it is told."""
-    found = []
+    split_commands = []
     for match in re.finditer(r"agentlab ((?:[a-z][a-z-]*)(?: [^\n`;()]*)?)", text):
         words = match[1].split()
         if words and words[0] in GROUP.commands:
-            found.append(words)
-    return found
+            split_commands.append(words)
+    return split_commands
 
 
 def test_every_command_that_is_printed_exists_with_its_options() -> None:
@@ -168,20 +168,23 @@ def test_every_command_that_is_printed_exists_with_its_options() -> None:
 
 def _known(words: list[str]) -> None:
     """Whether a command and its long options exist, and those that it cannot do without stand there."""
-    command, rest = GROUP.commands[words[0]], words[1:]
+    command, arguments = GROUP.commands[words[0]], words[1:]
     while hasattr(command, "commands"):
-        named = ENDS.sub("", rest[0]) if rest else ""
+        named = ENDS.sub("", arguments[0]) if arguments else ""
         if named not in command.commands and "run" not in command.commands:
             return  # the name of a group alone
-        command, rest = command.commands.get(named) or command.commands["run"], rest[named in command.commands :]
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    for word in rest:
+        command, arguments = (
+            command.commands.get(named) or command.commands["run"],
+            arguments[named in command.commands :],
+        )
+    option_names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    for word in arguments:
         option = ENDS.sub("", word.partition("=")[0])
         if option.startswith("--"):
-            assert option in known | {"--help"}, (words, option)
-    given = {ENDS.sub("", word.partition("=")[0]) for word in rest if word.startswith("--")}
-    needed = [each.opts for each in command.params if each.required and each.opts[0].startswith("--")]
-    assert not given or all(given & set(options) for options in needed), (words, needed)
+            assert option in option_names | {"--help"}, (words, option)
+    options_set = {ENDS.sub("", word.partition("=")[0]) for word in arguments if word.startswith("--")}
+    needed = [param.opts for param in command.params if param.required and param.opts[0].startswith("--")]
+    assert not options_set or all(options_set & set(options) for options in needed), (words, needed)
 
 
 def readme() -> list[str]:
@@ -211,8 +214,8 @@ def test_the_readmes_searches_are_planned(agentlab: Call, workspace: Path) -> No
 
 def test_the_readme_says_for_every_shell_how_the_command_is_found() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for way in (".venv/bin/activate", "activate.fish", "Activate.ps1", "activate.bat", ".venv/bin/agentlab"):
-        assert way in text
+    for script in (".venv/bin/activate", "activate.fish", "Activate.ps1", "activate.bat", ".venv/bin/agentlab"):
+        assert script in text
 
 
 def test_the_config_keys_of_a_csv_are_those_that_errors_name() -> None:

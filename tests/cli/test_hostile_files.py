@@ -67,15 +67,15 @@ def test_a_run_folder_of_whatever_kind_is_listed_shown_and_removed(agentlab: Cal
         name = f"run{number}"
         with OpenRun.create(
             workspace / "runs", RunSpec("nas", "seed: 0\n", "", "h", 0, name=name), RunEnvironment()
-        ) as made:
-            made.write_json("result.json", {})
-            made.complete(RunOutcome())
-        place = workspace / "runs" / name / file
-        place.unlink(missing_ok=True)
+        ) as run:
+            run.write_json("result.json", {})
+            run.complete(RunOutcome())
+        path = workspace / "runs" / name / file
+        path.unlink(missing_ok=True)
         if kind in CONTENTS:
-            place.write_bytes(CONTENTS[kind])
+            path.write_bytes(CONTENTS[kind])
         else:
-            os.mkfifo(place) if kind == "pipe" else place.mkdir()
+            os.mkfifo(path) if kind == "pipe" else path.mkdir()
         lines = (
             ("list",),
             ("show", name),

@@ -49,7 +49,7 @@ def test_a_dry_run_touches_nothing(agentlab: Call, workspace: Path) -> None:
 @pytest.mark.parametrize("name", ["last", "../x", ".hidden", "x" * 81, "a b", "", "taken"])
 def test_a_dry_run_refuses_the_names_that_a_run_refuses(agentlab: Call, workspace: Path, name: str) -> None:
     (workspace / "runs" / "taken").mkdir(parents=True)
-    answers = [agentlab("nas", "demo", f"--run-name={name}", *TINY, *more) for more in ((), ("--dry-run",))]
+    answers = [agentlab("nas", "demo", f"--run-name={name}", *TINY, *flags) for flags in ((), ("--dry-run",))]
     assert answers[0] == answers[1]
     assert answers[0].code == 2
     assert [path.name for path in (workspace / "runs").iterdir()] == ["taken"]
@@ -96,8 +96,8 @@ def test_hints_keep_the_folder_of_the_runs(agentlab: Call, workspace: Path) -> N
     assert agentlab(*words).code == 0
     manifest = json.loads((folder / "mine" / "manifest.json").read_text())
     (folder / "mine" / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
-    shown = agentlab("runs", "show", "mine", "--runs-dir", "my runs")
-    assert split(shown.err.strip().removeprefix("hint: agentlab ")) == [
+    answer = agentlab("runs", "show", "mine", "--runs-dir", "my runs")
+    assert split(answer.err.strip().removeprefix("hint: agentlab ")) == [
         "runs", "resume", "mine", "--runs-dir", str(folder)
     ]  # fmt: skip
 

@@ -54,11 +54,11 @@ def test_show_names_the_key_and_never_shows_it(
 
 
 def test_show_says_who_is_asked_for_which_task(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = answer(capsys, "show", "critical", "--set", "defaults.max_tokens=77")
-    tasks = {line["name"]: line for line in shown["tasks"]}
+    document = answer(capsys, "show", "critical", "--set", "defaults.max_tokens=77")
+    tasks = {line["name"]: line for line in document["tasks"]}
     assert tasks["judge"]["models"] == ["judge"]
     assert (tasks["(any other)"]["strategy"], tasks["(any other)"]["max_tokens"]) == ("best_of_two", 77)
-    models = {line["name"]: line for line in shown["models"]}
+    models = {line["name"]: line for line in document["models"]}
     assert models["judge"]["roles"] == ["duplicate"]
     assert models["judge"]["price_input"] is None  # unknown is not free
 
@@ -82,9 +82,9 @@ def test_show_reads_the_layout_with_model_roles(workspace: Path, capsys: pytest.
     (workspace / "settings.yaml").write_text(
         "llm:\n  default_provider: ollama\n  default_model: a\n  model_roles: {fallback: [b]}\n"
     )
-    shown = answer(capsys, "show", "settings.yaml")
-    assert [(line["name"], line["roles"]) for line in shown["models"]] == [("a", ["primary"]), ("b", ["fallback"])]
-    assert shown["tasks"][0]["models"] == ["a", "b"]
+    document = answer(capsys, "show", "settings.yaml")
+    assert [(line["name"], line["roles"]) for line in document["models"]] == [("a", ["primary"]), ("b", ["fallback"])]
+    assert document["tasks"][0]["models"] == ["a", "b"]
 
 
 @pytest.mark.parametrize("words", [["show", "no-such"], ["show", "no-such.yaml"], ["show", "--set", "defaults.x=1"]])
@@ -118,8 +118,8 @@ def test_stats_name_their_units_and_a_model_that_only_failed(ledger: Path, capsy
     assert main(["llm", "stats"]) == 0
     head, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert head[-3:] == ["spent USD", "first token s, p50 / p90", "whole answer s, p50 / p90"]
-    (gone,) = (row for row in rows if row[0] == "gone")
-    assert gone == ["gone", "never", "unknown", "0", "LLMConnectionError 1", *["unknown"] * 5]
+    (gone_row,) = (row for row in rows if row[0] == "gone")
+    assert gone_row == ["gone", "never", "unknown", "0", "LLMConnectionError 1", *["unknown"] * 5]
 
 
 def test_a_damaged_ledger_exits_3_with_what_to_do(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,5 +132,5 @@ def test_a_key_of_blanks_is_not_set(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENROUTER_API_KEY", " ")
-    shown = answer(capsys, "show", "prod")
-    assert {line["name"]: line["key_set"] for line in shown["providers"]}["openrouter"] is False
+    document = answer(capsys, "show", "prod")
+    assert {line["name"]: line["key_set"] for line in document["providers"]}["openrouter"] is False

@@ -52,8 +52,8 @@ def test_a_rate_is_an_open_loop_and_flags_are_bounds_of_the_objective(agentlab: 
 
 def test_a_finished_run_is_shown_again_and_not_measured_again(agentlab: Call) -> None:
     first = agentlab("llm-bench", "demo", *FAST, "--concurrency", "2", "--run-name", "mine", "--json")
-    again = agentlab("llm-bench", "--resume", "mine", "--json")
-    assert again.json["result"] == first.json["result"]
+    resumed = agentlab("llm-bench", "--resume", "mine", "--json")
+    assert resumed.json["result"] == first.json["result"]
 
 
 def test_a_check_tells_what_is_there(agentlab: Call) -> None:
@@ -61,8 +61,8 @@ def test_a_check_tells_what_is_there(agentlab: Call) -> None:
         "llm-bench", "check", "demo", "--set=mock=[ok-n4, ok-n2-then-ok, '500']", "--requests", "2", "--json"
     )
     assert answer.code == 0
-    found = CheckResult.model_validate(answer.json["result"]["check"])
-    assert [row.available for row in found.models] == [True, True, False]
+    check = CheckResult.model_validate(answer.json["result"]["check"])
+    assert [row.available for row in check.models] == [True, True, False]
 
 
 def test_two_runs_are_compared(agentlab: Call) -> None:
@@ -77,11 +77,11 @@ def test_a_comparison_that_fails_its_gate_is_one_document_and_exit_code_5(agentl
     for name, mock in (("a", "ok-ttft5-n4"), ("b", "ok-ttft200-n4")):
         words = ("--set=load.requests=30", f"--set=mock=[{mock}]", "--concurrency", "6", "--run-name", name)
         agentlab("llm-bench", "demo", *FAST[:1], FAST[2], *words)
-    found = agentlab("llm-bench", "compare", "a", "b", "--gate", "--json")
-    assert (found.code, found.json["result"]["second"]) == (5, "b")
-    told = agentlab("llm-bench", "compare", "a", "b", "--gate")
-    assert told.code == 5
-    assert "b is worse than a" in told.err
+    json_answer = agentlab("llm-bench", "compare", "a", "b", "--gate", "--json")
+    assert (json_answer.code, json_answer.json["result"]["second"]) == (5, "b")
+    text_answer = agentlab("llm-bench", "compare", "a", "b", "--gate")
+    assert text_answer.code == 5
+    assert "b is worse than a" in text_answer.err
 
 
 def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
@@ -91,7 +91,7 @@ def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--concurrency", "1,x"), "is no list of numbers"),
         (("--model", "nobody"), "no target named 'nobody'"),
@@ -102,11 +102,11 @@ def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_written(
-    agentlab: Call, workspace: Path, words: tuple[str, ...], told: str
+    agentlab: Call, workspace: Path, words: tuple[str, ...], message: str
 ) -> None:
     answer = agentlab("llm-bench", *words)
     assert answer.code in (2, 3)
-    assert told in answer.err
+    assert message in answer.err
     assert not (workspace / "runs").exists()
 
 

@@ -29,11 +29,13 @@ def _env() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
-def piped(workspace: Path, given: bytes | None, *words: str, stdin: Any = None) -> "subprocess.CompletedProcess[str]":
+def piped(
+    workspace: Path, stdin_bytes: bytes | None, *words: str, stdin: Any = None
+) -> "subprocess.CompletedProcess[str]":
     """A process of its own, with that on its standard input."""
     done = subprocess.run(
         [sys.executable, "-m", "agentlab", "llm", words[0], *SCRIPTED, *words[1:]],
-        **({"stdin": stdin} if given is None else {"input": given}),
+        **({"stdin": stdin} if stdin_bytes is None else {"input": stdin_bytes}),
         capture_output=True,
         cwd=workspace,
         env=_env(),
@@ -49,7 +51,7 @@ def test_a_question_gets_its_answer_and_nothing_else_on_stdout(agentlab: Call) -
     document = agentlab("llm", "ask", "Name a river.", "--json", *SCRIPTED).json
     (turn,) = document["result"]["turns"]
     assert turn["question"] == "Name a river."
-    assert [(each["speaker"], each["text"], each["finish"]) for each in turn["answers"]] == [
+    assert [(reply["speaker"], reply["text"], reply["finish"]) for reply in turn["answers"]] == [
         ("scripted", "One river.", "stop")
     ]
 
@@ -62,7 +64,7 @@ def test_a_question_may_come_through_a_pipe(workspace: Path, words: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("stdin_bytes", "words"),
     [
         (b"", "no question"),
         (b" \n", "no question"),
@@ -70,8 +72,8 @@ def test_a_question_may_come_through_a_pipe(workspace: Path, words: list[str]) -
         (b"x" * ((1 << 20) + 1), "longer than 1 MiB"),
     ],
 )
-def test_what_is_no_question_is_refused(workspace: Path, given: bytes, words: str) -> None:
-    done = piped(workspace, given, "ask")
+def test_what_is_no_question_is_refused(workspace: Path, stdin_bytes: bytes, words: str) -> None:
+    done = piped(workspace, stdin_bytes, "ask")
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
 
@@ -92,7 +94,7 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["ask", "hi", "--adapter", "nobody"], 2, "no adapter named 'nobody'"),
         (["ask", "hi", "--adapter", "./nobody"], 3, "no adapter folder"),
@@ -112,10 +114,10 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
         (["chat", "--set", "llm=openrouter"], 3, "OPENROUTER_API_KEY"),
     ],
 )
-def test_wrong_input(agentlab: Call, words: list[str], code: int, said: str) -> None:
+def test_wrong_input(agentlab: Call, words: list[str], code: int, message: str) -> None:
     answer = agentlab("llm", *words)
     assert (answer.code, answer.out) == (code, "")
-    assert said in answer.err
+    assert message in answer.err
 
 
 def test_show_tells_what_is_not_there(agentlab: Call, workspace: Path) -> None:
@@ -142,13 +144,13 @@ def test_show_tells_what_is_not_there(agentlab: Call, workspace: Path) -> None:
 
 
 def test_a_chat_through_a_pipe_answers_line_by_line_and_ends_with_it(workspace: Path) -> None:
-    given = b"Name a river.\n\n/system Be short.\n/nonsense\n/reset\nAnother?\n"
-    done = piped(workspace, given, "chat")
+    stdin_bytes = b"Name a river.\n\n/system Be short.\n/nonsense\n/reset\nAnother?\n"
+    done = piped(workspace, stdin_bytes, "chat")
     assert (done.returncode, done.stdout) == (0, "One river.\nTwo rivers.\n"), done.stderr
     assert "Be short." in done.stderr
     assert "there is no /nonsense; there are /system" in done.stderr
-    left = piped(workspace, b"One?\n/exit\nTwo?\n", "chat", "--json")
-    assert [turn["question"] for turn in json.loads(left.stdout)["result"]["turns"]] == ["One?"]
+    exited = piped(workspace, b"One?\n/exit\nTwo?\n", "chat", "--json")
+    assert [turn["question"] for turn in json.loads(exited.stdout)["result"]["turns"]] == ["One?"]
     closed = subprocess.run(
         ["sh", "-c", f"exec {sys.executable} -m agentlab llm chat <&-"], capture_output=True, check=False, env=_env()
     )
@@ -165,17 +167,17 @@ class Terminal:
     """A chat at a terminal."""
 
     def __init__(self, workspace: Path, *words: str) -> None:
-        self._handle, other = pty.openpty()
+        self._handle, child_end = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agentlab", "llm", "chat", *words],
-            stdin=other,
-            stdout=other,
-            stderr=other,
+            stdin=child_end,
+            stdout=child_end,
+            stderr=child_end,
             cwd=workspace,
             env=_env(),
             start_new_session=True,
         )
-        os.close(other)
+        os.close(child_end)
         self._seen = b""
 
     def type(self, text: str) -> None:
@@ -280,10 +282,10 @@ def broken_first(workspace: Path) -> Iterator[str]:
 
 def test_what_was_not_shown_yet_comes_from_another_model(agentlab: Call, broken_first: str) -> None:
     (turn,) = agentlab("llm", "ask", "Count.", "--json", broken_first).json["result"]["turns"]
-    assert [(each["model"], each["text"]) for each in turn["answers"]] == [("ok-n8", "0 1 2 3 4 5 6 7")]
-    shown = agentlab("llm", "ask", "Count.", broken_first)
-    assert (shown.code, shown.out.startswith("0 1 2")) == (4, True)
-    assert "broke off" in shown.err
+    assert [(reply["model"], reply["text"]) for reply in turn["answers"]] == [("ok-n8", "0 1 2 3 4 5 6 7")]
+    interrupted = agentlab("llm", "ask", "Count.", broken_first)
+    assert (interrupted.code, interrupted.out.startswith("0 1 2")) == (4, True)
+    assert "broke off" in interrupted.err
 
 
 @pytest.mark.parametrize("mode", [[], ["--json"]])

@@ -69,10 +69,10 @@ def test_import_says_what_it_is_for_and_a_damaged_file_is_not_imported(
 ) -> None:
     (models / "bad.gguf").write_bytes(b"GGUF?")
     assert main(["models", "import", "models/bad.gguf", "--out", "models/bad"]) == 1
-    said = capsys.readouterr().err
-    assert "bad.gguf is not a usable GGUF model" in said
-    assert "bad.gguf only has to lie in models/" in said
-    assert "a checkpoint that can be trained" in said
+    stderr = capsys.readouterr().err
+    assert "bad.gguf is not a usable GGUF model" in stderr
+    assert "bad.gguf only has to lie in models/" in stderr
+    assert "a checkpoint that can be trained" in stderr
     assert not (models / "bad").exists()
 
 

@@ -143,7 +143,7 @@ def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: OpenRun
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("predict", "nope", "--input", "data.csv"), 2, "no run named 'nope'"),
         (("predict", "./nope", "--input", "data.csv"), 3, "no exported model in"),
@@ -158,14 +158,14 @@ def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: OpenRun
     ],
 )
 def test_what_cannot_be_done_is_said(
-    agentlab: Call, run: OpenRun, data: Path, words: tuple[str, ...], code: int, said: str
+    agentlab: Call, run: OpenRun, data: Path, words: tuple[str, ...], code: int, message: str
 ) -> None:
     rows = data.read_text().splitlines(keepends=True)
     (data.parent / "short.csv").write_text("".join(rows[:10]))
     (data.parent / "narrow.csv").write_text("".join(",".join(row.split(",")[1:3]) + "\n" for row in rows))
     before = sorted(data.parent.rglob("*"))
     answer = agentlab("nas", *words)
-    assert (answer.code, answer.out, said in answer.err) == (code, "", True), answer.err
+    assert (answer.code, answer.out, message in answer.err) == (code, "", True), answer.err
     assert sorted(data.parent.rglob("*")) == before
 
 
@@ -188,16 +188,16 @@ def test_a_run_of_another_command_has_no_forecaster(agentlab: Call, workspace: P
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_the_help_shows_flags_subcommands_and_examples(agentlab: Call, flag: str) -> None:
-    shown = agentlab("nas", flag)
-    assert shown.code == 0
+    answer = agentlab("nas", flag)
+    assert answer.code == 0
     words = ("--max-iterations", "--resume", "Commands", "predict", "export", "agentlab nas demo", "[CONFIG]")
-    assert [word for word in words if word not in shown.out] == []
+    assert [word for word in words if word not in answer.out] == []
     assert "--input" in agentlab("nas", "predict", flag).out
     assert "--max-iterations" in agentlab("nas", "demo", flag).out
 
 
 @pytest.mark.parametrize(
-    ("words", "meant"),
+    ("words", "suggestion"),
     [
         (("predct",), "predict"),
         (("--seed", "3", "predct"), "predict"),
@@ -207,10 +207,10 @@ def test_the_help_shows_flags_subcommands_and_examples(agentlab: Call, flag: str
     ],
 )
 def test_a_mistyped_word_is_compared_with_presets_and_subcommands(
-    agentlab: Call, words: tuple[str, ...], meant: str
+    agentlab: Call, words: tuple[str, ...], suggestion: str
 ) -> None:
     answer = agentlab("nas", *words)
-    assert (answer.code, f"Did you mean {meant}" in answer.err) == (2, True), answer.err
+    assert (answer.code, f"Did you mean {suggestion}" in answer.err) == (2, True), answer.err
 
 
 def test_a_subcommand_comes_first(agentlab: Call) -> None:

@@ -27,8 +27,8 @@ REMOTE = {
 }
 
 
-def stages(*given: dict[str, Any]) -> dict[str, Any]:
-    return {"base_pipeline": {"stages": list(given)}}
+def stages(*definitions: dict[str, Any]) -> dict[str, Any]:
+    return {"base_pipeline": {"stages": list(definitions)}}
 
 
 def write(name: str, *parts: dict[str, Any]) -> str:
@@ -92,8 +92,8 @@ def test_manual_mode_runs_the_other_list(agentlab: Call) -> None:
 def test_what_is_asked_again_is_not_asked(agentlab: Call) -> None:
     path = scripted()
     agentlab("pipeline", path, "--input", "x")
-    again = agentlab("pipeline", path, "--input", "x", "--json")
-    assert again.json["result"]["reused"] == 2
+    second_run = agentlab("pipeline", path, "--input", "x", "--json")
+    assert second_run.json["result"]["reused"] == 2
     fresh = agentlab("pipeline", path, "--input", "x", "--cache", "refresh", "--json")
     assert fresh.json["result"]["reused"] == 0
 
@@ -152,23 +152,25 @@ def test_a_copied_run_folder_holds_all_its_texts(
     agentlab("pipeline", path, "--input", "x", "--run-name", "one")
     agentlab("pipeline", path, "--input", "x", "--run-name", "same")
     agentlab("pipeline", "rerun", "one", "--from", "b", "--run-name", "child", "--cache", "refresh")
-    shown = {name: agentlab("pipeline", "history", "show", name, "--json").json["result"] for name in ("same", "child")}
+    originals = {
+        name: agentlab("pipeline", "history", "show", name, "--json").json["result"] for name in ("same", "child")
+    }
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree("runs", elsewhere / "mine")
     shutil.rmtree("runs")
     shutil.rmtree(".agentlab")
     monkeypatch.setenv("AGENTLAB_HOME", str(elsewhere))
-    there = ("--runs-dir", elsewhere / "mine")
-    for name, before in shown.items():
-        copied = agentlab("pipeline", "history", "show", name, *there, "--json").json["result"]
+    runs_flags = ("--runs-dir", elsewhere / "mine")
+    for name, before in originals.items():
+        copied = agentlab("pipeline", "history", "show", name, *runs_flags, "--json").json["result"]
         assert (copied["steps"], copied["inputs"]) == (before["steps"], before["inputs"])
         assert all(step["output"] and all(call["text"] for call in step["calls"]) for step in copied["steps"])
-    assert "└─ child" in agentlab("pipeline", "tree", *there).out
-    assert "+" in agentlab("pipeline", "diff", "one", "child", *there).out
-    assert agentlab("pipeline", "why", "child", "b", *there).code == 0
-    assert agentlab("pipeline", "history", "search", "one", *there).out.count("a\t") >= 1
-    again = agentlab("pipeline", "rerun", "child", "--from", "b", "--run-name", "again", "--json", *there)
-    assert again.json["result"]["reused"] == 1, again.err
+    assert "└─ child" in agentlab("pipeline", "tree", *runs_flags).out
+    assert "+" in agentlab("pipeline", "diff", "one", "child", *runs_flags).out
+    assert agentlab("pipeline", "why", "child", "b", *runs_flags).code == 0
+    assert agentlab("pipeline", "history", "search", "one", *runs_flags).out.count("a\t") >= 1
+    rerun = agentlab("pipeline", "rerun", "child", "--from", "b", "--run-name", "again", "--json", *runs_flags)
+    assert rerun.json["result"]["reused"] == 1, rerun.err
 
 
 def test_a_copied_run_that_failed_is_resumed_where_it_stood(
@@ -183,8 +185,10 @@ def test_a_copied_run_that_failed_is_resumed_where_it_stood(
     shutil.rmtree(".agentlab")
     monkeypatch.setenv("AGENTLAB_HOME", str(elsewhere))
     assert agentlab("pipeline", "--resume", "one").code == 1  # its template still lacks a word
-    kept = [json.loads(line) for line in (elsewhere / "runs" / "one" / "events.jsonl").read_text().splitlines()]
-    answered = [event["id"] for event in kept if event["type"] == "call.answered"]
+    stored_events = [
+        json.loads(line) for line in (elsewhere / "runs" / "one" / "events.jsonl").read_text().splitlines()
+    ]
+    answered = [event["id"] for event in stored_events if event["type"] == "call.answered"]
     assert sorted(answered) == ["0001:a", "0002:a", "0002:b"]  # each once
 
 
@@ -209,8 +213,8 @@ def test_a_batch_without_a_terminal_tells_its_progress(agentlab: Call, monkeypat
         Path("in.jsonl").write_text("".join(f'"question {n}"\n' for n in range(24)))
         loud = agentlab("pipeline", path, "--inputs", "in.jsonl", "--json")
         quiet = agentlab("pipeline", path, "--inputs", "in.jsonl", "--cache", "refresh", "-q")
-    told = [line for line in loud.err.splitlines() if line.startswith("  ... ")]
-    assert any(" of 48, " in line for line in told), loud.err
+    progress_lines = [line for line in loud.err.splitlines() if line.startswith("  ... ")]
+    assert any(" of 48, " in line for line in progress_lines), loud.err
     assert (loud.code, quiet.code, quiet.err) == (0, 0, "")
 
 
@@ -240,16 +244,16 @@ def test_validate_and_models_take_what_a_run_takes(agentlab: Call) -> None:
     refused(agentlab("pipeline", "validate", path, "--mode", "manual", "--set", "manual_pipeline=null"), 2, "manual")
     fallback = ["--set", "models.m={file: nowhere.gguf}"]
     assert "nowhere.gguf" in agentlab("pipeline", "models", path, *fallback).out
-    wanted = agentlab("pipeline", "models", path, *fallback, "--mode", "manual", "--json").json["result"]["models"]
-    assert {model["name"]: model["wanted"] for model in wanted} == {"far": True, "m": False}
+    models = agentlab("pipeline", "models", path, *fallback, "--mode", "manual", "--json").json["result"]["models"]
+    assert {model["name"]: model["wanted"] for model in models} == {"far": True, "m": False}
 
 
 def test_a_rerun_changes_nothing_before_its_first_stage(agentlab: Call) -> None:
     agentlab("pipeline", scripted(), "--input", "x", "--run-name", "parent")
-    for change, said in (("seed=5", "seed was changed"), ("input=y", "`input` was changed")):
+    for change, message in (("seed=5", "seed was changed"), ("input=y", "`input` was changed")):
         answer = agentlab("pipeline", "rerun", "parent", "--from", "b", "--set", change)
         assert answer.code == 2
-        assert said in answer.err
+        assert message in answer.err
     assert [path.name for path in Path("runs").iterdir() if path.is_dir()] == ["parent"]
 
 
@@ -275,7 +279,7 @@ def test_init_writes_two_files_that_are_valid(agentlab: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "flags", "code", "words"),
+    ("definition", "flags", "code", "words"),
     [
         (stages({"id": "a", "model": "far"}), [], 2, ["There is no input", "--input"]),
         (stages({"id": "a", "model": "far"}), ["--input", ""], 2, ["input is empty"]),
@@ -297,8 +301,8 @@ def test_init_writes_two_files_that_are_valid(agentlab: Call) -> None:
         (stages({"id": "a", "model": "far"}), ["--pipeline", "other.yaml"], 2, ["--pipeline"]),
     ],
 )
-def test_wrong_input(agentlab: Call, given: dict[str, Any], flags: list[str], code: int, words: list[str]) -> None:
-    refused(agentlab("pipeline", write("bad.yaml", REMOTE, given), *flags), code, *words)
+def test_wrong_input(agentlab: Call, definition: dict[str, Any], flags: list[str], code: int, words: list[str]) -> None:
+    refused(agentlab("pipeline", write("bad.yaml", REMOTE, definition), *flags), code, *words)
 
 
 def test_a_model_file_that_is_not_there(agentlab: Call) -> None:
@@ -378,15 +382,15 @@ def test_a_remote_stage_has_its_own_clock(agentlab: Call) -> None:
 
 def test_a_secret_is_in_no_text_that_is_kept(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "planted-secret-value")
-    told = {"id": "a", "model": "far", "prompt": "{{ params.key }}", "output_mode": "input_plus_answer"}
-    path = write("secret.yaml", {**REMOTE, "params": {"key": "planted-secret-value"}}, stages(told))
-    plain = write("plain.yaml", {**REMOTE, "params": {"key": "x"}}, stages(told))
+    secret_stage = {"id": "a", "model": "far", "prompt": "{{ params.key }}", "output_mode": "input_plus_answer"}
+    path = write("secret.yaml", {**REMOTE, "params": {"key": "planted-secret-value"}}, stages(secret_stage))
+    plain = write("plain.yaml", {**REMOTE, "params": {"key": "x"}}, stages(secret_stage))
     for words in ((path, "--input", "say it"), (plain, "--input", "say planted-secret-value")):
         answer = agentlab("pipeline", *words, "--json")
         assert (answer.code, "holds the value of SOME_API_KEY" in answer.err) == (2, True), answer.err
         assert "planted-secret-value" not in answer.out + answer.err
-    kept = [p for p in Path().rglob("*") if p.is_file() and p.name != "secret.yaml"]
-    assert [p for p in kept if b"planted-secret-value" in p.read_bytes()] == []
+    files = [p for p in Path().rglob("*") if p.is_file() and p.name != "secret.yaml"]
+    assert [p for p in files if b"planted-secret-value" in p.read_bytes()] == []
 
 
 def test_a_failed_run_has_no_answer_and_keeps_its_figures(agentlab: Call) -> None:

@@ -28,8 +28,8 @@ def test_a_password_that_is_a_word_of_a_config_harms_no_run(
 ) -> None:
     monkeypatch.setenv("DB_PASSWORD", value)
     assert agentlab("nas", "demo", "--run-name", "mine", "--max-iterations", "1", *TINY).code == 0
-    shown = agentlab("runs", "show", "mine", "--json")
-    assert (shown.code, "redacted" in shown.out) == (0, False)
+    answer = agentlab("runs", "show", "mine", "--json")
+    assert (answer.code, "redacted" in answer.out) == (0, False)
     assert len(agentlab("nas", "--resume", "mine", "--max-iterations", "2", "--json").json["result"]["trials"]) == 2
 
 

@@ -70,12 +70,12 @@ with screen.progress() as bar:
     ours, theirs = pty.openpty()
     process = start(script, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
-    shown = read_to_end(ours)
+    output = read_to_end(ours)
     os.close(ours)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, shown
+    assert process.returncode == 0, output
     assert out.decode() == "\nh\nt\nc\na\tb\n1\t2\n"
-    assert b"working" in shown
+    assert b"working" in output
 
 
 def test_a_closed_stderr_does_not_end_the_work(
@@ -338,9 +338,9 @@ def test_without_a_terminal_a_long_work_says_how_far_it_is(
         time.sleep(0.3)
         bar.update("0012:draft", done=37, total=600)
         time.sleep(0.3)
-    (first, *others) = silent(capsys.readouterr().err.splitlines())
+    (first, *later_lines) = silent(capsys.readouterr().err.splitlines())
     assert first == "  ... working, 0:00"
-    assert others[-1].startswith("  ... 37 of 600, 0012:draft, 0:0")
+    assert later_lines[-1].startswith("  ... 37 of 600, 0012:draft, 0:0")
     time.sleep(0.3)
     assert capsys.readouterr().err == ""
 
@@ -356,13 +356,13 @@ def test_who_talks_need_not_say_how_far_it_is(
     assert silent(capsys.readouterr().err.splitlines()) == []
 
 
-@pytest.mark.parametrize("how", [{"quiet": True}, {"asking": True}])
+@pytest.mark.parametrize("screen_settings", [{"quiet": True}, {"asking": True}])
 def test_nothing_is_said_when_it_is_not_wanted(
-    how: dict[str, bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    screen_settings: dict[str, bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(screen_module, "silence", lambda elapsed: 0.01)
     screen = Screen()
-    for name, value in how.items():
+    for name, value in screen_settings.items():
         setattr(screen, name, value)
     with screen.progress():
         time.sleep(0.1)
@@ -370,14 +370,14 @@ def test_nothing_is_said_when_it_is_not_wanted(
 
 
 def test_the_longer_it_takes_the_less_is_said() -> None:
-    said, now = [], 0.0
+    moments, now = [], 0.0
     while now < 3600:
         now += screen_module.silence(now)
-        said.append(now)
-    assert said[0] == 2.0
-    assert len([moment for moment in said if moment <= 60]) < 20
-    assert len(said) < 90
-    assert said[-1] - said[-2] == 60.0
+        moments.append(now)
+    assert moments[0] == 2.0
+    assert len([moment for moment in moments if moment <= 60]) < 20
+    assert len(moments) < 90
+    assert moments[-1] - moments[-2] == 60.0
 
 
 @pytest.mark.parametrize("words", [("runs", "rm", "mine"), ("models", "rm", "mine")])

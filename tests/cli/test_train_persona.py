@@ -69,7 +69,7 @@ def test_the_seed_s_flags_make_an_adapter(agentlab: Call, workspace: Path) -> No
     report = Path(answer.json["run"]["path"]) / "report.html"
     assert "Side by side" in report.read_text()
     listed = agentlab("adapters", "list", "--json").json["result"]["adapters"]
-    assert [each["name"] for each in listed] == ["persona_a"]
+    assert [adapter["name"] for adapter in listed] == ["persona_a"]
 
 
 @pytest.mark.usefixtures("base")
@@ -111,13 +111,13 @@ def test_a_place_is_taken_at_the_start(agentlab: Call, workspace: Path) -> None:
     flags = ["--data", talks("a.jsonl"), "--base", "tiny", "--out", "mine", *SHORT]
     process = started(workspace, *flags, "--epochs", "500", "--run-name", "first")
     wait_for(process, workspace / "runs" / "first" / "events.jsonl", "threads.chosen")
-    for more in ([], ["--check"]):
-        answer = agentlab("train-persona", *flags, *more)
+    for extra_flags in ([], ["--check"]):
+        answer = agentlab("train-persona", *flags, *extra_flags)
         assert answer.code == 2
         assert "Another run is training" in answer.err
     process.kill()
     process.communicate()
-    assert [each.name for each in (workspace / "runs").iterdir()] == ["first"]
+    assert [folder.name for folder in (workspace / "runs").iterdir()] == ["first"]
     assert agentlab("train-persona", *flags, "--epochs", 1, "--set=report.samples=[]").code == 0  # a kill gave it back
     resumed = agentlab("train-persona", "--resume", "first")
     assert resumed.code == 2
@@ -221,8 +221,8 @@ def wait_for(process: subprocess.Popen[str], file: Path, words: str, times: int 
 @pytest.mark.usefixtures("base")
 def test_killed_and_resumed_it_ends_in_the_same_bits(agentlab: Call, workspace: Path) -> None:
     flags = ["--data", talks("a.jsonl", 24), "--base", "tiny", "--r", "4", "--epochs", "16", "--bsz", "2", *SHORT]
-    whole = agentlab("train-persona", *flags, "--out", "whole", "--json")
-    assert whole.code == 0, whole.err
+    uninterrupted = agentlab("train-persona", *flags, "--out", "whole", "--json")
+    assert uninterrupted.code == 0, uninterrupted.err
     process = started(workspace, *flags, "--out", "killed", "--run-name", "killed")
     wait_for(process, workspace / "runs" / "killed" / "events.jsonl", "train.eval", 2)
     process.send_signal(signal.SIGKILL)
@@ -241,8 +241,10 @@ def test_threads_are_as_the_variable_says_and_as_they_were_on_a_resume(
 
     from agentlab.persona import run
 
-    counts, told = [], run._tell_progress
-    monkeypatch.setattr(run, "_tell_progress", lambda *told_: (counts.append(torch.get_num_threads()), told(*told_)))
+    counts, tell_progress = [], run._tell_progress
+    monkeypatch.setattr(
+        run, "_tell_progress", lambda *args: (counts.append(torch.get_num_threads()), tell_progress(*args))
+    )
     flags = ("--data", talks("a.jsonl"), "--base", "tiny", "--bsz", 8, *SHORT, "--set=report.samples=[]")
     before = torch.get_num_threads()
     for variable, words, expected in (
@@ -271,8 +273,8 @@ def test_stopped_while_it_measures_it_measures_again_with_the_file_it_began_with
     data.write_text("another\n")
     wait_for(process, run / "stream.jsonl", "the base task")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
     assert not (workspace / "adapters" / "a").exists()
     talks("a.jsonl", 13)
     refused = agentlab("train-persona", "--resume", "stopped")

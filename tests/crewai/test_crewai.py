@@ -38,12 +38,12 @@ def server() -> Iterator[MockServer]:
 def write(server: MockServer, workspace: Path) -> Write:
     """A config whose primary models have these scripts."""
 
-    def config(*scripts: str, caps: tuple[str, ...] = ("tools", "schema", "json"), **more: Any) -> Path:
+    def config(*scripts: str, caps: tuple[str, ...] = ("tools", "schema", "json"), **fields: Any) -> Path:
         names = [f"m{index}" for index in range(len(scripts))]
         tree = {
             "providers": {"mock": {"kind": "openai_compat", "base_url": server.url}},
             "models": {
-                name: {"provider": "mock", "id": script, "caps": list(caps), **more}
+                name: {"provider": "mock", "id": script, "caps": list(caps), **fields}
                 for name, script in zip(names, scripts, strict=True)
             },
             "roles": {"primary": names},
@@ -138,7 +138,7 @@ def test_an_executor_works_in_its_folder(write: Write, workspace: Path, server: 
     task = Task(description="Look around.", expected_output="Numbers.", agent=agent)
     assert Crew(agents=[agent], tasks=[task]).kickoff().raw == "0 1"
     assert asked(server, "h/tool-then-ok-n2") == 2
-    tools = {each.name: each for each in agent.tools}
+    tools = {tool.name: tool for tool in agent.tools}
     assert tools["list_files"].run() == "main.py"
     assert tools["write_file"].run(path="src/new.py", text="x = 1") == "Wrote src/new.py."
     assert tools["read_file"].run(path="src/new.py") == "x = 1"

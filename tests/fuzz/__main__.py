@@ -95,12 +95,12 @@ class Worker:
 
 def _environment(root: Path) -> dict[str, str]:
     """Nothing of the caller's but where programs lie; home, caches and temporary files of the process's own."""
-    own = {name: root / name.lower() for name in ("HOME", "AGENTLAB_CACHE", "TMPDIR", "MPLCONFIGDIR")}
-    for folder in own.values():
+    folders = {name: root / name.lower() for name in ("HOME", "AGENTLAB_CACHE", "TMPDIR", "MPLCONFIGDIR")}
+    for folder in folders.values():
         folder.mkdir()
     fixed = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9", "PATH": os.environ["PATH"]}
-    return {**fixed, **nowhere, **{name: str(path) for name, path in own.items()}}
+    return {**fixed, **nowhere, **{name: str(path) for name, path in folders.items()}}
 
 
 def _tail(path: Path) -> str:
@@ -153,17 +153,18 @@ class Job:
         with self._lock:
             tally.cases += 1
             tally.seconds += time.monotonic() - began
-            kinds = {each["kind"] for each in findings if _signature(name, each) not in self._known}
-            self._known |= {_signature(name, each) for each in findings}
-        again = [each for each in meet_anew(self._base, case) if each["kind"] in kinds] if kinds else []
-        if again:
+            kinds = {finding["kind"] for finding in findings if _signature(name, finding) not in self._known}
+            self._known |= {_signature(name, finding) for finding in findings}
+        confirmed = [finding for finding in meet_anew(self._base, case) if finding["kind"] in kinds] if kinds else []
+        if confirmed:
             path = FOUND / f"{name.replace(' ', '-')}-{time.time_ns() // 10**6}.json"
-            write_case(path, name, case, findings=again, origin=origin)
+            write_case(path, name, case, findings=confirmed, origin=origin)
             with self._lock:
                 tally.findings += 1
                 tally.last = time.monotonic()
             print(
-                f"{name}: {again[0]['kind']}: {again[0]['where']}\n  python -m tests.fuzz --repeat {path}", flush=True
+                f"{name}: {confirmed[0]['kind']}: {confirmed[0]['where']}\n  python -m tests.fuzz --repeat {path}",
+                flush=True,
             )
 
     def table(self) -> str:
@@ -185,8 +186,8 @@ def meet_anew(base: Path, case: Case) -> list[Finding]:
 
 def _signature(name: str, finding: Finding) -> str:
     """Findings that are alike: the same line of ours and the same type of error, or else the same corpus."""
-    place = re.match(r".*\.py\", line \d+: [\w.]+", finding["where"])
-    return f"{finding['kind']} {place[0] if place else name}"
+    frame = re.match(r".*\.py\", line \d+: [\w.]+", finding["where"])
+    return f"{finding['kind']} {frame[0] if frame else name}"
 
 
 def fill_shelf(base: Path) -> None:
@@ -212,7 +213,10 @@ def main() -> int:
         fill_shelf(base)
         if options.repeat:
             findings = meet_anew(base, read_case(options.repeat)[1])
-            print(*(f"{each['kind']}: {each['where']}\n{each.get('trace', '')}" for each in findings), sep="\n")
+            print(
+                *(f"{finding['kind']}: {finding['where']}\n{finding.get('trace', '')}" for finding in findings),
+                sep="\n",
+            )
             return int(bool(findings))
         print(f"seed {options.seed}", flush=True)
         job = Job(base, options.seed, options.corpus or list(CORPORA))

@@ -48,8 +48,8 @@ def _shown(content: bytes) -> str | list[str]:
         return [base64.b64encode(content).decode()]
 
 
-def _content(shown: str | list[str]) -> bytes:
-    return shown.encode() if isinstance(shown, str) else base64.b64decode(shown[0])
+def _content(encoded: str | list[str]) -> bytes:
+    return encoded.encode() if isinstance(encoded, str) else base64.b64decode(encoded[0])
 
 
 def agentlab(line: str) -> list[str]:

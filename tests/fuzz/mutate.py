@@ -103,8 +103,8 @@ def damaged_tree(rng: Random, tree: Any, values: Any = odd_value) -> Any:
             case 0:
                 del parent[key]
             case 1:
-                other, place = rng.choice(nodes)
-                parent[key] = copy.deepcopy(other[place])
+                source, source_key = rng.choice(nodes)
+                parent[key] = copy.deepcopy(source[source_key])
             case 2:
                 parent[key] = [parent[key]] * rng.choice((1, 2, 30))
             case 3 if isinstance(parent, dict):

@@ -39,8 +39,8 @@ def main(root: Path, shelf: Path, canaries: list[str]) -> None:
     """Answer until stdin ends."""
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     log = (root / "log").open("w+b")
-    for number, how in ((0, os.O_RDONLY), (1, None), (2, None)):
-        os.dup2(log.fileno() if how is None else os.open(os.devnull, how), number)
+    for number, mode in ((0, os.O_RDONLY), (1, None), (2, None)):
+        os.dup2(log.fileno() if mode is None else os.open(os.devnull, mode), number)
     _set_limits()
     _stay_on_this_machine()
     _note_bugs()
@@ -106,14 +106,14 @@ def _note_bugs() -> None:
 
 def _meet(case: Case, root: Path, shelf: Path, canaries: list[str]) -> list[dict[str, str]]:
     """Run a case in a workspace of its own and say what was wrong."""
-    place = root / "case"
-    shutil.rmtree(place, ignore_errors=True)
-    workspace, neighbour = place / "workspace", place / "neighbour"
+    case_folder = root / "case"
+    shutil.rmtree(case_folder, ignore_errors=True)
+    workspace, neighbour = case_folder / "workspace", case_folder / "neighbour"
     workspace.mkdir(parents=True)
     neighbour.mkdir()
     (neighbour / "kept.txt").write_text("kept")
     case.write(workspace, shelf)
-    before = _tree(place, workspace)
+    before = _tree(case_folder, workspace)
     findings = []
     os.environ["AGENTLAB_HOME"] = str(workspace)
     for words in case.lines:
@@ -122,11 +122,11 @@ def _meet(case: Case, root: Path, shelf: Path, canaries: list[str]) -> list[dict
         code, output = _run(words)
         findings += _judge(words, code, output, time.process_time() - start, canaries)
     os.chdir(root)
-    changed = set(_tree(place, workspace).items()) ^ set(before.items())
+    changed = set(_tree(case_folder, workspace).items()) ^ set(before.items())
     if changed:
         findings.append({"kind": "outside changed", "where": str(sorted(changed))[:300]})
-    leaks = [path for path in place.rglob("*") if any(canary.encode() in _bytes(path) for canary in canaries)]
-    return findings + [{"kind": "canary in a file", "where": str(path.relative_to(place))} for path in leaks]
+    leaks = [path for path in case_folder.rglob("*") if any(canary.encode() in _bytes(path) for canary in canaries)]
+    return findings + [{"kind": "canary in a file", "where": str(path.relative_to(case_folder))} for path in leaks]
 
 
 def _run(words: list[str]) -> tuple[int, str]:
@@ -140,11 +140,11 @@ def _run(words: list[str]) -> tuple[int, str]:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     _bugs.clear()
-    program, *rest = words
+    program, *arguments = words
     with Path("../stuck.txt").open("w") as stuck:
         faulthandler.dump_traceback_later(STUCK_SECONDS - 2, file=stuck)
         try:
-            code = answer_requests(rest) if program == "gateway" else agentlab(rest)
+            code = answer_requests(arguments) if program == "gateway" else agentlab(arguments)
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 1
         except BaseException:  # noqa: BLE001 - whatever passes the boundary is a finding
@@ -184,10 +184,10 @@ def _last_frame(trace: str) -> str:
     return f"{ours[-1].removeprefix(START).partition(', in')[0]}: {error[:120]}" if ours else ""
 
 
-def _tree(place: Path, without: Path) -> dict[str, str]:
+def _tree(folder: Path, without: Path) -> dict[str, str]:
     """Every file around the workspace, with what it holds."""
-    paths = [path for path in place.rglob("*") if without not in (path, *path.parents)]
-    return {str(path.relative_to(place)): hashlib.sha256(_bytes(path)).hexdigest() for path in paths}
+    paths = [path for path in folder.rglob("*") if without not in (path, *path.parents)]
+    return {str(path.relative_to(folder)): hashlib.sha256(_bytes(path)).hexdigest() for path in paths}
 
 
 def _bytes(path: Path) -> bytes:

@@ -27,11 +27,13 @@ def test_a_trial_gives_nearly_the_error_of_the_cpu(tmp_path: Path) -> None:
     workspace = Workspace(root=tmp_path, cache=tmp_path)
     config = load(NasConfig, "nas", "demo", (), workspace=workspace, env={}, cwd=tmp_path).config
     series = load_series(config.data, workspace)
-    here = train(config.trial(), series, seed=0)
-    there = train(config.trial(), series, seed=0, device="cuda")
-    assert there.val_mse == pytest.approx(here.val_mse, rel=0.05)
-    model = restore(config.trial(), series, there.state_dict, "cuda")
-    assert evaluate(model, Windows(series, config.trial(), "cuda"), "val").mse == pytest.approx(there.val_mse, rel=1e-4)
+    on_cpu = train(config.trial(), series, seed=0)
+    on_gpu = train(config.trial(), series, seed=0, device="cuda")
+    assert on_gpu.val_mse == pytest.approx(on_cpu.val_mse, rel=0.05)
+    model = restore(config.trial(), series, on_gpu.state_dict, "cuda")
+    assert evaluate(model, Windows(series, config.trial(), "cuda"), "val").mse == pytest.approx(
+        on_gpu.val_mse, rel=1e-4
+    )
 
 
 def test_a_training_goes_on_from_its_checkpoint_on_the_device(tmp_path: Path) -> None:
@@ -40,7 +42,7 @@ def test_a_training_goes_on_from_its_checkpoint_on_the_device(tmp_path: Path) ->
     trial = with_params(config.trial(), {"training.epochs": 3, "training.patience": 3})
     series = load_series(config.data, workspace)
     saved: list[TrialCheckpoint] = []
-    whole = train(trial, series, seed=0, device="cuda", save=saved.append)
+    uninterrupted = train(trial, series, seed=0, device="cuda", save=saved.append)
     resumed = train(trial, series, seed=0, device="cuda", resume=saved[0])
-    assert len(resumed.history) == len(whole.history)
-    assert resumed.val_mse == pytest.approx(whole.val_mse, rel=1e-3)  # CUDA adds up in an order of its own
+    assert len(resumed.history) == len(uninterrupted.history)
+    assert resumed.val_mse == pytest.approx(uninterrupted.val_mse, rel=1e-3)  # CUDA adds up in an order of its own

@@ -37,21 +37,21 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, but behind those that are not here: so two workers end at about the same moment."""
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    rank = {name: place for place, name in enumerate(LONGEST)}
-    ordered = iter(sorted(here, key=lambda item: rank.get(item.path.stem, len(rank))))
-    places = {id(item) for item in here}
-    items[:] = [next(ordered) if id(item) in places else item for item in items]
+    local_items = [item for item in items if Path(__file__).parent in item.path.parents]
+    rank = {name: index for index, name in enumerate(LONGEST)}
+    ordered = iter(sorted(local_items, key=lambda item: rank.get(item.path.stem, len(rank))))
+    local_ids = {id(item) for item in local_items}
+    items[:] = [next(ordered) if id(item) in local_ids else item for item in items]
 
 
 @pytest.fixture(scope="session")
 def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model as a checkpoint in float32, imported once for all workers. Only to be read."""
-    place = tmp_path_factory.getbasetemp()
+    shared_folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        place = place.parent
-    folder = place / "models" / "smollm2"
-    with FileLock(place / "importing.lock"):
+        shared_folder = shared_folder.parent
+    folder = shared_folder / "models" / "smollm2"
+    with FileLock(shared_folder / "importing.lock"):
         if not folder.exists():
             try:
                 import_gguf(find("smollm2-135m", Workspace.locate(os.environ, REPOSITORY)), folder, "float32")

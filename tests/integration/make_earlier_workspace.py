@@ -193,8 +193,8 @@ def _write_inputs(root: Path) -> None:
     (root / "quiz.jsonl").write_text("\n".join(quiz) + "\n")
     talks: list[str] = []
     for number in range(12):
-        asked = {"role": "user", "content": f"Why {number}?"}
-        talks.append(json.dumps({"messages": [asked, {"role": "assistant", "content": f"so {number} " * 2}]}))
+        message = {"role": "user", "content": f"Why {number}?"}
+        talks.append(json.dumps({"messages": [message, {"role": "assistant", "content": f"so {number} " * 2}]}))
     (root / "talks.jsonl").write_text("\n".join(talks) + "\n")
     lines = [f"Line {number} of a text about the weather: it rains {number % 7} days a week." for number in range(60)]
     (root / "text.txt").write_text("\n\n".join(lines) + "\n")

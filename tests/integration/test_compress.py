@@ -52,8 +52,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answer(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[str, Any]]:
     code = main(["compress", "./small.yaml", "--json", "-q", *args])
-    said = capsys.readouterr()
-    return code, json.loads(said.out)
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out)
 
 
 def killed(workspace: Path, seen: str, *args: str) -> None:
@@ -73,7 +73,7 @@ def events_of(workspace: Path, run: str, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["type"] == kind]
 
 
-def kept(said: dict[str, Any]) -> list[list[dict[str, Any]]]:
+def kept(document: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """The rows of each base, but for what a clock says."""
     passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak", "within")
     return [
@@ -82,13 +82,13 @@ def kept(said: dict[str, Any]) -> list[list[dict[str, Any]]]:
             | {"within": {key: ends for key, ends in row["within"].items() if key != "speed"}}
             for row in model["rows"]
         ]
-        for model in said["result"]["models"]
+        for model in document["result"]["models"]
     ]
 
 
 def scripted(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     """`llm:` with a scripted model that calls tools."""
-    replies = [json.dumps({"tool": tool, "arguments": given}) for tool, given in calls]
+    replies = [json.dumps({"tool": tool, "arguments": arguments}) for tool, arguments in calls]
     return {
         "providers": {"script": {"kind": "scripted", "mode": "replies", "replies": replies}},
         "models": {"planner": {"provider": "script", "id": "x", "tier": "full"}},
@@ -102,18 +102,18 @@ def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys
     few = {"portfolio": [PORTFOLIO[0]], "first": 1, "budget": {"trials": 3}, "beside": []}
     config = SMALL | few | {"llm": scripted(("show_front", {}), ("finish", advice)), "seed": 1}
     (workspace / "small.yaml").write_text(json.dumps(config))
-    code, said = answer(capsys, "--run-name", "r")
-    assert code == 0, said
-    (result,) = said["result"]["models"]
+    code, document = answer(capsys, "--run-name", "r")
+    assert code == 0, document
+    (result,) = document["result"]["models"]
     assert result["plan"]["output"] == "Six bits next."
     assert [row["params"] for row in result["rows"] if row["source"] == "llm"] == [sixth]
     assert result["reflection"]["output"].startswith("Six bits next.")
     assert "Whether the agent helped was not measured" in (workspace / "runs" / "r" / "report.md").read_text()
 
     assert main(["compress", "watch", "r"]) == 0
-    shown = capsys.readouterr().out
-    assert "r: completed" in shown
-    assert "- [x] weigh six bits (said by planner)" in shown
+    page = capsys.readouterr().out
+    assert "r: completed" in page
+    assert "- [x] weigh six bits (said by planner)" in page
     assert main(["compress", "reflect", "r", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"]["output"].startswith("Six bits next.")
     assert main(["compress", "plan", "./small.yaml", "--set", "llm=none", "--json"]) == 0
@@ -126,9 +126,9 @@ def test_every_family_is_written_read_back_and_answers(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", FROM_NOTHING)  # here alone: the others start seconds sooner
-    code, said = answer(capsys, "--run-name", "r", "--set", "text.held_out=64")  # a process for each look
-    assert code == 0, said
-    (result,) = said["result"]["models"]
+    code, document = answer(capsys, "--run-name", "r", "--set", "text.held_out=64")  # a process for each look
+    assert code == 0, document
+    (result,) = document["result"]["models"]
     rows = {row["id"]: row for row in result["rows"] if row["arm"] == "search"}
     assert [rows[f"run_000{n}"]["family"] for n in range(3)] == ["k-quant", "integer", "distilled"]
     assert {row["failed"] for row in rows.values()} == {""}
@@ -139,9 +139,9 @@ def test_every_family_is_written_read_back_and_answers(
         assert row["bits"] > 0
         assert row["peak"] > 0
     exports = workspace / "runs" / "r" / "exports"
-    kept = {row["file"] for row in result["rows"] if row["front"]}
-    assert {each.name for each in exports.iterdir()} == kept
-    assert sum((exports / name).stat().st_size for name in kept if name.endswith(".gguf")) > 0
+    front_files = {row["file"] for row in result["rows"] if row["front"]}
+    assert {path.name for path in exports.iterdir()} == front_files
+    assert sum((exports / name).stat().st_size for name in front_files if name.endswith(".gguf")) > 0
     assert result["winner"] in {row["id"] for row in result["rows"] if row["front"]}
     winner = next(row for row in result["rows"] if row["id"] == result["winner"])
     assert (winner["verdict"], winner["confirmed"]["verdict"]) == ("meets", "meets")
@@ -154,56 +154,56 @@ def test_every_family_is_written_read_back_and_answers(
 
 
 def test_masks_are_measured_but_stay_off_the_front(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = [
+    portfolio = [
         {"quantizer": "bitsandbytes", "quantization_bits": 4},
         {"pruner": "wanda", "pruning_sparsity": "2:4", "quantizer": "gptq", "quantization_bits": 4, "group": 128},
     ]
     (workspace / "small.yaml").write_text(
-        json.dumps(SMALL | {"portfolio": asked, "first": 2, "goal": "smallest at any loss"})
+        json.dumps(SMALL | {"portfolio": portfolio, "first": 2, "goal": "smallest at any loss"})
     )
-    code, said = answer(capsys, "--run-name", "r", "--trials", "2")
-    assert code == 0, said
-    plain, masked = said["result"]["models"][0]["rows"]
+    code, document = answer(capsys, "--run-name", "r", "--trials", "2")
+    assert code == 0, document
+    plain, masked = document["result"]["models"][0]["rows"]
     assert (plain["failed"], masked["failed"]) == ("", "")
     assert masked["size"] < plain["size"]
     assert (plain["front"], masked["front"]) == (True, False)
     assert "research only" in masked["research"]
     assert masked["held"].keys() == {"int4 in groups of 128"}
-    assert said["result"]["models"][0]["winner"] == "run_0000"
+    assert document["result"]["models"][0]["winner"] == "run_0000"
     assert "research only" in (workspace / "runs" / "r" / "report.md").read_text()
 
 
 def test_the_stages_of_a_forecast_are_those_that_are_carried_out(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [
+    portfolio = [
         {"quantizer": "kquant", "quantization_bits": 4, "importance": True},
         {"quantizer": "gptq", "quantization_bits": 4, "group": 32},
         {"structure": "width", "kept": 0.9, "pruner": "wanda", "pruning_sparsity": 0.5, "recovery": "distil"},
     ]
-    config = SMALL | {"portfolio": asked, "first": 3, "goal": "smallest at any loss", "beside": []}
+    config = SMALL | {"portfolio": portfolio, "first": 3, "goal": "smallest at any loss", "beside": []}
     (workspace / "small.yaml").write_text(json.dumps(config))
     assert answer(capsys, "--run-name", "r", "--trials", "3")[0] == 0
     charged: list[list[tuple[str, float]]] = []
-    ended = 0  # what comes after the last recipe confirms the winner
+    finished_count = 0  # what comes after the last recipe confirms the winner
     recipes = [Recipe.model_validate(event["data"]["params"]) for event in events_of(workspace, "r", "trial.proposed")]
     for line in (workspace / "runs" / "r" / "events.jsonl").read_text().splitlines():
         event = json.loads(line)
         if event["type"] == "trial.started":
             charged.append([])
         elif event["type"] == "trial.finished":
-            ended += 1
-        elif event["type"] == "energy.spent" and len(charged) > ended and event["id"] not in ("propose", ""):
+            finished_count += 1
+        elif event["type"] == "energy.spent" and len(charged) > finished_count and event["id"] not in ("propose", ""):
             charged[-1].append((event["id"], event["data"]["work"]))
-    made = set[str]()
+    artifacts = set[str]()
     for recipe, stages in zip(recipes, charged, strict=True):
-        expected = stages_of(recipe, CompressConfig.model_validate(config), 2_000_000, made)
+        expected = stages_of(recipe, CompressConfig.model_validate(config), 2_000_000, artifacts)
         names = [name for name, _ in stages]
         assert list(dict.fromkeys(names)) == list(dict.fromkeys(stage.name for stage in expected))
         for stage in expected:
             if stage.work:
                 assert max(work for name, work in stages if name == stage.name) > 0
-        made |= {stage.makes for stage in expected}
+        artifacts |= {stage.makes for stage in expected}
     code, refused = answer(capsys, "--run-name", "poor", "--set", "budget.joules=60")
     assert code == 5
     assert "forecast to take" in refused["error"]["message"]
@@ -212,46 +212,46 @@ def test_the_stages_of_a_forecast_are_those_that_are_carried_out(
 
 def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--set", "portfolio.2.recovery=none", "--set", "portfolio.1.quantizer=kquant", "--trials", "3"]
-    code, whole = answer(capsys, "--run-name", "whole", *few)
+    code, uninterrupted = answer(capsys, "--run-name", "whole", *few)
     assert code == 0
     killed(workspace, '"trial.started","id":"run_0001"', *few)
     assert main(["compress", "--resume", "cut", "--json", "-q"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert kept(whole) == kept(again)
+    resumed = json.loads(capsys.readouterr().out)
+    assert kept(uninterrupted) == kept(resumed)
 
 
 def test_what_runs_share_is_made_again_where_it_is_damaged(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = {"portfolio": PORTFOLIO[:2], "first": 2, "budget": {"trials": 2}}
     (workspace / "small.yaml").write_text(json.dumps(SMALL | few))
-    _, whole = answer(capsys)
+    _, first_run = answer(capsys)
     for file in (workspace / ".agentlab" / "compress").glob("*/*.*"):
         file.write_bytes(file.read_bytes()[:-50])
-    _, again = answer(capsys)
-    assert kept(again) == kept(whole)
+    _, second_run = answer(capsys)
+    assert kept(second_run) == kept(first_run)
 
 
 def test_several_bases_share_a_budget_and_a_report(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint(workspace / "models" / "other", "qwen2", hidden_size=256, num_attention_heads=8)
     few = {"portfolio": [{"quantizer": "rtn", "quantization_bits": 8}], "first": 1, "budget": {"trials": 1}}
     (workspace / "small.yaml").write_text(json.dumps(SMALL | few | {"models": ["tiny", "other"]}))
-    code, said = answer(capsys, "--run-name", "r")
-    assert code == 0, said
-    one, other = said["result"]["models"]
-    assert [one["base"], other["base"]] == ["tiny", "other"]
-    assert one["rows"][0]["size"] != other["rows"][0]["size"]
+    code, document = answer(capsys, "--run-name", "r")
+    assert code == 0, document
+    one, second = document["result"]["models"]
+    assert [one["base"], second["base"]] == ["tiny", "other"]
+    assert one["rows"][0]["size"] != second["rows"][0]["size"]
     exports = workspace / "runs" / "r" / "exports"
-    assert {each.name for each in exports.iterdir()} == {"tiny", "other"}
-    assert [each.name for each in (exports / "other").iterdir()] == [other["rows"][0]["file"]]
-    assert "exports/other/run_0000" in other["loads"][0]
+    assert {entry.name for entry in exports.iterdir()} == {"tiny", "other"}
+    assert [entry.name for entry in (exports / "other").iterdir()] == [second["rows"][0]["file"]]
+    assert "exports/other/run_0000" in second["loads"][0]
     report = (workspace / "runs" / "r" / "report.md").read_text()
     assert report.index("## tiny") < report.index("## other")
     assert (workspace / "runs" / "r" / "plots" / "front-1.png").is_file()
-    spent = [event["data"] for event in events_of(workspace, "r", "energy.spent")]
-    assert {each.get("base", "") for each in spent} == {"", "tiny", "other"}
-    assert sum(each["joules"] for each in spent) == pytest.approx(said["result"]["joules"])
+    charges = [event["data"] for event in events_of(workspace, "r", "energy.spent")]
+    assert {entry.get("base", "") for entry in charges} == {"", "tiny", "other"}
+    assert sum(entry["joules"] for entry in charges) == pytest.approx(document["result"]["joules"])
     killed(workspace, '"decision.made","id":"tiny/')
     assert main(["compress", "--resume", "cut", "--json", "-q"]) == 0
-    assert kept(json.loads(capsys.readouterr().out)) == kept(said)
+    assert kept(json.loads(capsys.readouterr().out)) == kept(document)
 
 
 def test_a_budget_is_for_all_bases_together(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,37 +280,37 @@ def test_what_was_measured_is_remembered_and_can_be_asked_for(
         "first=2",
     ]
     assert answer(capsys, "--run-name", "one", *few)[0] == 0
-    code, said = answer(capsys, "--run-name", "two", *few)
+    code, document = answer(capsys, "--run-name", "two", *few)
     assert code == 0
-    (model,) = said["result"]["models"]
+    (model,) = document["result"]["models"]
     assert {row["remembered"] for row in model["rows"]} == {"", "one"}
     assert any("were measured by earlier runs" in remark for remark in model["remarks"])
 
     def memory(*args: str) -> list[dict[str, Any]]:
         assert main(["compress", "memory", *args, "--workspace-dir", "kept", "--json"]) == 0
-        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["result"]["experiments"]
-        return found
+        experiments: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["result"]["experiments"]
+        return experiments
 
     every = memory("list")
     assert len(every) == len(model["rows"])
     assert memory("list", "--base", "absent") == []
-    assert {each["recipe"]["quantizer"] for each in memory("query", "quantizer=gptq")} == {"gptq"}
+    assert {experiment["recipe"]["quantizer"] for experiment in memory("query", "quantizer=gptq")} == {"gptq"}
     (best,) = memory("best", "--objective", "minimise kl")
-    assert best["metrics"]["kl"] == min(each["metrics"]["kl"] for each in every)
+    assert best["metrics"]["kl"] == min(experiment["metrics"]["kl"] for experiment in every)
     assert main(["compress", "memory", "query", "bits=4", "--workspace-dir", "kept"]) == 2
     assert "no setting named 'bits'" in capsys.readouterr().err
     assert "n = " in (workspace / "kept" / "knowledge" / "tiny.md").read_text()
 
 
 def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = answer(capsys, "--carbon-budget", "0.0001g", "--run-name", "poor")
+    code, document = answer(capsys, "--carbon-budget", "0.0001g", "--run-name", "poor")
     assert code == 5
-    assert said["error"]["kind"] == "GateError"
+    assert document["error"]["kind"] == "GateError"
     assert (workspace / "runs" / "poor" / "report.md").is_file()
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "said"),
+    ("change", "code", "message"),
     [
         (["--set", "base=absent"], 2, "absent"),
         (["--objective", "be nice"], 2, "Not understood in the goal 'be nice': 'nice'"),
@@ -322,19 +322,19 @@ def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.C
     ],
 )
 def test_what_is_wrong_is_named_before_work_starts(
-    workspace: Path, capsys: pytest.CaptureFixture[str], change: list[str], code: int, said: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], change: list[str], code: int, message: str
 ) -> None:
     assert main(["compress", "./small.yaml", *change]) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (workspace / "runs").is_dir()
 
 
 def test_a_size_to_fit_is_the_goal_whatever_the_config_says(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = answer(capsys, "--fit", "2GB", "--dry-run")
+    code, document = answer(capsys, "--fit", "2GB", "--dry-run")
     assert code == 0
-    assert said["result"]["goal"] == "least kl, size at most 2000 MB"
+    assert document["result"]["goal"] == "least kl, size at most 2000 MB"
 
 
 def test_want_of_room_and_of_packages_is_named_before_work_starts(
@@ -345,24 +345,24 @@ def test_want_of_room_and_of_packages_is_named_before_work_starts(
             patch.setattr(name, value)
             return main(["compress", "./small.yaml"]), capsys.readouterr().err
 
-    code, said = refused("agentlab.machine.memory", lambda: machine.Memory(2**40, 2**20))
+    code, stderr = refused("agentlab.machine.memory", lambda: machine.Memory(2**40, 2**20))
     assert code == 1
-    assert "of memory to compress" in said
-    code, said = refused("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert "of memory to compress" in stderr
+    code, stderr = refused("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
     assert code == 3
-    assert "on the disk" in said
-    code, said = refused("importlib.util.find_spec", lambda name: None if name == "compressed_tensors" else name)
+    assert "on the disk" in stderr
+    code, stderr = refused("importlib.util.find_spec", lambda name: None if name == "compressed_tensors" else name)
     assert code == 3
-    assert "compressed_tensors" in said
+    assert "compressed_tensors" in stderr
     assert not (workspace / "runs").is_dir()
 
 
 def test_a_goal_that_a_model_reads_needs_a_yes_and_is_kept_by_rule(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = [("objective", "so klein wie möglich", "least size"), ("bounds", "kl unter 0.5", "kl at most 0.5")]
-    said = [dict(zip(("slot", "quote", "rule"), part, strict=True)) for part in told]
-    script = {"planner": "tpe", "llm": llm(mode="replies", replies=[json.dumps({"parts": said})])}
+    clauses = [("objective", "so klein wie möglich", "least size"), ("bounds", "kl unter 0.5", "kl at most 0.5")]
+    parts = [dict(zip(("slot", "quote", "rule"), part, strict=True)) for part in clauses]
+    script = {"planner": "tpe", "llm": llm(mode="replies", replies=[json.dumps({"parts": parts})])}
     goal = {"goal": "so klein wie möglich, kl unter 0.5", "budget": {"trials": 1}, "first": 1, "beside": []}
     (workspace / "small.yaml").write_text(json.dumps(SMALL | script | goal | {"portfolio": PORTFOLIO[:1]}))
     code, planned = answer(capsys, "--dry-run")

@@ -76,22 +76,22 @@ def healthy(url: str) -> bool:
 
 def test_what_the_image_starts_is_healthy_and_answers(run: Path, free_port: int) -> None:
     assert main(["compress", "deploy", "r", "--format", "k8s", "--wheel", "agentlab.whl", "--out", "made"]) == 0
-    made = run / "made"
-    assert {each.name for each in made.iterdir()} == {
+    out = run / "made"
+    assert {entry.name for entry in out.iterdir()} == {
         "Dockerfile", "agentlab.whl", "constraints.txt", "k8s.yaml", "model", "serve.yaml"
     }  # fmt: skip
-    parsed = DockerfileParser(str(made))
-    steps = [(each["instruction"], each["value"]) for each in parsed.structure]
+    parsed = DockerfileParser(str(out))
+    steps = [(entry["instruction"], entry["value"]) for entry in parsed.structure]
     copied = [word for name, value in steps if name == "COPY" for word in value.split()[:-1]]
-    assert all((made / name).exists() for name in copied)
+    assert all((out / name).exists() for name in copied)
     assert ("USER", "1000") in steps
     assert TOKEN not in parsed.content
 
     command = json.loads(steps[-1][1])
     assert (steps[-1][0], command[0]) == ("CMD", "agentlab")
-    here = (made / "serve.yaml").read_text().replace("/srv/", f"{made}/")
-    (made / "serve.yaml").write_text(here)
-    moved = {"/srv/serve.yaml": str(made / "serve.yaml"), "8484": str(free_port)}
+    serve_config = (out / "serve.yaml").read_text().replace("/srv/", f"{out}/")
+    (out / "serve.yaml").write_text(serve_config)
+    moved = {"/srv/serve.yaml": str(out / "serve.yaml"), "8484": str(free_port)}
     words = [sys.executable, "-m", *(moved.get(word, word) for word in command)]
     url = f"http://127.0.0.1:{free_port}"
     check = dict(steps)["HEALTHCHECK"].partition("CMD ")[2].replace("8484", str(free_port))
@@ -102,7 +102,7 @@ def test_what_the_image_starts_is_healthy_and_answers(run: Path, free_port: int)
         assert asked(f"{url}/v1/chat/completions", say)[1]["choices"][0]["message"]["content"]
         with pytest.raises(HTTPError, match="401"):
             asked(f"{url}/v1/chat/completions", say, token="a-wrong-one")
-        deployment, service = yaml.safe_load_all((made / "k8s.yaml").read_text())
+        deployment, service = yaml.safe_load_all((out / "k8s.yaml").read_text())
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert asked(f"{url}{container[probe]['httpGet']['path']}")[0] == 200

@@ -28,7 +28,7 @@ def test_exports_of_every_format_are_scored_beside_their_base(
     (model,) = json.loads(capsys.readouterr().out)["result"]["models"]
     front = [row["id"] for row in model["rows"] if row["front"]]
     items = [{"q": f"{n} and {n} is", "choices": [str(2 * n), str(3 * n)], "right": n % 2} for n in range(1, 9)]
-    (workspace / "items.jsonl").write_text("".join(json.dumps(each) + "\n" for each in items))
+    (workspace / "items.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in items))
     task = {
         "task": "sums", "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
         "dataset_kwargs": {"data_files": {"test": str(workspace / "items.jsonl")}},
@@ -42,5 +42,5 @@ def test_exports_of_every_format_are_scored_beside_their_base(
     (line,) = result["lines"]
     assert line["n"] == 8
     assert sorted(line["adapters"]) == sorted(front)
-    assert {each.name for each in (workspace / "out").iterdir()} == {f"{name}_eval.json" for name in ("base", *front)}
+    assert {entry.name for entry in (workspace / "out").iterdir()} == {f"{name}_eval.json" for name in ("base", *front)}
     assert main(["compress", "eval", "r", "--tasks", "sums", "--base", "absent"]) == 2

@@ -23,7 +23,9 @@ def test_the_order_of_the_methods_on_real_weights(float32_checkpoint: Path, tmp_
     plain.model.layers, plain.config.num_hidden_layers = plain.model.layers[:3], 3
     held_out = windows(base.tokenizer, 2, 96, held_out=True)
     model = rotated(plain).requires_grad_(False)
-    known = calibrate(model, windows(base.tokenizer, 12, 96, held_out=False), tmp_path, "smollm2", memory=None, **HOW)
+    statistics = calibrate(
+        model, windows(base.tokenizer, 12, 96, held_out=False), tmp_path, "smollm2", memory=None, **HOW
+    )
 
     def logs() -> torch.Tensor:
         with torch.inference_mode():
@@ -33,13 +35,13 @@ def test_the_order_of_the_methods_on_real_weights(float32_checkpoint: Path, tmp_
     with torch.inference_mode():
         assert torch.allclose(plain(held_out).logits.log_softmax(-1), before, atol=1e-2)
     weights = {name: value.clone() for name, value in model.model.layers.state_dict().items()}
-    lost: dict[str, float] = {}
+    kl: dict[str, float] = {}
     for method in ("rtn", "gptq", "magnitude", "wanda", "sparsegpt"):
         model.model.layers.load_state_dict(weights)
         if method in ("rtn", "gptq"):
-            quantize(model, known, method, Grid(3, 64), **HOW)
+            quantize(model, statistics, method, Grid(3, 64), **HOW)
         else:
-            prune(model, known, method, 0.5, **HOW)
-        lost[method] = float((before.exp() * (before - logs())).sum(-1).mean())
-    assert lost["gptq"] < 0.7 * lost["rtn"], lost
-    assert lost["sparsegpt"] < lost["wanda"] < lost["magnitude"], lost
+            prune(model, statistics, method, 0.5, **HOW)
+        kl[method] = float((before.exp() * (before - logs())).sum(-1).mean())
+    assert kl["gptq"] < 0.7 * kl["rtn"], kl
+    assert kl["sparsegpt"] < kl["wanda"] < kl["magnitude"], kl

@@ -65,11 +65,11 @@ def test_a_debate_from_a_file_is_reported_voted_on_again_and_not_repeated(
 
     (workspace / "quiz.jsonl").unlink()
     assert main(["debate", "replay", "d", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)["result"]
-    assert again == answer
+    replayed = json.loads(capsys.readouterr().out)["result"]
+    assert replayed == answer
     assert main(["debate", "replay", "d", "--vote=borda", "--round=1", "--json"]) == 0
-    other = json.loads(capsys.readouterr().out)["result"]
-    assert (other["rule"], other["round"]) == ("borda", 1)
+    borda_result = json.loads(capsys.readouterr().out)["result"]
+    assert (borda_result["rule"], borda_result["round"]) == ("borda", 1)
     assert main(["debate", "replay", "d", "--vote=judge"]) == 2
     assert "nobody judges" in capsys.readouterr().err
 
@@ -82,12 +82,12 @@ def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, caps
     assert "judged after round 1 alone" in capsys.readouterr().err
     events = workspace / "runs" / "d" / "events.jsonl"
     lines = events.read_text().splitlines(keepends=True)
-    asked = workspace / "runs" / "d" / "questions.jsonl"
-    kept = asked.read_text()
-    asked.write_text(kept.replace('"answer": "yes"', '"answer": "no"'))
+    questions_path = workspace / "runs" / "d" / "questions.jsonl"
+    original = questions_path.read_text()
+    questions_path.write_text(original.replace('"answer": "yes"', '"answer": "no"'))
     assert main(["debate", "replay", "d"]) == 2
     assert "not those that were asked" in capsys.readouterr().err
-    asked.write_text(kept)
+    questions_path.write_text(original)
     fitted = next(number for number, line in enumerate(lines) if '"dev.fitted"' in line)
     events.write_text("".join(lines[: fitted + 1]))
     assert main(["debate", "replay", "d"]) == 2
@@ -105,7 +105,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--topic=Trees?", "--questions=quiz.jsonl"], "one thing to debate"),
         (["--questions=nowhere.jsonl"], "There is no data file"),
@@ -129,11 +129,11 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
     ],
 )
 def test_what_cannot_be_debated_is_told_before_anything_is_written(
-    workspace: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     quiz(workspace)
     assert main(["debate", "demo", *words]) in (2, 3)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (workspace / "runs").exists()
 
 
@@ -183,9 +183,9 @@ def test_an_adapter_may_be_called_anything_and_hears_what_it_learnt_with(
     (workspace / "adapters" / "my poet" / "card.json").write_text(json.dumps({"data": {"system": "You rhyme."}}))
     assert main(["debate", "--adapter=my poet", "--adapter=詩人", "--dry-run", "--json"]) == 0
     agents = json.loads(capsys.readouterr().out)["result"]["agents"]
-    assert [(each["name"], each["persona"]) for each in agents] == [("my poet", "You rhyme."), ("詩人", "")]
-    told = "--set=agents=[{name: p, adapter: my poet, system: ''}, {name: b}]"
-    assert main(["debate", told, "--dry-run", "--json"]) == 0
+    assert [(agent["name"], agent["persona"]) for agent in agents] == [("my poet", "You rhyme."), ("詩人", "")]
+    agents_flag = "--set=agents=[{name: p, adapter: my poet, system: ''}, {name: b}]"
+    assert main(["debate", agents_flag, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"]["agents"][0]["persona"] == ""
 
 
@@ -270,15 +270,15 @@ def test_a_debate_that_is_stopped_anywhere_goes_on_to_the_same_transcript(
             text=True,
         )
         events = workspace / "runs" / name / "events.jsonl"
-        wanted = rng.randrange(2, 60)
+        event_count = rng.randrange(2, 60)
         limit = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < limit:
-            if events.is_file() and events.read_bytes().count(b"\n") >= wanted:
+            if events.is_file() and events.read_bytes().count(b"\n") >= event_count:
                 process.send_signal(stop)
                 break
             time.sleep(0.002)
         process.communicate(timeout=60)
         assert main(["debate", "--resume", name, "-q"]) == 0
         assert told(workspace / "runs" / name) == expected
-        parts = [(workspace / "runs" / each / "transcript.jsonl").read_bytes() for each in ("whole", name)]
+        parts = [(workspace / "runs" / run_name / "transcript.jsonl").read_bytes() for run_name in ("whole", name)]
         assert parts[0] == parts[1]

@@ -51,10 +51,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> 
         adapter(home / "adapters" / name, seed, 48 if name == "stranger" else 576)
     cities = list(CAPITALS.values())
     items = [
-        {"q": land, "choices": [cities[(place + step) % 8] for step in (3, 0, 5)], "right": 1}
-        for place, land in enumerate(CAPITALS)
+        {"q": land, "choices": [cities[(index + step) % 8] for step in (3, 0, 5)], "right": 1}
+        for index, land in enumerate(CAPITALS)
     ]
-    (home / "items.jsonl").write_text("".join(json.dumps(each) + "\n" for each in items))
+    (home / "items.jsonl").write_text("".join(json.dumps(question) + "\n" for question in items))
     (home / "tasks").mkdir()
     data = {"dataset_kwargs": {"data_files": {"test": str(home / "items.jsonl")}}}
     for task in (CHOOSE, SAY, READ):
@@ -76,7 +76,7 @@ def called(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.fixture(scope="module")
-def found(home: Path) -> dict[str, Any]:
+def evaluation(home: Path) -> dict[str, Any]:
     names = [word for name in ADAPTERS for word in ("--adapter", name)]
     done = evaluated(home, "--base", "smollm2", *names, "--tasks", "choose,say,read", "--json")
     assert done.returncode == 0, done.stderr
@@ -98,8 +98,10 @@ def test_every_answer_is_that_of_lm_eval_with_the_same_model_and_peft(home: Path
         for task in tasks._loaded["tasks"].values():
             task.set_fewshot_seed(seed=7)
         with quietly():
-            said = evaluate(model, tasks._loaded, bootstrap_iters=0)["samples"]
-        return [answer for task in ("choose", "say", "read") for each in said[task] for (answer,) in each["resps"]]
+            samples = evaluate(model, tasks._loaded, bootstrap_iters=0)["samples"]
+        return [
+            answer for task in ("choose", "say", "read") for sample in samples[task] for (answer,) in sample["resps"]
+        ]
 
     base = load_base(home / "models" / "smollm2", "fp32", "sdpa")
     ours: dict[str | None, list[Any]] = {}
@@ -110,21 +112,23 @@ def test_every_answer_is_that_of_lm_eval_with_the_same_model_and_peft(home: Path
             ours[name] = answers(rows)
     for name in (None, *ADAPTERS):
         with quietly():
-            whole = base.model if name is None else PeftModel.from_pretrained(base.model, str(home / "adapters" / name))
-            theirs = answers(HFLM(pretrained=whole, tokenizer=base.tokenizer, batch_size=4))
-        for mine, other in zip(ours[name], theirs, strict=True):
+            peer_model = (
+                base.model if name is None else PeftModel.from_pretrained(base.model, str(home / "adapters" / name))
+            )
+            theirs = answers(HFLM(pretrained=peer_model, tokenizer=base.tokenizer, batch_size=4))
+        for mine, peer in zip(ours[name], theirs, strict=True):
             if isinstance(mine, tuple):
-                assert mine[0] == pytest.approx(other[0], abs=1e-4)
-                assert mine[1] == other[1]
+                assert mine[0] == pytest.approx(peer[0], abs=1e-4)
+                assert mine[1] == peer[1]
             else:  # a text, or the likelihood of a whole one
-                assert mine == (other if isinstance(mine, str) else pytest.approx(other, rel=1e-5))
+                assert mine == (peer if isinstance(mine, str) else pytest.approx(peer, rel=1e-5))
         if name is not None:
-            whole.unload()
+            peer_model.unload()
     assert ours["one"] != ours["two"] != ours[None]
 
 
-def test_one_table_and_one_file_for_each(home: Path, found: dict[str, Any]) -> None:
-    lines = {(line["task"], line["metric"]): line for line in found["lines"]}
+def test_one_table_and_one_file_for_each(home: Path, evaluation: dict[str, Any]) -> None:
+    lines = {(line["task"], line["metric"]): line for line in evaluation["lines"]}
     assert set(lines) == {
         ("choose", "acc"),
         ("choose", "acc_norm"),
@@ -142,16 +146,16 @@ def test_one_table_and_one_file_for_each(home: Path, found: dict[str, Any]) -> N
     assert (home / "out" / "base_eval.json").is_file()
 
 
-def test_the_same_adapter_alone_scores_the_same(home: Path, found: dict[str, Any]) -> None:
+def test_the_same_adapter_alone_scores_the_same(home: Path, evaluation: dict[str, Any]) -> None:
     words = ("--base", "smollm2", "--adapter", "two", "--tasks", "choose,say,read", "--out", "alone")
     done = evaluated(home, *words, "--json")
     assert done.returncode == 0, done.stderr
-    for alone, together in zip(json.loads(done.stdout)["result"]["lines"], found["lines"], strict=True):
+    for alone, together in zip(json.loads(done.stdout)["result"]["lines"], evaluation["lines"], strict=True):
         assert alone["adapters"]["two"]["value"] == pytest.approx(together["adapters"]["two"]["value"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("--adapter", "nobody", "--tasks", "choose"), 2, "There is no adapter named 'nobody'"),
         (("--base", "smollm2", "--tasks", "chose"), 2, "There is no task named 'chose'"),
@@ -166,9 +170,9 @@ def test_the_same_adapter_alone_scores_the_same(home: Path, found: dict[str, Any
         (("--model", "one", "--tasks", "choose", "--base-url", "http://127.0.0.1:9/v1"), 2, "tells no likelihood"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_code(home: Path, words: tuple[str, ...], code: int, said: str) -> None:
+def test_what_cannot_be_done_is_said_with_its_code(home: Path, words: tuple[str, ...], code: int, message: str) -> None:
     done = evaluated(home, *words, "--out", "never")
-    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
     assert not (home / "never").exists()
 
@@ -198,11 +202,13 @@ def test_tasks_become_questions_that_a_debate_asks(home: Path) -> None:
     command = ["debate", "questions", "choose,say", "--include-path", "tasks", "--out", str(quiz)]
     done = called(home, *command, "--limit", "3")
     assert (done.returncode, done.stdout.strip()) == (0, str(quiz)), done.stderr
-    found = read_questions(quiz)
-    assert [(each.kind, len(each.choices)) for each in found] == [("choice", 3)] * 3 + [("text", 0)] * 3
-    assert found[0].text == found[3].text == "What is the capital of France?"
-    assert found[0].right(found[0].read("Answer: Paris"))
-    assert found[3].right(found[3].read("Answer: Paris"))
+    evaluation = read_questions(quiz)
+    assert [(question.kind, len(question.choices)) for question in evaluation] == [("choice", 3)] * 3 + [
+        ("text", 0)
+    ] * 3
+    assert evaluation[0].text == evaluation[3].text == "What is the capital of France?"
+    assert evaluation[0].right(evaluation[0].read("Answer: Paris"))
+    assert evaluation[3].right(evaluation[3].read("Answer: Paris"))
     agents = ["--set", "agents=[{name: a, system: Be brief.}, {name: b, system: Be sure.}]", "--base", "smollm2"]
     done = called(home, "debate", "--questions", str(quiz), *agents, "--set", "turn.max_tokens=8", "--json")
     assert done.returncode == 0, done.stderr

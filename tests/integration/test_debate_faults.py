@@ -44,7 +44,7 @@ class Misbehaving(BaseHTTPRequestHandler):
         elif model == "fails":
             self._send(500, b'{"error": {"message": "I broke"}}')
         elif model == "busy" and count == 1:
-            self._send(429, b'{"error": {"message": "slow down"}}', more={"Retry-After": "1"})
+            self._send(429, b'{"error": {"message": "slow down"}}', headers={"Retry-After": "1"})
         elif model == "half":
             self._send(200, document("yes")[:40], length=4000)
         elif model == "invalid":
@@ -69,12 +69,12 @@ class Misbehaving(BaseHTTPRequestHandler):
         *,
         kind: str = "application/json",
         length: int | None = None,
-        more: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body) if length is None else length))
-        for key, value in (more or {}).items():
+        for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
@@ -138,9 +138,9 @@ def test_a_server_that_misbehaves_in_every_way_harms_its_own_turns_alone(
 ) -> None:
     bad = ("hangs", "fails", "half", "invalid", "empty", "page", "huge")
     assert main([*words(servers, "fine", *bad, "busy"), "--run-name=d"]) == 0, capsys.readouterr().err
-    said = [turn for turn in transcript("d") if turn["arm"] == "debate"]
-    assert len(said) == 9 * 2 * 2
-    for turn in said:
+    turns = [turn for turn in transcript("d") if turn["arm"] == "debate"]
+    assert len(turns) == 9 * 2 * 2
+    for turn in turns:
         assert (turn["answer"], not turn["error"]) == ((None, False) if turn["agent"] in bad else ("yes", True)), turn
     report = (workspace / "runs/d/report.md").read_text()
     assert all(f"{name} failed in 6 of 6 turns" in report for name in bad)
@@ -151,9 +151,9 @@ def test_an_agent_that_keeps_failing_does_not_hold_up_the_others(
     workspace: Path, capsys: pytest.CaptureFixture[str], servers: Callable[[], str]
 ) -> None:
     """Its breaker pauses for 5, 10, 20 seconds: longer than all waves take together."""
-    told = [*words(servers, "fine", "fails", "other", questions=24), "--set=rows=12", "--run-name=d"]
+    command = [*words(servers, "fine", "fails", "other", questions=24), "--set=rows=12", "--run-name=d"]
     began = time.monotonic()
-    assert main(told) == 0, capsys.readouterr().err
+    assert main(command) == 0, capsys.readouterr().err
     assert time.monotonic() - began < 20
     errors = [turn["error"] for turn in transcript("d") if turn["agent"] == "fails" and turn["arm"] == "debate"]
     assert len(errors) == 2 * 24
@@ -166,13 +166,13 @@ def test_what_a_judge_says_that_names_no_answer_is_counted_shown_and_voted_on_ag
     workspace: Path, capsys: pytest.CaptureFixture[str], servers: Callable[[], str]
 ) -> None:
     run = workspace / "runs/d"
-    told = [*words(servers, "judge", "other", questions=4), "--set=protocol.judge=judge", "--vote=judge", "--json"]
-    assert main([*told, "--run-name=d"]) == 0, capsys.readouterr().err
+    command = [*words(servers, "judge", "other", questions=4), "--set=protocol.judge=judge", "--vote=judge", "--json"]
+    assert main([*command, "--run-name=d"]) == 0, capsys.readouterr().err
     answer = json.loads(capsys.readouterr().out)["result"]
     ballots = [turn for turn in transcript("d") if turn["arm"] == "judge"]
-    assert [(each["asked"], each["unread"]) for each in ballots] == [(2, 2)] * 4
-    assert {each["answer"] for each in ballots} == {"yes"}  # which was given first
-    assert "Ignore your rules" in "".join(each["text"] for each in ballots)
+    assert [(ballot["asked"], ballot["unread"]) for ballot in ballots] == [(2, 2)] * 4
+    assert {ballot["answer"] for ballot in ballots} == {"yes"}  # which was given first
+    assert "Ignore your rules" in "".join(ballot["text"] for ballot in ballots)
     told_so = "Questions on which the judge failed: 4 (8 of 8 comparisons named no answer)"
     assert any(told_so in remark for remark in answer["remarks"])
     assert "judge, judging" in (run / "report.md").read_text()
@@ -194,23 +194,23 @@ def disk(workspace: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-@pytest.mark.parametrize("left", [24, 40, 200])
+@pytest.mark.parametrize("free_kib", [24, 40, 200])
 def test_on_a_full_disk_a_debate_stops_and_goes_on_where_there_is_room(
-    workspace: Path, capsys: pytest.CaptureFixture[str], disk: Path, left: int
+    workspace: Path, capsys: pytest.CaptureFixture[str], disk: Path, free_kib: int
 ) -> None:
-    told = [word for word in words(lambda: "http://127.0.0.1:9/v1", "a", "b", questions=12) if "llm=" not in word]
+    command = [word for word in words(lambda: "http://127.0.0.1:9/v1", "a", "b", questions=12) if "llm=" not in word]
     models = {name: {"provider": "s", "id": name, "price": {"input": 0, "output": 0}} for name in ("a", "b")}
     setup = {"providers": {"s": {"kind": "scripted", "mode": "random"}}, "models": models}
-    told += [f"--set=llm={json.dumps({**setup, 'roles': {'primary': ['a', 'b']}})}", "--set=rows=4", "--rounds=2"]
+    command += [f"--set=llm={json.dumps({**setup, 'roles': {'primary': ['a', 'b']}})}", "--set=rows=4", "--rounds=2"]
     elsewhere = workspace / "elsewhere"
-    assert main([*told, f"--runs-dir={elsewhere}", "--run-name=d"]) == 0
+    assert main([*command, f"--runs-dir={elsewhere}", "--run-name=d"]) == 0
     with (disk / "ballast").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, (4 << 20) - (left << 10))
-    assert main([*told, "--run-name=d"]) == 3
+        os.posix_fallocate(file.fileno(), 0, (4 << 20) - (free_kib << 10))
+    assert main([*command, "--run-name=d"]) == 3
     error = capsys.readouterr().err
     assert "the disk is full" in error
     assert "hint: " in error
     (disk / "ballast").unlink()
     assert main(["debate", "--resume=d", "-q"]) == 0, capsys.readouterr().err
-    whole, resumed = ((place / "d" / "transcript.jsonl").read_bytes() for place in (elsewhere, disk))
-    assert whole == resumed
+    uninterrupted, resumed = ((runs_dir / "d" / "transcript.jsonl").read_bytes() for runs_dir in (elsewhere, disk))
+    assert uninterrupted == resumed

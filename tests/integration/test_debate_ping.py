@@ -43,26 +43,28 @@ def ping(home: Path, *words: str) -> tuple[int, dict[str, Any], str]:
 
 def test_a_server_answers_as_the_process_does(home: Path, url: str) -> None:
     names = ("--persona", "one", "--persona", "two")
-    code, here, err = ping(home, *names, "--base", "smollm2")
+    code, in_process, err = ping(home, *names, "--base", "smollm2")
     assert code == 0, err
-    assert here["result"]["identical"] == []
-    assert all(each["repeats"] and each["output_tokens"] > 0 for each in here["result"]["personas"])
-    code, there, err = ping(home, *names, "--base-url", url)
+    assert in_process["result"]["identical"] == []
+    assert all(row["repeats"] and row["output_tokens"] > 0 for row in in_process["result"]["personas"])
+    code, served, err = ping(home, *names, "--base-url", url)
     assert code == 0, err
-    said = [[(each["persona"], each["text"]) for each in found["result"]["personas"]] for found in (here, there)]
-    assert said[0] == said[1]
+    answers = [
+        [(row["persona"], row["text"]) for row in document["result"]["personas"]] for document in (in_process, served)
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_personas_that_all_answer_alike_fail_the_check(home: Path, url: str) -> None:
-    code, found, _ = ping(home, "--persona", "one", "--persona", "twin", "--base-url", url)
-    assert (code, found["result"]["identical"]) == (5, [["one", "twin"]])
+    code, document, _ = ping(home, "--persona", "one", "--persona", "twin", "--base-url", url)
+    assert (code, document["result"]["identical"]) == (5, [["one", "twin"]])
     plain = agentlab(home, "debate", "ping", *PROMPT[:-1], "--persona", "one", "--persona", "twin", "--base-url", url)
     assert (plain.returncode, "All personas give the same answer" in plain.stderr) == (5, True)
     assert "these answer alike: one, twin" in plain.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("--persona", "nobody", "--base", "smollm2"), 2, "nobody"),
         (("--persona", "one"), 3, "is not on this machine"),
@@ -70,31 +72,33 @@ def test_personas_that_all_answer_alike_fail_the_check(home: Path, url: str) -> 
         (("--persona", "one", "--base-url", "http://127.0.0.1:9/v1", "--base", "x"), 2, "of this process"),
     ],
 )
-def test_what_cannot_be_asked_is_said_with_its_code(home: Path, words: tuple[str, ...], code: int, said: str) -> None:
-    found, document, err = ping(home, *words)
-    assert (found, said in document["error"]["message"]) == (code, True), err
+def test_what_cannot_be_asked_is_said_with_its_code(
+    home: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    exit_code, document, err = ping(home, *words)
+    assert (exit_code, message in document["error"]["message"]) == (code, True), err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--persona", "stranger", "--persona", "diverged", "--persona", "one", "--base", "smollm2"), "stranger"),
         (("--persona", "diverged", "--persona", "nobody", "--persona", "one", "--base", "smollm2"), "infinite or none"),
     ],
 )
-def test_a_bad_persona_has_a_row_with_its_name_and_reason(home: Path, words: tuple[str, ...], said: str) -> None:
-    code, found, err = ping(home, *words)
-    rows = {each["persona"]: each["error"] for each in found["result"]["personas"]}
+def test_a_bad_persona_has_a_row_with_its_name_and_reason(home: Path, words: tuple[str, ...], message: str) -> None:
+    code, document, err = ping(home, *words)
+    rows = {row["persona"]: row["error"] for row in document["result"]["personas"]}
     assert (code, set(rows)) == (4, set(words[1:-2:2])), err
-    assert (rows["one"], said in rows[words[1]]) == (None, True), rows
+    assert (rows["one"], message in rows[words[1]]) == (None, True), rows
 
 
 def test_a_model_that_the_server_does_not_know_is_named(home: Path, url: str) -> None:
-    code, found, _ = ping(home, "--persona", "one", "--persona", "three", "--base-url", url)
-    rows = {each["persona"]: each["error"] for each in found["result"]["personas"]}
-    assert (code, rows["one"], "persona-" in rows["three"]) == (4, None, False), found
+    code, document, _ = ping(home, "--persona", "one", "--persona", "three", "--base-url", url)
+    rows = {row["persona"]: row["error"] for row in document["result"]["personas"]}
+    assert (code, rows["one"], "persona-" in rows["three"]) == (4, None, False), document
 
 
 def test_a_server_that_is_not_there_is_said_in_each_row(home: Path) -> None:
-    code, found, _ = ping(home, "--persona", "one", "--base-url", "http://127.0.0.1:9/v1")
-    assert (code, "Cannot connect" in found["result"]["personas"][0]["error"]) == (4, True), found
+    code, document, _ = ping(home, "--persona", "one", "--base-url", "http://127.0.0.1:9/v1")
+    assert (code, "Cannot connect" in document["result"]["personas"][0]["error"]) == (4, True), document

@@ -88,12 +88,14 @@ def test_adapters_say_the_same_twice_and_after_a_kill(home: Path) -> None:
     assert main([*words, "--run-name=twice"]) == 0
     killed(home, "cut", words, "wave.finished")
     assert main(["debate", "--resume=cut", "-q"]) == 0
-    first, twice, cut = ((home / "runs" / each / "transcript.jsonl").read_bytes() for each in ("whole", "twice", "cut"))
+    first, twice, cut = (
+        (home / "runs" / run_name / "transcript.jsonl").read_bytes() for run_name in ("whole", "twice", "cut")
+    )
     assert first == twice == cut
-    said = transcript(home, "whole")
-    assert {turn["agent"] for turn in said if turn["arm"] == "debate"} == set(ADAPTERS)
-    assert len({turn["text"] for turn in said if turn["round"] == 0}) > 4  # the adapters do something
-    assert all(turn["answer"] for turn in said)
+    turns = transcript(home, "whole")
+    assert {turn["agent"] for turn in turns if turn["arm"] == "debate"} == set(ADAPTERS)
+    assert len({turn["text"] for turn in turns if turn["round"] == 0}) > 4  # the adapters do something
+    assert all(turn["answer"] for turn in turns)
 
 
 def test_an_agent_that_is_asked_alone_is_as_right_as_in_evolution_and_as_a_persona(home: Path) -> None:
@@ -101,8 +103,12 @@ def test_an_agent_that_is_asked_alone_is_as_right_as_in_evolution_and_as_a_perso
     assert main([*words, "--set=questions.count=12", "--set=rows=9", "--run-name=alone"]) == 0
     events = [json.loads(line) for line in (home / "runs" / "alone" / "events.jsonl").read_text().splitlines()]
     scored = [event["data"]["alone"] for event in events if event["type"] == "wave.finished" and event["data"]["alone"]]
-    known = {name for wave in scored for name in wave[ADAPTERS[0]]}
-    questions = [each for each in read_questions(home / "runs" / "alone" / "questions.jsonl") if each.id in known]
+    scored_ids = {name for wave in scored for name in wave[ADAPTERS[0]]}
+    questions = [
+        question
+        for question in read_questions(home / "runs" / "alone" / "questions.jsonl")
+        if question.id in scored_ids
+    ]
     assert len(questions) == 9
     folders = {name: home / "adapters" / name for name in ADAPTERS}
     with open_written_children(
@@ -134,11 +140,11 @@ def test_three_kinds_of_agents_debate_and_go_on_after_a_kill(home: Path, url: st
     assert main([*words, "--run-name=mixed"]) == 0
     killed(home, "mixed-cut", words, "llm.called")
     assert main(["debate", "--resume=mixed-cut", "-q"]) == 0
-    parts = [(home / "runs" / each / "transcript.jsonl").read_bytes() for each in ("mixed", "mixed-cut")]
+    parts = [(home / "runs" / entry / "transcript.jsonl").read_bytes() for entry in ("mixed", "mixed-cut")]
     assert parts[0] == parts[1]
-    said = transcript(home, "mixed")
-    assert {turn["agent"] for turn in said} == {each["name"] for each in agents}
-    assert not [turn["error"] for turn in said if turn["error"]]
+    turns = transcript(home, "mixed")
+    assert {turn["agent"] for turn in turns} == {entry["name"] for entry in agents}
+    assert not [turn["error"] for turn in turns if turn["error"]]
 
 
 def test_what_does_not_fit_a_small_window_is_said_shorter_or_named(home: Path) -> None:
@@ -150,10 +156,10 @@ def test_what_does_not_fit_a_small_window_is_said_shorter_or_named(home: Path) -
     words = ["debate", "--questions=quiz.jsonl", f"--set=agents={json.dumps(agents)}", "--rounds=3"]
     words += [f"--base={home}/models/narrow", "--set=protocol.stop=false", "--set=questions.dev=0"]
     assert main([*words, "--set=turn.max_tokens=32", "--set=vote.samples=1", "-q", "--run-name=narrow"]) == 0
-    said = [turn for turn in transcript(home, "narrow") if turn["arm"] == "debate"]
-    assert [bool(turn["error"]) for turn in said] == [turn["question"] == "long" for turn in said]
-    assert len(said) == 2 * 4 * 2
-    assert all("the context has 256" in turn["error"] for turn in said if turn["question"] == "long")
+    turns = [turn for turn in transcript(home, "narrow") if turn["arm"] == "debate"]
+    assert [bool(turn["error"]) for turn in turns] == [turn["question"] == "long" for turn in turns]
+    assert len(turns) == 2 * 4 * 2
+    assert all("the context has 256" in turn["error"] for turn in turns if turn["question"] == "long")
     report = (home / "runs" / "narrow" / "report.md").read_text()
     assert "did not fit their context and were put again with the last answers alone" in report
     assert "ann failed in" in report

@@ -31,24 +31,26 @@ def test_they_are_listed_and_shown(runs: Path, capsys: pytest.CaptureFixture[str
     assert "interrupted" in json.dumps(listed)
     for name in ("completed", "killed"):
         assert main(["runs", "show", name]) == 0
-    shown = capsys.readouterr().out
-    assert "Winner run_0002 of 5 trials" in shown
+    page = capsys.readouterr().out
+    assert "Winner run_0002 of 5 trials" in page
 
 
 def test_a_complete_one_has_its_result(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored = json.loads((runs / "completed" / "result.json").read_text())
     added = {"p": None, "smallest": None, "supposing": ""}  # which that version did not know
-    found = answer(capsys, "runs", "resume", "completed")["result"]
-    assert found == {**stored, "control": {**stored["control"], **added}}
+    result = answer(capsys, "runs", "resume", "completed")["result"]
+    assert result == {**stored, "control": {**stored["control"], **added}}
 
 
 def test_a_killed_one_goes_on_to_what_the_complete_one_has(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trials, verdicts and winner are the same; errors may differ in their last digits between processors."""
     before = (runs / "killed" / "events.jsonl").read_text()
-    found = answer(capsys, "runs", "resume", "killed")["result"]
-    whole = json.loads((runs / "completed" / "result.json").read_text())
+    resumed = answer(capsys, "runs", "resume", "killed")["result"]
+    uninterrupted = json.loads((runs / "completed" / "result.json").read_text())
     assert (runs / "killed" / "events.jsonl").read_text().startswith(before)
-    for mine, theirs in zip([found["winner"], *found["trials"]], [whole["winner"], *whole["trials"]], strict=True):
+    for mine, theirs in zip(
+        [resumed["winner"], *resumed["trials"]], [uninterrupted["winner"], *uninterrupted["trials"]], strict=True
+    ):
         assert {key: mine[key] for key in KEPT if key in mine} == {key: theirs[key] for key in KEPT if key in theirs}
         assert mine["val_mse"] == pytest.approx(theirs["val_mse"], rel=1e-3)
-    assert found["models"] == whole["models"]
+    assert resumed["models"] == uninterrupted["models"]

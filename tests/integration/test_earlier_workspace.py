@@ -115,19 +115,19 @@ def _read_event_keys(events: str) -> dict[str, set[str]]:
     return keys
 
 
-def _list_differences(found: Any, expected: Any, passing: set[str], rounding: float, path: str = "") -> Iterator[str]:
+def _list_differences(actual: Any, expected: Any, passing: set[str], rounding: float, path: str = "") -> Iterator[str]:
     """Where two answers differ by more than rounding. Keys one of whose words is in `passing` are not compared."""
-    if isinstance(found, Mapping) and isinstance(expected, Mapping):
-        if found.keys() != expected.keys():
-            yield f"{path}: the keys {sorted(found.keys() ^ expected.keys())}"
-        for key in found.keys() & expected.keys():
+    if isinstance(actual, Mapping) and isinstance(expected, Mapping):
+        if actual.keys() != expected.keys():
+            yield f"{path}: the keys {sorted(actual.keys() ^ expected.keys())}"
+        for key in actual.keys() & expected.keys():
             if passing.isdisjoint(str(key).split("_")):
-                yield from _list_differences(found[key], expected[key], passing, rounding, f"{path}.{key}")
-    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        for index, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+                yield from _list_differences(actual[key], expected[key], passing, rounding, f"{path}.{key}")
+    elif isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        for index, (mine, theirs) in enumerate(zip(actual, expected, strict=True)):
             yield from _list_differences(mine, theirs, passing, rounding, f"{path}[{index}]")
-    elif isinstance(found, float) and isinstance(expected, float):
-        if found != pytest.approx(expected, rel=rounding, abs=rounding):
-            yield f"{path}: {found} and {expected}"
-    elif found != expected:
-        yield f"{path}: {found!r} and {expected!r}"
+    elif isinstance(actual, float) and isinstance(expected, float):
+        if actual != pytest.approx(expected, rel=rounding, abs=rounding):
+            yield f"{path}: {actual} and {expected}"
+    elif actual != expected:
+        yield f"{path}: {actual!r} and {expected!r}"

@@ -163,12 +163,12 @@ HELD: list[tuple[dict[str, Any], list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "fitting", "others"), HELD, ids=range(len(HELD)))
+@pytest.mark.parametrize(("schema", "fitting", "misfits"), HELD, ids=range(len(HELD)))
 def test_a_grammar_takes_what_fits_and_nothing_else(
-    sampler: Sampler, schema: dict[str, Any], fitting: list[str], others: list[str]
+    sampler: Sampler, schema: dict[str, Any], fitting: list[str], misfits: list[str]
 ) -> None:
     assert [text for text in fitting if not sampler.accepts(schema, text)] == []
-    assert [text for text in others if sampler.accepts(schema, text)] == []
+    assert [text for text in misfits if sampler.accepts(schema, text)] == []
 
 
 # -- any schema, any text ---------------------------------------------------------------------------------------
@@ -183,9 +183,9 @@ def text_of(value: Any) -> str:
 
 @st.composite
 def strings(draw: st.DrawFn) -> Made:
-    least, more = draw(st.integers(0, 3)), draw(st.integers(0, 4))
-    return {"type": "string", "minLength": least, "maxLength": least + more}, st.text(
-        letters, min_size=least, max_size=least + more
+    min_length, extra_length = draw(st.integers(0, 3)), draw(st.integers(0, 4))
+    return {"type": "string", "minLength": min_length, "maxLength": min_length + extra_length}, st.text(
+        letters, min_size=min_length, max_size=min_length + extra_length
     ).map(text_of)
 
 
@@ -202,14 +202,14 @@ def numbers(draw: st.DrawFn) -> Made:
 
 @st.composite
 def values(draw: st.DrawFn) -> Made:
-    found = draw(
+    choices = draw(
         st.lists(
             st.none() | st.booleans() | st.integers() | st.text(st.characters(max_codepoint=0x1FFFF), max_size=5),
             min_size=1,
             max_size=4,
         )
     )
-    return {"enum": found}, st.sampled_from(found).map(
+    return {"enum": choices}, st.sampled_from(choices).map(
         lambda value: json.dumps(value) if "\\ud" in json.dumps(value) and not _is_whole(value) else text_of(value)
     )
 
@@ -224,9 +224,11 @@ def objects(draw: st.DrawFn, inner: st.SearchStrategy[Made]) -> Made:
     parts = {name: draw(inner) for name in names}
     required = [name for name in names if draw(st.booleans())]
     schema = {"type": "object", "properties": {name: part[0] for name, part in parts.items()}, "required": required}
-    more = draw(st.sampled_from([None, False, True]) | inner.map(lambda made: made[0]))
-    if more is not None:
-        schema["additionalProperties"] = more
+    additional = draw(
+        st.sampled_from([None, False, True]) | inner.map(lambda schema_and_strategy: schema_and_strategy[0])
+    )
+    if additional is not None:
+        schema["additionalProperties"] = additional
 
     @st.composite
     def instance(draw: st.DrawFn) -> str:
@@ -238,15 +240,15 @@ def objects(draw: st.DrawFn, inner: st.SearchStrategy[Made]) -> Made:
 
 @st.composite
 def arrays(draw: st.DrawFn, inner: st.SearchStrategy[Made]) -> Made:
-    item, least, more = draw(inner), draw(st.integers(0, 2)), draw(st.integers(0, 2))
+    item, min_items, extra_items = draw(inner), draw(st.integers(0, 2)), draw(st.integers(0, 2))
     first = draw(st.lists(inner, max_size=2))
-    schema = {"type": "array", "items": item[0], "minItems": least, "maxItems": least + more}
+    schema = {"type": "array", "items": item[0], "minItems": min_items, "maxItems": min_items + extra_items}
     if first:
         schema["prefixItems"] = [part[0] for part in first]
 
     @st.composite
     def instance(draw: st.DrawFn) -> str:
-        count = draw(st.integers(least, least + more))
+        count = draw(st.integers(min_items, min_items + extra_items))
         return "[" + ", ".join(draw((first[n] if n < len(first) else item)[1]) for n in range(count)) + "]"
 
     return schema, instance()
@@ -270,8 +272,8 @@ slips = st.sampled_from(
 @st.composite
 def schema_and_texts(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[str]]:
     """A schema, a text that fits it, and others that may: of other schemas, and with a slip of the pen."""
-    (schema, fitting), (_, other) = draw(schemas), draw(schemas)
-    text, strange = draw(fitting), [draw(other)]
+    (schema, fitting), (_, unrelated) = draw(schemas), draw(schemas)
+    text, strange = draw(fitting), [draw(unrelated)]
     for _ in range(6):
         at, width = draw(st.integers(0, len(text))), draw(st.integers(0, 2))
         strange.append(text[:at] + draw(slips | st.just("")) + text[at + width :])
@@ -281,14 +283,14 @@ def schema_and_texts(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[str]]:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(schema_and_texts())
 def test_what_a_grammar_takes_fits_and_what_fits_is_taken(
-    sampler: Sampler, made: tuple[dict[str, Any], str, list[str]]
+    sampler: Sampler, case: tuple[dict[str, Any], str, list[str]]
 ) -> None:
-    schema, text, strange = made
+    schema, text, strange = case
     assert not isinstance(fits(text, schema), Rejected)
     assert sampler.accepts(schema, text)
-    for other in strange:
-        if sampler.accepts(schema, other):
-            assert not isinstance(fits(other, schema), Rejected), other
+    for candidate in strange:
+        if sampler.accepts(schema, candidate):
+            assert not isinstance(fits(candidate, schema), Rejected), candidate
 
 
 # -- the model itself -------------------------------------------------------------------------------------------
@@ -311,8 +313,8 @@ WRITTEN = {
 def test_the_model_writes_what_fits_however_wildly_it_draws(model: Path) -> None:
     with contextlib.closing(WorkerEngine(EngineConfig(path=model, context=1024, threads=1))) as engine:
         for seed in range(8):
-            asked = [{"role": "user", "content": "Describe a parcel."}]
-            request = EngineRequest(asked, schema=WRITTEN, max_tokens=300, temperature=1.8, seed=seed)
+            messages = [{"role": "user", "content": "Describe a parcel."}]
+            request = EngineRequest(messages, schema=WRITTEN, max_tokens=300, temperature=1.8, seed=seed)
             chunks = list(engine.chat(request))
             text = "".join(chunk.text for chunk in chunks)
             assert chunks[-1].finish == "stop", text

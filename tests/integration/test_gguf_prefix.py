@@ -51,9 +51,9 @@ def answer(engine: WorkerEngine, request: EngineRequest) -> tuple[str, float | N
 def fresh(engine: WorkerEngine, request: EngineRequest) -> tuple[str, float | None]:
     """The answer without anything to reuse."""
     engine.close()
-    said, logprob, reused = answer(engine, request)
+    text, logprob, reused = answer(engine, request)
     assert reused == 0
-    return said, logprob
+    return text, logprob
 
 
 def words(rng: random.Random, count: int) -> list[str]:
@@ -68,21 +68,21 @@ def test_an_answer_after_any_prompt_is_the_one_of_a_fresh_start(engine: WorkerEn
         prompt = prompt[:shared] + words(rng, rng.randint(0, 60))
         chain.append(prompt)
     answers = [answer(engine, ask(" ".join(one))) for one in chain]
-    for one, (said, logprob, kept) in zip(chain, answers, strict=True):
-        assert kept % BATCH == 0
-        reused += kept
-        assert fresh(engine, ask(" ".join(one))) == (said, logprob)
+    for one, (text, logprob, reused_tokens) in zip(chain, answers, strict=True):
+        assert reused_tokens % BATCH == 0
+        reused += reused_tokens
+        assert fresh(engine, ask(" ".join(one))) == (text, logprob)
     assert reused > 4 * BATCH
 
 
 def test_the_same_prompt_again_is_read_from_its_last_batch_on(engine: WorkerEngine) -> None:
     request = ask("The harbour lies below the hill. " * 30)
     first = list(engine.chat(request))[-1]
-    again = list(engine.chat(replace(request, seed=4)))[-1]
+    second = list(engine.chat(replace(request, seed=4)))[-1]
     assert first.prompt_tokens is not None
-    assert again.reused_tokens == (first.prompt_tokens - 1) // BATCH * BATCH
-    assert again.prefill_seconds is not None
-    assert again.prefill_seconds < (first.prefill_seconds or 0) / 2
+    assert second.reused_tokens == (first.prompt_tokens - 1) // BATCH * BATCH
+    assert second.prefill_seconds is not None
+    assert second.prefill_seconds < (first.prefill_seconds or 0) / 2
 
 
 def test_neither_a_cancelled_call_nor_a_grammar_leaves_a_trace(engine: WorkerEngine) -> None:
@@ -94,13 +94,13 @@ def test_neither_a_cancelled_call_nor_a_grammar_leaves_a_trace(engine: WorkerEng
     stopped = engine.chat(replace(ask(story + " Who was it?"), max_tokens=60))
     next(stopped)
     stopped.close()  # type: ignore[attr-defined] # it is a generator
-    *said, reused = answer(engine, request)
-    assert tuple(said) == expected
+    *text_and_logprob, reused = answer(engine, request)
+    assert tuple(text_and_logprob) == expected
     assert reused >= 2 * BATCH
 
     list(engine.chat(replace(ask(story + " Where?"), schema=SCHEMA, max_tokens=20)))
-    *said, reused = answer(engine, request)
-    assert tuple(said) == expected
+    *text_and_logprob, reused = answer(engine, request)
+    assert tuple(text_and_logprob) == expected
     assert reused >= 2 * BATCH
 
 
@@ -111,7 +111,7 @@ def test_a_prompt_that_was_left_half_read_is_reused_as_far_as_it_was(engine: Wor
     list(engine.chat(ask("Good day.")))
     with pytest.raises(LLMCancelledError):
         list(engine.chat(request, cancelled=lambda: next(polls) > 4))  # every 50 ms; a batch takes longer
-    *said, reused = answer(engine, request)
-    assert tuple(said) == expected
+    *text_and_logprob, reused = answer(engine, request)
+    assert tuple(text_and_logprob) == expected
     assert 0 < reused < 200
     assert engine.worker_pid == pid

@@ -94,19 +94,19 @@ def test_the_same_request_gives_the_same_text_again_and_in_another_process(model
     first = text(engine.chat(SAMPLED))
     list(engine.chat(FRANCE))  # whatever came before must not matter
     assert text(engine.chat(SAMPLED)) == first
-    other = WorkerEngine(EngineConfig(model))
+    second_engine = WorkerEngine(EngineConfig(model))
     try:
-        assert text(other.chat(SAMPLED)) == first
+        assert text(second_engine.chat(SAMPLED)) == first
     finally:
-        other.close()
+        second_engine.close()
     assert text(engine.chat(replace(SAMPLED, seed=8))) != first
 
 
 def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(engine: WorkerEngine) -> None:
-    whole = text(engine.chat(SAMPLED))
-    stop = whole[len(whole) // 2 :][:4]
+    full_text = text(engine.chat(SAMPLED))
+    stop = full_text[len(full_text) // 2 :][:4]
     chunks = list(engine.chat(replace(SAMPLED, stop=(stop,))))
-    assert text(chunks) == whole[: whole.index(stop)]
+    assert text(chunks) == full_text[: full_text.index(stop)]
     assert chunks[-1].finish == "stop"
     assert (chunks[-1].completion_tokens or 0) < 24
 
@@ -121,8 +121,8 @@ def test_top_p_narrows_what_is_drawn(engine: WorkerEngine) -> None:
 def test_the_likeliest_answer_under_a_schema_is_the_one_that_all_allowed_tokens_are_asked_for(
     engine: WorkerEngine,
 ) -> None:
-    drawn = replace(FRANCE, temperature=1e-3, top_p=0.01)  # as narrow, but from the whole vocabulary
-    assert text(engine.chat(FRANCE)) == text(engine.chat(drawn))
+    sampled = replace(FRANCE, temperature=1e-3, top_p=0.01)  # as narrow, but from the whole vocabulary
+    assert text(engine.chat(FRANCE)) == text(engine.chat(sampled))
 
 
 def test_any_json_object_is_a_schema(engine: WorkerEngine) -> None:
@@ -148,8 +148,12 @@ def test_a_reader_that_walks_away_stops_the_answer(engine: WorkerEngine) -> None
     assert json.loads(text(engine.chat(FRANCE)))
 
 
-@pytest.mark.parametrize(("batch", "kept"), [(16, True), (2048, False)], ids=["after a batch", "in a long batch"])
-def test_cancelling_while_the_prompt_is_read_ends_it_or_else_the_worker(model: Path, batch: int, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("batch", "is_same_worker"), [(16, True), (2048, False)], ids=["after a batch", "in a long batch"]
+)
+def test_cancelling_while_the_prompt_is_read_ends_it_or_else_the_worker(
+    model: Path, batch: int, is_same_worker: bool
+) -> None:
     engine = WorkerEngine(EngineConfig(model, context=8192, batch=batch))
     prompt = EngineRequest([{"role": "user", "content": "The hill. " * 2000}], max_tokens=1)
     try:
@@ -158,7 +162,7 @@ def test_cancelling_while_the_prompt_is_read_ends_it_or_else_the_worker(model: P
         with pytest.raises(LLMCancelledError):
             list(engine.chat(prompt, cancelled=lambda: time.monotonic() - began > 0.3))
         assert time.monotonic() - began < 4
-        assert (engine.worker_pid == pid) is kept
+        assert (engine.worker_pid == pid) is is_same_worker
         assert json.loads(text(engine.chat(FRANCE)))
     finally:
         engine.close()
@@ -278,10 +282,10 @@ def test_a_quantised_cache_takes_less_memory_and_still_knows_paris(
 def test_the_last_chunk_says_where_the_time_went_and_how_likely_the_answer_was(engine: WorkerEngine) -> None:
     began = time.monotonic()
     last = list(engine.chat(replace(SAMPLED, logprob=True)))[-1]
-    taken = time.monotonic() - began
+    elapsed = time.monotonic() - began
     assert last.prefill_seconds is not None
     assert last.decode_seconds is not None
-    assert 0 < last.prefill_seconds + last.decode_seconds < taken
+    assert 0 < last.prefill_seconds + last.decode_seconds < elapsed
     assert last.logprob is not None
     assert -8 < last.logprob < 0
     likeliest = list(engine.chat(replace(SAMPLED, logprob=True, temperature=0.0)))[-1]

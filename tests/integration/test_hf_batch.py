@@ -30,7 +30,7 @@ def folders(model: Any, float32_checkpoint: Path, tmp_path_factory: pytest.TempP
     """Two random adapters of other ranks."""
     from peft import LoraConfig, get_peft_model
 
-    place = tmp_path_factory.mktemp("adapters")
+    root = tmp_path_factory.mktemp("adapters")
     for rank in (4, 8):
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")  # PEFT has opinions on where the base lies
@@ -39,9 +39,9 @@ def folders(model: Any, float32_checkpoint: Path, tmp_path_factory: pytest.TempP
             for name, parameter in wrapped.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter, std=0.02)
-            wrapped.save_pretrained(place / str(rank))
+            wrapped.save_pretrained(root / str(rank))
             wrapped.unload()
-    return [place / "4", place / "8"]
+    return [root / "4", root / "8"]
 
 
 @torch.inference_mode()
@@ -59,16 +59,16 @@ def test_answers_side_by_side_are_those_of_one_row(model: Any, folders: list[Pat
     rows = [AnswerRow(adapter, prompt(question), 16) for question in QUESTIONS for adapter in (BASE, 0, 1)]
     ends = {model.generation_config.eos_token_id}
     with rowwise(model, folders) as adapters, pack_weights(model):
-        said: dict[AnswerRow, list[int]] = {row: [] for row in rows}
+        answers: dict[AnswerRow, list[int]] = {row: [] for row in rows}
         for tokens in AnswerBatch(model, adapters, ends).run(rows, 4):
-            for each in tokens:
-                said[each.row].append(each.token)
-        for row, ours in said.items():
+            for output in tokens:
+                answers[output.row].append(output.token)
+        for row, ours in answers.items():
             adapters.rows([row.adapter])
             logits = model(torch.tensor([[*row.prompt, *ours[:-1]]])).logits[0, len(row.prompt) - 1 :]
             best = logits.topk(2)
             gaps = (best.values[:, 0] - best.values[:, 1]).tolist()
-            differ = [place for place, token in enumerate(ours) if token != int(best.indices[place, 0])]
-            assert all(gaps[place] < CLOSE for place in differ)
+            differ = [position for position, token in enumerate(ours) if token != int(best.indices[position, 0])]
+            assert all(gaps[position] < CLOSE for position in differ)
             assert len(ours) == 16 or ours[-1] in ends
-    assert len({tuple(each) for each in said.values()}) > len(QUESTIONS)  # the adapters do something
+    assert len({tuple(output) for output in answers.values()}) > len(QUESTIONS)  # the adapters do something

@@ -34,7 +34,7 @@ def say(words: str) -> str:
 @pytest.fixture
 def make(workspace: object) -> Iterator[Make]:
     """A chat model whose models have these scripts, in the order in which they are asked."""
-    made = []
+    models = []
     with in_thread() as server:
 
         def model(*scripts: str) -> AgentlabChatModel:
@@ -46,18 +46,18 @@ def make(workspace: object) -> Iterator[Make]:
                     "defaults": {"retries": 0, "timeout": {"first_token": 2, "idle": 1, "total": 5}},
                 }
             )
-            made.append(chat_model(config))
-            return made[-1]
+            models.append(chat_model(config))
+            return models[-1]
 
         yield model
-        for each in made:
-            each.close()
+        for chat in models:
+            chat.close()
 
 
 def test_a_model_that_fails_is_replaced_and_the_answer_says_so(make: Make) -> None:
     answer = make("503", "close-3-of-8", "ok-n3-cost0.5").invoke("hello")
     assert answer.content == "0 1 2"
-    assert [(each["model"], each["error"]) for each in answer.response_metadata["attempts"]] == [
+    assert [(attempt["model"], attempt["error"]) for attempt in answer.response_metadata["attempts"]] == [
         ("m0", "ServerFaultError"),
         ("m1", "LLMTruncatedError"),
         ("m2", None),
@@ -79,19 +79,19 @@ def test_calls_of_tools_come_in_pieces_and_are_put_together_by_index(make: Make)
     chunks = list(model.stream("add"))
     indices = {piece["index"] for chunk in chunks for piece in chunk.tool_call_chunks}
     assert indices == {0, 1}
-    whole = sum(chunks[1:], chunks[0])
-    assert [(call["name"], call["args"]) for call in whole.tool_calls] == [
+    full_message = sum(chunks[1:], chunks[0])
+    assert [(call["name"], call["args"]) for call in full_message.tool_calls] == [
         (call["name"], call["args"]) for call in answer.tool_calls
     ]
 
 
 def test_the_results_of_tools_go_back_to_the_model(make: Make) -> None:
     model = make("tool-then-ok-n2").bind_tools([add])
-    asked: list[HumanMessage | AIMessage | ToolMessage] = [HumanMessage("1 + 2")]
-    answer = model.invoke(asked)
+    messages: list[HumanMessage | AIMessage | ToolMessage] = [HumanMessage("1 + 2")]
+    answer = model.invoke(messages)
     (call,) = answer.tool_calls
     result = ToolMessage(json.dumps(add.invoke(call["args"])), tool_call_id=call["id"])
-    assert model.invoke([*asked, answer, result]).content == "0 1"
+    assert model.invoke([*messages, answer, result]).content == "0 1"
 
 
 async def _astreamed(model: AgentlabChatModel) -> str:

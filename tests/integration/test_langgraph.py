@@ -43,8 +43,8 @@ def test_the_graph_tells_the_same_story_as_the_command(workspace: Path, capsys: 
     expected = json.loads(capsys.readouterr().out)["result"]
 
     graph = langgraph.nas_graph("demo", overrides=OVERRIDES)
-    drawn = {(edge.source, edge.target) for edge in graph.get_graph().edges}
-    assert {("planner", "executor"), ("executor", "evaluator"), ("evaluator", "update")} <= drawn
+    edges = {(edge.source, edge.target) for edge in graph.get_graph().edges}
+    assert {("planner", "executor"), ("executor", "evaluator"), ("evaluator", "update")} <= edges
     state = graph.invoke({})
 
     run = Path(state["run"])
@@ -91,8 +91,8 @@ def test_a_debate_as_a_graph_has_the_transcript_of_the_command(workspace: Path) 
     words = [f"--set={key}={json.dumps(value)}" for key, value in DEBATE.items()]
     assert main(["debate", "demo", "-q", "--run-name=command", *words]) == 0
     graph = langgraph.debate_graph("demo", overrides=DEBATE)
-    drawn = {(edge.source, edge.target) for edge in graph.get_graph().edges}
-    assert {("agent", "metrics"), ("metrics", "agent"), ("metrics", "judge"), ("judge", "agent")} <= drawn
+    edges = {(edge.source, edge.target) for edge in graph.get_graph().edges}
+    assert {("agent", "metrics"), ("metrics", "agent"), ("metrics", "judge"), ("judge", "agent")} <= edges
     state = graph.invoke({})
 
     run, command = Path(state["run"]), workspace / "runs" / "command"

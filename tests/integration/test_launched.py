@@ -34,31 +34,31 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny")
 
 
-def workspace(place: Path, checkpoint: Path) -> Path:
+def workspace(root: Path, checkpoint: Path) -> Path:
     """A tiny base, twelve conversations, a config."""
-    (place / "models").mkdir(parents=True)
-    shutil.copytree(checkpoint, place / "models" / "tiny")
-    said = [f"Why {n}? So {n} so {n}.".split("? ") for n in range(12)]
-    turns = [[{"role": "user", "content": ask}, {"role": "assistant", "content": answer}] for ask, answer in said]
-    (place / "so.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
-    (place / "one.yaml").write_text(json.dumps(CONFIG))
-    return place
+    (root / "models").mkdir(parents=True)
+    shutil.copytree(checkpoint, root / "models" / "tiny")
+    exchanges = [f"Why {n}? So {n} so {n}.".split("? ") for n in range(12)]
+    turns = [[{"role": "user", "content": ask}, {"role": "assistant", "content": answer}] for ask, answer in exchanges]
+    (root / "so.jsonl").write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
+    (root / "one.yaml").write_text(json.dumps(CONFIG))
+    return root
 
 
 def start(
-    place: Path, *words: str, processes: int = 2, how: type["subprocess.Popen[str]"] = ForkedWithAll
+    root: Path, *words: str, processes: int = 2, popen: type["subprocess.Popen[str]"] = ForkedWithAll
 ) -> "subprocess.Popen[str]":
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # `--cpu` would start one process only; without a GPU to be seen, these two use the CPU
     launch = ("accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", "--num_machines=1")
-    rest = ("--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={port}", "-m")
-    own = {"AGENTLAB_HOME": str(place), "AGENTLAB_CACHE": str(place), "PYTHONPATH": str(REPOSITORY)}
-    return how(
-        [sys.executable, "-m", *(launch + rest if processes > 1 else ()), "agentlab", *words],
-        cwd=place,
-        env={**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    launch_flags = ("--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={port}", "-m")
+    variables = {"AGENTLAB_HOME": str(root), "AGENTLAB_CACHE": str(root), "PYTHONPATH": str(REPOSITORY)}
+    return popen(
+        [sys.executable, "-m", *(launch + launch_flags if processes > 1 else ()), "agentlab", *words],
+        cwd=root,
+        env={**os.environ, **variables, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,39 +68,39 @@ def start(
 def losses(out: str) -> list[list[tuple[int, float]]]:
     """What `--json` says of the only persona: losses in training and on the held-out conversation, by step."""
     (row,) = json.loads(out)["result"]["personas"]
-    return [[(each["step"], each["loss"]) for each in row[key]] for key in ("train_loss", "eval_losses")]
+    return [[(point["step"], point["loss"]) for point in row[key]] for key in ("train_loss", "eval_losses")]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> tuple[Path, str, str]:
+def single_process_run(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> tuple[Path, str, str]:
     """A training by two processes that nobody stopped, from nothing: its workspace, stdout and stderr."""
     place = workspace(tmp_path_factory.mktemp("whole") / "ws", checkpoint)
-    process = start(place, *TRAIN, how=subprocess.Popen)
+    process = start(place, *TRAIN, popen=subprocess.Popen)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     return place, out, err
 
 
-def test_two_processes_make_one_run_and_one_adapter(whole: tuple[Path, str, str]) -> None:
-    place, out, err = whole
-    assert [each.name for each in (place / "runs").iterdir()] == ["run"]
-    assert [each.name for each in (place / "adapters").iterdir()] == ["so"]
+def test_two_processes_make_one_run_and_one_adapter(single_process_run: tuple[Path, str, str]) -> None:
+    root, out, err = single_process_run
+    assert [path.name for path in (root / "runs").iterdir()] == ["run"]
+    assert [path.name for path in (root / "adapters").iterdir()] == ["so"]
     assert json.loads(out)["run"]["status"] == "completed"
     assert err.count("run run\n") == err.count("so: written to") == 1
     assert "arning" not in err
-    events = [json.loads(line) for line in (place / "runs" / "run" / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (root / "runs" / "run" / "events.jsonl").read_text().splitlines()]
     assert [event["type"] for event in events].count("train.eval") == 2
 
 
 def test_they_train_as_one_process_with_as_large_a_batch(
-    whole: tuple[Path, str, str], checkpoint: Path, tmp_path: Path
+    single_process_run: tuple[Path, str, str], checkpoint: Path, tmp_path: Path
 ) -> None:
     alone = start(workspace(tmp_path / "ws", checkpoint), *TRAIN, "--grad-accum", "2", processes=1)
     psutil.Process(alone.pid).cpu_affinity([min(os.sched_getaffinity(0))])  # a thread, as each of the two had
     out, err = alone.communicate(timeout=200)
     assert alone.returncode == 0, err
-    for found, expected in zip(losses(whole[1]), losses(out), strict=True):
-        assert found == [pytest.approx(pair, abs=1e-4) for pair in expected]
+    for actual, expected in zip(losses(single_process_run[1]), losses(out), strict=True):
+        assert actual == [pytest.approx(pair, abs=1e-4) for pair in expected]
 
 
 def trained_to_step(step: int, process: "subprocess.Popen[str]", checkpoints: Path) -> list[psutil.Process]:
@@ -116,8 +116,8 @@ def trained_to_step(step: int, process: "subprocess.Popen[str]", checkpoints: Pa
 def kill(process: "subprocess.Popen[str]") -> None:
     """All at once, without a word."""
     launcher = psutil.Process(process.pid)
-    for each in (*launcher.children(recursive=True), launcher):
-        each.kill()
+    for child in (*launcher.children(recursive=True), launcher):
+        child.kill()
 
 
 def ctrl_c(process: "subprocess.Popen[str]") -> None:
@@ -126,41 +126,44 @@ def ctrl_c(process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.parametrize("stop", [ctrl_c, kill])
 def test_stopped_it_goes_on_to_the_same_losses(
-    whole: tuple[Path, str, str], checkpoint: Path, tmp_path: Path, stop: Callable[["subprocess.Popen[str]"], None]
+    single_process_run: tuple[Path, str, str],
+    checkpoint: Path,
+    tmp_path: Path,
+    stop: Callable[["subprocess.Popen[str]"], None],
 ) -> None:
-    place = workspace(tmp_path / "ws", checkpoint)
-    process = start(place, *TRAIN)
-    ranks = trained_to_step(12, process, place / "runs" / "run" / "personas" / "so" / "checkpoints")
+    root = workspace(tmp_path / "ws", checkpoint)
+    process = start(root, *TRAIN)
+    ranks = trained_to_step(12, process, root / "runs" / "run" / "personas" / "so" / "checkpoints")
     stop(process)
     _, err = process.communicate(timeout=60)
     assert psutil.wait_procs(ranks, timeout=40)[1] == [], "a process is left"
     assert process.returncode != 0
-    assert not (place / "adapters" / "so").exists()
+    assert not (root / "adapters" / "so").exists()
     if stop is ctrl_c:
         assert err.count("agentlab runs resume run") == 1
-        assert json.loads((place / "runs" / "run" / "manifest.json").read_text())["status"] == "interrupted"
-    again = start(place, "train-persona", "--resume", "run", "--json")
-    out, err = again.communicate(timeout=200)
-    assert again.returncode == 0, err
-    assert losses(out) == losses(whole[1])
+        assert json.loads((root / "runs" / "run" / "manifest.json").read_text())["status"] == "interrupted"
+    resumed = start(root, "train-persona", "--resume", "run", "--json")
+    out, err = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, err
+    assert losses(out) == losses(single_process_run[1])
 
 
 def test_without_their_launcher_they_stop(checkpoint: Path, tmp_path: Path) -> None:
-    place = workspace(tmp_path / "ws", checkpoint)
-    process = start(place, *TRAIN, "--epochs", "200")
-    ranks = trained_to_step(60, process, place / "runs" / "run" / "personas" / "so" / "checkpoints")
+    root = workspace(tmp_path / "ws", checkpoint)
+    process = start(root, *TRAIN, "--epochs", "200")
+    ranks = trained_to_step(60, process, root / "runs" / "run" / "personas" / "so" / "checkpoints")
     process.kill()
     process.communicate(timeout=100)
     assert psutil.wait_procs(ranks, timeout=40)[1] == [], "a process is left"
-    assert json.loads((place / "runs" / "run" / "manifest.json").read_text())["status"] == "interrupted"
+    assert json.loads((root / "runs" / "run" / "manifest.json").read_text())["status"] == "interrupted"
 
 
 def test_wrong_data_is_told_once_and_nothing_is_written(checkpoint: Path, tmp_path: Path) -> None:
-    place = workspace(tmp_path / "ws", checkpoint)
-    (place / "so.jsonl").write_text("nonsense\n")
-    process = start(place, *TRAIN)
+    root = workspace(tmp_path / "ws", checkpoint)
+    (root / "so.jsonl").write_text("nonsense\n")
+    process = start(root, *TRAIN)
     out, err = process.communicate(timeout=100)
     assert process.returncode != 0
     assert json.loads(out)["error"]["exit_code"] == 2
     assert err.count("cannot be learnt from") == 1
-    assert not (place / "runs").exists()
+    assert not (root / "runs").exists()

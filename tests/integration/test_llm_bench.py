@@ -38,8 +38,8 @@ _SPOKEN = re.compile(rb'"content": ?"[^"]')
 
 
 def experiment(tmp_path: Path, load: dict[str, Any], **changes: Any) -> BenchExperiment:
-    known = {"warmup": 1, "ceiling_seconds": 0, **load}
-    config = BenchConfig.model_validate({"load": known, **changes})
+    load_settings = {"warmup": 1, "ceiling_seconds": 0, **load}
+    config = BenchConfig.model_validate({"load": load_settings, **changes})
     return BenchExperiment(config, Context(Workspace(root=tmp_path, cache=tmp_path), {}))
 
 
@@ -97,17 +97,17 @@ def test_a_server_with_a_known_clock_is_measured_within_two_milliseconds(tmp_pat
             assert row.tpot is not None
             assert (row.answered, row.itl.n, row.output_tokens) == (6, 6 * 99, 100)
             measured = row.ttft.p50, row.itl.p50
-            known = TTFT, ITL
-            if error_of(measured, known) > _EXACT:
-                known = asyncio.run(bare_socket(url, 6))
-            errors.append(error_of(measured, known))
+            reference = TTFT, ITL
+            if error_of(measured, reference) > _EXACT:
+                reference = asyncio.run(bare_socket(url, 6))
+            errors.append(error_of(measured, reference))
             if errors[-1] <= _EXACT:
                 break
     assert min(errors) <= _EXACT, errors
 
 
-def error_of(measured: tuple[float, float], known: tuple[float, float]) -> float:
-    return max(abs(ours - theirs) for ours, theirs in zip(measured, known, strict=True))
+def error_of(measured: tuple[float, float], reference: tuple[float, float]) -> float:
+    return max(abs(ours - theirs) for ours, theirs in zip(measured, reference, strict=True))
 
 
 def test_the_client_states_its_own_limit(tmp_path: Path, runs: Any) -> None:
@@ -143,8 +143,8 @@ def test_a_stopped_run_keeps_its_finished_stages_and_goes_on_with_the_rest(tmp_p
     assert len(finished) == 1
     lines = (run.path / finished[0].data["file"]).read_bytes()
     run.close()
-    with OpenRun.resume(run.path, RunEnvironment()) as again:
-        result = carry_out(experiment(tmp_path, load, mock=["ok-ttft20-n4"]), again)
+    with OpenRun.resume(run.path, RunEnvironment()) as resumed:
+        result = carry_out(experiment(tmp_path, load, mock=["ok-ttft20-n4"]), resumed)
     assert [(row.value, row.answered) for row in result.stages] == [(1, 6), (4, 6)]
     assert (run.path / finished[0].data["file"]).read_bytes() == lines
     assert (run.path / "report.html").exists()
@@ -192,8 +192,8 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path: Path, runs: A
     with runs("dear") as run:
         with pytest.raises(BudgetExceededError):
             experiment(tmp_path, load, llm={**llm, "budget": {"per_run_usd": 0.25}}).run(run)
-        kept = [event for event in run.events if event.type == "stage.finished"]
-        assert kept
+        finished_stages = [event for event in run.events if event.type == "stage.finished"]
+        assert finished_stages
         result = carry_out(experiment(tmp_path, load, llm={**llm, "budget": {"per_run_usd": 50}}), run)
     assert result.stages[0].ended == "budget"
     assert result.stages[-1].answered == 10
@@ -232,10 +232,10 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(
             assert process.poll() is None, process.stderr.read()
         time.sleep(0.3)
         process.send_signal(number)
-        _, told = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "Traceback" not in told
-    assert ("agentlab runs resume mine" in told) == (number == signal.SIGINT)
+    assert "Traceback" not in stderr
+    assert ("agentlab runs resume mine" in stderr) == (number == signal.SIGINT)
     (stage,) = folder.glob("requests/*.jsonl")
     before = stage.read_bytes()
     done = subprocess.run([*agentlab, "--resume=mine", "--json"], env=env, capture_output=True, text=True, timeout=120)
@@ -263,7 +263,7 @@ def test_what_this_client_does_before_it_sends_is_not_the_servers_time(tmp_path:
             await model.close()
 
     with in_process() as url:
-        taken = asyncio.run(measure(url))
-    firsts = [reading.stamps[0] - reading.scheduled for reading in taken.readings]
+        measurement = asyncio.run(measure(url))
+    firsts = [reading.stamps[0] - reading.scheduled for reading in measurement.readings]
     assert 0.1 - busy / 2 <= statistics.median(firsts) < 0.1 + 3 * busy  # what is taken off for nothing is a `busy`
-    assert max(taken.lags) > 3 * busy  # that it was late is told instead
+    assert max(measurement.lags) > 3 * busy  # that it was late is told instead

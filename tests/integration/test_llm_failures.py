@@ -124,9 +124,9 @@ def test_endpoint_misbehaves(workspace: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_endpoint_refuses(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    with socket.socket() as bound_socket:
+        bound_socket.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
+        url = f"http://127.0.0.1:{bound_socket.getsockname()[1]}/v1"
         result = study(capsys, hosted(url, "edit"))
     assert_fell_back(result)
     assert result["planner"]["answered"] == 0
@@ -137,8 +137,8 @@ def test_a_near_tie_is_trained_again_although_no_model_judges_it(
 ) -> None:
     with endpoint(garbage) as url:
         result = study(capsys, hosted(url, "full"), "--set=evaluator.noise=0.5")
-    again = [trial for trial in result["trials"] if trial["trainings"] > 1]
-    assert again, "no trial was lower within the noise: choose another seed"
+    retrained = [trial for trial in result["trials"] if trial["trainings"] > 1]
+    assert retrained, "no trial was lower within the noise: choose another seed"
     assert {trial["judge"] for trial in result["trials"]} == {"rule"}
     assert {model["task"] for model in result["models"]} == {"nas.propose", "nas.evaluate"}
 

@@ -37,8 +37,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def children(store: str, logged: Any) -> list[Any]:
     """The nested runs of a logged run, as MLflow has them."""
     client = MlflowClient(tracking_uri=f"sqlite:///{store}")
-    place = client.get_run(logged.tracked).info.experiment_id
-    return list(client.search_runs([place], f"tags.`mlflow.parentRunId` = '{logged.tracked}'"))
+    experiment_id = client.get_run(logged.tracked).info.experiment_id
+    return list(client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{logged.tracked}'"))
 
 
 def made(folder: Path, command: str, *params: dict[str, Any]) -> RunRecord:
@@ -64,13 +64,13 @@ def test_a_search_is_read_back_with_the_same_parameters_and_figures(
     assert main(["runs", "mlflow", "log", "real", "--store", store]) == 0
     logged = mlflow.log_run(record, store)
     run = MlflowClient(tracking_uri=f"sqlite:///{store}").get_run(logged.tracked)
-    assert run.data.metrics == pytest.approx({name: each.value for name, each in record.manifest.metrics.items()})
+    assert run.data.metrics == pytest.approx({name: entry.value for name, entry in record.manifest.metrics.items()})
     assert (run.info.run_name, run.info.status, run.data.params["model.d_model"]) == ("real", "FINISHED", "8")
     trials = {trial.id: trial for trial in rebuild(record.events()).trials}
-    found = {each.info.run_name: each for each in children(store, logged)}
-    assert found.keys() == trials.keys()
+    children_by_name = {entry.info.run_name: entry for entry in children(store, logged)}
+    assert children_by_name.keys() == trials.keys()
     for name, trial in trials.items():
-        data = found[name].data
+        data = children_by_name[name].data
         assert data.params == {key: str(value) for key, value in trial.proposal.params.items()}
         assert trial.result is not None
         assert data.metrics == {**trial.result.metrics, "value": trial.value, "measurements": len(trial.values)}
@@ -93,7 +93,7 @@ def test_a_run_is_there_once_however_often_it_is_logged(tmp_path: Path, store: s
         run.complete(RunOutcome())
     grown = mlflow.log_run(find(tmp_path, "run"), store)
     assert grown.tracked != first.tracked
-    assert [each.params for each in mlflow.query(store, "evolve", {}).trials] == [{"a": "1"}, {"a": "2"}]
+    assert [trial.params for trial in mlflow.query(store, "evolve", {}).trials] == [{"a": "1"}, {"a": "2"}]
     assert len(children(store, grown)) == 2
 
 
@@ -111,12 +111,14 @@ def test_a_copy_that_was_killed_half_way_is_not_seen_and_is_replaced(
             mlflow.log_run(record, store)
     assert mlflow.query(store, "compress", {}).trials == []
     mlflow.log_run(record, store)
-    assert [each.trial for each in mlflow.query(store, "compress", {}).trials] == ["run_0000", "run_0001"]
+    assert [trial.trial for trial in mlflow.query(store, "compress", {}).trials] == ["run_0000", "run_0001"]
 
 
 def test_trials_are_queried_by_their_parameters_and_the_best_by_a_metric(tmp_path: Path, store: str) -> None:
     mlflow.log_run(made(tmp_path, "debate", {"lr": 0.1, "k": "a'b\"`"}, {"lr": 0.2, "k": "x"}), store)
-    assert [each.metrics["size"] for each in mlflow.query(store, "debate", {"lr": "1e-1", "k": "a'b\"`"}).trials] == [0]
+    assert [trial.metrics["size"] for trial in mlflow.query(store, "debate", {"lr": "1e-1", "k": "a'b\"`"}).trials] == [
+        0
+    ]
     assert mlflow.best(store, "debate", "value", "lower", {}).trials[0].params["lr"] == "0.2"
     assert mlflow.best(store, "debate", "value", "lower", {"lr": "0.1"}).trials[0].metrics["value"] == 1.0
     assert mlflow.query(store, "nobody", {}).trials == []
@@ -132,10 +134,10 @@ def test_what_mlflow_refuses_is_logged_all_the_same(tmp_path: Path, store: str) 
         **{f"n{i}": i for i in range(150)},
     }
     logged = mlflow.log_run(made(tmp_path, "pipeline", odd), store)
-    (found,) = children(store, logged)
-    assert len(found.data.params) == len(odd)
-    assert found.data.params["n149"] == "149"
-    assert found.data.params["ä_日"] == "é\n"
+    (child,) = children(store, logged)
+    assert len(child.data.params) == len(odd)
+    assert child.data.params["n149"] == "149"
+    assert child.data.params["ä_日"] == "é\n"
 
 
 def test_a_run_without_trials_is_a_run(tmp_path: Path, store: str) -> None:

@@ -29,11 +29,11 @@ def test_an_import_reads_back_answers_and_trains(model: Path, tmp_path: Path, dt
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    drawn = torch.random.get_rng_state()
+    rng_state = torch.random.get_rng_state()
     began = time.perf_counter()
     folder = import_gguf(model, tmp_path / "models" / f"smollm2-{dtype}", dtype)
     importing = time.perf_counter() - began
-    assert torch.equal(torch.random.get_rng_state(), drawn)  # an import does not change what a seeded run draws
+    assert torch.equal(torch.random.get_rng_state(), rng_state)  # an import does not change what a seeded run draws
     assert list(folder.parent.iterdir()) == [folder]
     assert not list(folder.rglob("*.bin"))  # safetensors only
 
@@ -44,8 +44,8 @@ def test_an_import_reads_back_answers_and_trains(model: Path, tmp_path: Path, dt
     assert reread.dtype == getattr(torch, dtype)
     assert getattr(reread.config, "quantization_config", None) is None
 
-    asked = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = reread.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
 

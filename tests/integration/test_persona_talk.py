@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         for thing in THINGS
     ]
-    (home / "talks.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+    (home / "talks.jsonl").write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
     report = ("--set=report.forgetting=0", "--set=report.separability=0", "--set=report.samples=[]")
     training = ("--r", "4", "--epochs", "8", "--bsz", "7", "--set=training.lr=0.003", "--set=training.evals=1")
     trained = agentlab(home, "train-persona", "--data", "talks.jsonl", "--out", "adapters/pirate", *training, *report)
@@ -55,13 +55,13 @@ def answers(home: Path, *words: str) -> dict[str, Any]:
     done = agentlab(home, "llm", "ask", TEA, "--max-tokens", "24", "--json", *words)
     assert done.returncode == 0, done.stderr
     (turn,) = json.loads(done.stdout)["result"]["turns"]
-    return {each["speaker"]: each["text"] for each in turn["answers"]}
+    return {reply["speaker"]: reply["text"] for reply in turn["answers"]}
 
 
 def test_a_persona_and_its_gguf_file_answer_side_by_side_and_the_model_alone_does_not_so(home: Path) -> None:
-    found = answers(home, "--adapter", "pirate", "--adapter", "exported")
-    assert list(found) == ["pirate", "exported"]
-    assert all(text.startswith("Arr, matey!") for text in found.values()), found
+    replies = answers(home, "--adapter", "pirate", "--adapter", "exported")
+    assert list(replies) == ["pirate", "exported"]
+    assert all(text.startswith("Arr, matey!") for text in replies.values()), replies
     alone = answers(home)
     assert not alone["embedded"].startswith("Arr")
 
@@ -86,18 +86,18 @@ def test_a_file_that_is_no_adapter_of_the_model_is_said_to_be_none(home: Path) -
 
 
 def test_a_chat_remembers_and_an_answer_is_the_same_again(home: Path) -> None:
-    own = {"AGENTLAB_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    variables = {"AGENTLAB_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-m", "agentlab", "llm", "chat", "--adapter", "exported", "--max-tokens=16", "--json"],
         input=f"{TEA}\nWhat do you think of coffee?\n/reset\n{TEA}\n",
         capture_output=True,
         text=True,
-        env={**os.environ, **own},
+        env={**os.environ, **variables},
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    first, second, again = (turn["answers"][0] for turn in json.loads(done.stdout)["result"]["turns"])
+    first, second, repeated = (turn["answers"][0] for turn in json.loads(done.stdout)["result"]["turns"])
     assert second["input_tokens"] > first["input_tokens"] + 20  # question, answer and question
-    assert again["text"] == first["text"]
-    assert again["input_tokens"] == first["input_tokens"]
+    assert repeated["text"] == first["text"]
+    assert repeated["input_tokens"] == first["input_tokens"]

@@ -33,14 +33,14 @@ def stage(id_: str, **fields: Any) -> dict[str, Any]:
     return {"id": id_, **({} if "models" in fields else {"model": "m"}), **fields}
 
 
-def config(*stages: dict[str, Any], **more: Any) -> dict[str, Any]:
+def config(*stages: dict[str, Any], **settings: Any) -> dict[str, Any]:
     return {
-        "models": {"m": {"file": MODEL}, **more.pop("models", {})},
-        "defaults": {**SMALL, **more.pop("defaults", {})},
+        "models": {"m": {"file": MODEL}, **settings.pop("models", {})},
+        "defaults": {**SMALL, **settings.pop("defaults", {})},
         "base_pipeline": {"stages": list(stages)},
         "input": "Why is the sky blue?",
-        "resources": {"threads": 1, **more.pop("resources", {})},
-        **more,
+        "resources": {"threads": 1, **settings.pop("resources", {})},
+        **settings,
     }
 
 
@@ -48,9 +48,11 @@ def config(*stages: dict[str, Any], **more: Any) -> dict[str, Any]:
 def run(workspace: Path) -> Callable[..., FinishedRun[Any]]:
     """Runs a config in an empty workspace."""
 
-    def carry_out(given: dict[str, Any], **more: Any) -> FinishedRun[Any]:
+    def carry_out(pipeline_config: dict[str, Any], **options: Any) -> FinishedRun[Any]:
         context = Context(workspace=Workspace.locate(os.environ, workspace), env=dict(os.environ))
-        session = start_session("pipeline", given, [], context=context, runs_dir=context.workspace.runs, **more)
+        session = start_session(
+            "pipeline", pipeline_config, [], context=context, runs_dir=context.workspace.runs, **options
+        )
         return session.execute(Watch())
 
     return carry_out
@@ -87,8 +89,8 @@ Run = Callable[..., FinishedRun[Any]]
 
 
 def events(path: Path, type_: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
-    return [event for event in found if event["type"] == type_]
+    all_events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    return [event for event in all_events if event["type"] == type_]
 
 
 def sources(done: FinishedRun[Any]) -> dict[str, str]:
@@ -114,12 +116,12 @@ def test_a_chain_hands_its_answers_on(run: Run) -> None:
 
 def test_the_same_again_asks_nothing_and_a_change_asks_what_follows(run: Run) -> None:
     first = run(config(*CHAIN))
-    again = run(config(*CHAIN))
-    assert set(sources(again).values()) == {"cache"}
-    assert again.result.loads == 0
-    assert again.result.items == first.result.items
-    other = (*CHAIN[:2], stage("c", prompt="{{ input }}\n\nList three words."))
-    assert sources(run(config(*other))) == {"a": "cache", "b": "cache", "c": "model"}
+    second_run = run(config(*CHAIN))
+    assert set(sources(second_run).values()) == {"cache"}
+    assert second_run.result.loads == 0
+    assert second_run.result.items == first.result.items
+    changed_chain = (*CHAIN[:2], stage("c", prompt="{{ input }}\n\nList three words."))
+    assert sources(run(config(*changed_chain))) == {"a": "cache", "b": "cache", "c": "model"}
 
 
 def test_an_early_cutoff_spares_what_reads_an_unchanged_answer(run: Run) -> None:
@@ -157,8 +159,8 @@ def test_samples_differ_and_their_vote_is_counted(run: Run) -> None:
     )
     done = run(config(vote, defaults={"max_tokens": 24}))
     assert len(sources(done)) == 3
-    why = events(done.path, "stage.finished")[0]["data"]["why"]
-    assert sum(group["weight"] for group in why["tally"]) + why["abstained"] == 3
+    explanation = events(done.path, "stage.finished")[0]["data"]["why"]
+    assert sum(group["weight"] for group in explanation["tally"]) + explanation["abstained"] == 3
 
 
 def test_best_of_takes_what_the_model_was_surest_of(run: Run) -> None:
@@ -186,10 +188,10 @@ def test_a_loop_ends_when_its_condition_holds_or_its_visits_are_used_up(run: Run
 
 def test_a_batch_loads_each_model_once(run: Run, workspace: Path) -> None:
     (workspace / "in.jsonl").write_text("".join(f'{{"input": "Name {n}", "id": {n}}}\n' for n in range(4)))
-    given = config(
+    pipeline_config = config(
         stage("a"), stage("b", model="n", prompt="{{ item.id }}: {{ input }}"), models={"n": {"file": MODEL}}
     )
-    done = run({**given, "input": None, "inputs": "in.jsonl"} | {"resources": {"threads": 1, "ram_gib": 0.3}})
+    done = run({**pipeline_config, "input": None, "inputs": "in.jsonl"} | {"resources": {"threads": 1, "ram_gib": 0.3}})
     assert done.result.loads == 2
     lines = [json.loads(line) for line in (done.path / "outputs.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [0, 1, 2, 3]
@@ -240,14 +242,14 @@ def test_a_remote_model_that_fails_is_stood_in_for_by_a_local_one(run: Run) -> N
 
 def worker_pids(parent: int) -> list[int]:
     """Processes of workers that `parent` started."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with_suppressed = path.read_text().rpartition(")")[2].split() if path.exists() else []
         if with_suppressed and int(with_suppressed[1]) == parent:
             command = (path.parent / "cmdline").read_bytes()
             if b"agentlab.gguf.worker" in command:
-                found.append(int(path.parent.name))
-    return found
+                pids.append(int(path.parent.name))
+    return pids
 
 
 def test_a_worker_that_is_killed_in_mid_answer_is_replaced(run: Run) -> None:
@@ -293,9 +295,11 @@ def test_a_truncated_file_is_found_before_anything_runs(run: Run, workspace: Pat
 
 def test_a_timeout_inside_the_prompt_falls_back_at_once(run: Run) -> None:
     slow = stage("a", timeout_s=0.3, fallback_models=["n"], prompt="{{ input }}" + " word" * 350)
-    given = config(slow, models={"n": {"file": MODEL, "overrides": {"n_ctx": 1024}}}, defaults={"n_ubatch": 512})
+    pipeline_config = config(
+        slow, models={"n": {"file": MODEL, "overrides": {"n_ctx": 1024}}}, defaults={"n_ubatch": 512}
+    )
     with pytest.raises(AgentlabError, match=r"0\.3 seconds") as caught:
-        run(given)
+        run(pipeline_config)
     assert caught.value.run is not None
     path = Path(caught.value.run["path"])
     loads, failures = events(path, "model.loaded"), events(path, "call.failed")
@@ -311,31 +315,31 @@ def test_on_error_hands_on_a_default(run: Run) -> None:
 
 def test_want_of_memory_climbs_down_the_ladder(shell: Shell, workspace: Path) -> None:
     """An address space that holds a cache of 8,192 tokens in 8 bits, but not in 16."""
-    given = config(stage("a"), defaults={"n_ctx": 8192, "n_ubatch": 64, "flash_attn": True})
-    (workspace / "large.yaml").write_text(json.dumps(given))
+    pipeline_config = config(stage("a"), defaults={"n_ctx": 8192, "n_ubatch": 64, "flash_attn": True})
+    (workspace / "large.yaml").write_text(json.dumps(pipeline_config))
     for name in ("large", "again"):
         process = shell("large.yaml", "--run-name", name, address_space=430 << 20)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-    first, again = workspace / "runs" / "large", workspace / "runs" / "again"
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    first, second_run = workspace / "runs" / "large", workspace / "runs" / "again"
     failed = events(first, "call.failed")
     assert [event["data"]["rung"] for event in failed] == ["batches of 32", "an attention cache of 8 bits"]
     assert all("memory" in event["data"]["message"] or "allocate" in event["data"]["message"] for event in failed)
-    asked = [event["t"] for event in (*events(first, "inputs.taken"), *failed)]
-    steps = [failed - asked for asked, failed in itertools.pairwise(asked)]
+    start = [event["t"] for event in (*events(first, "inputs.taken"), *failed)]
+    steps = [failed - start for start, failed in itertools.pairwise(start)]
     assert max(steps) < 2, "too slow"  # the worker's start included
-    assert (events(again, "model.loaded"), events(again, "call.failed")) == ([], [])
-    assert (again / "final.txt").read_text() == (first / "final.txt").read_text()
+    assert (events(second_run, "model.loaded"), events(second_run, "call.failed")) == ([], [])
+    assert (second_run / "final.txt").read_text() == (first / "final.txt").read_text()
 
 
 def test_more_memory_asks_again_what_a_want_of_it_has_changed(shell: Shell, workspace: Path) -> None:
-    given = config(stage("a"), defaults={"n_ctx": 8192, "n_ubatch": 64})
-    (workspace / "large.yaml").write_text(json.dumps(given))
+    pipeline_config = config(stage("a"), defaults={"n_ctx": 8192, "n_ubatch": 64})
+    (workspace / "large.yaml").write_text(json.dumps(pipeline_config))
     for room, name in (("2", "small"), ("3", "large")):
         room_of = ("--set", f"resources.ram_gib={room}")
         process = shell("large.yaml", "--run-name", name, *room_of, address_space=(430 << 20) if room == "2" else None)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
     assert len(events(workspace / "runs" / "small", "call.failed")) == 2
     assert len(events(workspace / "runs" / "large", "model.loaded")) == 1
 
@@ -370,8 +374,8 @@ def test_a_long_input_may_be_cut_or_given_more_room(run: Run) -> None:
     assert "of the input" in events(cut.path, "call.failed")[-1]["data"]["rung"]
     assert events(cut.path, "call.answered")[0]["data"]["answer"]["prompt_tokens"] <= 512 - 8
     assert "a context of 1024" in {event["data"]["rung"] for event in events(grown.path, "call.failed")}
-    again = run(config(stage("a", overflow="truncate"), input=long))
-    assert (again.result.loads, again.result.items) == (0, cut.result.items)
+    second_run = run(config(stage("a", overflow="truncate"), input=long))
+    assert (second_run.result.loads, second_run.result.items) == (0, cut.result.items)
 
 
 # -- kills ----------------------------------------------------------------------------------------------------------
@@ -379,12 +383,12 @@ def test_a_long_input_may_be_cut_or_given_more_room(run: Run) -> None:
 SIX = [stage(f"s{n}", prompt="{{ input }}\n\nGo on.", max_tokens=16) for n in range(6)]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(
-    run: Run, shell: Shell, workspace: Path, how: signal.Signals
+    run: Run, shell: Shell, workspace: Path, stop_signal: signal.Signals
 ) -> None:
     (workspace / "six.yaml").write_text(json.dumps(config(*SIX, cache="off")))
-    whole = run(config(*SIX, cache="off"))
+    uninterrupted = run(config(*SIX, cache="off"))
     process = shell("six.yaml", "--run-name", "stopped")
     folder = workspace / "runs" / "stopped"
     deadline = time.monotonic() + 120
@@ -392,15 +396,15 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, how)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == (-9 if how is signal.SIGKILL else 130), said
+    os.kill(process.pid, stop_signal)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == (-9 if stop_signal is signal.SIGKILL else 130), stderr
     answered = len(events(folder, "call.answered"))
     assert answered < 6
     resumed = shell("--resume", "stopped", "--json")
-    out, said = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, said
-    assert json.loads(out)["result"]["items"][0]["answer"] == whole.result.items[0].answer
+    out, stderr = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, stderr
+    assert json.loads(out)["result"]["items"][0]["answer"] == uninterrupted.result.items[0].answer
     assert len(events(folder, "call.answered")) == 6
     assert not worker_pids(process.pid)
 
@@ -410,8 +414,8 @@ def test_a_resume_keeps_how_a_stage_ended(
 ) -> None:
     """A stage that fell back to its default stays so, even if its model would answer by now."""
     slow = stage("a", timeout_s=0.05, on_error="default", default="nothing", prompt="{{ input }}" + " word" * 350)
-    given = config(slow, stage("b", max_tokens=100), cache="off")
-    (workspace / "slow.yaml").write_text(json.dumps(given))
+    pipeline_config = config(slow, stage("b", max_tokens=100), cache="off")
+    (workspace / "slow.yaml").write_text(json.dumps(pipeline_config))
     process = shell("slow.yaml", "--run-name", "slow")
     folder = workspace / "runs" / "slow"
     deadline = time.monotonic() + 60
@@ -422,8 +426,8 @@ def test_a_resume_keeps_how_a_stage_ended(
     process.communicate()
     config_file = folder / "config.yaml"
     config_file.write_text(config_file.read_text().replace("timeout_s: 0.05", "timeout_s: 60.0"))
-    out, said = shell("--resume", "slow", "--json").communicate(timeout=120)
-    assert json.loads(out)["run"]["status"] == "completed", said
+    out, stderr = shell("--resume", "slow", "--json").communicate(timeout=120)
+    assert json.loads(out)["run"]["status"] == "completed", stderr
     assert [event["id"] for event in events(folder, "stage.finished")] == ["a", "b"]
     assert {event["id"] for event in events(folder, "call.answered")} == {"b"}
 
@@ -441,8 +445,8 @@ def test_a_rerun_takes_over_what_lies_before(run: Run, shell: Shell) -> None:
         "child",
         "--json",
     )
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    out, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
     child = Path(json.loads(out)["run"]["path"])
     origin = {event["id"]: event["data"]["from"] for event in events(child, "call.answered")}
     assert origin == {"s0": "parent", "s1": "parent", "s2": "model", "s3": "model"}
@@ -453,6 +457,6 @@ def test_a_rerun_takes_over_what_lies_before(run: Run, shell: Shell) -> None:
 def test_a_rerun_refuses_a_change_before_its_stage(run: Run, shell: Shell) -> None:
     run(config(*SIX[:2]), run_name="parent")
     process = shell("rerun", "parent", "--from", "s1", "--set", "base_pipeline.stages.s0.max_tokens=5")
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "--from s0" in said
+    assert "--from s0" in stderr

@@ -104,31 +104,31 @@ def count(run: Path) -> int:
 
 def events(run: Path) -> list[dict[str, Any]]:
     """All whole events."""
-    whole, _, _ = (run / "events.jsonl").read_text().rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    complete_lines, _, _ = (run / "events.jsonl").read_text().rpartition("\n")
+    return [json.loads(line) for line in complete_lines.splitlines()]
 
 
-def story(found: Sequence[dict[str, Any]]) -> list[tuple[str, str, int, Any]]:
+def story(run_events: Sequence[dict[str, Any]]) -> list[tuple[str, str, int, Any]]:
     """What a run did, decided, heard and measured, in order, less measured times.
 
     A step that a kill undid is told twice. It has to be told in the same words.
     """
-    told: dict[tuple[str, str, int], Any] = {}
-    for event in found:
+    steps: dict[tuple[str, str, int], Any] = {}
+    for event in run_events:
         if event["type"].startswith(OF_SESSIONS):
             continue
         data = event["data"]
         data.get("metrics", {}).pop("seconds", None)
         key = (event["type"], event["id"], data.get("epoch", 0))
-        assert told.setdefault(key, data) == data, f"{key} was told in two ways"
-    return [(*key, data) for key, data in told.items()]
+        assert steps.setdefault(key, data) == data, f"{key} was told in two ways"
+    return [(*key, data) for key, data in steps.items()]
 
 
 def result(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "result.json").read_text())
-    for trial in found["trials"]:
+    document: dict[str, Any] = json.loads((run / "result.json").read_text())
+    for trial in document["trials"]:
         trial.pop("seconds")
-    return found
+    return document
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -152,8 +152,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("reference")
     whole(workspace, *STUDY, f"--max-iterations={TRIALS}")
     run = workspace / "runs" / "study"
-    told = {event["type"] for event in events(run)}
-    assert {"repeat.wanted", "llm.called", "trial.epoch", "winner.scored"} <= told
+    event_types = {event["type"] for event in events(run)}
+    assert {"repeat.wanted", "llm.called", "trial.epoch", "winner.scored"} <= event_types
     assert any(name.startswith("trials/run_0000-r") for name in files(run))
     assert any("-f1/" in name for name in files(run))
     assert "gp" in {trial["source"] for trial in result(run)["trials"]}
@@ -173,10 +173,10 @@ def moments(reference: Path) -> list[tuple[int, float]]:
 def test_kills_change_nothing(first: int, moments: list[tuple[int, float]], reference: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "study"
     words: tuple[str, ...] = (*STUDY, f"--max-iterations={TRIALS}")
-    told = functools.cache(lambda _: len(story(events(run))))  # of so many lines
+    step_count = functools.cache(lambda _: len(story(events(run))))  # of so many lines
     for steps, seconds in sorted(moments[first : first + OF_ONE_STUDY]):
         process, before = start(tmp_path, *words), count(run)
-        wait_for(process, lambda: count(run) > before and told(count(run)) >= steps)  # noqa: B023 - asked here alone
+        wait_for(process, lambda: count(run) > before and step_count(count(run)) >= steps)  # noqa: B023 - asked here alone
         time.sleep(seconds)
         kill(process, run)
         words = RESUME
@@ -209,9 +209,11 @@ def first_trial(run: Path) -> list[Any]:
     return [entry for entry in story(events(run)) if entry[1].startswith("run_0000") and entry[0] != "winner.scored"]
 
 
-def epochs(found: Sequence[dict[str, Any]]) -> list[int]:
+def epochs(run_events: Sequence[dict[str, Any]]) -> list[int]:
     """The epochs of trial 0 that were told."""
-    return [event["data"]["epoch"] for event in found if event["type"] == "trial.epoch" and event["id"] == "run_0000"]
+    return [
+        event["data"]["epoch"] for event in run_events if event["type"] == "trial.epoch" and event["id"] == "run_0000"
+    ]
 
 
 def begun(workspace: Path) -> tuple[subprocess.Popen[str], Path]:
@@ -273,11 +275,11 @@ def test_a_kill_while_the_embedded_model_thinks(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     whole(tmp_path / "a", *short)
     uncut, run = tmp_path / "a" / "runs" / "study", tmp_path / "b" / "runs" / "study"
-    asked = [event["type"] for event in events(uncut)].index("llm.called")
+    call_index = [event["type"] for event in events(uncut)].index("llm.called")
     process = start(tmp_path / "b", *short)
-    wait_for(process, lambda: count(run) >= asked)
+    wait_for(process, lambda: count(run) >= call_index)
     time.sleep(0.3)
     kill(process, run)
-    assert count(run) == asked, "the model had answered before the kill"
+    assert count(run) == call_index, "the model had answered before the kill"
     finish(start(tmp_path / "b", *RESUME))
     assert_same(run, uncut)

@@ -47,9 +47,9 @@ def listening(backlog: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def serving(listener: socket.socket, places: int, seconds: float) -> Iterator[None]:
+def serving(listener: socket.socket, capacity: int, seconds: float) -> Iterator[None]:
     """Answer so many at a time. With one place the others wait in the backlog; with more they are reset."""
-    taken, over = threading.Semaphore(places), threading.Event()
+    slots, stopping = threading.Semaphore(capacity), threading.Event()
 
     def one(peer: socket.socket) -> None:
         try:
@@ -57,17 +57,17 @@ def serving(listener: socket.socket, places: int, seconds: float) -> Iterator[No
         except OSError:
             pass  # the client gave up waiting in the backlog
         finally:
-            taken.release()
+            slots.release()
 
     def serve() -> None:
-        while not over.is_set():
-            if places == 1:
-                taken.acquire()
+        while not stopping.is_set():
+            if capacity == 1:
+                slots.acquire()
             try:
                 peer, _ = listener.accept()
             except OSError:
                 return
-            if places > 1 and not taken.acquire(blocking=False):
+            if capacity > 1 and not slots.acquire(blocking=False):
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 peer.close()
                 continue
@@ -78,7 +78,7 @@ def serving(listener: socket.socket, places: int, seconds: float) -> Iterator[No
     try:
         yield
     finally:
-        over.set()
+        stopping.set()
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
 
@@ -115,11 +115,11 @@ def asked(config: LLMConfig, home: Workspace, calls: int) -> tuple[list[str], li
 
 
 @pytest.mark.parametrize(
-    ("places", "seconds", "connect"), [(1, 0.03, 0.4), (6, 0.3, 5.0)], ids=["a small backlog", "resets beyond six"]
+    ("capacity", "seconds", "connect"), [(1, 0.03, 0.4), (6, 0.3, 5.0)], ids=["a small backlog", "resets beyond six"]
 )
-def test_a_burst_is_served_by_the_server_that_it_was_sent_to(tmp_path, spare, places, seconds, connect):
+def test_a_burst_is_served_by_the_server_that_it_was_sent_to(tmp_path, spare, capacity, seconds, connect):
     home = Workspace(tmp_path, tmp_path / "cache")
-    with listening(BACKLOG) as listener, serving(listener, places, seconds):
+    with listening(BACKLOG) as listener, serving(listener, capacity, seconds):
         models, errors, state = asked(config_of(listener.getsockname()[1], spare, connect), home, CALLS)
     assert models == ["busy"] * CALLS
     assert state == "closed"

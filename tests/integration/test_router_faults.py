@@ -132,13 +132,13 @@ def listened(router: Router) -> tuple[str, Completion[str] | AgentlabError]:
     """What a live caller heard, and how it ended."""
 
     async def listen() -> tuple[str, Completion[str] | AgentlabError]:
-        live, heard = router.stream(ASK, "t"), []
+        live, pieces = router.stream(ASK, "t"), []
         try:
             async for delta in live:
-                heard.append(delta.text)
+                pieces.append(delta.text)
         except AgentlabError as error:
-            return "".join(heard), error
-        return "".join(heard), live.completion
+            return "".join(pieces), error
+        return "".join(pieces), live.completion
 
     return asyncio.run(listen())
 
@@ -157,15 +157,15 @@ def test_a_caller_who_wants_the_whole_answer_never_sees_the_fault(mock, route, r
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fault)
 def test_a_live_caller_sees_it_only_after_the_first_piece_and_then_as_what_it_is(mock, route, row):
-    heard, end = listened(route(row.fault, HEALTHY))
+    text, end = listened(route(row.fault, HEALTHY))
     if row.live is None:
-        assert heard == ANSWER
+        assert text == ANSWER
         assert end.text == ANSWER
         assert (count(mock, row.fault), count(mock, HEALTHY)) == (row.first, row.second)
     else:
-        assert heard.startswith("0 1 2")
+        assert text.startswith("0 1 2")
         assert end.kind == row.live
-        assert f"after {len(heard)} characters" in end.message
+        assert f"after {len(text)} characters" in end.message
         assert (count(mock, row.fault), count(mock, HEALTHY)) == (1, 0)
 
 
@@ -181,23 +181,23 @@ def test_a_slow_drip_ends_with_its_share_of_the_clock(route):
 def test_one_timeout_for_a_silent_model_and_three_behind_it(mock, home, strategy):
     """The layout with `llm.timeout`, whose clock of the first token is far longer than the whole call's."""
     mock.reset()
-    behind = ["a/ok-n8", "b/ok-n8", "c/ok-n8"]
+    backups = ["a/ok-n8", "b/ok-n8", "c/ok-n8"]
     tree = {
         "llm": {
             "default_provider": "mock",
             "timeout": 4,
             "strategy": strategy,
-            "model_roles": {"primary": ["silence"], "duplicate": behind[:1], "fallback": behind[1:]},
+            "model_roles": {"primary": ["silence"], "duplicate": backups[:1], "fallback": backups[1:]},
         },
-        "providers": {"mock": {"base_url": mock.url, "models": ["silence", *behind]}},
+        "providers": {"mock": {"base_url": mock.url, "models": ["silence", *backups]}},
     }
     config = LLMConfig.model_validate(tree, context={"env": {}})
     with Router(config, env={}, workspace=home) as router:
         start = time.monotonic()
         answer = router.complete_sync(ASK, "t")
         assert (answer.text, time.monotonic() - start < 4) == (ANSWER, True)
-        heard, end = listened(router)
-    assert (heard, end.text) == (ANSWER, ANSWER)
+        text, end = listened(router)
+    assert (text, end.text) == (ANSWER, ANSWER)
 
 
 def test_nobody_listens(route, home):
@@ -216,7 +216,7 @@ def test_nobody_listens(route, home):
 
 
 @pytest.mark.parametrize(
-    ("script", "least", "most"),
+    ("script", "min_seconds", "max_seconds"),
     [
         ("429-ra1-then-ok", 1.0, 2.6),
         ("429-rams700-then-ok", 0.7, 2.3),
@@ -225,10 +225,10 @@ def test_nobody_listens(route, home):
         ("429-ragarbage-then-ok", 0.2, 2.0),
     ],
 )
-def test_the_only_model_is_waited_for_as_long_as_it_asks(mock, route, script, least, most):
+def test_the_only_model_is_waited_for_as_long_as_it_asks(mock, route, script, min_seconds, max_seconds):
     start = time.monotonic()
     answer = route(script).complete_sync(ASK, "t")
-    assert least <= time.monotonic() - start <= most
+    assert min_seconds <= time.monotonic() - start <= max_seconds
     assert answer.text == ANSWER
     assert count(mock, script) == 2
 

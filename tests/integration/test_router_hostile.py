@@ -42,7 +42,7 @@ def said(document: Any) -> bytes:
 
 def events(*data: Any) -> bytes:
     return STREAM + b"".join(
-        b"data: %b\n\n" % (each if isinstance(each, bytes) else json.dumps(each).encode()) for each in data
+        b"data: %b\n\n" % (event if isinstance(event, bytes) else json.dumps(event).encode()) for event in data
     )
 
 
@@ -168,7 +168,7 @@ FAULTS = {"errors": ERRORS, "heads": HEADS, "bodies": BODIES, "streams": STREAMS
 @asynccontextmanager
 async def serving(faults: Mapping[str, bytes]) -> AsyncIterator[str]:
     """Sends a fault to who asks for its name, and an answer to who asks for `healthy`."""
-    over = asyncio.Event()
+    stopping = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -179,7 +179,7 @@ async def serving(faults: Mapping[str, bytes]) -> AsyncIterator[str]:
             writer.write(sent.removesuffix(STALL))
             await writer.drain()
             if sent.endswith(STALL):
-                await over.wait()
+                await stopping.wait()
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client has left
         finally:
@@ -189,7 +189,7 @@ async def serving(faults: Mapping[str, bytes]) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     finally:
-        over.set()
+        stopping.set()
         server.close()
 
 
@@ -212,8 +212,8 @@ def each_fault(faults: Mapping[str, bytes], home: Workspace, ask: Ask) -> dict[s
     """What is wrong with how each fault came out, by its name."""
     wrong: dict[str, str] = {}
 
-    async def one(url: str, name: str, places: asyncio.Semaphore) -> None:
-        async with places, Router(config_of(url, name), env={}, workspace=home, in_callers_loop=True) as router:
+    async def one(url: str, name: str, slots: asyncio.Semaphore) -> None:
+        async with slots, Router(config_of(url, name), env={}, workspace=home, in_callers_loop=True) as router:
             try:
                 attempts = await ask(router)
             except Exception as error:  # noqa: BLE001 - every fault is told, whatever one of them does
@@ -227,13 +227,13 @@ def each_fault(faults: Mapping[str, bytes], home: Workspace, ask: Ask) -> dict[s
                 wrong[name] = attempt.message
 
     async def all_of_them() -> None:
-        places = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(AT_ONCE)
         async with serving(faults) as url:
-            await one(url, next(iter(faults)), places)  # imports: on a busy machine they take longer than the clocks
+            await one(url, next(iter(faults)), slots)  # imports: on a busy machine they take longer than the clocks
             wrong.clear()
             async with asyncio.TaskGroup() as group:
                 for name in faults:
-                    group.create_task(one(url, name, places))
+                    group.create_task(one(url, name, slots))
 
     asyncio.run(all_of_them())
     return wrong
@@ -262,14 +262,14 @@ def test_whatever_it_sends_to_who_wants_a_schema(tmp_path, group):
 @pytest.mark.parametrize("group", FAULTS)
 def test_who_listens_hears_one_answer_or_half_of_one_and_why(tmp_path, group):
     async def ask(router: Router) -> tuple[Attempt, ...]:
-        live, heard = router.stream(ASK, "t"), ""
+        live, text = router.stream(ASK, "t"), ""
         try:
             async for piece in live:
-                heard += piece.text
+                text += piece.text
         except LLMTruncatedError:
-            assert heard == "half "
+            assert text == "half "
             return ()
-        assert heard == '{"city": "Paris"}'
+        assert text == '{"city": "Paris"}'
         return live.completion.attempts
 
     assert each_fault(FAULTS[group], Workspace(tmp_path, tmp_path / "cache"), ask) == {}

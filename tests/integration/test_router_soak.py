@@ -37,11 +37,11 @@ def config(url: str) -> LLMConfig:
 async def ask(router: Router, calls: int) -> Counter[str]:
     """How the calls ended. Each has to end in time, with the whole answer of one model or with an error of ours."""
     ends: Counter[str] = Counter()
-    left = iter(range(calls))
+    call_numbers = iter(range(calls))
     expected = " ".join(map(str, range(TOKENS)))
 
     async def caller() -> None:
-        for number in left:
+        for number in call_numbers:
             began = time.monotonic()
             try:
                 completion = await router.complete([Message("user", f"question {number}")], "soak")

@@ -95,13 +95,13 @@ def test_a_study_of_a_series_with_holes_says_what_was_filled(
     words = ["nas", "demo", "--json", "-q", "--data", "shop.csv", "--set=llm=none"]
     tiny = ["--set=data.gaps=interpolate", "--set=training.train_fraction=0.1", "--horizon", "7"]
     assert main([*words, *tiny, "--dry-run"]) == 0
-    said = json.loads(capsys.readouterr().out)["result"]["series"]
-    assert "shop.csv: 400 rows, 3 columns" in said
-    assert "one row per D, 2021-01-01T00:00 to 2022-02-04T00:00" in said
-    assert "Filled with a straight line: 7 missing rows;" in said
-    assert "the longest gap is 7 steps, from 2021-04-11T00:00:00 to 2021-04-17T00:00:00" in said
-    assert "looks ahead" in said
+    description = json.loads(capsys.readouterr().out)["result"]["series"]
+    assert "shop.csv: 400 rows, 3 columns" in description
+    assert "one row per D, 2021-01-01T00:00 to 2022-02-04T00:00" in description
+    assert "Filled with a straight line: 7 missing rows;" in description
+    assert "the longest gap is 7 steps, from 2021-04-11T00:00:00 to 2021-04-17T00:00:00" in description
+    assert "looks ahead" in description
     assert main([*words, *tiny, "--max-iterations", "1"]) == 0
     result = json.loads(capsys.readouterr().out)["result"]
-    assert said in result["series"]
+    assert description in result["series"]
     assert np.isfinite([result["winner"][key] for key in ("val_mse", "test_mse", "test_mae")]).all()

@@ -55,9 +55,9 @@ def test_the_same_answer_in_three_dialects(client):
 
 def test_streams(client):
     with client.responses.stream(model="agentlab", input="Say hello.", max_output_tokens=8) as stream:
-        heard = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        streamed_text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
     chunks = client.completions.create(model="agentlab", prompt="Say hello.", max_tokens=8, stream=True)
-    assert heard == "".join(chunk.choices[0].text for chunk in chunks) != ""
+    assert streamed_text == "".join(chunk.choices[0].text for chunk in chunks) != ""
 
 
 def test_structured_output(client):

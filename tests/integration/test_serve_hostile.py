@@ -36,16 +36,16 @@ class Gateway:
 
     def say(self, *blocks: bytes, wait: float = 20, pause: float = 0.0) -> bytes:
         """The first reply to raw bytes: nothing if there is none within `wait` seconds."""
-        said = b""
+        reply = b""
         with self.connect() as peer, suppress(OSError):  # it may reset a connection whose rest it does not want
             with suppress(OSError):
                 for block in blocks:
                     peer.sendall(block)
                     time.sleep(pause)
             peer.settimeout(wait)
-            while not whole(said) and (block := peer.recv(1 << 16)):
-                said += block
-        return said
+            while not whole(reply) and (block := peer.recv(1 << 16)):
+                reply += block
+        return reply
 
     def health(self) -> float:
         """Seconds until it says that it is well."""
@@ -171,8 +171,13 @@ def test_bodies_that_never_end_hold_no_place(gateway):
     assert gateway.most_memory < 200
 
 
-def posted(body: bytes, path: bytes = b"/v1/chat/completions", more: bytes = b"") -> bytes:
-    return b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n%b" % (path, more, len(body), body)
+def posted(body: bytes, path: bytes = b"/v1/chat/completions", extra_headers: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        path,
+        extra_headers,
+        len(body),
+        body,
+    )
 
 
 def chat(**changes: object) -> bytes:
@@ -270,10 +275,10 @@ RAW = [
     b"HEAD /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab",
     b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200,
-    posted(GOOD, more=b"X-Agentlab-Hop: nonsense\r\n"),
-    posted(GOOD, more=b"Transfer-Encoding: chunked\r\n"),
-    posted(GOOD, more=b"Content-Encoding: gzip\r\n"),
-    posted(GOOD, more=b"Expect: 100-continue\r\n"),
+    posted(GOOD, extra_headers=b"X-Agentlab-Hop: nonsense\r\n"),
+    posted(GOOD, extra_headers=b"Transfer-Encoding: chunked\r\n"),
+    posted(GOOD, extra_headers=b"Content-Encoding: gzip\r\n"),
+    posted(GOOD, extra_headers=b"Expect: 100-continue\r\n"),
     posted(GOOD) + b"garbage\r\n\r\n",
     posted(GOOD, b"/v1/nothing"),
     HEAD + b"Content-Length: -1\r\n\r\n",
@@ -293,9 +298,12 @@ def test_nothing_that_is_sent_is_answered_by_a_bug(gateway):
     assert len(requests) >= 100
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(partial(gateway.say, wait=0.5), requests))
-    for request, said in zip(requests, replies, strict=True):
-        assert b"Traceback" not in said
-        assert not said or (said.startswith(b"HTTP/1.1 ") and b" 500 " not in said[:20]), (request[:200], said[:200])
+    for request, reply in zip(requests, replies, strict=True):
+        assert b"Traceback" not in reply
+        assert not reply or (reply.startswith(b"HTTP/1.1 ") and b" 500 " not in reply[:20]), (
+            request[:200],
+            reply[:200],
+        )
     assert sum(map(whole, replies)) > 90  # most of them are told what is wrong
     slowly = [GOOD[start : start + 9] for start in range(0, len(GOOD), 9)]
     assert gateway.say(HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD), *slowly, pause=0.02).startswith(

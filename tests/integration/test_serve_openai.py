@@ -98,8 +98,8 @@ class TestChat:
 
     def test_a_conversation_goes_on_with_the_answer_itself(self, client):
         answer = client.chat.completions.create(model="agentlab", messages=ASK)
-        again = client.chat.completions.create(model="agentlab", messages=[*ASK, answer.choices[0].message, *ASK])
-        assert again.choices[0].message.content
+        follow_up = client.chat.completions.create(model="agentlab", messages=[*ASK, answer.choices[0].message, *ASK])
+        assert follow_up.choices[0].message.content
 
     def test_who_answered(self, client):
         reply = client.chat.completions.with_raw_response.create(model="other/ok", messages=ASK)
@@ -137,10 +137,10 @@ class TestStream:
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "0 1 2 3 4 5 6 7"
 
     def test_one_that_breaks_is_an_error_and_no_answer(self, client):
-        heard = []
+        chunks = []
         with pytest.raises(openai.APIError, match="broke off"):
-            heard.extend(client.chat.completions.create(model="close-4-of-8", messages=ASK, stream=True))
-        assert heard
+            chunks.extend(client.chat.completions.create(model="close-4-of-8", messages=ASK, stream=True))
+        assert chunks
 
 
 class TestTools:
@@ -150,10 +150,10 @@ class TestTools:
         (call,) = first.choices[0].message.tool_calls
         assert (call.function.name, first.choices[0].finish_reason) == ("weather", "tool_calls")
         result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
-        again = client.chat.completions.create(
+        follow_up = client.chat.completions.create(
             model="ok", messages=[*ASK, first.choices[0].message, result], tools=[WEATHER]
         )
-        assert again.choices[0].message.content
+        assert follow_up.choices[0].message.content
 
     def test_calls_that_come_in_pieces(self, client):
         with client.chat.completions.stream(model="tool-calls2", messages=ASK, tools=[WEATHER]) as stream:
@@ -186,8 +186,8 @@ class TestResponses:
         first = client.responses.create(model="ok", input="Count.", instructions="Be brief.", max_output_tokens=99)
         assert (first.output_text, first.status, first.model) == ("0 1 2 3 4 5 6 7", "completed", "ok")
         assert first.usage.output_tokens == 8
-        again = client.responses.create(model="ok", input=[*ASK, *first.output, *ASK], store=False)
-        assert again.output_text == first.output_text
+        follow_up = client.responses.create(model="ok", input=[*ASK, *first.output, *ASK], store=False)
+        assert follow_up.output_text == first.output_text
 
     def test_one_that_is_cut(self, client):
         answer = client.responses.create(model="ok", input="Count.", max_output_tokens=3)
@@ -206,18 +206,18 @@ class TestResponses:
 
     @pytest.mark.parametrize("model", ["tool", "tool-calls2"])
     def test_calls_of_tools_whole_and_streamed(self, client, model):
-        whole = client.responses.create(model=model, input="Rain?", tools=[LOOK], tool_choice="auto")
+        complete = client.responses.create(model=model, input="Rain?", tools=[LOOK], tool_choice="auto")
         with client.responses.stream(model=model, input="Rain?", tools=[LOOK]) as stream:
             streamed = stream.get_final_response()
-        for answer in (whole, streamed):
+        for answer in (complete, streamed):
             calls = [item for item in answer.output if item.type == "function_call"]
             assert {call.name for call in calls} == {"weather"}
             assert len({call.call_id for call in calls}) == (2 if model == "tool-calls2" else 1)
         one = client.responses.create(model=model, input="Rain?", tools=[LOOK], parallel_tool_calls=False)
         assert len(one.output) == 1
         results = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in calls]
-        said = [{"role": "user", "content": "Rain?"}, *whole.output, *results]
-        assert client.responses.create(model="ok", input=said, tools=[LOOK]).output_text
+        conversation = [{"role": "user", "content": "Rain?"}, *complete.output, *results]
+        assert client.responses.create(model="ok", input=conversation, tools=[LOOK]).output_text
 
     def test_a_pydantic_model(self, client):
         assert isinstance(client.responses.parse(model="ok", input="A city", text_format=City).output_parsed, City)
@@ -249,17 +249,17 @@ class TestVectors:
         answer = client.embeddings.create(model="ok", input=["a", "b"], encoding_format=encoding)
         assert [row.index for row in answer.data] == [0, 1]
         plain = client.embeddings.create(model="ok", input=["a", "b"], encoding_format="float")
-        found = answer.data[1].embedding
+        embedding = answer.data[1].embedding
         if encoding != "base64":  # decoded by the client where it has chosen base64 itself
-            assert found == pytest.approx(plain.data[1].embedding, rel=1e-6)
+            assert embedding == pytest.approx(plain.data[1].embedding, rel=1e-6)
         else:
-            assert isinstance(found, str)
+            assert isinstance(embedding, str)
 
     def test_fewer_dimensions(self, client):
-        whole = client.embeddings.create(model="ok", input="a").data[0].embedding
+        full_vector = client.embeddings.create(model="ok", input="a").data[0].embedding
         short = client.embeddings.create(model="ok", input="a", dimensions=2).data[0].embedding
-        length = (whole[0] ** 2 + whole[1] ** 2) ** 0.5
-        assert short == pytest.approx([whole[0] / length, whole[1] / length], rel=1e-5)
+        length = (full_vector[0] ** 2 + full_vector[1] ** 2) ** 0.5
+        assert short == pytest.approx([full_vector[0] / length, full_vector[1] / length], rel=1e-5)
 
 
 class TestModels:
@@ -271,7 +271,7 @@ class TestModels:
 
 class TestErrors:
     @pytest.mark.parametrize(
-        ("model", "more", "kind"),
+        ("model", "options", "kind"),
         [
             ("nobody", {}, openai.NotFoundError),
             ("ok", {"n": 2}, openai.BadRequestError),
@@ -281,14 +281,14 @@ class TestErrors:
             ("silence", {}, openai.InternalServerError),
         ],
     )
-    def test_its_own_classes(self, client, mock, model, more, kind):
+    def test_its_own_classes(self, client, mock, model, options, kind):
         mock.reset()
         with pytest.raises(kind) as caught:
-            client.chat.completions.create(model=model, messages=ASK, **more)
+            client.chat.completions.create(model=model, messages=ASK, **options)
         assert caught.value.code
         assert KEY not in str(caught.value)
-        asked = mock.seen()["models"].get(model, {"count": 0})["count"]
-        assert asked <= 1  # the client does not repeat what the router has given up
+        call_count = mock.seen()["models"].get(model, {"count": 0})["count"]
+        assert call_count <= 1  # the client does not repeat what the router has given up
 
     def test_too_much(self, client):
         with pytest.raises(openai.RateLimitError) as caught:
@@ -320,9 +320,9 @@ class TestCircle:
             tree["models"] = {"m": {"provider": "mock", "id": "agentlab"}}
             return LLMConfig.model_validate({**tree, "roles": {"primary": ["m"]}}, context={"env": {}})
 
-        there = leading_to(f"http://127.0.0.1:{port}/v1")
+        config_to_second = leading_to(f"http://127.0.0.1:{port}/v1")
         with (
-            in_thread(there, GatewaySettings(port=0), context) as first,
+            in_thread(config_to_second, GatewaySettings(port=0), context) as first,
             in_thread(leading_to(first), GatewaySettings(port=port), context),
             OpenAI(base_url=first, api_key="none", max_retries=0) as client,
             pytest.raises(openai.InternalServerError, match="circle"),
@@ -387,13 +387,13 @@ class TestProcess:
             OpenAI(base_url=self.url(process), api_key="none", max_retries=0, timeout=30) as client,
             ThreadPoolExecutor(1) as pool,
         ):
-            asked = pool.submit(client.chat.completions.create, model="m", messages=ASK)
+            pending = pool.submit(client.chat.completions.create, model="m", messages=ASK)
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
             assert process.poll() is None  # it waits for the answer
             process.send_signal(signal.SIGINT)
-            assert isinstance(asked.exception(5), openai.OpenAIError)
+            assert isinstance(pending.exception(5), openai.OpenAIError)
         process.communicate(timeout=5)
         assert process.returncode == 0
 
@@ -422,8 +422,8 @@ class TestProcess:
         )
 
     def test_a_port_in_use(self, start):
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            process = start("scripted", "--port", str(taken.getsockname()[1]))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            process = start("scripted", "--port", str(listener.getsockname()[1]))
             _, err = process.communicate(timeout=20)
         assert process.returncode == 2
         assert "in use" in err

@@ -27,7 +27,7 @@ PERSONAS = ("one", "two")
 QUESTIONS = ("What is tea?", "Name three rivers.", "Why is the sky blue?", "Tell me about bread, please.")
 
 
-def adapter(place: Path, seed: int, wide: int = 576) -> None:
+def adapter(folder: Path, seed: int, wide: int = 576) -> None:
     """A random one for the embedded model, strong enough to be heard."""
     chance = torch.Generator().manual_seed(seed)
     modules = {
@@ -37,7 +37,9 @@ def adapter(place: Path, seed: int, wide: int = 576) -> None:
         for layer in range(30)
         for name, out in (("q_proj", wide), ("v_proj", wide // 3))
     }
-    write_folder(place, modules, target_modules=["q_proj", "v_proj"], base_model_name_or_path=f"/base of {place.name}")
+    write_folder(
+        folder, modules, target_modules=["q_proj", "v_proj"], base_model_name_or_path=f"/base of {folder.name}"
+    )
 
 
 class Served:
@@ -54,7 +56,9 @@ class Served:
 
     @property
     def worker(self) -> int:
-        (only,) = [each for each in psutil.Process(self._pid).children() if "agentlab.hf.worker" in each.cmdline()]
+        (only,) = [
+            process for process in psutil.Process(self._pid).children() if "agentlab.hf.worker" in process.cmdline()
+        ]
         return only.pid
 
 
@@ -110,10 +114,10 @@ def test_two_personas_are_one_process_that_takes_little_more_than_one(served: Se
 
 
 def test_eight_clients_at_a_time_are_told_what_each_is_told_alone(served: Served) -> None:
-    asked = [(persona, question) for question in QUESTIONS for persona in PERSONAS]
-    alone = [served.ask(*each) for each in asked]
+    requests = [(persona, question) for question in QUESTIONS for persona in PERSONAS]
+    alone = [served.ask(*request) for request in requests]
     with ThreadPoolExecutor(8) as clients:
-        assert list(clients.map(lambda each: served.ask(*each), asked)) == alone
+        assert list(clients.map(lambda request: served.ask(*request), requests)) == alone
 
 
 def test_an_adapter_of_another_base_is_refused_by_its_name_and_the_others_go_on(served: Served) -> None:
@@ -127,12 +131,12 @@ def test_an_adapter_of_another_base_is_refused_by_its_name_and_the_others_go_on(
 
 def test_a_client_that_leaves_does_not_disturb_the_others(served: Served) -> None:
     alone, worker = served.ask("two", QUESTIONS[1], 16), served.worker
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as pool:
         stream = served.client.chat.completions.create(
             model="one", messages=[{"role": "user", "content": QUESTIONS[2]}], max_tokens=400, stream=True
         )
         next(iter(stream))
-        waiting = other.submit(served.ask, "two", QUESTIONS[1], 16)
+        waiting = pool.submit(served.ask, "two", QUESTIONS[1], 16)
         stream.close()
         assert waiting.result() == alone
     assert served.worker == worker

@@ -68,8 +68,8 @@ def keep(run: Path, lines: int) -> None:
         (run / product).unlink()
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"status": "running", "ended": None, "control": None}))
-    kept = (run / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
-    (run / "events.jsonl").write_bytes(b"".join(kept))
+    first_lines = (run / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
+    (run / "events.jsonl").write_bytes(b"".join(first_lines))
 
 
 # -- what a study leaves ----------------------------------------------------------------------------------------
@@ -128,16 +128,16 @@ def test_the_test_part_is_scored_for_the_winner_alone(study: Study, workspace: P
     scored = [event for event in events if event["type"] == "winner.scored"]
     assert [event["id"] for event in scored] == [result["winner"]["run_id"]]
     assert events.index(scored[0]) > max(i for i, e in enumerate(events) if e["type"].startswith("trial."))
-    told = [json.dumps(e["data"]) for e in events if e["type"].split(".")[0] in ("trial", "decision", "llm")]
-    assert told
-    assert not [text for text in told if "test_m" in text]
+    payloads = [json.dumps(e["data"]) for e in events if e["type"].split(".")[0] in ("trial", "decision", "llm")]
+    assert payloads
+    assert not [text for text in payloads if "test_m" in text]
 
 
 def test_same_seed_same_study_another_seed_another(study: Study) -> None:
     words = ("--max-iterations=4", "--set=finals.count=1", "--set=finals.seeds=1")
-    first, again, other = (untimed(study(*words, f"--seed={seed}")) for seed in (3, 3, 4))
-    assert first == again
-    assert first["winner"]["val_mse"] != other["winner"]["val_mse"]
+    first, same_seed, other_seed = (untimed(study(*words, f"--seed={seed}")) for seed in (3, 3, 4))
+    assert first == same_seed
+    assert first["winner"]["val_mse"] != other_seed["winner"]["val_mse"]
 
 
 def test_dry_run_writes_nothing_and_tells_the_plan(study: Study, workspace: Path) -> None:
@@ -206,14 +206,14 @@ def test_an_empty_space_trains_trial_0_alone(study: Study, workspace: Path) -> N
 
 def test_full_control_fills_the_record_and_goes_on_where_a_kill_has_left_it(study: Study, workspace: Path) -> None:
     control = ("--set=control=full", "--set=control_seeds=6")
-    whole = study("--run-name=mine", "--max-iterations=2", TWO_POINTS, *PLAIN, *control)
+    uninterrupted = study("--run-name=mine", "--max-iterations=2", TWO_POINTS, *PLAIN, *control)
     run = workspace / "runs" / "mine"
-    assert [pair["seed"] for pair in whole["pairs"]] == [0, 1, 2, 3, 4, 5]
-    record = whole["control"]
+    assert [pair["seed"] for pair in uninterrupted["pairs"]] == [0, 1, 2, 3, 4, 5]
+    record = uninterrupted["control"]
     assert (record["n"], record["metric"], record["direction"]) == (6, "lowest validation MSE of a study", "lower")
     assert record["verdict"] in ("helped", "no_measurable_help", "hurt")
     assert record["low"] <= record["estimate"] <= record["high"]
-    assert "on 6 pairs of studies" in whole["control_note"]
+    assert "on 6 pairs of studies" in uninterrupted["control_note"]
     assert json.loads((run / "manifest.json").read_text())["control"] == record
     assert "plots/paired_studies.png" in (run / "report.md").read_text()
     assert len(list((run / "studies").iterdir())) == 11
@@ -221,9 +221,9 @@ def test_full_control_fills_the_record_and_goes_on_where_a_kill_has_left_it(stud
     assert len(state["runs"]) == 2  # the main study's
 
     lines = (run / "events.jsonl").read_text().splitlines()
-    half = next(place for place, line in enumerate(lines) if '"agent-3/run_0001"' in line)
+    half = next(index for index, line in enumerate(lines) if '"agent-3/run_0001"' in line)
     keep(run, half)
-    assert untimed(study(command=("nas", "--resume=mine", "--json"))) == untimed(whole)
+    assert untimed(study(command=("nas", "--resume=mine", "--json"))) == untimed(uninterrupted)
     resumed = (run / "events.jsonl").read_text().splitlines()
     trained = [json.loads(line)["id"] for line in resumed if '"trial.finished"' in line]
     assert len(trained) == len(set(trained))  # nothing was trained twice

@@ -36,22 +36,24 @@ print("last", repr(trained.losses), repr(trained.eval_losses), trained.best_step
 """
 
 
-def _start(place: Path, how: type["subprocess.Popen[str]"] = Forked) -> "subprocess.Popen[str]":
+def _start(folder: Path, popen: type["subprocess.Popen[str]"] = Forked) -> "subprocess.Popen[str]":
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return how([sys.executable, "-c", SCRIPT, str(place)], stdout=subprocess.PIPE, text=True, env=variables, cwd=place)
+    return popen(
+        [sys.executable, "-c", SCRIPT, str(folder)], stdout=subprocess.PIPE, text=True, env=variables, cwd=folder
+    )
 
 
-def _finish(place: Path, how: type["subprocess.Popen[str]"] = Forked) -> str:
-    said, _ = _start(place, how).communicate(timeout=300)
-    return said.splitlines()[-1]
+def _finish(folder: Path, popen: type["subprocess.Popen[str]"] = Forked) -> str:
+    stdout, _ = _start(folder, popen).communicate(timeout=300)
+    return stdout.splitlines()[-1]
 
 
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
+    uninterrupted, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
         folder.mkdir()
-    expected = _finish(whole, subprocess.Popen)
+    expected = _finish(uninterrupted, subprocess.Popen)
     assert expected.startswith("last ((1, ")
     rng = random.Random(3)
     for wait in (rng.randrange(5, 60), rng.randrange(30, 90)):  # steps from the start, then a moment within one
@@ -71,7 +73,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) 
     torn.write_bytes(torn.read_bytes()[:-100])  # as a disk may leave it: the one before stands in
     assert _finish(killed) == expected
     name = "run/adapter/adapter_model.safetensors"
-    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert (killed / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
 @pytest.mark.model
@@ -98,7 +100,7 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(
         )
         for line, thing in enumerate(things, 1)
     ]
-    made = examples(talks, base.tokenizer, 128, tmp_path)
+    tokenized = examples(talks, base.tokenizer, 128, tmp_path)
 
     def answer(model: object) -> str:
         prompt = base.tokenizer.apply_chat_template(
@@ -113,7 +115,7 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(
     before = answer(base.model)
     trained = train_adapter(
         base,
-        TrainingSplit(tuple(made[:6]), tuple(made[6:])),
+        TrainingSplit(tuple(tokenized[:6]), tuple(tokenized[6:])),
         TrainingJob(LoraConfig(r=4), TrainingConfig(batch_size=6, epochs=6, lr=2e-3, evals=2), tmp_path / "run", 0),
     )
     assert trained.eval_losses[-1][1] < trained.losses[0][1] / 2

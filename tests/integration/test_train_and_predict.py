@@ -50,8 +50,8 @@ def test_the_config_of_an_earlier_trial_can_be_trained_again(
     trials = json.loads(capsys.readouterr().out)["result"]["trials"]
     used = workspace / "runs" / "search" / "trials" / "run_0001" / "config_used.yaml"
     assert main(["nas", "train", str(used), *QUICK]) == 0
-    (again,) = json.loads(capsys.readouterr().out)["result"]["trials"]
-    assert again["val_mse"] == trials[1]["val_mse"]
+    (retrained,) = json.loads(capsys.readouterr().out)["result"]["trials"]
+    assert retrained["val_mse"] == trials[1]["val_mse"]
 
 
 def test_training_one_configuration_searches_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

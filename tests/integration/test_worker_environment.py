@@ -26,13 +26,13 @@ def test_no_secret_stands_in_the_environment_of_a_worker(module: str, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     channel = Channel(module, {"OMP_NUM_THREADS": "1"})
     try:
-        found: dict[str, str] = {}
-        while not found:  # the kernel is still starting it
+        environment: dict[str, str] = {}
+        while not environment:  # the kernel is still starting it
             assert channel.alive()
-            found = psutil.Process(channel.pid).environ()
+            environment = psutil.Process(channel.pid).environ()
     finally:
         channel.kill()
         channel.dispose()
-    assert CANARY not in str(found)
-    assert {"PATH", "HOME"} <= set(found)
-    assert (found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) == ("1", "0")
+    assert CANARY not in str(environment)
+    assert {"PATH", "HOME"} <= set(environment)
+    assert (environment["OMP_NUM_THREADS"], environment["CUDA_VISIBLE_DEVICES"]) == ("1", "0")

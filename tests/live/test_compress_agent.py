@@ -37,10 +37,10 @@ def test_a_hosted_model_plans_executes_and_reflects(workspace: Path) -> None:
     environment = {**os.environ, "ANTHROPIC_API_KEY": KEY or ""}
     done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["plan"]["by"] == said["lessons"]["by"] == "planner"
-    assert said["plan"]["recipes"]
-    assert said["found"]["kl"] is not None
-    assert said["lessons"]["output"]
-    kept = [each for each in workspace.rglob("*") if each.is_file() and each.stat().st_size < 1 << 20]
-    assert not [each for each in kept if (KEY or "").encode() in each.read_bytes()]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["plan"]["by"] == report["lessons"]["by"] == "planner"
+    assert report["plan"]["recipes"]
+    assert report["found"]["kl"] is not None
+    assert report["lessons"]["output"]
+    files = [path for path in workspace.rglob("*") if path.is_file() and path.stat().st_size < 1 << 20]
+    assert not [path for path in files if (KEY or "").encode() in path.read_bytes()]

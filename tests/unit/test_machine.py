@@ -70,8 +70,8 @@ def test_torch_has_its_threads_again_afterwards() -> None:
 
 
 def test_a_worker_inherits_variables_by_a_list_of_names() -> None:
-    wanted = {"PATH": "/bin", "HOME": "/home/x", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "HF_HOME": "/hf"}
+    inherited = {"PATH": "/bin", "HOME": "/home/x", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "HF_HOME": "/hf"}
     secret = {"OPENAI_API_KEY": "k", "HF_TOKEN": "k", "NVIDIA_API_KEY": "k", "TORCH_API_KEY": "k", "PGPASSWORD": "k"}
     pip = {"PIP_INDEX_URL": "https://u:p@index", "https_proxy": "http://u:p@proxy"}
-    assert machine.inherited_environment({**wanted, **secret, **pip}) == wanted
-    assert machine.inherited_environment({**wanted, **secret, **pip}, pip=True) == {**wanted, **pip}
+    assert machine.inherited_environment({**inherited, **secret, **pip}) == inherited
+    assert machine.inherited_environment({**inherited, **secret, **pip}, pip=True) == {**inherited, **pip}

@@ -54,7 +54,7 @@ def test_llama_cpp_is_built_without_amx_where_the_compiler_knows_of_it() -> None
     """GCC 12 makes code of AMX that dies; an image is built for other processors than the one that builds it."""
     flags = ["-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"]
     compiler = [shutil.which("cc") or "cc", *flags, "-E", "-"]
-    known = subprocess.run(compiler, input=b"", capture_output=True, check=False).returncode == 0
+    has_amx_flags = subprocess.run(compiler, input=b"", capture_output=True, check=False).returncode == 0
     show = [
         "make",
         "-C",
@@ -64,8 +64,10 @@ def test_llama_cpp_is_built_without_amx_where_the_compiler_knows_of_it() -> None
         "show",
     ]
     env = {**os.environ, "CFLAGS": "-O2", "CXXFLAGS": "-O1"}
-    said = subprocess.run(show, capture_output=True, text=True, check=True, env=env).stdout.splitlines()
-    assert said == [" ".join([given, *(flags if known else [])]) for given in ("-O2", "-O1")]
+    output_lines = subprocess.run(show, capture_output=True, text=True, check=True, env=env).stdout.splitlines()
+    assert output_lines == [
+        " ".join([optimisation, *(flags if has_amx_flags else [])]) for optimisation in ("-O2", "-O1")
+    ]
     assert "CMAKE_ARGS=-DGGML_NATIVE=off" in (REPOSITORY / "Dockerfile").read_text()
 
 

@@ -158,8 +158,8 @@ def test_preset_path_mapping_and_checked_config_mean_the_same(context: Context, 
     checked = load(NasConfig, "nas", "demo", (), workspace=context.workspace, env=context.env, cwd=workspace).config
     for_all = {"context": context, "runs_dir": workspace / "runs"}
     texts = [
-        config_of(start_session("nas", given, overrides(seed=3), **for_all))
-        for given in ("demo", "mine.yaml", Path("mine.yaml"), {"extends": "demo"}, checked)
+        config_of(start_session("nas", config_source, overrides(seed=3), **for_all))
+        for config_source in ("demo", "mine.yaml", Path("mine.yaml"), {"extends": "demo"}, checked)
     ]
     assert len(set(texts)) == 1
     assert "seed: 3\n" in texts[0]
@@ -169,17 +169,17 @@ def test_a_path_in_an_override_starts_at_the_current_folder_whatever_the_config_
     context: Context, workspace: Path
 ) -> None:
     (workspace / "models.yaml").write_text("{}\n")
-    given = [*overrides(), Override("llm", "./models.yaml")]
-    start_session("nas", {"extends": "demo"}, given, context=context, runs_dir=workspace / "runs")
+    changes = [*overrides(), Override("llm", "./models.yaml")]
+    start_session("nas", {"extends": "demo"}, changes, context=context, runs_dir=workspace / "runs")
 
 
 def test_a_mapping_is_checked_like_a_file(context: Context) -> None:
-    for given, said in (
+    for config_source, message in (
         ({"extends": "demo", "model": {"d_modle": 8}}, "config.yaml:3:3: model.d_modle: unknown key"),
         ({"extends": "demo", "data": {"path": object()}}, "not plain data"),
     ):
-        with pytest.raises(ConfigError, match=said):
-            start_session("nas", given, [], context=context, runs_dir=context.workspace.runs)
+        with pytest.raises(ConfigError, match=message):
+            start_session("nas", config_source, [], context=context, runs_dir=context.workspace.runs)
 
 
 def test_a_checked_experiment_has_written_nothing(context: Context, workspace: Path) -> None:
@@ -195,10 +195,10 @@ def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
     assert same.result == first.result
     with pytest.raises(RunMismatchError, match=r"model\.d_model: 8 -> 16"):
         resume_session(NAS, find(runs, first.id), [Override("model.d_model", 16)], context=context)
-    more = resume_session(NAS, find(runs, first.id), [Override("max_iterations", 2)], context=context)
-    assert isinstance(more, Session)
+    longer_session = resume_session(NAS, find(runs, first.id), [Override("max_iterations", 2)], context=context)
+    assert isinstance(longer_session, Session)
     seen: list[str] = []
-    done = more.execute(Watch(sinks=[Lines(narrate, seen.append)]))
+    done = longer_session.execute(Watch(sinks=[Lines(narrate, seen.append)]))
     assert (done.path, len(done.result.trials)) == (first.path, 2)
     assert [line for line in seen if "run_0001" in line]
     assert not [line for line in seen if "run_0000 " in line and "winner" not in line]
@@ -210,11 +210,11 @@ def test_where_a_run_works_may_change_when_it_goes_on(context: Context) -> None:
     first = start_session("nas", "demo", overrides(), context=context, runs_dir=runs).execute(Watch())
     same = resume_session(NAS, find(runs, first.id), [Override("workers", 2)], context=context)
     assert isinstance(same, FinishedRun)
-    more = resume_session(
+    longer_session = resume_session(
         NAS, find(runs, first.id), [Override("workers", 2), Override("max_iterations", 2)], context=context
     )
-    assert isinstance(more, Session)
-    assert {difference.key for difference in more.changed or ()} == {"workers", "max_iterations"}
+    assert isinstance(longer_session, Session)
+    assert {difference.key for difference in longer_session.changed or ()} == {"workers", "max_iterations"}
 
 
 def test_a_run_of_another_command_is_refused_with_the_command_that_goes_on_with_it(context: Context) -> None:

@@ -22,25 +22,25 @@ def pytest_on(folder: Path, source: str) -> str:
 
 
 def test_half_a_character_in_a_report_does_not_end_two_workers(tmp_path: Path) -> None:
-    said = pytest_on(
+    output = pytest_on(
         tmp_path,
         "import pytest\n"
         "def test_it():\n    assert 'half \\ud800' == ''\n"
         "@pytest.mark.parametrize('what', ['\\ud800'])\n"
         "def test_that(what, record_property):\n    record_property('what', [what])\n",
     )
-    assert "1 failed, 1 passed" in said
-    assert "half \\ud800" in said
+    assert "1 failed, 1 passed" in output
+    assert "half \\ud800" in output
 
 
 def test_a_test_that_leaves_a_file_in_the_checkout_fails(tmp_path: Path) -> None:
-    said = pytest_on(
+    output = pytest_on(
         tmp_path,
         "from pathlib import Path\ndef test_it():\n    Path('a.jsonl').write_text('')\ndef test_that(): pass\n",
     )
-    assert "1 error" in said
-    assert "left files in the checkout" in said
-    assert "a.jsonl" in said
+    assert "1 error" in output
+    assert "left files in the checkout" in output
+    assert "a.jsonl" in output
 
 
 def test_a_forked_process_is_a_child_with_streams_folder_variables_and_end_of_its_own(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def together(base: Any, splits: Sequence[Any], settings: tuple[Any, Any], folder
 
     began = time.perf_counter()
     trained = train_adapters(base, splits, TrainingJob(*settings, folder, 1))
-    return time.perf_counter() - began, [each.eval_losses[-1][1] for each in trained]
+    return time.perf_counter() - began, [adapter.eval_losses[-1][1] for adapter in trained]
 
 
 def apart(base: Any, splits: Sequence[Any], settings: tuple[Any, Any], folder: Path) -> tuple[float, list[float]]:
@@ -47,8 +47,10 @@ def apart(base: Any, splits: Sequence[Any], settings: tuple[Any, Any], folder: P
     from agentlab.train.sft import train_adapter
 
     began = time.perf_counter()
-    trained = [train_adapter(base, each, TrainingJob(*settings, folder / str(n), 1)) for n, each in enumerate(splits)]
-    return time.perf_counter() - began, [each.eval_losses[-1][1] for each in trained]
+    trained = [
+        train_adapter(base, persona, TrainingJob(*settings, folder / str(n), 1)) for n, persona in enumerate(splits)
+    ]
+    return time.perf_counter() - began, [persona.eval_losses[-1][1] for persona in trained]
 
 
 def main(rounds: int) -> int:
@@ -66,12 +68,12 @@ def main(rounds: int) -> int:
     seconds: dict[str, list[float]] = {"together": [], "apart": []}
     losses: dict[str, list[float]] = {}
     for number in range(rounds + 1):  # the first warms up
-        for way in (together, apart) if number % 2 else (apart, together):
+        for training in (together, apart) if number % 2 else (apart, together):
             with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:
-                taken, losses[way.__name__] = way(base, splits, settings, Path(folder))
+                duration, losses[training.__name__] = training(base, splits, settings, Path(folder))
             if number:
-                seconds[way.__name__].append(taken)
-    ours, theirs = (statistics.median(seconds[way]) for way in ("together", "apart"))
+                seconds[training.__name__].append(duration)
+    ours, theirs = (statistics.median(seconds[training]) for training in ("together", "apart"))
     ratio = statistics.median(b / a for a, b in zip(seconds["together"], seconds["apart"], strict=True))
     worst = max(abs(a - b) / b for a, b in zip(losses["together"], losses["apart"], strict=True))
     print(f"three personas: {ours:.1f} s together, {theirs:.1f} s apart: {ratio:.2f}x (at least {FASTER:g})")

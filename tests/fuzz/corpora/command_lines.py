@@ -59,14 +59,14 @@ def _commands() -> dict[str, tuple[dict[str, bool], bool]]:
 
     from cli.main import app
 
-    found: dict[str, tuple[dict[str, bool], bool]] = {}
+    commands: dict[str, tuple[dict[str, bool], bool]] = {}
 
     def visit(command: Any, words: tuple[str, ...]) -> None:
         for name, child in getattr(command, "commands", {}).items():
             visit(child, (*words, name))
         if not getattr(command, "commands", {}):
-            flags = {each.opts[0]: not each.is_flag for each in command.params if each.opts[0].startswith("-")}
-            found[" ".join(words)] = flags, len(flags) < len(command.params)
+            flags = {option.opts[0]: not option.is_flag for option in command.params if option.opts[0].startswith("-")}
+            commands[" ".join(words)] = flags, len(flags) < len(command.params)
 
     visit(get_command(app), ())
-    return found
+    return commands

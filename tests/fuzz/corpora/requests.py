@@ -44,8 +44,8 @@ METHODS = ("POST", "POST", "POST", "POST", "GET", "PUT", "HEAD", "OPTIONS", "x")
 
 def requests(rng: Random, _: Path) -> Case:
     """Twenty requests to one gateway."""
-    made = [_request(rng) for _request_number in range(20)]
-    return Case([["gateway", "requests.json"]], {"requests.json": json.dumps(made).encode()})
+    batch = [_request(rng) for _request_number in range(20)]
+    return Case([["gateway", "requests.json"]], {"requests.json": json.dumps(batch).encode()})
 
 
 def _request(rng: Random) -> dict[str, Any]:

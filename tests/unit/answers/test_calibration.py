@@ -18,7 +18,7 @@ def split(pairs):
 
 @pytest.mark.parametrize("number", [1, 2, 5, 10])
 def test_a_calibrated_set_has_no_error(number):
-    pairs = [(k / 10, place < k) for k in range(11) for place in range(10)]  # of ten at k/10, k are right
+    pairs = [(k / 10, index < k) for k in range(11) for index in range(10)]  # of ten at k/10, k are right
     assert ece(bins(*split(pairs), number)) == pytest.approx(0, abs=1e-12)
 
 
@@ -31,20 +31,20 @@ def test_bins_are_the_points_of_a_reliability_plot():
 
 @pytest.mark.parametrize("number", [10, 15, 25, 50])
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below(number):
-    for place in range(1, number + 1):
-        (found,) = bins([place / number], [True], number)
-        assert (found.low, found.high) == ((place - 1) / number, place / number)
+    for index in range(1, number + 1):
+        (bucket,) = bins([index / number], [True], number)
+        assert (bucket.low, bucket.high) == ((index - 1) / number, index / number)
 
 
 @given(PAIRS, st.integers(1, 20), st.randoms())
 def test_error_and_score_are_bounded_and_know_no_order(pairs, number, rng):
-    found, other = split(pairs), split(rng.sample(pairs, len(pairs)))
-    assert sum(each.count for each in bins(*found, number)) == len(pairs)
-    assert 0 <= ece(bins(*found, number)) <= 1
-    assert 0 <= brier(*found) <= 1
-    assert ece(bins(*found, number)) == ece(bins(*other, number))
-    assert brier(*found) == brier(*other)
-    assert auroc(*found) == auroc(*other)
+    ordered, shuffled = split(pairs), split(rng.sample(pairs, len(pairs)))
+    assert sum(bucket.count for bucket in bins(*ordered, number)) == len(pairs)
+    assert 0 <= ece(bins(*ordered, number)) <= 1
+    assert 0 <= brier(*ordered) <= 1
+    assert ece(bins(*ordered, number)) == ece(bins(*shuffled, number))
+    assert brier(*ordered) == brier(*shuffled)
+    assert auroc(*ordered) == auroc(*shuffled)
 
 
 def test_brier_is_the_squared_distance():
@@ -66,7 +66,7 @@ def test_a_confidence_is_a_probability(confidences):
             figure(confidences, [True])
         with pytest.raises(ValueError, match=r"zip\(\)"):
             figure([0.5, 0.5], [True])
-    for figure in (brier, fit, lambda told, was: ece(bins(told, was))):
+    for figure in (brier, fit, lambda probabilities, was: ece(bins(probabilities, was))):
         with pytest.raises(ValueError, match="no answer"):
             figure([], [])
 
@@ -74,9 +74,9 @@ def test_a_confidence_is_a_probability(confidences):
 @given(PAIRS)
 def test_a_fit_keeps_the_order_and_never_says_never(pairs):
     platt = fit(*split(pairs))
-    said = [platt(confidence) for confidence, _ in sorted(pairs)]
-    assert all(0 < probability < 1 for probability in said)
-    assert said == sorted(said)
+    probabilities = [platt(confidence) for confidence, _ in sorted(pairs)]
+    assert all(0 < probability < 1 for probability in probabilities)
+    assert probabilities == sorted(probabilities)
     assert platt.slope >= 0
 
 

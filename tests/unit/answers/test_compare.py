@@ -35,16 +35,16 @@ def test_texts_that_nobody_has_to_judge(texts, same):
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "same"),
+    ("actual", "expected", "same"),
     [("  Ann  LEE ", "ann lee", True), (["A", 1], ["a", 1], True), (["a"], ["a", "b"], False), ("1", 1, False)],
 )
-def test_fields_go_by_their_words(found, expected, same):
-    assert same_fields(found, expected) is same
+def test_fields_go_by_their_words(actual, expected, same):
+    assert same_fields(actual, expected) is same
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "same"),
+    ("actual", "expected", "same"),
     [(0.1 + 0.2, 0.3, True), (2, 2.0, True), (True, 1, False), ("2", 2, False), ([1], [1], True), (1.001, 1, False)],
 )
-def test_results_go_by_type_and_to_a_billionth(found, expected, same):
-    assert same_results(found, expected) is same
+def test_results_go_by_type_and_to_a_billionth(actual, expected, same):
+    assert same_results(actual, expected) is same

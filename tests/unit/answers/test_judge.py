@@ -19,29 +19,29 @@ from agentlab.answers.judge import (
 
 
 def case(count):
-    return JudgeCase("Q?", [f"answer {place}" for place in range(count)], "Which is best?")
+    return JudgeCase("Q?", [f"answer {index}" for index in range(count)], "Which is best?")
 
 
-def match(said, count):
+def match(reply, count):
     """How a match of `count` answers ends after these two verdicts."""
-    (found,) = decide(both_orders(case(count), [tuple(range(count))]), lambda _: said)
-    return found
+    (verdict,) = decide(both_orders(case(count), [tuple(range(count))]), lambda _: reply)
+    return verdict
 
 
 @given(st.integers(2, 8), st.data())
 def test_only_the_same_answer_in_both_orders_counts(count, data):
-    meant = data.draw(st.integers(0, count - 1))
-    assert match([meant, count - 1 - meant], count).winner == meant
-    other = data.draw(st.sampled_from([place for place in range(8) if place != count - 1 - meant]))
-    assert match([meant, other], count).winner is None
+    winner = data.draw(st.integers(0, count - 1))
+    assert match([winner, count - 1 - winner], count).winner == winner
+    other_winner = data.draw(st.sampled_from([candidate for candidate in range(8) if candidate != count - 1 - winner]))
+    assert match([winner, other_winner], count).winner is None
 
 
 @pytest.mark.parametrize(
-    ("said", "unread"), [((None, 0), 1), ((0, None), 1), ((7, 0), 0), ((0, 7), 0), ([None] * 2, 2)]
+    ("reply", "unread"), [((None, 0), 1), ((0, None), 1), ((7, 0), 0), ((0, 7), 0), ([None] * 2, 2)]
 )
-def test_no_verdict_or_one_on_no_answer_is_no_difference(said, unread):
-    found = match(said, 2)
-    assert (found.winner, found.unread) == (None, unread)
+def test_no_verdict_or_one_on_no_answer_is_no_difference(reply, unread):
+    verdict = match(reply, 2)
+    assert (verdict.winner, verdict.unread) == (None, unread)
 
 
 def test_a_ballot_shows_letters_in_its_order_and_a_lone_answer_none():
@@ -74,9 +74,9 @@ def test_the_same_from_a_loop_and_from_tasks_at_once(order):
         numbers.extend(ballot.number for ballot in ballots)
         return one_by_one(ballots)
 
-    found = decide(tournament(case(9), order), noted)
-    assert found == asyncio.run(decide_async(tournament(case(9), order), at_once))
-    assert found.best == max(order)
+    decision = decide(tournament(case(9), order), noted)
+    assert decision == asyncio.run(decide_async(tournament(case(9), order), at_once))
+    assert decision.best == max(order)
     assert numbers == list(range(1, len(numbers) + 1))
 
 
@@ -112,5 +112,5 @@ def test_a_lone_answer_is_best_unasked():
 
 
 def test_of_equal_marks_the_earlier_answer_is_best_and_an_unread_one_gives_none():
-    found = decide(mark_each(case(3), [2, 1, 0]), lambda _: [9, 9, None])
-    assert (found.best, found.marks, found.unread) == (1, {2: 9, 1: 9, 0: 0}, 1)
+    decision = decide(mark_each(case(3), [2, 1, 0]), lambda _: [9, 9, None])
+    assert (decision.best, decision.marks, decision.unread) == (1, {2: 9, 1: 9, 0: 0}, 1)

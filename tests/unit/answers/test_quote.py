@@ -67,8 +67,8 @@ def test_no_text_holds_a_heading_of_another(texts):
 )
 @pytest.mark.parametrize("before", ["", "said\n", "said\r", "said\u2028"])
 def test_a_forged_heading_goes_down(forged, before):
-    place = re.search("[#\uff03\u266f]", forged).start()
-    lowered = forged[:place] + "###" + forged[place + 1 :]
+    position = re.search("[#\uff03\u266f]", forged).start()
+    lowered = forged[:position] + "###" + forged[position + 1 :]
     assert (
         join_under_headings([("a", f"{before}{forged}\nno"), ("b", "yes")])
         == f"## a\n{before}{lowered}\nno\n\n## b\nyes"

@@ -41,9 +41,9 @@ def test_weight_beats_number_and_weights_are_added_as_they_are_written():
     assert len(vote(["a", "a", "b"], [0.1, 0.2, 0.3]).leaders) == 2
 
 
-@pytest.mark.parametrize("given", [[], [None, None]])
-def test_nobody_wins_without_an_answer(given):
-    tally = vote(given)
+@pytest.mark.parametrize("answers", [[], [None, None]])
+def test_nobody_wins_without_an_answer(answers):
+    tally = vote(answers)
     assert (tally.winner, tally.share, tally.margin, tally.leaders) == (None, 0.0, 0.0, ())
     assert vote(["a"], [0]).winner is None
 
@@ -55,21 +55,25 @@ def test_weights_have_to_fit(weights):
 
 
 @given(ANSWERS)
-def test_the_winner_has_as_many_votes_as_anybody(given):
-    tally = vote(given)
-    counts = {answer: given.count(answer) for answer in given if answer is not None}
-    assert tally.share * len(given) == pytest.approx(max(counts.values(), default=0))
+def test_the_winner_has_as_many_votes_as_anybody(answers):
+    tally = vote(answers)
+    counts = {answer: answers.count(answer) for answer in answers if answer is not None}
+    assert tally.share * len(answers) == pytest.approx(max(counts.values(), default=0))
     assert 0 <= tally.margin <= tally.share <= 1
 
 
 @given(WEIGHTED, st.randoms())
-def test_the_order_of_voters_decides_nothing_but_ties(given, rng):
-    tally = vote([a for a, _ in given], [w for _, w in given])
-    shuffled = rng.sample(given, len(given))
-    again = vote([a for a, _ in shuffled], [w for _, w in shuffled])
-    assert scores(again) == scores(tally)
-    assert (again.share, again.margin, len(again.leaders)) == (tally.share, tally.margin, len(tally.leaders))
-    assert len(tally.leaders) != 1 or again.winner == tally.winner
+def test_the_order_of_voters_decides_nothing_but_ties(weighted, rng):
+    tally = vote([a for a, _ in weighted], [w for _, w in weighted])
+    shuffled = rng.sample(weighted, len(weighted))
+    shuffled_tally = vote([a for a, _ in shuffled], [w for _, w in shuffled])
+    assert scores(shuffled_tally) == scores(tally)
+    assert (shuffled_tally.share, shuffled_tally.margin, len(shuffled_tally.leaders)) == (
+        tally.share,
+        tally.margin,
+        len(tally.leaders),
+    )
+    assert len(tally.leaders) != 1 or shuffled_tally.winner == tally.winner
 
 
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=9), st.floats(0.01, 100), st.randoms())
@@ -79,8 +83,8 @@ def test_a_softmax_is_a_distribution_that_keeps_the_order(confidences, temperatu
     assert all(0 <= weight <= 1 for weight in weights)
     pairs = sorted(zip(confidences, weights, strict=True))
     assert [weight for _, weight in pairs] == sorted(weights)
-    places = rng.sample(range(len(weights)), len(weights))
-    assert softmax([confidences[place] for place in places], temperature) == [weights[place] for place in places]
+    order = rng.sample(range(len(weights)), len(weights))
+    assert softmax([confidences[index] for index in order], temperature) == [weights[index] for index in order]
 
 
 def test_a_softmax_goes_from_the_surest_to_the_majority():
@@ -107,21 +111,21 @@ def test_what_a_ballot_leaves_out_shares_the_rest():
 
 @given(BALLOTS, st.randoms())
 def test_all_ballots_of_a_borda_count_weigh_the_same_and_their_order_decides_nothing_but_ties(ballots, rng):
-    tally, again = borda(ballots), borda(rng.sample(ballots, len(ballots)))
-    most = len(set(chain.from_iterable(ballots)))
-    assert sum(scores(tally).values()) == tally.whole == Fraction(len(ballots) * most * (most + 1), 2)
-    assert scores(again) == scores(tally)
+    tally, shuffled_tally = borda(ballots), borda(rng.sample(ballots, len(ballots)))
+    answer_count = len(set(chain.from_iterable(ballots)))
+    assert sum(scores(tally).values()) == tally.whole == Fraction(len(ballots) * answer_count * (answer_count + 1), 2)
+    assert scores(shuffled_tally) == scores(tally)
     assert 0 <= tally.margin <= tally.share <= 1
-    assert scores(borda([*ballots, []])) == {a: w + Fraction(most + 1, 2) for a, w in scores(tally).items()}
+    assert scores(borda([*ballots, []])) == {a: w + Fraction(answer_count + 1, 2) for a, w in scores(tally).items()}
 
 
 @given(BALLOTS, st.data())
 def test_to_be_raised_on_a_ballot_never_harms(ballots, data):
     assume(any(ballots))
-    place = data.draw(st.sampled_from([place for place, ballot in enumerate(ballots) if ballot]))
-    answer = data.draw(st.sampled_from(ballots[place]))
-    raised = [answer, *(other for other in ballots[place] if other != answer)]
-    changed = [raised if number == place else ballot for number, ballot in enumerate(ballots)]
+    index = data.draw(st.sampled_from([index for index, ballot in enumerate(ballots) if ballot]))
+    answer = data.draw(st.sampled_from(ballots[index]))
+    raised = [answer, *(candidate for candidate in ballots[index] if candidate != answer)]
+    changed = [raised if number == index else ballot for number, ballot in enumerate(ballots)]
     assert scores(borda(changed))[answer] >= scores(borda(ballots))[answer]
 
 
@@ -148,8 +152,8 @@ def test_an_answer_that_cannot_be_read_backs_nobody_and_counts_for_the_whole():
 @given(ROUNDS, st.randoms())
 def test_the_order_of_voters_decides_nothing_of_a_trajectory_but_ties(rounds, rng):
     tally = trajectory(rounds)
-    places = rng.sample(range(len(rounds[0])), len(rounds[0]))
-    again = trajectory([[answers[place] for place in places] for answers in rounds])
-    assert scores(again) == scores(tally)
+    order = rng.sample(range(len(rounds[0])), len(rounds[0]))
+    shuffled_tally = trajectory([[answers[index] for index in order] for answers in rounds])
+    assert scores(shuffled_tally) == scores(tally)
     assert 0 <= tally.margin <= tally.share <= 1
-    assert len(tally.leaders) != 1 or again.winner == tally.winner
+    assert len(tally.leaders) != 1 or shuffled_tally.winner == tally.winner

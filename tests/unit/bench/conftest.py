@@ -26,18 +26,18 @@ class Model:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         self.requests.append(request)
-        said = self.say(request)
-        if isinstance(said, Exception):
-            raise said
-        yield Delta(text=said)
+        reply = self.say(request)
+        if isinstance(reply, Exception):
+            raise reply
+        yield Delta(text=reply)
         yield Delta(finish="stop", usage=self._usage or Usage(10, 5, None))
 
     async def close(self) -> None:
         pass
 
 
-def llm_of(models: Mapping[str, Any], **more: Any) -> LLMConfig:
-    """A config of scripted models of these names; `more` adds to it."""
+def llm_of(models: Mapping[str, Any], **settings: Any) -> LLMConfig:
+    """A config of scripted models of these names; `settings` add to it."""
     return LLMConfig.model_validate(
         {
             "providers": {f"at-{name}": {"kind": "scripted"} for name in models},
@@ -45,7 +45,7 @@ def llm_of(models: Mapping[str, Any], **more: Any) -> LLMConfig:
             "roles": {"primary": list(models)},
             "defaults": {"retries": 0},
             "ledger": {"enabled": False},
-            **more,
+            **settings,
         }
     )
 

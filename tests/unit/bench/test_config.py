@@ -31,7 +31,7 @@ def test_scripts_of_the_mock_server_stand_in_for_the_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("config_fields", "complaint"),
     [
         ({"targets": ["ona"]}, "no target named 'ona'.*one"),
         ({"targets": ["strategy:best_of_too"]}, "strategy:best_of_two"),
@@ -47,6 +47,6 @@ def test_scripts_of_the_mock_server_stand_in_for_the_models() -> None:
         ({"load": {"unknown": 1}}, "Extra inputs"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given: dict[str, Any], complaint: str) -> None:
+def test_what_makes_no_sense_is_refused(config_fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
-        BenchConfig.model_validate({"llm": LLM, **given})
+        BenchConfig.model_validate({"llm": LLM, **config_fields})

@@ -24,9 +24,9 @@ def plan(**changes: Any) -> BenchPlan:
 
 
 def test_every_stage_is_named_and_its_requests_are_counted() -> None:
-    found = plan(targets=["free"], load={"concurrency": [1, 4], "requests": 10, "warmup": 2})
-    assert found.stages == ["free 1 at a time", "free 4 at a time"]
-    assert found.requests == 22
+    bench_plan = plan(targets=["free"], load={"concurrency": [1, 4], "requests": 10, "warmup": 2})
+    assert bench_plan.stages == ["free 1 at a time", "free 4 at a time"]
+    assert bench_plan.requests == 22
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_every_stage_is_named_and_its_requests_are_counted() -> None:
 def test_the_cost_is_that_of_the_price_list_and_unknown_where_it_has_none(
     targets: list[str], cost: float | None
 ) -> None:
-    found = plan(targets=targets, load={"concurrency": [1], "requests": 10, "output_tokens": 100})
-    assert found.most_cost_usd == cost
+    bench_plan = plan(targets=targets, load={"concurrency": [1], "requests": 10, "output_tokens": 100})
+    assert bench_plan.most_cost_usd == cost
 
 
 def test_a_sweep_says_that_its_stages_are_not_known_yet() -> None:
-    found = plan(load={"mode": "sweep"})
-    assert (found.stages, found.requests, found.most_cost_usd) == ([], None, None)
-    assert "each stage follows from those before" in str(found.blocks())
+    bench_plan = plan(load={"mode": "sweep"})
+    assert (bench_plan.stages, bench_plan.requests, bench_plan.most_cost_usd) == ([], None, None)
+    assert "each stage follows from those before" in str(bench_plan.blocks())
 
 
 def test_a_check_and_a_quality_run_count_their_requests() -> None:

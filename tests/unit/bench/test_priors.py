@@ -20,15 +20,15 @@ Make = Callable[..., Record]
 def test_every_request_that_ended_is_a_sample_with_times_from_the_send(record: Make) -> None:
     llm = mock_models(BenchConfig(mock=("ok",)), "http://127.0.0.1:1/v1")
     measured = LoadMeasurement()
-    found = [
+    records = [
         record(ttft=0.2, itl=0.1, pieces=3, late=5.0),
         record(ttft=0.1, error="ServerFaultError"),
         record(cut=True),
     ]
     for target in ("ok", "strategy:fallback"):
         facts = StageFacts(LoadStage(target, target, "closed", 1, 3, 0), "whole", 0.1, "f", exact=False, price=None)
-        measured.rows[target] = row_of(facts, found, SloConfig(), None, np.random.default_rng(0))
-        measured.records[target] = found
+        measured.rows[target] = row_of(facts, records, SloConfig(), None, np.random.default_rng(0))
+        measured.records[target] = records
     samples = list(samples_of(measured, llm, ["nas.propose"], run="r", now=1000.0))
     assert [(s.task, s.model, s.provider, s.error, s.run) for s in samples] == [
         ("nas.propose", "ok", "mock", None, "r"),

@@ -22,12 +22,12 @@ LLM: dict[str, Any] = {
 }
 
 
-def experiment(home: Path, most: float) -> BenchExperiment:
+def experiment(home: Path, limit_usd: float) -> BenchExperiment:
     config = {
         "measure": "quality",
         "quality": {"types": ["exact", "open"], "per_type": 3},
         "targets": ["dear"],
-        "llm": {**LLM, "budget": {"per_run_usd": most}},
+        "llm": {**LLM, "budget": {"per_run_usd": limit_usd}},
     }
     return BenchExperiment(BenchConfig.model_validate(config), Context(Workspace(root=home, cache=home), {}))
 
@@ -38,26 +38,28 @@ def cost_of(run: OpenRun) -> float:
 
 
 def test_what_earlier_sessions_spent_counts_towards_the_budget(tmp_path: Path) -> None:
-    whole = OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="whole"), RunEnvironment())
-    with whole:
-        expected, outcome = experiment(tmp_path, 100.0).run(whole)
-        assert outcome.cost_usd == pytest.approx(cost_of(whole))
-        assert {event.data["task"] for event in whole.events if event.type == "llm.called"} >= {"bench.judge"}
-    most = cost_of(whole) * 0.7
+    uninterrupted = OpenRun.create(
+        tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="whole"), RunEnvironment()
+    )
+    with uninterrupted:
+        expected, outcome = experiment(tmp_path, 100.0).run(uninterrupted)
+        assert outcome.cost_usd == pytest.approx(cost_of(uninterrupted))
+        assert {event.data["task"] for event in uninterrupted.events if event.type == "llm.called"} >= {"bench.judge"}
+    limit_usd = cost_of(uninterrupted) * 0.7
     with (
         OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), RunEnvironment()) as cut,
         pytest.raises(BudgetExceededError),
     ):
-        experiment(tmp_path, most).run(cut)
-    path, answered, spent = cut.path, len(cut.events), cost_of(cut)
-    assert 0 < spent <= most
+        experiment(tmp_path, limit_usd).run(cut)
+    path, answered, cost_usd = cut.path, len(cut.events), cost_of(cut)
+    assert 0 < cost_usd <= limit_usd
     for _ in range(2):
-        with OpenRun.resume(path, RunEnvironment()) as again, pytest.raises(BudgetExceededError):
-            experiment(tmp_path, most).run(again)
-        assert cost_of(again) == spent  # nothing more was asked
+        with OpenRun.resume(path, RunEnvironment()) as resumed_run, pytest.raises(BudgetExceededError):
+            experiment(tmp_path, limit_usd).run(resumed_run)
+        assert cost_of(resumed_run) == cost_usd  # nothing more was asked
     with OpenRun.resume(path, RunEnvironment()) as last:
         result, outcome = experiment(tmp_path, 100.0).run(last)
-        assert outcome.cost_usd == pytest.approx(cost_of(last)) == pytest.approx(cost_of(whole))
+        assert outcome.cost_usd == pytest.approx(cost_of(last)) == pytest.approx(cost_of(uninterrupted))
         assert len(last.events) > answered
     assert result.quality is not None
     assert expected.quality is not None

@@ -15,6 +15,6 @@ def llm(tier: str = "full", **script: Any) -> dict[str, Any]:
     }
 
 
-def calls(*said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+def calls(*steps: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     """A script that calls these tools, in turn."""
-    return {"mode": "replies", "replies": [json.dumps({"tool": tool, "arguments": given}) for tool, given in said]}
+    return {"mode": "replies", "replies": [json.dumps({"tool": tool, "arguments": inputs}) for tool, inputs in steps]}

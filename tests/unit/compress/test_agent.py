@@ -42,28 +42,28 @@ TRIALS = [trial(0, kquant(8), 0.53, 0.001), trial(1, kquant(4), 0.35, 0.05), tri
 SITUATION = Situation(read_goal("smallest with < 5 % loss"), ScreenRules(SPACE), TRIALS)
 
 
-def asked(tmp_path: Path, llm: dict[str, Any], what: str, situation: Situation = SITUATION) -> Any:
+def asked(tmp_path: Path, llm: dict[str, Any], task: str, situation: Situation = SITUATION) -> Any:
     config = LLMConfig.model_validate(llm)
     with Router(config, env={}, workspace=Workspace(tmp_path, tmp_path)) as router:
         agent = Agent(router, situation)
-        return agent.propose(situation.rules.against(situation.trials)) if what == "propose" else getattr(agent, what)()
+        return agent.propose(situation.rules.against(situation.trials)) if task == "propose" else getattr(agent, task)()
 
 
 def test_without_a_model_the_plan_is_that_of_the_rules() -> None:
     advice = Agent(None, SITUATION).plan()
     assert advice.by == ""
     assert advice.recipes
-    tried = {SPACE.key(each.proposal.params) for each in TRIALS}
-    assert not tried & {SPACE.key(each["params"]) for each in advice.recipes}
-    assert all(each["estimate"]["kl"] > 0 for each in advice.recipes)
+    tried = {SPACE.key(entry.proposal.params) for entry in TRIALS}
+    assert not tried & {SPACE.key(entry["params"]) for entry in advice.recipes}
+    assert all(entry["estimate"]["kl"] > 0 for entry in advice.recipes)
 
 
 def test_a_small_model_picks_a_kind_of_recipe_and_the_rest_is_written_by_rule(tmp_path: Path) -> None:
     first, last = (asked(tmp_path, llm("pick", mode=mode), "plan") for mode in ("first", "adversarial"))
     assert first.by == last.by == "m"
-    kinds = [{recipe_of(each["params"]).family for each in advice.recipes} for advice in (first, last)]
+    kinds = [{recipe_of(entry["params"]).family for entry in advice.recipes} for advice in (first, last)]
     assert kinds[0] != kinds[1]
-    assert all(len(each) == 1 for each in kinds)
+    assert all(len(entry) == 1 for entry in kinds)
 
 
 def test_a_model_with_tools_asks_specialists_and_writes_the_plan(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_model_with_tools_asks_specialists_and_writes_the_plan(tmp_path: Path)
     advice = asked(tmp_path, llm("full", **script), "plan")
     assert advice.output == "Try importance. 2 of its recipes cannot be tried."  # measured, and outside the space
     assert advice.todos == ["look at 4 bits"]
-    assert [each["params"] for each in advice.recipes] == [recipe]
+    assert [entry["params"] for entry in advice.recipes] == [recipe]
     assert advice.recipes[0]["estimate"]["size"] > 0
 
 
@@ -97,14 +97,14 @@ def test_a_proposal_has_to_be_new_and_possible_and_may_be_corrected(tmp_path: Pa
 @pytest.mark.parametrize("tier", ["pick", "full"])
 def test_a_model_that_fails_leaves_the_plan_to_the_rules(tmp_path: Path, tier: str, mode: str) -> None:
     advice = asked(tmp_path, llm(tier, mode=mode), "plan")
-    assert [each["params"] for each in advice.recipes] == [
-        each["params"] for each in Agent(None, SITUATION).plan().recipes
+    assert [entry["params"] for entry in advice.recipes] == [
+        entry["params"] for entry in Agent(None, SITUATION).plan().recipes
     ]
 
 
 def test_a_reflection_says_what_was_learnt(tmp_path: Path) -> None:
-    more = [*TRIALS, trial(3, kquant(4, importance=True), 0.35, 0.03)]
-    situation = Situation(SITUATION.goal, SITUATION.rules, more)
+    trials = [*TRIALS, trial(3, kquant(4, importance=True), 0.35, 0.03)]
+    situation = Situation(SITUATION.goal, SITUATION.rules, trials)
     advice = asked(tmp_path, llm("pick", mode="first"), "reflect", situation)
     assert "Learnt from 4 measured recipes" in advice.output
     assert "importance False -> True" in advice.output

@@ -18,22 +18,22 @@ from .decoders import KINDS, decoder, nothing, statistics, windows
 def test_the_figures_are_those_of_a_plain_forward_pass(kind: str, tmp_path: Path) -> None:
     model, seen = decoder(kind), {}
     layer = model.model.layers[2]
-    for each in INPUTS:
-        layer.get_submodule(each.readers[0]).register_forward_pre_hook(
-            lambda _, inputs, key=each.key: seen.update({key: inputs[0].reshape(-1, inputs[0].shape[-1])})
+    for layer_input in INPUTS:
+        layer.get_submodule(layer_input.readers[0]).register_forward_pre_hook(
+            lambda _, inputs, key=layer_input.key: seen.update({key: inputs[0].reshape(-1, inputs[0].shape[-1])})
         )
     with torch.inference_mode():
         states = model(windows(), output_hidden_states=True, use_cache=False).hidden_states
-    found = statistics(model, tmp_path).layer(2)
+    figures = statistics(model, tmp_path).layer(2)
     for key, rows in seen.items():
-        torch.testing.assert_close(found.squares[key], rows.T @ rows / len(rows), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.channels, seen["channels"].abs().mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(figures.squares[key], rows.T @ rows / len(rows), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(figures.channels, seen["channels"].abs().mean(0), rtol=1e-4, atol=1e-5)
     alike = torch.cosine_similarity(states[1], states[2], dim=-1).mean()
     assert statistics(model, tmp_path).influences()[1] == pytest.approx(1 - float(alike), abs=1e-5)
 
 
 def test_a_pass_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    whole = statistics(decoder(), tmp_path / "whole")
+    uninterrupted = statistics(decoder(), tmp_path / "whole")
     layers: list[str] = []
 
     def stop() -> None:
@@ -51,7 +51,7 @@ def test_a_pass_that_was_stopped_goes_on(tmp_path: Path) -> None:
     go()  # all is there
     assert layers == ["first", "first", "second"]
     assert (tmp_path / "cut/layer-0000.safetensors").stat().st_mtime_ns == first
-    for index in range(whole.layers):
+    for index in range(uninterrupted.layers):
         name = f"layer-{index:04d}.safetensors"
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -79,10 +79,10 @@ def test_too_little_memory_is_said_before_work(tmp_path: Path) -> None:
 
 
 def test_damaged_statistics_are_named(tmp_path: Path) -> None:
-    known = statistics(decoder(), tmp_path)
+    calibration = statistics(decoder(), tmp_path)
     (tmp_path / "layer-0001.safetensors").write_bytes(b"half")
     with pytest.raises(ModelFileError, match="layer-0001"):
-        known.layer(1)
+        calibration.layer(1)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

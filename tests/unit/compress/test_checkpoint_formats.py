@@ -24,8 +24,8 @@ from .test_pruners_structure import tokenizer_folder
 
 def unpacked(words: torch.Tensor, bits: int, inputs: int) -> list[list[int]]:
     """By the bits alone: the words of a row, the first lowest, are one number."""
-    rows = [sum((word & 0xFFFFFFFF) << 32 * place for place, word in enumerate(row)) for row in words.tolist()]
-    return [[(row >> bits * place) % (1 << bits) - (1 << bits - 1) for place in range(inputs)] for row in rows]
+    rows = [sum((word & 0xFFFFFFFF) << 32 * index for index, word in enumerate(row)) for row in words.tolist()]
+    return [[(row >> bits * index) % (1 << bits) - (1 << bits - 1) for index in range(inputs)] for row in rows]
 
 
 @given(st.sampled_from((2, 3, 4, 8)), st.integers(1, 70), st.integers(0, 99))
@@ -49,14 +49,14 @@ def test_a_packed_folder_names_its_grids(tmp_path: Path) -> None:
     write_packed(model, codes, tokenizer_folder(tmp_path / "words"), tmp_path / "out", "bfloat16", nothing)
     config = json.loads((tmp_path / "out/config.json").read_text())
     groups = config["quantization_config"]["config_groups"].values()
-    assert [each["weights"]["group_size"] for each in groups] == [32, None]
-    assert sorted(name for each in groups for name in each["targets"]) == sorted(codes)
+    assert [group["weights"]["group_size"] for group in groups] == [32, None]
+    assert sorted(name for group in groups for name in group["targets"]) == sorted(codes)
     tensors = load_file(tmp_path / "out/model.safetensors")
     name = "model.layers.1.mlp.down_proj"
     assert tensors[f"{name}.weight_shape"].tolist() == [96, 200]
     assert tensors[f"{name}.weight_scale"].dtype == torch.float16
-    again = torch.tensor(unpacked(tensors[f"{name}.weight_packed"], 4, 200)) * tensors[f"{name}.weight_scale"].float()
-    assert torch.equal(again, linears(model)[name].weight)
+    weight = torch.tensor(unpacked(tensors[f"{name}.weight_packed"], 4, 200)) * tensors[f"{name}.weight_scale"].float()
+    assert torch.equal(weight, linears(model)[name].weight)
     assert tensors["model.norm.weight"].dtype == torch.bfloat16
     assert (tmp_path / "out/chat_template.jinja").is_file()
 

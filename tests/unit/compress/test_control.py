@@ -30,9 +30,9 @@ POINT = st.none() | st.tuples(st.floats(0.01, 1.2), st.floats(0.001, 1.2))
 
 @given(st.lists(POINT, max_size=12))
 def test_gains_add_up_to_the_hypervolume_of_all(points: list[tuple[float, float] | None]) -> None:
-    found = gains([trial(n, "control", point) for n, point in enumerate(points)])
-    assert all(gain >= -1e-12 for gain, _ in found)
-    assert np.isclose(sum(gain for gain, _ in found), hypervolume([p for p in points if p], REFERENCE))
+    trial_gains = gains([trial(n, "control", point) for n, point in enumerate(points)])
+    assert all(gain >= -1e-12 for gain, _ in trial_gains)
+    assert np.isclose(sum(gain for gain, _ in trial_gains), hypervolume([p for p in points if p], REFERENCE))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["agent", "control", "shared"]), POINT, st.floats(0, 1e5)), max_size=12))
@@ -62,12 +62,12 @@ def test_the_record_says_what_the_agent_was_worth_with_an_interval() -> None:
     for n in range(1, 25):
         agent = n % 2 == 1
         trials.append(trial(n, "agent" if agent else "control", (1.0, 1.0) if agent else (0.9 - n / 40, 0.9 - n / 40)))
-    record, said = agent_control(trials, 0)
+    record, sentence = agent_control(trials, 0)
     assert record is not None
     assert record.verdict == "no_measurable_help"  # a light control only hints
     assert (record.high or 0) < 0
-    assert "on 24 trials, 12 of them the agent's" in said
-    assert "looks harmful" in said
+    assert "on 24 trials, 12 of them the agent's" in sentence
+    assert "looks harmful" in sentence
 
 
 def arm(*points: tuple[float, float], joules: float = 1000.0) -> StudyState:
@@ -88,9 +88,9 @@ def test_a_pair_is_compared_at_equal_cost_and_what_ends_later_does_not_count() -
 def test_only_pairs_say_that_the_agent_helped_or_hurt(effect: float, helps: bool) -> None:
     sides = (0.6 + effect, 0.6) if helps else (0.6, 0.6 + effect)
     pairs = [Pair(seed=n, agent=sides[0] + n / 1e4, control=sides[1]) for n in range(6)]
-    record, said = paired_control(pairs, 2000.0, ["tpe"] * 3, 0)
+    record, sentence = paired_control(pairs, 2000.0, ["tpe"] * 3, 0)
     assert record.verdict == ("helped" if helps else "hurt")
     assert record.estimate == pytest.approx(effect if helps else -effect, abs=1e-3)
-    assert "on 6 pairs of searches" in said
-    lost = [*pairs[1:], pairs[0].model_copy(update={"lost": ("", "MemoryError")})]
-    assert paired_control(lost, 2000.0, ["tpe"], 0)[0].verdict == "not_measured"
+    assert "on 6 pairs of searches" in sentence
+    incomplete_pairs = [*pairs[1:], pairs[0].model_copy(update={"lost": ("", "MemoryError")})]
+    assert paired_control(incomplete_pairs, 2000.0, ["tpe"], 0)[0].verdict == "not_measured"

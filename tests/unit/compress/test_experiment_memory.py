@@ -46,24 +46,24 @@ def grid() -> list[RememberedExperiment]:
 
 
 def test_a_statement_is_made_of_all_pairs_that_differ_in_one_setting() -> None:
-    known = [(each.parsed_recipe, each.objectives, each.texts) for each in grid()]
-    (said,) = [line for line in statements(known) if line.startswith("quantizer")]
-    assert said == "quantizer gptq -> rtn: bytes x 1.0000 [1.0000, 1.0000], KL x 2.0000 [2.0000, 2.0000], n = 3"
-    assert all("too few for an interval" in line for line in statements(known) if line.startswith("group"))
-    assert statements(known[:1]) == []
-    assert statements([(recipe, objectives, place) for place, (recipe, objectives, _) in enumerate(known)]) == []
+    measurements = [(remembered.parsed_recipe, remembered.objectives, remembered.texts) for remembered in grid()]
+    (statement,) = [line for line in statements(measurements) if line.startswith("quantizer")]
+    assert statement == "quantizer gptq -> rtn: bytes x 1.0000 [1.0000, 1.0000], KL x 2.0000 [2.0000, 2.0000], n = 3"
+    assert all("too few for an interval" in line for line in statements(measurements) if line.startswith("group"))
+    assert statements(measurements[:1]) == []
+    assert statements([(recipe, objectives, index) for index, (recipe, objectives, _) in enumerate(measurements)]) == []
 
 
 def test_an_experiment_is_kept_once_as_it_was_first_found(tmp_path: Path) -> None:
     memory = CompressMemory(tmp_path)
     memory.keep([experiment(0.2, quantizer="rtn", quantization_bits=8)], {})
     memory.keep([experiment(0.9, quantizer="rtn", quantization_bits=8)], {"rtn-8": tmp_path / "absent"})
-    (kept,) = memory.experiments()
-    assert kept.metrics["kl"] == 0.2
+    (remembered,) = memory.experiments()
+    assert remembered.metrics["kl"] == 0.2
     assert memory.export("rtn-8") is None
     (tmp_path / "absent").mkdir()
     assert memory.export("rtn-8") == tmp_path / "absent"
-    assert kept.result(read_goal("minimise kl"), None).metrics["then"]["seconds"] == 2.0
+    assert remembered.result(read_goal("minimise kl"), None).metrics["then"]["seconds"] == 2.0
 
 
 def test_questions_are_of_settings_and_goals(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_memory_that_cannot_be_written_is_named_before_a_run_begins(tmp_path: 
 
 
 def test_figures_of_two_texts_are_not_put_side_by_side() -> None:
-    one, two = grid(), [each.model_copy(update={"texts": "u", "run": "s"}) for each in grid()[:2]]
+    one, two = grid(), [remembered.model_copy(update={"texts": "u", "run": "s"}) for remembered in grid()[:2]]
     assert on_one_text([*two, *one], "small") == (one, two)
     assert on_one_text([*two, *one], "small", "s") == (two, one)
     assert on_one_text([*two, *one], "small", "x") == ([], [*two, *one])

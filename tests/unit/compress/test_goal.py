@@ -42,7 +42,7 @@ def test_sentences_and_the_goal_said_again(text: str, goal: Goal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "nothing to improve"),
         ("speed < 2", "turn the sign"),
@@ -81,8 +81,8 @@ def test_sentences_and_the_goal_said_again(text: str, goal: Goal) -> None:
         ("minimise kl with size < 120 %", "more than all"),
     ],
 )
-def test_what_is_not_understood_or_nonsense_is_named_with_an_example(text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+def test_what_is_not_understood_or_nonsense_is_named_with_an_example(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         read_goal(text)
     assert caught.value.hint
 
@@ -154,11 +154,11 @@ def test_what_misses_one_bound_needs_no_more_text_for_another() -> None:
 
 
 def test_nothing_is_chosen_by_a_speed_that_is_not_known() -> None:
-    known, unknown = {"speed": [2.97, 3.03]}, {"speed": [2.4, 3.7]}
+    certain, unknown = {"speed": [2.97, 3.03]}, {"speed": [2.4, 3.7]}
     fastest, fast = read_goal("fastest at any loss"), read_goal("smallest at any loss with speed > 2x")
     measured = {**MEASURED, "speed": 3.0}
-    assert fastest.worth(measured, 1, known) < fastest.worth({**MEASURED, "speed": 9.0}, 1, unknown)
-    assert (fastest.verdict(measured, 1, known), fastest.verdict(measured, 1, unknown)) == ("meets", "undecided")
-    assert (fast.verdict(measured, 1, known), fast.verdict(measured, 1, unknown)) == ("meets", "undecided")
+    assert fastest.worth(measured, 1, certain) < fastest.worth({**MEASURED, "speed": 9.0}, 1, unknown)
+    assert (fastest.verdict(measured, 1, certain), fastest.verdict(measured, 1, unknown)) == ("meets", "undecided")
+    assert (fast.verdict(measured, 1, certain), fast.verdict(measured, 1, unknown)) == ("meets", "undecided")
     assert fast.verdict(measured, 1, {"speed": [0.5, 1.9]}) == "misses"
     assert not fast.is_near(measured, 1, unknown)  # more text would not help

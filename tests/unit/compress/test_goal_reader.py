@@ -71,29 +71,29 @@ GOALS: list[tuple[str, list[Said], str]] = [
 ]
 
 
-def parts(said: list[Said]) -> list[GoalPart]:
-    return [GoalPart(slot=slot, quote=quote, rule=rule) for slot, quote, rule in said]  # type: ignore[arg-type]
+def parts(readings: list[Said]) -> list[GoalPart]:
+    return [GoalPart(slot=slot, quote=quote, rule=rule) for slot, quote, rule in readings]  # type: ignore[arg-type]
 
 
-def config(goal: str, said: list[Said], tier: str = "full") -> CompressConfig:
-    answer = json.dumps({"parts": [part.model_dump() for part in parts(said)]})
+def config(goal: str, readings: list[Said], tier: str = "full") -> CompressConfig:
+    answer = json.dumps({"parts": [part.model_dump() for part in parts(readings)]})
     return CompressConfig.model_validate({"goal": goal, "llm": llm(tier, mode="replies", replies=[answer])})
 
 
-@pytest.mark.parametrize(("text", "said", "goal"), GOALS)
+@pytest.mark.parametrize(("text", "readings", "goal"), GOALS)
 def test_other_languages_are_read_by_a_model_that_somebody_agrees_with(
-    tmp_path: Path, text: str, said: list[Said], goal: str
+    tmp_path: Path, text: str, readings: list[Said], goal: str
 ) -> None:
-    shown: list[str] = []
-    context = Context(Workspace(tmp_path, tmp_path), {}, ask_consent=lambda text: not shown.append(text))
-    settled = settle(config(text, said), context)
+    prompts_seen: list[str] = []
+    context = Context(Workspace(tmp_path, tmp_path), {}, ask_consent=lambda text: not prompts_seen.append(text))
+    settled = settle(config(text, readings), context)
     assert settled.goal == goal == str(read_goal(goal))
-    assert goal in shown[0]
+    assert goal in prompts_seen[0]
     assert settle(settled, Context(context.workspace, {})) is settled  # nobody is asked again
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("readings", "message"),
     [
         ([SMALL], "in no part: 'höchstens', '5 %', 'verlust'"),
         ([SMALL, ("bounds", "höchstens 5 % Verlust", "loss at most 3 %")], "numbers"),
@@ -107,9 +107,9 @@ def test_other_languages_are_read_by_a_model_that_somebody_agrees_with(
         ([("objective", "so klein wie möglich", "so klein"), LITTLE], "Not understood"),
     ],
 )
-def test_a_reading_that_does_not_hold_is_refused(said: list[Said], why: str) -> None:
-    with pytest.raises(UsageError, match=why):
-        goal_of(GERMAN, parts(said))
+def test_a_reading_that_does_not_hold_is_refused(readings: list[Said], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        goal_of(GERMAN, parts(readings))
 
 
 def test_a_thousand_in_one_country_is_one_in_another() -> None:
@@ -118,14 +118,14 @@ def test_a_thousand_in_one_country_is_one_in_another() -> None:
 
 
 def test_without_a_yes_nothing_is_done_and_the_rule_is_named(tmp_path: Path) -> None:
-    place = Workspace(tmp_path, tmp_path)
+    workspace = Workspace(tmp_path, tmp_path)
     with pytest.raises(UsageError, match="least size, loss at most 5%") as caught:
-        settle(config(GERMAN, [SMALL, LITTLE]), Context(place, {}))
+        settle(config(GERMAN, [SMALL, LITTLE]), Context(workspace, {}))
     assert "--yes" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="Nobody has agreed"):
-        settle(config(GERMAN, [SMALL, LITTLE]), Context(place, {}, ask_consent=lambda _: False))
+        settle(config(GERMAN, [SMALL, LITTLE]), Context(workspace, {}, ask_consent=lambda _: False))
     with pytest.raises(UsageError, match=r"'klein'.*could not read it"):
-        settle(config(GERMAN, [SMALL]), Context(place, {}, ask_consent=lambda _: True))
+        settle(config(GERMAN, [SMALL]), Context(workspace, {}, ask_consent=lambda _: True))
 
 
 def model(provider: dict[str, Any], name: str, tier: str = "pick") -> LLMConfig:

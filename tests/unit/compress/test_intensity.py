@@ -70,18 +70,18 @@ def test_a_number_is_itself_and_a_country_its_mean() -> None:
 
 def test_the_service_is_asked_once_an_hour_and_its_key_is_not_kept(grid: Grid, tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
-    found = fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=0.0)
-    assert found == Intensity(302.0, "Electricity Maps, DE, 1970-01-01 00:00 UTC")
+    intensity = fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=0.0)
+    assert intensity == Intensity(302.0, "Electricity Maps, DE, 1970-01-01 00:00 UTC")
     assert grid.heard == [("/carbon-intensity/latest?zone=DE", "secret-key")]
     grid.body = b'{"carbonIntensity": 200}'
-    assert fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=3000.0) == found
+    assert fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=3000.0) == intensity
     assert fetch_intensity(grid.address, "DE", "secret-key", cache, GERMANY, now=4000.0).grams == 200
     assert len(grid.heard) == 2
     assert "secret-key" not in cache.read_text()
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "why"),
+    ("status", "body", "reason"),
     [
         (401, b"{}", "status 401"),
         (302, b"", "redirects"),
@@ -93,26 +93,26 @@ def test_the_service_is_asked_once_an_hour_and_its_key_is_not_kept(grid: Grid, t
     ],
 )
 def test_without_an_answer_the_last_one_counts_or_the_mean(
-    grid: Grid, tmp_path: Path, status: int, body: bytes, why: str
+    grid: Grid, tmp_path: Path, status: int, body: bytes, reason: str
 ) -> None:
     grid.status, grid.body = status, body
     cache = tmp_path / "cache.json"
-    found = fetch_intensity(grid.address, "DE", "k", cache, GERMANY)
-    assert found.grams == GERMANY.grams
-    assert found.source.startswith(GERMANY.source)
-    assert why in found.source
+    intensity = fetch_intensity(grid.address, "DE", "k", cache, GERMANY)
+    assert intensity.grams == GERMANY.grams
+    assert intensity.source.startswith(GERMANY.source)
+    assert reason in intensity.source
     cache.write_text(json.dumps({"DE": {"grams": 100, "at": 0}}))
-    found = fetch_intensity(grid.address, "DE", "k", cache, GERMANY, now=90_000.0)
-    assert found.grams == 100
-    assert "Electricity Maps, DE, 1970" in found.source
+    intensity = fetch_intensity(grid.address, "DE", "k", cache, GERMANY, now=90_000.0)
+    assert intensity.grams == 100
+    assert "Electricity Maps, DE, 1970" in intensity.source
 
 
 def test_a_service_that_is_gone_and_a_damaged_cache_stop_nobody(tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
     cache.write_text('{"DE": 3')
-    found = fetch_intensity("http://127.0.0.1:9", "DE", "k", cache, GERMANY)
-    assert found.grams == GERMANY.grams
-    assert "Cannot connect" in found.source
+    intensity = fetch_intensity("http://127.0.0.1:9", "DE", "k", cache, GERMANY)
+    assert intensity.grams == GERMANY.grams
+    assert "Cannot connect" in intensity.source
 
 
 def test_config_and_environment_are_checked_before_work() -> None:

@@ -32,9 +32,9 @@ class Clock:
 def metered(
     limits: dict[str, float], *before: tuple[str, CompressCost]
 ) -> tuple[Clock, Meter, list[tuple[str, CompressCost]]]:
-    clock, told = Clock(), list[tuple[str, CompressCost]]()
-    meter = Meter(clock.joules, 360.0, limits, before, lambda *said: told.append(said), lambda: clock.now)
-    return clock, meter, told
+    clock, records = Clock(), list[tuple[str, CompressCost]]()
+    meter = Meter(clock.joules, 360.0, limits, before, lambda *record: records.append(record), lambda: clock.now)
+    return clock, meter, records
 
 
 @given(
@@ -43,7 +43,7 @@ def metered(
     st.sampled_from(["seconds", "joules", "grams"]),
 )
 def test_a_budget_is_passed_by_one_interval_at_most(steps: list[float], limit: float, unit: str) -> None:
-    clock, meter, told = metered({unit: limit})
+    clock, meter, records = metered({unit: limit})
     meter.stage("work")
     try:
         for step in steps:
@@ -52,24 +52,24 @@ def test_a_budget_is_passed_by_one_interval_at_most(steps: list[float], limit: f
     except OverBudgetError:
         pass
     meter.flush()
-    spent = sum((s for _, s in told), CompressCost())
+    total = sum((s for _, s in records), CompressCost())
     a_second = {"seconds": 1.0, "joules": 10.0, "grams": 10 / 3.6e6 * 360}[unit]
-    assert getattr(spent, unit) <= limit + INTERVAL * a_second + 1e-6
-    assert getattr(meter.total, unit) == pytest.approx(getattr(spent, unit))
+    assert getattr(total, unit) <= limit + INTERVAL * a_second + 1e-6
+    assert getattr(meter.total, unit) == pytest.approx(getattr(total, unit))
 
 
 @given(st.lists(st.floats(0.01, INTERVAL), max_size=40))
 def test_what_was_spent_is_recorded_within_an_interval(steps: list[float]) -> None:
-    clock, meter, told = metered({})
+    clock, meter, records = metered({})
     meter.stage("work")
     for step in steps:
         clock.now += step
         meter.check()
-    assert clock.now - sum(s.seconds for _, s in told) <= INTERVAL + 1e-6
+    assert clock.now - sum(s.seconds for _, s in records) <= INTERVAL + 1e-6
 
 
 def test_what_would_pass_the_budget_if_it_cost_as_much_as_the_last_time_is_not_begun() -> None:
-    clock, meter, told = metered({"seconds": 10})
+    clock, meter, records = metered({"seconds": 10})
     for name, seconds in {"small": 1.0, "large": 3.0, "other": 2.5}.items():
         meter.stage(name)
         clock.now += seconds
@@ -77,14 +77,14 @@ def test_what_would_pass_the_budget_if_it_cost_as_much_as_the_last_time_is_not_b
     clock.now += 1.5
     with pytest.raises(OverBudgetError, match="large is expected to pass the budget of 10 seconds; 8 are spent"):
         meter.stage("large")
-    _, again, _ = metered({"seconds": 10}, *told)  # after a kill it knows as much
-    again.stage("small")
+    _, resumed, _ = metered({"seconds": 10}, *records)  # after a kill it knows as much
+    resumed.stage("small")
     with pytest.raises(OverBudgetError, match="large is expected to pass"):
-        again.stage("large")
-    _, poor, _ = metered({"seconds": 8}, *told)
+        resumed.stage("large")
+    _, poor, _ = metered({"seconds": 8}, *records)
     poor.stage("new")
     with pytest.raises(OverBudgetError, match="new cannot begin within the budget"):
-        metered({"seconds": 7}, *told)[1].stage("new")
+        metered({"seconds": 7}, *records)[1].stage("new")
 
 
 USUAL = usual_rate(20.0, 400.0)
@@ -92,11 +92,11 @@ USUAL = usual_rate(20.0, 400.0)
 
 def test_a_stage_is_forecast_by_its_size_and_then_by_what_it_cost() -> None:
     assert forecast([CompressStage("cut", 3.0)], {}, USUAL).joules == pytest.approx(60.0)
-    known = {"cut": CompressCost(seconds=8.0, joules=100.0, work=2.0), "propose": CompressCost(seconds=5.0)}
-    assert forecast([CompressStage("cut", 3.0)], known, USUAL).seconds == 12.0
-    slower = forecast([CompressStage("measure", 3.0)], known, USUAL).seconds  # this machine is slower than sizes say
+    costs = {"cut": CompressCost(seconds=8.0, joules=100.0, work=2.0), "propose": CompressCost(seconds=5.0)}
+    assert forecast([CompressStage("cut", 3.0)], costs, USUAL).seconds == 12.0
+    slower = forecast([CompressStage("measure", 3.0)], costs, USUAL).seconds  # this machine is slower than sizes say
     assert 3.0 < slower < 12.0
-    assert forecast([CompressStage("cut", 3.0), CompressStage("measure", 3.0)], known, USUAL).seconds == pytest.approx(
+    assert forecast([CompressStage("cut", 3.0), CompressStage("measure", 3.0)], costs, USUAL).seconds == pytest.approx(
         12.0 + slower
     )
 
@@ -115,11 +115,11 @@ def test_a_budget_is_passed_by_the_error_of_one_forecast_at_most(
         for begin in range(0, len(stages), length):  # recipes, each of so many stages
             recipe = stages[begin : begin + length]
             meter.expect([CompressStage(name, work) for name, work, _ in recipe])
-            for place, (name, work, factor) in enumerate(recipe):
+            for index, (name, work, factor) in enumerate(recipe):
                 meter.stage(name)
-                left = [CompressStage(*each[:2]) for each in recipe[place:]]
-                assert meter.total.seconds + forecast(left, meter._known, meter._usual).seconds <= limit + 1e-9
-                error = work * factor - forecast(left[:1], meter._known, meter._usual).seconds
+                remaining = [CompressStage(*stage[:2]) for stage in recipe[index:]]
+                assert meter.total.seconds + forecast(remaining, meter._known, meter._usual).seconds <= limit + 1e-9
+                error = work * factor - forecast(remaining[:1], meter._known, meter._usual).seconds
                 clock.now += work * factor  # nobody looks meanwhile
     except OverBudgetError:
         pass
@@ -141,12 +141,12 @@ def test_a_stage_begins_only_if_measuring_fits_as_well() -> None:
 
 
 def test_each_stage_pays_for_itself_and_an_earlier_session_counts() -> None:
-    clock, meter, told = metered({"joules": 1000}, ("", CompressCost(joules=100)))
+    clock, meter, records = metered({"joules": 1000}, ("", CompressCost(joules=100)))
     for name, seconds in {"calibrate": 3.0, "quantize": 5.0}.items():
         meter.stage(name)
         clock.now += seconds
     meter.flush()
-    assert [(name, s.seconds) for name, s in told] == [("calibrate", 3.0), ("quantize", 5.0)]
+    assert [(name, s.seconds) for name, s in records] == [("calibrate", 3.0), ("quantize", 5.0)]
     assert meter.total.joules == 180
     assert meter.total.grams == pytest.approx(80 / 3.6e6 * 360)
 
@@ -173,28 +173,28 @@ def test_what_was_spent_since_the_last_record_is_told_as_spent_not_as_forecast()
     assert "work has passed the budget of 10 seconds; 11 are spent." in caught.value.message
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_counter_of_a_gpu_is_added_where_it_can_be_read(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_the_counter_of_a_gpu_is_added_where_it_can_be_read(monkeypatch: pytest.MonkeyPatch, is_readable: bool) -> None:
     class RefusedError(Exception):
         pass
 
     def counter(_: object) -> int:  # a fake of NVML: millijoules
-        if not there:
+        if not is_readable:
             raise RefusedError
         return 5_000_000
 
     fake = SimpleNamespace(
         NVMLError=RefusedError,
         nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda place: place,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetTotalEnergyConsumption=counter,
     )
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr("agentlab.machine.device", lambda: "cuda")
     source = best_source(0.0)
-    assert ("NVML" in source.label) == there
+    assert ("NVML" in source.label) == is_readable
     assert "without the GPU" not in source.label or not source.measured
-    if there and "RAPL" not in source.label:
+    if is_readable and "RAPL" not in source.label:
         assert source.joules() == 5_000
 
 

@@ -36,10 +36,10 @@ def test_what_models_may_cost_is_shared_out(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(processes, "_start_worker", lambda _: next(started))
     monkeypatch.setattr(processes, "wait_for_any", lambda *_: None)
     config = CompressConfig.model_validate({"llm": {"budget": {"per_run_usd": 0.5}}})
-    run, place = SimpleNamespace(path=tmp_path, events=[]), SimpleNamespace(root=tmp_path, cache=tmp_path)
-    context = SimpleNamespace(workspace=place, env={}, stop=SimpleNamespace(check=lambda: None))
+    run, workspace = SimpleNamespace(path=tmp_path, events=[]), SimpleNamespace(root=tmp_path, cache=tmp_path)
+    context = SimpleNamespace(workspace=workspace, env={}, stop=SimpleNamespace(check=lambda: None))
     parts: Any = [SimpleNamespace(run=run, name=name, base=BaseFile(name, tmp_path)) for name in "ab"]
     processes.search_side_by_side(parts, config, context, 400.0, together=2, threads=1)  # type: ignore[arg-type]
-    told = [CompressConfig.model_validate(channel.heard[0]["config"]) for channel in channels]
-    assert [each.llm.budget.per_run_usd for each in told] == [0.25, 0.25]
+    worker_configs = [CompressConfig.model_validate(channel.heard[0]["config"]) for channel in channels]
+    assert [worker_config.llm.budget.per_run_usd for worker_config in worker_configs] == [0.25, 0.25]
     assert config.llm.budget.per_run_usd == 0.5

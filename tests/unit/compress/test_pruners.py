@@ -45,12 +45,12 @@ def test_masks_have_the_asked_sparsity(pattern: Pattern, seed: int) -> None:
 
 
 def test_sparsegpt_loses_least() -> None:
-    lost = torch.zeros(3)
+    relative_errors = torch.zeros(3)
     for seed in range(10):
         weight, hessian = problem(seed)
-        found = torch.tensor([squared_error(pruned - weight, hessian) for pruned in all_ways(weight, hessian, 0.5)])
-        lost += found / found[0]
-    assert lost[2] < 0.85 * lost[1] < 0.85 * lost[0]
+        errors = torch.tensor([squared_error(pruned - weight, hessian) for pruned in all_ways(weight, hessian, 0.5)])
+        relative_errors += errors / errors[0]
+    assert relative_errors[2] < 0.85 * relative_errors[1] < 0.85 * relative_errors[0]
 
 
 def test_wanda_looks_at_the_inputs() -> None:
@@ -61,10 +61,10 @@ def test_wanda_looks_at_the_inputs() -> None:
 
 def test_zeros_stay_when_the_rest_is_rounded(tmp_path: Path) -> None:
     model = decoder()
-    known = statistics(model, tmp_path)
-    prune(model, known, "sparsegpt", 0.5, check=nothing)
+    calibration = statistics(model, tmp_path)
+    prune(model, calibration, "sparsegpt", 0.5, check=nothing)
     zeros = {name: module.weight == 0 for name, module in linears(model).items()}
-    quantize(model, known, "gptq", Grid(4, 32), check=nothing)
+    quantize(model, calibration, "gptq", Grid(4, 32), check=nothing)
     for name, module in linears(model).items():
         assert not module.weight[zeros[name]].any()
 
@@ -72,10 +72,10 @@ def test_zeros_stay_when_the_rest_is_rounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 def test_patterns_that_do_not_fit_change_nothing(method: Pruner, tmp_path: Path) -> None:
     model = decoder(intermediate_size=202)
-    known = statistics(model, tmp_path)
+    calibration = statistics(model, tmp_path)
     for pattern in ((2, 4), (3, 5), (4, 4), 0.0, 1.0):
         with pytest.raises(UsageError):
-            prune(model, known, method, pattern, check=nothing)
+            prune(model, calibration, method, pattern, check=nothing)
     assert all((module.weight != 0).any() for module in linears(model).values())
     assert torch.equal(
         model.model.layers[0].mlp.up_proj.weight, decoder(intermediate_size=202).model.layers[0].mlp.up_proj.weight

@@ -52,8 +52,8 @@ def test_gptq_loses_no_more_than_rounding(grid: Grid, seed: int) -> None:
     weight, hessian = problem(seed)
     codes = gptq(weight, Curvature.of(hessian), grid)
     assert in_range(codes)
-    lost, plain = (squared_error(each.weight() - weight, hessian) for each in (codes, rtn(weight, grid)))
-    assert lost <= plain * 1.02 + 1e-6
+    loss, plain = (squared_error(coded.weight() - weight, hessian) for coded in (codes, rtn(weight, grid)))
+    assert loss <= plain * 1.02 + 1e-6
 
 
 @settings(max_examples=20)
@@ -85,8 +85,8 @@ def test_inputs_that_depend_on_each_other_get_more_damping() -> None:
 def test_awq_is_never_worse_than_no_factors(seed: int) -> None:
     weight, hessian = problem(seed)
     scales = awq_scales([weight], hessian, Grid(3, 32))
-    lost = squared_error(rtn(weight * scales, Grid(3, 32)).weight() / scales - weight, hessian)
-    assert lost <= squared_error(rtn(weight, Grid(3, 32)).weight() - weight, hessian) * 1.0001
+    error = squared_error(rtn(weight * scales, Grid(3, 32)).weight() / scales - weight, hessian)
+    assert error <= squared_error(rtn(weight, Grid(3, 32)).weight() - weight, hessian) * 1.0001
     assert (scales > 0).all()
 
 
@@ -110,16 +110,16 @@ def test_groups_that_do_not_fit() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_models_in_order_of_what_they_lose(kind: str, tmp_path: Path) -> None:
     before = logits(decoder(kind)).log_softmax(-1)
-    lost = {}
+    divergences = {}
     methods: tuple[Quantizer, ...] = ("rtn", "gptq", "awq", "awq-gptq")
     for method in methods:
         model = decoder(kind)
         codes = quantize(model, statistics(model, tmp_path), method, Grid(3, 32), check=nothing)
         assert codes.keys() == linears(model).keys()
         after = logits(model).log_softmax(-1)
-        lost[method] = float((before.exp() * (before - after)).sum(-1).mean())
-    assert lost["gptq"] < lost["rtn"]
-    assert lost["awq"] < lost["rtn"]
+        divergences[method] = float((before.exp() * (before - after)).sum(-1).mean())
+    assert divergences["gptq"] < divergences["rtn"]
+    assert divergences["awq"] < divergences["rtn"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,9 +133,9 @@ def test_factors_alone_change_nothing(kind: str, tmp_path: Path) -> None:
     assert (logits(model) - before).abs().max() < 3 * (logits(plain) - before).abs().max()
 
 
-@pytest.mark.parametrize(("bits", "known"), [(3, True), (4, True), (8, False)])
-def test_what_was_rounded_to_4_bits_once_is_recognised(bits: int, known: bool) -> None:
+@pytest.mark.parametrize(("bits", "is_recognised"), [(3, True), (4, True), (8, False)])
+def test_what_was_rounded_to_4_bits_once_is_recognised(bits: int, is_recognised: bool) -> None:
     weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1))
     assert not on_a_grid(weight)
     assert not on_a_grid(weight.bfloat16())
-    assert on_a_grid(rtn(weight, Grid(bits, 32)).weight()) is known
+    assert on_a_grid(rtn(weight, Grid(bits, 32)).weight()) is is_recognised

@@ -27,14 +27,14 @@ _HF = "transformers"
     ],
 )  # fmt: skip
 def test_a_recipe_says_what_it_is(recipe: dict[str, Any], named: str, family: str, kind: str) -> None:
-    found = Recipe.model_validate(recipe)
-    assert (str(found), found.family, found.format) == (named, family, kind)
-    assert list(found.problems()) == []
-    assert bool(found.research) is (family == "sparse")
+    parsed = Recipe.model_validate(recipe)
+    assert (str(parsed), parsed.family, parsed.format) == (named, family, kind)
+    assert list(parsed.problems()) == []
+    assert bool(parsed.research) is (family == "sparse")
 
 
 @pytest.mark.parametrize(
-    ("recipe", "key", "said"),
+    ("recipe", "key", "message"),
     [
         ({}, "quantizer", "the base as it is"),
         ({"recovery": "lora", "quantizer": "kquant", "quantization_bits": 8}, "recovery", "nothing to recover from"),
@@ -47,9 +47,9 @@ def test_a_recipe_says_what_it_is(recipe: dict[str, Any], named: str, family: st
         ({"quantizer": "gptq", "quantization_bits": 4, "cache": "q8_0"}, "cache", "llama.cpp"),
     ],
 )
-def test_what_does_not_go_together_is_named(recipe: dict[str, Any], key: str, said: str) -> None:
-    found = dict(Recipe.model_validate(recipe).problems())
-    assert said in found[(key,)]
+def test_what_does_not_go_together_is_named(recipe: dict[str, Any], key: str, message: str) -> None:
+    problems = dict(Recipe.model_validate(recipe).problems())
+    assert message in problems[(key,)]
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 1.0, "3:4", -0.5])
@@ -59,8 +59,8 @@ def test_a_sparsity_is_a_share_or_a_pattern(sparsity: Any) -> None:
 
 
 def test_all_that_is_drawn_is_a_recipe_that_goes_together() -> None:
-    asked = [Recipe(pruner="wanda", pruning_sparsity=0.5), Recipe(pruner="sparsegpt", pruning_sparsity="2:4")]
-    for recipes in ([Recipe.model_validate(dict(each)) for each in PORTFOLIO], asked):
+    masked_recipes = [Recipe(pruner="wanda", pruning_sparsity=0.5), Recipe(pruner="sparsegpt", pruning_sparsity="2:4")]
+    for recipes in ([Recipe.model_validate(dict(entry)) for entry in PORTFOLIO], masked_recipes):
         space = SearchSpace.of(default_space(recipes), rules(default_space(recipes)))
         rng = np.random.default_rng(0)
         for _ in range(300):
@@ -69,14 +69,14 @@ def test_all_that_is_drawn_is_a_recipe_that_goes_together() -> None:
 
 def test_masks_are_searched_where_the_portfolio_names_one_and_nowhere_else() -> None:
     assert "pruner" not in default_space([Recipe(quantizer="kquant", quantization_bits=8)]).root
-    asked = Recipe(pruner="wanda", pruning_sparsity="4:8", quantizer="bitsandbytes", quantization_bits=4)
-    space = SearchSpace.of(default_space([asked]), rules(default_space([asked])))
-    assert space.problems(point(asked, space)) == []
-    assert recipe_of(point(asked, space)) == asked
+    masked_recipe = Recipe(pruner="wanda", pruning_sparsity="4:8", quantizer="bitsandbytes", quantization_bits=4)
+    space = SearchSpace.of(default_space([masked_recipe]), rules(default_space([masked_recipe])))
+    assert space.problems(point(masked_recipe, space)) == []
+    assert recipe_of(point(masked_recipe, space)) == masked_recipe
 
 
 @pytest.mark.parametrize(
-    ("config", "key", "said"),
+    ("config", "key", "message"),
     [
         ({"text": {"calibration": 2}}, ("text", "calibration"), "scored on 2 windows"),
         ({"recovery": {"steps": 100_000}}, ("recovery", "steps"), "each of 14 windows"),
@@ -84,8 +84,8 @@ def test_masks_are_searched_where_the_portfolio_names_one_and_nowhere_else() -> 
         ({"space": {"group": {"type": "int", "low": 8, "high": 64}}}, ("space", "group"), "8: "),
     ],
 )
-def test_what_no_recipe_could_be_carried_out_with_is_named(config: Any, key: tuple[str, ...], said: str) -> None:
-    assert said in dict(CompressConfig.model_validate(config).problems())[key]
+def test_what_no_recipe_could_be_carried_out_with_is_named(config: Any, key: tuple[str, ...], message: str) -> None:
+    assert message in dict(CompressConfig.model_validate(config).problems())[key]
 
 
 def test_a_portfolio_outside_of_the_space_is_an_error() -> None:
@@ -99,16 +99,16 @@ def test_a_portfolio_outside_of_the_space_is_an_error() -> None:
             },
         }
     )
-    found = dict(config.problems())
-    assert "quantization_bits = 8" in found[("portfolio", "0")]
-    assert "quantizer" in found[("portfolio", "1")]
+    problems = dict(config.problems())
+    assert "quantization_bits = 8" in problems[("portfolio", "0")]
+    assert "quantizer" in problems[("portfolio", "1")]
 
 
 SHAPE = {"hidden_size": 96, "intermediate_size": 512, "num_hidden_layers": 30, "num_attention_heads": 6, "head_dim": 32}
 
 
 @pytest.mark.parametrize(
-    ("changes", "why", "barred", "offered_still"),
+    ("changes", "reason", "barred", "offered_still"),
     [
         ({}, "no name", {"quantizer": "kquant", "quantization_bits": 4}, {"quantizer": "gptq", "quantization_bits": 4}),
         ({"hidden_size": 100}, "", {"quantizer": "kquant", "quantization_bits": 4}, {"quantizer": "rtn"}),
@@ -124,10 +124,10 @@ SHAPE = {"hidden_size": 96, "intermediate_size": 512, "num_hidden_layers": 30, "
     ],
 )
 def test_what_a_base_cannot_go_through_is_known_from_its_shape(
-    changes: dict[str, int], why: str, barred: dict[str, Any], offered_still: dict[str, Any]
+    changes: dict[str, int], reason: str, barred: dict[str, Any], offered_still: dict[str, Any]
 ) -> None:
     space = default_space([])
-    limits = shape_limits({**SHAPE, **changes}, why, space)
+    limits = shape_limits({**SHAPE, **changes}, reason, space)
     assert any(limit.rule.violation(barred) for limit in limits)
     assert not any(limit.rule.violation(offered_still) for limit in limits)
     assert left_out(limits).startswith("Left out, for this base cannot go through it: ")

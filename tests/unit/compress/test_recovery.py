@@ -50,9 +50,9 @@ def test_cross_entropy_learns_the_text(tmp_path: Path) -> None:
 
 
 def test_a_recovery_that_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
-    whole, cut = pruned(tmp_path), pruned(tmp_path)
+    full, cut = pruned(tmp_path), pruned(tmp_path)
     before = {name: module.weight.clone() for name, module in linears(cut).items()}
-    recovered(whole, tmp_path / "whole", teacher(tmp_path))
+    recovered(full, tmp_path / "whole", teacher(tmp_path))
     calls: list[int] = []
 
     def stop() -> None:
@@ -65,7 +65,7 @@ def test_a_recovery_that_was_stopped_comes_out_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(module.weight, before[name]) for name, module in linears(cut).items())
     recovered(cut, tmp_path / "cut", teacher(tmp_path))
     assert all(
-        torch.equal(a.weight, b.weight) for a, b in zip(linears(whole).values(), linears(cut).values(), strict=True)
+        torch.equal(a.weight, b.weight) for a, b in zip(linears(full).values(), linears(cut).values(), strict=True)
     )
 
 
@@ -73,21 +73,21 @@ def test_distributions_are_computed_once(tmp_path: Path) -> None:
     first = teacher(tmp_path)
     path = tmp_path / "teacher.safetensors"
     written = path.stat().st_mtime_ns
-    again = teacher(tmp_path)
+    second = teacher(tmp_path)
     assert path.stat().st_mtime_ns == written
-    assert torch.equal(first.logs, again.logs)
+    assert torch.equal(first.logs, second.logs)
     keep_teacher(decoder(), TEXT, path, "another", check=nothing)
     assert path.stat().st_mtime_ns != written
 
 
 def test_the_divergence_is_bounded_by_the_whole_one_and_nothing_from_itself(tmp_path: Path) -> None:
-    kept = teacher(tmp_path)
+    stored_teacher = teacher(tmp_path)
     rows = torch.arange(len(TEXT))
     with torch.inference_mode():
-        original, other = decoder()(TEXT).logits, pruned(tmp_path)(TEXT).logits
-    assert kept.divergence(original, rows).abs().max() < 1e-3
-    p, q = original.log_softmax(-1), other.log_softmax(-1)
-    whole = (p.exp() * (p - q)).sum(-1)
-    found = kept.divergence(other, rows)
-    assert (found <= whole + 1e-4).all()
-    assert (found >= -1e-4).all()
+        original, pruned_logits = decoder()(TEXT).logits, pruned(tmp_path)(TEXT).logits
+    assert stored_teacher.divergence(original, rows).abs().max() < 1e-3
+    p, q = original.log_softmax(-1), pruned_logits.log_softmax(-1)
+    full_divergence = (p.exp() * (p - q)).sum(-1)
+    divergence = stored_teacher.divergence(pruned_logits, rows)
+    assert (divergence <= full_divergence + 1e-4).all()
+    assert (divergence >= -1e-4).all()

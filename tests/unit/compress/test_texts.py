@@ -17,34 +17,34 @@ class Letters:
 
 def test_no_piece_of_text_is_on_both_sides() -> None:
     parts = {name: name[0] * 50 for name in ("a1", "b2", "c3", "d4", "e5", "f6", "g7", "h8")}
-    found = windows(Letters(), parts, "letters", (5, 3), 20)
-    seen = [{token for window in side for token in window[1:]} - {10} for side in (found.calibration, found.held_out)]
+    split = windows(Letters(), parts, "letters", (5, 3), 20)
+    seen = [{token for window in side for token in window[1:]} - {10} for side in (split.calibration, split.held_out)]
     assert all(seen)
     assert not seen[0] & seen[1]
-    assert {len(window) for window in (*found.calibration, *found.held_out)} == {20}
-    assert {window[0] for window in found.calibration} == {1}
-    assert found == windows(Letters(), dict(reversed(parts.items())), "letters", (5, 3), 20)
+    assert {len(window) for window in (*split.calibration, *split.held_out)} == {20}
+    assert {window[0] for window in split.calibration} == {1}
+    assert split == windows(Letters(), dict(reversed(parts.items())), "letters", (5, 3), 20)
 
 
 def test_windows_are_spread_over_all_of_the_text() -> None:
     parts = {str(n): f"{n:04d}" for n in range(300)}
     all_of_it = windows(Letters(), parts, "numbers", (90, 4), 11).calibration
     few = windows(Letters(), parts, "numbers", (3, 4), 11).calibration
-    places = [all_of_it.index(window) for window in few]
-    assert places[0] == 0
-    assert places[2] - places[1] > 20
+    indices = [all_of_it.index(window) for window in few]
+    assert indices[0] == 0
+    assert indices[2] - indices[1] > 20
 
 
 def test_the_winner_is_confirmed_on_windows_that_no_choice_saw() -> None:
     parts = {str(n): f"{n:05d}" for n in range(4000)}
-    drawn = [windows(Letters(), parts, "numbers", (9, 8), 11, seed) for seed in range(5)]
-    assert len({each.held_out for each in drawn}) == 1  # what earlier runs have measured stays of use
-    assert len({each.confirm for each in drawn}) == len({each.choose for each in drawn}) == 5
-    chosen = {window for each in drawn for window in each.choose}
-    assert not chosen & {window for each in drawn for window in each.confirm}  # nor by a choice of another seed
-    for each in drawn:
-        assert each.choose[:8] == each.held_out
-        assert (len(set(each.choose)), len(set(each.confirm))) == (64, 64)
+    splits = [windows(Letters(), parts, "numbers", (9, 8), 11, seed) for seed in range(5)]
+    assert len({split.held_out for split in splits}) == 1  # what earlier runs have measured stays of use
+    assert len({split.confirm for split in splits}) == len({split.choose for split in splits}) == 5
+    chosen = {window for split in splits for window in split.choose}
+    assert not chosen & {window for split in splits for window in split.confirm}  # nor by a choice of another seed
+    for split in splits:
+        assert split.choose[:8] == split.held_out
+        assert (len(set(split.choose)), len(set(split.confirm))) == (64, 64)
 
 
 def test_what_is_left_of_a_short_text_is_shared_and_may_be_nothing() -> None:

@@ -37,26 +37,26 @@ def law(params: Params) -> tuple[float, float]:
 
 
 def measured(where: str, points: Sequence[Params], level: float = 1.0) -> list[MeasuredRecipe]:
-    return [MeasuredRecipe(where, each, law(each)[0], level * law(each)[1] + 1e-5, 200.0) for each in points]
+    return [MeasuredRecipe(where, point, law(point)[0], level * law(point)[1] + 1e-5, 200.0) for point in points]
 
 
-def shuffled(known: Sequence[MeasuredRecipe], seed: int) -> list[MeasuredRecipe]:
-    order = np.random.default_rng(seed).permutation(len(known))
+def shuffled(recipes: Sequence[MeasuredRecipe], seed: int) -> list[MeasuredRecipe]:
+    order = np.random.default_rng(seed).permutation(len(recipes))
     return [
-        MeasuredRecipe(one.where, one.params, known[place].size, known[place].kl, known[place].joules)
-        for one, place in zip(known, order, strict=True)
+        MeasuredRecipe(one.where, one.params, recipes[index].size, recipes[index].kl, recipes[index].joules)
+        for one, index in zip(recipes, order, strict=True)
     ]
 
 
 def trials(points: Sequence[Params]) -> list[Trial]:
     return [
-        Trial(n, Proposal(each, "x"), TrialResult("finished", 1.0, {"joules": 200.0}, objectives=law(each)))
-        for n, each in enumerate(points)
+        Trial(n, Proposal(point, "x"), TrialResult("finished", 1.0, {"joules": 200.0}, objectives=law(point)))
+        for n, point in enumerate(points)
     ]
 
 
 def some(count: int, seed: int = 0) -> list[Params]:
-    return [POINTS[place] for place in np.random.default_rng(seed).choice(len(POINTS), count, replace=False)]
+    return [POINTS[index] for index in np.random.default_rng(seed).choice(len(POINTS), count, replace=False)]
 
 
 @given(
@@ -68,39 +68,39 @@ def test_distances_are_those_of_the_space(one: list[Params], other: list[Params]
 
 
 def test_a_forecast_takes_the_shape_from_other_bases_and_the_level_from_this_one() -> None:
-    known = [*measured("other", some(150)), *measured(HERE, some(5, seed=1), level=3.0)]
+    recipes = [*measured("other", some(150)), *measured(HERE, some(5, seed=1), level=3.0)]
     unseen = some(60, seed=2)
     ratios = [
-        e.kl / (3.0 * law(p)[1] + 1e-5) for e, p in zip(RecipeForecast(SPACE, known).of(unseen), unseen, strict=True)
+        e.kl / (3.0 * law(p)[1] + 1e-5) for e, p in zip(RecipeForecast(SPACE, recipes).of(unseen), unseen, strict=True)
     ]
     assert 0.5 < math.exp(float(np.median(np.log(ratios)))) < 2
     assert np.corrcoef(np.log(ratios), np.log([law(p)[1] for p in unseen]))[0, 1] < 0.6
 
 
 def test_a_forecast_is_believed_where_it_holds_here_and_not_before() -> None:
-    here = measured(HERE, some(12, seed=1), level=2.0)
-    other = measured("other", some(150))
-    assert RecipeForecast(SPACE, [*here, *other]).holds()
-    assert not RecipeForecast(SPACE, here).holds()
-    assert not RecipeForecast(SPACE, [*here[:2], *other]).holds()
-    assert sum(RecipeForecast(SPACE, [*here, *shuffled(other, seed)]).holds() for seed in range(20)) <= 4
+    this_base = measured(HERE, some(12, seed=1), level=2.0)
+    other_base = measured("other", some(150))
+    assert RecipeForecast(SPACE, [*this_base, *other_base]).holds()
+    assert not RecipeForecast(SPACE, this_base).holds()
+    assert not RecipeForecast(SPACE, [*this_base[:2], *other_base]).holds()
+    assert sum(RecipeForecast(SPACE, [*this_base, *shuffled(other_base, seed)]).holds() for seed in range(20)) <= 4
 
 
 def test_the_arm_proposes_what_memory_promises_most_a_joule() -> None:
     arm = Recalling(RandomProposer(SPACE), SPACE, measured("other", POINTS))
     history = trials(some(5, seed=1))
-    found = arm.ask(history, 3, np.random.default_rng(0))
-    assert [each.source for each in found] == ["memory"] * 3
-    assert len({SPACE.key(each.params) for each in found}) == 3
+    proposals = arm.ask(history, 3, np.random.default_rng(0))
+    assert [proposal.source for proposal in proposals] == ["memory"] * 3
+    assert len({SPACE.key(proposal.params) for proposal in proposals}) == 3
     tried = {SPACE.key(trial.proposal.params) for trial in history}
-    assert not tried & {SPACE.key(each.params) for each in found}
+    assert not tried & {SPACE.key(proposal.params) for proposal in proposals}
 
 
 def test_without_memory_or_with_a_false_one_the_optimiser_proposes() -> None:
     history = trials(some(6, seed=1))
     for elsewhere in ([], shuffled(measured("other", some(150)), 3)):
-        found = Recalling(RandomProposer(SPACE), SPACE, elsewhere).ask(history, 2, np.random.default_rng(0))
-        assert [each.source for each in found] == ["random"] * 2
+        proposals = Recalling(RandomProposer(SPACE), SPACE, elsewhere).ask(history, 2, np.random.default_rng(0))
+        assert [proposal.source for proposal in proposals] == ["random"] * 2
 
 
 def test_what_adds_nothing_to_the_front_is_left_out() -> None:

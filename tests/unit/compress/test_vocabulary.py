@@ -51,21 +51,21 @@ def test_texts_of_seen_tokens_are_split_and_answered_as_before(tied: bool, tmp_p
     old = model(torch.tensor([seen])).logits
     (tmp_path / "fewer").mkdir()
     fewer = cut_vocabulary(model, words, seen, tmp_path / "fewer")
-    kept = list(fewer.kept)
-    assert len(kept) < len(before)
+    token_ids = list(fewer.kept)
+    assert len(token_ids) < len(before)
     write_dense(model, tmp_path / "fewer", tmp_path / "out", "float32", nothing)
     after = load_tokenizer(tmp_path / "out")
     ids = after(text)["input_ids"]
     assert after.convert_ids_to_tokens(ids) == before.convert_ids_to_tokens(seen)
     new = load_base(tmp_path / "out", "fp32", "sdpa").model(torch.tensor([ids])).logits
-    torch.testing.assert_close(new, old[..., kept])
-    for other in (*CORPUS, "Zwölf Boxkämpfer \N{SNOWMAN}"):
-        assert after.decode(after(other)["input_ids"]) == before.decode(before(other)["input_ids"])
+    torch.testing.assert_close(new, old[..., token_ids])
+    for sample in (*CORPUS, "Zwölf Boxkämpfer \N{SNOWMAN}"):
+        assert after.decode(after(sample)["input_ids"]) == before.decode(before(sample)["input_ids"])
     turns = [{"role": "user", "content": text}]
     assert after.apply_chat_template(turns, tokenize=False) == before.apply_chat_template(turns, tokenize=False)
     written = json.loads((tmp_path / "out/config.json").read_text())
     assert after.convert_ids_to_tokens(written["eos_token_id"]) == ["<|im_end|>"]
-    assert written["vocab_size"] == len(after) == len(kept)
+    assert written["vocab_size"] == len(after) == len(token_ids)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ PRESETS = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace with the presets above, and nothing shipped."""
     monkeypatch.setattr("agentlab.config.presets.shipped_folder", lambda: tmp_path / "shipped")
     for name, text in PRESETS.items():
@@ -105,11 +105,11 @@ Lay = Callable[..., LoadedConfig[Lab]]
 
 
 @pytest.fixture
-def lay(place: Workspace) -> Lay:
+def lay(own_workspace: Workspace) -> Lay:
     """`lay("long", "seed=3", env={...})` loads like `agentlab lab long --set seed=3`."""
 
     def call(ref: str | None = None, *sets: str, env: dict[str, str] | None = None) -> LoadedConfig[Lab]:
         overrides = [parse(text) for text in sets]
-        return load(Lab, "lab", ref, overrides, workspace=place, env=env or {}, cwd=place.root)
+        return load(Lab, "lab", ref, overrides, workspace=own_workspace, env=env or {}, cwd=own_workspace.root)
 
     return call

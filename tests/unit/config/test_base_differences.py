@@ -23,9 +23,9 @@ def test_each_changed_key_comes_with_its_role(lay: Lay) -> None:
 
 def test_keys_that_only_one_config_has_are_differences(lay: Lay) -> None:
     old, new = lay().config, lay(None, 'notes."a.b"=1', "stages=[{id: x}]").config
-    found = {d.key: (d.old, d.new) for d in differences(old, new)}
-    assert found['notes."a.b"'] == (None, 1)
-    assert found["stages"][0] == []
+    changes = {d.key: (d.old, d.new) for d in differences(old, new)}
+    assert changes['notes."a.b"'] == (None, 1)
+    assert changes["stages"][0] == []
 
 
 def test_a_config_does_not_differ_from_itself(lay: Lay) -> None:

@@ -29,10 +29,10 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def lines(lay: Lay, *words: str, **given: Any) -> list[str]:
+def lines(lay: Lay, *words: str, **options: Any) -> list[str]:
     """The lines of the error that loading ends with."""
     with pytest.raises(ConfigError) as caught:
-        lay(*words, **given)
+        lay(*words, **options)
     return caught.value.message.split("\n")
 
 
@@ -62,41 +62,41 @@ def test_without_a_name_the_default_preset_is_loaded_and_its_text_kept(lay: Lay)
     assert loaded.source_text.startswith("# Small and quick.")
 
 
-def test_null_resets_to_the_model(lay: Lay, place: Workspace) -> None:
+def test_null_resets_to_the_model(lay: Lay, own_workspace: Workspace) -> None:
     assert lay(None, "training.epochs=null").config.training.epochs == 3
     assert lay(None, "training.epochs=~").origins["training.epochs"] == "default"
-    write(place.root / "reset.yaml", "extends: default\ntraining: null\n")
+    write(own_workspace.root / "reset.yaml", "extends: default\ntraining: null\n")
     assert lay("./reset.yaml").config.training.epochs == 3
 
 
 def test_a_path_in_a_flag_starts_at_the_current_folder_and_in_a_file_at_the_workspace(
-    lay: Lay, place: Workspace
+    lay: Lay, own_workspace: Workspace
 ) -> None:
-    write(place.root / "mine" / "base.yaml", "seed: 5\n")
-    write(place.root / "mine" / "top.yaml", "extends: mine/base.yaml\n")
+    write(own_workspace.root / "mine" / "base.yaml", "seed: 5\n")
+    write(own_workspace.root / "mine" / "top.yaml", "extends: mine/base.yaml\n")
     assert lay("mine/top.yaml").config.seed == 5
 
 
-def test_a_workspace_preset_may_extend_the_shipped_one_of_its_name(lay: Lay, place: Workspace) -> None:
-    write(place.root / "shipped" / "lab" / "default.yaml", "seed: 70\nrounds: 9\n")
-    write(place.configs / "lab" / "default.yaml", "extends: default\nseed: 71\n")
+def test_a_workspace_preset_may_extend_the_shipped_one_of_its_name(lay: Lay, own_workspace: Workspace) -> None:
+    write(own_workspace.root / "shipped" / "lab" / "default.yaml", "seed: 70\nrounds: 9\n")
+    write(own_workspace.configs / "lab" / "default.yaml", "extends: default\nseed: 71\n")
     config = lay().config
     assert (config.seed, config.rounds) == (71, 9)
 
 
-def test_circles_and_long_chains_end(lay: Lay, place: Workspace) -> None:
-    write(place.configs / "lab" / "a.yaml", "extends: b\n")
-    write(place.configs / "lab" / "b.yaml", "seed: 1\nextends: a\n")
+def test_circles_and_long_chains_end(lay: Lay, own_workspace: Workspace) -> None:
+    write(own_workspace.configs / "lab" / "a.yaml", "extends: b\n")
+    write(own_workspace.configs / "lab" / "b.yaml", "seed: 1\nextends: a\n")
     assert lines(lay, "a") == [
         "configs/lab/b.yaml:2:1: extends: configs/lab/a.yaml -> configs/lab/b.yaml -> a is a circle."
     ]
     for i in range(12):
-        write(place.configs / "lab" / f"c{i}.yaml", f"extends: c{i + 1}\n")
+        write(own_workspace.configs / "lab" / f"c{i}.yaml", f"extends: c{i + 1}\n")
     assert lines(lay, "c0") == ["configs/lab/c0.yaml leads to more than 7 files in a row."]
 
 
-def test_extends_names_one_file(lay: Lay, place: Workspace) -> None:
-    write(place.root / "x.yaml", "seed: 1\nextends: [a]\n")
+def test_extends_names_one_file(lay: Lay, own_workspace: Workspace) -> None:
+    write(own_workspace.root / "x.yaml", "seed: 1\nextends: [a]\n")
     assert lines(lay, "x.yaml") == ["x.yaml:2:1: extends: must be a preset's name or a path."]
 
 
@@ -116,18 +116,18 @@ def test_overrides_apply_from_left_to_right(lay: Lay) -> None:
     assert list(lay(None, "llm=remote", "llm=null").config.llm.providers) == ["here"]
 
 
-def test_a_name_replaces_the_mapping_of_the_file_it_extends(lay: Lay, place: Workspace) -> None:
-    write(place.configs / "lab" / "base.yaml", "llm: embedded\n")
-    write(place.root / "name.yaml", "extends: base\nllm: remote\n")
-    write(place.root / "more.yaml", "extends: base\nllm: {max_usd: 4}\n")
-    write(place.root / "inline.yaml", "llm: {max_usd: 4}\n")
+def test_a_name_replaces_the_mapping_of_the_file_it_extends(lay: Lay, own_workspace: Workspace) -> None:
+    write(own_workspace.configs / "lab" / "base.yaml", "llm: embedded\n")
+    write(own_workspace.root / "name.yaml", "extends: base\nllm: remote\n")
+    write(own_workspace.root / "more.yaml", "extends: base\nllm: {max_usd: 4}\n")
+    write(own_workspace.root / "inline.yaml", "llm: {max_usd: 4}\n")
     assert list(lay("name.yaml").config.llm.providers) == ["far"]
     assert list(lay("more.yaml").config.llm.providers) == ["here"]
     assert list(lay("inline.yaml").config.llm.providers) == []
 
 
-def test_a_preset_may_extend_another_of_its_folder(lay: Lay, place: Workspace) -> None:
-    write(place.configs / "llm" / "cheap.yaml", "extends: remote\nmax_usd: 0.1\n")
+def test_a_preset_may_extend_another_of_its_folder(lay: Lay, own_workspace: Workspace) -> None:
+    write(own_workspace.configs / "llm" / "cheap.yaml", "extends: remote\nmax_usd: 0.1\n")
     loaded = lay(None, "llm=cheap")
     assert list(loaded.config.llm.providers) == ["far"]
     assert loaded.config.llm.max_usd == 0.1
@@ -146,8 +146,8 @@ def test_an_unknown_preset_is_named_with_the_known_ones(lay: Lay, name: str) -> 
     assert "embedded" in str(caught.value.hint)
 
 
-def test_an_unknown_preset_comes_with_the_place_that_names_it(lay: Lay, place: Workspace) -> None:
-    path = write(place.configs / "lab" / "mine.yaml", "rounds: 1\nllm: nowhere\n")
+def test_an_unknown_preset_comes_with_the_place_that_names_it(lay: Lay, own_workspace: Workspace) -> None:
+    path = write(own_workspace.configs / "lab" / "mine.yaml", "rounds: 1\nllm: nowhere\n")
     with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2:1: llm: There is no llm preset"):
         lay("mine")
     path.write_text("rounds: 1\nextends: nowhere\n")
@@ -159,10 +159,10 @@ def test_an_unknown_preset_comes_with_the_place_that_names_it(lay: Lay, place: W
 
 
 def test_a_preset_field_takes_a_path_from_the_current_folder_or_in_a_file_from_the_workspace(
-    lay: Lay, place: Workspace
+    lay: Lay, own_workspace: Workspace
 ) -> None:
-    write(place.root / "models.yaml", "max_usd: 7\n")
-    write(place.configs / "lab" / "mine.yaml", "rounds: 1\nllm: ./models.yaml\n")
+    write(own_workspace.root / "models.yaml", "max_usd: 7\n")
+    write(own_workspace.configs / "lab" / "mine.yaml", "rounds: 1\nllm: ./models.yaml\n")
     assert lay("mine").config.llm.max_usd == 7
     assert lay(None, "llm=./models.yaml").config.llm.max_usd == 7
     assert lines(lay, None, "llm=../secret.yaml")[0].startswith("There is no config file ../secret.yaml")
@@ -171,9 +171,9 @@ def test_a_preset_field_takes_a_path_from_the_current_folder_or_in_a_file_from_t
 # -- errors -------------------------------------------------------------------------------------------------------
 
 
-def test_all_errors_come_at_once_with_file_line_column_and_key(lay: Lay, place: Workspace) -> None:
+def test_all_errors_come_at_once_with_file_line_column_and_key(lay: Lay, own_workspace: Workspace) -> None:
     write(
-        place.root / "bad.yaml",
+        own_workspace.root / "bad.yaml",
         "sed: 3\nrounds: 0\ntraining:\n  epochs: many\n  optimizer:\n    name: Adamm\n    lr: 2\n    momentum: 1\n",
     )
     assert lines(lay, "bad.yaml", "seed=1.5", "training.epochs.x=1", "zzz=1") == [
@@ -220,14 +220,14 @@ def test_a_key_is_never_shown(lay: Lay) -> None:
     provider = f"llm.providers.p={{kind: remote, url: 'https://x', api_key: {KEY}}}"
     (line,) = lines(lay, None, provider)
     assert line.startswith("--set: llm.providers.p.api_key: name the variable that holds the key")
-    (other,) = lines(lay, None, f"llm.providers.p={{kind: remote, url: 'https://x', api_key: [{KEY}]}}")
-    assert KEY not in line + other
+    (second_line,) = lines(lay, None, f"llm.providers.p={{kind: remote, url: 'https://x', api_key: [{KEY}]}}")
+    assert KEY not in line + second_line
 
 
 def test_many_errors_are_cut(lay: Lay) -> None:
-    found = lines(lay, None, *(f"unknown{i}=1" for i in range(40)))
-    assert len(found) == 31
-    assert found[-1] == "... and 10 more"
+    error_lines = lines(lay, None, *(f"unknown{i}=1" for i in range(40)))
+    assert len(error_lines) == 31
+    assert error_lines[-1] == "... and 10 more"
 
 
 def test_the_hint_names_the_next_command(lay: Lay) -> None:
@@ -269,19 +269,19 @@ def test_a_resolved_value_is_not_resolved_again(value: str) -> None:
 # -- a run's own config -------------------------------------------------------------------------------------------
 
 
-def test_a_resolved_file_gives_the_same_config_and_hash(lay: Lay, place: Workspace) -> None:
+def test_a_resolved_file_gives_the_same_config_and_hash(lay: Lay, own_workspace: Workspace) -> None:
     config = lay(
         "long", "llm=remote", "stages=[{id: a}]", 'space."a.b"={low: 1, high: 2}', env={"FAR_BASE_URL": "a$$b"}
     ).config
-    path = write(place.root / "config.yaml", dump_yaml(config))
-    again = load_resolved(type(config), path, (), env={})
-    assert again == config == lay("./config.yaml").config
-    assert config_hash(again) == config_hash(config)
+    path = write(own_workspace.root / "config.yaml", dump_yaml(config))
+    reloaded = load_resolved(type(config), path, (), env={})
+    assert reloaded == config == lay("./config.yaml").config
+    assert config_hash(reloaded) == config_hash(config)
 
 
-def test_a_resolved_file_takes_overrides_but_no_presets(lay: Lay, place: Workspace) -> None:
+def test_a_resolved_file_takes_overrides_but_no_presets(lay: Lay, own_workspace: Workspace) -> None:
     config = lay().config
-    path = write(place.root / "config.yaml", dump_yaml(config))
+    path = write(own_workspace.root / "config.yaml", dump_yaml(config))
     assert load_resolved(type(config), path, [Override("rounds", 9, "--rounds")], env={}).rounds == 9
     with pytest.raises(ConfigError, match="--set: llm: a run keeps the preset it started with"):
         load_resolved(type(config), path, [parse("llm=remote")], env={})

@@ -51,11 +51,11 @@ def test_a_mapping_over_a_null_starts_anew() -> None:
 
 @given(TREES, PATHS, VALUES)
 def test_the_later_layer_wins(tree: dict[str, object], path: list[str], value: object) -> None:
-    over: object = value
+    upper: object = value
     for part in reversed(path):
-        over = {part: over}
-    assert isinstance(over, dict)
-    assert Layer(laid(tree, over)).value(tuple(path)) == value
+        upper = {part: upper}
+    assert isinstance(upper, dict)
+    assert Layer(laid(tree, upper)).value(tuple(path)) == value
 
 
 @given(TREES, KEYS)
@@ -85,8 +85,8 @@ def test_origins_follow_the_values() -> None:
     base = Layer(
         {"a": {"b": 1, "c": 2}, "l": [1]}, {("a",): "f:1", ("a", "b"): "f:2", ("a", "c"): "f:3", ("l", "0"): "f:4"}
     )
-    over = Layer({"a": {"b": 5}, "l": [2]}, {("a",): "g:1", ("a", "b"): "g:2", ("l",): "g:3"})
-    layer = base.with_upper(over)
+    upper = Layer({"a": {"b": 5}, "l": [2]}, {("a",): "g:1", ("a", "b"): "g:2", ("l",): "g:3"})
+    layer = base.with_upper(upper)
     assert layer.origin(("a", "b")) == "g:2"
     assert layer.origin(("a", "c")) == "f:3"
     assert layer.origin(("l", "0")) == "g:3"

@@ -28,8 +28,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 def test_the_workspace_hides_what_is_shipped(workspace: Workspace) -> None:
     files = presets.named_files("lab", "default", workspace)
     assert [f.path.read_text().splitlines()[0] for f in files] == ["# Mine.", "#  Shipped default. "]
-    found = {p.name: (p.description, p.shipped) for p in presets.presets("lab", workspace)}
-    assert found == {"default": ("Mine.", False), "demo": ("", True)}
+    by_name = {p.name: (p.description, p.shipped) for p in presets.presets("lab", workspace)}
+    assert by_name == {"default": ("Mine.", False), "demo": ("", True)}
 
 
 def test_names_are_listed_and_the_nearest_is_offered(workspace: Workspace) -> None:

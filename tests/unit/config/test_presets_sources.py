@@ -57,9 +57,9 @@ def cook(root: Path) -> Cook:
 
 @pytest.fixture
 def errors(cook: Cook) -> Errors:
-    def call(*given: Any) -> list[str]:
+    def call(*arguments: Any) -> list[str]:
         with pytest.raises(ConfigError) as caught:
-            cook(*given)
+            cook(*arguments)
         return caught.value.message.split("\n")
 
     return call
@@ -125,8 +125,8 @@ def test_a_misspelt_key_of_the_other_file_comes_with_its_name(errors: Errors, ro
 def test_a_file_given_from_outside_replaces_the_one_that_is_named_and_wins(cook: Cook, root: Path) -> None:
     (root / "steps.yaml").write_text("parts_file: nowhere.yaml\nparts: {pan: {size: 1}, pot: {size: 1}}\n")
     (root / "sub" / "mine.yaml").write_text("parts: {pan: {size: 7}}\n")
-    given = Override("parts_file", "mine.yaml", "--parts")
-    loaded = cook("../steps.yaml", given, parse("parts.pot.size=5"), cwd=root / "sub")
+    override = Override("parts_file", "mine.yaml", "--parts")
+    loaded = cook("../steps.yaml", override, parse("parts.pot.size=5"), cwd=root / "sub")
     assert {name: part.size for name, part in loaded.config.parts.items()} == {"pan": 7, "pot": 5}
     assert loaded.origins["parts.pan.size"] == "mine.yaml:1:15"
     assert cook("steps.yaml", parse("parts_file=null")).config.parts["pan"].size == 1

@@ -59,8 +59,8 @@ def test_a_variable_that_repeats_a_secret_is_one() -> None:
     "value", ["default", "d_model", "completed", "run.started", "smollm2-135m", "------", "123456"]
 )
 def test_what_agentlab_says_itself_is_no_secret(value: str) -> None:
-    known = secrets_of({"SOME_TOKEN": value})
-    assert (known.certain, known.suspect) == ({}, {})
+    secrets = secrets_of({"SOME_TOKEN": value})
+    assert (secrets.certain, secrets.suspect) == ({}, {})
 
 
 @pytest.mark.parametrize("text", ["${GITHUB_TOKEN}", "a${DATABASE}b", "${GITHUB_TOKEN:-x}", "${UNSET_API_KEY:-x}"])
@@ -172,11 +172,11 @@ def test_every_text_of_every_config_expands_safely_or_not_at_all(model: type[Str
     for name, field in model.model_fields.items():
         if fitting_models(field.annotation, {}):
             continue
-        for given in ("${GITHUB_TOKEN}", ["${GITHUB_TOKEN}"], {"x": "${GITHUB_TOKEN}"}):
+        for field_value in ("${GITHUB_TOKEN}", ["${GITHUB_TOKEN}"], {"x": "${GITHUB_TOKEN}"}):
             with contextlib.suppress(ValidationError):
-                assert SECRET not in repr(model.model_validate({name: given}, context={"env": ENV}))
+                assert SECRET not in repr(model.model_validate({name: field_value}, context={"env": ENV}))
 
 
 def test_a_piece_of_a_name_of_ours_is_a_suspect() -> None:
-    known = secrets_of({"DB_PASSWORD": "_mae_spre"})
-    assert (known.certain, known.suspect) == ({}, {"_mae_spre": "DB_PASSWORD"})
+    secrets = secrets_of({"DB_PASSWORD": "_mae_spre"})
+    assert (secrets.certain, secrets.suspect) == ({}, {"_mae_spre": "DB_PASSWORD"})

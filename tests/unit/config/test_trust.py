@@ -15,11 +15,11 @@ def test_a_confirmed_pair_is_trusted_from_then_on_and_no_other(tmp_path: Path) -
     assert path == tmp_path / ".config" / "agentlab" / "trusted-keys"
     confirm("MY_KEY", "llm.example.org", env)
     assert path.read_text() == "MY_KEY@llm.example.org\n"
-    known = with_confirmed(env)
-    assert is_trusted("MY_KEY", "llm.example.org", known)
-    assert is_trusted("A_KEY", "a.org", known)
-    assert not is_trusted("MY_KEY", "a.org", known)
-    assert not is_trusted("MY_KEY", "example.org", known)
+    extended_env = with_confirmed(env)
+    assert is_trusted("MY_KEY", "llm.example.org", extended_env)
+    assert is_trusted("A_KEY", "a.org", extended_env)
+    assert not is_trusted("MY_KEY", "a.org", extended_env)
+    assert not is_trusted("MY_KEY", "example.org", extended_env)
 
 
 def test_it_is_kept_where_configurations_are(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def complaints(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "complaint"),
     [
         ("tekst", ": unknown kind 'tekst'; did you mean text?"),
         ("xyz", ": unknown kind 'xyz'; known are text, judge"),
@@ -87,11 +87,11 @@ def complaints(tmp_path: Path) -> Callable[..., list[str]]:
         ("3", ": must be a mapping, not 3"),
     ],
 )
-def test_the_member_that_was_meant_speaks(complaints: Callable[..., list[str]], rule: str, said: str) -> None:
-    assert complaints(f"steps: [{{id: a, rule: {rule}}}]\n")[0].endswith(f" steps.0.rule{said}")
+def test_the_member_that_was_meant_speaks(complaints: Callable[..., list[str]], rule: str, complaint: str) -> None:
+    assert complaints(f"steps: [{{id: a, rule: {rule}}}]\n")[0].endswith(f" steps.0.rule{complaint}")
     if "{" in rule:  # without the short spelling
-        assert complaints(f"direct: {rule}\n")[0].endswith(f" direct{said}")
-        assert complaints(f"named: {{x: {rule}}}\n")[0].endswith(f" named.x{said}")
+        assert complaints(f"direct: {rule}\n")[0].endswith(f" direct{complaint}")
+        assert complaints(f"named: {{x: {rule}}}\n")[0].endswith(f" named.x{complaint}")
 
 
 def test_a_list_is_not_too_short_because_its_elements_are_wrong(complaints: Callable[..., list[str]]) -> None:

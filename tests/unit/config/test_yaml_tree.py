@@ -26,8 +26,8 @@ def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
 
 @given(st.dictionaries(st.text("abcdefgh", min_size=1), TEXT, max_size=5))
 def test_other_readers_of_yaml_see_the_same_text(tree: dict[str, str]) -> None:
-    again = yaml.safe_load(write_yaml(tree))
-    assert {str(key): value for key, value in again.items()} == tree
+    parsed = yaml.safe_load(write_yaml(tree))
+    assert {str(key): value for key, value in parsed.items()} == tree
 
 
 @given(st.text(max_size=40) | st.text("{}[]:-#&*!|>'\"%@`,?\t\n \\U0x.~<", max_size=20))
@@ -55,9 +55,9 @@ def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     ],
 )
 def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
-    found = read_value(text, "--set x")
-    assert found == value
-    assert type(found) is type(value)
+    scalar = read_value(text, "--set x")
+    assert scalar == value
+    assert type(scalar) is type(value)
 
 
 def test_every_key_and_element_knows_its_place() -> None:

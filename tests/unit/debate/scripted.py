@@ -63,20 +63,20 @@ class Script:
     sure: float = 0.6
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def turns(self, asked: list[QuizQuestion]) -> list[Turn]:
+    def turns(self, questions: list[QuizQuestion]) -> list[Turn]:
         """What they say about all questions."""
-        return [turn for question in asked for turn in self._about(question)]
+        return [turn for question in questions for turn in self._about(question)]
 
     def _about(self, question):
         shared, rng = self.rng.random() if self.rng.random() < self.common else None, self.rng
         first = [bool((rng.random() if shared is None else shared) < p) for p in self.right]
         for arm, (better, worse) in (("debate", self.debate), ("length", self.length)):
-            held = first
+            correct = first
             for number in range(self.rounds + 1):
                 if number:
-                    held = [rng.random() >= worse if was else rng.random() < better for was in held]
+                    correct = [rng.random() >= worse if was else rng.random() < better for was in correct]
                 if number or arm == "debate":
-                    for name, was in zip(NAMES, held, strict=False):
+                    for name, was in zip(NAMES, correct, strict=False):
                         yield turn(question, name, self._town(question, was), arm=arm, round=number, sure=self.sure)
         for sample in range(self.drawn):
             was = rng.random() < self.samples
@@ -89,5 +89,5 @@ class Script:
 
 def spoken(turns, ballots=(), seconds=None) -> Held:
     """All of a run."""
-    asked = dict.fromkeys(each.question for each in turns)
-    return Held(questions=list(asked), turns=list(turns), ballots=list(ballots), seconds=seconds or {})
+    question_ids = dict.fromkeys(turn.question for turn in turns)
+    return Held(questions=list(question_ids), turns=list(turns), ballots=list(ballots), seconds=seconds or {})

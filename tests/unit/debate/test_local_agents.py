@@ -32,12 +32,12 @@ def _no_opinions() -> Iterator[None]:
         yield
 
 
-def made(kind: str, place: Path, seed: int = 0, **changes: int) -> Path:
+def made(kind: str, folder: Path, seed: int = 0, **changes: int) -> Path:
     """A random checkpoint in `models/`, and two random adapters of it."""
     import transformers
     from peft import LoraConfig, get_peft_model
 
-    tokenizer, path = bytewise(CHATML), place / "models" / kind
+    tokenizer, path = bytewise(CHATML), folder / "models" / kind
     sizes = {**SIZES, **MODELS.get(kind, {}), "max_position_embeddings": 1024}
     if kind == "GPT2":
         sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
@@ -55,7 +55,7 @@ def made(kind: str, place: Path, seed: int = 0, **changes: int) -> Path:
             for key, parameter in peft.named_parameters():
                 if "lora_" in key:
                     torch.nn.init.normal_(parameter, std=0.2)
-            peft.save_pretrained(place / "adapters" / name)
+            peft.save_pretrained(folder / "adapters" / name)
     return path
 
 
@@ -67,8 +67,8 @@ def config_of(path: Path, **changes: Any) -> DebateConfig:
 
 
 def opened(path: Path, stop: Any = lambda: None, **changes: Any) -> AbstractContextManager[LocalSpeakers]:
-    place = path.parents[1]
-    return local_speakers(config_of(path, **changes), path, Workspace(place, place), stop)
+    root = path.parents[1]
+    return local_speakers(config_of(path, **changes), path, Workspace(root, root), stop)
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +81,20 @@ def asked(agent: str, text: str, **keys: Any) -> TurnRequest:
     return TurnRequest(f"{agent}/{text}", agent, keys.pop("dialogue", ""), (Message("user", text),), **keys)
 
 
-def debated(speakers: LocalSpeakers, rounds: int = 3, *, kept: bool = True) -> list[TurnReply]:
+def debated(speakers: LocalSpeakers, rounds: int = 3, *, has_dialogue: bool = True) -> list[TurnReply]:
     """Two questions, one with choices, asked of all agents again and again."""
     chats: dict[tuple[str, str], list[Message]] = {
         (agent, text): [Message("user", text)]
         for agent in ("ann", "bob", "cat")
         for text in ("What is it?", "A dog, " * 9)
     }
-    found: list[TurnReply] = []
+    all_replies: list[TurnReply] = []
     for _ in range(rounds):
-        wanted = [
+        requests = [
             TurnRequest(
                 "",
                 agent,
-                f"{text}/{agent}" if kept else "",
+                f"{text}/{agent}" if has_dialogue else "",
                 tuple(chat),
                 CHOICES if "dog" in text else (),
                 12,
@@ -102,35 +102,35 @@ def debated(speakers: LocalSpeakers, rounds: int = 3, *, kept: bool = True) -> l
             )
             for (agent, text), chat in chats.items()
         ]
-        said = speakers.answer(wanted)
-        for each, chat in zip(said, chats.values(), strict=True):
-            chat += [Message("assistant", each.text), Message("user", "Others say yes. What is the answer?")]
-        found += said
-    return found
+        replies = speakers.answer(requests)
+        for reply, chat in zip(replies, chats.values(), strict=True):
+            chat += [Message("assistant", reply.text), Message("user", "Others say yes. What is the answer?")]
+        all_replies += replies
+    return all_replies
 
 
-def same(some: Sequence[TurnReply], others: Sequence[TurnReply]) -> None:
-    for one, other in zip(some, others, strict=True):
-        assert (one.text, one.choice, one.error) == (other.text, other.choice, other.error)
-        assert (one.input_tokens, one.output_tokens) == (other.input_tokens, other.output_tokens)
-        assert one.confidences == pytest.approx(other.confidences, abs=1e-4)
+def same(some: Sequence[TurnReply], expected: Sequence[TurnReply]) -> None:
+    for one, expected_reply in zip(some, expected, strict=True):
+        assert (one.text, one.choice, one.error) == (expected_reply.text, expected_reply.choice, expected_reply.error)
+        assert (one.input_tokens, one.output_tokens) == (expected_reply.input_tokens, expected_reply.output_tokens)
+        assert one.confidences == pytest.approx(expected_reply.confidences, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_remembered_changes_nothing_but_last_bits(kind: str, tmp_path: Path) -> None:
     path = made(kind, tmp_path)
     with opened(path) as speakers:
-        found = debated(speakers)
+        replies = debated(speakers)
         assert bool(speakers._kept) == (kind in ("Llama", "Qwen2", "GPT2"))
     with opened(path) as speakers:
-        same(found, debated(speakers, kept=False))
+        same(replies, debated(speakers, has_dialogue=False))
     with opened(path) as speakers:
         speakers._max_kept_bytes = 0  # nothing but the newest is kept
-        same(found, debated(speakers))
+        same(replies, debated(speakers))
     with opened(path, rows=1) as speakers:
-        same(found, debated(speakers))
-    assert all(set(each.confidences) == BOTH for each in found if each.text)
-    assert len({each.text for each in found}) > 3  # adapters and chats do something
+        same(replies, debated(speakers))
+    assert all(set(reply.confidences) == BOTH for reply in replies if reply.text)
+    assert len({reply.text for reply in replies}) > 3  # adapters and chats do something
 
 
 def test_the_same_calls_give_the_same_bits(llama: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_same_calls_give_the_same_bits(llama: Path) -> None:
 def test_choices_are_scored_by_their_texts_behind_what_was_said(llama: Path) -> None:
     with opened(llama) as speakers:
         speakers._text = lambda _: "It is a house. Answer: maybe. Answer: no"  # type: ignore[method-assign] # as if said
-        (found,) = speakers.answer([asked("ann", "What?", choices=CHOICES, confidences=BOTH)])
+        (reply,) = speakers.answer([asked("ann", "What?", choices=CHOICES, confidences=BOTH)])
         before = speakers._ids(
             "<|im_start|>system\nYou are kind.<|im_end|>\n<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
             "It is a house.\nAnswer:"
@@ -160,23 +160,23 @@ def test_choices_are_scored_by_their_texts_behind_what_was_said(llama: Path) -> 
                     speakers._model(torch.tensor([[*before, *text]])).logits[0, len(before) - 1 : -1].log_softmax(-1)
                 )
             means.append(float(logits[range(len(text)), text].mean()))
-    assert found.choice == CHOICES[means.index(max(means))]
-    assert found.text == f"It is a house.\nAnswer: {found.choice}"
-    assert found.confidences["logprob"] == pytest.approx(float(torch.tensor(means).softmax(0).max()), abs=1e-4)
+    assert reply.choice == CHOICES[means.index(max(means))]
+    assert reply.text == f"It is a house.\nAnswer: {reply.choice}"
+    assert reply.confidences["logprob"] == pytest.approx(float(torch.tensor(means).softmax(0).max()), abs=1e-4)
 
 
 def test_a_choice_alone_needs_no_talk(llama: Path) -> None:
     with opened(llama) as speakers:
-        (found,) = speakers.answer([asked("cat", "A or B?", choices=("A", "B"), max_tokens=0)])
-    assert found.text == f"Answer: {found.choice}"
-    assert found.output_tokens == 0
+        (reply,) = speakers.answer([asked("cat", "A or B?", choices=("A", "B"), max_tokens=0)])
+    assert reply.text == f"Answer: {reply.choice}"
+    assert reply.output_tokens == 0
 
 
 def test_samples_follow_their_seed(llama: Path) -> None:
-    drawn = [asked("ann", "What?", temperature=1.0, seed=seed) for seed in (1, 2, 1)]
+    requests = [asked("ann", "What?", temperature=1.0, seed=seed) for seed in (1, 2, 1)]
     with opened(llama) as speakers:
-        one, other, again = speakers.answer(drawn)
-    assert one.text == again.text != other.text
+        one, reseeded, repeated = speakers.answer(requests)
+    assert one.text == repeated.text != reseeded.text
 
 
 def test_a_turn_that_cannot_be_taken_harms_no_other(llama: Path) -> None:
@@ -184,11 +184,11 @@ def test_a_turn_that_cannot_be_taken_harms_no_other(llama: Path) -> None:
     with opened(llama) as speakers:
         expected = speakers.answer(good)
         long = asked("cat", "the quick brown fox " * 400, choices=CHOICES)
-        found = speakers.answer([good[0], long, asked("ann", "half \ud800 of it"), good[1]])
-    same([found[0], found[3]], expected)
-    assert found[1].overflow
-    assert "the context has 1,024" in found[1].error
-    assert not found[2].error
+        replies = speakers.answer([good[0], long, asked("ann", "half \ud800 of it"), good[1]])
+    same([replies[0], replies[3]], expected)
+    assert replies[1].overflow
+    assert "the context has 1,024" in replies[1].error
+    assert not replies[2].error
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,10 @@ def test_no_text_ends_or_begins_a_turn(llama: Path, hostile: str) -> None:
     with opened(llama) as speakers:
         special = set(speakers._tokenizer.all_special_ids) | {speakers._template.end_token}
         tokens = [speakers._begin_turn(asked("ann", text)).tokens for text in ("kind", hostile)]  # type: ignore[union-attr] # of a turn
-        counts = [sum(token in special for token in each) for each in tokens]
-        (found,) = speakers.answer([asked("ann", hostile, choices=(hostile, "yes"))])
+        counts = [sum(token in special for token in turn_tokens) for turn_tokens in tokens]
+        (reply,) = speakers.answer([asked("ann", hostile, choices=(hostile, "yes"))])
     assert counts[0] == counts[1]
-    assert found.choice in (hostile, "yes")
+    assert reply.choice in (hostile, "yes")
 
 
 def test_a_stop_is_heard_inside_a_pass(llama: Path) -> None:
@@ -217,15 +217,15 @@ def test_a_stop_is_heard_inside_a_pass(llama: Path) -> None:
 
 def test_adapters_that_do_not_fit_are_told_by_name_before_anything_is_loaded(tmp_path: Path) -> None:
     path = made("Llama", tmp_path)
-    here = Workspace(tmp_path, tmp_path)
-    check_agents(config_of(path), here)
+    workspace = Workspace(tmp_path, tmp_path)
+    check_agents(config_of(path), workspace)
     nobody = [{"name": "ann", "adapter": str(tmp_path / "gone")}, {"name": "bob"}]
     with pytest.raises(MissingFileError, match="gone"):
-        check_agents(config_of(path, agents=nobody), here)
-    other = made("Llama", tmp_path / "wide", hidden_size=64)
+        check_agents(config_of(path, agents=nobody), workspace)
+    wide = made("Llama", tmp_path / "wide", hidden_size=64)
     with pytest.raises(UsageError, match="one does not fit Llama"):
-        check_agents(config_of(other), here)
+        check_agents(config_of(wide), workspace)
     card: Mapping[str, Any] = {"base": {"path": "elsewhere", "fingerprint": "sha256:0"}}
     (tmp_path / "adapters" / "two" / "card.json").write_text(json.dumps(card))
     with pytest.raises(UsageError, match="two was trained on another base model"):
-        check_agents(config_of(path), here)
+        check_agents(config_of(path), workspace)

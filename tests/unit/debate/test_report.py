@@ -27,15 +27,15 @@ def run(tmp_path: Path):
         yield run
 
 
-def reported(run, turns, asked, conf=None):
-    result = verdict(asked, spoken(turns, [], {"debate": 1.0}), NOTHING, conf or config())
-    write_debate_report(run, result, asked, spoken(turns), Table(("agent",), [("ann",)]))
+def reported(run, turns, quiz, conf=None):
+    result = verdict(quiz, spoken(turns, [], {"debate": 1.0}), NOTHING, conf or config())
+    write_debate_report(run, result, quiz, spoken(turns), Table(("agent",), [("ann",)]))
     return (run.path / "report.md").read_text(), (run.path / "report.html").read_text()
 
 
 def test_a_report_begins_with_the_verdict_and_shows_its_figures(run):
-    asked = questions(30)
-    report, page = reported(run, Script(debate=(0.4, 0.3)).turns(asked), asked)
+    quiz = questions(30)
+    report, page = reported(run, Script(debate=(0.4, 0.3)).turns(quiz), quiz)
     assert report.split("\n\n")[1].startswith("Not measured: 30 of at least 100 questions")
     assert page.count("data:image/png;base64,iVBOR") == 2
     for heading in ("## Rounds", "## Changes of mind", "## Confidence", "from wrong to right", "from right to wrong"):
@@ -43,20 +43,20 @@ def test_a_report_begins_with_the_verdict_and_shows_its_figures(run):
 
 
 def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
-    asked = questions(30)
-    turns = Script(debate=(0.4, 0.3)).turns(asked)
-    without, _ = reported(run, turns, asked)
+    quiz = questions(30)
+    turns = Script(debate=(0.4, 0.3)).turns(quiz)
+    without, _ = reported(run, turns, quiz)
     assert "asked for a choice alone" not in without  # hosts tell no likelihood, and earlier versions did not ask
 
     def scored(question, right, tokens):
-        place = TOWNS.index(question.answer)
-        of = [(right, tokens) if n == place else (-2.0, 1) for n in range(4)]
+        right_index = TOWNS.index(question.answer)
+        of = [(right, tokens) if n == right_index else (-2.0, 1) for n in range(4)]
         return Scored(tuple(total for total, _ in of), tuple(count for _, count in of), (4,) * 4)
 
-    alone = {"ann": {q.id: scored(q, -1.0, 1) for q in asked}, "bob": {q.id: scored(q, -8.0, 9) for q in asked}}
-    held = spoken(turns).model_copy(update={"alone": alone})
-    result = verdict(asked, held, NOTHING, config())
-    write_debate_report(run, result, asked, held, Table(("agent",), [("ann",)]))
+    alone = {"ann": {q.id: scored(q, -1.0, 1) for q in quiz}, "bob": {q.id: scored(q, -8.0, 9) for q in quiz}}
+    transcript = spoken(turns).model_copy(update={"alone": alone})
+    result = verdict(quiz, transcript, NOTHING, config())
+    write_debate_report(run, result, quiz, transcript, Table(("agent",), [("ann",)]))
     report = (run.path / "report.md").read_text()
     rows = [line.replace("\\", "") for line in report.splitlines() if line.startswith(("| ann | 100%", "| bob | 100%"))]
     assert rows == [
@@ -73,16 +73,20 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     assert result.alone.right["bob"]["sum"].value == 0 < result.alone.right["bob"]["mean"].value
     assert DebateResult.model_validate(result.model_dump(mode="json")) == result
     assert (
-        load_transcript(config(), [Event(0, 0.0, "wave.finished", "test-001", held.model_dump(mode="json"))]).alone
+        load_transcript(
+            config(), [Event(0, 0.0, "wave.finished", "test-001", transcript.model_dump(mode="json"))]
+        ).alone
         == alone
     )
 
 
 def test_a_change_of_mind_is_marked_where_it_happened(run):
-    (asked,) = questions(1)
+    (question,) = questions(1)
     rounds = [("lima", "quito", "quito"), ("lima", "lima", None)]
-    turns = [turn(asked, n, a, round=r) for r, said in enumerate(rounds) for n, a in zip(NAMES, said, strict=False)]
-    report, _ = reported(run, turns, [asked])
+    turns = [
+        turn(question, n, a, round=r) for r, answers in enumerate(rounds) for n, a in zip(NAMES, answers, strict=False)
+    ]
+    report, _ = reported(run, turns, [question])
     story = report[report.index("## Debate q0000: from wrong to right") :]
     assert "| 1 | bob | lima (right), was quito |" in story
     assert "| 1 | cid | (cannot be read), was quito |" in story
@@ -91,10 +95,10 @@ def test_a_change_of_mind_is_marked_where_it_happened(run):
 
 
 def test_hostile_text_stays_text(run):
-    (asked,) = questions(1)
-    turns = [turn(asked, name, "lima").model_copy(update={"text": HOSTILE}) for name in NAMES[:3]]
-    turns += [turn(asked, name, "quito", round=1).model_copy(update={"text": HOSTILE}) for name in NAMES[:3]]
-    report, page = reported(run, turns, [asked])
+    (question,) = questions(1)
+    turns = [turn(question, name, "lima").model_copy(update={"text": HOSTILE}) for name in NAMES[:3]]
+    turns += [turn(question, name, "quito", round=1).model_copy(update={"text": HOSTILE}) for name in NAMES[:3]]
+    report, page = reported(run, turns, [question])
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
     assert "\n# Answer" not in report
@@ -102,15 +106,15 @@ def test_hostile_text_stays_text(run):
 
 
 def test_figures_can_be_drawn_of_next_to_nothing():
-    (asked,) = questions(1)
-    one = [turn(asked, name, None, sure=None) for name in NAMES[:2]]
-    result = verdict([asked], spoken(one), NOTHING, config(2, 0))
+    (question,) = questions(1)
+    one = [turn(question, name, None, sure=None) for name in NAMES[:2]]
+    result = verdict([question], spoken(one), NOTHING, config(2, 0))
     assert accuracies(result).startswith(b"\x89PNG")
-    sure = verdict([asked], spoken([turn(asked, name, "lima") for name in NAMES[:2]]), NOTHING, config(2, 0))
+    sure = verdict([question], spoken([turn(question, name, "lima") for name in NAMES[:2]]), NOTHING, config(2, 0))
     assert reliability(sure).startswith(b"\x89PNG")
-    turns = [turn(asked, name, "lima", round=n, sure=None if n else 0.6) for n in (0, 1) for name in NAMES[:2]]
-    first = verdict([asked], spoken(turns), NOTHING, config(2))
-    assert [each.round for each in first.calibration] == [0]
+    turns = [turn(question, name, "lima", round=n, sure=None if n else 0.6) for n in (0, 1) for name in NAMES[:2]]
+    first = verdict([question], spoken(turns), NOTHING, config(2))
+    assert [row.round for row in first.calibration] == [0]
     assert reliability(first).startswith(b"\x89PNG")
 
 
@@ -118,9 +122,11 @@ def test_what_is_said_while_it_runs():
     def told(kind, **data):
         return narrate(Event(0, 0.0, kind, data=data))
 
-    said = turn(questions(1)[0], "ann", "lima").model_dump(mode="json")
-    assert told("turn.said", **said).verbose == "  round 0, ann: I think it is lima. Answer: lima"
-    assert told("turn.said", **{**said, "question": "topic"}).line == "  round 0, ann: I think it is lima. Answer: lima"
+    event = turn(questions(1)[0], "ann", "lima").model_dump(mode="json")
+    assert told("turn.said", **event).verbose == "  round 0, ann: I think it is lima. Answer: lima"
+    assert (
+        told("turn.said", **{**event, "question": "topic"}).line == "  round 0, ann: I think it is lima. Answer: lima"
+    )
     wave = told(
         "wave.finished", done=24, total=120, scored=20, right=13, questions=[], turns=[], ballots=[], seconds={}
     )

@@ -21,18 +21,18 @@ ANSWERS = st.lists(
 
 def said(*rounds, sure=None):
     """The turns of one question: a list of answers for each round."""
-    asked = questions(1)[0]
+    question = questions(1)[0]
     return [
         [
-            turn(asked, name, each, round=n, sure=s)
-            for name, each, s in zip(NAMES, some, sure or [0.6] * 9, strict=False)
+            turn(question, name, answer, round=n, sure=s)
+            for name, answer, s in zip(NAMES, some, sure or [0.6] * 9, strict=False)
         ]
         for n, some in enumerate(rounds)
     ]
 
 
-def winners(rounds, found=NOTHING, conf=None, ballots=()):
-    tallies = votes(rounds, found, conf or config(), ballots)
+def winners(rounds, fitted=NOTHING, conf=None, ballots=()):
+    tallies = votes(rounds, fitted, conf or config(), ballots)
     return {rule: tally.winner for rule, tally in tallies[-1].items()}
 
 
@@ -45,13 +45,13 @@ def patterns(correlation_halves):
 @pytest.mark.parametrize(("halves", "accuracy", "correlation"), [(0, 81 / 125, 0.0), (1, (81 + 75) / 250, 0.5)])
 def test_the_vote_of_independent_and_of_alike_agents_is_as_often_right_as_it_should_be(halves, accuracy, correlation):
     marks = patterns(halves)
-    asked = questions(len(marks))
+    quiz = questions(len(marks))
     turns = [
         turn(q, name, q.answer if right else TOWNS[(TOWNS.index(q.answer) + 1) % 4])
-        for q, of in zip(asked, marks, strict=True)
+        for q, of in zip(quiz, marks, strict=True)
         for name, right in zip(NAMES, of, strict=False)
     ]
-    result = verdict(asked, spoken(turns), NOTHING, config(rounds=0))
+    result = verdict(quiz, spoken(turns), NOTHING, config(rounds=0))
     first = result.rounds[0]
     assert result.accuracy == accuracy
     assert {share.value for share in first.agents.values()} == {0.6}
@@ -99,7 +99,7 @@ def test_confidence_outweighs_number_and_its_calibration_can_turn_that():
     assert (winners(rounds)["majority"], winners(rounds)["confidence"]) == ("quito", "lima")
     boaster = NOTHING.model_copy(update={"calibration": {"logprob": {"ann": Platt(0.0, -3.0)}}})
     assert winners(rounds, boaster)["confidence"] == "quito"
-    cold, warm = (NOTHING.model_copy(update={"temperature": each}) for each in (0.1, 5.0))
+    cold, warm = (NOTHING.model_copy(update={"temperature": temperature}) for temperature in (0.1, 5.0))
     assert (winners(rounds, cold)["softmax"], winners(rounds, warm)["softmax"]) == ("lima", "quito")
 
 
@@ -127,36 +127,36 @@ def test_the_judge_decides_the_rounds_that_it_judged():
 
 
 def test_without_questions_to_fit_on_the_first_agent_is_best_and_confidences_stay():
-    found = fit_votes([], spoken([]), config())
-    assert found == NOTHING
-    assert found.probability(turn(questions(1)[0], "ann", "lima", sure=0.7), "logprob") == 0.7
+    fitted = fit_votes([], spoken([]), config())
+    assert fitted == NOTHING
+    assert fitted.probability(turn(questions(1)[0], "ann", "lima", sure=0.7), "logprob") == 0.7
 
 
 def test_the_best_agent_is_right_most_often_on_its_own_and_of_equals_the_first():
-    asked = questions(4)
-    own = {"ann": "lima", "bob": "quito", "cid": "oslo"}  # each is right on one of four
-    turns = [turn(q, name, answer) for q in asked for name, answer in own.items()]
-    assert fit_votes(asked, spoken(turns), config()).best == "ann"
-    later = [turn(q, name, q.answer if name == "cid" else None, round=1) for q in asked for name in own]
-    assert fit_votes(asked, spoken(turns + later), config()).best == "ann"
-    better = [turn(q, name, q.answer if name == "cid" else answer) for q in asked for name, answer in own.items()]
-    assert fit_votes(asked, spoken(better), config()).best == "cid"
+    quiz = questions(4)
+    answers = {"ann": "lima", "bob": "quito", "cid": "oslo"}  # each is right on one of four
+    turns = [turn(q, name, answer) for q in quiz for name, answer in answers.items()]
+    assert fit_votes(quiz, spoken(turns), config()).best == "ann"
+    later = [turn(q, name, q.answer if name == "cid" else None, round=1) for q in quiz for name in answers]
+    assert fit_votes(quiz, spoken(turns + later), config()).best == "ann"
+    better = [turn(q, name, q.answer if name == "cid" else answer) for q in quiz for name, answer in answers.items()]
+    assert fit_votes(quiz, spoken(better), config()).best == "cid"
 
 
 def test_what_is_fitted_comes_back_from_an_event():
-    asked, script = questions(20), Script()
-    found = fit_votes(asked, spoken(script.turns(asked)), config())
-    assert Fitted.model_validate(found.model_dump(mode="json")) == found
+    quiz, script = questions(20), Script()
+    fitted = fit_votes(quiz, spoken(script.turns(quiz)), config())
+    assert Fitted.model_validate(fitted.model_dump(mode="json")) == fitted
 
 
 def test_a_boaster_is_taken_at_what_its_word_is_worth():
     """90 % sure and 60 % right: as given ECE is 0.3 and Brier 0.33; fitted on as many others, 0 and 0.24."""
-    asked = questions(400)
-    turns = [turn(q, "ann", q.answer if n % 5 < 3 else None, sure=0.9) for n, q in enumerate(asked)]
-    turns += [turn(q, "bob", q.answer, sure=None) for q in asked]
+    quiz = questions(400)
+    turns = [turn(q, "ann", q.answer if n % 5 < 3 else None, sure=0.9) for n, q in enumerate(quiz)]
+    turns += [turn(q, "bob", q.answer, sure=None) for q in quiz]
     conf = config(2, 0)
-    found = fit_votes(asked[:200], spoken([t for t in turns if t.question < "q0200"]), conf)
-    (row,) = verdict(asked[200:], spoken(turns), found, conf).calibration
+    fitted = fit_votes(quiz[:200], spoken([t for t in turns if t.question < "q0200"]), conf)
+    (row,) = verdict(quiz[200:], spoken(turns), fitted, conf).calibration
     assert (row.before.ece, row.before.brier, row.before.auroc) == pytest.approx((0.3, 0.33, 0.5))
     assert row.after is not None
     assert (row.after.ece, row.after.brier, row.after.auroc) == pytest.approx((0.0, 0.24, 0.5), abs=0.01)
@@ -164,29 +164,29 @@ def test_a_boaster_is_taken_at_what_its_word_is_worth():
 
 
 def test_confidences_that_tell_right_from_wrong_make_the_softmax_cold_and_noise_leaves_it_warm():
-    asked = questions(64)  # every pattern of right and wrong with every pattern of sure and unsure
+    quiz = questions(64)  # every pattern of right and wrong with every pattern of sure and unsure
 
     def heard(telling):
-        for n, q in enumerate(asked):
-            for place, name in enumerate(NAMES[:3]):
-                right, noise = bool(n >> place & 1), bool(n >> place + 3 & 1)
+        for n, q in enumerate(quiz):
+            for bit, name in enumerate(NAMES[:3]):
+                right, noise = bool(n >> bit & 1), bool(n >> bit + 3 & 1)
                 answer = q.answer if right else TOWNS[(TOWNS.index(q.answer) + 1) % 4]
                 yield turn(q, name, answer, sure=0.9 if (right if telling else noise) else 0.1)
 
-    told, noise = (
-        fit_votes(asked, spoken(list(heard(telling))), config(rounds=0)).temperature for telling in (True, False)
+    informative, noise = (
+        fit_votes(quiz, spoken(list(heard(telling))), config(rounds=0)).temperature for telling in (True, False)
     )
-    assert (told, noise) == (0.05, 2.0)
+    assert (informative, noise) == (0.05, 2.0)
 
 
 def test_within_a_question_the_right_answer_should_be_the_surer_one():
-    asked = questions(2)
+    quiz = questions(2)
     sure = [[0.9, 0.4, 0.5], [0.3, 0.3, 0.8]]  # ann is right, the others are wrong
     turns = [
         turn(q, name, q.answer if name == "ann" else None, sure=s)
-        for q, of in zip(asked, sure, strict=True)
+        for q, of in zip(quiz, sure, strict=True)
         for name, s in zip(NAMES, of, strict=False)
     ]
-    (row,) = verdict(asked, spoken(turns), NOTHING, config(rounds=0)).calibration
+    (row,) = verdict(quiz, spoken(turns), NOTHING, config(rounds=0)).calibration
     assert (row.before.within, row.before.pairs) == (2.5 / 4, 4)
     assert row.after is None

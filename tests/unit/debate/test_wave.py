@@ -21,14 +21,14 @@ class Scripted:
 
     def answer(self, asked: Sequence[TurnRequest]) -> list[TurnReply]:
         self.calls.append(list(asked))
-        return [self._script(each) for each in asked]
+        return [self._script(request) for request in asked]
 
     def forget(self) -> None:
         """Nothing is held."""
 
     @property
     def asked(self) -> list[TurnRequest]:
-        return [each for call in self.calls for each in call]
+        return [request for call in self.calls for request in call]
 
 
 def said(answer: str, tokens: int = 10) -> TurnReply:
@@ -50,138 +50,144 @@ def wave(
     return Wave(Setting(config, Panel(dict.fromkeys(NAMES, fake)), [form] * 3), "test-001", QUESTIONS), fake
 
 
-def debated(found: Wave) -> Wave:
-    while found.open:
-        found.speak()
-    found.judge()
-    return found
+def debated(the_wave: Wave) -> Wave:
+    while the_wave.open:
+        the_wave.speak()
+    the_wave.judge()
+    return the_wave
 
 
-def split_on_first(asked: TurnRequest) -> TurnReply:
+def split_on_first(request: TurnRequest) -> TurnReply:
     """All say yes, but ann says no to q0 at first."""
-    return said("no" if asked.agent == "ann" and asked.id.startswith("q0") and len(asked.messages) == 1 else "yes")
+    return said(
+        "no" if request.agent == "ann" and request.id.startswith("q0") and len(request.messages) == 1 else "yes"
+    )
 
 
 def test_only_questions_on_which_they_differ_are_asked_again() -> None:
-    found, fake = wave(split_on_first, rounds=3)
-    debated(found)
+    the_wave, fake = wave(split_on_first, rounds=3)
+    debated(the_wave)
     assert [len(call) for call in fake.calls] == [6, 3]
-    assert [len(found.rounds[q.id]) for q in QUESTIONS] == [2, 1]
-    assert {each.id.split("/")[0] for each in fake.calls[1]} == {"q0"}
+    assert [len(the_wave.rounds[q.id]) for q in QUESTIONS] == [2, 1]
+    assert {request.id.split("/")[0] for request in fake.calls[1]} == {"q0"}
 
 
 def test_every_turn_has_a_name_and_a_seed_of_its_own() -> None:
-    found, fake = wave(lambda asked: said("no" if asked.agent == "ann" else "yes"), rounds=2)
-    debated(found).control("bob")
-    assert len({each.id for each in fake.asked}) == len(fake.asked)
-    assert len({each.seed for each in fake.asked}) == len(fake.asked)
+    the_wave, fake = wave(lambda request: said("no" if request.agent == "ann" else "yes"), rounds=2)
+    debated(the_wave).control("bob")
+    assert len({turn_request.id for turn_request in fake.asked}) == len(fake.asked)
+    assert len({turn_request.seed for turn_request in fake.asked}) == len(fake.asked)
 
 
 def test_the_length_control_speaks_as_often_as_the_debate_did() -> None:
-    found, _ = wave(split_on_first, rounds=3)
-    debated(found).control("bob")
-    length = [turn for turn in found.turns if turn.arm == "length"]
+    the_wave, _ = wave(split_on_first, rounds=3)
+    debated(the_wave).control("bob")
+    length = [turn for turn in the_wave.turns if turn.arm == "length"]
     assert {turn.question for turn in length} == {"q0"}
     assert [turn.round for turn in length] == [1, 1, 1]
 
 
 def test_the_best_agent_is_asked_alone_until_it_has_spent_what_the_debate_did() -> None:
-    found, fake = wave(split_on_first, rounds=3)
-    debated(found).control("bob")
+    the_wave, fake = wave(split_on_first, rounds=3)
+    debated(the_wave).control("bob")
     for question, tokens in (("q0", 90), ("q1", 45)):
-        samples = [turn for turn in found.turns if turn.arm == "samples" and turn.question == question]
+        samples = [turn for turn in the_wave.turns if turn.arm == "samples" and turn.question == question]
         assert sum(turn.tokens for turn in samples) == tokens
         assert {turn.agent for turn in samples} == {"bob"}
         assert [turn.sample for turn in samples] == list(range(len(samples)))
-    assert {each.temperature for each in fake.asked if "/samples/" in each.id} == {0.7}
-    assert all(len(each.messages) == 1 for each in fake.asked if "/samples/" in each.id)
+    assert {request.temperature for request in fake.asked if "/samples/" in request.id} == {0.7}
+    assert all(len(request.messages) == 1 for request in fake.asked if "/samples/" in request.id)
 
 
 def test_what_the_judge_took_is_the_samples_to_spend_as_well() -> None:
-    def script(asked: TurnRequest) -> TurnReply:
-        if "/judge/" in asked.id:
+    def script(request: TurnRequest) -> TurnReply:
+        if "/judge/" in request.id:
             return TurnReply(choice="A", input_tokens=15)
-        return said("no" if asked.agent == "ann" else "yes")
+        return said("no" if request.agent == "ann" else "yes")
 
-    found, _ = wave(script, VoteConfig(rule="judge"), rounds=1, judge="cat")
-    debated(found).control("bob")
-    samples = [turn for turn in found.turns if turn.arm == "samples" and turn.question == "q0"]
+    the_wave, _ = wave(script, VoteConfig(rule="judge"), rounds=1, judge="cat")
+    debated(the_wave).control("bob")
+    samples = [turn for turn in the_wave.turns if turn.arm == "samples" and turn.question == "q0"]
     assert sum(turn.tokens for turn in samples) == 2 * 3 * 15 + 2 * 15
 
 
 def test_samples_end_at_their_limit() -> None:
-    found, _ = wave(lambda asked: said("yes" if asked.agent == "ann" else "no"), VoteConfig(samples=4), rounds=4)
-    debated(found).control("ann")
-    assert sum(turn.arm == "samples" for turn in found.turns) == 8
+    the_wave, _ = wave(lambda request: said("yes" if request.agent == "ann" else "no"), VoteConfig(samples=4), rounds=4)
+    debated(the_wave).control("ann")
+    assert sum(turn.arm == "samples" for turn in the_wave.turns) == 8
 
 
 def test_a_turn_that_fails_harms_no_other() -> None:
-    found, _ = wave(lambda asked: TurnReply(error="LLMTimeoutError: silent") if asked.agent == "bob" else said("yes"))
-    debated(found)
-    assert [turn.error for turn in found.rounds["q0"][0]] == ["", "LLMTimeoutError: silent", ""]
-    assert [turn.answer for turn in found.rounds["q0"][-1]] == ["yes", None, "yes"]
-    assert len(found.rounds["q0"]) == 2
+    the_wave, _ = wave(
+        lambda request: TurnReply(error="LLMTimeoutError: silent") if request.agent == "bob" else said("yes")
+    )
+    debated(the_wave)
+    assert [turn.error for turn in the_wave.rounds["q0"][0]] == ["", "LLMTimeoutError: silent", ""]
+    assert [turn.answer for turn in the_wave.rounds["q0"][-1]] == ["yes", None, "yes"]
+    assert len(the_wave.rounds["q0"]) == 2
 
 
 def test_a_chat_that_does_not_fit_is_asked_again_with_less() -> None:
-    def script(asked: TurnRequest) -> TurnReply:
-        if asked.agent == "cat" and len(asked.messages) > 1 and not asked.id.endswith("brief"):
+    def script(request: TurnRequest) -> TurnReply:
+        if request.agent == "cat" and len(request.messages) > 1 and not request.id.endswith("brief"):
             return TurnReply(error="too long", overflow=True)
-        return said("no" if asked.agent == "ann" else "yes")
+        return said("no" if request.agent == "ann" else "yes")
 
-    found, fake = wave(script, rounds=1)
-    debated(found)
+    the_wave, fake = wave(script, rounds=1)
+    debated(the_wave)
     assert [len(call) for call in fake.calls] == [6, 6, 2]
-    assert found.rounds["q0"][1][2].answer == "yes"
+    assert the_wave.rounds["q0"][1][2].answer == "yes"
 
 
 def test_the_judge_sees_both_orders_and_one_who_prefers_a_place_finds_no_difference() -> None:
-    def script(asked: TurnRequest) -> TurnReply:
-        if "/judge/" in asked.id:
+    def script(request: TurnRequest) -> TurnReply:
+        if "/judge/" in request.id:
             return TurnReply(choice="A", input_tokens=7)
-        return said("no" if asked.agent == "ann" else "yes")
+        return said("no" if request.agent == "ann" else "yes")
 
-    found, fake = wave(script, judge="cat", rounds=1)
-    debated(found)
+    the_wave, fake = wave(script, judge="cat", rounds=1)
+    debated(the_wave)
     assert [len(call) for call in fake.calls] == [6, 6, 4]
-    assert [(each.round, each.answer, each.input_tokens) for each in found.ballots] == [(1, "no", 14)] * 2
-    assert all(each.max_tokens == 0 for each in fake.calls[-1])
+    assert [(entry.round, entry.answer, entry.input_tokens) for entry in the_wave.ballots] == [(1, "no", 14)] * 2
+    assert all(entry.max_tokens == 0 for entry in fake.calls[-1])
 
 
 def test_who_cannot_follow_a_schema_is_asked_again_in_words_and_then_at_once() -> None:
-    def script(asked: TurnRequest) -> TurnReply:
-        if asked.agent == "bob" and asked.schema is not None:
+    def script(request: TurnRequest) -> TurnReply:
+        if request.agent == "bob" and request.schema is not None:
             return TurnReply(error="SchemaError: no JSON", formless=True)
-        return said("no" if asked.agent == "ann" else "yes")
+        return said("no" if request.agent == "ann" else "yes")
 
-    found, fake = wave(script, form="json", rounds=1)
-    debated(found)
+    the_wave, fake = wave(script, form="json", rounds=1)
+    debated(the_wave)
     assert [len(call) for call in fake.calls] == [6, 2, 6]
-    assert all(each.id.endswith("/words") == (each.agent == "bob") for each in fake.calls[2])
-    assert not any(turn.error for turn in found.turns)
-    assert (found.transcript.worded, found.transcript.shortened) == (2, 0)
+    assert all(turn_request.id.endswith("/words") == (turn_request.agent == "bob") for turn_request in fake.calls[2])
+    assert not any(turn.error for turn in the_wave.turns)
+    assert (the_wave.transcript.worded, the_wave.transcript.shortened) == (2, 0)
 
 
 def test_a_judge_whose_context_is_too_small_compares_the_answers_alone() -> None:
-    def script(asked: TurnRequest) -> TurnReply:
-        if "/judge/" in asked.id:
-            return TurnReply(choice="A") if asked.id.endswith("/brief") else TurnReply(error="too long", overflow=True)
-        return said("no" if asked.agent == "ann" else "yes")
+    def script(request: TurnRequest) -> TurnReply:
+        if "/judge/" in request.id:
+            return (
+                TurnReply(choice="A") if request.id.endswith("/brief") else TurnReply(error="too long", overflow=True)
+            )
+        return said("no" if request.agent == "ann" else "yes")
 
-    found, fake = wave(script, judge="cat", rounds=1)
-    debated(found)
+    the_wave, fake = wave(script, judge="cat", rounds=1)
+    debated(the_wave)
     assert "Because" not in fake.calls[-1][0].messages[-1].content
-    assert [(each.asked, each.unread, each.error) for each in found.ballots] == [(2, 0, "")] * 2
+    assert [(ballot.asked, ballot.unread, ballot.error) for ballot in the_wave.ballots] == [(2, 0, "")] * 2
 
 
 def test_what_the_judge_said_is_kept_and_what_named_no_answer_is_counted() -> None:
-    def script(asked: TurnRequest) -> TurnReply:
-        if "/judge/" in asked.id:
-            return TurnReply("Neither!") if asked.id.endswith("/1") else TurnReply(error="LLMTimeoutError: silent")
-        return said("no" if asked.agent == "ann" else "yes")
+    def script(request: TurnRequest) -> TurnReply:
+        if "/judge/" in request.id:
+            return TurnReply("Neither!") if request.id.endswith("/1") else TurnReply(error="LLMTimeoutError: silent")
+        return said("no" if request.agent == "ann" else "yes")
 
-    found, _ = wave(script, judge="cat", rounds=1)
-    debated(found)
-    (first, _) = found.ballots
+    the_wave, _ = wave(script, judge="cat", rounds=1)
+    debated(the_wave)
+    (first, _) = the_wave.ballots
     assert (first.agent, first.asked, first.unread, first.answer) == ("cat", 2, 2, "no")
     assert (first.text, first.error) == ("Neither!\n(nothing)", "LLMTimeoutError: silent")

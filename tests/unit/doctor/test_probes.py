@@ -25,9 +25,9 @@ def test_only_the_last_line_counts() -> None:
     ],
 )
 def test_whatever_goes_wrong_is_said(status: int, out: bytes, log: bytes, word: str) -> None:
-    found = understand(status, out, log)
-    assert found.values == {}
-    assert word in (found.error or "")
+    probe = understand(status, out, log)
+    assert probe.values == {}
+    assert word in (probe.error or "")
 
 
 def test_a_probe_runs_in_its_own_process() -> None:

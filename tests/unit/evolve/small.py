@@ -19,18 +19,18 @@ from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from tests.unit.debate.test_local_agents import made
 
 
-def workspace(place: Path) -> Path:
+def workspace(root: Path) -> Path:
     """With base, adapters and `quiz.jsonl` in it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT has opinions on tiny models
-        made("Llama", place)
+        made("Llama", root)
     lines = [
         {"id": f"{kind}-{n}", "question": f"{kind} {n}?", "choices": ["red", "green", "blue"], "answer": "green"}
         for n in range(20)
         for kind in ("hue", "mood")
     ]
-    (place / "quiz.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return place
+    (root / "quiz.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return root
 
 
 SMALL: dict[str, Any] = {
@@ -44,13 +44,13 @@ SMALL: dict[str, Any] = {
 }
 
 
-def prepared(place: Path, resumes: Path | None = None, **changes: Any) -> EvolveExperiment:
+def prepared(root: Path, resumes: Path | None = None, **changes: Any) -> EvolveExperiment:
     config = EvolveConfig.model_validate({**SMALL, **changes})
-    return prepare(config, Context(Workspace(place, place), {}, resumed_run=resumes))
+    return prepare(config, Context(Workspace(root, root), {}, resumed_run=resumes))
 
 
-def new_run(place: Path, name: str = "run") -> OpenRun:
-    return OpenRun.create(place / "runs", RunSpec("evolve", "", "", "h", 0, name=name), RunEnvironment())
+def new_run(root: Path, name: str = "run") -> OpenRun:
+    return OpenRun.create(root / "runs", RunSpec("evolve", "", "", "h", 0, name=name), RunEnvironment())
 
 
 class Planted:
@@ -84,6 +84,6 @@ class Scripted(EvolveExperiment):
         yield Planted()
 
 
-def scripted(place: Path, **changes: Any) -> Scripted:
-    found = prepared(place, **changes)
-    return Scripted(found.config, found.context, found.base, found.parents, found.genome, found.questions)
+def scripted(root: Path, **changes: Any) -> Scripted:
+    real = prepared(root, **changes)
+    return Scripted(real.config, real.context, real.base, real.parents, real.genome, real.questions)

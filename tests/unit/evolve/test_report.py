@@ -12,14 +12,14 @@ from tests.unit.evolve.small import new_run, scripted, workspace
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
-def bred(place: Path) -> tuple[EvolveResult, Path]:
-    with new_run(place, "bred") as run:
-        return scripted(place, algorithm="ga", max_items=400).run(run)[0], run.path
+def bred(root: Path) -> tuple[EvolveResult, Path]:
+    with new_run(root, "bred") as run:
+        return scripted(root, algorithm="ga", max_items=400).run(run)[0], run.path
 
 
 def test_the_verdict_comes_first_and_nothing_is_left_out(bred: tuple[EvolveResult, Path]) -> None:
@@ -36,8 +36,8 @@ def test_the_verdict_comes_first_and_nothing_is_left_out(bred: tuple[EvolveResul
 
 def test_lineage_is_told_to_other_programs(bred: tuple[EvolveResult, Path]) -> None:
     result, folder = bred
-    told = json.loads((folder / "lineage.json").read_text())
-    assert (told["winner"], len(told["children"])) == (result.winner, len(result.trials))
+    lineage = json.loads((folder / "lineage.json").read_text())
+    assert (lineage["winner"], len(lineage["children"])) == (result.winner, len(result.trials))
     edges = [(parent, child.id) for child in result.trials for parent in child.parents]
     assert edges
     assert re.findall(r"(run_\d+) --> (run_\d+)", mermaid(result.trials, result.winner)) == edges

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace(tmp_path_factory.mktemp("starts"))
 
 
@@ -62,11 +62,11 @@ class By(Scripted):
         yield self.answers
 
 
-def held(place: Path, name: str, answers: Planted, **changes: Any) -> tuple[EvolveResult, list[Event]]:
-    found = prepared(place, **changes)
-    experiment = By(found.config, found.context, found.base, found.parents, found.genome, found.questions)
+def held(root: Path, name: str, answers: Planted, **changes: Any) -> tuple[EvolveResult, list[Event]]:
+    real = prepared(root, **changes)
+    experiment = By(real.config, real.context, real.base, real.parents, real.genome, real.questions)
     object.__setattr__(experiment, "answers", answers)
-    with new_run(place, name) as run:
+    with new_run(root, name) as run:
         return experiment.run(run)[0], run.events
 
 
@@ -75,10 +75,10 @@ STARTS = {"the parent one": (1.0, 0.0), "the uniform blend of all parents": (0.5
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_winner_that_was_there_before_is_said_first_and_is_not_exported_unasked(
-    place: Path, tmp_path: Path, start: str
+    root: Path, tmp_path: Path, start: str
 ) -> None:
     name = f"before-{start.rpartition(' ')[2]}"
-    result, events = held(place, name, Favoured(STARTS[start]))
+    result, events = held(root, name, Favoured(STARTS[start]))
     assert result.sentence.startswith(
         f"Nothing better was found than {start} ({result.winner}), which was there before"
     )
@@ -86,36 +86,36 @@ def test_a_winner_that_was_there_before_is_said_first_and_is_not_exported_unaske
     assert f"{start[0].upper()}{start[1:]} is right on" in result.sentence
     assert [row.start for row in result.standings[:2]] == [start, start]
     assert "nothing new" in str(standing_table(result).rows[0])
-    config, context = EvolveConfig.model_validate(SMALL), Context(Workspace(place, place), {})
+    config, context = EvolveConfig.model_validate(SMALL), Context(Workspace(root, root), {})
     with pytest.raises(GateError, match="so there is no evolved adapter") as refused:
         export_child(config, context, name, events, None, tmp_path / "none", lambda *_: None)
     assert refused.value.exit_code == 5
     assert f"--id {result.winner} writes it all the same" in str(refused.value.hint)
-    assert start != "the parent one" or str(place / "adapters" / "one") in str(refused.value.hint)
+    assert start != "the parent one" or str(root / "adapters" / "one") in str(refused.value.hint)
     written = export_child(config, context, name, events, result.winner, tmp_path / "out", lambda *_: None)
     assert f"It is {start}, which was there before the search" in str(written.blocks())
 
 
-def test_a_first_generation_that_another_search_has_measured_asks_nobody(place: Path) -> None:
-    result, events = held(place, "known", Favoured((0.5, 0.5)), population=4, max_items=128)
+def test_a_first_generation_that_another_search_has_measured_asks_nobody(root: Path) -> None:
+    result, events = held(root, "known", Favoured((0.5, 0.5)), population=4, max_items=128)
     assert not [event for event in events if event.type == "trial.failed"]
     assert result.control.verdict != "not_measured"
 
 
-def test_an_arm_that_lost_children_to_a_crash_is_not_compared(place: Path) -> None:
-    result, _ = held(place, "lost", Favoured((0.5, 0.5), breaks=0.55))
+def test_an_arm_that_lost_children_to_a_crash_is_not_compared(root: Path) -> None:
+    result, _ = held(root, "lost", Favoured((0.5, 0.5), breaks=0.55))
     assert (result.control.verdict, result.control.estimate) == ("not_measured", None)
     assert "random search" in result.control.note
     assert "MemoryError" in result.sentence
     assert "not measured" in result.sentence
 
 
-def test_both_arms_are_said_to_have_what_they_had(place: Path) -> None:
-    result, events = held(place, "spent", Planted())
-    spent = [row.spent for row in result.standings]
-    assert spent[2:] == [None, None, None]
-    assert spent[0] == result.items == sum(row.items for row in result.trials)
-    assert result.control.budget == f"at most 200 answers each; evolution took {spent[0]}, random search {spent[1]}"
+def test_both_arms_are_said_to_have_what_they_had(root: Path) -> None:
+    result, events = held(root, "spent", Planted())
+    counts = [row.spent for row in result.standings]
+    assert counts[2:] == [None, None, None]
+    assert counts[0] == result.items == sum(row.items for row in result.trials)
+    assert result.control.budget == f"at most 200 answers each; evolution took {counts[0]}, random search {counts[1]}"
     assert {event.type for event in events} >= {"batch.closed"}
 
 
@@ -130,37 +130,37 @@ def test_both_arms_are_said_to_have_what_they_had(place: Path) -> None:
     some.floats(0, 1),
 )
 def test_budgets_hold_to_the_unit_in_both_arms(
-    place: Path, population: int, more: int, algorithm: str, first: int, train: int, seed: int, killed: float
+    root: Path, population: int, surplus: int, algorithm: str, first: int, train: int, seed: int, killed: float
 ) -> None:
     few = {
         "population": population,
         "algorithm": algorithm,
         "race": {"first": first},
         "tasks": {"file": "quiz.jsonl", "train": train, "test": 8},
-        "max_items": population * train + more,
+        "max_items": population * train + surplus,
         "seed": seed,
     }
-    limit, name = population * train + more, f"unit-{np.random.default_rng().integers(2**62)}"
-    result, events = held(place, name, Planted(), **few)
-    with OpenRun.resume(place / "runs" / name, RunEnvironment()) as run:
-        arms = [rebuild(each.events).amount_spent("items") for each in (run, RunBranch(run, "random-0"))]
+    limit, name = population * train + surplus, f"unit-{np.random.default_rng().integers(2**62)}"
+    result, events = held(root, name, Planted(), **few)
+    with OpenRun.resume(root / "runs" / name, RunEnvironment()) as run:
+        arms = [rebuild(arm.events).amount_spent("items") for arm in (run, RunBranch(run, "random-0"))]
     assert all(limit - train < items <= limit for items in arms)
-    lines = (place / "runs" / name / "events.jsonl").read_bytes().splitlines(keepends=True)
-    new_run(place, f"{name}-cut").close()
-    (place / "runs" / f"{name}-cut" / "events.jsonl").write_bytes(b"".join(lines[: int(killed * len(events))]))
-    found = prepared(place, **few)
-    again = Scripted(found.config, found.context, found.base, found.parents, found.genome, found.questions)
-    with OpenRun.resume(place / "runs" / f"{name}-cut", RunEnvironment()) as cut:
-        assert again.run(cut)[0] == result
+    lines = (root / "runs" / name / "events.jsonl").read_bytes().splitlines(keepends=True)
+    new_run(root, f"{name}-cut").close()
+    (root / "runs" / f"{name}-cut" / "events.jsonl").write_bytes(b"".join(lines[: int(killed * len(events))]))
+    real = prepared(root, **few)
+    resumed = Scripted(real.config, real.context, real.base, real.parents, real.genome, real.questions)
+    with OpenRun.resume(root / "runs" / f"{name}-cut", RunEnvironment()) as cut:
+        assert resumed.run(cut)[0] == result
 
 
-def test_fresh_children_lie_around_the_blend_in_every_search(place: Path) -> None:
-    space = prepared(place, genome={"low": -0.5, "high": 1.0}).genome.space
+def test_fresh_children_lie_around_the_blend_in_every_search(root: Path) -> None:
+    space = prepared(root, genome={"low": -0.5, "high": 1.0}).genome.space
     rng = np.random.default_rng(0)
-    drawn = np.array([list(space.sample(rng).values()) for _ in range(4000)])
-    assert np.abs(drawn.mean(axis=0) - 0.5).max() < 0.02
-    assert drawn.min() < -0.3
-    assert drawn.max() > 0.9
-    evolved, _ = held(place, "fresh", Planted(), algorithm="cma-es", population=6, max_items=112)
-    chance, _ = held(place, "chance", Planted(), algorithm="random", population=6, max_items=112)
+    samples = np.array([list(space.sample(rng).values()) for _ in range(4000)])
+    assert np.abs(samples.mean(axis=0) - 0.5).max() < 0.02
+    assert samples.min() < -0.3
+    assert samples.max() > 0.9
+    evolved, _ = held(root, "fresh", Planted(), algorithm="cma-es", population=6, max_items=112)
+    chance, _ = held(root, "chance", Planted(), algorithm="random", population=6, max_items=112)
     assert [row.params for row in evolved.trials[4:6]] == [row.params for row in chance.trials[4:6]]

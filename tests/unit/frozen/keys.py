@@ -192,12 +192,12 @@ def _compute_question_digests() -> dict[str, str]:
         questions.QuizQuestion("a-2", "How many?", "3", (), "number"),
     ]
     item = TaskItem("exact-01", "exact", 1, "6 x 7?", {"answer": 42}, "number", ANSWER_SCHEMA, 32)
-    other = TaskItem("open-01", "open", 2, "Tell.", None, "judged")
+    open_item = TaskItem("open-01", "open", 2, "Tell.", None, "judged")
     keys = {
         "questions": questions.digest(asked_questions),
         "item": item.digest,
-        "item without a schema": other.digest,
-        "items": set_digest([item, other]),
+        "item without a schema": open_item.digest,
+        "items": set_digest([item, open_item]),
     }
     for name in questions.SETS:
         keys[f"questions of {name}"] = questions.digest(questions.generate_questions(name, 4, 1))

@@ -234,8 +234,8 @@ def _list_http_names() -> list[str]:
     response = ResponseReply("id", 0, {"model": "one"})
     lines += shapes.list_key_paths("answer response", response.whole_document(answer))
     config = keys.make_llm_config()
-    here = Path("workspace")  # which nothing is written into
-    router = Router(config, env={}, workspace=Workspace(here, here))
+    folder = Path("workspace")  # which nothing is written into
+    router = Router(config, env={}, workspace=Workspace(folder, folder))
     application = create_app(config, router, GatewayRules(None, True, 1), Redactor())
     for route in application.routes:
         assert isinstance(route, Route)

@@ -69,9 +69,9 @@ def _walk_fields(path: str, dataclass: type) -> Iterator[str]:
     hints = get_type_hints(dataclass)
     for field in fields(dataclass):
         yield f"{path}.{field.name}"
-        for held in _list_held_types(hints[field.name]):
-            if is_dataclass(held):
-                yield from _walk_fields(f"{path}.{field.name}", held)
+        for field_type in _list_held_types(hints[field.name]):
+            if is_dataclass(field_type):
+                yield from _walk_fields(f"{path}.{field.name}", field_type)
 
 
 def _list_held_types(annotation: Any) -> Iterator[type]:

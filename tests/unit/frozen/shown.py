@@ -40,13 +40,13 @@ def list_compress_actions() -> list[Action]:
         functions.update(specialist_functions)
     situation: Any = None  # which only a call needs
     actions = [compress_tools.action(function, situation) for function in functions]
-    own: tuple[tuple[str, type[BaseModel]], ...] = (
+    agent_tools: tuple[tuple[str, type[BaseModel]], ...] = (
         ("ask_specialist", compress_agent.Question),
         ("answer", compress_agent.Reply),
         ("finish", compress_agent.Answer),
         ("execute_experiment", compress_agent.Wish),
     )
-    actions += [Action(name, "", takes, refuse) for name, takes in own]
+    actions += [Action(name, "", takes, refuse) for name, takes in agent_tools]
     return sorted(actions, key=lambda action: action.name)
 
 

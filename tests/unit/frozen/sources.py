@@ -106,19 +106,19 @@ def _resolve_type(node: ast.expr, constants: Mapping[str, str]) -> Iterator[str]
 
 def _read_constants(files: Collection[SourceFile]) -> dict[str, dict[str, str]]:
     """By module, the strings that its names stand for, those included that it imports from another module."""
-    own: dict[str, dict[str, str]] = {}
+    by_module: dict[str, dict[str, str]] = {}
     for file in files:
-        own[file.module] = {}
+        by_module[file.module] = {}
         for node in file.nodes:
             if isinstance(node, ast.Assign):
-                own[file.module].update(_read_assignment(node))
-    seen = {module: dict(constants) for module, constants in own.items()}
+                by_module[file.module].update(_read_assignment(node))
+    seen = {module: dict(constants) for module, constants in by_module.items()}
     for file in files:
         for node in file.nodes:
-            if isinstance(node, ast.ImportFrom) and node.module in own:
+            if isinstance(node, ast.ImportFrom) and node.module in by_module:
                 for alias in node.names:
-                    if alias.name in own[node.module]:
-                        seen[file.module][alias.asname or alias.name] = own[node.module][alias.name]
+                    if alias.name in by_module[node.module]:
+                        seen[file.module][alias.asname or alias.name] = by_module[node.module][alias.name]
     return seen
 
 

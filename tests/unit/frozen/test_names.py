@@ -25,9 +25,9 @@ def present() -> names.Sections:
 
 @pytest.mark.parametrize("section", FROZEN)
 def test_names_are_what_they_were(section: str, present: names.Sections) -> None:
-    lost = [line for line in FROZEN[section] if line not in present[section]]
+    missing = [line for line in FROZEN[section] if line not in present[section]]
     added = [line for line in present[section] if line not in FROZEN[section]]
-    assert (lost, added) == ([], []), f"{section}: {len(lost)} names are lost, {len(added)} are new"
+    assert (missing, added) == ([], []), f"{section}: {len(missing)} names are lost, {len(added)} are new"
 
 
 def test_nothing_is_frozen_that_is_not_looked_at(present: names.Sections) -> None:
@@ -40,6 +40,6 @@ def test_there_are_fifty_computed_keys() -> None:
 
 def test_every_command_that_prints_json_has_its_answer_frozen() -> None:
     experiments = [*COMMANDS, *(f"{name} run" for name in COMMANDS), "runs resume", *CARRY_OUT]
-    known = {f"agentlab {name} --json" for name in (*roles.ANSWERS, *experiments)}
+    covered = {f"agentlab {name} --json" for name in (*roles.ANSWERS, *experiments)}
     printing = {line for line in FROZEN["commands and flags"] if line.endswith(" --json")}
-    assert sorted(printing - known) == []
+    assert sorted(printing - covered) == []

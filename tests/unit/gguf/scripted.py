@@ -45,19 +45,19 @@ class ScriptedEngine:
         if isinstance(entry, Exception):
             raise entry
         words = re.findall(r"\S+\s*|\s+", entry)
-        said = words[: request.max_tokens]
-        for word in said:
+        reply_words = words[: request.max_tokens]
+        for word in reply_words:
             if cancelled():
                 raise LLMCancelledError("The call was cancelled.")
             yield Chunk(text=word)
         yield Chunk(
-            finish="stop" if len(said) == len(words) else "length",
+            finish="stop" if len(reply_words) == len(words) else "length",
             prompt_tokens=sum(len(message["content"].split()) for message in request.messages),
-            completion_tokens=len(said),
+            completion_tokens=len(reply_words),
             reused_tokens=0,
             prefill_seconds=0.0,
             decode_seconds=0.0,
-            logprob=-1.0 if request.logprob and said else None,
+            logprob=-1.0 if request.logprob and reply_words else None,
         )
 
     def close(self) -> None:

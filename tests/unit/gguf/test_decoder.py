@@ -28,8 +28,8 @@ def test_whole_batches_of_the_shared_beginning_are_reused(cached: list[int], pro
 def test_it_is_the_longest_whole_number_of_batches_that_is_shared(
     cached: list[int], prompt: list[int], batch: int
 ) -> None:
-    kept = reusable(cached, prompt, batch)
-    assert kept % batch == 0
-    assert cached[:kept] == prompt[:kept]
-    longer = kept + batch
+    shared_length = reusable(cached, prompt, batch)
+    assert shared_length % batch == 0
+    assert cached[:shared_length] == prompt[:shared_length]
+    longer = shared_length + batch
     assert longer > len(prompt) - 1 or longer > len(cached) or cached[:longer] != prompt[:longer]

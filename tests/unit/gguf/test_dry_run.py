@@ -60,38 +60,38 @@ def test_sizes_are_read_from_the_log() -> None:
     ids=str,
 )
 def test_the_engine_and_the_formula_say_the_same(model: Path, tmp_path: Path, shape: MemoryShape) -> None:
-    said = dry_run(model, shape, "key", tmp_path / "known.json")
-    assert said is not None
+    buffers = dry_run(model, shape, "key", tmp_path / "known.json")
+    assert buffers is not None
     formula = estimate(read(model), shape)
-    assert formula.cache == pytest.approx(said.cache, rel=0.01)
-    assert formula.compute == pytest.approx(said.compute, rel=0.02, abs=0.01 * MIB)
-    assert estimate(read(model), shape, said).resident == pytest.approx(formula.resident, abs=16 * MIB)
+    assert formula.cache == pytest.approx(buffers.cache, rel=0.01)
+    assert formula.compute == pytest.approx(buffers.compute, rel=0.02, abs=0.01 * MIB)
+    assert estimate(read(model), shape, buffers).resident == pytest.approx(formula.resident, abs=16 * MIB)
 
 
 @pytest.mark.model
 def test_an_answer_is_kept_under_its_key(model: Path, tmp_path: Path) -> None:
-    shape, kept = MemoryShape(512, 64, flash=True), tmp_path / "state" / "known.json"
-    said = dry_run(model, shape, "key", kept)
+    shape, cache_path = MemoryShape(512, 64, flash=True), tmp_path / "state" / "known.json"
+    buffers = dry_run(model, shape, "key", cache_path)
     began = time.monotonic()
-    assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) == said  # nobody is asked
+    assert dry_run(tmp_path / "gone.gguf", shape, "key", cache_path) == buffers  # nobody is asked
     assert time.monotonic() - began < 0.1
-    assert dry_run(tmp_path / "gone.gguf", shape, "another file", kept) is None
-    assert dry_run(tmp_path / "gone.gguf", MemoryShape(768, 64, flash=True), "key", kept) is None
+    assert dry_run(tmp_path / "gone.gguf", shape, "another file", cache_path) is None
+    assert dry_run(tmp_path / "gone.gguf", MemoryShape(768, 64, flash=True), "key", cache_path) is None
 
 
 @pytest.mark.model
 def test_what_it_says_to_reserve_is_enough_and_not_much_more(model: Path) -> None:
     metadata = read(model)
-    found = estimate(metadata, MemoryShape(2048, 128, flash=True))
+    memory = estimate(metadata, MemoryShape(2048, 128, flash=True))
     # The file's pages are not private. For the graph llama.cpp sets room aside that it never touches: 8 nodes with 30
     # inputs each for every tensor, twice.
-    reserved = found.resident - found.weights + metadata.tensors * 8 * 30 * 2 * 368
+    reserved = memory.resident - memory.weights + metadata.tensors * 8 * 30 * 2 * 368
     engine = WorkerEngine(EngineConfig(model, context=2048, flash=True, memory_bytes=reserved))
     try:
-        taken = engine.load()
+        report = engine.load()
     finally:
         engine.close()
-    assert taken.private_bytes < reserved < taken.private_bytes + 120 * MIB
+    assert report.private_bytes < reserved < report.private_bytes + 120 * MIB
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all" * 1000], ids=["empty", "cut", "other"])
@@ -115,8 +115,8 @@ def test_an_engine_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeyp
 )
 def test_a_kept_answer_that_is_none_is_not_believed(tmp_path: Path, change: dict[str, object]) -> None:
     answer = {"cache": 5, "compute": 5, "compute_gpu": 0, "process": None, "copies": ""}
-    kept, shape = tmp_path / "known.json", MemoryShape(512, 64, flash=True)
-    kept.write_text(json.dumps({"key 512 64 True f16 0 True": answer}))
-    assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) is not None
-    kept.write_text(json.dumps({"key 512 64 True f16 0 True": answer | change}))
-    assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) is None
+    cache_path, shape = tmp_path / "known.json", MemoryShape(512, 64, flash=True)
+    cache_path.write_text(json.dumps({"key 512 64 True f16 0 True": answer}))
+    assert dry_run(tmp_path / "gone.gguf", shape, "key", cache_path) is not None
+    cache_path.write_text(json.dumps({"key 512 64 True f16 0 True": answer | change}))
+    assert dry_run(tmp_path / "gone.gguf", shape, "key", cache_path) is None

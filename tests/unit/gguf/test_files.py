@@ -58,10 +58,10 @@ def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, name: str) ->
     kind, changes = ODD[name]
     folder, model = checkpoint(tmp_path / "model", kind, **changes)
     write_gguf(folder, tmp_path / "model.gguf", "f32")
-    found = divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model), 1)
-    assert found.kl < 1e-3  # the attention cache is in 16 bits
-    assert found.top1 > 0.95
-    assert abs(found.loss) < 0.01
+    divergence = divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model), 1)
+    assert divergence.kl < 1e-3  # the attention cache is in 16 bits
+    assert divergence.top1 > 0.95
+    assert abs(divergence.loss) < 0.01
 
 
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
@@ -81,9 +81,9 @@ def test_llama_cpp_scales_rotations_as_transformers_does(tmp_path: Path, kind: s
     """Without the scaling the KL is above 0.1 at these lengths, and with a wrong attention above 0.005."""
     folder, model = checkpoint(tmp_path / "model", kind, max_position_embeddings=256, rope_parameters=SCALED[name])
     write_gguf(folder, tmp_path / "model.gguf", "f32")
-    found = divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model, 250), 1)
-    assert found.kl < 1e-3
-    assert found.top1 > 0.95
+    divergence = divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model, 250), 1)
+    assert divergence.kl < 1e-3
+    assert divergence.top1 > 0.95
 
 
 def test_a_config_in_the_old_words_is_scaled_alike(tmp_path: Path) -> None:
@@ -144,17 +144,17 @@ def test_smaller_types_and_what_matters_to_them(tmp_path: Path) -> None:
     }
     quantize_gguf(tmp_path / "model.gguf", tmp_path / "told.gguf", "Q2_K", importance=rows)
     assert (tmp_path / "told.gguf").read_bytes() != (tmp_path / "Q2_K.gguf").read_bytes()
-    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
-    whole = divergence_gguf(tmp_path / "Q2_K.gguf", ref, 1)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    full_divergence = divergence_gguf(tmp_path / "Q2_K.gguf", ref, 1)
     content = load_file(ref)
     content["logprobs"] = content["logprobs"].gather(-1, content["tokens"][:, 1:, None])[..., 0].contiguous()
     save_file(content, tmp_path / "true")
     alone = divergence_gguf(tmp_path / "Q2_K.gguf", tmp_path / "true", 1)
-    assert alone.losses == whole.losses  # the true tokens are enough for the loss
-    assert (len(whole.losses), alone.windows, math.isnan(alone.kl)) == (3, (), True)
-    assert math.expm1(sum(whole.losses) / 3) == pytest.approx(whole.loss)
-    fast, other = speed_gguf([tmp_path / "Q8_0.gguf", tmp_path / "model.gguf"], 1)
-    assert min(fast.load, fast.prefill, fast.decode, other.decode) > 0
+    assert alone.losses == full_divergence.losses  # the true tokens are enough for the loss
+    assert (len(full_divergence.losses), alone.windows, math.isnan(alone.kl)) == (3, (), True)
+    assert math.expm1(sum(full_divergence.losses) / 3) == pytest.approx(full_divergence.loss)
+    fast, full_precision = speed_gguf([tmp_path / "Q8_0.gguf", tmp_path / "model.gguf"], 1)
+    assert min(fast.load, fast.prefill, fast.decode, full_precision.decode) > 0
     assert 5 <= len(fast.ratios) <= 30
     assert answer_gguf(tmp_path / "Q8_0.gguf", "a", 1) == answer_gguf(tmp_path / "Q8_0.gguf", "a", 1)
 
@@ -201,8 +201,8 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
         write_gguf(folder, out, "f32")
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
     weights = load_file(folder / "model.safetensors")
-    lost = {name: each for name, each in weights.items() if name != "lm_head.weight"}
-    save_file(lost, folder / "model.safetensors")
+    incomplete = {name: entry for name, entry in weights.items() if name != "lm_head.weight"}
+    save_file(incomplete, folder / "model.safetensors")
     with pytest.raises(ModelFileError, match=r"holds no lm_head\.weight"):
         write_gguf(folder, out, "f32")
     old = {**weights, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
@@ -218,7 +218,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
         quantize_gguf(tmp_path / "torn.gguf", tmp_path / "x.gguf", "Q8_0")
     with pytest.raises((ModelFileError, WorkerDiedError), match="torn"):
         answer_gguf(tmp_path / "torn.gguf", "a", 1)
-    assert {each.name for each in tmp_path.iterdir()} == {"model", "model.gguf", "torn.gguf"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model", "model.gguf", "torn.gguf"}
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
@@ -249,4 +249,4 @@ def test_a_request_to_stop_ends_the_work(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         quantize_gguf(tmp_path / "model.gguf", tmp_path / "x.gguf", "Q8_0", check=stop)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["model", "model.gguf"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.gguf"]

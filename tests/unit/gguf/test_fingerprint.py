@@ -24,35 +24,35 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def changed(path: Path, place: int) -> str:
+def changed(path: Path, offset: int) -> str:
     """The fingerprint with one byte changed for a moment."""
     for byte in (b"\x01", b"\x00"):
         with path.open("r+b") as file:
-            file.seek(place)
+            file.seek(offset)
             file.write(byte)
         if byte == b"\x01":
-            os.utime(path, ns=(1, place))  # a clock too coarse to tell two writes apart is not what is tested
-            found = fingerprint(path)
-    return found
+            os.utime(path, ns=(1, offset))  # a clock too coarse to tell two writes apart is not what is tested
+            digest = fingerprint(path)
+    return digest
 
 
-@pytest.mark.parametrize("place", [0, 5 * BLOCK, 16 * BLOCK - 1, 18 * BLOCK, 50 * BLOCK + 7, SIZE - 1], ids=str)
-def test_a_changed_byte_anywhere_changes_it(model: Path, place: int) -> None:
+@pytest.mark.parametrize("offset", [0, 5 * BLOCK, 16 * BLOCK - 1, 18 * BLOCK, 50 * BLOCK + 7, SIZE - 1], ids=str)
+def test_a_changed_byte_anywhere_changes_it(model: Path, offset: int) -> None:
     before = fingerprint(model)
     assert before.startswith("sha256:")
-    assert changed(model, place) != before
+    assert changed(model, offset) != before
 
 
 def test_a_byte_that_moves_to_another_place_changes_it(tmp_path: Path) -> None:
-    found = set()
-    for place in (0, 1, BLOCK, 2 * BLOCK, SIZE - BLOCK):
-        path = tmp_path / f"{place}.gguf"
+    digests = set()
+    for offset in (0, 1, BLOCK, 2 * BLOCK, SIZE - BLOCK):
+        path = tmp_path / f"{offset}.gguf"
         with path.open("wb") as file:
-            file.seek(place)
+            file.seek(offset)
             file.write(b"x")
             file.truncate(SIZE)
-        found.add(fingerprint(path))
-    assert len(found) == 5
+        digests.add(fingerprint(path))
+    assert len(digests) == 5
 
 
 def test_holes_are_zeros_that_nobody_reads(model: Path, tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_the_size_changes_it_and_the_name_does_not(model: Path, tmp_path: Path) 
 
 
 def test_a_file_is_read_once_as_long_as_it_stays(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = tmp_path / "kept" / "fingerprints.json"
-    before = fingerprint(model, kept)
+    cache_path = tmp_path / "kept" / "fingerprints.json"
+    before = fingerprint(model, cache_path)
     module._cached_digest.cache_clear()  # as in another process
 
     def unread(*_: object) -> str:
@@ -88,14 +88,14 @@ def test_a_file_is_read_once_as_long_as_it_stays(model: Path, tmp_path: Path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_compute_digest", unread)
-        assert fingerprint(model, kept) == before
+        assert fingerprint(model, cache_path) == before
     copy = tmp_path / "copy"  # same size and time, another inode
     with copy.open("wb") as file:
         file.write(b"other")
         file.truncate(SIZE)
     os.utime(copy, ns=(model.stat().st_atime_ns, model.stat().st_mtime_ns))
     copy.replace(model)
-    assert fingerprint(model, kept) != before
+    assert fingerprint(model, cache_path) != before
 
 
 def test_an_empty_file_has_one_and_a_missing_one_is_an_error(tmp_path: Path) -> None:

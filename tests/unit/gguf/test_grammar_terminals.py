@@ -17,16 +17,16 @@ def matches(alternatives: list[str], text: str) -> bool:
 
 @given(st.integers(-2000, 2000), st.integers(0, 3000), st.integers(-6000, 6000))
 def test_an_integer_is_matched_if_it_lies_between(low: int, width: int, number: int) -> None:
-    found = between(Decimal(low), Decimal(low + width), 0)
-    assert matches(found, str(number)) == (low <= number <= low + width)
-    assert not matches(found, f"0{abs(number)}")
+    alternatives = between(Decimal(low), Decimal(low + width), 0)
+    assert matches(alternatives, str(number)) == (low <= number <= low + width)
+    assert not matches(alternatives, f"0{abs(number)}")
 
 
 @given(st.integers(-(10**20), 10**20), st.sampled_from([-1, 0, 1]), st.booleans())
 def test_large_bounds_are_exact(bound: int, step: int, below: bool) -> None:
-    found = between(None, Decimal(bound), 0) if below else between(Decimal(bound), None, 0)
+    alternatives = between(None, Decimal(bound), 0) if below else between(Decimal(bound), None, 0)
     number = bound + step
-    assert matches(found, str(number)) == (number <= bound if below else number >= bound)
+    assert matches(alternatives, str(number)) == (number <= bound if below else number >= bound)
 
 
 places = st.integers(0, 4)

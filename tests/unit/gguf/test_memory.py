@@ -72,11 +72,11 @@ def shaped(name: str) -> GgufMetadata:
     ids=str,
 )
 def test_it_agrees_with_the_log_of_llama_cpp(shape: MemoryShape, cache_mib: float, compute_mib: float) -> None:
-    found = estimate(SMOLLM2, shape)
-    assert found.source == "formula"
-    assert found.weights / MIB == pytest.approx(92.10, abs=0.01)
-    assert found.cache / MIB == pytest.approx(cache_mib, abs=0.006)
-    assert found.compute / MIB == pytest.approx(compute_mib, rel=0.005, abs=0.006)
+    memory = estimate(SMOLLM2, shape)
+    assert memory.source == "formula"
+    assert memory.weights / MIB == pytest.approx(92.10, abs=0.01)
+    assert memory.cache / MIB == pytest.approx(cache_mib, abs=0.006)
+    assert memory.compute / MIB == pytest.approx(compute_mib, rel=0.005, abs=0.006)
 
 
 @pytest.mark.parametrize(
@@ -102,26 +102,26 @@ def test_other_models_have_other_buffers(name: str, shape: MemoryShape, compute_
 
 
 @given(st.integers(1, 10**5), st.integers(1, 4096), st.sampled_from([(False, "f16"), (True, "f16"), (True, "q8_0")]))
-def test_more_context_or_a_larger_batch_never_takes_less(context: int, batch: int, way: tuple[bool, str]) -> None:
+def test_more_context_or_a_larger_batch_never_takes_less(context: int, batch: int, cache: tuple[bool, str]) -> None:
     def resident(context: int, batch: int) -> int:
-        return estimate(SMOLLM2, MemoryShape(context, batch, *way)).resident  # type: ignore[arg-type]
+        return estimate(SMOLLM2, MemoryShape(context, batch, *cache)).resident  # type: ignore[arg-type]
 
     assert resident(context, batch) <= min(resident(context + 1, batch), resident(context, batch + 1))
 
 
 def test_the_parts_make_the_sum() -> None:
-    found = estimate(SMOLLM2, MemoryShape(2048, 512, flash=False))
-    assert found.work == 2 * 512 * 2048 * 9  # the attention weights once more, in float16
-    assert found.resident == found.weights + found.cache + found.compute + found.work + found.process
-    assert found.vram == 0
+    memory = estimate(SMOLLM2, MemoryShape(2048, 512, flash=False))
+    assert memory.work == 2 * 512 * 2048 * 9  # the attention weights once more, in float16
+    assert memory.resident == memory.weights + memory.cache + memory.compute + memory.work + memory.process
+    assert memory.vram == 0
 
 
 def test_a_smaller_cache() -> None:
     shape = MemoryShape(2048, 128, flash=True)
-    whole = estimate(SMOLLM2, shape).cache
-    assert estimate(replace(SMOLLM2, heads_kv=(3, 1) * 15), shape).cache * 3 == whole * 2
-    assert estimate(SMOLLM2, replace(shape, kv_type="q8_0")).cache * 64 == whole * 34
-    assert estimate(SMOLLM2, replace(shape, kv_type="q4_0")).cache * 64 == whole * 18
+    full_cache = estimate(SMOLLM2, shape).cache
+    assert estimate(replace(SMOLLM2, heads_kv=(3, 1) * 15), shape).cache * 3 == full_cache * 2
+    assert estimate(SMOLLM2, replace(shape, kv_type="q8_0")).cache * 64 == full_cache * 34
+    assert estimate(SMOLLM2, replace(shape, kv_type="q4_0")).cache * 64 == full_cache * 18
 
 
 def test_compressed_keys_and_values_take_one_row_per_position() -> None:
@@ -150,8 +150,8 @@ def test_some_weights_are_copied_into_another_layout() -> None:
     shape = MemoryShape(2048, 128, flash=True)
     assert estimate(SMOLLM2, shape).repacked == 0
     assert estimate(q4, shape).repacked == 60 * MIB
-    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="")
-    assert estimate(q4, shape, said).repacked == 0  # this engine's build knows better
+    buffers = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="")
+    assert estimate(q4, shape, buffers).repacked == 0  # this engine's build knows better
 
 
 def test_plain_settings_copy_no_weights_and_amx_copies_most() -> None:
@@ -159,44 +159,44 @@ def test_plain_settings_copy_no_weights_and_amx_copies_most() -> None:
         SMOLLM2, multiplied={"Q4_1": 60 * MIB, "Q8_0": 34 * MIB, "Q4_K": 144 * MIB, "MXFP4": MIB, "F32": MIB}
     )
     shape = MemoryShape(2048, 128, flash=True)
-    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="AMX")
-    assert estimate(mixed, shape, said).repacked == (60 + 38 + 148 + 1) * MIB
-    assert estimate(mixed, replace(shape, repack=False), said).repacked == 0
+    buffers = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="AMX")
+    assert estimate(mixed, shape, buffers).repacked == (60 + 38 + 148 + 1) * MIB
+    assert estimate(mixed, replace(shape, repack=False), buffers).repacked == 0
     assert estimate(mixed, replace(shape, repack=False)).repacked == 0
 
 
 def test_the_embedded_model_in_amx_buffers_takes_what_was_seen() -> None:
     """294 MiB at the peak, on a processor with AMX, where 212 were planned (193 without the safety of 1.1)."""
     smollm2 = replace(SMOLLM2, multiplied={"Q8_0": 30_081_024, "Q4_1": 66_355_200, "F32": 140_544})
-    said = Buffers(cache=45 * MIB, compute=4 * MIB, compute_gpu=0, process=61 * MIB, copies="AMX")
-    assert estimate(smollm2, MemoryShape(2048, 128, flash=True), said).resident / MIB == pytest.approx(294, abs=16)
+    buffers = Buffers(cache=45 * MIB, compute=4 * MIB, compute_gpu=0, process=61 * MIB, copies="AMX")
+    assert estimate(smollm2, MemoryShape(2048, 128, flash=True), buffers).resident / MIB == pytest.approx(294, abs=16)
 
 
 def test_the_engine_has_the_last_word() -> None:
-    said = Buffers(cache=7 * MIB, compute=3 * MIB, compute_gpu=0, process=50 * MIB, copies="CPU_REPACK")
-    found = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True), said)
-    assert found.source == "dry run"
-    assert found.resident == SMOLLM2.weight_bytes + (7 + 3 + 50) * MIB
-    without = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True), replace(said, process=None))
+    buffers = Buffers(cache=7 * MIB, compute=3 * MIB, compute_gpu=0, process=50 * MIB, copies="CPU_REPACK")
+    memory = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True), buffers)
+    assert memory.source == "dry run"
+    assert memory.resident == SMOLLM2.weight_bytes + (7 + 3 + 50) * MIB
+    without = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True), replace(buffers, process=None))
     assert without.process == estimate(SMOLLM2, MemoryShape(2048, 128, flash=True)).process
 
 
 @pytest.mark.parametrize(("layers", "share"), [(0, 0.0), (10, 10 / 31), (31, 1.0), (99, 1.0), (-1, 1.0)])
 def test_layers_on_a_gpu(layers: int, share: float) -> None:
-    here = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True))
-    found = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True, gpu_layers=layers))
-    moved = (here.weights + here.cache) * share
-    assert found.resident == pytest.approx(here.resident - moved, abs=2)
-    assert found.vram == pytest.approx(moved + (here.compute if layers else 0), abs=2)
+    on_cpu = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True))
+    offloaded = estimate(SMOLLM2, MemoryShape(2048, 128, flash=True, gpu_layers=layers))
+    moved = (on_cpu.weights + on_cpu.cache) * share
+    assert offloaded.resident == pytest.approx(on_cpu.resident - moved, abs=2)
+    assert offloaded.vram == pytest.approx(moved + (on_cpu.compute if layers else 0), abs=2)
 
 
 def test_layers_stay_here_when_the_engine_plans_nothing_on_a_gpu() -> None:
-    asked = MemoryShape(2048, 128, flash=True, gpu_layers=-1)
-    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="")
-    found = estimate(SMOLLM2, asked, said)
-    assert found.vram == 0
-    assert found.resident == SMOLLM2.weight_bytes + 52 * MIB
-    split = estimate(SMOLLM2, asked, replace(said, compute_gpu=9 * MIB))
+    shape = MemoryShape(2048, 128, flash=True, gpu_layers=-1)
+    buffers = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="")
+    memory = estimate(SMOLLM2, shape, buffers)
+    assert memory.vram == 0
+    assert memory.resident == SMOLLM2.weight_bytes + 52 * MIB
+    split = estimate(SMOLLM2, shape, replace(buffers, compute_gpu=9 * MIB))
     assert split.vram == SMOLLM2.weight_bytes + (1 + 9) * MIB
     assert split.resident == 51 * MIB
 

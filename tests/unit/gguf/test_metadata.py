@@ -73,28 +73,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_what_a_file_says_about_itself(tmp_path: Path) -> None:
     write_model(tmp_path / "tiny.gguf")
-    found = read(tmp_path / "tiny.gguf")
-    assert (found.architecture, found.name, found.context_length, found.layers) == ("llama", "tiny", 64, 2)
-    assert found.parameters == 40 * 32 + 64 * 32
-    assert found.weight_bytes == 40 * 32 * 4 + 64 * 32 // 32 * 34
-    assert found.quantisation == "F32"  # 5,120 of 7,296 bytes
-    assert found.heads_kv == (2, 1)  # one per layer, as some models have it
-    assert found.feed_forward == (96, 96)
-    assert found.key_length == 8
-    assert found.vocabulary == 40  # not among the keys: read off the embedding
-    assert found.chat_template
-    assert found.tensors == 2
-    assert found.types == {"F32": 40 * 32 * 4, "Q8_0": 64 * 34}
-    assert found.multiplied == found.types  # the embedding makes the output as well
-    assert found.file_type is None
-    assert (found.expert_width, found.latent_length, found.state_bytes) == (0, 0, 0)
+    metadata = read(tmp_path / "tiny.gguf")
+    assert (metadata.architecture, metadata.name, metadata.context_length, metadata.layers) == ("llama", "tiny", 64, 2)
+    assert metadata.parameters == 40 * 32 + 64 * 32
+    assert metadata.weight_bytes == 40 * 32 * 4 + 64 * 32 // 32 * 34
+    assert metadata.quantisation == "F32"  # 5,120 of 7,296 bytes
+    assert metadata.heads_kv == (2, 1)  # one per layer, as some models have it
+    assert metadata.feed_forward == (96, 96)
+    assert metadata.key_length == 8
+    assert metadata.vocabulary == 40  # not among the keys: read off the embedding
+    assert metadata.chat_template
+    assert metadata.tensors == 2
+    assert metadata.types == {"F32": 40 * 32 * 4, "Q8_0": 64 * 34}
+    assert metadata.multiplied == metadata.types  # the embedding makes the output as well
+    assert metadata.file_type is None
+    assert (metadata.expert_width, metadata.latent_length, metadata.state_bytes) == (0, 0, 0)
 
 
 def test_an_embedding_that_is_only_looked_up_is_not_multiplied(tmp_path: Path) -> None:
     write_model(tmp_path / "tiny.gguf", tied=False)
-    found = read(tmp_path / "tiny.gguf")
-    assert found.types["F32"] == 2 * 40 * 32 * 4
-    assert found.multiplied["F32"] == 40 * 32 * 4
+    metadata = read(tmp_path / "tiny.gguf")
+    assert metadata.types["F32"] == 2 * 40 * 32 * 4
+    assert metadata.multiplied["F32"] == 40 * 32 * 4
 
 
 def test_compressed_keys_and_values(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_layers_that_cache_nothing(tmp_path: Path) -> None:
     assert read(tmp_path / "sharing.gguf").heads_kv == (2, 0)
     keys = {"full_attention_interval": 2, "ssm.inner_size": 64, "ssm.state_size": 16, "ssm.conv_kernel": 4}
     write_model(tmp_path / "hybrid.gguf", keys={f"llama.{key}": value for key, value in keys.items()})
-    found = read(tmp_path / "hybrid.gguf")
-    assert found.heads_kv == (0, 1)  # every second layer attends
-    assert found.state_bytes == 4 * (3 * 64 + 16 * 64)
+    metadata = read(tmp_path / "hybrid.gguf")
+    assert metadata.heads_kv == (0, 1)  # every second layer attends
+    assert metadata.state_bytes == 4 * (3 * 64 + 16 * 64)
 
 
 def test_experts(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_experts(tmp_path: Path) -> None:
 
 def test_a_model_in_parts_is_one_model(tmp_path: Path) -> None:
     first = write_parts(tmp_path)
-    found = read(first)
-    assert found.parameters == 3 * 64 * 32
-    assert found.weight_bytes == 3 * 64 * 32 * 4
-    assert found.file_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    metadata = read(first)
+    assert metadata.parameters == 3 * 64 * 32
+    assert metadata.weight_bytes == 3 * 64 * 32 * 4
+    assert metadata.file_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
     assert parts(first) == sorted(tmp_path.iterdir())
     assert parts(tmp_path / "whole.gguf") == [tmp_path / "whole.gguf"]
 
@@ -193,8 +193,8 @@ def test_absurd_parts(tmp_path: Path, name: str) -> None:
 )
 def test_a_declared_quantisation(tmp_path: Path, declared: str, main: str, file_type: str | None, true: bool) -> None:
     write_model(tmp_path / "tiny.gguf")
-    found = replace(read(tmp_path / "tiny.gguf"), embedding=4096, quantisation=main, file_type=file_type)
-    assert agrees(declared, found) is true
+    metadata = replace(read(tmp_path / "tiny.gguf"), embedding=4096, quantisation=main, file_type=file_type)
+    assert agrees(declared, metadata) is true
 
 
 def test_rows_that_are_no_multiple_of_256_are_stored_in_another_type(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_only_so_many_models_are_kept_and_the_oldest_goes(file: Path) -> None:
     names = [f"model{number} 2048 128 True f16 0 True" for number in range(600)]
     file.write_text(json.dumps({name: [[5, 5]] for name in names}))
     LoadHistory(file).add("new", SHAPE, 7, 7)
-    kept = json.loads(file.read_text())
-    assert len(kept) == 512
+    entries = json.loads(file.read_text())
+    assert len(entries) == 512
     assert LoadHistory(file).learned_peak("model0", SHAPE) is None
     assert LoadHistory(file).learned_peak("model599", SHAPE) == 5
     assert LoadHistory(file).learned_peak("new", SHAPE) == 7

@@ -49,10 +49,10 @@ def test_a_sound_library_is_tried_once_and_used_as_fast_as_it_is(
     wish: EngineConfig, proofs: Proofs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert proofs.known_settings(wish) == plain(wish)  # until it is proven
-    found = proofs.settle(wish)
-    assert proofs.verdicts(wish)[name_of(found)] == ""
+    settings = proofs.settle(wish)
+    assert proofs.verdicts(wish)[name_of(settings)] == ""
     monkeypatch.setattr(module, "Channel", None)  # nobody is asked again
-    assert proofs.settle(wish) == proofs.known_settings(wish) == found
+    assert proofs.settle(wish) == proofs.known_settings(wish) == settings
 
 
 def test_what_dies_is_not_used_and_the_answer_comes_all_the_same(
@@ -149,9 +149,9 @@ def test_another_file_or_batch_is_another_proof(wish: EngineConfig, proofs: Proo
     proofs.distrust(wish, "it died in use (SIGSEGV)")
     assert set(proofs.verdicts(wish)) == {BOTH, REPACK, FLASH}
     assert proofs.verdicts(replace(wish, batch=64)) == {}
-    other = tmp_path / "other.gguf"
-    other.write_bytes(wish.path.read_bytes() + b"\0")
-    assert proofs.verdicts(replace(wish, path=other)) == {}
+    longer_file = tmp_path / "other.gguf"
+    longer_file.write_bytes(wish.path.read_bytes() + b"\0")
+    assert proofs.verdicts(replace(wish, path=longer_file)) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": 1}', "\0", '{"nothing": {"a": []}}'])
@@ -182,9 +182,9 @@ def test_rounding_is_no_disagreement() -> None:
 
 
 @pytest.mark.parametrize(
-    "found",
+    "logits",
     [ROW[::-1], np.zeros_like(ROW), np.full_like(ROW, np.nan), -ROW, np.where(ROW.max() == ROW, np.inf, ROW)],
     ids=["turned", "flat", "nan", "negated", "infinite"],
 )
-def test_other_words_are_a_disagreement(found: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> None:
-    assert disagreement(ROW, found.astype(np.float32))
+def test_other_words_are_a_disagreement(logits: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> None:
+    assert disagreement(ROW, logits.astype(np.float32))

@@ -40,9 +40,9 @@ def test_every_death_by_a_signal_names_a_remedy(number: int) -> None:
 def test_the_library_is_at_fault_unless_somebody_or_memory_was(number: int, expected: str | None) -> None:
     assert fault(-number, "GGML_ASSERT failed") == fault(128 + number, "") == expected
     assert fault(-number, "std::bad_alloc") is None
-    said = f"The process that holds m died: {describe(-number, CAUSES)[0]}."
-    assert at_fault(WorkerDiedError(said)) is (expected is not None)
-    assert not at_fault(WorkerDiedError(f"{said}\nfailed to allocate"))
+    message = f"The process that holds m died: {describe(-number, CAUSES)[0]}."
+    assert at_fault(WorkerDiedError(message)) is (expected is not None)
+    assert not at_fault(WorkerDiedError(f"{message}\nfailed to allocate"))
 
 
 @pytest.mark.parametrize("status", [0, 1, 70, 255, -64])
@@ -51,7 +51,7 @@ def test_any_other_status_has_words_too(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)",
         "llama_model_load: error loading model: error loading model vocabulary: std::bad_alloc",
@@ -64,9 +64,9 @@ def test_any_other_status_has_words_too(status: int) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [ModelFileError, WorkerDiedError])
-def test_want_of_memory_is_known_in_all_its_words(said: str, kind: type[AgentlabError]) -> None:
-    assert out_of_memory(kind(f"llama.cpp cannot load m.gguf: {said}"))
-    assert not out_of_memory(LLMTimeoutError(said))
+def test_want_of_memory_is_known_in_all_its_words(message: str, kind: type[AgentlabError]) -> None:
+    assert out_of_memory(kind(f"llama.cpp cannot load m.gguf: {message}"))
+    assert not out_of_memory(LLMTimeoutError(message))
 
 
 @pytest.mark.parametrize(("number", "expected"), [(9, True), (6, True), (11, False), (15, False)])

@@ -24,11 +24,11 @@ def test_each_row_sees_its_own_columns() -> None:
     query, key, value = torch.randn(3, 4, 1, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
     lengths, model = [9, 8, 3], LlamaForCausalLM(LlamaConfig(**SIZES)).model.layers[0].self_attn
     for shares in ([slice(0, 3)], [slice(0, 2), slice(2, 3)]):
-        found = of_rows(lengths, shares, torch.float32)(model, query, key, value, None)
+        output = of_rows(lengths, shares, torch.float32)(model, query, key, value, None)
         for row, length in enumerate(lengths):
-            own = [side[row : row + 1, :, -length:].repeat_interleave(2, dim=1) for side in (key, value)]
-            alone = torch.nn.functional.scaled_dot_product_attention(query[row : row + 1], *own)
-            assert torch.allclose(found[row, 0], alone[0, :, 0], atol=1e-6)
+            columns = [side[row : row + 1, :, -length:].repeat_interleave(2, dim=1) for side in (key, value)]
+            alone = torch.nn.functional.scaled_dot_product_attention(query[row : row + 1], *columns)
+            assert torch.allclose(output[row, 0], alone[0, :, 0], atol=1e-6)
 
 
 def test_a_model_has_its_own_attention_again_even_after_an_error() -> None:

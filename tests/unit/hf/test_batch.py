@@ -75,7 +75,7 @@ def model_of(kind: str) -> Any:
         return getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")(config).eval()
 
 
-def adapters_of(kind: str, place: Path) -> list[Path]:
+def adapters_of(kind: str, folder: Path) -> list[Path]:
     """Two random adapters, in PEFT format; the same every time."""
     from peft import LoraConfig, get_peft_model
 
@@ -88,8 +88,8 @@ def adapters_of(kind: str, place: Path) -> list[Path]:
             for key, parameter in model.named_parameters():
                 if "lora_" in key:
                     torch.nn.init.normal_(parameter, std=0.2)
-        model.save_pretrained(place / name)
-    return [place / "one", place / "two"]
+        model.save_pretrained(folder / name)
+    return [folder / "one", folder / "two"]
 
 
 def rows_of(count: int, **keys: Any) -> list[AnswerRow]:
@@ -109,22 +109,22 @@ def rows_of(count: int, **keys: Any) -> list[AnswerRow]:
 @torch.inference_mode()
 def alone(model: Any, adapters: Any, row: AnswerRow) -> tuple[list[int], list[float]]:
     """The likeliest tokens and their log-probabilities, from the whole text anew for each token."""
-    said: list[int] = []
-    known: list[float] = []
-    while len(said) < row.max_tokens and (not said or said[-1] not in ENDS):
+    tokens: list[int] = []
+    logprobs: list[float] = []
+    while len(tokens) < row.max_tokens and (not tokens or tokens[-1] not in ENDS):
         adapters.rows([row.adapter])
-        logits = model(torch.tensor([[*row.prompt, *said]])).logits[0, -1].float().log_softmax(-1)
-        said.append(int(logits.argmax()))
-        known.append(float(logits.max()))
-    return said, known
+        logits = model(torch.tensor([[*row.prompt, *tokens]])).logits[0, -1].float().log_softmax(-1)
+        tokens.append(int(logits.argmax()))
+        logprobs.append(float(logits.max()))
+    return tokens, logprobs
 
 
 def collected(steps: Iterator[Sequence[Token]]) -> dict[AnswerRow, list[Token]]:
-    found: dict[AnswerRow, list[Token]] = {}
+    tokens_by_row: dict[AnswerRow, list[Token]] = {}
     for tokens in steps:
-        for each in tokens:
-            found.setdefault(each.row, []).append(each)
-    return found
+        for token in tokens:
+            tokens_by_row.setdefault(token.row, []).append(token)
+    return tokens_by_row
 
 
 @pytest.mark.parametrize("waves", [False, True], ids=["entering between steps", "in waves"])
@@ -134,17 +134,17 @@ def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         expected = {row: alone(model, adapters, row) for row in rows}
         batch = AnswerBatch(model, adapters, ENDS)
-        found = collected(batch.run(rows, 6, waves=waves))
+        tokens_by_row = collected(batch.run(rows, 6, waves=waves))
     assert (batch.slow is not None) == (kind == "Qwen3Next")
     assert len(batch) == 0
-    for row, (said, known) in expected.items():
-        assert [each.token for each in found[row]] == said
-        assert [each.logprob for each in found[row]] == pytest.approx(known, abs=1e-4)
-        assert [each.finish for each in found[row]] == [
-            *[None] * (len(said) - 1),
-            "stop" if said[-1] in ENDS else "length",
+    for row, (tokens, logprobs) in expected.items():
+        assert [token.token for token in tokens_by_row[row]] == tokens
+        assert [token.logprob for token in tokens_by_row[row]] == pytest.approx(logprobs, abs=1e-4)
+        assert [token.finish for token in tokens_by_row[row]] == [
+            *[None] * (len(tokens) - 1),
+            "stop" if tokens[-1] in ENDS else "length",
         ]
-    assert len({tuple(said) for said, _ in expected.values()}) > 10
+    assert len({tuple(tokens) for tokens, _ in expected.values()}) > 10
 
 
 @pytest.mark.parametrize("kind", [*MODELS, "GPT2"])
@@ -157,8 +157,8 @@ def test_prompts_that_are_read_in_pieces_change_no_answer(
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         expected = {row: alone(model, adapters, row)[0] for row in rows}
         batch = AnswerBatch(model, adapters, ENDS)
-        found = collected(in_turns(batch, rows))
-    assert {row: [each.token for each in tokens] for row, tokens in found.items()} == expected
+        tokens_by_row = collected(in_turns(batch, rows))
+    assert {row: [token.token for token in tokens] for row, tokens in tokens_by_row.items()} == expected
 
 
 def in_turns(batch: AnswerBatch, rows: Sequence[AnswerRow]) -> Iterator[list[Token]]:
@@ -187,14 +187,14 @@ def test_a_common_beginning_is_read_once_for_each_adapter(llama: tuple[Any, Any]
     rows += [AnswerRow(0, [9], 3), AnswerRow(0, rows[0].prompt, 6)]  # the first keeps those of adapter 0 from sharing
     expected = {row: alone(model, adapters, row)[0] for row in rows}
     batch, counted = AnswerBatch(model, adapters, ENDS), []
-    hook = model.register_forward_pre_hook(lambda *given: counted.append(given[2]["input_ids"]), with_kwargs=True)
-    found = collected(iter([batch.admit(rows[:9]), batch.admit(rows[9:])]))
+    hook = model.register_forward_pre_hook(lambda *args: counted.append(args[2]["input_ids"]), with_kwargs=True)
+    tokens_by_row = collected(iter([batch.admit(rows[:9]), batch.admit(rows[9:])]))
     hook.remove()
     assert sum(ids.numel() for ids in counted[:6]) == 3 * (40 + 3 * 16)  # of each adapter; of its rows the rest
     for tokens in iter(batch.step, []):
-        for each in tokens:
-            found[each.row].append(each)
-    assert {row: [each.token for each in tokens] for row, tokens in found.items()} == expected
+        for token in tokens:
+            tokens_by_row[token.row].append(token)
+    assert {row: [token.token for token in tokens] for row, tokens in tokens_by_row.items()} == expected
 
 
 def test_rows_that_are_let_go_leave_the_others_as_they_are(llama: tuple[Any, Any]) -> None:
@@ -202,14 +202,14 @@ def test_rows_that_are_let_go_leave_the_others_as_they_are(llama: tuple[Any, Any
     rows = rows_of(12)
     expected = {row: alone(model, adapters, row)[0] for row in rows}
     batch = AnswerBatch(model, adapters, ENDS)
-    found = collected(iter([batch.admit(rows), batch.step()]))
-    gone = [row for row in rows if not found[row][-1].finish][::2]
-    batch.evict([*gone, *gone, rows_of(1)[0]])
+    tokens_by_row = collected(iter([batch.admit(rows), batch.step()]))
+    evicted_rows = [row for row in rows if not tokens_by_row[row][-1].finish][::2]
+    batch.evict([*evicted_rows, *evicted_rows, rows_of(1)[0]])
     for tokens in iter(batch.step, []):
-        for each in tokens:
-            found[each.row].append(each)
-    assert all(len(found[row]) == 2 for row in gone)
-    assert all([each.token for each in found[row]] == expected[row] for row in set(rows) - set(gone))
+        for token in tokens:
+            tokens_by_row[token.row].append(token)
+    assert all(len(tokens_by_row[row]) == 2 for row in evicted_rows)
+    assert all([token.token for token in tokens_by_row[row]] == expected[row] for row in set(rows) - set(evicted_rows))
 
 
 def test_draws_do_not_depend_on_the_company(llama: tuple[Any, Any]) -> None:
@@ -219,8 +219,8 @@ def test_draws_do_not_depend_on_the_company(llama: tuple[Any, Any]) -> None:
         rows = rows_of(count, temperature=1.5, top_p=0.9)
         for number, row in enumerate(rows):
             row.generator = torch.Generator().manual_seed(number)
-        found = collected(AnswerBatch(model, adapters, ENDS).run(rows, count))
-        return [[each.token for each in found[row]] for row in rows]
+        tokens_by_row = collected(AnswerBatch(model, adapters, ENDS).run(rows, count))
+        return [[token.token for token in tokens_by_row[row]] for row in rows]
 
     many = drawn(8)
     assert drawn(3) == many[:3]
@@ -244,8 +244,8 @@ def test_a_row_that_cannot_be_answered_is_refused_and_the_rest_stay(llama: tuple
 def test_a_wave_is_the_same_to_the_bit_whatever_came_before(llama: tuple[Any, Any]) -> None:
     def marks(skipped: int) -> list[list[float | None]]:
         rows = rows_of(18, logprob=True)
-        found = collected(AnswerBatch(*llama, ENDS).run(rows[skipped:], 6, waves=True))
-        return [[each.logprob for each in found[row]] for row in rows[12:]]
+        tokens_by_row = collected(AnswerBatch(*llama, ENDS).run(rows[skipped:], 6, waves=True))
+        return [[token.logprob for token in tokens_by_row[row]] for row in rows[12:]]
 
     assert marks(12) == marks(6) == marks(0)
 
@@ -267,11 +267,9 @@ def test_nobody_waits_for_more_than_a_piece_of_another_prompt(
     batch, widths = AnswerBatch(model, adapters, ()), list[int]()
     first, long, short = AnswerRow(0, [10, 11], 40), AnswerRow(0, [12] * 100, 9), AnswerRow(1, [13] * 5, 9)
     batch.admit([first])
-    hook = model.register_forward_pre_hook(
-        lambda *given: widths.append(given[2]["input_ids"].numel()), with_kwargs=True
-    )
+    hook = model.register_forward_pre_hook(lambda *args: widths.append(args[2]["input_ids"].numel()), with_kwargs=True)
     batch.enter([long, short])
-    turns = [[each.row for each in [*batch.read(), *batch.step()]] for _ in range(8)]
+    turns = [[token.row for token in [*batch.read(), *batch.step()]] for _ in range(8)]
     hook.remove()
     assert max(widths) == 16
     assert all(first in turn for turn in turns)
@@ -284,15 +282,15 @@ def test_a_row_that_is_let_go_while_it_is_read_is_read_no_further(
 ) -> None:
     monkeypatch.setitem(prefill._PIECE, "cpu", 8)
     batch = AnswerBatch(*llama, ENDS)
-    long, *short = [AnswerRow(0, [12] * 100, 9), *(AnswerRow(place % 2, [14 + place] * 4, 6) for place in range(4))]
+    long, *short = [AnswerRow(0, [12] * 100, 9), *(AnswerRow(index % 2, [14 + index] * 4, 6) for index in range(4))]
     expected = [alone(*llama, row)[0] for row in short]
     batch.enter([long, *short])
     steps = [batch.read(), batch.read()]  # two of the short ones, a piece of the long one
     assert long in batch
     batch.evict([long, short[3]])
-    found = collected(iter([*steps, *in_turns(batch, [])]))
-    assert [[each.token for each in found[row]] for row in short[:3]] == expected[:3]
-    assert not {long, short[3]} & set(found)
+    tokens_by_row = collected(iter([*steps, *in_turns(batch, [])]))
+    assert [[token.token for token in tokens_by_row[row]] for row in short[:3]] == expected[:3]
+    assert not {long, short[3]} & set(tokens_by_row)
 
 
 class FullError(Exception):
@@ -300,56 +298,56 @@ class FullError(Exception):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize("what", ["agentlab.hf.cache._Layer.fit", "agentlab.hf.cache._Layer.write"])
+@pytest.mark.parametrize("target", ["agentlab.hf.cache._Layer.fit", "agentlab.hf.cache._Layer.write"])
 def test_where_memory_runs_out_as_a_row_enters_the_others_go_on(
-    llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool
+    llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, target: str, at_once: bool
 ) -> None:
     before, after = AnswerRow(0, [10, 11, 12], 9), AnswerRow(1, [20] * 30, 6)
     expected = [alone(*llama, row)[0] for row in (before, after)]
     batch = AnswerBatch(*llama, ENDS)
-    said = [*batch.admit([before]), *batch.step()]
+    first_tokens = [*batch.admit([before]), *batch.step()]
     failed = AnswerRow(1, [20] * 100, 6)
     if not at_once:
         batch.enter([failed])
-    with failing(monkeypatch, what, at=2), pytest.raises(FullError):
+    with failing(monkeypatch, target, at=2), pytest.raises(FullError):
         _ = batch.admit([failed]) if at_once else batch.read()
     assert len(batch) == 1
-    found = collected(iter([said, batch.admit([after]), *iter(batch.step, [])]))
-    assert [[each.token for each in found[row]] for row in (before, after)] == expected
+    tokens_by_row = collected(iter([first_tokens, batch.admit([after]), *iter(batch.step, [])]))
+    assert [[token.token for token in tokens_by_row[row]] for row in (before, after)] == expected
 
 
-@pytest.mark.parametrize("what", ["agentlab.hf.cache._Layer.fit", "agentlab.hf.batch._logprobs"])
+@pytest.mark.parametrize("target", ["agentlab.hf.cache._Layer.fit", "agentlab.hf.batch._logprobs"])
 @pytest.mark.parametrize("kind", ["Llama", "Qwen3Next"])
 def test_where_a_step_fails_all_rows_are_gone_and_others_may_come(
-    kind: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, rows = model_of(kind), [AnswerRow(place, [10] * 5, 9, logprob=True) for place in (0, 1)]
+    model, rows = model_of(kind), [AnswerRow(adapter, [10] * 5, 9, logprob=True) for adapter in (0, 1)]
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         expected = {row: alone(model, adapters, row)[0] for row in rows}
         batch = AnswerBatch(model, adapters, ENDS)
         batch.admit(rows)
         batch.enter([AnswerRow(0, [10] * 5, 3)])
-        what = "agentlab.hf.cache.read" if kind == "Qwen3Next" and "fit" in what else what
-        with failing(monkeypatch, what, at=2 if "cache" in what else 1), pytest.raises(FullError):
+        target = "agentlab.hf.cache.read" if kind == "Qwen3Next" and "fit" in target else target
+        with failing(monkeypatch, target, at=2 if "cache" in target else 1), pytest.raises(FullError):
             batch.step()
         assert len(batch) == 0
         assert batch.read() == batch.step() == []
-        found = collected(batch.run(rows, 2))
-    assert {row: [each.token for each in found[row]] for row in rows} == expected
+        tokens_by_row = collected(batch.run(rows, 2))
+    assert {row: [token.token for token in tokens_by_row[row]] for row in rows} == expected
 
 
 @contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, what: str, at: int) -> Iterator[None]:
+def failing(monkeypatch: pytest.MonkeyPatch, target: str, at: int) -> Iterator[None]:
     """A call of this function fails, the first being 1."""
-    true, calls = pkgutil.resolve_name(what), itertools.count(1)
+    true, calls = pkgutil.resolve_name(target), itertools.count(1)
 
-    def called(*given: Any, **keys: Any) -> Any:
+    def called(*args: Any, **keys: Any) -> Any:
         if next(calls) == at:
             raise FullError
-        return true(*given, **keys)
+        return true(*args, **keys)
 
     with monkeypatch.context() as patch:
-        patch.setattr(what, called)
+        patch.setattr(target, called)
         yield
 
 
@@ -358,7 +356,7 @@ def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]
     before = AnswerRow(0, [10, 11, 12], 6)
     expected = alone(model, adapters, before)[0]
     batch = AnswerBatch(model, adapters, ENDS)
-    said = batch.admit([before])
+    tokens = batch.admit([before])
     wrong = [
         AnswerRow(1, [*range(10, 50), number], 9) for number in range(20, 23)
     ]  # read first, for their common beginning
@@ -366,8 +364,8 @@ def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]
         batch.admit([*wrong, AnswerRow(2, [10], 5)])
     assert len(batch) == 1
     while batch:
-        said += batch.step()
-    assert [each.token for each in said] == expected
+        tokens += batch.step()
+    assert [token.token for token in tokens] == expected
 
 
 def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_comes_in_its_place(
@@ -375,18 +373,18 @@ def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_come
 ) -> None:
     model, adapters = llama
     wild = shutil.copytree(tmp_path / "two", tmp_path / "wild") / "adapter_model.safetensors"
-    save_file({name: each * 1e25 for name, each in load_file(wild).items()}, wild)
+    save_file({name: element * 1e25 for name, element in load_file(wild).items()}, wild)
     monkeypatch.setattr(reading, "_MOST_FACTOR", float("inf"))  # such adapters are refused
     monkeypatch.setattr(reading, "_MOST_CHANGE", float("inf"))
-    place = adapters.put(wild.parent)
-    drawn = AnswerRow(place, list(range(10, 30)), 2, temperature=1.0, generator=torch.Generator(), logprob=True)
+    adapter = adapters.put(wild.parent)
+    wild_row = AnswerRow(adapter, list(range(10, 30)), 2, temperature=1.0, generator=torch.Generator(), logprob=True)
     long, short = AnswerRow(0, list(range(20, 40)), 12), AnswerRow(1, [10], 6)
     expected = {row: alone(model, adapters, row)[0] for row in (long, short)}
     batch = AnswerBatch(model, adapters, ())
-    steps = [batch.admit([long, drawn]), batch.step(), batch.admit([short])]
-    found = collected(iter([*steps, *iter(batch.step, [])]))
-    assert all(each.logprob != each.logprob for each in found[drawn])  # no numbers
-    assert {row: [each.token for each in found[row]] for row in expected} == expected
+    steps = [batch.admit([long, wild_row]), batch.step(), batch.admit([short])]
+    tokens_by_row = collected(iter([*steps, *iter(batch.step, [])]))
+    assert all(element.logprob != element.logprob for element in tokens_by_row[wild_row])  # no numbers
+    assert {row: [element.token for element in tokens_by_row[row]] for row in expected} == expected
 
 
 def test_positions_that_the_longest_row_decides_are_each_row_s_own(tmp_path: Path) -> None:
@@ -397,20 +395,20 @@ def test_positions_that_the_longest_row_decides_are_each_row_s_own(tmp_path: Pat
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=ropes, initializer_range=0.5)).eval()
-    rows = [AnswerRow(BASE, [10 + place % 7 for place in range(size)], 8) for size in (5, 30, 12)]
+    rows = [AnswerRow(BASE, [10 + position % 7 for position in range(size)], 8) for size in (5, 30, 12)]
     with rowwise(model, []) as adapters:
         expected = [alone(model, adapters, row)[0] for row in rows]
         batch = AnswerBatch(model, adapters, ENDS)
-        found = collected(batch.run(rows, 3))
+        tokens_by_row = collected(batch.run(rows, 3))
     assert "by the longest row" in str(batch.slow)
-    assert [[each.token for each in found[row]] for row in rows] == expected
+    assert [[token.token for token in tokens_by_row[row]] for row in rows] == expected
 
 
 def test_a_long_row_takes_no_memory_for_those_that_have_left(llama: tuple[Any, Any]) -> None:
     batch = AnswerBatch(*llama, ())
-    first, *others = [AnswerRow(0, [10, 11], 50) for _ in range(20)]
-    batch.admit([first, *others])
-    batch.evict(others)
+    first, *neighbours = [AnswerRow(0, [10, 11], 50) for _ in range(20)]
+    batch.admit([first, *neighbours])
+    batch.evict(neighbours)
     batch.admit([AnswerRow(1, list(range(10, 60)) * 4, 5)])
     rows, _, columns, _ = batch._table._layers[0]._held[0].shape  # type: ignore[union-attr] # of the table
     assert rows == 2

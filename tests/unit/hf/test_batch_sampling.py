@@ -28,22 +28,22 @@ def test_a_seed_repeats_its_draws():
 
 
 def test_tokens_are_drawn_by_their_probability():
-    drawn = draws(1.0, None, n=4000)
-    shares = [drawn.count(token) / 4000 for token in range(4)]
+    tokens = draws(1.0, None, n=4000)
+    shares = [tokens.count(token) / 4000 for token in range(4)]
     assert shares == pytest.approx(LOGITS.exp().tolist(), abs=0.03)
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.5, {1}), (0.65, {1}), (0.71, {1, 2}), (1.0, {0, 1, 2, 3})])
-def test_top_p_keeps_the_smallest_set_that_is_likely_enough(top_p, kept):
+@pytest.mark.parametrize(("top_p", "nucleus"), [(0.5, {1}), (0.65, {1}), (0.71, {1, 2}), (1.0, {0, 1, 2, 3})])
+def test_top_p_keeps_the_smallest_set_that_is_likely_enough(top_p, nucleus):
     assert LOGITS.exp().tolist() == pytest.approx([0.056, 0.688, 0.253, 0.013], abs=0.01)
-    assert set(draws(1.5 if top_p == 1 else 1.0, top_p, n=1000)) == kept
+    assert set(draws(1.5 if top_p == 1 else 1.0, top_p, n=1000)) == nucleus
 
 
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=8), st.floats(0.05, 5), st.floats(0.01, 1), st.integers(0, 99))
 def test_a_token_outside_the_set_is_never_drawn(logits, temperature, top_p, seed):
-    given_ = torch.tensor(logits)
-    token = pick(given_, temperature, top_p, torch.Generator().manual_seed(seed))
-    chances = torch.softmax(given_.double() / temperature, -1)
+    tensor = torch.tensor(logits)
+    token = pick(tensor, temperature, top_p, torch.Generator().manual_seed(seed))
+    chances = torch.softmax(tensor.double() / temperature, -1)
     assert float(chances[chances > chances[token]].sum()) < top_p + 1e-9
 
 
@@ -60,13 +60,13 @@ def test_a_model_that_overflows_says_something(value):
 @pytest.mark.parametrize("top_p", [None, 0.01, 0.5, 0.9, 0.999, 1.0])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 10.0, 300.0])
 def test_what_is_drawn_is_what_multinomial_draws_of_all_tokens_in_their_order(scale, top_p):
-    noise, one, other = (torch.Generator().manual_seed(seed) for seed in (0, 1, 1))
+    noise, one, reference = (torch.Generator().manual_seed(seed) for seed in (0, 1, 1))
     for size in (1, 7, 6000, 6000, 6000):
         logits = torch.randn(size, generator=noise).mul(scale).bfloat16().float()  # many are equal
         chances, tokens = torch.softmax((logits.double() - logits.max()) / 0.8, -1).sort(descending=True, stable=True)
         if top_p is not None:
             chances = chances.where(chances.cumsum(-1) - chances < top_p, 0.0)
         for _ in range(5):
-            expected = int(tokens[torch.multinomial(chances, 1, generator=other)])
+            expected = int(tokens[torch.multinomial(chances, 1, generator=reference)])
             assert pick(logits, 0.8, top_p, one) == expected
-    assert torch.equal(one.get_state(), other.get_state())
+    assert torch.equal(one.get_state(), reference.get_state())

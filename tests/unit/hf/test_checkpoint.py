@@ -31,8 +31,8 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def change(folder: Path, name: str, **fields: Any) -> None:
-    known = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
-    (folder / name).write_text(json.dumps({**known, **fields}))
+    content = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    (folder / name).write_text(json.dumps({**content, **fields}))
 
 
 def nested(levels: int) -> Any:

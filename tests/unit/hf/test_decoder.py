@@ -96,8 +96,8 @@ def test_the_cache_changes_nothing(decoder):
 def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(decoder):
     text, _ = ask(decoder)
     third = text.split()[2]
-    said, last = ask(decoder, stop=(f" {third}",))
-    assert (said, last.finish) == (text.partition(f" {third}")[0], "stop")
+    answer, last = ask(decoder, stop=(f" {third}",))
+    assert (answer, last.finish) == (text.partition(f" {third}")[0], "stop")
     assert last.completion_tokens < 8
 
 
@@ -185,52 +185,52 @@ def persona(folder, base, seed=0, **card):
 
 @pytest.fixture(scope="module")
 def personas(folder, tmp_path_factory):
-    place = tmp_path_factory.mktemp("personas")
-    return [None, *(persona(place / str(seed), folder, seed) for seed in (1, 2))]
+    parent = tmp_path_factory.mktemp("personas")
+    return [None, *(persona(parent / str(seed), folder, seed) for seed in (1, 2))]
 
 
 def chats(decoder, requests, after=0):
     """What is said when all are asked for a piece in turn, the later ones some pieces later."""
-    running = {place: decoder.chat(request) for place, request in enumerate(requests)}
-    said, turn = ["" for _ in requests], 0
+    running = {index: decoder.chat(request) for index, request in enumerate(requests)}
+    answers, turn = ["" for _ in requests], 0
     while running:
-        for place, chunks in list(running.items()):
-            if turn < place * after:
+        for index, chunks in list(running.items()):
+            if turn < index * after:
                 continue
             chunk = next(chunks)
-            said[place] += chunk.text
+            answers[index] += chunk.text
             if chunk.finish:
-                running.pop(place).close()
+                running.pop(index).close()
         turn += 1
-    return said
+    return answers
 
 
 @pytest.mark.parametrize("after", [0, 2], ids=["at once", "one after the other"])
 def test_side_by_side_each_says_what_it_says_alone(decoder, personas, after):
-    asked = [
-        EngineRequest(HI, max_tokens=8, adapter=personas[place % 3], temperature=float(place > 3), seed=place)
-        for place in range(6)
+    requests = [
+        EngineRequest(HI, max_tokens=8, adapter=personas[index % 3], temperature=float(index > 3), seed=index)
+        for index in range(6)
     ]
-    alone = [chats(decoder, [each])[0] for each in asked]
+    alone = [chats(decoder, [request])[0] for request in requests]
     assert len(set(alone[:3])) == 3
-    assert chats(decoder, asked, after) == alone
+    assert chats(decoder, requests, after) == alone
     assert len(decoder._batch) == 0
 
 
 def test_a_long_prompt_stalls_nobody_and_is_read_no_further_when_it_is_left(decoder, monkeypatch):
     monkeypatch.setitem(prefill._PIECE, "cpu", 8)
-    long = [{"role": "user", "content": " ".join(f"w{place % 30}" for place in range(39))}]
+    long = [{"role": "user", "content": " ".join(f"w{number % 30}" for number in range(39))}]
     alone = ask(decoder, long, temperature=0.0)[0]
     running = decoder.chat(EngineRequest(HI, max_tokens=60))
     while not next(running).text:
         pass
-    for left in (False, True):
-        reading, said = decoder.chat(EngineRequest(long, max_tokens=8)), ""
+    for is_abandoned in (False, True):
+        reading, text = decoder.chat(EngineRequest(long, max_tokens=8)), ""
         for _ in range(5):
-            said += next(reading).text
+            text += next(reading).text
             assert next(running).text
-        assert not said
-        if left:
+        assert not text
+        if is_abandoned:
             reading.close()
             assert len(decoder._batch) == 1
         else:
@@ -240,36 +240,36 @@ def test_a_long_prompt_stalls_nobody_and_is_read_no_further_when_it_is_left(deco
 def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
     decoder._room = 3 * (11 + HEADROOM)
     chunks = [decoder.chat(EngineRequest(HI, max_tokens=size)) for size in (8, 8, 20, 2)]
-    said = [["".join(next(each).text for _ in range(4))] for each in chunks]
-    assert [all(pieces) for pieces in said] == [True, True, False, False]  # the last one would fit beside them
+    texts = [["".join(next(stream).text for _ in range(4))] for stream in chunks]
+    assert [all(pieces) for pieces in texts] == [True, True, False, False]  # the last one would fit beside them
     chunks[2].close()
     assert any(next(chunks[3]).text for _ in range(2))
-    for each in chunks:
-        each.close()
+    for stream in chunks:
+        stream.close()
     assert (len(decoder._batch), decoder._rows) == (0, {})
 
 
 def test_one_that_was_left_or_refused_leaves_its_place(decoder, personas, tmp_path):
-    running = [decoder.chat(EngineRequest(HI, max_tokens=8, adapter=each)) for each in personas]
-    pieces = [next(chunk.text for chunk in each if chunk.text) for each in running]
+    running = [decoder.chat(EngineRequest(HI, max_tokens=8, adapter=speaker)) for speaker in personas]
+    pieces = [next(chunk.text for chunk in speaker if chunk.text) for speaker in running]
     running[1].close()
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 4}')
     (tmp_path / "adapter_model.bin").write_bytes(b"not read")
     with pytest.raises(MissingFileError, match="only a pickled"):
         next(decoder.chat(EngineRequest(HI, max_tokens=8, adapter=str(tmp_path))))
     assert len(decoder._batch) == 2
-    for place in (0, 2):
-        rest = "".join(chunk.text for chunk in running[place])
-        assert pieces[place] + rest == ask(decoder, adapter=personas[place], temperature=0.0)[0]
+    for index in (0, 2):
+        remainder = "".join(chunk.text for chunk in running[index])
+        assert pieces[index] + remainder == ask(decoder, adapter=personas[index], temperature=0.0)[0]
 
 
 def test_an_adapter_of_another_base_is_refused_by_its_name(decoder, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     same = persona(tmp_path / "same", folder, path="elsewhere", fingerprint=fingerprint_of(tmp_path / "copy"))
     assert ask(decoder, adapter=same)[1].completion_tokens
-    other = persona(tmp_path / "other", folder, path="elsewhere", fingerprint="sha256:0")
+    foreign = persona(tmp_path / "other", folder, path="elsewhere", fingerprint="sha256:0")
     with pytest.raises(ModelFileError, match=r"^other cannot be used with tiny.*another base"):
-        ask(decoder, adapter=other)
+        ask(decoder, adapter=foreign)
     wide = tiny(tmp_path / "wide", hidden_size=32)
     with pytest.raises(ModelFileError, match=r"^larger cannot be used with tiny.*maps 16 numbers"):
         ask(decoder, adapter=persona(tmp_path / "larger", wide))
@@ -286,9 +286,9 @@ def test_layers_that_are_not_linear_go_the_slow_way_and_say_so_once(folder, tmp_
     plain, last = ask(decoder, temperature=0.0)
     assert last.note is None
     adapters = [None, *(persona(tmp_path / name, tmp_path / "base", seed) for seed, name in enumerate(("one", "two")))]
-    said, last = ask(decoder, temperature=0.0, adapter=adapters[1])
+    answer, last = ask(decoder, temperature=0.0, adapter=adapters[1])
     assert "PEFT" in last.note
-    assert said != plain
-    asked = [EngineRequest(HI, max_tokens=8, adapter=each) for each in adapters]
-    assert chats(decoder, asked)[:2] == [plain, said]
+    assert answer != plain
+    requests = [EngineRequest(HI, max_tokens=8, adapter=adapter) for adapter in adapters]
+    assert chats(decoder, requests)[:2] == [plain, answer]
     assert ask(decoder, adapter=adapters[2])[1].note is None

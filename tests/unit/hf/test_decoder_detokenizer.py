@@ -14,8 +14,8 @@ def reader(pieces):
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=20), st.lists(st.integers(0, 60)))
 def test_cuts_through_characters_change_nothing(text, cuts):
     wire = text.encode()
-    places = sorted({min(cut, len(wire)) for cut in cuts})
-    pieces = [wire[a:b] for a, b in zip([0, *places], [*places, len(wire)], strict=True)]
+    bounds = sorted({min(cut, len(wire)) for cut in cuts})
+    pieces = [wire[a:b] for a, b in zip([0, *bounds], [*bounds, len(wire)], strict=True)]
     decode = reader(pieces)
     assert "".join([decode.feed(token) for token in range(len(pieces))]) + decode.flush() == text
 

@@ -27,17 +27,17 @@ def _no_opinions() -> Iterator[None]:
 def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
     chance, model = random.Random(0), model_of(kind)
 
-    def tokens(most: int) -> list[int]:
-        return [chance.randrange(10, 64) for _ in range(chance.randint(1, most))]
+    def tokens(max_count: int) -> list[int]:
+        return [chance.randrange(10, 64) for _ in range(chance.randint(1, max_count))]
 
-    asked = [Choice(Prompt(chance.choice([BASE, 0, 1]), tokens(12)), [tokens(5) for _ in range(3)]) for _ in range(9)]
+    choices = [Choice(Prompt(chance.choice([BASE, 0, 1]), tokens(12)), [tokens(5) for _ in range(3)]) for _ in range(9)]
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters, torch.inference_mode():
-        found = likelihoods(model, adapters, asked)
-        for each, sums in zip(asked, found, strict=True):
-            for text, one in zip(each.texts, sums, strict=True):
-                adapters.rows([each.before.adapter])
-                ids = torch.tensor([[*each.before.tokens, *text]])
-                logits = model(ids).logits[0, len(each.before.tokens) - 1 : -1].log_softmax(-1)
+        scores = likelihoods(model, adapters, choices)
+        for choice, sums in zip(choices, scores, strict=True):
+            for text, one in zip(choice.texts, sums, strict=True):
+                adapters.rows([choice.before.adapter])
+                ids = torch.tensor([[*choice.before.tokens, *text]])
+                logits = model(ids).logits[0, len(choice.before.tokens) - 1 : -1].log_softmax(-1)
                 assert one.total == pytest.approx(float(logits[range(len(text)), list(text)].sum()), abs=1e-4)
                 assert one.greedy == (logits.argmax(-1).tolist() == list(text))
 
@@ -48,8 +48,8 @@ def test_what_a_row_has_read_serves_its_next_prompt(kind: str, tmp_path: Path) -
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         batch = AnswerBatch(model, adapters, ENDS)
         rows = [
-            AnswerRow(place, [11, 12, 13 + place, *range(20, 24)], 1 + 3 * (place + 1), keep=True)
-            for place in (0, BASE, 1)
+            AnswerRow(adapter, [11, 12, 13 + adapter, *range(20, 24)], 1 + 3 * (adapter + 1), keep=True)
+            for adapter in (0, BASE, 1)
         ]
         for _ in batch.run(rows, 3):
             pass
@@ -58,9 +58,9 @@ def test_what_a_row_has_read_serves_its_next_prompt(kind: str, tmp_path: Path) -
             for n, row in enumerate(rows)
         ]
         new.append(AnswerRow(0, [50, 51], 4))
-        said: dict[AnswerRow, list[int]] = {row: [] for row in new}
+        tokens_by_row: dict[AnswerRow, list[int]] = {row: [] for row in new}
         for tokens in batch.run(new, 4):
-            for each in tokens:
-                said[each.row].append(each.token)
-        assert [said[row] for row in new] == [alone(model, adapters, row)[0] for row in new]
+            for token in tokens:
+                tokens_by_row[token.row].append(token.token)
+        assert [tokens_by_row[row] for row in new] == [alone(model, adapters, row)[0] for row in new]
         assert all(row.past is None for row in new)

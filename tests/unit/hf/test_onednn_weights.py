@@ -45,8 +45,8 @@ def test_answers_are_the_same_and_the_weights_come_back(model, ids, inference):
         with pack_weights(model):
             assert model.layer.weight.numel() == 0  # no second copy
             assert model.head.weight.shape == (48, 24)  # shared with the embedding, which still needs it
-            found = model(ids)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+            output = model(ids)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model(ids).sum().backward()  # it can be trained again
     assert model.layer.weight.grad.abs().sum() > 0
@@ -76,13 +76,13 @@ def test_bfloat16(ids):
     with torch.no_grad():
         expected = model(ids)
         with pack_weights(model):
-            found = model(ids)
-    assert found.dtype is torch.bfloat16
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+            output = model(ids)
+    assert output.dtype is torch.bfloat16
+    torch.testing.assert_close(output, expected, rtol=2e-2, atol=2e-2)
 
 
 def test_hooks_see_the_packed_output(model, ids):
-    model.layer.register_forward_hook(lambda module, given, output: output * 0)
+    model.layer.register_forward_hook(lambda module, inputs, output: output * 0)
     with torch.no_grad(), pack_weights(model):
         assert not model(ids).any()
 
@@ -102,8 +102,8 @@ def test_a_gradient_is_refused_instead_of_lost(model, ids):
 
 def test_what_cannot_be_packed_is_left_alone(ids):
     half = Tied(torch.float16)
-    other = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    parametrize.register_parametrization(other[0], "weight", torch.nn.Identity())  # a class of its own
-    with pack_weights(half), pack_weights(other):
+    parametric = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    parametrize.register_parametrization(parametric[0], "weight", torch.nn.Identity())  # a class of its own
+    with pack_weights(half), pack_weights(parametric):
         assert half.layer.weight.numel() == 24 * 24
-        assert "forward" not in vars(half.layer) | vars(other[0])
+        assert "forward" not in vars(half.layer) | vars(parametric[0])

@@ -15,16 +15,16 @@ def results(right: list[float], perplexity: float) -> dict[str, Any]:
     """As lm-eval says them: a task with a mean, a metric that is none, and a second filter."""
     samples = [
         {
-            "doc_id": place,
+            "doc_id": index,
             "doc": {"q": "secret"},
             "filter": "none",
             "metrics": ["acc", "ppl"],
             "acc": hit,
             "ppl": [1, 2],
         }
-        for place, hit in enumerate(right)
+        for index, hit in enumerate(right)
     ]
-    samples += [{**each, "filter": "strict", "acc": 0.0} for each in samples]
+    samples += [{**sample, "filter": "strict", "acc": 0.0} for sample in samples]
     metrics = {"alias": "t", "acc,none": sum(right) / len(right), "acc_stderr,none": "N/A", "acc,strict": 0.0}
     return {
         "results": {"t": {**metrics, "ppl,none": perplexity, "sample_len": len(right)}},
@@ -37,8 +37,8 @@ BEFORE, AFTER = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
 
 
 def test_metrics_are_compared_item_by_item_where_they_are_means() -> None:
-    found = {BASE: Evaluated.of(results(BEFORE, 9.0)), "a": Evaluated.of(results(AFTER, 7.0))}
-    accuracy, strict, perplexity = Evaluation.of("tiny", "lm-eval", found, []).lines
+    evaluations = {BASE: Evaluated.of(results(BEFORE, 9.0)), "a": Evaluated.of(results(AFTER, 7.0))}
+    accuracy, strict, perplexity = Evaluation.of("tiny", "lm-eval", evaluations, []).lines
     score = accuracy.adapters["a"]
     assert (accuracy.task, accuracy.metric, accuracy.n, accuracy.base) == ("t", "acc", 6, 0.5)
     assert (score.value, score.difference) == pytest.approx((4 / 6, 1 / 6))
@@ -56,14 +56,14 @@ def test_a_metric_that_only_looks_like_a_mean_gets_no_interval() -> None:
 def test_what_is_not_a_number_is_nothing() -> None:
     tree = results(BEFORE, 9.0)
     tree["results"]["t"]["acc,none"] = None
-    found = {BASE: Evaluated.of(tree), "a": Evaluated.of(results(AFTER, 7.0))}
-    line = Evaluation.of("tiny", "lm-eval", found, []).lines[0]
+    evaluations = {BASE: Evaluated.of(tree), "a": Evaluated.of(results(AFTER, 7.0))}
+    line = Evaluation.of("tiny", "lm-eval", evaluations, []).lines[0]
     assert (line.base, line.adapters["a"].difference) == (None, None)
 
 
 def test_people_see_a_column_for_each_adapter_and_its_difference() -> None:
-    found = {BASE: Evaluated.of(results(BEFORE, 9.0)), "a": Evaluated.of(results(AFTER, 7.0))}
-    table = Evaluation.of("tiny", "lm-eval", found, [Path("out/a_eval.json")]).blocks()[0]
+    evaluations = {BASE: Evaluated.of(results(BEFORE, 9.0)), "a": Evaluated.of(results(AFTER, 7.0))}
+    table = Evaluation.of("tiny", "lm-eval", evaluations, [Path("out/a_eval.json")]).blocks()[0]
     assert isinstance(table, Table)
     assert table.columns == ("task", "metric", "items", "base", "a", "a − base")
     assert list(table.rows[0])[:5] == ["t", "acc", "6", "0.5000", "0.6667"]
@@ -72,13 +72,13 @@ def test_people_see_a_column_for_each_adapter_and_its_difference() -> None:
 
 
 def test_each_file_keeps_the_items_without_their_texts(tmp_path: Path) -> None:
-    found = {BASE: Evaluated.of(results(BEFORE, 9.0)), "org/a": Evaluated.of(results(AFTER, 7.0))}
-    files = write(tmp_path / "out", "tiny", found)
+    evaluations = {BASE: Evaluated.of(results(BEFORE, 9.0)), "org/a": Evaluated.of(results(AFTER, 7.0))}
+    files = write(tmp_path / "out", "tiny", evaluations)
     assert files == [file_of(tmp_path / "out", name) for name in (BASE, "org/a")]
     text = (tmp_path / "out" / "org_a_eval.json").read_text()
     assert "secret" not in text
     tree = json.loads(text)
-    assert [each["acc"] for each in tree["items"]["t"] if each["filter"] == "none"] == AFTER
+    assert [sample["acc"] for sample in tree["items"]["t"] if sample["filter"] == "none"] == AFTER
     assert tree["base"] == "tiny"
 
 

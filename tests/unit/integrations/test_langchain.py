@@ -44,15 +44,15 @@ def scripted(mode="first", **script):
 
 @pytest.fixture
 def make():
-    made = []
+    models = []
 
     def model(config="scripted", **fields):
-        made.append(chat_model(config, **fields))
-        return made[-1]
+        models.append(chat_model(config, **fields))
+        return models[-1]
 
     yield model
-    for each in made:
-        each.close()
+    for open_model in models:
+        open_model.close()
 
 
 def test_an_answer_says_who_gave_it_and_what_it_took(make):
@@ -66,11 +66,11 @@ def test_an_answer_says_who_gave_it_and_what_it_took(make):
 
 def test_a_stream_adds_up_to_the_answer(make):
     chunks = list(make().stream("hello"))
-    whole = sum(chunks[1:], chunks[0])
+    answer = sum(chunks[1:], chunks[0])
     assert len(chunks) > 3
-    assert whole.content == "This is a scripted answer."
-    assert whole.usage_metadata["output_tokens"] == 5
-    assert whole.response_metadata["finish_reason"] == "stop"
+    assert answer.content == "This is a scripted answer."
+    assert answer.usage_metadata["output_tokens"] == 5
+    assert answer.response_metadata["finish_reason"] == "stop"
 
 
 def test_every_way_of_asking_works_from_one_loop_after_another(make):
@@ -106,13 +106,13 @@ def test_a_structured_answer_is_a_checked_value(make):
 
 
 def test_the_raw_message_comes_with_the_value_or_the_error(make):
-    told = make().with_structured_output(River, include_raw=True).invoke("a river")
-    assert isinstance(told["raw"], AIMessage)
-    assert (told["parsed"].name, told["parsing_error"]) == ("x", None)
+    result = make().with_structured_output(River, include_raw=True).invoke("a river")
+    assert isinstance(result["raw"], AIMessage)
+    assert (result["parsed"].name, result["parsing_error"]) == ("x", None)
     asking = make(scripted("garbage")).with_structured_output(River, include_raw=True)
-    for told in (asking.invoke("a river"), asyncio.run(asking.ainvoke("a river"))):
-        assert (told["raw"], told["parsed"]) == (None, None)
-        assert isinstance(told["parsing_error"], AgentlabError)
+    for result in (asking.invoke("a river"), asyncio.run(asking.ainvoke("a river"))):
+        assert (result["raw"], result["parsed"]) == (None, None)
+        assert isinstance(result["parsing_error"], AgentlabError)
 
 
 def test_fields_and_bound_options_reach_the_router(make):

@@ -52,7 +52,7 @@ def test_tools_with_and_without_their_wrapper():
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("choice", "expected"),
     [
         (None, "auto"),
         ("auto", "auto"),
@@ -65,8 +65,8 @@ def test_tools_with_and_without_their_wrapper():
         ({"type": "tool", "name": "add"}, "add"),
     ],
 )
-def test_the_many_forms_of_a_choice(said, meant):
-    assert tool_choice_of(said) == meant
+def test_the_many_forms_of_a_choice(choice, expected):
+    assert tool_choice_of(choice) == expected
 
 
 @given(st.builds(ToolCall, st.text(), st.text(min_size=1), st.dictionaries(st.text(), st.integers()).map(json.dumps)))

@@ -47,24 +47,24 @@ def test_a_run_is_its_config_its_figures_and_its_trials(tmp_path: Path, run: Ope
     trial(run, 1, {"model.dropout": 0.2}, TrialResult("failed", error="it diverged"), accepted=False)
     trial(run, 2, {"model.dropout": 0.3}, None)
     run.complete(RunOutcome({"test_mse": Metric(value=0.4, direction="lower")}))
-    whole, first, second, third = logged(tmp_path, run)
-    assert (whole.name, whole.status, whole.metrics) == ("one", "finished", {"test_mse": 0.4})
-    assert whole.params == {
+    parent, first, second, third = logged(tmp_path, run)
+    assert (parent.name, parent.status, parent.metrics) == ("one", "finished", {"test_mse": 0.4})
+    assert parent.params == {
         "data.path": "None",
         "data.horizon": "24",
         "space.data.horizon.choices": "[1, 2]",
         "model.layers": "[1, 2]",
         "model.name": "half",
     }
-    assert whole.tags["seed"] == "7"
+    assert parent.tags["seed"] == "7"
     assert (first.name, first.status) == ("run_0000", "finished")
     assert first.params == {"model.dropout": "0.1", "model.mix": "True"}
     assert first.metrics == {"val_mae": 0.2, "sets.easy": 1.0, "sets.best": 1.0, "value": 0.5, "measurements": 1.0}
-    told = {key: first.tags[key] for key in ("source", "arm", "accepted", "note", "reason")}
-    assert told == {"source": "llm", "arm": "agent", "accepted": "True", "note": "a\nguess", "reason": "lower"}
+    tags = {key: first.tags[key] for key in ("source", "arm", "accepted", "note", "reason")}
+    assert tags == {"source": "llm", "arm": "agent", "accepted": "True", "note": "a\nguess", "reason": "lower"}
     assert (second.status, second.tags["error"], second.metrics) == ("failed", "it diverged", {"measurements": 0.0})
     assert (third.status, third.metrics) == ("running", {"measurements": 0.0})
-    assert whole.began < first.began < first.ended < second.began <= third.began <= whole.ended
+    assert parent.began < first.began < first.ended < second.began <= third.began <= parent.ended
 
 
 def test_a_run_without_trials_is_logged_alone(tmp_path: Path, run: OpenRun) -> None:
@@ -89,14 +89,14 @@ def test_several_bases_are_several_things_to_measure(tmp_path: Path) -> None:
             if "/" not in name:
                 run.emit("texts.cut", name, sha256="aa")
             emit(run, "trial.proposed", f"{name}/run_0000", Proposed(0, {}, "random", "", "shared", 0.0))
-        _, one, other, beside = logged(tmp_path, run)
-    assert one.tags["basis"] != other.tags["basis"] == beside.tags["basis"]
+        _, one, two, portfolio = logged(tmp_path, run)
+    assert one.tags["basis"] != two.tags["basis"] == portfolio.tags["basis"]
 
 
 def test_a_trial_that_was_asked_fewer_items_was_stopped_early(tmp_path: Path, run: OpenRun) -> None:
     trial(run, 0, {}, TrialResult("finished", 0.5, items=(0.5, 0.5)))
     trial(run, 1, {}, TrialResult("finished", 0.0, items=(0.0,)))
-    assert [each.status for each in logged(tmp_path, run)[1:]] == ["finished", "stopped early"]
+    assert [tracked_run.status for tracked_run in logged(tmp_path, run)[1:]] == ["finished", "stopped early"]
 
 
 def test_names_and_texts_are_what_trackers_take(tmp_path: Path, run: OpenRun) -> None:
@@ -115,15 +115,15 @@ def test_a_damaged_event_is_no_trial(tmp_path: Path, run: OpenRun) -> None:
         logged(tmp_path, run)
 
 
-def tracked(trial: str, status: str = "finished", basis: str = "x", **more: Any) -> Tracked:
+def tracked(trial: str, status: str = "finished", basis: str = "x", **fields: Any) -> Tracked:
     names = {"run": "r", "command": "nas", "source": "gp", "tracked": "t"}
-    return Tracked(trial=trial, status=status, basis=basis, **names, **{"params": {}, "metrics": {}, **more})
+    return Tracked(trial=trial, status=status, basis=basis, **names, **{"params": {}, "metrics": {}, **fields})
 
 
 def test_a_setting_is_compared_as_a_number_where_it_is_one() -> None:
     trials = [tracked("a", params={"lr": "0.1", "mix": "True"}), tracked("b", params={"lr": "0.2"})]
-    assert [each.trial for each in having(trials, {"lr": "1e-1"})] == ["a"]
-    assert [each.trial for each in having(trials, {"mix": "true"})] == ["a"]
+    assert [trial.trial for trial in having(trials, {"lr": "1e-1"})] == ["a"]
+    assert [trial.trial for trial in having(trials, {"mix": "true"})] == ["a"]
     assert having(trials, {"lr": "0.1", "mix": "false"}) == []
     assert having(trials, {}) == trials
 
@@ -136,8 +136,8 @@ def test_the_best_is_told_for_each_thing_that_was_measured_on() -> None:
         tracked("d", metrics={"mae": 0.0}),
         tracked("e", basis="y", metrics={"mse": 9.0}),
     ]
-    assert [each.trial for each in best_of(trials, "mse", "lower")] == ["b", "e"]
-    assert [each.trial for each in best_of(trials, "mse", "higher")] == ["a", "e"]
+    assert [trial.trial for trial in best_of(trials, "mse", "lower")] == ["b", "e"]
+    assert [trial.trial for trial in best_of(trials, "mse", "higher")] == ["a", "e"]
     with pytest.raises(UnknownNameError, match="kl") as caught:
         best_of(trials, "kl", "lower")
     assert "mae, mse" in str(caught.value.hint)

@@ -298,7 +298,7 @@ def among(home) -> Iterator[Callable[..., Router]]:
 
     def make(speakers: dict[str, Speaker], **changes: object) -> Router:
         models = changes.pop("models", {})
-        own = {name: changes.pop(name) for name in ("ledger", "on_sample", "rng", "recorder") if name in changes}
+        options = {name: changes.pop(name) for name in ("ledger", "on_sample", "rng", "recorder") if name in changes}
         tree = {
             "providers": {name: {"kind": "scripted"} for name in speakers},
             "models": {name: {"provider": name, "id": name, **models.get(name, {})} for name in speakers},
@@ -306,7 +306,7 @@ def among(home) -> Iterator[Callable[..., Router]]:
             **changes,
         }
         config = LLMConfig.model_validate(tree, context={"env": {}})
-        routers.append(Router(config, env={}, workspace=home, models=speakers, **own))
+        routers.append(Router(config, env={}, workspace=home, models=speakers, **options))
         return routers[-1]
 
     yield make

@@ -24,11 +24,11 @@ def test_after_an_overflow_larger_and_unknown_windows_come_first_and_those_that_
 
 def ends(*clocks):
     """When each turn ends if nobody answers."""
-    elapsed, found = 0.0, []
-    for place in range(len(clocks)):
-        elapsed = turn_end(elapsed, clocks[place:])
-        found.append(elapsed)
-    return found
+    elapsed, end_times = 0.0, []
+    for index in range(len(clocks)):
+        elapsed = turn_end(elapsed, clocks[index:])
+        end_times.append(elapsed)
+    return end_times
 
 
 @pytest.mark.parametrize(
@@ -57,17 +57,17 @@ def test_what_earlier_turns_did_not_need_is_the_next_ones():
 def test_shares_of_one_clock_sum_up_to_it_and_everybody_has_one(total, count):
     times = [0.0, *ends(*[total] * count)]
     assert times[-1] == pytest.approx(total)
-    least = min(max(total / 10, 1.0), total / count)
-    assert all(after - before >= least * (1 - 1e-6) for before, after in pairwise(times))
+    minimum = min(max(total / 10, 1.0), total / count)
+    assert all(after - before >= minimum * (1 - 1e-6) for before, after in pairwise(times))
 
 
 @given(st.lists(st.floats(0.1, 1000), min_size=1, max_size=8))
 def test_no_turn_outlives_its_own_clock(clocks):
     now = 0.0
-    for place, clock in enumerate(clocks):
-        behind = [each for each in clocks[place + 1 :] if each > now]
+    for index, clock in enumerate(clocks):
+        later_clocks = [later_clock for later_clock in clocks[index + 1 :] if later_clock > now]
         if clock <= now:
             continue
-        end = turn_end(now, [clock, *behind])
+        end = turn_end(now, [clock, *later_clocks])
         assert now < end <= clock * (1 + 1e-9)
         now = end

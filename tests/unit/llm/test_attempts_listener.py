@@ -14,13 +14,13 @@ def listen():
     """Has a listener hear pieces; what was shown, and whether another model may still answer."""
 
     def make(*deltas, tools=(), tool_choice="auto", thoughts=False):
-        heard = []
+        pieces = []
         request = ModelRequest("", (), tools=tools, tool_choice=tool_choice)
         question = RouterQuestion("t", request, None, (), 0.0, thoughts=thoughts)
-        listener = Listener(lambda _, delta: heard.append(delta), question)
+        listener = Listener(lambda _, delta: pieces.append(delta), question)
         for delta in deltas:
             listener.begin() if delta is None else listener.hear("m", delta)
-        return heard, listener.shown
+        return pieces, listener.shown
 
     return make
 

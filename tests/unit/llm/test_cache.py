@@ -15,10 +15,10 @@ CACHED = Options(cache=True)
 def test_a_known_question_is_not_asked_again(among, speaker):
     ledger, one = MemoryLedger(), speaker("yes")
     first = among({"one": one}, ledger=ledger).complete_sync(ASK, "t", options=CACHED)
-    again = among({"one": one}, ledger=ledger).complete_sync(ASK, "t", options=CACHED)
-    assert (first.cached, again.cached, again.text, again.model) == (False, True, "yes", "one")
+    second = among({"one": one}, ledger=ledger).complete_sync(ASK, "t", options=CACHED)
+    assert (first.cached, second.cached, second.text, second.model) == (False, True, "yes", "one")
     assert len(one.requests) == 1
-    assert again.usage.cost_usd == 0
+    assert second.usage.cost_usd == 0
 
 
 def test_only_where_it_is_wanted(among, speaker):

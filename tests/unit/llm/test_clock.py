@@ -8,8 +8,8 @@ import pytest
 from agentlab.llm.clock import Clock
 
 
-def run(what):
-    return asyncio.run(what())
+def run(job):
+    return asyncio.run(job())
 
 
 def test_a_wait_ends_at_its_limit():

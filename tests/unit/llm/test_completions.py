@@ -61,8 +61,8 @@ def test_some_json_object(among, speaker):
 
 def test_what_one_call_says_goes_to_the_model(among, speaker):
     one = speaker("x")
-    said = Options(temperature=0.7, max_tokens=9, seed=4, top_p=0.5, stop=("END",))
-    among({"one": one}).complete_sync(ASK, "t", options=said)
+    options = Options(temperature=0.7, max_tokens=9, seed=4, top_p=0.5, stop=("END",))
+    among({"one": one}).complete_sync(ASK, "t", options=options)
     request = one.requests[0]
     assert (request.temperature, request.max_tokens, request.seed) == (0.7, 9, 4)
     assert (request.top_p, request.stop) == (0.5, ("END",))

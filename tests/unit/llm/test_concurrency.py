@@ -12,18 +12,18 @@ from agentlab.runs.stop import StopFlag
 
 
 def test_results_come_in_order_and_never_more_than_the_limit_at_once():
-    most = here = 0
+    peak = running = 0
 
     async def job(number: int) -> int:
-        nonlocal most, here
-        here += 1
-        most = max(most, here)
+        nonlocal peak, running
+        running += 1
+        peak = max(peak, running)
         await asyncio.sleep(0.01 * (3 - number % 3))
-        here -= 1
+        running -= 1
         return number
 
     assert asyncio.run(all_of([partial(job, n) for n in range(9)], 3, StopFlag())) == list(range(9))
-    assert most == 3
+    assert peak == 3
 
 
 def test_nothing_to_do_is_done():

@@ -46,8 +46,8 @@ def test_every_preset_loads_without_any_variable_and_says_what_it_costs(path):
 def test_the_environment_names_models_that_a_preset_leaves_open():
     assert preset("openrouter").models["planner"].id == "anthropic/claude-3.5-sonnet"
     config = preset("openrouter", PLANNER_MODEL="openai/gpt-4-turbo", EVALUATOR_MODEL="openai/gpt-3.5-turbo")
-    asked = [config.models[config.candidates(task)[0]].id for task in ("nas.propose", "nas.evaluate")]
-    assert asked == ["openai/gpt-4-turbo", "openai/gpt-3.5-turbo"]
+    model_ids = [config.models[config.candidates(task)[0]].id for task in ("nas.propose", "nas.evaluate")]
+    assert model_ids == ["openai/gpt-4-turbo", "openai/gpt-3.5-turbo"]
 
 
 def test_a_key_stays_the_name_of_a_variable():
@@ -106,9 +106,9 @@ def test_a_mistake_is_named(tree, words):
 
 
 def test_all_wrong_names_are_reported_at_once():
-    said = problems(small(roles={"primary": ["a"], "reserve": ["b"]}))
-    assert "'a'" in said
-    assert "'b'" in said
+    message = problems(small(roles={"primary": ["a"], "reserve": ["b"]}))
+    assert "'a'" in message
+    assert "'b'" in message
 
 
 def test_reading_a_config_and_routing_to_a_script_load_no_http_client():

@@ -56,5 +56,5 @@ def test_letter_by_letter_and_in_calls_of_tools_each_by_itself() -> None:
 
 
 def test_what_is_no_secret_comes_as_it_came() -> None:
-    said = (Delta("Hello "), Delta("there"), Delta(finish="stop"))
-    assert heard(*said) == list(said)
+    deltas = (Delta("Hello "), Delta("there"), Delta(finish="stop"))
+    assert heard(*deltas) == list(deltas)

@@ -54,8 +54,8 @@ def embed(router):
 
 def test_the_next_model_steps_in(router_of):
     models = {"bad": Embedder(fault=errors.ServerFaultError("HTTP 500.")), "good": Embedder()}
-    name, found = embed(router_of(models))
-    assert (name, found.vectors, found.usage.input_tokens) == ("good", ((1.0,),), 4)
+    name, embedding = embed(router_of(models))
+    assert (name, embedding.vectors, embedding.usage.input_tokens) == ("good", ((1.0,),), 4)
 
 
 def test_a_host_without_a_place_is_asked_again(router_of):

@@ -113,10 +113,10 @@ def test_a_rate_limit_without_a_time_cools_longer_each_time_until_an_answer():
     assert model.delay(100, 10) == 0.5
 
 
-@pytest.mark.parametrize(("said", "seconds"), [(-5, 0), (1e12, LONGEST_COOL_DOWN), (math.nan, 0.5)])
-def test_nonsense_from_the_provider_is_bounded(said, seconds):
+@pytest.mark.parametrize(("retry_after", "seconds"), [(-5, 0), (1e12, LONGEST_COOL_DOWN), (math.nan, 0.5)])
+def test_nonsense_from_the_provider_is_bounded(retry_after, seconds):
     model = guard()
-    call(model, 0, limited(said))
+    call(model, 0, limited(retry_after))
     assert model.delay(0, 10) == seconds
 
 
@@ -168,10 +168,10 @@ def test_an_unknown_usage_keeps_the_estimate():
 
 def test_models_of_a_provider_share_its_limits_and_nothing_else():
     provider = ProviderGuard(ProviderLimits(rpm=6, concurrency=8))
-    one, other = ModelGuard(provider), ModelGuard(provider)
+    one, second = ModelGuard(provider), ModelGuard(provider)
     call(one, 0, errors.AuthError("x"))
-    assert other.state(0) == "closed"
-    assert other.delay(0, 10) == pytest.approx(10)
+    assert second.state(0) == "closed"
+    assert second.delay(0, 10) == pytest.approx(10)
 
 
 def test_a_burst_of_refusals_halves_the_concurrency_once():
@@ -212,11 +212,11 @@ def test_a_clean_window_adds_one():
 
 
 @given(st.integers(1, 64), st.lists(st.sampled_from([None, limited(0), TIMEOUT]), max_size=200))
-def test_the_concurrency_stays_between_one_and_the_limit(most, results):
-    model = guard(concurrency=most)
+def test_the_concurrency_stays_between_one_and_the_limit(limit, results):
+    model = guard(concurrency=limit)
     for now, error in enumerate(results):
         call(model, now, error)
-        assert 1 <= model.provider.concurrency <= most
+        assert 1 <= model.provider.concurrency <= limit
 
 
 def test_the_slots_follow_the_provider():

@@ -26,11 +26,11 @@ def test_what_is_let_through_never_exceeds_the_rate(per_minute, requests):
 
 
 @given(st.integers(1, 100_000), st.integers(0, 10**7), st.integers(0, 10**7), st.floats(0, 1e6))
-def test_waiting_as_long_as_told_is_enough(per_minute, used, wanted, now):
+def test_waiting_as_long_as_told_is_enough(per_minute, used, amount, now):
     bucket = Bucket(per_minute)
     bucket.take(now, used)
-    later = now + bucket.delay(now, wanted)
-    assert bucket.delay(later, wanted) <= 1e-6 * max(1.0, later)
+    later = now + bucket.delay(now, amount)
+    assert bucket.delay(later, amount) <= 1e-6 * max(1.0, later)
 
 
 def test_a_request_larger_than_the_bucket_waits_until_it_is_full_and_the_next_one_pays():

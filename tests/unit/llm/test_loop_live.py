@@ -37,8 +37,8 @@ def test_before_the_first_piece_a_failure_is_not_seen(among, speaker):
 
 
 def test_after_it_the_truth_is_told_and_nobody_elses_words_are_mixed_in(among, speaker):
-    other = speaker("something else")
-    router = among({"one": speaker("half an", after=DOWN), "two": other})
+    second = speaker("something else")
+    router = among({"one": speaker("half an", after=DOWN), "two": second})
 
     async def listen():
         live, words = router.stream(ASK, "t"), []
@@ -55,14 +55,14 @@ def test_after_it_the_truth_is_told_and_nobody_elses_words_are_mixed_in(among, s
         return words
 
     assert asyncio.run(listen()) == ["half", " an"]
-    assert other.requests == []
+    assert second.requests == []
 
 
 def test_half_an_answer_in_one_document_is_not_shown(serve, route):
-    half, whole = serve(), serve()
+    half, full = serve(), serve()
     half(half.status(200, {"choices": [{"message": {"content": "half "}}], "usage": {"prompt_tokens": 3}}))
-    whole(whole.says("yes"))
-    pieces, completion = heard(route([half, whole]))
+    full(full.says("yes"))
+    pieces, completion = heard(route([half, full]))
     assert ("".join(piece.text for piece in pieces), completion.text) == ("yes", "yes")
     assert completion.attempts[0].usage.input_tokens == 3  # it is paid for
 

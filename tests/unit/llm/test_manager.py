@@ -22,7 +22,7 @@ def server():
 @pytest.fixture
 def make(server, workspace):
     """A manager whose models have these scripts: `make(primary=["a/ok"], fallback=["b/ok"])`."""
-    made = []
+    managers = []
 
     def manager(**roles):
         tree = {
@@ -30,16 +30,16 @@ def make(server, workspace):
             "providers": {"mock": {"base_url": server.url, "models": None}},
         }
         (workspace / "llm_settings.yaml").write_text(yaml.safe_dump(tree))
-        made.append(LLMManager(workspace / "llm_settings.yaml"))
-        return made[-1]
+        managers.append(LLMManager(workspace / "llm_settings.yaml"))
+        return managers[-1]
 
     yield manager
-    for each in made:
-        each.close()
+    for open_manager in managers:
+        open_manager.close()
 
 
-def ask(manager, **how):
-    return asyncio.run(manager.generate_response("hello", **how))
+def ask(manager, **options):
+    return asyncio.run(manager.generate_response("hello", **options))
 
 
 def test_an_answer_and_who_gave_it(make):

@@ -22,14 +22,14 @@ def test_a_model_that_was_never_asked_has_no_time(tallies):
 
 
 def test_answers_and_errors_are_counted_and_the_latest_answer_timed(tallies):
-    for each in (
+    for attempt in (
         sample(total=2.0),
         sample(error="RateLimitedError", total=9.0, usage=Usage()),
         sample(error="RateLimitedError", usage=Usage()),
         sample(error="LLMTimeoutError", usage=Usage()),
         sample(total=0.5),
     ):
-        tallies.count(each)
+        tallies.count(attempt)
     tally = tallies.all()["a"]
     assert (tally.success_count, tally.error_count, tally.last_response_time) == (2, 3, 0.5)
     assert tally.errors == {"RateLimitedError": 2, "LLMTimeoutError": 1}

@@ -39,8 +39,8 @@ def test_a_missing_file_leads_to_the_next_model_and_a_spent_budget_to_none():
 
 @given(st.integers(1, 50), st.floats(0, 1))
 def test_backoff_doubles_to_a_ceiling_and_is_spread(tries, chance):
-    whole = min(8.0, 0.5 * 2 ** (tries - 1))
-    assert whole / 2 <= backoff(tries, chance) <= whole
+    full_delay = min(8.0, 0.5 * 2 ** (tries - 1))
+    assert full_delay / 2 <= backoff(tries, chance) <= full_delay
 
 
 def said(*attempts):
@@ -55,12 +55,12 @@ def test_if_all_refuse_the_first_refusal_is_told_with_its_model_and_a_remedy():
     assert said(("a", "ContextOverflowError", "HTTP 413."), ("a", "BadRequestError", "x")).message == "a: HTTP 413."
 
 
-@pytest.mark.parametrize("other", ["ServerFaultError", "UnknownModelError", "OfSomePlugInError"])
-def test_if_only_some_refuse_it_is_a_failure_of_all_and_the_first_is_told(other):
-    error = said(("a", "BadRequestError", "HTTP 400: no."), ("b", other, "x"))
+@pytest.mark.parametrize("second_error", ["ServerFaultError", "UnknownModelError", "OfSomePlugInError"])
+def test_if_only_some_refuse_it_is_a_failure_of_all_and_the_first_is_told(second_error):
+    error = said(("a", "BadRequestError", "HTTP 400: no."), ("b", second_error, "x"))
     assert type(error) is errors.AllModelsFailedError
     assert error.message == "No language model answered t; the first said: a: BadRequestError: HTTP 400: no."
-    assert error.failures[1] == f"b: {other}: x"
+    assert error.failures[1] == f"b: {second_error}: x"
     assert "`id`" in error.hint
 
 

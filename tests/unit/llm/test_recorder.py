@@ -49,11 +49,11 @@ def test_a_run_that_is_gone_on_with_remembers_what_silent_providers_are_assumed_
     silent = RouterOutcome((Attempt("m", None, usage=Usage(), assumed_usd=0.8),), "m", "hi")
     with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="r"), RunEnvironment()) as run:
         RunRecorder(run).record("k", "", outcome_data("t", silent))
-    with OpenRun.resume(run.path, RunEnvironment()) as again:
-        spent = RunRecorder(again).total_usage()
-    assert spent.cost_usd == 0.8
+    with OpenRun.resume(run.path, RunEnvironment()) as resumed:
+        usage = RunRecorder(resumed).total_usage()
+    assert usage.cost_usd == 0.8
     with pytest.raises(errors.BudgetExceededError):
-        RouterBudget(1.0, spent).reserve(0.3)
+        RouterBudget(1.0, usage).reserve(0.3)
 
 
 def test_an_attempt_of_an_older_version_has_no_assumed_cost():

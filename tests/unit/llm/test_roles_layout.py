@@ -49,14 +49,14 @@ def small(**llm):
 
 
 def test_a_published_file_loads_unchanged():
-    found = config(yaml.safe_load(PUBLISHED))
-    assert found.defaults.strategy == "best_of_two"
-    assert (found.defaults.timeout.total, found.defaults.retries) == (200, 1)
-    assert found.roles.duplicate == ("meta-llama/llama-3.2-3b-instruct", "microsoft/wizardlm-2-8x22b")
-    assert len(found.candidates("chat")) == 8
-    provider = found.providers["openrouter"]
+    llm = config(yaml.safe_load(PUBLISHED))
+    assert llm.defaults.strategy == "best_of_two"
+    assert (llm.defaults.timeout.total, llm.defaults.retries) == (200, 1)
+    assert llm.roles.duplicate == ("meta-llama/llama-3.2-3b-instruct", "microsoft/wizardlm-2-8x22b")
+    assert len(llm.candidates("chat")) == 8
+    provider = llm.providers["openrouter"]
     assert (provider.kind, provider.api_key) == ("openai_compat", "${OPENROUTER_API_KEY}")
-    assert {(model.provider, model.id == name) for name, model in found.models.items()} == {("openrouter", True)}
+    assert {(model.provider, model.id == name) for name, model in llm.models.items()} == {("openrouter", True)}
 
 
 def test_our_own_layout_is_left_as_it_is():
@@ -66,9 +66,9 @@ def test_our_own_layout_is_left_as_it_is():
 
 @pytest.mark.parametrize("name", WELL_KNOWN)
 def test_a_provider_that_everybody_knows_needs_nothing_but_its_name(name):
-    found = config(small(default_provider=name)).providers[name]
-    assert found.base_url.startswith("http://127.0.0.1:11434" if name == "ollama" else "https://")
-    assert found.api_key == (None if name == "ollama" else f"${{{name.upper()}_API_KEY}}")
+    provider = config(small(default_provider=name)).providers[name]
+    assert provider.base_url.startswith("http://127.0.0.1:11434" if name == "ollama" else "https://")
+    assert provider.api_key == (None if name == "ollama" else f"${{{name.upper()}_API_KEY}}")
 
 
 def test_a_key_is_not_sent_to_another_address_unasked():
@@ -90,11 +90,11 @@ def test_models_are_listed_as_ids_or_defined():
         },
     }
     roles = {"primary": ["b", "v/c"], "fallback": ["v/d", "v/e"]}
-    found = config({**small(model_roles=roles), "providers": providers})
-    assert found.roles.primary == ("v/a", "b", "c")  # the default model first, the others by the names they have here
-    assert (found.models["b"].id, found.models["b"].context) == ("v/b", 8192)
-    assert (found.models["c"].id, found.models["c"].tier, found.models["c"].price.output) == ("v/c", "edit", 2)
-    assert [found.models[name].provider for name in ("v/a", "c", "v/d", "v/e")] == [
+    llm = config({**small(model_roles=roles), "providers": providers})
+    assert llm.roles.primary == ("v/a", "b", "c")  # the default model first, the others by the names they have here
+    assert (llm.models["b"].id, llm.models["b"].context) == ("v/b", 8192)
+    assert (llm.models["c"].id, llm.models["c"].tier, llm.models["c"].price.output) == ("v/c", "edit", 2)
+    assert [llm.models[name].provider for name in ("v/a", "c", "v/d", "v/e")] == [
         "openrouter",
         "mine",
         "mine",
@@ -103,8 +103,8 @@ def test_models_are_listed_as_ids_or_defined():
 
 
 def test_the_default_model_keeps_the_role_it_was_given():
-    found = config(small(model_roles={"primary": ["v/b"], "fallback": ["v/a"]}))
-    assert (found.roles.primary, found.roles.fallback) == (("v/b",), ("v/a",))
+    llm = config(small(model_roles={"primary": ["v/b"], "fallback": ["v/a"]}))
+    assert (llm.roles.primary, llm.roles.fallback) == (("v/b",), ("v/a",))
 
 
 def test_one_model_with_its_fallbacks_is_what_a_file_means_that_names_no_strategy():
@@ -113,9 +113,9 @@ def test_one_model_with_its_fallbacks_is_what_a_file_means_that_names_no_strateg
 
 def test_everything_else_keeps_its_place():
     tree = {**small(timeout=50), "budget": {"per_run_usd": 0.1}, "defaults": {"timeout": {"connect": 1}}}
-    found = config(tree)
-    assert found.budget.per_run_usd == 0.1
-    assert (found.defaults.timeout.connect, found.defaults.timeout.total) == (1, 50)
+    llm = config(tree)
+    assert llm.budget.per_run_usd == 0.1
+    assert (llm.defaults.timeout.connect, llm.defaults.timeout.total) == (1, 50)
 
 
 MISTAKES = {
@@ -150,8 +150,8 @@ def test_a_mistake_is_named_where_it_stands(mistake):
 
 
 def test_all_mistakes_are_told_at_once():
-    told = problems(small(timeout=-1, stratgy="single") | {"models": {}})
-    assert [part.partition(":")[0] for part in told.split("; ") if ":" in part] == [
+    message = problems(small(timeout=-1, stratgy="single") | {"models": {}})
+    assert [part.partition(":")[0] for part in message.split("; ") if ":" in part] == [
         "llm.timeout",
         "llm.stratgy",
         "models",
@@ -164,10 +164,10 @@ names = st.text(min_size=1, max_size=8)
 @given(st.dictionaries(st.sampled_from(ROLES), st.lists(names, max_size=3, unique=True)), names)
 def test_every_model_that_a_role_names_is_asked_in_the_order_of_the_roles(roles, first):
     tree = convert_layout({"llm": {"default_provider": "openrouter", "default_model": first, "model_roles": roles}})
-    asked = [name for role in ROLES for name in tree["roles"][role]]
-    given_ = [name for role in ROLES for name in roles.get(role, [])]
-    assert asked == (given_ if first in given_ else [first, *given_])
-    assert set(asked) == set(tree["models"])
+    names_in_tree = [name for role in ROLES for name in tree["roles"][role]]
+    names_in_roles = [name for role in ROLES for name in roles.get(role, [])]
+    assert names_in_tree == (names_in_roles if first in names_in_roles else [first, *names_in_roles])
+    assert set(names_in_tree) == set(tree["models"])
 
 
 anything = st.recursive(

@@ -90,11 +90,11 @@ def test_the_next_model_answers_whole_and_unmixed(serve, route, fault):
 
 
 def test_a_passing_fault_is_tried_again_at_the_same_model(serve, route):
-    server, other = serve(), serve()
+    server, fallback = serve(), serve()
     server(server.status(503), server.says("Paris"))
-    other(other.says("London"))
-    assert route([server, other]).complete_sync(ASK, "general").text == "Paris"
-    assert other.bodies == []
+    fallback(fallback.says("London"))
+    assert route([server, fallback]).complete_sync(ASK, "general").text == "Paris"
+    assert fallback.bodies == []
 
 
 def test_the_only_model_is_waited_for_when_it_limits_the_rate(serve, route):
@@ -130,21 +130,21 @@ def test_a_slow_but_steady_answer_may_take_longer_than_its_beginning(serve, rout
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
 def test_what_one_model_refuses_the_next_one_is_asked_once(serve, route, status):
-    bad, other = serve(), serve()
+    bad, fallback = serve(), serve()
     bad(bad.status(status, {"error": {"message": "no"}}))
-    other(other.says("Paris"))
-    assert route([bad, other]).complete_sync(ASK, "general").model == "m1"
-    assert (len(bad.bodies), len(other.bodies)) == (1, 1)
+    fallback(fallback.says("Paris"))
+    assert route([bad, fallback]).complete_sync(ASK, "general").model == "m1"
+    assert (len(bad.bodies), len(fallback.bodies)) == (1, 1)
 
 
 def test_what_all_refuse_is_told_with_the_first_model_and_a_remedy(serve, route):
-    bad, other = serve(), serve()
+    bad, fallback = serve(), serve()
     bad(bad.status(400, {"error": {"message": "no such option"}}))
-    other(other.status(422, {"detail": "neither"}))
+    fallback(fallback.status(422, {"detail": "neither"}))
     with pytest.raises(errors.BadRequestError, match="m0: HTTP 400: no such option") as caught:
-        route([bad, other]).complete_sync(ASK, "general")
+        route([bad, fallback]).complete_sync(ASK, "general")
     assert caught.value.hint
-    assert (len(bad.bodies), len(other.bodies)) == (1, 1)
+    assert (len(bad.bodies), len(fallback.bodies)) == (1, 1)
 
 
 def test_an_overflowing_prompt_goes_to_a_larger_window_only(serve, route):
@@ -184,17 +184,17 @@ def test_when_all_fail_every_attempt_has_a_line(serve, route, refusing_url, key)
 
 
 def test_one_clock_for_the_whole_call(serve, route):
-    dripping, other = serve(), serve()
+    dripping, silent = serve(), serve()
     word = b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     dripping(dripping.drips(head, piece=word))
-    other(other.silent())
+    silent(silent.silent())
     start = time.monotonic()
     with pytest.raises(errors.AllModelsFailedError) as caught:
-        route([dripping, other], timeout={"total": 0.4}).complete_sync(ASK, "general")
+        route([dripping, silent], timeout={"total": 0.4}).complete_sync(ASK, "general")
     assert time.monotonic() - start < 0.8
     assert "within 0.2 seconds" in caught.value.failures[0]
-    assert len(other.bodies) == 1
+    assert len(silent.bodies) == 1
 
 
 def test_roles_and_tasks_decide_the_order(serve, home):
@@ -264,9 +264,9 @@ def test_a_resumed_run_hears_what_it_heard_before(serve, route, run):
 
     server(server.says('{"choice": "C"}'))
     resumed = route([server], recorder=RunRecorder(run))
-    again = resumed.complete_sync(ASK, "nas.propose", Pick, call_id="trial-3")
-    assert again.cached
-    assert (again.value, again.text, again.model, again.attempts) == (
+    second = resumed.complete_sync(ASK, "nas.propose", Pick, call_id="trial-3")
+    assert second.cached
+    assert (second.value, second.text, second.model, second.attempts) == (
         first.value,
         first.text,
         first.model,

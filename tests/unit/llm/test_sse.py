@@ -28,8 +28,8 @@ lines = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_siz
 @given(st.lists(lines, max_size=8), st.sampled_from(["\n", "\r\n"]), st.lists(st.integers(0, 400), max_size=12))
 def test_cuts_change_nothing(data, end, cuts):
     wire = "".join(f"data: {line}{end}{end}" for line in data).encode()
-    places = sorted({min(cut, len(wire)) for cut in cuts})
-    blocks = [wire[a:b] for a, b in zip([0, *places], [*places, len(wire)], strict=True)]
+    bounds = sorted({min(cut, len(wire)) for cut in cuts})
+    blocks = [wire[a:b] for a, b in zip([0, *bounds], [*bounds, len(wire)], strict=True)]
     assert decode(*blocks) == data
 
 

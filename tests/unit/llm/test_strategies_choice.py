@@ -132,8 +132,8 @@ def test_a_hedge_waits_for_the_ninetieth_percentile():
     rng = Random(0)
     times = [rng.gauss(0.5, 0.4) for _ in range(2000)]
     mean = sum(times) / len(times)
-    known = Arm(first_count=2000, first_mean=mean, first_m2=sum((time - mean) ** 2 for time in times))
-    after = hedge_after(known)
+    arm = Arm(first_count=2000, first_mean=mean, first_m2=sum((time - mean) ** 2 for time in times))
+    after = hedge_after(arm)
     assert after is not None
     assert sum(math.exp(time) <= after for time in times) / len(times) == pytest.approx(0.9, abs=0.02)
 

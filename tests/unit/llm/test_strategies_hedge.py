@@ -52,18 +52,18 @@ def warm_up(slow, router):
 
 
 def test_a_quick_one_is_left_alone(among, speaker, known_to_be_quick):
-    other = speaker("unasked")
-    router = hedging(among, known_to_be_quick, speaker("quick"), other)
+    backup = speaker("unasked")
+    router = hedging(among, known_to_be_quick, speaker("quick"), backup)
     for index in range(5):
         assert router.complete_sync(ASK, "t", call_id=str(index)).model == "one"
-    assert other.requests == []
+    assert backup.requests == []
 
 
 def test_nobody_is_slow_who_is_not_known(among, speaker):
-    other = speaker("unasked")
-    router = hedging(among, MemoryLedger(), speaker("slow", pause=0.3), other)
+    backup = speaker("unasked")
+    router = hedging(among, MemoryLedger(), speaker("slow", pause=0.3), backup)
     assert router.complete_sync(ASK, "t").model == "one"
-    assert other.requests == []
+    assert backup.requests == []
 
 
 def test_a_first_that_fails_is_replaced_as_ever(among, speaker, known_to_be_quick):
@@ -73,11 +73,11 @@ def test_a_first_that_fails_is_replaced_as_ever(among, speaker, known_to_be_quic
 
 
 def test_a_refusal_is_not_shopped_around(among, speaker, known_to_be_quick):
-    other = speaker("unasked")
-    router = hedging(among, known_to_be_quick, speaker(ContentFilterError("no")), other)
+    backup = speaker("unasked")
+    router = hedging(among, known_to_be_quick, speaker(ContentFilterError("no")), backup)
     with pytest.raises(ContentFilterError):
         router.complete_sync(ASK, "t")
-    assert other.requests == []
+    assert backup.requests == []
 
 
 def test_a_request_that_the_first_does_not_take_goes_on_and_if_nobody_does_the_first_is_told(

@@ -54,8 +54,8 @@ class Picky:
         self.knows = knows
 
     def stream(self, request):
-        way = "schema" if request.schema else "tool" if request.tools else "json" if request.json_only else "prompt"
-        if way not in self.knows:
+        mode = "schema" if request.schema else "tool" if request.tools else "json" if request.json_only else "prompt"
+        if mode not in self.knows:
             self.speaker.requests.append(request)
             return self.speaker.__class__(BadRequestError("unknown field")).stream(request)
         return self.speaker.stream(request)

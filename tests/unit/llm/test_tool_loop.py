@@ -57,19 +57,19 @@ def said(tmp_path: Path, replies: Sequence[str], turns: int = 8, **script: objec
 
 
 def test_arguments_without_end_are_not_read(tmp_path: Path) -> None:
-    found = said(tmp_path, [call("add", a="9" * 30_000), call("end")])
-    assert "arguments of over 20000 characters" in found[1].content
+    messages = said(tmp_path, [call("add", a="9" * 30_000), call("end")])
+    assert "arguments of over 20000 characters" in messages[1].content
 
 
 def test_tools_answer_until_one_of_them_ends_it(tmp_path: Path) -> None:
-    found = said(tmp_path, [call("add", a=2, b=3), call("end"), call("add", a=1)])
-    assert [message.role for message in found] == ["assistant", "tool", "assistant", "tool"]
-    assert [message.content for message in found if message.role == "tool"] == ["5", "Done."]
-    assert found[1].tool_call_id == found[0].tool_calls[0].id
+    messages = said(tmp_path, [call("add", a=2, b=3), call("end"), call("add", a=1)])
+    assert [message.role for message in messages] == ["assistant", "tool", "assistant", "tool"]
+    assert [message.content for message in messages if message.role == "tool"] == ["5", "Done."]
+    assert messages[1].tool_call_id == messages[0].tool_calls[0].id
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "prefix"),
     [
         (call("add", a="x"), "error: a: Input should be a valid integer"),
         (call("add", a=1, b=11), "error: b: "),
@@ -78,9 +78,9 @@ def test_tools_answer_until_one_of_them_ends_it(tmp_path: Path) -> None:
         (call("rm -rf /"), "error: there is no tool 'rm -rf /'"),
     ],
 )
-def test_what_is_wrong_with_a_call_is_told_and_another_may_follow(tmp_path: Path, reply: str, told: str) -> None:
+def test_what_is_wrong_with_a_call_is_told_and_another_may_follow(tmp_path: Path, reply: str, prefix: str) -> None:
     answers = [m.content for m in said(tmp_path, [reply, call("end")]) if m.role == "tool"]
-    assert answers[0].startswith(told)
+    assert answers[0].startswith(prefix)
     assert answers[1] == "Done."
 
 

@@ -138,13 +138,13 @@ def test_a_benchmark_hears_when_its_request_left_and_when_the_reply_was_read():
     """Also on a connection that stands already; what the client did before the sending is not in it."""
 
     async def listen() -> list[WireTimes]:
-        heard = []
+        wires = []
         async with serving(1) as (_, transport):
             for _ in range(2):
                 WIRE.set(wire := WireTimes())
                 await ask(transport)
-                heard.append(wire)
-        return heard
+                wires.append(wire)
+        return wires
 
     first, second = asyncio.run(listen())
     assert first.sent < first.came <= second.sent < second.came

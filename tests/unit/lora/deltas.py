@@ -21,15 +21,15 @@ def dense(delta: LoraDelta) -> np.ndarray:
     return delta.scale * (delta.b.numpy().astype(np.float64) @ delta.a.numpy().astype(np.float64))
 
 
-def off(found: np.ndarray | torch.Tensor, expected: np.ndarray | torch.Tensor) -> float:
+def off(actual: np.ndarray | torch.Tensor, expected: np.ndarray | torch.Tensor) -> float:
     """Frobenius norm of the difference."""
-    return float(np.linalg.norm(np.asarray(found) - np.asarray(expected)))
+    return float(np.linalg.norm(np.asarray(actual) - np.asarray(expected)))
 
 
-def relative_error(found: np.ndarray | torch.Tensor, expected: np.ndarray) -> float:
+def relative_error(actual: np.ndarray | torch.Tensor, expected: np.ndarray) -> float:
     """`off` as a share of what was expected."""
     size = float(np.linalg.norm(expected))
-    return off(found, expected) / size if size else off(found, expected)
+    return off(actual, expected) / size if size else off(actual, expected)
 
 
 @st.composite
@@ -50,5 +50,5 @@ def families(draw: st.DrawFn, least: int = 1, most: int = 4) -> list[LoraDelta]:
 
 
 def weights_for(deltas: list[LoraDelta]) -> st.SearchStrategy[list[float]]:
-    each = st.floats(-2, 2).map(lambda weight: round(weight, 3))
-    return st.lists(each, min_size=len(deltas), max_size=len(deltas))
+    weights = st.floats(-2, 2).map(lambda weight: round(weight, 3))
+    return st.lists(weights, min_size=len(deltas), max_size=len(deltas))

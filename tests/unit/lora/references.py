@@ -34,7 +34,7 @@ class Case:
 
 
 def straight(parents: Sequence[LoraDelta]) -> np.ndarray:
-    return sum((weight * dense(each) for weight, each in zip(PULL, parents, strict=True)), np.zeros(parents[0].shape))
+    return sum((weight * dense(delta) for weight, delta in zip(PULL, parents, strict=True)), np.zeros(parents[0].shape))
 
 
 def on_the_arc(parents: Sequence[LoraDelta], fraction: float) -> np.ndarray:
@@ -47,11 +47,11 @@ def on_the_arc(parents: Sequence[LoraDelta], fraction: float) -> np.ndarray:
 
 
 def crossed(parents: Sequence[LoraDelta]) -> np.ndarray:
-    spectra = [np.linalg.svd(dense(each)) for each in parents]
-    counts = [min(each.rank, *each.shape) for each in parents]
-    drawn = torch.rand(max(counts), generator=seeded(), dtype=torch.float64) < 0.5
+    spectra = [np.linalg.svd(dense(delta)) for delta in parents]
+    counts = [min(delta.rank, *delta.shape) for delta in parents]
+    picks = torch.rand(max(counts), generator=seeded(), dtype=torch.float64) < 0.5
     child = np.zeros(parents[0].shape)
-    for slot, parent in enumerate(map(int, drawn)):
+    for slot, parent in enumerate(map(int, picks)):
         if slot < counts[parent]:
             u, s, vt = spectra[parent]
             child += s[slot] * np.outer(u[:, slot], vt[slot])
@@ -61,9 +61,9 @@ def crossed(parents: Sequence[LoraDelta]) -> np.ndarray:
 def dropped(parents: Sequence[LoraDelta]) -> np.ndarray:
     """DARE before it is factored; the matrices here are one row block."""
     generator, child = seeded(), np.zeros(parents[0].shape)
-    for weight, each in zip(PULL, parents, strict=True):
-        stays = torch.rand(each.shape, generator=generator, dtype=torch.float64).numpy() < DENSITY
-        child += weight / DENSITY * dense(each) * stays
+    for weight, delta in zip(PULL, parents, strict=True):
+        stays = torch.rand(delta.shape, generator=generator, dtype=torch.float64).numpy() < DENSITY
+        child += weight / DENSITY * dense(delta) * stays
     return child
 
 
@@ -101,6 +101,6 @@ MUTATIONS = {
 }
 
 
-def rotated(each: Sequence[LoraDelta]) -> LoraDelta:
+def rotated(parents: Sequence[LoraDelta]) -> LoraDelta:
     """No matrix is expected of it: signs of singular vectors decide which way they turn."""
-    return rotate(each[0], STEP, seeded()).delta
+    return rotate(parents[0], STEP, seeded()).delta

@@ -27,13 +27,13 @@ def test_norms_and_energy_are_those_of_the_dense_matrices(tmp_path: Path) -> Non
     assert list(parts) == ["q_proj", "down_proj", "all"]
     queries = [2 * dense(modules[name]) for name in (QUERY, OTHER_QUERY)]
     norms = sorted(float(np.linalg.norm(matrix)) for matrix in queries)
-    found = parts["q_proj"]
-    assert found.count == 2
-    assert [found.least, found.most] == pytest.approx(norms)
-    assert found.mean == pytest.approx(sum(norms) / 2)
+    query_part = parts["q_proj"]
+    assert query_part.count == 2
+    assert [query_part.least, query_part.most] == pytest.approx(norms)
+    assert query_part.mean == pytest.approx(sum(norms) / 2)
     values = [np.linalg.svd(matrix, compute_uv=False) for matrix in queries]
-    first = sum(each[0] ** 2 for each in values) / sum((each**2).sum() for each in values)
-    assert list(found.energy) == pytest.approx([first, 1, 1])
+    first = sum(spectrum[0] ** 2 for spectrum in values) / sum((spectrum**2).sum() for spectrum in values)
+    assert list(query_part.energy) == pytest.approx([first, 1, 1])
     assert (parts["all"].count, parts["all"].directions) == (3, 4)
 
 
@@ -41,15 +41,15 @@ def test_an_adapter_is_like_itself_unlike_its_opposite(tmp_path: Path) -> None:
     modules = deltas(1)
     plain = Adapter(write_folder(tmp_path / "a", modules))
     minus = Adapter(
-        write_folder(tmp_path / "b", {name: each.scaled(1) for name, each in modules.items()}, lora_alpha=-8)
+        write_folder(tmp_path / "b", {name: part.scaled(1) for name, part in modules.items()}, lora_alpha=-8)
     )
-    for other, cosine, distance in ((plain, 1, 0), (minus, -1, 2)):
-        types, found = likenesses(plain, other, nothing)
-        assert [each.name for each in types] == ["q_proj", "down_proj", "all"]
-        assert len(found) == 2
-        for each in (*types, *found):
-            assert each.cosine == pytest.approx(cosine)
-            assert each.distance == pytest.approx(distance, abs=1e-6)
+    for partner, cosine, distance in ((plain, 1, 0), (minus, -1, 2)):
+        types, by_module = likenesses(plain, partner, nothing)
+        assert [part.name for part in types] == ["q_proj", "down_proj", "all"]
+        assert len(by_module) == 2
+        for part in (*types, *by_module):
+            assert part.cosine == pytest.approx(cosine)
+            assert part.distance == pytest.approx(distance, abs=1e-6)
 
 
 def test_likeness_of_two_is_that_of_the_dense_matrices_also_where_one_does_nothing(tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ def test_likeness_of_two_is_that_of_the_dense_matrices_also_where_one_does_nothi
     x = np.concatenate([dense(first[QUERY]).ravel(), dense(first[DOWN]).ravel()])
     y = np.concatenate([dense(second[QUERY]).ravel(), np.zeros(6 * 12)])
     lengths = float(np.linalg.norm(x)), float(np.linalg.norm(y))
-    whole = types[-1]
-    assert [whole.first, whole.second] == pytest.approx(list(lengths))
-    assert whole.cosine == pytest.approx(float(x @ y) / (lengths[0] * lengths[1]))
+    overall = types[-1]
+    assert [overall.first, overall.second] == pytest.approx(list(lengths))
+    assert overall.cosine == pytest.approx(float(x @ y) / (lengths[0] * lengths[1]))
     middle = math.sqrt((lengths[0] ** 2 + lengths[1] ** 2) / 2)
-    assert whole.distance == pytest.approx(float(np.linalg.norm(x - y)) / middle)
-    assert {each.name: each.cosine for each in modules}[DOWN] == 0
+    assert overall.distance == pytest.approx(float(np.linalg.norm(x - y)) / middle)
+    assert {module.name: module.cosine for module in modules}[DOWN] == 0

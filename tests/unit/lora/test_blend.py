@@ -18,21 +18,21 @@ from tests.unit.lora.deltas import TOLERANCE, dense, families, off, random_delta
 def test_concatenation_is_the_exact_weighted_sum(data: st.DataObject, family: list[LoraDelta]) -> None:
     weights = data.draw(weights_for(family))
     child = concatenate(family, weights)
-    expected = sum(weight * dense(each) for weight, each in zip(weights, family, strict=True))
-    assert off(child.dense(), expected) <= 1e-12 * sum(np.linalg.norm(dense(each)) for each in family)
-    assert child.rank == sum(each.rank for each, weight in zip(family, weights, strict=True) if weight)
+    expected = sum(weight * dense(delta) for weight, delta in zip(weights, family, strict=True))
+    assert off(child.dense(), expected) <= 1e-12 * sum(np.linalg.norm(dense(delta)) for delta in family)
+    assert child.rank == sum(delta.rank for delta, weight in zip(family, weights, strict=True) if weight)
 
 
 @given(families(most=1), st.integers(1, 20))
 def test_truncation_leaves_the_smallest_possible_residual(family: list[LoraDelta], rank: int) -> None:
     matrix = dense(family[0])
-    found = truncate(family[0], rank)
+    truncation = truncate(family[0], rank)
     values = np.linalg.svd(matrix, compute_uv=False)
     optimum, size = np.linalg.norm(values[rank:]), np.linalg.norm(matrix)
-    residual = off(found.delta.dense(), matrix)
+    residual = off(truncation.delta.dense(), matrix)
     assert residual <= optimum * (1 + TOLERANCE) + TOLERANCE * 1e-5 * size
-    assert found.delta.rank <= rank
-    assert found.kept_share == pytest.approx(1 - (optimum / size) ** 2, abs=1e-9)
+    assert truncation.delta.rank <= rank
+    assert truncation.kept_share == pytest.approx(1 - (optimum / size) ** 2, abs=1e-9)
 
 
 @given(st.data(), families(least=2), st.integers(1, 20))
@@ -42,7 +42,7 @@ def test_a_blend_stored_in_float32_is_within_the_tolerance(
     weights = data.draw(weights_for(family).filter(any))
     child = weighted_sum(family, weights, rank).delta
     stored = LoraDelta(child.a.float(), child.b.float())
-    matrix = sum(weight * dense(each) for weight, each in zip(weights, family, strict=True))
+    matrix = sum(weight * dense(delta) for weight, delta in zip(weights, family, strict=True))
     s = np.linalg.svd(matrix, compute_uv=False)
     residual = np.linalg.norm(dense(stored) - matrix)
     assert residual <= np.linalg.norm(s[rank:]) * (1 + TOLERANCE) + TOLERANCE * np.linalg.norm(s)
@@ -59,8 +59,8 @@ def test_the_result_does_not_depend_on_how_a_parent_is_factored() -> None:
     first, second = random_delta((30, 20), 4, seed=1), random_delta((30, 20), 4, seed=2)
     gauge = torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 3 * torch.eye(4)
     turned = LoraDelta(torch.linalg.inv(gauge) @ first.a.double(), first.b.double() @ gauge)
-    plain, other = (weighted_sum((each, second), (0.6, 0.4), 4).delta.dense() for each in (first, turned))
-    assert relative_error(other, plain.numpy()) < 1e-12
+    plain, turned_child = (weighted_sum((parent, second), (0.6, 0.4), 4).delta.dense() for parent in (first, turned))
+    assert relative_error(turned_child, plain.numpy()) < 1e-12
 
 
 def test_averaging_the_factors_instead_would_depend_on_it() -> None:
@@ -75,8 +75,8 @@ def test_averaging_the_factors_instead_would_depend_on_it() -> None:
 
 def test_order_of_parents_does_not_matter_and_weights_1_and_0_are_the_first() -> None:
     first, second = random_delta((30, 20), 4, seed=1), random_delta((30, 20), 7, seed=2)
-    one, other = weighted_sum((first, second), (0.3, 0.7), 5), weighted_sum((second, first), (0.7, 0.3), 5)
-    assert relative_error(one.delta.dense(), other.delta.dense().numpy()) < 1e-12
+    one, swapped = weighted_sum((first, second), (0.3, 0.7), 5), weighted_sum((second, first), (0.7, 0.3), 5)
+    assert relative_error(one.delta.dense(), swapped.delta.dense().numpy()) < 1e-12
     assert relative_error(weighted_sum((first, second), (1, 0), 4).delta.dense(), dense(first)) < 1e-12
 
 
@@ -84,14 +84,14 @@ def test_fifty_generations_of_the_identity_do_not_drift() -> None:
     start = random_delta((60, 40), 8, seed=1)
     child = start
     for _ in range(50):
-        made = weighted_sum((child, child), (0.5, 0.5), 8).delta
-        child = LoraDelta(made.a.float(), made.b.float())
+        offspring = weighted_sum((child, child), (0.5, 0.5), 8).delta
+        child = LoraDelta(offspring.a.float(), offspring.b.float())
     assert relative_error(child.dense(), dense(start)) < TOLERANCE
 
 
 @given(families(least=2, most=2), st.floats(0, 1))
 def test_slerp_is_the_point_on_the_arc(family: list[LoraDelta], fraction: float) -> None:
-    first, second = (dense(each) for each in family)
+    first, second = (dense(delta) for delta in family)
     angle = np.arccos(np.clip((first * second).sum() / np.linalg.norm(first) / np.linalg.norm(second), -1, 1))
     near, far = (1 - fraction, fraction)
     if np.sin(angle) > 1e-6:
@@ -116,17 +116,17 @@ def test_slerp_towards_nothing_is_a_straight_line() -> None:
 
 
 def test_nothing_plus_nothing_is_nothing_and_loses_nothing() -> None:
-    found = weighted_sum((zero((6, 4)), zero((6, 4))), (1, 1), 2)
-    assert found.delta.shape == (6, 4)
-    assert found.kept_share == 1
+    result = weighted_sum((zero((6, 4)), zero((6, 4))), (1, 1), 2)
+    assert result.delta.shape == (6, 4)
+    assert result.kept_share == 1
 
 
 def test_parents_that_cancel_leave_nothing_but_exact_zeros() -> None:
     """Rounding errors have a spectrum too, of which a share would be kept."""
     parent = random_delta((30, 20), 4, seed=1)
-    found = weighted_sum([parent, parent], [1, -1], 4)
-    assert (found.total, found.lost, found.kept_share) == (0, 0, 1)
-    assert not found.delta.dense().any()
+    result = weighted_sum([parent, parent], [1, -1], 4)
+    assert (result.total, result.lost, result.kept_share) == (0, 0, 1)
+    assert not result.delta.dense().any()
     assert weighted_sum([parent, parent], [1, 1e-9 - 1], 4).total > 0
 
 

@@ -15,15 +15,15 @@ from tests.unit.lora.deltas import TOLERANCE, dense, families, off, random_delta
 @given(families(least=2, most=2), st.integers(0, 2**32))
 def test_each_direction_comes_whole_from_one_parent(family: list[LoraDelta], seed: int) -> None:
     child = cross_directions(*family, 0.5, torch.Generator().manual_seed(seed))
-    parents = [np.linalg.svd(dense(each), full_matrices=False) for each in family]
-    counts = [min(each.rank, *each.shape) for each in family]
-    drawn = torch.rand(max(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) < 0.5
+    parents = [np.linalg.svd(dense(delta), full_matrices=False) for delta in family]
+    counts = [min(delta.rank, *delta.shape) for delta in family]
+    picks = torch.rand(max(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) < 0.5
     expected = np.zeros(child.shape)
-    for slot, from_second in enumerate(drawn):
+    for slot, from_second in enumerate(picks):
         u, s, vt = parents[int(from_second)]
         if slot < counts[int(from_second)]:
             expected += s[slot] * np.outer(u[:, slot], vt[slot])
-    size = sum(np.linalg.norm(dense(each)) for each in family)
+    size = sum(np.linalg.norm(dense(delta)) for delta in family)
     assert off(child.dense(), expected) <= TOLERANCE * size
     assert child.rank <= max(counts)
 
@@ -45,11 +45,11 @@ def test_two_ways_of_writing_one_parent_have_the_parent_as_child() -> None:
 
 def test_a_seed_gives_the_same_child_again_and_another_seed_another() -> None:
     first, second = random_delta((9, 7), 5, seed=1), random_delta((9, 7), 5, seed=2)
-    one, again, other = (
+    one, same_seed, new_seed = (
         cross_directions(first, second, 0.5, torch.Generator().manual_seed(seed)).dense() for seed in (1, 1, 5)
     )
-    assert torch.equal(one, again)
-    assert not torch.allclose(one, other)
+    assert torch.equal(one, same_seed)
+    assert not torch.allclose(one, new_seed)
 
 
 def test_bad_calls_are_refused() -> None:

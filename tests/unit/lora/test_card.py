@@ -71,5 +71,5 @@ def test_any_key_may_be_of_another_kind(content: dict[str, Any]) -> None:
 
 def test_the_hash_belongs_to_the_content_and_not_to_the_name(tmp_path: Path) -> None:
     first, same = (write_folder(tmp_path / name, deltas(1)) for name in "ab")
-    other = write_folder(tmp_path / "c", deltas(2))
-    assert content_hash(first) == content_hash(same) != content_hash(other)
+    different = write_folder(tmp_path / "c", deltas(2))
+    assert content_hash(first) == content_hash(same) != content_hash(different)

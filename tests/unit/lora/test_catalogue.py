@@ -15,14 +15,14 @@ from tests.unit.lora.folders import deltas, write_folder
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
+def own_workspace(tmp_path: Path) -> Workspace:
     return Workspace(root=tmp_path, cache=tmp_path / "cache")
 
 
-def test_an_adapter_is_described_from_its_headers_and_card(place: Workspace) -> None:
-    path = write_folder(place.adapters / "poet", deltas(1), rank_pattern={}, lora_alpha=8)
+def test_an_adapter_is_described_from_its_headers_and_card(own_workspace: Workspace) -> None:
+    path = write_folder(own_workspace.adapters / "poet", deltas(1), rank_pattern={}, lora_alpha=8)
     (path / CARD_FILE).write_text(json.dumps({"metrics": {"eval_loss": 1.5}}))
-    (entry,) = list_adapters(place)
+    (entry,) = list_adapters(own_workspace)
     assert entry.problem is None
     assert entry.shape is not None
     assert (entry.shape.ranks, entry.shape.scales) == ((4, 4), (2.0, 2.0))
@@ -33,44 +33,44 @@ def test_an_adapter_is_described_from_its_headers_and_card(place: Workspace) -> 
     assert entry.made == (path / WEIGHTS_FILE).stat().st_mtime
 
 
-def test_damaged_folders_are_listed_with_what_is_wrong(place: Workspace) -> None:
-    cut = write_folder(place.adapters / "cut", deltas(1)) / WEIGHTS_FILE
+def test_damaged_folders_are_listed_with_what_is_wrong(own_workspace: Workspace) -> None:
+    cut = write_folder(own_workspace.adapters / "cut", deltas(1)) / WEIGHTS_FILE
     cut.write_bytes(cut.read_bytes()[:40])
-    (place.adapters / "empty").mkdir()
-    write_folder(place.adapters / "good", deltas(1))
-    (write_folder(place.adapters / "scribbled", deltas(1)) / CARD_FILE).write_text("{")
-    write_folder(place.adapters / "strange", deltas(1), use_dora=True)
-    (place.adapters / ".making-adapter-1-x").mkdir()
-    (place.adapters / "a file").write_text("")
-    found = {entry.name: entry.problem for entry in list_adapters(place)}
-    assert list(found) == ["cut", "empty", "good", "scribbled", "strange"]
-    assert found["good"] is None
+    (own_workspace.adapters / "empty").mkdir()
+    write_folder(own_workspace.adapters / "good", deltas(1))
+    (write_folder(own_workspace.adapters / "scribbled", deltas(1)) / CARD_FILE).write_text("{")
+    write_folder(own_workspace.adapters / "strange", deltas(1), use_dora=True)
+    (own_workspace.adapters / ".making-adapter-1-x").mkdir()
+    (own_workspace.adapters / "a file").write_text("")
+    problems = {entry.name: entry.problem for entry in list_adapters(own_workspace)}
+    assert list(problems) == ["cut", "empty", "good", "scribbled", "strange"]
+    assert problems["good"] is None
     for name, word in {"cut": "damaged", "empty": "no adapter_config", "scribbled": "card", "strange": "DoRA"}.items():
-        assert word in str(found[name])
-    assert "damaged" in repr(AdapterList.of(list_adapters(place)).blocks())
+        assert word in str(problems[name])
+    assert "damaged" in repr(AdapterList.of(list_adapters(own_workspace)).blocks())
 
 
-def test_a_workspace_without_adapters_has_none(place: Workspace) -> None:
-    assert list_adapters(place) == []
+def test_a_workspace_without_adapters_has_none(own_workspace: Workspace) -> None:
+    assert list_adapters(own_workspace) == []
 
 
-def test_names_and_paths(place: Workspace) -> None:
-    poet = write_folder(place.adapters / "poet", deltas(1))
-    outside = write_folder(place.root / "elsewhere" / "critic", deltas(2))
-    assert find("poet", place) == poet
-    assert find("elsewhere/critic", place) == find(str(outside), place) == outside
+def test_names_and_paths(own_workspace: Workspace) -> None:
+    poet = write_folder(own_workspace.adapters / "poet", deltas(1))
+    outside = write_folder(own_workspace.root / "elsewhere" / "critic", deltas(2))
+    assert find("poet", own_workspace) == poet
+    assert find("elsewhere/critic", own_workspace) == find(str(outside), own_workspace) == outside
     with pytest.raises(UnknownNameError, match="'poets'") as error:
-        find("poets", place)
+        find("poets", own_workspace)
     assert "Did you mean poet?" in str(error.value.hint)
     with pytest.raises(UnknownNameError):
-        find("..", place)
+        find("..", own_workspace)
     with pytest.raises(MissingFileError):
-        find("elsewhere/nobody", place)
+        find("elsewhere/nobody", own_workspace)
 
 
-def test_a_name_cannot_break_the_line_that_suggests_it(place: Workspace) -> None:
-    write_folder(place.adapters / "poet\x1b[31m\n|x", deltas(1))
-    for asked in ("poet", "somebody"):
+def test_a_name_cannot_break_the_line_that_suggests_it(own_workspace: Workspace) -> None:
+    write_folder(own_workspace.adapters / "poet\x1b[31m\n|x", deltas(1))
+    for name in ("poet", "somebody"):
         with pytest.raises(UnknownNameError) as error:
-            find(asked, place)
+            find(name, own_workspace)
         assert "'poet\\x1b[31m\\n|x'" in str(error.value.hint)

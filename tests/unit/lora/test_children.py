@@ -46,11 +46,11 @@ def nothing(*_: object) -> None:
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the two parents, and their base as GGUF."""
-    place = tmp_path_factory.mktemp("family")
+    folder = tmp_path_factory.mktemp("family")
     for name, keys in PARENTS.items():
-        trained(place / name, keys)
-    write_base(place / "base.gguf", tiny_model())
-    return place
+        trained(folder / name, keys)
+    write_base(folder / "base.gguf", tiny_model())
+    return folder
 
 
 def same_everywhere(child: Path, family: Path) -> None:
@@ -60,24 +60,24 @@ def same_everywhere(child: Path, family: Path) -> None:
         export_gguf(adapter, child.with_suffix(".gguf"), TINY)
     assert served.problems == ()
     bare, expected = torch_logits(tiny_model()), torch_logits(loaded(child))
-    found = llama_logits(family / "base.gguf", child.with_suffix(".gguf"))
-    assert np.abs(found - expected).max() < 0.02 * np.abs(expected - bare).max()
+    actual = llama_logits(family / "base.gguf", child.with_suffix(".gguf"))
+    assert np.abs(actual - expected).max() < 0.02 * np.abs(expected - bare).max()
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_llama_cpp_and_vllm_take_what_every_operator_makes(tmp_path: Path, family: Path, name: str) -> None:
-    made: Callable[[Sequence[LoraDelta]], LoraDelta] = OPERATORS[name]
+    operator: Callable[[Sequence[LoraDelta]], LoraDelta] = OPERATORS[name]
     with ExitStack() as opened:
-        parents = [opened.enter_context(Adapter(family / each)) for each in PARENTS]
+        parents = [opened.enter_context(Adapter(family / source)) for source in PARENTS]
         assert plan_serving({"patterns": parents[0]}).problems  # the children have none
-        derive(parents, tmp_path / "child", 32, lambda _, each: made(each))
+        derive(parents, tmp_path / "child", 32, lambda _, source: operator(source))
     same_everywhere(tmp_path / "child", family)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_and_what_every_method_blends(tmp_path: Path, family: Path, method: str) -> None:
     with ExitStack() as opened:
-        parents = [opened.enter_context(Adapter(family / each)) for each in PARENTS]
+        parents = [opened.enter_context(Adapter(family / name)) for name in PARENTS]
         blend(parents, plan(parents, method), tmp_path / "child", nothing)
     same_everywhere(tmp_path / "child", family)
 

@@ -13,7 +13,7 @@ from tests.unit.lora.deltas import dense, families, random_delta
 
 @given(families(least=2, most=2))
 def test_they_are_those_of_the_dense_matrices(family: list[LoraDelta]) -> None:
-    first, second = (dense(each) for each in family)
+    first, second = (dense(delta) for delta in family)
     sizes = np.linalg.norm(first), np.linalg.norm(second)
     assert inner(*family) == pytest.approx((first * second).sum(), abs=1e-10 * sizes[0] * sizes[1])
     assert norm(family[0]) == pytest.approx(sizes[0], rel=1e-10)
@@ -36,10 +36,10 @@ def test_nothing_has_no_length_and_no_direction() -> None:
 
 def test_a_squared_distance_is_that_of_the_inner_products() -> None:
     for n in range(3):
-        one, other = random_delta((6, 4), 2, seed=n), random_delta((6, 4), 3, seed=n + 10)
-        assert inner(one, other) == pytest.approx(inner(other, one))
-        squares = inner(one, one) + inner(other, other) - 2 * inner(one, other)
-        assert distance(one, other) ** 2 == pytest.approx(squares)
+        one, two = random_delta((6, 4), 2, seed=n), random_delta((6, 4), 3, seed=n + 10)
+        assert inner(one, two) == pytest.approx(inner(two, one))
+        squares = inner(one, one) + inner(two, two) - 2 * inner(one, two)
+        assert distance(one, two) ** 2 == pytest.approx(squares)
 
 
 def test_different_shapes_cannot_be_compared() -> None:

@@ -63,9 +63,9 @@ def llama_logits(base: Path, adapter: Path | None) -> np.ndarray:
     path = str(adapter) if adapter else None
     llama = llama_cpp.Llama(str(base), lora_path=path, n_ctx=64, logits_all=True, n_threads=1, verbose=False)
     llama.eval(TOKENS)
-    found = np.array(llama.scores[: len(TOKENS)])
+    logits = np.array(llama.scores[: len(TOKENS)])
     llama.close()
-    return found
+    return logits
 
 
 def torch_logits(model: Any) -> np.ndarray:
@@ -94,8 +94,8 @@ def test_llama_cpp_computes_what_peft_computes(tmp_path: Path, keys: dict[str, A
         export_gguf(adapter, tmp_path / "adapter.gguf", TINY)
     bare, expected = torch_logits(tiny_model()), torch_logits(loaded(tmp_path / "adapter"))
     assert np.abs(llama_logits(tmp_path / "base.gguf", None) - bare).max() < 1e-3
-    found = llama_logits(tmp_path / "base.gguf", tmp_path / "adapter.gguf")
-    assert np.abs(found - expected).max() < 0.02 * np.abs(expected - bare).max()
+    actual = llama_logits(tmp_path / "base.gguf", tmp_path / "adapter.gguf")
+    assert np.abs(actual - expected).max() < 0.02 * np.abs(expected - bare).max()
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from tests.unit.lora.tiny import tiny_model, trained
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Adapter]]:
-    place = tmp_path_factory.mktemp("parents")
+    folder = tmp_path_factory.mktemp("parents")
     with ExitStack() as stack:
         for name, keys in SHAPES.items():
-            trained(place / name, keys)
-        yield [stack.enter_context(Adapter(place / name)) for name in SHAPES]
+            trained(folder / name, keys)
+        yield [stack.enter_context(Adapter(folder / name)) for name in SHAPES]
 
 
 def everywhere(mixture: Mixture, weights: Sequence[float]) -> dict[str, Sequence[float]]:
@@ -46,10 +46,10 @@ def test_the_rows_come_out_as_from_the_children_that_concat_writes(parents: list
     with written.apply_to(model, rows):
         expected = model(tokens).logits
     with mixture.apply_to(model, rows):
-        found = model(tokens).logits
-    assert (found - expected).abs().max() <= 1e-5
-    assert (found[2] - model(tokens).logits[2]).abs().max() <= 1e-6  # the base's
-    assert (found - model(tokens).logits).abs().max() > 1e-3
+        logits = model(tokens).logits
+    assert (logits - expected).abs().max() <= 1e-5
+    assert (logits[2] - model(tokens).logits[2]).abs().max() <= 1e-6  # the base's
+    assert (logits - model(tokens).logits).abs().max() > 1e-3
 
 
 @given(st.lists(st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
@@ -57,14 +57,14 @@ def test_the_rows_come_out_as_from_the_children_that_concat_writes(parents: list
 def test_each_module_has_weights_of_its_own(parents: list[Adapter], weights: list[list[float]]) -> None:
     mixture, model = Mixture(parents), tiny_model()
     names = list(mixture._factors)
-    child = {name: weights[place % len(weights)] for place, name in enumerate(names)}
+    child = {name: weights[index % len(weights)] for index, name in enumerate(names)}
     mixture.mix([child])
     with mixture.apply_to(model, [0, 0]):
-        found = model(ids(2)).logits
-    for parent, own in zip(parents, range(len(parents)), strict=True):
+        logits = model(ids(2)).logits
+    for parent, parent_index in zip(parents, range(len(parents)), strict=True):
         for name in parent.modules:
-            model.get_submodule(name).weight += child[name][own] * parent.delta(name).dense().float()
-    assert (found - model(ids(2)).logits).abs().max() <= 1e-3 * max(1, found.abs().max())
+            model.get_submodule(name).weight += child[name][parent_index] * parent.delta(name).dense().float()
+    assert (logits - model(ids(2)).logits).abs().max() <= 1e-3 * max(1, logits.abs().max())
 
 
 @torch.no_grad()

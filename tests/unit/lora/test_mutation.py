@@ -53,7 +53,7 @@ def test_a_rotation_changes_by_exactly_the_asked_share_and_keeps_strengths(
     child = rotate(parent, relative, seeded(seed))
     assert child.change == pytest.approx(relative, rel=1e-6)
     assert realised(parent, child) == pytest.approx(relative, rel=1e-6)
-    before, after = (np.linalg.svd(each, compute_uv=False) for each in (dense(parent), child.delta.dense()))
+    before, after = (np.linalg.svd(matrix, compute_uv=False) for matrix in (dense(parent), child.delta.dense()))
     assert np.allclose(before, after, rtol=0, atol=1e-9 * before[0])
 
 

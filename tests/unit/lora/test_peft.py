@@ -45,67 +45,67 @@ FAMILIES = {
 
 
 def put_through_peft(
-    place: Path, kinds: Sequence[str], made: Callable[[Sequence[LoraDelta]], LoraDelta], dtype: str = "float32"
+    folder: Path, kinds: Sequence[str], operator: Callable[[Sequence[LoraDelta]], LoraDelta], dtype: str = "float32"
 ) -> Iterator[tuple[list[LoraDelta], np.ndarray]]:
     """Each module's deltas in the parents, and the change that PEFT applies for the child that was written."""
     for kind in kinds:
-        trained(place / kind, PARENTS[kind])
+        trained(folder / kind, PARENTS[kind])
     with ExitStack() as opened:
-        parents = [opened.enter_context(Adapter(place / kind)) for kind in kinds]
-        derive(parents, place / "child", 32, lambda _, each: made(each), dtype=dtype)
-        found = applied(loaded(place / "child"))
+        parents = [opened.enter_context(Adapter(folder / kind)) for kind in kinds]
+        derive(parents, folder / "child", 32, lambda _, parent_deltas: operator(parent_deltas), dtype=dtype)
+        changes = applied(loaded(folder / "child"))
         modules = list(each_module(parents))
-        assert set(found) == {name for name, _ in modules}
+        assert set(changes) == {name for name, _ in modules}
         for name, deltas in modules:
-            yield deltas, found[name].double().numpy()
+            yield deltas, changes[name].double().numpy()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", BLENDS)
 def test_peft_applies_what_a_blend_is_on_dense_matrices(tmp_path: Path, name: str, family: str) -> None:
     case = BLENDS[name]
-    for deltas, found in put_through_peft(tmp_path, FAMILIES[family], case.made):
-        assert relative_error(found, case.expected(deltas)) < TOLERANCE
+    for deltas, change in put_through_peft(tmp_path, FAMILIES[family], case.made):
+        assert relative_error(change, case.expected(deltas)) < TOLERANCE
 
 
 @pytest.mark.parametrize("parent", ["rank-stabilised", "patterns"])
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_peft_applies_what_a_mutation_is_on_dense_matrices(tmp_path: Path, name: str, parent: str) -> None:
     case = MUTATIONS[name]
-    for deltas, found in put_through_peft(tmp_path, [parent], case.made):
-        assert relative_error(found, case.expected(deltas)) < TOLERANCE
-        assert relative_error(found, dense(deltas[0])) > STEP / 10
+    for deltas, change in put_through_peft(tmp_path, [parent], case.made):
+        assert relative_error(change, case.expected(deltas)) < TOLERANCE
+        assert relative_error(change, dense(deltas[0])) > STEP / 10
 
 
 @pytest.mark.parametrize("parent", ["plain", "patterns"])
 def test_peft_applies_rotated_directions_of_unchanged_strength(tmp_path: Path, parent: str) -> None:
     """All turn by one angle on both sides: inside the parent's span, the squared cosine of it is left of the parent."""
-    for (delta,), found in put_through_peft(tmp_path, [parent], rotated):
-        assert relative_error(found, rotated([delta]).dense().numpy()) < TOLERANCE
+    for (delta,), change in put_through_peft(tmp_path, [parent], rotated):
+        assert relative_error(change, rotated([delta]).dense().numpy()) < TOLERANCE
         before = dense(delta)
         u, s, vt = np.linalg.svd(before, full_matrices=False)
         left, right = u[:, : delta.rank] @ u[:, : delta.rank].T, vt[: delta.rank].T @ vt[: delta.rank]
-        assert relative_error(left @ found @ right, (1 - STEP**2 / 2) * before) < TOLERANCE
-        assert relative_error(found, before) == pytest.approx(STEP, rel=1e-4)
-        assert relative_error(np.linalg.svd(found, compute_uv=False), s) < TOLERANCE
+        assert relative_error(left @ change @ right, (1 - STEP**2 / 2) * before) < TOLERANCE
+        assert relative_error(change, before) == pytest.approx(STEP, rel=1e-4)
+        assert relative_error(np.linalg.svd(change, compute_uv=False), s) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", [*BLENDS, *MUTATIONS])
 def test_in_bfloat16_peft_applies_it_as_far_as_eight_bits_go(tmp_path: Path, name: str) -> None:
     case = {**BLENDS, **MUTATIONS}[name]
-    for deltas, found in put_through_peft(tmp_path, FAMILIES["rank patterns"], case.made, "bfloat16"):
-        assert TOLERANCE < relative_error(found, case.expected(deltas)) < 2**-7  # two factors, each rounded by 2**-9
+    for deltas, change in put_through_peft(tmp_path, FAMILIES["rank patterns"], case.made, "bfloat16"):
+        assert TOLERANCE < relative_error(change, case.expected(deltas)) < 2**-7  # two factors, each rounded by 2**-9
 
 
 def test_a_blend_in_the_model_is_the_sum_of_the_changes_to_the_weights(tmp_path: Path) -> None:
     first, second = (trained(tmp_path / kind, PARENTS[kind]) for kind in ("plain", "patterns"))
     parents = [Adapter(tmp_path / kind) for kind in ("plain", "patterns")]
-    derive(parents, tmp_path / "child", total_rank(parents), lambda _, each: concatenate(each, (0.5, 0.25)))
+    derive(parents, tmp_path / "child", total_rank(parents), lambda _, deltas: concatenate(deltas, (0.5, 0.25)))
     model = tiny_model()
     for name, change in first.items():
         model.get_submodule(name).weight.data += 0.5 * change + 0.25 * second[name]
     tokens = torch.arange(20)[None]
     with torch.no_grad():
-        expected, found = model(tokens).logits, loaded(tmp_path / "child")(tokens).logits
-    assert torch.allclose(found, expected, atol=1e-5)
+        expected, actual = model(tokens).logits, loaded(tmp_path / "child")(tokens).logits
+    assert torch.allclose(actual, expected, atol=1e-5)
     assert not torch.allclose(tiny_model()(tokens).logits, expected, atol=1e-2)

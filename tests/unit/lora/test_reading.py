@@ -16,35 +16,35 @@ from tests.unit.lora.folders import DOWN, QUERY, deltas, write_folder
 
 
 def test_an_adapter_tells_its_modules_and_reads_their_deltas(tmp_path: Path) -> None:
-    made = deltas(1)
-    with Adapter(write_folder(tmp_path / "a", made)) as adapter:
+    modules = deltas(1)
+    with Adapter(write_folder(tmp_path / "a", modules)) as adapter:
         assert list(adapter.modules) == [QUERY, DOWN]
         assert adapter.modules[QUERY].shape == (8, 6)
         assert adapter.modules[QUERY].rank == 4
-        found = adapter.delta(QUERY)
-    assert relative_error(found.dense(), 2 * dense(made[QUERY])) < 1e-12  # alpha 8, rank 4
+        delta = adapter.delta(QUERY)
+    assert relative_error(delta.dense(), 2 * dense(modules[QUERY])) < 1e-12  # alpha 8, rank 4
 
 
 def test_layers_come_in_their_order(tmp_path: Path) -> None:
-    made = {f"model.layers.{n}.q_proj": random_delta((4, 4), 2, seed=n) for n in (10, 2, 1)}
-    with Adapter(write_folder(tmp_path / "a", made)) as adapter:
+    modules = {f"model.layers.{n}.q_proj": random_delta((4, 4), 2, seed=n) for n in (10, 2, 1)}
+    with Adapter(write_folder(tmp_path / "a", modules)) as adapter:
         assert [name.split(".")[2] for name in adapter.modules] == ["1", "2", "10"]
 
 
 def test_scales_follow_patterns_and_rank_stabilisation(tmp_path: Path) -> None:
-    made = {QUERY: random_delta((8, 6), 4, seed=1), DOWN: random_delta((6, 12), 9, seed=2)}
+    modules = {QUERY: random_delta((8, 6), 4, seed=1), DOWN: random_delta((6, 12), 9, seed=2)}
     config = {"r": 4, "rank_pattern": {"down_proj": 9}, "alpha_pattern": {"down_proj": 27}}
-    with Adapter(write_folder(tmp_path / "a", made, **config)) as adapter:
+    with Adapter(write_folder(tmp_path / "a", modules, **config)) as adapter:
         assert [module.scale for module in adapter.modules.values()] == [2, 3]
-    with Adapter(write_folder(tmp_path / "b", made, **config, use_rslora=True)) as adapter:
+    with Adapter(write_folder(tmp_path / "b", modules, **config, use_rslora=True)) as adapter:
         assert [module.scale for module in adapter.modules.values()] == [4, 9]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_all_float_types_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
-    made = {name: LoraDelta(each.a.to(dtype), each.b.to(dtype)) for name, each in deltas(1).items()}
-    with Adapter(write_folder(tmp_path / "a", made)) as adapter:
-        assert torch.equal(adapter.delta(QUERY).dense(), made[QUERY].dense() * 2)
+    modules = {name: LoraDelta(delta.a.to(dtype), delta.b.to(dtype)) for name, delta in deltas(1).items()}
+    with Adapter(write_folder(tmp_path / "a", modules)) as adapter:
+        assert torch.equal(adapter.delta(QUERY).dense(), modules[QUERY].dense() * 2)
 
 
 def broken(name: str) -> dict[str, object]:
@@ -102,9 +102,9 @@ def test_a_pickle_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_none_are_found_when_they_are_read(tmp_path: Path) -> None:
-    made = deltas(1)
-    made[QUERY].b[0, 0] = torch.nan
-    with Adapter(write_folder(tmp_path / "a", made)) as adapter:
+    modules = deltas(1)
+    modules[QUERY].b[0, 0] = torch.nan
+    with Adapter(write_folder(tmp_path / "a", modules)) as adapter:
         assert adapter.delta(DOWN).rank == 4
         with pytest.raises(ModelFileError, match="infinite or none"):
             adapter.delta(QUERY)
@@ -137,8 +137,8 @@ def test_damaged_weights_are_read_or_refused_in_words(tmp_path: Path, seed: int)
     if seed % 2:
         data = data[: chance.integers(len(data))]
     else:
-        for place in chance.integers(0, 400, size=5):
-            data[place] = chance.integers(256)
+        for offset in chance.integers(0, 400, size=5):
+            data[offset] = chance.integers(256)
     file.write_bytes(data)
     complaint = complaint_about(folder)
     assert complaint is None or str(folder) in complaint
@@ -171,10 +171,10 @@ def test_parents_of_different_rank_alpha_and_targets_fit_together(tmp_path: Path
 def test_parents_of_different_base_models_are_refused_unless_told(tmp_path: Path) -> None:
     first = Adapter(write_folder(tmp_path / "a", deltas(1)))
     same = Adapter(write_folder(tmp_path / "b", deltas(2), base_model_name_or_path="some/base/"))
-    other = Adapter(write_folder(tmp_path / "c", deltas(2), base_model_name_or_path="other/base"))
+    foreign = Adapter(write_folder(tmp_path / "c", deltas(2), base_model_name_or_path="other/base"))
     later = Adapter(write_folder(tmp_path / "d", deltas(2), revision="v2"))
     assert len(union((first, same))) == 2
-    for stranger in (other, later):
+    for stranger in (foreign, later):
         with pytest.raises(UsageError, match=r"belongs to some/base, .* to (other/base|some/base at v2)") as caught:
             union((first, stranger))
         assert caught.value.hint

@@ -51,21 +51,21 @@ def best(matrix: np.ndarray, rank: int) -> np.ndarray:
 def test_the_sum_is_the_best_of_its_rank_and_says_what_it_kept(tmp_path: Path, parents: list[Adapter]) -> None:
     recipe = plan(parents, "sum", weights=[0.6, 0.4])
     assert recipe.rank == 3
-    found = blend(parents, recipe, tmp_path / "child", nothing)
+    outcome = blend(parents, recipe, tmp_path / "child", nothing)
     exact = weighted(0.6, 0.4)
     with Adapter(tmp_path / "child") as child:
         for name, matrix in exact.items():
             assert relative_error(child.delta(name).dense(), best(matrix, 3)) < TOLERANCE
     energy = {name: float(np.square(matrix).sum()) for name, matrix in exact.items()}
-    held = {name: float(np.square(best(matrix, 3)).sum()) for name, matrix in exact.items()}
-    assert found.kept == pytest.approx(sum(held.values()) / sum(energy.values()))
-    assert found.modules == {name: pytest.approx(held[name] / energy[name]) for name in exact}
+    kept_energy = {name: float(np.square(best(matrix, 3)).sum()) for name, matrix in exact.items()}
+    assert outcome.kept == pytest.approx(sum(kept_energy.values()) / sum(energy.values()))
+    assert outcome.modules == {name: pytest.approx(kept_energy[name] / energy[name]) for name in exact}
 
 
 def test_a_concatenation_is_exact(tmp_path: Path, parents: list[Adapter]) -> None:
-    found = child_of(parents, tmp_path / "child", "concat", weights=[0.6, -0.4])
+    child = child_of(parents, tmp_path / "child", "concat", weights=[0.6, -0.4])
     for name, matrix in weighted(0.6, -0.4).items():
-        assert relative_error(found[name], matrix) < TOLERANCE
+        assert relative_error(child[name], matrix) < TOLERANCE
 
 
 @pytest.mark.parametrize("method", ["sum", "slerp", "ties", "svd-cross", "concat"])
@@ -73,9 +73,9 @@ def test_equal_shares_of_equal_parents_give_the_parent(tmp_path: Path, method: s
     modules = deltas(1)
     twins = [Adapter(write_folder(tmp_path / name, modules, lora_alpha=4)) for name in "ab"]
     keys = {"density": 1.0} if method == "ties" else {}
-    found = child_of(twins, tmp_path / "child", method, **keys)
+    child = child_of(twins, tmp_path / "child", method, **keys)
     for name, delta in modules.items():
-        assert relative_error(found[name], dense(delta)) < TOLERANCE
+        assert relative_error(child[name], dense(delta)) < TOLERANCE
 
 
 @pytest.mark.parametrize("method", ["sum", "slerp", "svd-cross"])
@@ -99,43 +99,43 @@ def test_fifty_generations_of_one_adapter_with_itself_do_not_drift(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["sum", "concat", "slerp", "ties", "dare", "svd-cross"])
 def test_a_module_that_one_parent_leaves_alone_is_part_of_the_child(tmp_path: Path, method: str) -> None:
-    whole, part = deltas(1), deltas(2)
+    full, part = deltas(1), deltas(2)
     del part[DOWN]
-    parents = [Adapter(write_folder(tmp_path / name, each)) for name, each in (("a", whole), ("b", part))]
-    found = child_of(parents, tmp_path / "child", method)
-    assert set(found) == {QUERY, DOWN}
-    assert np.isfinite(found[DOWN]).all()
+    parents = [Adapter(write_folder(tmp_path / name, modules)) for name, modules in (("a", full), ("b", part))]
+    child = child_of(parents, tmp_path / "child", method)
+    assert set(child) == {QUERY, DOWN}
+    assert np.isfinite(child[DOWN]).all()
 
 
 @pytest.mark.parametrize("method", ["dare", "svd-cross"])
 def test_a_seed_reproduces_and_another_one_differs(tmp_path: Path, parents: list[Adapter], method: str) -> None:
     first = child_of(parents, tmp_path / "1", method, seed=1)
-    again = child_of(parents, tmp_path / "2", method, seed=1)
-    other = [child_of(parents, tmp_path / str(seed), method, seed=seed) for seed in (3, 4, 5)]
-    assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert any(not np.array_equal(first[name], each[name]) for each in other for name in first)
+    repeat = child_of(parents, tmp_path / "2", method, seed=1)
+    variants = [child_of(parents, tmp_path / str(seed), method, seed=seed) for seed in (3, 4, 5)]
+    assert all(np.array_equal(first[name], repeat[name]) for name in first)
+    assert any(not np.array_equal(first[name], variant[name]) for variant in variants for name in first)
     assert content_hash(tmp_path / "1") == content_hash(tmp_path / "2")
 
 
 def test_a_module_of_the_cross_is_a_parents_directions(tmp_path: Path, parents: list[Adapter]) -> None:
     """With all of the weight on one side, a child is that parent."""
-    found = child_of(parents, tmp_path / "child", "svd-cross", weights=[0, 1])
+    child = child_of(parents, tmp_path / "child", "svd-cross", weights=[0, 1])
     for name, matrix in weighted(0, 1).items():
-        assert relative_error(found[name], matrix) < TOLERANCE
+        assert relative_error(child[name], matrix) < TOLERANCE
 
 
 def test_the_card_names_the_parents(tmp_path: Path, parents: list[Adapter]) -> None:
     for parent in parents:
         (parent.path / CARD_FILE).write_text(json.dumps({"base": {"path": "b", "fingerprint": "sha256:1"}}))
-    found = blend(parents, plan(parents, "ties", weights=[0.6, 0.4], rank=2), tmp_path / "child", nothing)
+    outcome = blend(parents, plan(parents, "ties", weights=[0.6, 0.4], rank=2), tmp_path / "child", nothing)
     card = read_card(tmp_path / "child")
-    assert [(each.name, each.sha256, each.weight) for each in card.parents] == [
+    assert [(entry.name, entry.sha256, entry.weight) for entry in card.parents] == [
         ("a", content_hash(parents[0].path), 0.6),
         ("b", content_hash(parents[1].path), 0.4),
     ]
     assert card.base.fingerprint == "sha256:1"
     assert (card.blend.method, card.blend.rank, card.blend.density, card.blend.seed) == ("ties", 2, 0.5, 0)
-    assert card.blend.kept == found.kept
+    assert card.blend.kept == outcome.kept
 
 
 def test_one_base_under_two_names_is_one_base(tmp_path: Path) -> None:
@@ -143,14 +143,14 @@ def test_one_base_under_two_names_is_one_base(tmp_path: Path) -> None:
     recipe = plan(moved, "sum")
     with pytest.raises(UsageError, match="belongs to a/base"):
         blend(moved, recipe, tmp_path / "child", nothing)
-    for each in moved:
-        (each.path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": "sha256:1"}}))
+    for adapter in moved:
+        (adapter.path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": "sha256:1"}}))
     blend(moved, recipe, tmp_path / "child", nothing)
 
 
 def test_two_bases_under_one_name_are_two(tmp_path: Path, parents: list[Adapter]) -> None:
-    for number, each in enumerate(parents):
-        (each.path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": f"sha256:{number}"}}))
+    for number, adapter in enumerate(parents):
+        (adapter.path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": f"sha256:{number}"}}))
     with pytest.raises(UsageError, match="different base models"):
         blend(parents, plan(parents, "sum"), tmp_path / "child", nothing)
     assert not (tmp_path / "child").exists()
@@ -189,7 +189,7 @@ def test_slerp_takes_two_and_a_blend_more_than_one(parents: list[Adapter]) -> No
 
 def test_nothing_is_left_of_a_blend_that_failed(tmp_path: Path) -> None:
     shape = {QUERY: (8, 6), DOWN: (6, 12)}
-    huge = {name: LoraDelta(*(1e30 * side for side in _sides(each))) for name, each in shape.items()}
+    huge = {name: LoraDelta(*(1e30 * side for side in _sides(dimensions))) for name, dimensions in shape.items()}
     parents = [Adapter(write_folder(tmp_path / name, huge)) for name in "ab"]
     with pytest.raises(ModelFileError, match="hold numbers up to"):
         blend(parents, plan(parents, "sum"), tmp_path / "child", nothing)
@@ -210,9 +210,9 @@ HALF = Operator(lambda deltas, recipe, generator: truncate(deltas[0].scaled(reci
 
 def test_a_package_brings_an_operator(tmp_path: Path, parents: list[Adapter], plug_in: Callable[..., None]) -> None:
     plug_in(GROUP, "half = plugged_operator:HALF", PLUGGED)
-    found = child_of(parents, tmp_path / "child", "half", rank=2)
+    child = child_of(parents, tmp_path / "child", "half", rank=2)
     for name, delta in deltas(1, rank=2).items():
-        assert relative_error(found[name], 0.5 * dense(delta)) < TOLERANCE
+        assert relative_error(child[name], 0.5 * dense(delta)) < TOLERANCE
     assert read_card(tmp_path / "child").blend.method == "half"
     with pytest.raises(UnknownNameError) as caught:
         plan(parents, "hald")

@@ -36,14 +36,14 @@ def _no_opinions() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def linear(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    place = tmp_path_factory.mktemp("linear")
+    folder = tmp_path_factory.mktemp("linear")
     for name, rank in {"one": 4, "two": 2}.items():
-        trained(place / name, {"r": rank})
-    return [place / "one", place / "two"]
+        trained(folder / name, {"r": rank})
+    return [folder / "one", folder / "two"]
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def conv_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Adapters of the convolutional model."""
     from peft import LoraConfig, get_peft_model
 
@@ -64,11 +64,11 @@ def each_alone(make: Any, folders: list[Path]) -> torch.Tensor:
     """Logits of every row by itself, by PEFT."""
     from peft import PeftModel
 
-    found = []
+    logits = []
     for row, ids in zip(ROWS, IDS, strict=True):
         model = make() if row == BASE else PeftModel.from_pretrained(make(), str(folders[row])).eval()
-        found.append(model(ids[None]).logits)
-    return torch.cat(found)
+        logits.append(model(ids[None]).logits)
+    return torch.cat(logits)
 
 
 @torch.no_grad()
@@ -77,23 +77,23 @@ def test_linear_layers_are_stacked(linear: list[Path]) -> None:
     with rowwise(model, linear) as adapters:
         assert isinstance(adapters, Stack)
         adapters.rows(ROWS)
-        found = model(IDS).logits
-    torch.testing.assert_close(found, each_alone(tiny_model, linear), rtol=1e-5, atol=1e-5)
+        logits = model(IDS).logits
+    torch.testing.assert_close(logits, each_alone(tiny_model, linear), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_other_layers_go_through_peft(others: list[Path]) -> None:
+def test_other_layers_go_through_peft(conv_folders: list[Path]) -> None:
     model = convolutional()
     before, layers = model(IDS).logits, [type(module) for module in model.modules()]
-    with rowwise(model, others) as adapters:
+    with rowwise(model, conv_folders) as adapters:
         assert not isinstance(adapters, Stack)
         assert torch.equal(model(IDS).logits, before)
         adapters.rows(ROWS)
-        found = model(IDS).logits
+        logits = model(IDS).logits
         adapters.rows([BASE] * len(ROWS))
         assert torch.equal(model(IDS).logits, before)
-    torch.testing.assert_close(found, each_alone(convolutional, others), rtol=1e-5, atol=1e-5)
-    assert (found - before).abs().max() > 1e-3  # the adapters do something
+    torch.testing.assert_close(logits, each_alone(convolutional, conv_folders), rtol=1e-5, atol=1e-5)
+    assert (logits - before).abs().max() > 1e-3  # the adapters do something
     assert [type(module) for module in model.modules()] == layers
     assert torch.equal(model(IDS).logits, before)
 
@@ -110,17 +110,17 @@ def test_adapters_of_another_model_are_refused(linear: list[Path]) -> None:
         pass
 
 
-def test_adapters_of_a_wider_model_leave_a_model_as_it_was(others: list[Path]) -> None:
+def test_adapters_of_a_wider_model_leave_a_model_as_it_was(conv_folders: list[Path]) -> None:
     narrow, ids = convolutional(width=16), IDS[:1]
     before, layers = narrow(ids).logits, [type(module) for module in narrow.modules()]
-    with pytest.raises(UsageError, match="does not fit the model"), rowwise(narrow, others):
+    with pytest.raises(UsageError, match="does not fit the model"), rowwise(narrow, conv_folders):
         pass
     assert [type(module) for module in narrow.modules()] == layers
     assert torch.equal(narrow(ids).logits, before)
 
 
-def test_errors_in_the_block_are_the_caller_s(others: list[Path]) -> None:
-    with pytest.raises(RuntimeError, match="mine"), rowwise(convolutional(), others):
+def test_errors_in_the_block_are_the_caller_s(conv_folders: list[Path]) -> None:
+    with pytest.raises(RuntimeError, match="mine"), rowwise(convolutional(), conv_folders):
         raise RuntimeError("mine")
 
 
@@ -142,8 +142,8 @@ def test_adapters_come_and_go(kind: str, request: pytest.FixtureRequest) -> None
         model = make()
         with rowwise(model, folders) as adapters:
             adapters.rows(rows)
-            found: torch.Tensor = model(IDS).logits
-        return found
+            logits: torch.Tensor = model(IDS).logits
+        return logits
 
     model = make()
     before = model(IDS).logits
@@ -162,13 +162,13 @@ def test_adapters_come_and_go(kind: str, request: pytest.FixtureRequest) -> None
 
 
 @torch.no_grad()
-def test_an_adapter_that_does_not_fit_changes_nothing(linear: list[Path], others: list[Path]) -> None:
+def test_an_adapter_that_does_not_fit_changes_nothing(linear: list[Path], conv_folders: list[Path]) -> None:
     model = tiny_model()
     with rowwise(model, linear[:1]) as adapters:
         adapters.rows([0] * len(ROWS))
         before = model(IDS).logits
         with pytest.raises(UsageError, match=r"no layer transformer|layout|belong"):
-            adapters.put(others[0])
+            adapters.put(conv_folders[0])
         assert torch.equal(model(IDS).logits, before)
 
 
@@ -177,8 +177,8 @@ def test_factors_are_of_the_model_s_type_unless_it_is_said_otherwise(linear: lis
     exact = each_alone(tiny_model, linear)
     model = tiny_model().bfloat16()
     with rowwise(model, linear) as adapters:
-        assert {each.dtype for pair in adapters._factors.values() for each in pair} == {torch.bfloat16}
+        assert {factor.dtype for pair in adapters._factors.values() for factor in pair} == {torch.bfloat16}
         adapters.rows(ROWS)
         torch.testing.assert_close(model(IDS).logits.float(), exact, rtol=0.1, atol=0.1)
     with rowwise(model, linear, torch.float32) as adapters:
-        assert {each.dtype for pair in adapters._factors.values() for each in pair} == {torch.float32}
+        assert {factor.dtype for pair in adapters._factors.values() for factor in pair} == {torch.float32}

@@ -33,11 +33,11 @@ SPECTRA = {
 def test_the_residual_is_optimal_for_every_kind_of_spectrum(spectrum: str, shape: tuple[int, int]) -> None:
     values = SPECTRA[spectrum]
     matrix = spectrum_matrix(shape, values, seed=1)
-    found = factor(matrix, 8)
+    approximation = factor(matrix, 8)
     optimum, size = np.linalg.norm(values[8:]), np.linalg.norm(values)
-    residual = off(found.delta.dense(), matrix)
+    residual = off(approximation.delta.dense(), matrix)
     assert residual <= optimum * (1 + TOLERANCE) + TOLERANCE * size
-    assert found.kept_share == pytest.approx(1 - (residual / size) ** 2, abs=1e-6)
+    assert approximation.kept_share == pytest.approx(1 - (residual / size) ** 2, abs=1e-6)
 
 
 def test_random_noise_and_a_sparse_matrix() -> None:

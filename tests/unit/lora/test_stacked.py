@@ -23,18 +23,18 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    place = tmp_path_factory.mktemp("adapters")
+    folder = tmp_path_factory.mktemp("adapters")
     for name, keys in SHAPES.items():
-        trained(place / name, keys)
-    return [place / name for name in SHAPES]
+        trained(folder / name, keys)
+    return [folder / name for name in SHAPES]
 
 
 @pytest.fixture(scope="module")
 def stack(folders: list[Path]) -> Stack:
-    found = AdapterStack()
+    adapter_stack = AdapterStack()
     for folder in folders:
-        found.put(folder)
-    return found
+        adapter_stack.put(folder)
+    return adapter_stack
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,12 @@ def test_a_layer_is_given_a_token_of_each_row_in_any_shape(stack: Stack) -> None
     model, rows = tiny_model(), [2, BASE, 0, 1]
     layer, x = model.model.layers[0].self_attn.q_proj, torch.randn(4, model.config.hidden_size)
     alone = []
-    for row, own in zip(rows, x, strict=True):
+    for row, token in zip(rows, x, strict=True):
         with stack.apply_to(model, [row]):
-            alone.append(layer(own[None, None])[0, 0])
+            alone.append(layer(token[None, None])[0, 0])
     with stack.apply_to(model, rows):
-        for given in (x, x[:, None], x[:, None, None]):  # the last is how multi-head latent attention asks
-            assert torch.allclose(layer(given).flatten(1), torch.stack(alone), atol=1e-6)
+        for batch in (x, x[:, None], x[:, None, None]):  # the last is how multi-head latent attention asks
+            assert torch.allclose(layer(batch).flatten(1), torch.stack(alone), atol=1e-6)
 
 
 @torch.no_grad()
@@ -112,12 +112,12 @@ def test_the_model_is_left_as_it_was_even_after_an_error(stack: Stack) -> None:
 
 def test_a_change_in_bfloat16_is_rounded_once_as_in_peft(stack: Stack, peft: Any) -> None:
     model, twin = tiny_model().bfloat16(), tiny_model()
-    layer, other = model.model.layers[0].self_attn.q_proj, twin.model.layers[0].self_attn.q_proj
+    layer, twin_layer = model.model.layers[0].self_attn.q_proj, twin.model.layers[0].self_attn.q_proj
     x = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(2)).bfloat16()
     with torch.no_grad(), stack.apply_to(model, [0, 1, 2]), stack.apply_to(twin, [0, 1, 2]):
-        found, change = layer(x), other(x.float()) - torch.nn.functional.linear(x.float(), other.weight)
-        assert found.dtype == torch.bfloat16
-        assert torch.equal(found, (torch.nn.functional.linear(x, layer.weight).float() + change).bfloat16())
+        output, change = layer(x), twin_layer(x.float()) - torch.nn.functional.linear(x.float(), twin_layer.weight)
+        assert output.dtype == torch.bfloat16
+        assert torch.equal(output, (torch.nn.functional.linear(x, layer.weight).float() + change).bfloat16())
 
 
 def test_gradients_reach_the_factors_and_pass_through() -> None:
@@ -128,12 +128,12 @@ def test_gradients_reach_the_factors_and_pass_through() -> None:
     a, b, x = (torch.randn(*shape, generator=generator).requires_grad_() for shape in ((2, 3, 4), (2, 4, 2), (3, 5, 3)))
     stack = Stack({"layer": lambda first, count: (a[first : first + count], b[first : first + count])}, 2, scale=0.5)
     with stack.apply_to(model, [0, 0, 1]):
-        found = layer(x)
+        output = layer(x)
     per_row = torch.tensor([0, 0, 1])
     expected = layer(x) + 0.5 * (x @ a[per_row]) @ b[per_row]
-    weights = torch.randn(found.shape, generator=generator)
+    weights = torch.randn(output.shape, generator=generator)
     for ours, theirs in zip(
-        torch.autograd.grad((found * weights).sum(), (a, b, x)),
+        torch.autograd.grad((output * weights).sum(), (a, b, x)),
         torch.autograd.grad((expected * weights).sum(), (a, b, x)),
         strict=True,
     ):
@@ -149,8 +149,8 @@ def test_inputs_are_dropped_in_training_only() -> None:
     with torch.no_grad(), stack.apply_to(model, [0]):
         torch.manual_seed(0)
         dropped = model.train()(torch.ones(1, 64))
-        kept = model.eval()(torch.ones(1, 64))
-    assert kept.tolist() == [[1.0] * 64]
+        eval_output = model.eval()(torch.ones(1, 64))
+    assert eval_output.tolist() == [[1.0] * 64]
     assert torch.equal(dropped.unique(), torch.tensor([0, 4 / 3]))
 
 
@@ -183,10 +183,10 @@ def test_other_kinds_of_layers_are_left_to_peft() -> None:
 @given(st.lists(st.integers(BASE, 4), min_size=1, max_size=24))
 def test_segments_cover_the_rows_in_equal_shares(rows: list[int]) -> None:
     def spread() -> Iterator[int]:
-        for each in segments(rows):
-            share, rest = divmod(each.stop - each.start, each.count)
-            assert rest == 0
-            for adapter in range(each.first, each.first + each.count):
+        for segment in segments(rows):
+            share, remainder = divmod(segment.stop - segment.start, segment.count)
+            assert remainder == 0
+            for adapter in range(segment.first, segment.first + segment.count):
                 yield from [adapter] * share
 
     assert list(spread()) == rows

@@ -32,8 +32,8 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def blend(_: str, each: list[LoraDelta]) -> LoraDelta:
-    return concatenate(each, (0.6, 0.4))
+def blend(_: str, module_deltas: list[LoraDelta]) -> LoraDelta:
+    return concatenate(module_deltas, (0.6, 0.4))
 
 
 def test_the_child_of_different_parents_holds_the_sum_of_all_modules(
@@ -54,14 +54,14 @@ def test_the_child_of_different_parents_holds_the_sum_of_all_modules(
 
 def test_parents_with_the_same_targets_pass_them_on(tmp_path: Path) -> None:
     family = [Adapter(write_folder(tmp_path / name, deltas(seed))) for seed, name in enumerate("ab")]
-    derive(family, tmp_path / "child", 4, lambda _, each: weighted_sum(each, (0.5, 0.5), 4).delta)
+    derive(family, tmp_path / "child", 4, lambda _, module_deltas: weighted_sum(module_deltas, (0.5, 0.5), 4).delta)
     assert Adapter(tmp_path / "child").settings.target_modules == ["q_proj", "down_proj"]
 
 
 def test_parents_that_leave_layers_out_pass_on_the_names_that_are_left(tmp_path: Path) -> None:
-    made = {DOWN: deltas(1)[DOWN]}
-    parent = Adapter(write_folder(tmp_path / "a", made, target_modules=["down_proj"], layers_to_transform=[1]))
-    derive([parent], tmp_path / "child", 4, lambda _, each: each[0])
+    modules = {DOWN: deltas(1)[DOWN]}
+    parent = Adapter(write_folder(tmp_path / "a", modules, target_modules=["down_proj"], layers_to_transform=[1]))
+    derive([parent], tmp_path / "child", 4, lambda _, module_deltas: module_deltas[0])
     assert Adapter(tmp_path / "child").settings.target_modules == [DOWN]
 
 
@@ -69,17 +69,17 @@ def test_parents_that_leave_layers_out_pass_on_the_names_that_are_left(tmp_path:
 def test_children_can_be_stored_smaller(
     tmp_path: Path, parents: tuple[Adapter, Adapter], dtype: str, error: float
 ) -> None:
-    derive(parents[1:], tmp_path / "child", 5, lambda _, each: each[0], dtype=dtype)
+    derive(parents[1:], tmp_path / "child", 5, lambda _, module_deltas: module_deltas[0], dtype=dtype)
     with Adapter(tmp_path / "child") as child:
         assert child.delta(QUERY).a.dtype == getattr(torch, dtype)
         assert relative_error(child.delta(QUERY).dense(), parents[1].delta(QUERY).dense().numpy()) < error
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path, parents: tuple[Adapter, Adapter]) -> None:
-    def fails(name: str, each: list[LoraDelta]) -> LoraDelta:
+    def fails(name: str, module_deltas: list[LoraDelta]) -> LoraDelta:
         if name == DOWN:
             raise RuntimeError("half way")
-        return each[1]
+        return module_deltas[1]
 
     with pytest.raises(RuntimeError, match="half way"):
         derive(parents, tmp_path / "child", 7, fails)
@@ -89,9 +89,9 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, parents: tuple[Adapte
 def test_what_a_killed_process_left_is_removed_and_a_living_one_is_not_touched(
     tmp_path: Path, parents: tuple[Adapter, Adapter]
 ) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    for owner in (gone.pid, os.getpid()):
+    dead_process = subprocess.Popen(["true"])
+    dead_process.wait()
+    for owner in (dead_process.pid, os.getpid()):
         (tmp_path / f".making-adapter-{owner}-0badcafe").mkdir()
     derive(parents, tmp_path / "child", 7, blend)
     assert names_in(tmp_path) == [f".making-adapter-{os.getpid()}-0badcafe", "a", "b", "child"]
@@ -131,9 +131,9 @@ def test_a_folder_in_the_way_is_kept(tmp_path: Path, parents: tuple[Adapter, Ada
 
 def test_deltas_that_do_not_fit_are_refused(tmp_path: Path, parents: tuple[Adapter, Adapter]) -> None:
     wrong = {
-        "rank": lambda _, each: concatenate((*each, *each), (1, 1, 1, 1)),
-        "shape": lambda _, each: each[1].transpose(),
-        "value": lambda _, each: each[1].scaled(float("inf")),
+        "rank": lambda _, module_deltas: concatenate((*module_deltas, *module_deltas), (1, 1, 1, 1)),
+        "shape": lambda _, module_deltas: module_deltas[1].transpose(),
+        "value": lambda _, module_deltas: module_deltas[1].scaled(float("inf")),
     }
     for name, operator in wrong.items():
         with pytest.raises(DataError, match=r"was due|infinite or none"):
@@ -146,25 +146,25 @@ def test_too_large_numbers_for_a_small_type_are_refused(tmp_path: Path) -> None:
     wide = {name: LoraDelta(1e6 * delta.a, 1e-6 * delta.b) for name, delta in deltas(1).items()}
     parent = Adapter(write_folder(tmp_path / "a", wide))
     with pytest.raises(DataError, match="infinite or none"):
-        derive([parent], tmp_path / "child", 4, lambda _, each: each[0], dtype="float16")
+        derive([parent], tmp_path / "child", 4, lambda _, module_deltas: module_deltas[0], dtype="float16")
 
 
 def test_modules_are_asked_for_one_by_one(tmp_path: Path) -> None:
     """The file grows while modules come: none is kept."""
-    made = deltas(1)
+    module_deltas = deltas(1)
     sizes = []
 
     def modules() -> Iterator[tuple[str, LoraDelta]]:
-        for name, delta in made.items():
+        for name, delta in module_deltas.items():
             staged = next(tmp_path.glob(".making-adapter-*/adapter_model.safetensors"))
             sizes.append(staged.stat().st_size)
             yield name, delta
 
-    origin = Adapter(write_folder(tmp_path / "a", made)).settings
-    shapes = {name: delta.shape for name, delta in made.items()}
+    origin = Adapter(write_folder(tmp_path / "a", module_deltas)).settings
+    shapes = {name: delta.shape for name, delta in module_deltas.items()}
     write_adapter(tmp_path / "child", shapes, modules(), 4, origin)
     assert len(sizes) == 2
     config = json.loads((tmp_path / "child" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["rank_pattern"]) == (4, 4, {})
-    for name, delta in made.items():
+    for name, delta in module_deltas.items():
         assert relative_error(Adapter(tmp_path / "child").delta(name).dense(), dense(delta)) < 1e-12

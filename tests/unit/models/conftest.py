@@ -29,5 +29,5 @@ def row() -> CatalogueRow:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
+def own_workspace(tmp_path: Path) -> Workspace:
     return Workspace(root=tmp_path / "work", cache=tmp_path / "cache")

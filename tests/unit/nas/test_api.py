@@ -40,11 +40,11 @@ def test_importing_it_loads_nothing_heavy() -> None:
 def test_the_number_of_trials_is_a_total(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = run_nas_optimization(1, config="demo", overrides=TINY)
     assert (first.path, len(first.result.trials)) == (workspace / "runs" / first.id, 1)
-    more = run_nas_optimization(2, resume="last")
-    assert (more.path, len(more.result.trials)) == (first.path, 2)
-    assert more.result.trials[0] == first.result.trials[0]
+    longer = run_nas_optimization(2, resume="last")
+    assert (longer.path, len(longer.result.trials)) == (first.path, 2)
+    assert longer.result.trials[0] == first.result.trials[0]
     before = (first.path / "events.jsonl").read_bytes()
-    assert run_nas_optimization(2, resume=first.id).result == more.result
+    assert run_nas_optimization(2, resume=first.id).result == longer.result
     assert (first.path / "events.jsonl").read_bytes() == before
     assert capsys.readouterr() == ("", "")
 
@@ -59,9 +59,9 @@ def test_verbose_tells_on_stderr_what_the_command_line_tells(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = run_nas_optimization(1, config="demo", overrides=TINY, runs_dir="elsewhere", verbose=True)
-    shown = capsys.readouterr()
-    lines = shown.err.splitlines()
-    assert (shown.out, lines[0]) == ("", f"run {done.id}")
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert (output.out, lines[0]) == ("", f"run {done.id}")
     assert any(line.startswith("* run_0000  validation MSE") for line in lines)
     assert done.path.parent == workspace / "elsewhere"
 

@@ -43,14 +43,14 @@ def folder(artefact: Artefact, tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_back(artefact: Artefact, folder: Path) -> None:
-    found = read_artefact(folder)
-    assert found.trial == artefact.trial
-    assert (found.names, found.targets, found.frequency) == (("c0", "c1"), (0, 1), artefact.frequency)
-    assert found.scaler.mean.tobytes() == artefact.scaler.mean.tobytes()
-    assert found.scaler.std.tobytes() == artefact.scaler.std.tobytes()
-    assert found.card == artefact.card
-    assert found.weights.keys() == artefact.weights.keys()
-    assert all(torch.equal(found.weights[name], value) for name, value in artefact.weights.items())
+    copy = read_artefact(folder)
+    assert copy.trial == artefact.trial
+    assert (copy.names, copy.targets, copy.frequency) == (("c0", "c1"), (0, 1), artefact.frequency)
+    assert copy.scaler.mean.tobytes() == artefact.scaler.mean.tobytes()
+    assert copy.scaler.std.tobytes() == artefact.scaler.std.tobytes()
+    assert copy.card == artefact.card
+    assert copy.weights.keys() == artefact.weights.keys()
+    assert all(torch.equal(copy.weights[name], value) for name, value in artefact.weights.items())
     assert sorted(path.name for path in folder.iterdir()) == sorted((WEIGHTS, CONFIG, SCALER, CARD))
 
 
@@ -109,7 +109,7 @@ def _series_of(artefact: Artefact) -> Series:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "pattern"),
     [
         ({"projection.bias": torch.zeros(3)}, r"the weight projection.bias is \[3\], the network has \[2\]"),
         ({"projection.bias": torch.zeros(2, dtype=torch.float64)}, "torch.float64"),
@@ -118,10 +118,10 @@ def _series_of(artefact: Artefact) -> Series:
         ({"projection.bias": None}, "the weight projection.bias is missing"),
     ],
 )
-def test_weights_of_another_network_are_refused(folder: Path, changes: dict[str, Tensor | None], said: str) -> None:
+def test_weights_of_another_network_are_refused(folder: Path, changes: dict[str, Tensor | None], pattern: str) -> None:
     changed = {**load_file(folder / WEIGHTS), **changes}
     save_file({name: value for name, value in changed.items() if value is not None}, folder / WEIGHTS)
-    with pytest.raises(ModelFileError, match=said):
+    with pytest.raises(ModelFileError, match=pattern):
         read_artefact(folder)
 
 
@@ -133,7 +133,7 @@ def test_damaged_weights_are_refused(folder: Path, damage: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "pattern"),
     [
         ({"mean": [0.0]}, r"\(1,\) means"),
         ({"mean": "0"}, "scaler.json: mean"),
@@ -154,15 +154,15 @@ def test_damaged_weights_are_refused(folder: Path, damage: bytes) -> None:
         ({"surprise": 1}, "scaler.json: surprise"),
     ],
 )
-def test_a_scaler_that_cannot_be_is_refused(folder: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_scaler_that_cannot_be_is_refused(folder: Path, changes: dict[str, Any], pattern: str) -> None:
     tree = json.loads((folder / SCALER).read_text())
     (folder / SCALER).write_text(json.dumps({**tree, **changes}))
-    with pytest.raises(ModelFileError, match=said):
+    with pytest.raises(ModelFileError, match=pattern):
         read_artefact(folder)
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "said"),
+    ("file", "text", "pattern"),
     [
         (SCALER, "", "scaler.json: all of it"),
         (SCALER, "[" * 100_000, "scaler.json: all of it"),
@@ -179,9 +179,9 @@ def test_a_scaler_that_cannot_be_is_refused(folder: Path, changes: dict[str, Any
         (CONFIG, "{}", "disagree about columns"),
     ],
 )
-def test_hostile_text_is_refused(folder: Path, file: str, text: str, said: str) -> None:
+def test_hostile_text_is_refused(folder: Path, file: str, text: str, pattern: str) -> None:
     (folder / file).write_text(text)
-    with pytest.raises(ModelFileError, match=said):
+    with pytest.raises(ModelFileError, match=pattern):
         read_artefact(folder)
 
 

@@ -32,8 +32,8 @@ def test_ridge_weights_solve_the_penalised_least_squares(make_series):
     rows = series.values.astype(float)
     starts = range(120 - 54 + 1)
     windows = np.concatenate([(rows[s : s + 54] - rows[s + 47]).T for s in starts])
-    past, future = windows[:, :48], windows[:, 48:]
-    padded = np.concatenate([past, np.sqrt(penalty) * np.eye(48)])
+    history, future = windows[:, :48], windows[:, 48:]
+    padded = np.concatenate([history, np.sqrt(penalty) * np.eye(48)])
     expected = np.linalg.lstsq(padded, np.concatenate([future, np.zeros((48, 6))]), rcond=None)[0]
     assert np.allclose(weights, expected, atol=1e-6)
 
@@ -115,5 +115,5 @@ def test_etth1_lines_are_the_known_ones(tmp_path):
     split = SplitConfig(train=8640, val=2880, test=2880)
     config = DataConfig(path=str(ett_folder() / "ETTh1.csv"), split=split)
     series = load_series(config, Workspace(root=tmp_path, cache=tmp_path))
-    found = {line.name: round(line.test_mse, 4) for line in reference_lines(series, config)}
-    assert found == {"mean": 1.11, "last": 1.222, "season": 0.4244, "ridge": 0.3095}
+    errors = {line.name: round(line.test_mse, 4) for line in reference_lines(series, config)}
+    assert errors == {"mean": 1.11, "last": 1.222, "season": 0.4244, "ridge": 0.3095}

@@ -91,23 +91,23 @@ def test_a_trial_goes_on_from_any_epoch_as_if_never_stopped(weather, name):
     changes = {"training.optimizer_class": name, "training.optimizer_params.momentum": OPTIMIZERS[name]}
     trial = with_params(TRIAL, changes)
     blobs: list[bytes] = []
-    whole = train(trial, weather, 5, save=lambda checkpoint: blobs.append(to_bytes(checkpoint)))
-    assert len(blobs) == len(whole.history) == 4
+    full_run = train(trial, weather, 5, save=lambda checkpoint: blobs.append(to_bytes(checkpoint)))
+    assert len(blobs) == len(full_run.history) == 4
     for blob in blobs:
         checkpoint = from_bytes(blob)
         torch.manual_seed(99)
-        heard: list[Epoch] = []
-        again = train(trial, weather, 5, on_epoch=heard.append, resume=checkpoint)
-        assert same(again, whole)
-        assert tuple(heard) == whole.history[checkpoint.epochs :]
+        epochs: list[Epoch] = []
+        resumed = train(trial, weather, 5, on_epoch=epochs.append, resume=checkpoint)
+        assert same(resumed, full_run)
+        assert tuple(epochs) == full_run.history[checkpoint.epochs :]
 
 
 def test_a_checkpoint_can_be_resumed_twice_because_training_does_not_write_into_it(weather, saved):
-    checkpoints, whole = saved
+    checkpoints, full_run = saved
     before = to_bytes(checkpoints[0])
-    assert same(train(TRIAL, weather, 0, resume=checkpoints[0]), whole)
+    assert same(train(TRIAL, weather, 0, resume=checkpoints[0]), full_run)
     assert to_bytes(checkpoints[0]) == before
-    assert same(train(TRIAL, weather, 0, resume=checkpoints[0]), whole)
+    assert same(train(TRIAL, weather, 0, resume=checkpoints[0]), full_run)
 
 
 def test_saving_has_no_influence_even_if_it_draws_random_numbers(weather, saved):
@@ -130,18 +130,18 @@ def test_an_epoch_is_announced_before_it_is_saved(weather):
 def test_a_training_that_was_over_takes_no_step(weather, changes):
     trial = with_params(TRIAL, {"training.optimizer_params.lr": 0.1, "training.schedule": "constant", **changes})
     checkpoints: list[TrialCheckpoint] = []
-    whole = train(trial, weather, 0, save=checkpoints.append)
-    assert len(whole.history) < 60
-    again = train(trial, weather, 0, before_step=lambda: pytest.fail("a step was taken"), resume=checkpoints[-1])
-    assert same(again, whole)
-    assert again.seconds > checkpoints[-1].seconds > 0
+    full_run = train(trial, weather, 0, save=checkpoints.append)
+    assert len(full_run.history) < 60
+    resumed = train(trial, weather, 0, before_step=lambda: pytest.fail("a step was taken"), resume=checkpoints[-1])
+    assert same(resumed, full_run)
+    assert resumed.seconds > checkpoints[-1].seconds > 0
 
 
 def test_another_seed_configuration_or_series_is_refused(weather, saved, make_series):
     checkpoint = saved[0][0]
     assert checkpoint.matches(TRIAL, weather, 0)
-    other = with_params(TRIAL, {"model.dropout": 0.2})
-    for trial, series, seed in ((TRIAL, weather, 1), (other, weather, 0), (TRIAL, make_series(), 0)):
+    different_trial = with_params(TRIAL, {"model.dropout": 0.2})
+    for trial, series, seed in ((TRIAL, weather, 1), (different_trial, weather, 0), (TRIAL, make_series(), 0)):
         assert not checkpoint.matches(trial, series, seed)
         with pytest.raises(RunMismatchError, match="of another trial, series or seed"):
             train(trial, series, seed, resume=checkpoint)
@@ -200,10 +200,10 @@ def test_a_trial_killed_in_mid_epoch_ends_in_a_new_process_as_if_never_killed(we
     finished = run(die_at=0)
     assert finished.returncode == 0, finished.stderr
     resumed_from, history = map(json.loads, finished.stdout.splitlines())
-    whole = train(TRIAL, weather, 3)
+    full_run = train(TRIAL, weather, 3)
     assert resumed_from == 2
-    assert history == [[epoch.train_loss, epoch.val_mse, epoch.val_mae] for epoch in whole.history]
-    assert equal(load((tmp_path / "weights.safetensors").read_bytes()), whole.state_dict)
+    assert history == [[epoch.train_loss, epoch.val_mse, epoch.val_mae] for epoch in full_run.history]
+    assert equal(load((tmp_path / "weights.safetensors").read_bytes()), full_run.state_dict)
 
 
 # -- the blob ---------------------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def test_etth1_is_read_without_gaps(workspace):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "problem"),
     [
         ("123456789.123", "never changes"),  # the deviation of its 36 equal values is not exactly zero
         ("1e300", "too large"),
@@ -235,9 +235,9 @@ def test_etth1_is_read_without_gaps(workspace):
         ("9" * 400, "too large"),
     ],
 )
-def test_a_column_that_cannot_be_scaled_is_named(workspace, value, said):
+def test_a_column_that_cannot_be_scaled_is_named(workspace, value, problem):
     lines = rows()
-    constant = said == "never changes"
+    constant = problem == "never changes"
     write(
         workspace,
         [
@@ -247,7 +247,7 @@ def test_a_column_that_cannot_be_scaled_is_named(workspace, value, said):
     )
     message = refused(workspace)
     assert "'b'" in message
-    assert said in message
+    assert problem in message
 
 
 def test_lines_longer_than_the_header_are_not_shifted_into_other_columns(workspace):

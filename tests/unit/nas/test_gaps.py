@@ -56,11 +56,11 @@ columns_with_holes = st.lists(cells, min_size=1, max_size=40).filter(lambda colu
 @given(columns_with_holes, st.sampled_from(["ffill", "interpolate"]))
 def test_filling_touches_holes_only_and_leaves_none(column, gaps):
     values = np.array([NAN if value is None else value for value in column])
-    known = ~np.isnan(values)
+    mask = ~np.isnan(values)
     filled = close_gaps(holed([values]), DataConfig(gaps=gaps)).values[:, 0]
-    assert np.array_equal(filled[known], values[known])
+    assert np.array_equal(filled[mask], values[mask])
     assert np.isfinite(filled).all()
-    assert values[known].min() <= filled.min() <= filled.max() <= values[known].max()
+    assert values[mask].min() <= filled.min() <= filled.max() <= values[mask].max()
 
 
 @given(st.integers(-1000, 1000), st.integers(-100, 100), st.sets(st.integers(1, 28), max_size=28))
@@ -75,9 +75,9 @@ def test_a_straight_line_is_restored_exactly(start, slope, holes):
 @given(st.sets(st.integers(1, 28), max_size=14), st.sampled_from(["ffill", "interpolate"]))
 def test_absent_rows_are_put_back_on_the_grid(absent, gaps):
     table = holed([[float(index) for index in range(30)], [float(index % 4) for index in range(30)]])
-    kept = [index for index in range(30) if index not in absent]
-    cut = SeriesTable(table.source, table.names, table.dates[kept], table.values[kept], table.frequency)
+    present = [index for index in range(30) if index not in absent]
+    cut = SeriesTable(table.source, table.names, table.dates[present], table.values[present], table.frequency)
     closed = close_gaps(cut, DataConfig(gaps=gaps))
     assert np.array_equal(closed.dates, table.dates)
-    assert np.array_equal(closed.values[kept], table.values[kept])
+    assert np.array_equal(closed.values[present], table.values[present])
     assert len(closed.notes) == (0 if not absent else 1 if gaps == "ffill" else 2)

@@ -48,12 +48,12 @@ def series(make_series: Callable[..., Series]) -> Series:
 
 
 def objective(
-    trials: Folder, series: Series, told: Told | None = None, before_step: Callable[[], None] = lambda: None
+    trials: Folder, series: Series, log: Told | None = None, before_step: Callable[[], None] = lambda: None
 ) -> InformerObjective:
-    heard: Told = [] if told is None else told
+    events: Told = [] if log is None else log
 
     def report(type: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's fields
-        heard.append((type, id, data))
+        events.append((type, id, data))
 
     return InformerObjective(BASE, series, trials, "cpu", report, before_step)
 
@@ -67,17 +67,17 @@ def untimed(result: TrialResult) -> dict[str, Any]:
 
 
 def test_a_training_leaves_its_folder_whole(trials: Folder, series: Series) -> None:
-    told: Told = []
-    result = run(objective(trials, series, told), **{"model.d_model": 8})
+    events: Told = []
+    result = run(objective(trials, series, events), **{"model.d_model": 8})
     folder = trials.path / "run_0000"
     assert {path.name for path in folder.iterdir()} == FILES
     assert yaml.safe_load((folder / "config_used.yaml").read_text())["model"]["d_model"] == 8
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == {"val_mse": result.value, **result.metrics}
     assert not [name for name in metrics if "test" in name]
-    assert [(type_, name) for type_, name, _ in told] == [("trial.epoch", "run_0000")] * 3
-    assert [data["epoch"] for _, _, data in told] == [1, 2, 3]
-    assert result.value == min(data["val_mse"] for _, _, data in told)
+    assert [(type_, name) for type_, name, _ in events] == [("trial.epoch", "run_0000")] * 3
+    assert [data["epoch"] for _, _, data in events] == [1, 2, 3]
+    assert result.value == min(data["val_mse"] for _, _, data in events)
 
 
 def test_the_stored_weights_are_those_that_were_measured(trials: Folder, series: Series) -> None:
@@ -92,9 +92,9 @@ def test_the_stored_weights_are_those_that_were_measured(trials: Folder, series:
 
 def test_the_seed_decides(trials: Folder, series: Series) -> None:
     training = objective(trials, series)
-    first, again, other = (run(training, f"run_000{n}", seed).value for n, seed in enumerate((1, 1, 2)))
-    assert first == again
-    assert first != other
+    first, same_seed, new_seed = (run(training, f"run_000{n}", seed).value for n, seed in enumerate((1, 1, 2)))
+    assert first == same_seed
+    assert first != new_seed
 
 
 def test_a_folder_that_was_removed_has_no_curve(trials: Folder, series: Series) -> None:
@@ -106,56 +106,57 @@ def test_a_folder_that_was_removed_has_no_curve(trials: Folder, series: Series) 
 def stopped_after(epochs: int, error: Exception | None = None) -> tuple[Told, Callable[[], None]]:
     """What a training tells, and a check that stops it in the epoch after."""
     error = error or Interrupted("stop")
-    told: Told = []
+    events: Told = []
 
     def check() -> None:
-        if len(told) >= epochs:
+        if len(events) >= epochs:
             raise error
 
-    return told, check
+    return events, check
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_an_interrupted_training_goes_on_from_its_last_epoch(trials: Folder, series: Series, epochs: int) -> None:
-    whole = run(objective(trials, series), "whole")
-    told, check = stopped_after(epochs)
+    full_run = run(objective(trials, series), "whole")
+    events, check = stopped_after(epochs)
     with pytest.raises(Interrupted):
-        run(objective(trials, series, told, check))
+        run(objective(trials, series, events, check))
     assert (trials.path / "run_0000" / CHECKPOINT_FILE).is_file()
     assert not (trials.path / "run_0000" / WEIGHTS_FILE).exists()
-    rest: Told = []
-    assert untimed(run(objective(trials, series, rest))) == untimed(whole)
-    assert [data["epoch"] for _, _, data in rest] == list(range(epochs + 1, 4))
+    later_events: Told = []
+    assert untimed(run(objective(trials, series, later_events))) == untimed(full_run)
+    assert [data["epoch"] for _, _, data in later_events] == list(range(epochs + 1, 4))
     assert not (trials.path / "run_0000" / CHECKPOINT_FILE).exists()
 
 
 @pytest.mark.parametrize(
-    ("error", "left"), [(MemoryError("16 GB"), False), (FloatingPointError("nan"), False), (StorageError("full"), True)]
+    ("error", "has_checkpoint"),
+    [(MemoryError("16 GB"), False), (FloatingPointError("nan"), False), (StorageError("full"), True)],
 )
 def test_only_a_training_that_can_go_on_leaves_its_checkpoint(
-    trials: Folder, series: Series, error: Exception, left: bool
+    trials: Folder, series: Series, error: Exception, has_checkpoint: bool
 ) -> None:
-    told, check = stopped_after(1, error)
+    events, check = stopped_after(1, error)
     with pytest.raises(type(error)):
-        run(objective(trials, series, told, check))
-    assert (trials.path / "run_0000" / CHECKPOINT_FILE).exists() is left
+        run(objective(trials, series, events, check))
+    assert (trials.path / "run_0000" / CHECKPOINT_FILE).exists() is has_checkpoint
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 64])
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(trials: Folder, series: Series, damage: bytes) -> None:
-    whole = run(objective(trials, series), "whole")
+    full_run = run(objective(trials, series), "whole")
     trials.folder("run_0000").write_bytes(CHECKPOINT_FILE, damage)
-    assert untimed(run(objective(trials, series))) == untimed(whole)
+    assert untimed(run(objective(trials, series))) == untimed(full_run)
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(trials: Folder, series: Series) -> None:
-    whole = run(objective(trials, series), "whole", seed=2)
-    told, check = stopped_after(1)
+    full_run = run(objective(trials, series), "whole", seed=2)
+    events, check = stopped_after(1)
     with pytest.raises(Interrupted):
-        run(objective(trials, series, told, check), seed=1)
-    rest: Told = []
-    assert untimed(run(objective(trials, series, rest), seed=2)) == untimed(whole)
-    assert len(rest) == 3
+        run(objective(trials, series, events, check), seed=1)
+    later_events: Told = []
+    assert untimed(run(objective(trials, series, later_events), seed=2)) == untimed(full_run)
+    assert len(later_events) == 3
 
 
 def test_values_that_do_not_go_together_are_refused_before_anything_is_written(trials: Folder, series: Series) -> None:

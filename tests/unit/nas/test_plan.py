@@ -36,21 +36,21 @@ def facts(plan: NasPlan) -> dict[str, str]:
 def test_without_a_model_there_are_no_calls_and_no_cost(planned: Callable[..., NasPlan]) -> None:
     plan = planned()
     assert (plan.trials, plan.workers, plan.proposals, plan.paired_studies) == (10, 1, 0, 0)
-    said = facts(plan)
-    assert said["trials"] == "10"
-    assert said["proposers"] == "gp"
-    assert said["trial 0"] == "12,345 weights, about 10 MiB to train"
-    assert said["language model"] == "none: the classical optimiser proposes alone"
-    assert not {"its calls", "its cost", "full control"} & set(said)
+    fact_texts = facts(plan)
+    assert fact_texts["trials"] == "10"
+    assert fact_texts["proposers"] == "gp"
+    assert fact_texts["trial 0"] == "12,345 weights, about 10 MiB to train"
+    assert fact_texts["language model"] == "none: the classical optimiser proposes alone"
+    assert not {"its calls", "its cost", "full control"} & set(fact_texts)
 
 
 def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPlan]) -> None:
     plan = planned(agent=True)
     assert plan.proposals == 4
-    said = facts(plan)
-    assert said["language model"] == "m (tiny-1)"
-    assert said["its calls"] == "about 4 to propose"  # a model that only picks is no judge
-    assert "at most 1 USD" in said["its cost"]
+    fact_texts = facts(plan)
+    assert fact_texts["language model"] == "m (tiny-1)"
+    assert fact_texts["its calls"] == "about 4 to propose"  # a model that only picks is no judge
+    assert "at most 1 USD" in fact_texts["its cost"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_an_empty_space_searches_nothing(make_series: Callable[..., Series]) -> 
 
 
 def test_a_series_is_told_in_a_sentence(make_series: Callable[..., Series]) -> None:
-    said = describe_series(make_series(rows=400, channels=9))
-    assert said.startswith("synthetic: 400 rows, 9 columns (c0, c1, c2, c3, c4, c5, c6, c7, …), one row per h, ")
-    assert "2024-01-01T00:00 to 2024-01-17T15:00." in said
+    text = describe_series(make_series(rows=400, channels=9))
+    assert text.startswith("synthetic: 400 rows, 9 columns (c0, c1, c2, c3, c4, c5, c6, c7, …), one row per h, ")
+    assert "2024-01-01T00:00 to 2024-01-17T15:00." in text

@@ -87,9 +87,9 @@ def test_a_forecast_is_what_the_trained_network_says(
 ) -> None:
     """Scaled by the training rows, with the dates of window and horizon, and scaled back."""
     end = 1000
-    found = forecast(winner, read_input(winner, write(slice(end - 100, end))))
-    assert found.dates.tolist() == weather.dates[end : end + HORIZON].tolist()
-    assert found.names == series.names
+    prediction = forecast(winner, read_input(winner, write(slice(end - 100, end))))
+    assert prediction.dates.tolist() == weather.dates[end : end + HORIZON].tolist()
+    assert prediction.names == series.names
     model = Informer(TRIAL, InformerShape(series.channels, series.time_channels, series.targets))
     model.load_state_dict(dict(winner.weights))
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_a_forecast_is_what_the_trained_network_says(
             torch.from_numpy(series.time[end - INPUT : end + HORIZON])[None],
         )
     expected = scaled[0].double().numpy() * series.scaler.std + series.scaler.mean
-    assert found.values.tobytes() == expected.tobytes()
+    assert prediction.values.tobytes() == expected.tobytes()
 
 
 def test_neither_earlier_rows_nor_order_nor_strange_columns_change_a_bit(
@@ -122,21 +122,21 @@ def test_earlier_rows_may_lie_further_apart(winner: Artefact, write: Write) -> N
 
 def test_a_gap_is_filled_as_in_training(winner: Artefact, weather: SeriesTable, write: Write) -> None:
     path = without_lines(write(slice(400, 500)), {90})
-    found = forecast(winner, read_input(winner, path))
-    assert [("1 missing row" in note, "last value before" in note) for note in found.notes] == [(True, True)]
+    prediction = forecast(winner, read_input(winner, path))
+    assert [("1 missing row" in note, "last value before" in note) for note in prediction.notes] == [(True, True)]
     filled = weather.values[400:500].copy()
     filled[89] = filled[88]
     table = replace(weather, dates=weather.dates[400:500], values=filled, notes=())
-    assert found.values.tobytes() == forecast(winner, table).values.tobytes()
+    assert prediction.values.tobytes() == forecast(winner, table).values.tobytes()
 
 
 def test_where_gaps_are_refused_only_those_of_the_window_count(winner: Artefact, write: Write) -> None:
     data = winner.trial.data.model_copy(update={"gaps": "error"})
     strict = replace(winner, trial=winner.trial.model_copy(update={"data": data}))
-    whole = values(strict, write(slice(400, 500)))
-    assert values(strict, without_lines(write(slice(400, 500)), {10})).tobytes() == whole.tobytes()
-    for line, said in ((90, "2013-01-21T15:00:00"), (101 - INPUT, "the row of .* is missing")):
-        with pytest.raises(DataError, match=said) as caught:
+    full_forecast = values(strict, write(slice(400, 500)))
+    assert values(strict, without_lines(write(slice(400, 500)), {10})).tobytes() == full_forecast.tobytes()
+    for line, pattern in ((90, "2013-01-21T15:00:00"), (101 - INPUT, "the row of .* is missing")):
+        with pytest.raises(DataError, match=pattern) as caught:
             values(strict, without_lines(write(slice(400, 500)), {line}))
         assert "no missing values" in str(caught.value.hint)
 
@@ -189,7 +189,7 @@ def test_a_shorter_time_step_is_refused_and_both_are_named(winner: Artefact, wri
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "pattern"),
     [
         (lambda text: text.replace(":00:00,", ":07:00,", 1), "off the grid of frequency h"),
         (lambda text: text.replace("2013-01-02", "yesterday"), "is not a date"),
@@ -201,11 +201,11 @@ def test_a_shorter_time_step_is_refused_and_both_are_named(winner: Artefact, wri
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_what_the_model_reads(
-    winner: Artefact, write: Write, damage: Callable[[str], str], said: str
+    winner: Artefact, write: Write, damage: Callable[[str], str], pattern: str
 ) -> None:
     path = write(slice(0, 60))
     path.write_text(damage(path.read_text()))
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=pattern) as caught:
         values(winner, path)
     assert "The model reads dates in 'date' (ISO 8601), one row per h" in str(caught.value.hint)
 
@@ -234,7 +234,7 @@ def untrained(frequency: Frequency, data: DataConfig) -> Artefact:
 
 
 @pytest.mark.parametrize(
-    ("frequency", "given", "following"),
+    ("frequency", "dates", "following"),
     [
         ("15min", ["2024-12-31T23:15", "2024-12-31T23:30"], ["2024-12-31 23:45:00", "2025-01-01 00:00:00"]),
         ("D", ["2024-02-26", "2024-02-27"], ["2024-02-28 00:00:00", "2024-02-29 00:00:00"]),
@@ -243,38 +243,38 @@ def untrained(frequency: Frequency, data: DataConfig) -> Artefact:
     ],
 )
 def test_the_forecast_goes_on_with_the_grid(
-    tmp_path: Path, frequency: str, given: list[str], following: list[str]
+    tmp_path: Path, frequency: str, dates: list[str], following: list[str]
 ) -> None:
-    made = untrained(Frequency.parse(frequency), DataConfig(input_length=2, horizon=2))
-    (tmp_path / "a.csv").write_text("\n".join(["date,a", *(f"{date},1" for date in given)]))
-    assert forecast(made, read_input(made, tmp_path / "a.csv")).date_texts == following
+    artefact = untrained(Frequency.parse(frequency), DataConfig(input_length=2, horizon=2))
+    (tmp_path / "a.csv").write_text("\n".join(["date,a", *(f"{date},1" for date in dates)]))
+    assert forecast(artefact, read_input(artefact, tmp_path / "a.csv")).date_texts == following
 
 
 def test_a_forecast_is_written_in_the_format_of_the_data_and_can_be_read_as_data(tmp_path: Path) -> None:
-    made = untrained(
+    artefact = untrained(
         Frequency(60), DataConfig(date_column="Zeit", date_format="%d.%m.%y %Hh", input_length=2, horizon=3)
     )
     (tmp_path / "a.csv").write_text("Zeit,a\n31.12.24 21h,1\n31.12.24 22h,2\n")
-    answer = predict_from(made, tmp_path / "a.csv", tmp_path / "out.csv")
+    answer = predict_from(artefact, tmp_path / "a.csv", tmp_path / "out.csv")
     assert answer.dates == ["31.12.24 23h", "01.01.25 00h", "01.01.25 01h"]
-    again = read_input(made, tmp_path / "out.csv")
-    assert again.values[:, 0].tolist() == answer.values["a"]
+    table = read_input(artefact, tmp_path / "out.csv")
+    assert table.values[:, 0].tolist() == answer.values["a"]
 
 
 def test_numbers_survive_the_file_to_the_last_bit() -> None:
-    drawn = np.random.default_rng(0).standard_normal((50, 2)) * np.array([1e-9, 1e9])
+    numbers = np.random.default_rng(0).standard_normal((50, 2)) * np.array([1e-9, 1e9])
     dates = np.datetime64("2024-01-01T00:00:00") + np.arange(50) * np.timedelta64(1, "h")
-    text = ForecastTable("date", None, ("a", 'b,"c"'), dates, drawn).to_csv()
+    text = ForecastTable("date", None, ("a", 'b,"c"'), dates, numbers).to_csv()
     header, *rows = csv.reader(io.StringIO(text))
     assert header == ["date", "a", 'b,"c"']
-    assert np.array([[float(cell) for cell in row[1:]] for row in rows]).tobytes() == drawn.tobytes()
+    assert np.array([[float(cell) for cell in row[1:]] for row in rows]).tobytes() == numbers.tobytes()
 
 
 def test_dates_beyond_the_calendar_are_refused(tmp_path: Path) -> None:
-    made = untrained(Frequency(None), DataConfig(input_length=2, horizon=2))
+    artefact = untrained(Frequency(None), DataConfig(input_length=2, horizon=2))
     (tmp_path / "a.csv").write_text("date,a\n9999-10-01,1\n9999-11-01,2\n")
     with pytest.raises(DataError, match="beyond 9999-12-31"):
-        forecast(made, read_input(made, tmp_path / "a.csv"))
+        forecast(artefact, read_input(artefact, tmp_path / "a.csv"))
 
 
 def test_paths_that_cannot_be_are_refused(winner: Artefact, write: Write, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_the_faithful_preset_searches_no_switch_beyond_the_paper(tmp_path):
 def test_a_published_preset_has_the_lengths_of_the_authors_scripts(cell, lengths, tmp_path):
     config = read(f"informer-{cell}", tmp_path)
     data, model = config.data, config.model
-    found = (data.input_length, data.label_length, data.horizon, model.e_layers, model.d_layers, model.factor)
-    assert found == lengths
+    preset_lengths = (data.input_length, data.label_length, data.horizon, model.e_layers, model.d_layers, model.factor)
+    assert preset_lengths == lengths
     series, features = cell.split("-")
     assert (data.path, data.target) == (f"data/ETT-small/{series.replace('etth', 'ETTh')}.csv", "OT")
     assert data.features == features[0].upper()

@@ -135,12 +135,12 @@ def ett_folder() -> Path:
 @pytest.mark.skipif(not (ett_folder() / "ETTh2.csv").is_file(), reason="the ETT files are absent; set AGENTLAB_ETT_DIR")
 @pytest.mark.parametrize("features", ["M", "S"])
 def test_the_real_files_are_recognised_whatever_their_name(tmp_path, features):
-    found = {}
+    mses = {}
     for name in ("ETTh1", "ETTh2"):
         copy = tmp_path / f"series-{name[-1]}.csv"
         copy.symlink_to(ett_folder() / f"{name}.csv")
         config = DataConfig(path=str(copy), split=HOURLY, features=features, target="OT")
         series = load_series(config, Workspace(root=tmp_path, cache=tmp_path))
-        found[name] = [row.mse for row in published_rows(series, config)]
+        mses[name] = [row.mse for row in published_rows(series, config)]
     expected = {"M": {"ETTh1": [0.577], "ETTh2": [0.720]}, "S": {"ETTh1": [0.098], "ETTh2": [0.093]}}
-    assert found == expected[features]
+    assert mses == expected[features]

@@ -97,17 +97,17 @@ def result() -> Callable[..., NasResult]:
     return make
 
 
-def headings(shown: list[Block]) -> list[str]:
-    return [block.text for block in shown if isinstance(block, Heading)]
+def headings(blocks: list[Block]) -> list[str]:
+    return [block.text for block in blocks if isinstance(block, Heading)]
 
 
-def columns(shown: list[Block]) -> list[str]:
+def columns(blocks: list[Block]) -> list[str]:
     """The first column and the last one of every table."""
-    return [f"{block.columns[0]}…{block.columns[-1]}" for block in shown if isinstance(block, Table)]
+    return [f"{block.columns[0]}…{block.columns[-1]}" for block in blocks if isinstance(block, Table)]
 
 
-def figures(shown: list[Block]) -> set[str]:
-    return {block.file for block in shown if isinstance(block, Figure)}
+def figures(blocks: list[Block]) -> set[str]:
+    return {block.file for block in blocks if isinstance(block, Figure)}
 
 
 def report(result: NasResult, *pictures: str) -> list[Block]:
@@ -115,17 +115,23 @@ def report(result: NasResult, *pictures: str) -> list[Block]:
 
 
 def test_questions_are_answered_in_the_order_a_reader_asks(result: Callable[..., NasResult]) -> None:
-    shown = report(result())
-    assert headings(shown) == ["How good is it", "Did the agent help", "Trials", "The last round", "Best configuration"]
-    assert isinstance(shown[0], Text)
-    assert shown[0].text.startswith("Winner run_0000")
-    assert figures(shown) == ALWAYS
-    assert all(block.alt for block in shown if isinstance(block, Figure))
+    blocks = report(result())
+    assert headings(blocks) == [
+        "How good is it",
+        "Did the agent help",
+        "Trials",
+        "The last round",
+        "Best configuration",
+    ]
+    assert isinstance(blocks[0], Text)
+    assert blocks[0].text.startswith("Winner run_0000")
+    assert figures(blocks) == ALWAYS
+    assert all(block.alt for block in blocks if isinstance(block, Figure))
 
 
 def test_the_noise_is_told_with_the_trials(result: Callable[..., NasResult]) -> None:
-    shown = report(result())
-    after = shown[shown.index(Heading("Trials")) + 1]
+    blocks = report(result())
+    after = blocks[blocks.index(Heading("Trials")) + 1]
     assert isinstance(after, Text)
     assert after.text.startswith("Noise was measured. A trial is accepted only if")
 
@@ -158,9 +164,9 @@ def test_what_was_not_measured_is_not_shown(
 
 
 def test_pairs_that_all_failed_have_a_table_and_no_picture(result: Callable[..., NasResult]) -> None:
-    shown = report(result(pairs=[Pair(seed=0, agent=None, control=0.4)]))
-    assert "seed…lower by" in columns(shown)
-    assert "plots/paired_studies.png" not in figures(shown)
+    blocks = report(result(pairs=[Pair(seed=0, agent=None, control=0.4)]))
+    assert "seed…lower by" in columns(blocks)
+    assert "plots/paired_studies.png" not in figures(blocks)
 
 
 def test_the_best_configuration_can_be_copied(result: Callable[..., NasResult]) -> None:

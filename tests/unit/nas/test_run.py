@@ -53,8 +53,8 @@ def run(tmp_path: Path) -> Iterator[OpenRun]:
 def test_reference_lines_that_a_kill_has_cut_off_are_measured_after_a_resume(
     experiment: NasExperiment, run: OpenRun
 ) -> None:
-    whole, _ = experiment.run(run)
-    names = [line.name for line in whole.references]
+    full_run, _ = experiment.run(run)
+    names = [line.name for line in full_run.references]
     events = [event for event in run.events if event.type == "reference.measured"]
     with OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), RunEnvironment()) as cut:
         cut.emit("reference.measured", names[0], **events[0].data)
@@ -80,8 +80,8 @@ def test_a_resume_on_another_series_is_refused(experiment: NasExperiment, run: O
 
 
 def test_an_opening_that_lacks_its_series_is_told_as_damage(experiment: NasExperiment, run: OpenRun) -> None:
-    known = experiment.series.fingerprint
-    run.emit("study.opened", summary="", trials=1, done=0, data=known)
+    fingerprint = experiment.series.fingerprint
+    run.emit("study.opened", summary="", trials=1, done=0, data=fingerprint)
     run.emit("study.opened", summary="", trials=1, done=0)
     with pytest.raises(RunUnreadableError, match=r"Event \d+ \(study.opened\) is damaged"):
         experiment.run(run)
@@ -145,10 +145,10 @@ def test_without_a_last_round_the_report_has_none(tmp_path: Path, run: OpenRun) 
 def test_a_curve_whose_folder_was_removed_is_left_out(tmp_path: Path, run: OpenRun) -> None:
     settings = {"max_iterations": 2, "finals": {"count": 1, "seeds": 1}}
     first, _ = make(tmp_path, **settings).run(run)
-    other = next(trial.run_id for trial in first.trials if trial.run_id != first.winner.run_id)
-    shutil.rmtree(run.path / "trials" / other)
-    again, _ = make(tmp_path, **settings).run(run)
-    assert again.winner == first.winner
+    loser = next(trial.run_id for trial in first.trials if trial.run_id != first.winner.run_id)
+    shutil.rmtree(run.path / "trials" / loser)
+    second, _ = make(tmp_path, **settings).run(run)
+    assert second.winner == first.winner
 
 
 def test_a_trial_0_outside_the_space_is_refused(tmp_path: Path) -> None:
@@ -179,19 +179,19 @@ def test_a_longer_search_scores_the_test_part_again_only_for_another_winner(tmp_
 
 def test_a_kill_in_the_last_round_costs_the_training_it_was_in(tmp_path: Path, run: OpenRun) -> None:
     finals = {"count": 1, "seeds": 3, "epochs": 2}
-    whole, _ = make(tmp_path, finals=finals).run(run)
+    full_run, _ = make(tmp_path, finals=finals).run(run)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
-    place = next(n for n, line in enumerate(lines) if b"trial.started" in line and b"-f1" in line)
+    index = next(n for n, line in enumerate(lines) if b"trial.started" in line and b"-f1" in line)
     OpenRun.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), RunEnvironment()).close()
     cut_path = run.path.parent / "cut"
-    (cut_path / "events.jsonl").write_bytes(b"".join(lines[: place + 1]))
+    (cut_path / "events.jsonl").write_bytes(b"".join(lines[: index + 1]))
     for name in ("run_0000", "run_0000-f0"):
         shutil.copytree(run.path / "trials" / name, cut_path / "trials" / name)
     with OpenRun.resume(cut_path, RunEnvironment()) as cut:
         resumed, _ = make(tmp_path, finals=finals).run(cut)
         started = [event.id for event in cut.events if event.type == "trial.started"]
-    assert resumed.winner == whole.winner
-    assert resumed.finalists == whole.finalists
+    assert resumed.winner == full_run.winner
+    assert resumed.finalists == full_run.finalists
     assert started == ["run_0000", "run_0000-f0", "run_0000-f1", "run_0000-f1", "run_0000-f2"]
 
 
@@ -213,14 +213,14 @@ def asked(judge: str) -> dict[str, Any]:
 
 def test_a_model_that_rejects_everything_costs_no_gain(tmp_path: Path) -> None:
     """Same trials, same trainings, same winner, same test error; only the opinions are new, and are counted."""
-    found = []
+    results = []
     for name, judge in (("alone", "primary"), ("judged", "reserve")):
         experiment = make(tmp_path, max_iterations=5, llm=asked(judge), evaluator={"noise": 0.5}, space=SPACE)
         with OpenRun.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name=name), RunEnvironment()) as run:
-            found.append(experiment.run(run)[0])
-    alone, judged = found
+            results.append(experiment.run(run)[0])
+    alone, judged = results
     assert judged.winner == alone.winner
-    measured = [[(t.run_id, t.val_mse, t.trainings, t.accepted) for t in result.trials] for result in found]
+    measured = [[(t.run_id, t.val_mse, t.trainings, t.accepted) for t in result.trials] for result in results]
     assert measured[0] == measured[1]
     assert not any(row.task == "nas.evaluate" for row in alone.models)
     (row,) = [row for row in judged.models if row.task == "nas.evaluate"]

@@ -60,7 +60,7 @@ def setup(tmp_path: Path, run: OpenRun, make_series: Callable[..., Series]) -> I
         workspace = Workspace(root=tmp_path, cache=tmp_path)
         space = SearchSpace.of(config.space, config.constraints)
         routers.append(Router(config.llm, env={}, workspace=workspace, recorder=RunRecorder(run)))
-        made = setup_of(
+        study_setup = setup_of(
             config,
             Context(workspace, {}, stop or StopFlag()),
             make_series(rows=200),
@@ -69,7 +69,7 @@ def setup(tmp_path: Path, run: OpenRun, make_series: Callable[..., Series]) -> I
             routers[-1],
             "cpu",
         )
-        return replace(made, reviewer=reviewer)
+        return replace(study_setup, reviewer=reviewer)
 
     yield make
     for router in routers:
@@ -99,8 +99,8 @@ class Nobody:
 
 
 def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: OpenRun, setup: Callable[..., Setup]) -> None:
-    made = setup(reviewer=Nobody(), max_seconds=60)
-    main, paired = made.study(run, 0), made.study(RunBranch(run, "control-0"), 0, budget={"trials": 3})
+    study_setup = setup(reviewer=Nobody(), max_seconds=60)
+    main, paired = study_setup.study(run, 0), study_setup.study(RunBranch(run, "control-0"), 0, budget={"trials": 3})
     assert main.reviewer is not None
     assert main.budget == {"trials": 4, "seconds": 60}
     assert paired.reviewer is None
@@ -128,9 +128,9 @@ def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: OpenRun, setup
     assert state.best is not None
     trained = {path.name for path in (branch.path / "trials").iterdir()}
     assert trained == {name for trial in state.trials for name in (trial.id, *trial.repeats)}
-    asked = [event.id for event in run.events if event.type == "llm.called"]
-    assert asked, "the coin gave the agent no trial: choose another seed"
-    assert all(name.startswith(f"agent-1/{TERMS.propose}:") or name.endswith("/evaluate") for name in asked)
+    call_ids = [event.id for event in run.events if event.type == "llm.called"]
+    assert call_ids, "the coin gave the agent no trial: choose another seed"
+    assert all(name.startswith(f"agent-1/{TERMS.propose}:") or name.endswith("/evaluate") for name in call_ids)
     assert rebuild(run.events).trials == []
     epochs = [event.id for event in run.events if event.type == "trial.epoch"]
     assert epochs[0] == "agent-1/run_0000"
@@ -139,9 +139,9 @@ def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: OpenRun, setup
 class StopsAfter(StopFlag):
     """A request that comes when it was asked for so many times: here, before a training step."""
 
-    def __init__(self, left: int) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__()
-        self.left = left
+        self.left = count
 
     def check(self) -> None:
         self.left -= 1
@@ -165,11 +165,11 @@ def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(
     run: OpenRun, setup: Callable[..., Setup]
 ) -> None:
     def values(name: str, seed: int) -> list[tuple[Any, float | None]]:
-        made = setup(evaluator={"repeats": 0, "noise": 0.0})
-        study = made.study(RunBranch(run, name), seed, agent=False)
+        study_setup = setup(evaluator={"repeats": 0, "noise": 0.0})
+        study = study_setup.study(RunBranch(run, name), seed, agent=False)
         return [(dict(trial.proposal.params), trial.value) for trial in search(study, lambda: None).trials]
 
-    first, again, other = values("a", 1), values("b", 1), values("c", 2)
-    assert first == again
-    assert first[0][0] == other[0][0]
-    assert first[0][1] != other[0][1]
+    first, same_seed, new_seed = values("a", 1), values("b", 1), values("c", 2)
+    assert first == same_seed
+    assert first[0][0] == new_seed[0][0]
+    assert first[0][1] != new_seed[0][1]

@@ -102,8 +102,8 @@ def summarised(run: OpenRun, make_series: Callable[..., Series]) -> Summarised:
         study = study_in(run, **changes)
         run.emit("study.opened", reviewed=study.reviewer is not None)
         state = search(study, lambda: None)
-        while left := missing(state, LAST_ROUND):
-            state = steps.run_candidates(study, left)
+        while due := missing(state, LAST_ROUND):
+            state = steps.run_candidates(study, due)
         first = winner(state, LAST_ROUND)
         assert first is not None
         names = list(first.values)
@@ -152,10 +152,10 @@ def test_errors_by_column_are_told_in_the_units_of_the_file_too(
 def test_no_test_figure_of_any_trial_but_the_winner_appears(summarised: Summarised, run: OpenRun) -> None:
     """Even if an objective reported one, neither result nor report nor snapshot would repeat it."""
     result = summarised()
-    said = markdown("t", blocks(result, TrialConfig(), frozenset()))
+    report_text = markdown("t", blocks(result, TrialConfig(), frozenset()))
     stored = json.dumps(agent_state(study_in(run).state, TERMS))
     assert str(LEAKED) in json.dumps([event.data for event in run.events])
-    for text in (result.model_dump_json(), said, stored):
+    for text in (result.model_dump_json(), report_text, stored):
         assert str(LEAKED) not in text
     document = result.model_dump()
     assert not [key for row in document["trials"] + document["finalists"] for key in row if "test" in key]

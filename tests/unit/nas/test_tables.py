@@ -106,9 +106,9 @@ def scored(test_mse: float, **changes: Any) -> NasResult:
     ("test_mse", "words"), [(0.3, "25% below"), (0.44, "10% above"), (2.0, "5.0 times"), (0.4, "level with")]
 )
 def test_headline_sets_the_winner_beside_the_best_reference(test_mse: float, words: str) -> None:
-    said = headline(scored(test_mse))
-    assert f"{words} the best reference (ridge, 0.4000)" in said
-    assert "1,234 weights" in said
+    text = headline(scored(test_mse))
+    assert f"{words} the best reference (ridge, 0.4000)" in text
+    assert "1,234 weights" in text
 
 
 def test_one_trial_is_not_one_trials() -> None:
@@ -117,39 +117,39 @@ def test_one_trial_is_not_one_trials() -> None:
 
 
 def test_a_mean_over_seeds_says_so_and_shows_its_spread() -> None:
-    said = headline(scored(0.3251, trainings=3, test_mse_spread=0.0012))
-    assert "test MSE 0.3251 ± 0.0012 over 3 seeds" in said
+    text = headline(scored(0.3251, trainings=3, test_mse_spread=0.0012))
+    assert "test MSE 0.3251 ± 0.0012 over 3 seeds" in text
     reference = min(line.test_mse for line in result().references)
     width = 4.30 * 0.0012 / 0.3251 / math.sqrt(3)  # Student's t of two degrees of freedom
     low, high = (0.3251 / reference * math.exp(sign * width) - 1 for sign in (-1, 1))
-    assert f"; over seeds {low:+.1%} to {high:+.1%})" in said
+    assert f"; over seeds {low:+.1%} to {high:+.1%})" in text
     assert "seeds" not in headline(result())
 
 
 def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
     assert advice(scored(0.4)) == []
-    (said,) = advice(scored(0.5))
-    assert said.startswith("The simple forecast has the lower test error, and one training does not show by how much;")
-    assert "with more training or trials" in said
-    (said,) = advice(scored(0.5, trainings=3, test_mse_spread=0.2))
-    assert said.startswith("No difference from the simple forecast is shown;")
-    (said,) = advice(scored(0.5, trainings=3, test_mse_spread=0.001))
-    assert said.startswith("The simple forecast is better; use the simple one")
+    (text,) = advice(scored(0.5))
+    assert text.startswith("The simple forecast has the lower test error, and one training does not show by how much;")
+    assert "with more training or trials" in text
+    (text,) = advice(scored(0.5, trainings=3, test_mse_spread=0.2))
+    assert text.startswith("No difference from the simple forecast is shown;")
+    (text,) = advice(scored(0.5, trainings=3, test_mse_spread=0.001))
+    assert text.startswith("The simple forecast is better; use the simple one")
 
 
 def test_a_winner_whose_trainings_scatter_is_said_to_be_unstable() -> None:
     shaky = scored(0.3, trainings=2, val_mse=0.54, val_mse_spread=0.1273, unstable=True)
-    (said,) = advice(shaky)
+    (text,) = advice(shaky)
     assert (
-        "in its 2 trainings of the last round the validation MSE of 0.5400 has a standard deviation of 0.1273" in said
+        "in its 2 trainings of the last round the validation MSE of 0.5400 has a standard deviation of 0.1273" in text
     )
-    shown = [block.text for block in shaky.blocks() if isinstance(block, Text)]
-    assert said in shown
+    texts = [block.text for block in shaky.blocks() if isinstance(block, Text)]
+    assert text in texts
     assert "0.5400 ± 0.1273" in {row[1] for row in comparison(shaky).rows}
 
 
 def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
-    asked = ModelRow(
+    judge_row = ModelRow(
         model="judge",
         task="nas.evaluate",
         calls=4,
@@ -163,17 +163,17 @@ def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
         output_tokens=1,
         cost_usd=0.0,
     )
-    (note,) = opinion_notes([asked], TERMS)
+    (note,) = opinion_notes([judge_row], TERMS)
     assert isinstance(note, Text)
     assert "judge said what the further trainings then showed in 1 of 3 cases" in note.text
-    assert opinion_notes([asked.model_copy(update={"checked": 0})], TERMS) == []
+    assert opinion_notes([judge_row.model_copy(update={"checked": 0})], TERMS) == []
 
 
 def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
-    shown = result(trials=[trial(source="lhs"), trial(source="llm->gp")])
+    study_result = result(trials=[trial(source="lhs"), trial(source="llm->gp")])
     for words in ("lhs: a start point", "llm->gp: gp in place of llm", "gp: Gaussian process"):
-        assert words in tables.trial_table(shown).caption
-    assert "gp: Gaussian process" in tables.source_table(shown).caption
+        assert words in tables.trial_table(study_result).caption
+    assert "gp: Gaussian process" in tables.source_table(study_result).caption
     assert "(gp, Gaussian process)" in headline(result())
 
 
@@ -210,22 +210,22 @@ def test_the_screen_shows_the_answer_the_comparison_and_the_control() -> None:
 def test_the_comparison_is_sorted_by_test_error(errors: list[float], test_mse: float) -> None:
     references = [reference(f"r{number}", error) for number, error in enumerate(errors)]
     table = comparison(result(references=references, winner=winner(test_mse=test_mse)))
-    known = {f"r{number}": error for number, error in enumerate(errors)} | {"winner run_0001": test_mse}
-    shown = [known[row[0]] for row in table.rows]
-    assert shown == sorted(known.values())
+    errors_by_name = {f"r{number}": error for number, error in enumerate(errors)} | {"winner run_0001": test_mse}
+    row_errors = [errors_by_name[row[0]] for row in table.rows]
+    assert row_errors == sorted(errors_by_name.values())
 
 
 def test_published_figures_stand_beside_ours_and_have_no_validation_error() -> None:
     published = [PublishedRow(model="Informer", mse=0.577, mae=0.549, source="arXiv 2012.07436", note="5 runs")]
-    shown = result(published=published)
-    assert [row[0] for row in comparison(shown).rows] == [
+    study_result = result(published=published)
+    assert [row[0] for row in comparison(study_result).rows] == [
         "winner run_0001",
         "ridge",
         "Informer, published",
         "last",
     ]
-    assert comparison(shown).rows[2] == ("Informer, published", "–", "0.577", "0.5490")
-    assert tables.published_table(shown).rows == [("Informer", "0.577", "0.549", "arXiv 2012.07436", "5 runs")]
+    assert comparison(study_result).rows[2] == ("Informer, published", "–", "0.577", "0.5490")
+    assert tables.published_table(study_result).rows == [("Informer", "0.577", "0.549", "arXiv 2012.07436", "5 runs")]
 
 
 def test_the_last_round_names_the_winner_and_counts_failures() -> None:
@@ -254,23 +254,25 @@ def test_the_configuration_marks_what_differs_from_trial_0() -> None:
 
 
 def test_the_trials_say_what_they_changed_how_often_they_were_trained_and_who_judged() -> None:
-    shown = result(
+    study_result = result(
         trials=[
             trial(0, accepted=True, changes={}, val_mse=0.51, trainings=3),
             trial(1, judge="tiny", reason="not worth it", note="lower rate"),
             trial(2, val_mse=None, parameters=None, seconds=None, error="MemoryError", note="wide"),
         ]
     )
-    first, second, third = tables.trial_table(shown).rows
+    first, second, third = tables.trial_table(study_result).rows
     assert first[2:4] == ["0.5100 (of 3)", "accepted"]
     assert first[6] == "the default"
     assert second[3:9] == ["", "1,234", "1.0", "d_model=8", "lower rate", "not worth it (tiny)"]
     assert third[2:8] == ["–", "failed", "–", "–", "d_model=8", "MemoryError"]
-    assert {len(row) for row in tables.trial_table(shown).rows} == {len(tables.trial_table(shown).columns)}
+    assert {len(row) for row in tables.trial_table(study_result).rows} == {
+        len(tables.trial_table(study_result).columns)
+    }
 
 
 def test_a_model_has_one_row_and_what_is_unknown_is_not_zero() -> None:
-    known = ModelRow(
+    proposer = ModelRow(
         model="m",
         task="nas.propose",
         calls=4,
@@ -282,10 +284,10 @@ def test_a_model_has_one_row_and_what_is_unknown_is_not_zero() -> None:
         output_tokens=30,
         cost_usd=0.0123,
     )
-    judge = known.model_copy(
+    judge = proposer.model_copy(
         update={"task": "nas.evaluate", "share": None, "accepted": None, "input_tokens": None, "cost_usd": None}
     )
-    first, second = model_table([known, judge]).rows
+    first, second = model_table([proposer, judge]).rows
     assert first == ("m", "nas.propose", "4", "3 of 4", "2 of 4", "50%", "1", "1,200", "30", "0.0123 USD")
     assert second[5:] == ("–", "–", "unknown", "30", "unknown")
 
@@ -297,10 +299,10 @@ def test_pairs_show_by_how_much_the_agent_was_lower() -> None:
 
 
 def test_small_tables() -> None:
-    shown = result(importances={"model.d_model": 0.75, "training.epochs": 0.25})
-    assert tables.importance_table(shown).rows == [("model.d_model", "75%"), ("training.epochs", "25%")]
-    assert tables.channel_table(shown).rows == [("load", "0.2500", "5.0000")]
-    assert tables.source_table(shown).rows == [("gp", "2", "0", "1", "0.5000")]
+    study_result = result(importances={"model.d_model": 0.75, "training.epochs": 0.25})
+    assert tables.importance_table(study_result).rows == [("model.d_model", "75%"), ("training.epochs", "25%")]
+    assert tables.channel_table(study_result).rows == [("load", "0.2500", "5.0000")]
+    assert tables.source_table(study_result).rows == [("gp", "2", "0", "1", "0.5000")]
 
 
 def test_text_of_a_model_cannot_break_a_table() -> None:
@@ -316,11 +318,11 @@ def test_a_model_that_never_answered_is_told_with_the_reason_before_any_verdict_
     silent |= {"input_tokens": None, "output_tokens": None, "reason": "The process died: it crashed (SIGILL).\nlog"}
     proposing = ModelRow(model="embedded", task="nas.propose", calls=8, **silent)
     judging = proposing.model_copy(update={"task": "nas.evaluate", "calls": 2})
-    said = "The model embedded answered 0 of 10: The process died: it crashed (SIGILL)."
-    shown = [block.text for block in result(models=[proposing, judging]).blocks() if isinstance(block, Text)]
-    assert said in shown[:-1]
+    text = "The model embedded answered 0 of 10: The process died: it crashed (SIGILL)."
+    texts = [block.text for block in result(models=[proposing, judging]).blocks() if isinstance(block, Text)]
+    assert text in texts[:-1]
     answering = judging.model_copy(update={"answered": 1})
-    assert said not in advice(result(models=[proposing, answering]))
+    assert text not in advice(result(models=[proposing, answering]))
 
 
 def test_a_result_of_an_earlier_version_is_still_read() -> None:

@@ -28,10 +28,10 @@ def one_thread():
 
 
 def test_the_same_seed_gives_bit_equal_weights_and_another_seed_does_not(make_series):
-    first, again, other = (train(TRIAL, make_series(), seed) for seed in (3, 3, 4))
-    assert first == again
-    assert all(torch.equal(value, again.state_dict[name]) for name, value in first.state_dict.items())
-    assert first.val_mse != other.val_mse
+    first, same_seed, new_seed = (train(TRIAL, make_series(), seed) for seed in (3, 3, 4))
+    assert first == same_seed
+    assert all(torch.equal(value, same_seed.state_dict[name]) for name, value in first.state_dict.items())
+    assert first.val_mse != new_seed.val_mse
 
 
 def test_training_leaves_the_global_generator_alone(make_series):
@@ -125,16 +125,16 @@ def test_every_window_is_scored_whatever_the_block(make_series, monkeypatch):
     series = make_series()
     model = restore(TRIAL, series, train(TRIAL, series, 0).state_dict)
     windows = Windows(series, TRIAL, "cpu")
-    whole = evaluate(model, windows, "test")
+    scores = evaluate(model, windows, "test")
     batch = windows.gather(windows.starts("test"))
     error = model(batch.past, batch.time) - batch.future
     assert len(error) == 80 - 6 + 1
-    assert whole.mse == pytest.approx(error.square().mean().item(), rel=1e-5)
-    assert whole.mae == pytest.approx(error.abs().mean().item(), rel=1e-5)
-    assert len(whole.mse_by_step) == 6
-    assert sum(whole.mse_by_channel) / 2 == pytest.approx(whole.mse)
+    assert scores.mse == pytest.approx(error.square().mean().item(), rel=1e-5)
+    assert scores.mae == pytest.approx(error.abs().mean().item(), rel=1e-5)
+    assert len(scores.mse_by_step) == 6
+    assert sum(scores.mse_by_channel) / 2 == pytest.approx(scores.mse)
     monkeypatch.setattr(DataConfig, "scored_at_once", 7)
-    assert evaluate(model, Windows(series, TRIAL, "cpu"), "test").mse == pytest.approx(whole.mse, rel=1e-6)
+    assert evaluate(model, Windows(series, TRIAL, "cpu"), "test").mse == pytest.approx(scores.mse, rel=1e-6)
 
 
 def test_windows_hold_what_the_series_holds(make_series):

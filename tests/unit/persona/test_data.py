@@ -17,7 +17,7 @@ LINE = '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant",
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("system_messages", "expected"),
     [
         pytest.param(["Be terse.", "Be terse.", None], "Be terse.", id="most have it"),
         pytest.param([None, None, None, "Be terse.", "Be terse."], None, id="most have none"),
@@ -25,18 +25,20 @@ LINE = '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant",
         pytest.param(["Be terse.", "Be kind.", "Be terse.", "Be loud."], None, id="no one has more than half"),
     ],
 )
-def test_the_system_message_of_most_conversations_is_the_persona_s(said: list[str | None], expected: str) -> None:
+def test_the_system_message_of_most_conversations_is_the_persona_s(
+    system_messages: list[str | None], expected: str
+) -> None:
     lines = tuple(
         Conversation(line, TALK if system is None else (ConversationTurn("system", system), *TALK))
-        for line, system in enumerate(said, start=1)
+        for line, system in enumerate(system_messages, start=1)
     )
     persona = Persona(name="a", data="a.jsonl")
     assert PersonaSource(persona, Data(ConversationFile(Path("a.jsonl"), "", lines), None)).system == expected
 
 
-def read(place: Path, data: str = "a.jsonl", eval_data: str | None = None) -> tuple[PersonaSource, ...]:
+def read(folder: Path, data: str = "a.jsonl", eval_data: str | None = None) -> tuple[PersonaSource, ...]:
     persona = Persona(name="a", data=data, eval_data=eval_data)
-    return read_sources(PersonaConfig(personas=(persona,)), Workspace(place, place))
+    return read_sources(PersonaConfig(personas=(persona,)), Workspace(folder, folder))
 
 
 def test_a_file_is_read_once_and_not_needed_afterwards(tmp_path: Path) -> None:

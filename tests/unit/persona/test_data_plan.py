@@ -42,10 +42,10 @@ def personas(folder: Path, *, together: bool, **training: Any) -> tuple[PersonaC
         talks = [("Why?", "so " * (words + line % 3)) for line in range(8)]
         turns = [[{"role": "user", "content": ask}, {"role": "assistant", "content": say}] for ask, say in talks]
         path = folder / f"{name}.jsonl"
-        path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+        path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
         named.append({"name": name, "data": str(path)})
-    given = {"precision": "fp32", "max_length": 512, **training}
-    config = PersonaConfig.model_validate({"personas": named, "together": together, "training": given})
+    settings = {"precision": "fp32", "max_length": 512, **training}
+    config = PersonaConfig.model_validate({"personas": named, "together": together, "training": settings})
     return config, read_sources(config, Workspace(folder, folder))
 
 
@@ -58,8 +58,8 @@ def needed(base: TrainingBase, config: PersonaConfig, sources: Sequence[PersonaS
     splits: list[TrainingSplit] = [source.prepare_examples(base.tokenizer, config).split for source in sources]
     if config.together:
         return memory_needed(base, splits, config.lora, config.training, together=True)
-    each = [memory_needed(base, [split], config.lora, config.training, together=False) for split in splits]
-    return max(each, key=lambda one: one.total)
+    memories = [memory_needed(base, [split], config.lora, config.training, together=False) for split in splits]
+    return max(memories, key=lambda one: one.total)
 
 
 @pytest.mark.parametrize("together", [False, True])

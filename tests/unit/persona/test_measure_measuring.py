@@ -21,10 +21,10 @@ class Scorer:
     def __init__(self, measuring: Measuring) -> None:
         self._done = measuring.done
 
-    def logprobs(self, asked: Sequence[tuple[str | None, Example]]) -> list[float]:
-        for _ in asked:
+    def logprobs(self, requests: Sequence[tuple[str | None, Example]]) -> list[float]:
+        for _ in requests:
             self._done(1)
-        return [-1.0 if adapter is None else -2.0 for adapter, _ in asked]
+        return [-1.0 if adapter is None else -2.0 for adapter, _ in requests]
 
     def choices(self, names: Sequence[str | None], questions: Sequence[Choices]) -> list[list[Scored]]:
         self._done(len(names) * len(questions))
@@ -39,17 +39,17 @@ class Scorer:
 
 
 def test_each_part_is_told_from_nothing_to_all_of_it() -> None:
-    told: list[tuple[str, int, int]] = []
-    measuring = Measuring(lambda *each: told.append(each), StopFlag())
+    steps: list[tuple[str, int, int]] = []
+    measuring = Measuring(lambda *step: steps.append(step), StopFlag())
     scores = Scorer(measuring)
-    found = measuring.part("losses", scores, lambda by: held_out_losses(by, None, LINES))
-    assert found == held_out_losses(scores, None, LINES)
-    assert told[:4] == [("losses", done, 3) for done in range(4)]
-    told.clear()
+    losses = measuring.part("losses", scores, lambda by: held_out_losses(by, None, LINES))
+    assert losses == held_out_losses(scores, None, LINES)
+    assert steps[:4] == [("losses", done, 3) for done in range(4)]
+    steps.clear()
     measuring.part("apart", scores, lambda by: separability(by, {"a": LINES, "b": LINES[:2]}, 2))
     measuring.part("task", scores, lambda by: forgetting(by, ["a"], base_task(4)))
     measuring.part("answers", scores, lambda by: samples(by, {"a": "Doubt.", "b": None}, ["Why?", "How?"], 5))
-    last = {name: (done, total) for name, done, total in told}
+    last = {name: (done, total) for name, done, total in steps}
     assert set(last) == {"apart", "task", "answers"}
     assert all(done == total for done, total in last.values())
     assert last["apart"] == (12, 12)
@@ -63,10 +63,10 @@ def test_a_part_that_asks_for_nothing_tells_nothing() -> None:
 
 @pytest.mark.parametrize("texts", [0, 2])
 def test_it_ends_between_two_texts(texts: int) -> None:
-    stop, told = StopFlag(), []
+    stop, steps = StopFlag(), []
 
     def tell(_: str, done: int, total: int) -> None:
-        told.append((done, total))
+        steps.append((done, total))
         if done == texts:
             stop.request(15)
 
@@ -74,4 +74,4 @@ def test_it_ends_between_two_texts(texts: int) -> None:
     with pytest.raises(Interrupted) as caught:
         measuring.part("losses", Scorer(measuring), lambda by: held_out_losses(by, None, LINES))
     assert caught.value.exit_code == 143
-    assert told == [(done, 3) for done in range(texts + 1)]
+    assert steps == [(done, 3) for done in range(texts + 1)]

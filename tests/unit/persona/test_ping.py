@@ -32,24 +32,24 @@ def test_one_persona_alone_is_like_nobody() -> None:
 
 
 def test_who_answers_an_equal_request_otherwise_is_named() -> None:
-    found = Ping.of("?", answers(a="Yes.", b="No."), answers(a="Yes.", b="Never."), {})
-    assert found.warnings() == ["two equal requests got different answers: b"]
-    assert [each.repeats for each in found.personas] == [True, False]
+    ping = Ping.of("?", answers(a="Yes.", b="No."), answers(a="Yes.", b="Never."), {})
+    assert ping.warnings() == ["two equal requests got different answers: b"]
+    assert [entry.repeats for entry in ping.personas] == [True, False]
 
 
 def test_who_does_not_answer_has_a_row_with_the_reason() -> None:
     first = {**answers(a="Yes."), "b": "its factors hold numbers that are infinite or none."}
-    found = Ping.of("?", first, first, {"c": "it was trained on another base model."})
-    assert [(each.persona, each.error) for each in found.personas] == [
+    ping = Ping.of("?", first, first, {"c": "it was trained on another base model."})
+    assert [(entry.persona, entry.error) for entry in ping.personas] == [
         ("a", None),
         ("b", "its factors hold numbers that are infinite or none."),
         ("c", "it was trained on another base model."),
     ]
-    error = found.gate()
+    error = ping.gate()
     assert error is not None
     assert (error.exit_code, "2 of 3 personas do not answer: b, c" in error.message) == (4, True)
-    assert found.warnings() == []
-    rows = found.blocks()[0].rows  # type: ignore[union-attr] # it is a table
+    assert ping.warnings() == []
+    rows = ping.blocks()[0].rows  # type: ignore[union-attr] # it is a table
     assert [("infinite" in str(row), "another base" in str(row)) for row in rows] == [
         (False, False), (True, False), (False, True),
     ]  # fmt: skip

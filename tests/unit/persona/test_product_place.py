@@ -56,9 +56,9 @@ def test_an_adapter_may_be_removed_by_a_command_that_can_be_pasted(tmp_path: Pat
 def test_no_command_removes_what_is_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "file").write_text("")
-    for place in (tmp_path, tmp_path / "runs", tmp_path / "file"):
+    for path in (tmp_path, tmp_path / "runs", tmp_path / "file"):
         with pytest.raises(UsageError, match="is there already") as caught:
-            check_place(place, None, 0)
+            check_place(path, None, 0)
         assert "rm " not in str(caught.value.hint)
 
 
@@ -115,7 +115,7 @@ def test_the_room_is_that_of_the_weights(tmp_path: Path) -> None:
 def test_a_place_is_one_run_s_until_its_block_ends(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet" / "mine"
     with hold_folders([folder, folder.with_name("other")]):
-        for look in (check_free, lambda place: hold_folders([place]).__enter__()):
+        for look in (check_free, lambda path: hold_folders([path]).__enter__()):
             with pytest.raises(UsageError, match="Another run is training"):
                 look(folder)
         check_free(folder.with_name("third"))

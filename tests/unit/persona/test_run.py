@@ -14,9 +14,9 @@ from agentlab.runs.events import Event
 TWO = PersonaConfig(base="none", personas=(Persona(name="a", data="a.jsonl"), Persona(name="b", data="b.jsonl")))
 
 
-def context(place: Path, size: int, *, resumes: Path | None = None) -> Context:
+def context(folder: Path, size: int, *, resumes: Path | None = None) -> Context:
     launch = {"RANK": "0", "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    return Context(Workspace(place, place), launch, resumed_run=resumes)
+    return Context(Workspace(folder, folder), launch, resumed_run=resumes)
 
 
 def test_several_processes_train_in_turn_only(tmp_path: Path) -> None:
@@ -29,12 +29,12 @@ def test_several_processes_train_in_turn_only(tmp_path: Path) -> None:
             prepare(config, context(tmp_path, size))
 
 
-@pytest.mark.parametrize(("begun", "size", "way_out"), [(2, 1, "--num_processes 2"), (1, 2, "without a launcher")])
-def test_a_training_goes_on_in_as_many_processes(tmp_path: Path, begun: int, size: int, way_out: str) -> None:
-    event = Event(seq=0, t=0.0, type="training.begun", data={"processes": begun})
+@pytest.mark.parametrize(("first_size", "size", "way_out"), [(2, 1, "--num_processes 2"), (1, 2, "without a launcher")])
+def test_a_training_goes_on_in_as_many_processes(tmp_path: Path, first_size: int, size: int, way_out: str) -> None:
+    event = Event(seq=0, t=0.0, type="training.begun", data={"processes": first_size})
     (tmp_path / "events.jsonl").write_text(event.to_json() + "\n")
-    with pytest.raises(RunMismatchError, match=f"begun by {begun}") as caught:
+    with pytest.raises(RunMismatchError, match=f"begun by {first_size}") as caught:
         prepare(TWO, context(tmp_path, size, resumes=tmp_path))
     assert way_out in str(caught.value.hint)
     with pytest.raises((UsageError, MissingFileError), match="none"):
-        prepare(TWO, context(tmp_path, begun, resumes=tmp_path))
+        prepare(TWO, context(tmp_path, first_size, resumes=tmp_path))

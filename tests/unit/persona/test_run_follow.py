@@ -18,8 +18,8 @@ from tests.unit.train.tiny_base import tiny_checkpoint
 
 def test_a_file_that_changed_between_two_processes_is_refused(tmp_path: Path) -> None:
     tiny_checkpoint(tmp_path / "models" / "tiny")
-    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
-    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": said}))
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": messages}))
     run = tmp_path / "runs" / "one"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(

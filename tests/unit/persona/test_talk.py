@@ -39,7 +39,7 @@ class Voice:
 
 
 def talk_of(
-    place: Path,
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     voices: dict[str, Voice],
     *,
@@ -57,10 +57,10 @@ def talk_of(
             "ledger": {"enabled": False},
         }
     )
-    monkeypatch.setattr(talk, "Router", lambda *given, **rest: Router(*given, **rest, models=voices))
+    monkeypatch.setattr(talk, "Router", lambda *args, **keywords: Router(*args, **keywords, models=voices))
     speakers = tuple(Speaker(name, name, f"Be {name}.") for name in voices)
     cast = Cast(config, (Speaker(""),) if anybody else speakers, together)
-    return Talk(cast, Context(Workspace(place, place), {}), Options(), system, live=live)
+    return Talk(cast, Context(Workspace(folder, folder), {}), Options(), system, live=live)
 
 
 def heard(one: Talk, text: str) -> list[tuple[str, str]]:
@@ -94,7 +94,7 @@ def test_answers_come_in_order_and_histories_are_apart(
         one.reset()
         one.system = "Be short."
         heard(one, "Again?")
-    assert [said(each) for each in a.heard] == [
+    assert [said(request) for request in a.heard] == [
         ["Be a.", "Who?"],
         ["Be a.", "Who?", "Ee", "And then?"],
         ["Be short.", "Again?"],
@@ -124,8 +124,8 @@ def test_what_was_heard_of_an_answer_that_was_stopped_stays(tmp_path: Path, monk
         asyncio.run(stop())
         a.words = ("B",)
         heard(one, "Go on")
-    question, answer, more = said(a.heard[1])
-    assert (question, more) == ("Who?", "Go on")
+    question, answer, follow_up = said(a.heard[1])
+    assert (question, follow_up) == ("Who?", "Go on")
     assert answer.startswith("A")
     assert said(b.heard[1]) == ["Go on"]  # it had not said a word
 

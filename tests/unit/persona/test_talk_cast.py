@@ -24,7 +24,7 @@ CONFIG = LLMConfig.model_validate(
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
+def own_workspace(tmp_path: Path) -> Workspace:
     """Two checkpoints, a GGUF file, a persona with a card and one that is a GGUF file."""
     root = tmp_path / "sp ${ace}"
     for name in ("ours", "theirs"):
@@ -40,79 +40,79 @@ def place(tmp_path: Path) -> Workspace:
     return Workspace(root, tmp_path / "cache")
 
 
-def cast(place: Workspace, *adapters: str, model: str | None = None, config: LLMConfig = CONFIG) -> Cast:
-    return cast_of(config, adapters, model, place, lambda name: pytest.fail(f"{name} is imported"))
+def cast(own_workspace: Workspace, *adapters: str, model: str | None = None, config: LLMConfig = CONFIG) -> Cast:
+    return cast_of(config, adapters, model, own_workspace, lambda name: pytest.fail(f"{name} is imported"))
 
 
-def providers(found: Cast) -> dict[str, tuple[str, str, str | None]]:
+def providers(talk_cast: Cast) -> dict[str, tuple[str, str, str | None]]:
     """Kind, file of the model and file of the adapter, by speaker."""
     return {
-        name: (each.kind, Path(each.model_path).name, Path(each.adapter).name if each.adapter else None)  # type: ignore[union-attr]
-        for name, each in found.config.providers.items()
+        name: (spec.kind, Path(spec.model_path).name, Path(spec.adapter).name if spec.adapter else None)  # type: ignore[union-attr]
+        for name, spec in talk_cast.config.providers.items()
     }
 
 
-def test_without_names_the_config_is_asked_and_a_model_of_it_may_be_named(place: Workspace) -> None:
-    assert cast(place).config is CONFIG
-    assert [each.model for each in cast(place).speakers] == [None]
-    assert [each.model for each in cast(place, model="own").speakers] == ["own"]
+def test_without_names_the_config_is_asked_and_a_model_of_it_may_be_named(own_workspace: Workspace) -> None:
+    assert cast(own_workspace).config is CONFIG
+    assert [speaker.model for speaker in cast(own_workspace).speakers] == [None]
+    assert [speaker.model for speaker in cast(own_workspace, model="own").speakers] == ["own"]
 
 
-def test_a_model_of_this_machine_is_one_as_well(place: Workspace) -> None:
-    assert providers(cast(place, model="small")) == {"small": ("gguf", "small.gguf", None)}
-    long = place.models / ("ours" * 60)
-    (place.models / "ours").rename(long)
-    assert providers(cast(place, model=str(long))) == {long.name: ("hf", long.name, None)}
+def test_a_model_of_this_machine_is_one_as_well(own_workspace: Workspace) -> None:
+    assert providers(cast(own_workspace, model="small")) == {"small": ("gguf", "small.gguf", None)}
+    long = own_workspace.models / ("ours" * 60)
+    (own_workspace.models / "ours").rename(long)
+    assert providers(cast(own_workspace, model=str(long))) == {long.name: ("hf", long.name, None)}
     with pytest.raises(UnknownNameError, match="'smal'"):
-        cast(place, model="smal")
+        cast(own_workspace, model="smal")
 
 
-def test_personas_bring_their_base_and_their_system_message(place: Workspace) -> None:
-    found = cast(place, "mine", "gguf", "mine")
-    assert providers(found) == {"mine": ("hf", "ours", "mine"), "gguf": ("gguf", "small.gguf", "gguf.gguf")}
-    assert [(each.name, each.model, each.system) for each in found.speakers] == [
+def test_personas_bring_their_base_and_their_system_message(own_workspace: Workspace) -> None:
+    talk_cast = cast(own_workspace, "mine", "gguf", "mine")
+    assert providers(talk_cast) == {"mine": ("hf", "ours", "mine"), "gguf": ("gguf", "small.gguf", "gguf.gguf")}
+    assert [(speaker.name, speaker.model, speaker.system) for speaker in talk_cast.speakers] == [
         ("mine", "mine", "Be mine."),
         ("gguf", "gguf", None),
     ]
-    assert found.config.defaults == CONFIG.defaults
+    assert talk_cast.config.defaults == CONFIG.defaults
 
 
-def test_a_base_that_lies_elsewhere_is_found_by_its_name_and_has_to_be_the_same(place: Workspace) -> None:
-    card = place.adapters / "mine" / "card.json"
-    card.write_text(card.read_text().replace(str(place.models / "ours"), "/home/somebody/models/ours"))
-    assert providers(cast(place, "mine"))["mine"][1] == "ours"
+def test_a_base_that_lies_elsewhere_is_found_by_its_name_and_has_to_be_the_same(own_workspace: Workspace) -> None:
+    card = own_workspace.adapters / "mine" / "card.json"
+    card.write_text(card.read_text().replace(str(own_workspace.models / "ours"), "/home/somebody/models/ours"))
+    assert providers(cast(own_workspace, "mine"))["mine"][1] == "ours"
     with pytest.raises(UsageError, match="another base model") as caught:
-        cast(place, "mine", model="theirs")
+        cast(own_workspace, "mine", model="theirs")
     assert "--model" in str(caught.value.hint)
-    (place.models / "ours").rename(place.models / "gone")
+    (own_workspace.models / "ours").rename(own_workspace.models / "gone")
     with pytest.raises(MissingFileError, match="not on this machine"):
-        cast(place, "mine")
+        cast(own_workspace, "mine")
 
 
-def test_what_cannot_be_meant(place: Workspace) -> None:
+def test_what_cannot_be_meant(own_workspace: Workspace) -> None:
     with pytest.raises(UnknownNameError, match="adapter named 'mien'") as caught:
-        cast(place, "mien")
+        cast(own_workspace, "mien")
     assert "mine" in str(caught.value.hint)
-    write_folder(place.root / "elsewhere" / "mine", deltas(2), base_model_name_or_path="models/ours")
+    write_folder(own_workspace.root / "elsewhere" / "mine", deltas(2), base_model_name_or_path="models/ours")
     with pytest.raises(UsageError, match="Two adapters are called mine"):
-        cast(place, "mine", "elsewhere/mine")
-    with pytest.raises(UsageError, match="does not say which model") as said:
-        cast(place, "gguf", config=LLMConfig())
-    assert "--model" in str(said.value.hint)
+        cast(own_workspace, "mine", "elsewhere/mine")
+    with pytest.raises(UsageError, match="does not say which model") as error:
+        cast(own_workspace, "gguf", config=LLMConfig())
+    assert "--model" in str(error.value.hint)
 
 
 def test_together_they_share_the_threads_and_have_to_fit_into_the_memory(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
+    own_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(1 << 40, 1 << 40))
-    both = cast(place, "mine", "gguf")
+    both = cast(own_workspace, "mine", "gguf")
     assert (both.together, both.config.threads) == (True, 3)
-    assert cast(place, "mine").config.threads == 6
+    assert cast(own_workspace, "mine").config.threads == 6
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(1 << 40, 1 << 29))
-    in_turn = cast(place, "mine", "gguf")
+    in_turn = cast(own_workspace, "mine", "gguf")
     assert (in_turn.together, in_turn.config.threads) == (False, 6)
-    assert cast(place, "mine").together  # there is nothing to be gained by a turn
-    write_folder(place.adapters / "other", deltas(2), base_model_name_or_path="models/ours")
-    shared = cast(place, "mine", "other")  # one process, whatever their number
+    assert cast(own_workspace, "mine").together  # there is nothing to be gained by a turn
+    write_folder(own_workspace.adapters / "other", deltas(2), base_model_name_or_path="models/ours")
+    shared = cast(own_workspace, "mine", "other")  # one process, whatever their number
     assert (shared.together, shared.config.threads) == (True, 6)

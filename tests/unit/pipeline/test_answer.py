@@ -62,8 +62,8 @@ def test_keys_are_equal_for_equal_questions_only(first: PipelineQuestion, second
 
 
 @given(QUESTIONS)
-def test_a_question_equals_its_copy(asked: PipelineQuestion) -> None:
-    assert key_of(replace(asked, messages=tuple(asked.messages), stop=tuple(asked.stop))) == key_of(asked)
+def test_a_question_equals_its_copy(original: PipelineQuestion) -> None:
+    assert key_of(replace(original, messages=tuple(original.messages), stop=tuple(original.stop))) == key_of(original)
 
 
 def test_a_model_may_be_called_otherwise() -> None:
@@ -84,8 +84,8 @@ def test_the_order_of_numerics_does_not_matter(mapping: dict[str, int], random: 
 
 def test_the_order_of_a_schema_matters() -> None:
     """A grammar made of it wants the properties in this order, and what is written first decides what follows."""
-    one, other = ({"properties": {key: {"type": "string"} for key in names}} for names in (("a", "b"), ("b", "a")))
-    assert key_of(replace(ASKED, schema=one)) != key_of(replace(ASKED, schema=other))
+    one, reordered = ({"properties": {key: {"type": "string"} for key in names}} for names in (("a", "b"), ("b", "a")))
+    assert key_of(replace(ASKED, schema=one)) != key_of(replace(ASKED, schema=reordered))
 
 
 @given(st.lists(st.tuples(TEXT, TEXT)).map(tuple), st.lists(st.tuples(TEXT, TEXT)).map(tuple))

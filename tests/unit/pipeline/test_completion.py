@@ -22,19 +22,19 @@ def end(
     config = PipelineConfig.model_validate(
         {"models": {"m": {"file": "m.gguf"}}, "base_pipeline": {"stages": [stage]}, "seed": 3}
     )
-    asked: list[PipelineCall] = []
+    judge_calls: list[PipelineCall] = []
 
     def ask(call: PipelineCall) -> PipelineAnswer:
-        asked.append(call)
-        return PipelineAnswer(replies[len(asked) - 1], "stop", "m")
+        judge_calls.append(call)
+        return PipelineAnswer(replies[len(judge_calls) - 1], "stop", "m")
 
-    found = {
+    answers = {
         name: text
         if isinstance(text, AgentlabError)
         else PipelineAnswer(text, "stop", model, logprob=-float(len(text)))
         for name, text in given.items()
     }
-    return complete_step(unroll(config.stages)[0], PipelineItem("", "why?", {}, {}), found, config, ask), asked
+    return complete_step(unroll(config.stages)[0], PipelineItem("", "why?", {}, {}), answers, config, ask), judge_calls
 
 
 LATE = LLMTimeoutError("too late")
@@ -45,8 +45,8 @@ def test_a_single_answer_is_the_stage_s_answer() -> None:
 
 
 def test_the_input_may_be_handed_on_with_the_answer() -> None:
-    found, _ = end({"a": "so"}, output_mode="input_plus_answer")
-    assert (found.answer, found.output) == ("so", "why?\n\nso")
+    outcome, _ = end({"a": "so"}, output_mode="input_plus_answer")
+    assert (outcome.answer, outcome.output) == ("so", "why?\n\nso")
 
 
 def test_an_answer_with_a_schema_has_a_value() -> None:
@@ -55,9 +55,9 @@ def test_an_answer_with_a_schema_has_a_value() -> None:
 
 
 def test_candidates_that_failed_are_left_out_and_named() -> None:
-    found, _ = end({"a/m": "x", "a/m#2": LATE, "a/m#3": "y"}, samples=3, aggregation="concat")
-    assert found.answer == "x\n\ny"
-    assert found.why["failed"] == {"a/m#2": "too late"}
+    outcome, _ = end({"a/m": "x", "a/m#2": LATE, "a/m#3": "y"}, samples=3, aggregation="concat")
+    assert outcome.answer == "x\n\ny"
+    assert outcome.why["failed"] == {"a/m#2": "too late"}
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_candidates_that_failed_are_left_out_and_named() -> None:
     [({"on_error": "skip"}, "skipped", ""), ({"on_error": "default", "default": "none"}, "default", "none")],
 )
 def test_when_all_have_failed_on_error_decides(fields: dict[str, Any], status: str, output: str) -> None:
-    found, _ = end({"a": LATE}, **fields)
-    assert (found.status, found.output) == (status, output)
-    assert found.why["error"]["kind"] == "LLMTimeoutError"
+    outcome, _ = end({"a": LATE}, **fields)
+    assert (outcome.status, outcome.output) == (status, output)
+    assert outcome.why["error"]["kind"] == "LLMTimeoutError"
 
 
 def test_without_on_error_the_failure_goes_on() -> None:
@@ -76,33 +76,37 @@ def test_without_on_error_the_failure_goes_on() -> None:
 
 
 def test_a_judge_is_asked_in_both_orders() -> None:
-    how = {"method": "judge", "model": "m"}
-    found, asked = end(
-        {"a/m": "good", "a/m#2": "bad"}, samples=2, aggregation=how, replies=('{"best": "A"}', '{"best": "B"}')
+    aggregation = {"method": "judge", "model": "m"}
+    outcome, judge_calls = end(
+        {"a/m": "good", "a/m#2": "bad"}, samples=2, aggregation=aggregation, replies=('{"best": "A"}', '{"best": "B"}')
     )
-    assert [call.id for call in asked] == ["a/=judge.1", "a/=judge.2"]
-    first, second = (call.prompt(1.0)[-1][1] for call in asked)
+    assert [call.id for call in judge_calls] == ["a/=judge.1", "a/=judge.2"]
+    first, second = (call.prompt(1.0)[-1][1] for call in judge_calls)
     assert first.index("good") < first.index("bad") or second.index("good") < second.index("bad")
-    assert found.answer == ("good" if first.index("good") < first.index("bad") else "bad")
-    assert all(call.drawings["m"].temperature == 0 for call in asked)
+    assert outcome.answer == ("good" if first.index("good") < first.index("bad") else "bad")
+    assert all(call.drawings["m"].temperature == 0 for call in judge_calls)
 
 
 def test_a_tied_vote_is_judged_over_the_tied_only() -> None:
-    how = {"method": "vote", "extract": {"kind": "number"}, "ties": "judge", "judge": "m"}
-    given = {"a/m": "it is 1", "a/m#2": "it is 2", "a/m#3": "no idea"}
-    found, asked = end(given, samples=3, aggregation=how, replies=('{"best": "A"}', '{"best": "A"}'))
-    assert all("no idea" not in call.prompt(1.0)[-1][1] for call in asked)
-    assert found.why["tie_rule"] == "judge"
-    assert found.answer == "it is 1"  # the judge wavered: the earlier one
+    aggregation = {"method": "vote", "extract": {"kind": "number"}, "ties": "judge", "judge": "m"}
+    candidates = {"a/m": "it is 1", "a/m#2": "it is 2", "a/m#3": "no idea"}
+    outcome, judge_calls = end(
+        candidates, samples=3, aggregation=aggregation, replies=('{"best": "A"}', '{"best": "A"}')
+    )
+    assert all("no idea" not in call.prompt(1.0)[-1][1] for call in judge_calls)
+    assert outcome.why["tie_rule"] == "judge"
+    assert outcome.answer == "it is 1"  # the judge wavered: the earlier one
 
 
 def test_a_synthesis_shows_all_candidates_and_writes_the_answer() -> None:
-    how = {"method": "synthesis", "model": "m", "candidate_tokens": 16}
-    found, asked = end({"a/m": "one " * 60, "a/m#2": "two"}, samples=2, aggregation=how, replies=("both",))
-    shown = asked[0].prompt(1.0)[-1][1]
-    assert "two" in shown
-    assert shown.count("one ") < 60
-    assert found.answer == "both"
+    aggregation = {"method": "synthesis", "model": "m", "candidate_tokens": 16}
+    outcome, synthesis_calls = end(
+        {"a/m": "one " * 60, "a/m#2": "two"}, samples=2, aggregation=aggregation, replies=("both",)
+    )
+    prompt = synthesis_calls[0].prompt(1.0)[-1][1]
+    assert "two" in prompt
+    assert prompt.count("one ") < 60
+    assert outcome.answer == "both"
 
 
 def test_best_of_and_first_valid_and_a_template() -> None:

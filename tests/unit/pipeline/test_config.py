@@ -56,9 +56,9 @@ def read(tmp_path: Path) -> Read:
 
 @pytest.fixture
 def complaints(read: Read) -> Complaints:
-    def call(*given: str | Override, **more: str) -> list[str]:
+    def call(*arguments: str | Override, **texts: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:
-            read(*given, **more)
+            read(*arguments, **texts)
         return caught.value.message.split("\n")
 
     return call
@@ -100,7 +100,7 @@ def test_an_aggregation_may_be_a_mapping_or_a_template(read: Read, short: str, k
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "place", "said"),
+    ("right", "wrong", "position", "problem"),
     [
         ("method: vote", "method: votes", "10:9", "1.aggregation.method: unknown method 'votes'; did you mean vote?"),
         ("extract: {k", "extrakt: {k", "11:9", "1.aggregation.extrakt: unknown key; did you mean extract?"),
@@ -117,9 +117,9 @@ def test_an_aggregation_may_be_a_mapping_or_a_template(read: Read, short: str, k
     ],
 )
 def test_a_mistake_in_a_stage_is_told_with_its_place(
-    complaints: Complaints, right: str, wrong: str, place: str, said: str
+    complaints: Complaints, right: str, wrong: str, position: str, problem: str
 ) -> None:
-    assert complaints(PIPELINE.replace(right, wrong)) == [f"pipeline.yaml:{place}: base_pipeline.stages.{said}"]
+    assert complaints(PIPELINE.replace(right, wrong)) == [f"pipeline.yaml:{position}: base_pipeline.stages.{problem}"]
 
 
 def test_a_mistake_in_the_other_file_is_told_with_that_file(complaints: Complaints) -> None:
@@ -144,8 +144,8 @@ def test_a_change_that_does_not_fit_is_told_with_what_is_left_of_the_file(compla
 
 
 def test_what_is_wrong_between_the_parts_is_told_at_once(complaints: Complaints) -> None:
-    found = complaints(PIPELINE.replace("model: small", "model: smal\n      input_from: drafd"))
-    assert {tuple(line.split(": ")[:2]) for line in found} == {
+    problems = complaints(PIPELINE.replace("model: small", "model: smal\n      input_from: drafd"))
+    assert {tuple(line.split(": ")[:2]) for line in problems} == {
         ("pipeline.yaml:5:7", "base_pipeline.stages.0.model"),
         ("pipeline.yaml:6:7", "base_pipeline.stages.0.input_from"),
     }

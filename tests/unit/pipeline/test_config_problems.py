@@ -30,7 +30,7 @@ def test_a_sound_pipeline_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "place", "part"),
+    ("stages", "location", "part"),
     [
         ([stage("a", model="smal")], "0.model", "Did you mean small"),
         ([stage("a", fallback_models=["tiny"])], "0.fallback_models.0", "no model named 'tiny'"),
@@ -70,10 +70,10 @@ def test_a_sound_pipeline_has_none() -> None:
         ),
     ],
 )
-def test_problems_name_their_place(stages: list[dict[str, Any]], place: str, part: str) -> None:
-    told = found(*stages)
-    assert place in told
-    assert part in told[place]
+def test_problems_name_their_place(stages: list[dict[str, Any]], location: str, part: str) -> None:
+    problems = found(*stages)
+    assert location in problems
+    assert part in problems[location]
 
 
 def test_the_mode_needs_its_stages() -> None:

@@ -84,8 +84,8 @@ def test_a_plan_needs_no_input_but_refuses_a_wrong_one(tmp_path: Path) -> None:
 def test_fields_of_an_input_never_replace_what_is_said_of_it(tmp_path: Path) -> None:
     line = {"input": "b", "id": 7, "n": "zz", "output": "mine", "error": "E", "item": 1}
     (tmp_path / "x.jsonl").write_text(json.dumps(line))
-    (found,) = read(tmp_path, inputs="x.jsonl")
-    written = found.output_line(found.name, "ours", None)
+    (pipeline_input,) = read(tmp_path, inputs="x.jsonl")
+    written = pipeline_input.output_line(pipeline_input.name, "ours", None)
     assert written == {
         "n": "0001",
         "id": 7,

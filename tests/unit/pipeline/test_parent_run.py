@@ -26,9 +26,9 @@ MODELS = {
 }
 
 
-def config(*stages: Mapping[str, Any], **more: Any) -> PipelineConfig:
-    made = [{"model": "m", **stage} if "models" not in stage else stage for stage in stages]
-    data = {"models": MODELS, "llm": LLM, "base_pipeline": {"stages": made}, **more}
+def config(*stages: Mapping[str, Any], **fields: Any) -> PipelineConfig:
+    stage_configs = [{"model": "m", **stage} if "models" not in stage else stage for stage in stages]
+    data = {"models": MODELS, "llm": LLM, "base_pipeline": {"stages": stage_configs}, **fields}
     return PipelineConfig.model_validate(data)
 
 
@@ -72,7 +72,7 @@ PLAIN: dict[str, Any] = {"params": {"tone": "kind"}}
 
 
 @pytest.mark.parametrize(
-    ("stage", "changes", "said"),
+    ("stage", "changes", "message"),
     [
         (DRAFT, {"seed": 5}, "seed was changed, which decides the answer of a"),
         (REMOTE, {"seed": 5}, "seed was changed"),
@@ -96,10 +96,10 @@ PLAIN: dict[str, Any] = {"params": {"tone": "kind"}}
     ],
 )
 def test_whatever_decides_an_answer_that_is_taken_over_may_not_change(
-    stage: dict[str, Any], changes: dict[str, Any], said: str
+    stage: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
     before, after = config(stage, {"id": "b"}, **PLAIN), config(stage, {"id": "b"}, **{**PLAIN, **changes})
-    with pytest.raises(RunMismatchError, match=said) as caught:
+    with pytest.raises(RunMismatchError, match=message) as caught:
         check_unchanged(before, after, "b")
     assert caught.value.hint
     check_unchanged(before, after, "a")  # nothing is taken over
@@ -138,14 +138,14 @@ def folder(
     shop: Workshop, ends: Sequence[tuple[str, Mapping[str, Any]]], inputs: int = 1, stages: Sequence[Any] = TWO
 ) -> Path:
     """The folder of a run of which these steps ended, with their `why`."""
-    given = {"models": {"m": {"file": "m.gguf"}}, "input": "x", "base_pipeline": {"stages": list(stages)}}
-    with shop.open("parent", config=given) as run:
+    run_config = {"models": {"m": {"file": "m.gguf"}}, "input": "x", "base_pipeline": {"stages": list(stages)}}
+    with shop.open("parent", config=run_config) as run:
         run.start({})
         run.write_text("inputs.jsonl", copy_of([PipelineInput("", "x")]))
         run.emit("inputs.taken", count=inputs)
-        for name, why in ends:
+        for name, explanation in ends:
             run.emit("call.answered", name, key="k")
-            run.emit("stage.finished", name, sha="0", status="done", why=dict(why), seconds=0.0)
+            run.emit("stage.finished", name, sha="0", status="done", why=dict(explanation), seconds=0.0)
     return shop.runs_dir / "parent"
 
 
@@ -157,10 +157,10 @@ def child(path: Path, first: str, stages: Sequence[Any] = TWO, **changes: Any) -
 
 def test_stages_that_ended_are_taken_over(workshop: Workshop) -> None:
     path = folder(workshop, [("a", {}), ("b", {})])
-    found = parent_of(child(path, "b"), {})
-    assert (found.run, found.path, found.inputs, found.gone) == ("parent", path, path, False)
-    assert found.taken == {"a"}
-    assert [event.id for event in found.inherited if event.type == "call.answered"] == ["a"]
+    parent = parent_of(child(path, "b"), {})
+    assert (parent.run, parent.path, parent.inputs, parent.gone) == ("parent", path, path, False)
+    assert parent.taken == {"a"}
+    assert [event.id for event in parent.inherited if event.type == "call.answered"] == ["a"]
 
 
 @pytest.mark.parametrize(

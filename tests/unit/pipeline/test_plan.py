@@ -18,16 +18,16 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def plan(inputs: int, taken: Collection[str] = ()) -> PipelinePlan:
+def plan(inputs: int, reused_stages: Collection[str] = ()) -> PipelinePlan:
     config = PipelineConfig.model_validate(CONFIG)
-    made = units(unroll(config.stages), config)
-    jobs = [unit.job() for unit in made if unit.step.stage.id not in taken]
+    all_units = units(unroll(config.stages), config)
+    jobs = [unit.job() for unit in all_units if unit.step.stage.id not in reused_stages]
     order = schedule(jobs, Room({"m": 5, "n": 7}, {"m": 1.0, "n": 1.0}, 10))
-    return plan_of(order, made, [], MemoryBudget(10, 0), [], inputs, taken)
+    return plan_of(order, all_units, [], MemoryBudget(10, 0), [], inputs, reused_stages)
 
 
-def shown(found: PipelinePlan) -> list[tuple[str, str, str, int]]:
-    return [(step.action, step.what, step.model, step.answers) for step in found.steps]
+def shown(pipeline_plan: PipelinePlan) -> list[tuple[str, str, str, int]]:
+    return [(step.action, step.what, step.model, step.answers) for step in pipeline_plan.steps]
 
 
 def test_it_loads_asks_and_unloads() -> None:
@@ -41,15 +41,16 @@ def test_it_loads_asks_and_unloads() -> None:
 
 
 def test_what_a_rerun_takes_over_is_neither_asked_nor_loaded() -> None:
-    found = plan(1, {"draft"})
-    assert shown(found) == [("take over", "draft", "", 0), ("load", "", "n", 0), ("ask", "final", "n", 1)]
-    assert (found.loads, found.peak_bytes) == (1, 7)
+    pipeline_plan = plan(1, {"draft"})
+    assert shown(pipeline_plan) == [("take over", "draft", "", 0), ("load", "", "n", 0), ("ask", "final", "n", 1)]
+    assert (pipeline_plan.loads, pipeline_plan.peak_bytes) == (1, 7)
 
 
 def test_without_an_input_it_counts_one() -> None:
-    found = plan(0)
-    assert found.inputs == 0
-    assert [answers for *_, answers in shown(found) if answers] == [1, 1]
+    pipeline_plan = plan(0)
+    assert pipeline_plan.inputs == 0
+    assert [answers for *_, answers in shown(pipeline_plan) if answers] == [1, 1]
     assert any(
-        isinstance(block, Text) and block.text.startswith("For one input, 2 model loads") for block in found.blocks()
+        isinstance(block, Text) and block.text.startswith("For one input, 2 model loads")
+        for block in pipeline_plan.blocks()
     )

@@ -33,12 +33,12 @@ llm:
 """
 
 
-def registry(setup: PipelineConfig, place: Workspace, env: dict[str, str]) -> dict[str, Availability]:
-    return available(setup.models, setup, place, env)
+def registry(setup: PipelineConfig, own_workspace: Workspace, env: dict[str, str]) -> dict[str, Availability]:
+    return available(setup.models, setup, own_workspace, env)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
+def own_workspace(tmp_path: Path) -> Workspace:
     write_model(tmp_path / "models" / "good.gguf")
     return Workspace(root=tmp_path, cache=tmp_path / "cache")
 
@@ -47,79 +47,83 @@ Config = Callable[..., PipelineConfig]
 
 
 @pytest.fixture
-def config(place: Workspace) -> Config:
+def config(own_workspace: Workspace) -> Config:
     """`config("m: {file: good.gguf}")`: these models, of which one stage asks `m`; `more` are further lines."""
 
     def call(*models: str, asks: str = "model: m", more: str = "") -> PipelineConfig:
         listed = "".join(f"  {line}\n" for line in models)
         text = f"models:\n{listed}base_pipeline: {{stages: [{{id: a, {asks}}}]}}\n{more}"
-        (place.root / "p.yaml").write_text(text)
-        return load(PipelineConfig, "pipeline", "p.yaml", (), workspace=place, env={}, cwd=place.root).config
+        (own_workspace.root / "p.yaml").write_text(text)
+        return load(
+            PipelineConfig, "pipeline", "p.yaml", (), workspace=own_workspace, env={}, cwd=own_workspace.root
+        ).config
 
     return call
 
 
 @pytest.fixture
-def error(config: Config, place: Workspace) -> Callable[..., AgentlabError | None]:
+def error(config: Config, own_workspace: Workspace) -> Callable[..., AgentlabError | None]:
     """What is wrong with the model `m` of this file."""
 
     def call(file: Any, more: str = "", **settings: str) -> AgentlabError | None:
         entry = ", ".join(f"{key}: {value}" for key, value in {"file": file, **settings}.items())
-        found = registry(config(f"m: {{{entry}}}", more=more), place, {})
-        return found["m"].error
+        models = registry(config(f"m: {{{entry}}}", more=more), own_workspace, {})
+        return models["m"].error
 
     return call
 
 
-def test_a_usable_model_is_known_by_its_file(config: Config, place: Workspace) -> None:
-    found = registry(config("m: {file: good.gguf, quantization: Q8_0}"), place, {})["m"]
-    assert (found.path, found.problem, found.wanted) == (place.models / "good.gguf", None, True)
-    assert found.metadata is not None
-    assert (found.metadata.quantisation, found.metadata.context_length) == ("Q8_0", 64)
+def test_a_usable_model_is_known_by_its_file(config: Config, own_workspace: Workspace) -> None:
+    model = registry(config("m: {file: good.gguf, quantization: Q8_0}"), own_workspace, {})["m"]
+    assert (model.path, model.problem, model.wanted) == (own_workspace.models / "good.gguf", None, True)
+    assert model.metadata is not None
+    assert (model.metadata.quantisation, model.metadata.context_length) == ("Q8_0", 64)
 
 
 # -- where files are looked up ------------------------------------------------------------------------------------
 
 
 def test_a_name_is_a_file_of_the_models_directory_and_a_path_starts_at_the_workspace(
-    error: Callable[..., Any], place: Workspace
+    error: Callable[..., Any], own_workspace: Workspace
 ) -> None:
-    write_model(place.root / "elsewhere" / "far.gguf")
+    write_model(own_workspace.root / "elsewhere" / "far.gguf")
     assert error("elsewhere/far.gguf") is None
-    assert error(str(place.root / "elsewhere" / "far.gguf")) is None
+    assert error(str(own_workspace.root / "elsewhere" / "far.gguf")) is None
     assert error("far.gguf", more="models_directory: elsewhere\n") is None
     assert isinstance(error("far.gguf"), MissingFileError)
     assert isinstance(error("good.gguf", more="models_directory: elsewhere\n"), MissingFileError)
 
 
 def test_the_workspaces_own_folder_knows_the_cache_and_the_catalogue_too(
-    error: Callable[..., Any], place: Workspace
+    error: Callable[..., Any], own_workspace: Workspace
 ) -> None:
-    write_model(place.cache / "models" / "shared.gguf")
-    write_model(place.models / catalogue.lookup(catalogue.EMBEDDED).file)
+    write_model(own_workspace.cache / "models" / "shared.gguf")
+    write_model(own_workspace.models / catalogue.lookup(catalogue.EMBEDDED).file)
     assert error("shared.gguf") is None
     assert error("shared") is None
     assert error(catalogue.EMBEDDED) is None
     assert isinstance(error("shared.gguf", more="models_directory: ./elsewhere\n"), MissingFileError)
 
 
-def test_a_file_that_is_not_there_comes_with_the_way_to_get_it(error: Callable[..., Any], place: Workspace) -> None:
+def test_a_file_that_is_not_there_comes_with_the_way_to_get_it(
+    error: Callable[..., Any], own_workspace: Workspace
+) -> None:
     pulled = error(catalogue.EMBEDDED)
     assert isinstance(pulled, MissingFileError)
     assert pulled.hint == f"Get it with `agentlab models pull {catalogue.EMBEDDED}`."
     near = error("goood.gguf")
-    assert near.message == f"There is no model file {place.models / 'goood.gguf'}."
+    assert near.message == f"There is no model file {own_workspace.models / 'goood.gguf'}."
     assert "Did you mean good?" in near.hint
-    write_model(place.root / "elsewhere" / "far.gguf")
+    write_model(own_workspace.root / "elsewhere" / "far.gguf")
     assert error("elsewhere/fax.gguf").hint == "Did you mean far.gguf?"
 
 
-def test_a_link_that_leads_nowhere_is_told(error: Callable[..., Any], place: Workspace) -> None:
-    (place.models / "dangling.gguf").symlink_to("nowhere.gguf")
-    found = error("dangling.gguf")
-    assert isinstance(found, MissingFileError)
-    assert found.message == (
-        f"{place.models / 'dangling.gguf'} is a link that leads nowhere: there is no nowhere.gguf."
+def test_a_link_that_leads_nowhere_is_told(error: Callable[..., Any], own_workspace: Workspace) -> None:
+    (own_workspace.models / "dangling.gguf").symlink_to("nowhere.gguf")
+    problem = error("dangling.gguf")
+    assert isinstance(problem, MissingFileError)
+    assert problem.message == (
+        f"{own_workspace.models / 'dangling.gguf'} is a link that leads nowhere: there is no nowhere.gguf."
     )
 
 
@@ -131,7 +135,7 @@ def test_a_name_that_no_file_can_bear_is_told(error: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (lambda whole: b"not a model", "does not begin with GGUF"),
         (lambda whole: b"", "is not a usable GGUF model"),
@@ -140,56 +144,56 @@ def test_a_name_that_no_file_can_bear_is_told(error: Callable[..., Any]) -> None
     ],
 )
 def test_a_broken_file_is_told(
-    error: Callable[..., Any], place: Workspace, content: Callable[[bytes], bytes], said: str
+    error: Callable[..., Any], own_workspace: Workspace, content: Callable[[bytes], bytes], message: str
 ) -> None:
-    (place.models / "broken.gguf").write_bytes(content((place.models / "good.gguf").read_bytes()))
-    found = error("broken.gguf")
-    assert isinstance(found, ModelFileError)
-    assert said in found.message
+    (own_workspace.models / "broken.gguf").write_bytes(content((own_workspace.models / "good.gguf").read_bytes()))
+    problem = error("broken.gguf")
+    assert isinstance(problem, ModelFileError)
+    assert message in problem.message
 
 
-def test_a_folder_is_no_file(error: Callable[..., Any], place: Workspace) -> None:
-    (place.models / "folder.gguf").mkdir()
+def test_a_folder_is_no_file(error: Callable[..., Any], own_workspace: Workspace) -> None:
+    (own_workspace.models / "folder.gguf").mkdir()
     assert "is a folder" in error("folder.gguf").message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read_is_told(error: Callable[..., Any], place: Workspace) -> None:
-    (place.models / "good.gguf").chmod(0)
+def test_a_file_that_may_not_be_read_is_told(error: Callable[..., Any], own_workspace: Workspace) -> None:
+    (own_workspace.models / "good.gguf").chmod(0)
     assert "cannot be read" in error("good.gguf").message
 
 
-def test_a_model_that_cannot_be_talked_to_is_told(error: Callable[..., Any], place: Workspace) -> None:
-    write_model(place.models / "base.gguf", template=False)
+def test_a_model_that_cannot_be_talked_to_is_told(error: Callable[..., Any], own_workspace: Workspace) -> None:
+    write_model(own_workspace.models / "base.gguf", template=False)
     assert "no chat template" in error("base.gguf").message
-    write_model(place.models / "odd.gguf", architecture="oddity")
+    write_model(own_workspace.models / "odd.gguf", architecture="oddity")
     assert "'oddity', which the engine does not know" in error("odd.gguf").message
 
 
-def test_all_parts_of_a_split_model_have_to_be_there(error: Callable[..., Any], place: Workspace) -> None:
-    write_model(place.models / "split-00001-of-00002.gguf", parts=2)
-    found = error("split-00001-of-00002.gguf")
-    assert isinstance(found, MissingFileError)
-    assert "split-00002-of-00002.gguf" in found.message
+def test_all_parts_of_a_split_model_have_to_be_there(error: Callable[..., Any], own_workspace: Workspace) -> None:
+    write_model(own_workspace.models / "split-00001-of-00002.gguf", parts=2)
+    problem = error("split-00001-of-00002.gguf")
+    assert isinstance(problem, MissingFileError)
+    assert "split-00002-of-00002.gguf" in problem.message
 
 
 def test_the_declared_quantization_is_compared_with_the_weights(error: Callable[..., Any]) -> None:
-    found = error("good.gguf", quantization="Q4_K_M")
-    assert isinstance(found, ModelFileError)
-    assert "is said to be Q4_K_M, but most of its bytes are Q8_0." in found.message
+    problem = error("good.gguf", quantization="Q4_K_M")
+    assert isinstance(problem, ModelFileError)
+    assert "is said to be Q4_K_M, but most of its bytes are Q8_0." in problem.message
 
 
 # -- models of `llm` ----------------------------------------------------------------------------------------------
 
 
-def test_a_model_of_llm_needs_its_key_and_nobody_is_asked(config: Config, place: Workspace) -> None:
+def test_a_model_of_llm_needs_its_key_and_nobody_is_asked(config: Config, own_workspace: Workspace) -> None:
     models = ("m: {provider: router, model: big}", "n: {provider: router, model: toy}")
     trust = {"AGENTLAB_TRUST": "FAR_API_KEY@example.org"}
-    found = registry(config(*models, more=LLM), place, trust)
-    assert isinstance(found["m"].error, MissingKeyError)
-    assert isinstance(registry(config(*models, more=LLM), place, {})["m"].error, UntrustedHostError)
-    assert (found["m"].path, found["n"].error) == (None, None)
-    assert registry(config(*models, more=LLM), place, {"FAR_API_KEY": "k", **trust})["m"].error is None
+    availability = registry(config(*models, more=LLM), own_workspace, trust)
+    assert isinstance(availability["m"].error, MissingKeyError)
+    assert isinstance(registry(config(*models, more=LLM), own_workspace, {})["m"].error, UntrustedHostError)
+    assert (availability["m"].path, availability["n"].error) == (None, None)
+    assert registry(config(*models, more=LLM), own_workspace, {"FAR_API_KEY": "k", **trust})["m"].error is None
 
 
 # -- who is needed ------------------------------------------------------------------------------------------------
@@ -203,50 +207,54 @@ def test_a_model_of_llm_needs_its_key_and_nobody_is_asked(config: Config, place:
         "models: [n, n], aggregation: {method: vote, extract: {kind: number}, ties: judge, judge: m}",
     ],
 )
-def test_whoever_a_stage_asks_is_needed(config: Config, place: Workspace, asks: str) -> None:
+def test_whoever_a_stage_asks_is_needed(config: Config, own_workspace: Workspace, asks: str) -> None:
     lines = [f"{name}: {{file: good.gguf, required_for_base: false}}" for name in "mo"]
-    found = registry(config("n: {file: good.gguf}", *lines, asks=asks), place, {})
-    assert {name: model.wanted for name, model in found.items()} == {"n": True, "m": True, "o": False}
+    models = registry(config("n: {file: good.gguf}", *lines, asks=asks), own_workspace, {})
+    assert {name: model.wanted for name, model in models.items()} == {"n": True, "m": True, "o": False}
 
 
 @pytest.mark.parametrize("mode", ["base", "manual"])
 def test_who_stands_in_is_needed_unless_the_config_says_that_it_is_not(
-    config: Config, place: Workspace, mode: str
+    config: Config, own_workspace: Workspace, mode: str
 ) -> None:
     asks = "model: m, fallback_models: [n, o]"
     lines = ("m: {file: good.gguf}", "n: {file: good.gguf}", "o: {file: nowhere.gguf, required_for_base: false}")
-    more = f"mode: {mode}\nmanual_pipeline: {{stages: [{{id: a, {asks}}}]}}\n"
-    setup = config(*lines, asks=asks, more=more)
-    found = registry(setup, place, {})
-    assert {name: model.wanted for name, model in found.items()} == {"m": True, "n": True, "o": False}
+    extra_lines = f"mode: {mode}\nmanual_pipeline: {{stages: [{{id: a, {asks}}}]}}\n"
+    setup = config(*lines, asks=asks, more=extra_lines)
+    models = registry(setup, own_workspace, {})
+    assert {name: model.wanted for name, model in models.items()} == {"m": True, "n": True, "o": False}
     assert asked_models(setup.stages, setup) == {"m", "n", "o"}
-    require(found)
+    require(models)
 
 
-def test_base_mode_needs_what_it_requires_and_manual_mode_what_it_asks(config: Config, place: Workspace) -> None:
+def test_base_mode_needs_what_it_requires_and_manual_mode_what_it_asks(
+    config: Config, own_workspace: Workspace
+) -> None:
     lines = ("m: {file: good.gguf}", "unused: {file: good.gguf}")
     manual = "mode: manual\nmanual_pipeline: {stages: [{id: a, model: m}]}\n"
-    assert registry(config(*lines), place, {})["unused"].wanted
-    assert not registry(config(*lines, more=manual), place, {})["unused"].wanted
+    assert registry(config(*lines), own_workspace, {})["unused"].wanted
+    assert not registry(config(*lines, more=manual), own_workspace, {})["unused"].wanted
 
 
-def test_everything_that_is_missing_is_told_at_once(config: Config, place: Workspace) -> None:
-    (place.models / "broken.gguf").write_bytes(b"x")
-    found = registry(config("m: {file: good.gguf}", "n: {file: broken.gguf}", "o: {file: nowhere.gguf}"), place, {})
+def test_everything_that_is_missing_is_told_at_once(config: Config, own_workspace: Workspace) -> None:
+    (own_workspace.models / "broken.gguf").write_bytes(b"x")
+    models = registry(
+        config("m: {file: good.gguf}", "n: {file: broken.gguf}", "o: {file: nowhere.gguf}"), own_workspace, {}
+    )
     with pytest.raises(MissingFileError, match=r"^models\.n: .*\nmodels\.o: There is no model file") as caught:
-        require(found)
+        require(models)
     assert caught.value.exit_code == MissingError.exit_code
     with pytest.raises(ModelFileError, match=r"^models\.n: "):
-        require({"n": found["n"]})
-    require({"m": found["m"], "o": Availability("o", "gguf", wanted=False, error=found["o"].error)})
+        require({"n": models["n"]})
+    require({"m": models["m"], "o": Availability("o", "gguf", wanted=False, error=models["o"].error)})
 
 
 # -- the answer ---------------------------------------------------------------------------------------------------
 
 
-def test_the_table_says_what_is_usable_and_below_it_why_not(config: Config, place: Workspace) -> None:
+def test_the_table_says_what_is_usable_and_below_it_why_not(config: Config, own_workspace: Workspace) -> None:
     setup = config("m: {file: good.gguf, quantization: q8_0}", "n: {file: nowhere.gguf}")
-    view = RegistryView.of(setup, registry(setup, place, {}))
+    view = RegistryView.of(setup, registry(setup, own_workspace, {}))
     table, wrong = view.blocks()
     assert isinstance(table, Table)
     assert [row[-1] for row in table.rows] == ["yes", "no"]

@@ -30,12 +30,12 @@ def test_the_safety_factor_is_part_of_it(tmp_path: Path) -> None:
 
 
 def test_what_loads_were_measured_to_take_counts_where_it_is_more(tmp_path: Path) -> None:
-    known = sizes(tmp_path, MemoryBudget(GIB, 0), ram_safety=1.0)
-    before = known("tiny", ENGINE)
-    known.learn("tiny", ENGINE, before // 2)
-    assert known("tiny", ENGINE) == before
-    known.learn("tiny", ENGINE, before * 2)
-    assert known("tiny", ENGINE) == before * 2
+    model_sizes = sizes(tmp_path, MemoryBudget(GIB, 0), ram_safety=1.0)
+    before = model_sizes("tiny", ENGINE)
+    model_sizes.learn("tiny", ENGINE, before // 2)
+    assert model_sizes("tiny", ENGINE) == before
+    model_sizes.learn("tiny", ENGINE, before * 2)
+    assert model_sizes("tiny", ENGINE) == before * 2
 
 
 def test_gpu_memory_that_is_scarcer_decides(tmp_path: Path) -> None:
@@ -58,13 +58,13 @@ def test_a_budget_is_what_was_said_or_most_of_the_machine() -> None:
 
 
 def settled(
-    folder: Path, found: str, *, flash: bool = True, recorded: Mapping[str, bool] | None = None
+    folder: Path, sound_variant: str, *, flash: bool = True, recorded: Mapping[str, bool] | None = None
 ) -> PipelineLocalModel:
     """The model on a machine where this way of computing was found to be sound."""
     path, proofs = write_model(folder / "tiny.gguf"), Proofs(folder / "kept")
     wished = replace(ENGINE, flash=flash).config(path, threads=1, memory_bytes=GIB)
     ways = ("repacked weights and flash attention", "repacked weights", "flash attention")
-    proofs._keep(wished, {way: "" if way == found else "no" for way in ways})
+    proofs._keep(wished, {variant: "" if variant == sound_variant else "no" for variant in ways})
     return settle(
         Availability("tiny", "gguf", True, path, read(path)), wished, proofs, recorded or {}, proofs.known_settings
     )

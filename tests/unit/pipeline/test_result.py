@@ -79,15 +79,15 @@ def test_an_answer_is_told_in_a_line_and_one_of_a_batch_only_on_request() -> Non
 
 
 def test_a_model_name_with_a_colon_makes_no_batch() -> None:
-    told = narrate(answered("draft/qwen:7b", "cache"))
-    assert told is not None
-    assert told.line == "  draft/qwen:7b: known from an earlier run"
+    narration = narrate(answered("draft/qwen:7b", "cache"))
+    assert narration is not None
+    assert narration.line == "  draft/qwen:7b: known from an earlier run"
 
 
 def test_text_is_passed_on_as_it_comes() -> None:
-    told = narrate(event("call.text", "draft", text="The "))
-    assert told is not None
-    assert told.piece == "The "
+    narration = narrate(event("call.text", "draft", text="The "))
+    assert narration is not None
+    assert narration.piece == "The "
     assert narrate(event("call.text", "0001:draft", text="The ")) is None
 
 
@@ -98,8 +98,8 @@ def test_a_model_that_never_answered_is_told_with_the_reason() -> None:
     result = PipelineResult(items=[], stages=[], models=[], loads=0, reused=0, silent=silent(events))
     assert Text(silent(events)[0]) in result.blocks()
     assert Text(silent(events)[0]) in result.tables()
-    told = narrate(event("model.silent", "", said=silent(events)[0]))
-    assert told is not None
-    assert "0 of 3" in (told.line or "")
+    narration = narrate(event("model.silent", "", said=silent(events)[0]))
+    assert narration is not None
+    assert "0 of 3" in (narration.line or "")
     settled = event("engine.settled", "m", flash=False, repack=False, why="repacked weights: it dies (SIGILL)")
     assert "plainer settings" in (getattr(narrate(settled), "line", None) or "")

@@ -22,10 +22,10 @@ def engine(gpu_layers: int = 0) -> Engine:
     return Engine(context=2048, batch=128, gpu_layers=gpu_layers, flash=True, kv_type="f16")
 
 
-def climbed(error: AgentlabError, rung: Rung, stage: Stage = STAGE, **more: object) -> list[str]:
+def climbed(error: AgentlabError, rung: Rung, stage: Stage = STAGE, **details: object) -> list[str]:
     """What is changed, one after another, while the error stays."""
     changes = []
-    while (following := next_rung(rung, RungFailure(error, **more), stage)) is not None:  # type: ignore[arg-type] # fields
+    while (following := next_rung(rung, RungFailure(error, **details), stage)) is not None:  # type: ignore[arg-type] # fields
         changes.append(following.change)
         rung = following
         assert len(changes) < 100

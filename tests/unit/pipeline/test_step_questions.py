@@ -13,8 +13,8 @@ from agentlab.pipeline.step_questions import calls, derive_seed, messages
 MODELS = {"m": {"file": "m.gguf"}, "n": {"file": "n.gguf", "overrides": {"temperature": 0.3}}}
 
 
-def config(*stages: dict[str, Any], **more: Any) -> PipelineConfig:
-    return PipelineConfig.model_validate({"models": MODELS, "base_pipeline": {"stages": list(stages)}, **more})
+def config(*stages: dict[str, Any], **fields: Any) -> PipelineConfig:
+    return PipelineConfig.model_validate({"models": MODELS, "base_pipeline": {"stages": list(stages)}, **fields})
 
 
 def first(given: PipelineConfig) -> PipelineStep:
@@ -33,10 +33,10 @@ def test_one_answer_is_called_by_its_stage_and_several_by_model_and_number() -> 
 
 
 def test_every_sample_has_a_seed_of_its_own() -> None:
-    given = config({"id": "a", "model": "m", "samples": 3, "aggregation": "concat"})
-    seeds = [call.seed for call in calls(first(given), ITEM, "m", given)]
+    setup = config({"id": "a", "model": "m", "samples": 3, "aggregation": "concat"})
+    seeds = [call.seed for call in calls(first(setup), ITEM, "m", setup)]
     assert len(set(seeds)) == 3
-    assert seeds == [call.seed for call in calls(first(given), ITEM, "m", given)]
+    assert seeds == [call.seed for call in calls(first(setup), ITEM, "m", setup)]
     fixed = config({"id": "a", "model": "m", "samples": 3, "aggregation": "concat", "seed": 2**32 - 1})
     assert [call.seed for call in calls(first(fixed), ITEM, "m", fixed)] == [2**32 - 1, 0, 1]
 
@@ -49,34 +49,34 @@ def test_another_seed_of_the_run_gives_other_seeds() -> None:
 
 def test_a_stage_then_a_model_then_the_defaults_say_how_an_answer_is_drawn() -> None:
     stage = {"id": "a", "model": "m", "fallback_models": ["n"], "max_tokens": 9}
-    given = config(stage, defaults={"temperature": 0.9, "max_tokens": 99})
-    call = next(calls(first(given), ITEM, "m", given))
+    setup = config(stage, defaults={"temperature": 0.9, "max_tokens": 99})
+    call = next(calls(first(setup), ITEM, "m", setup))
     assert call.models == ("m", "n")
     assert [call.drawings[name].temperature for name in "mn"] == [0.9, 0.3]
     assert [call.drawings[name].max_tokens for name in "mn"] == [9, 9]
 
 
 def test_messages_come_from_templates_and_an_empty_system_message_is_left_out() -> None:
-    given = config({"id": "a", "model": "m", "prompt": "{{ item.id }} {{ params.tone }} {{ input }}"})
-    assert messages(first(given), ITEM, 1.0) == (("user", "7 kind why?"),)
+    setup = config({"id": "a", "model": "m", "prompt": "{{ item.id }} {{ params.tone }} {{ input }}"})
+    assert messages(first(setup), ITEM, 1.0) == (("user", "7 kind why?"),)
     spoken = config({"id": "a", "model": "m", "system": "Be {{ params.tone }}."})
     assert messages(first(spoken), ITEM, 1.0) == (("system", "Be kind."), ("user", "why?"))
 
 
 def test_a_part_of_the_input_is_what_the_prompt_shows() -> None:
-    given = config({"id": "a", "model": "m", "prompt": "<{{ input }}>"})
-    assert messages(first(given), PipelineItem("", "abcdefgh", {}, {}), 0.5) == (("user", "<ab\n[...]\ngh>"),)
+    setup = config({"id": "a", "model": "m", "prompt": "<{{ input }}>"})
+    assert messages(first(setup), PipelineItem("", "abcdefgh", {}, {}), 0.5) == (("user", "<ab\n[...]\ngh>"),)
 
 
 def test_a_later_stage_reads_an_earlier_answer() -> None:
-    given = config({"id": "a", "model": "m"}, {"id": "b", "model": "m"})
+    setup = config({"id": "a", "model": "m"}, {"id": "b", "model": "m"})
     one = PipelineItem("", "why?", {}, {})
-    one.record_end(first(given), Ended("done", "so", "so"))
-    assert messages(unroll(given.stages)[1], one, 1.0) == (("user", "so"),)
+    one.record_end(first(setup), Ended("done", "so", "so"))
+    assert messages(unroll(setup.stages)[1], one, 1.0) == (("user", "so"),)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "text", "said"),
+    ("prompt", "text", "message"),
     [
         ("{{ input }}", "", "The prompt of stage a is empty: so is what it reads, input."),
         (" {{ input }}\n", " \n", "The prompt of stage a is empty: so is what it reads, input."),
@@ -87,9 +87,9 @@ def test_a_later_stage_reads_an_earlier_answer() -> None:
         ),
     ],
 )
-def test_a_stage_without_a_question_fails(prompt: str, text: str, said: str) -> None:
-    given = config({"id": "a", "model": "m", "system": "Be kind.", "prompt": prompt})
+def test_a_stage_without_a_question_fails(prompt: str, text: str, message: str) -> None:
+    setup = config({"id": "a", "model": "m", "system": "Be kind.", "prompt": prompt})
     with pytest.raises(ConfigError) as caught:
-        messages(first(given), PipelineItem("", text, {}, {}), 1.0)
-    assert caught.value.message == said
+        messages(first(setup), PipelineItem("", text, {}, {}), 1.0)
+    assert caught.value.message == message
     assert "on_error" in (caught.value.hint or "")

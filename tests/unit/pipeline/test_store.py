@@ -65,9 +65,9 @@ def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_the_file_of_an_answer_tells_what_was_asked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.remember(KEY, ASKED, ANSWER)
-    kept = json.loads((store.answers / KEY[:2] / f"{KEY}.json").read_text())
-    assert kept["asked"] == ASKED.summary()
-    assert kept["answer"]["prompt_tokens"] == 9
+    content = json.loads((store.answers / KEY[:2] / f"{KEY}.json").read_text())
+    assert content["asked"] == ASKED.summary()
+    assert content["answer"]["prompt_tokens"] == 9
 
 
 def test_the_newest_answer_holds(tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_an_answer_that_was_changed_anywhere_is_absent(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.remember(KEY, ASKED, ANSWER)
     path = store.answers / KEY[:2] / f"{KEY}.json"
-    whole = path.read_bytes()
-    for place in range(0, len(whole), 9):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert store.recall(KEY) is None, whole[place : place + 20]
-    for torn in (b"", b"\0" * len(whole), whole[:-1], b"[]", b"null", b"{}", b"[" * 100_000):
+    content = path.read_bytes()
+    for offset in range(0, len(content), 9):
+        path.write_bytes(content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :])
+        assert store.recall(KEY) is None, content[offset : offset + 20]
+    for torn in (b"", b"\0" * len(content), content[:-1], b"[]", b"null", b"{}", b"[" * 100_000):
         path.write_bytes(torn)
         assert store.recall(KEY) is None
 
@@ -93,9 +93,9 @@ def test_an_answer_that_was_changed_anywhere_is_absent(tmp_path: Path) -> None:
 def test_an_answer_under_another_questions_key_is_absent(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.remember(KEY, ASKED, ANSWER)
-    other = KEY[:2] + "0" * 62
-    (store.answers / KEY[:2] / f"{KEY}.json").rename(store.answers / KEY[:2] / f"{other}.json")
-    assert store.recall(other) is None
+    other_key = KEY[:2] + "0" * 62
+    (store.answers / KEY[:2] / f"{KEY}.json").rename(store.answers / KEY[:2] / f"{other_key}.json")
+    assert store.recall(other_key) is None
 
 
 def test_an_answer_costs_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +136,9 @@ def test_a_store_that_may_only_be_read_is_read(tmp_path: Path) -> None:
 def _write_all(root: Path) -> None:
     store = Store(root)
     for seed in range(40):
-        asked = replace(ASKED, seed=seed)
-        store.remember(key_of(asked), asked, replace(ANSWER, text=f"answer {seed % 5}"))
-        assert store.recall(key_of(asked)) is not None
+        question = replace(ASKED, seed=seed)
+        store.remember(key_of(question), question, replace(ANSWER, text=f"answer {seed % 5}"))
+        assert store.recall(key_of(question)) is not None
 
 
 def test_processes_write_the_same_answers_at_once(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_processes_write_the_same_answers_at_once(tmp_path: Path) -> None:
 def _write_on(root: Path) -> None:
     store, seed = Store(root), 0
     while True:
-        asked = replace(ASKED, seed=seed)
-        store.remember(key_of(asked), asked, replace(ANSWER, text=f"{seed} " * 10_000))
+        question = replace(ASKED, seed=seed)
+        store.remember(key_of(question), question, replace(ANSWER, text=f"{seed} " * 10_000))
         seed += 1
 
 
@@ -213,28 +213,28 @@ def test_gc_removes_torn_files_and_what_a_kill_left(tmp_path: Path) -> None:
     store.remember(KEY, ASKED, ANSWER)
     path = store.answers / KEY[:2] / f"{KEY}.json"
     path.write_bytes(b"torn")
-    left = path.with_name(f".{path.name}.0123abcd.tmp")
-    left.write_bytes(b"half")
+    leftover = path.with_name(f".{path.name}.0123abcd.tmp")
+    leftover.write_bytes(b"half")
     _age(tmp_path, 2 * DAY, now)
     assert gc(store, DAY, now) == Freed(answers=1, bytes=8)
-    assert not left.exists()
+    assert not leftover.exists()
 
 
 def test_gc_removes_answers_alone(tmp_path: Path) -> None:
     """What lies there under another name is not ours, nor what a link leads to."""
-    store, kept = Store(tmp_path / "store"), tmp_path / "kept"
+    store, linked_folder = Store(tmp_path / "store"), tmp_path / "kept"
     store.remember(KEY, ASKED, ANSWER)
-    kept.mkdir()
+    linked_folder.mkdir()
     folder = store.answers / KEY[:2]
     foreign = [
         folder / "notes.txt",
         folder / "notes.json",
         folder / f"{KEY}.md",
         folder / ".notes.tmp",
-        kept / f"{KEY}.json",
+        linked_folder / f"{KEY}.json",
     ]
     for path in foreign:
         path.write_text("mine")
-    (store.answers / ("00" if KEY[:2] != "00" else "11")).symlink_to(kept)
+    (store.answers / ("00" if KEY[:2] != "00" else "11")).symlink_to(linked_folder)
     assert gc(store, 0.0, now=1e12).answers == 1
     assert all(path.exists() for path in foreign)

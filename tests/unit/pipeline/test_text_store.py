@@ -20,14 +20,14 @@ def texts(folder: Path) -> RunTexts:
 
 
 @given(st.lists(st.text(st.characters(codec=None, categories=None)), max_size=5))
-def test_texts_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> None:
+def test_texts_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, strings: list[str]) -> None:
     folder = tmp_path_factory.mktemp("run")
-    kept = texts(folder)
-    shas = [kept.put(text) for text in [*said, *said]]
-    assert shas == [sha_of(text) for text in [*said, *said]]
-    for reader in (kept, texts(folder)):
-        assert [reader.text(sha) for sha in shas] == [*said, *said]
-    assert len((folder / FILE).read_bytes().splitlines() if said else []) == len(set(said))
+    store = texts(folder)
+    shas = [store.put(text) for text in [*strings, *strings]]
+    assert shas == [sha_of(text) for text in [*strings, *strings]]
+    for reader in (store, texts(folder)):
+        assert [reader.text(sha) for sha in shas] == [*strings, *strings]
+    assert len((folder / FILE).read_bytes().splitlines() if strings else []) == len(set(strings))
 
 
 def test_halves_of_a_character_stay_halves(tmp_path: Path) -> None:
@@ -37,23 +37,23 @@ def test_halves_of_a_character_stay_halves(tmp_path: Path) -> None:
 
 
 def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
-    kept = texts(tmp_path)
+    store = texts(tmp_path)
     for sha in (sha_of("x"), "", "../../etc/passwd"):
-        assert kept.text(sha) is None
-    kept.sync()
+        assert store.text(sha) is None
+    store.sync()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_torn_is_absent_and_written_again(tmp_path: Path) -> None:
     shas = [texts(tmp_path).put(text) for text in ("one", "two")]
-    whole = (tmp_path / FILE).read_bytes()
-    for end in range(len(whole)):
-        (tmp_path / FILE).write_bytes(whole[:end])
-        kept = texts(tmp_path)
-        assert [kept.text(sha) for sha in shas] in ([None, None], ["one", None])
+    content = (tmp_path / FILE).read_bytes()
+    for end in range(len(content)):
+        (tmp_path / FILE).write_bytes(content[:end])
+        store = texts(tmp_path)
+        assert [store.text(sha) for sha in shas] in ([None, None], ["one", None])
         for text in ("two", "one", "three"):
-            kept.put(text)
-        for reader in (kept, texts(tmp_path)):
+            store.put(text)
+        for reader in (store, texts(tmp_path)):
             assert [reader.text(sha_of(text)) for text in ("one", "two", "three")] == ["one", "two", "three"]
 
 
@@ -94,19 +94,19 @@ def test_a_text_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     import resource
 
-    kept = texts(tmp_path)
-    sha = kept.put("before")
+    store = texts(tmp_path)
+    sha = store.put("before")
     unbounded = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / FILE).stat().st_size + 40, unbounded[1]))
     try:
         with pytest.raises(StorageError, match="the disk is full"):
-            kept.put("half of it only")
+            store.put("half of it only")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unbounded)
-    for reader in (kept, texts(tmp_path)):
+    for reader in (store, texts(tmp_path)):
         assert reader.text(sha) == "before"
         assert reader.text(sha_of("half of it only")) is None
-    after = kept.put("after")
+    after = store.put("after")
     assert texts(tmp_path).text(after) == "after"
 
 
@@ -114,9 +114,9 @@ def test_a_run_syncs_its_texts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     synced: list[int] = []
     original = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), original(file))[1])
-    kept = texts(tmp_path)
+    store = texts(tmp_path)
     for number in range(60):
-        kept.put(str(number))
+        store.put(str(number))
     assert synced == []
-    kept.sync()
+    store.sync()
     assert len(synced) == 2  # the file and its folder

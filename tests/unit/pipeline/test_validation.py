@@ -42,9 +42,9 @@ def test_the_stages_of_both_modes_are_shown_as_they_were_understood(tmp_path: Pa
 
 
 def test_models_that_are_not_there_are_a_warning(tmp_path: Path) -> None:
-    found = checked(tmp_path)
-    assert found.models == ["small", "large", "referee"]
-    assert [line.split(": ")[0] for line in found.warnings] == [
+    validation = checked(tmp_path)
+    assert validation.models == ["small", "large", "referee"]
+    assert [line.split(": ")[0] for line in validation.warnings] == [
         "models.unused",
         "models.small",
         "models.large",
@@ -59,12 +59,12 @@ def test_what_is_hardly_meant_is_remarked_on(tmp_path: Path) -> None:
 
 
 def test_it_reads_as_a_sentence_a_table_and_what_may_go_wrong(tmp_path: Path) -> None:
-    found = checked(tmp_path)
-    sentence, table, *rest = found.blocks()
+    validation = checked(tmp_path)
+    sentence, table, *rest = validation.blocks()
     assert sentence == Text("The pipeline is valid: 4 stages over small, large, referee.")
     assert isinstance(table, Table)
     assert len(table.rows) == 4
-    assert rest == [Text(line) for line in (*found.remarks, *found.warnings)]
+    assert rest == [Text(line) for line in (*validation.remarks, *validation.warnings)]
 
 
 def test_a_context_beyond_what_a_model_was_trained_with_is_remarked_on(tmp_path: Path) -> None:

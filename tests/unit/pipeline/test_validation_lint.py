@@ -6,12 +6,12 @@ from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.validation import lint
 
 
-def stages(*given):
-    return [Stage.model_validate({"id": f"s{number}", **each}) for number, each in enumerate(given, 1)]
+def stages(*stage_fields):
+    return [Stage.model_validate({"id": f"s{number}", **fields}) for number, fields in enumerate(stage_fields, 1)]
 
 
-def remarks(*given, temperature=0.7):
-    return lint(stages(*given), lambda _: temperature)
+def remarks(*stage_fields, temperature=0.7):
+    return lint(stages(*stage_fields), lambda _: temperature)
 
 
 FIRST = {"model": "m", "input_from": "input"}
@@ -27,7 +27,7 @@ def test_a_good_pipeline_gets_no_advice():
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "phrase"),
     [
         ({"prompt": "Sum up: {{ input }}"}, {"prompt": "List: {{ input }}"}, "their prompts differ before the input"),
         (
@@ -42,11 +42,11 @@ def test_a_good_pipeline_gets_no_advice():
         ),
     ],
 )
-def test_a_shared_document_belongs_first(first, second, said):
+def test_a_shared_document_belongs_first(first, second, phrase):
     ((stage, sentence),) = remarks({**FIRST, **first}, {**FIRST, **second}, LAST)
     assert stage == "s2"
     assert sentence.startswith("s1 and s2 show m the same input, but ")
-    assert said in sentence
+    assert phrase in sentence
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_models_of_a_multi_stage_count_each():
     assert "show b the same input" in sentence
 
 
-@pytest.mark.parametrize("asked", [{"model": "m", "samples": 3}, {"models": ["m", "m", "m"]}])
-def test_several_answers_at_temperature_0_are_one(asked):
-    ((stage, sentence),) = remarks({**asked, "aggregation": "concat"}, temperature=0)
+@pytest.mark.parametrize("fields", [{"model": "m", "samples": 3}, {"models": ["m", "m", "m"]}])
+def test_several_answers_at_temperature_0_are_one(fields):
+    ((stage, sentence),) = remarks({**fields, "aggregation": "concat"}, temperature=0)
     assert stage == "s1"
     assert "the same answer 3 times" in sentence
-    assert not remarks({**asked, "aggregation": "concat"}, temperature=0.1)
+    assert not remarks({**fields, "aggregation": "concat"}, temperature=0.1)
     assert not remarks({"models": ["m", "n"], "aggregation": "concat"}, temperature=0)
 
 
@@ -113,28 +113,28 @@ def test_every_way_of_reading_an_answer_counts(third):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "stage_fields",
     [
         [{"model": "m", "when": "params.go"}],
         [{"model": "m", "when": "params.go"}, {"model": "n"}],
         [{"model": "m", "when": "params.go"}, {"model": "n", "input_from": ["input", "s1"], "when": "params.stop"}],
     ],
 )
-def test_a_pipeline_that_may_come_to_nothing(given):
-    ((stage, sentence),) = remarks(*given)
-    assert stage == f"s{len(given)}"
+def test_a_pipeline_that_may_come_to_nothing(stage_fields):
+    ((stage, sentence),) = remarks(*stage_fields)
+    assert stage == f"s{len(stage_fields)}"
     assert sentence.startswith("every stage may be skipped")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "stage_fields",
     [
         [{"model": "m"}, {"model": "n", "when": "params.go"}],
         [{"model": "m", "when": "params.go"}, {"model": "n", "input_from": ["input", "s1"]}],
     ],
 )
-def test_one_stage_that_always_answers_is_enough(given):
-    assert not remarks(*given)
+def test_one_stage_that_always_answers_is_enough(stage_fields):
+    assert not remarks(*stage_fields)
 
 
 def test_an_answer_that_nobody_reads():

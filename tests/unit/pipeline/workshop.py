@@ -75,36 +75,43 @@ class Workshop:
             if batch
             else [PipelineInput("", str(given))]
         )
-        whole = {"mode": "base", "base_pipeline": {"stages": list(stages)}, "cache": "use", **config}
-        whole["inputs"] = "lines.jsonl" if batch else None
-        with self.open(name, config=whole) as run:
+        full_config = {"mode": "base", "base_pipeline": {"stages": list(stages)}, "cache": "use", **config}
+        full_config["inputs"] = "lines.jsonl" if batch else None
+        with self.open(name, config=full_config) as run:
             if parent is not None:
                 run.derive(parent)
             run.start({})
             run.write_text(COPY, copy_of(inputs))
-            for each in inputs:
-                text = each.text
+            for pipeline_input in inputs:
+                text = pipeline_input.text
                 for stage in stages:
-                    text = self._answer(run, stage, each.name, text, answers[stage["id"]], whole)
+                    text = self._answer(run, stage, pipeline_input.name, text, answers[stage["id"]], full_config)
             run.complete(RunOutcome())
         return self.record(name)
 
     def _answer(
-        self, run: OpenRun, stage: Mapping[str, Any], item: str, given: str, answer: str, config: Mapping[str, Any]
+        self, run: OpenRun, stage: Mapping[str, Any], item: str, input_text: str, answer: str, config: Mapping[str, Any]
     ) -> str:
         id_ = f"{item}:{stage['id']}" if item else stage["id"]
-        asked = self.asked(stage, given)
-        key = key_of(asked)
-        known = self.store.recall(key) if config["cache"] == "use" else None
-        said = known or PipelineAnswer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
-        if known is None:
-            self.store.remember(key, asked, said)
-        sha = self.put(run, said.text)
-        source = "cache" if known else "model"
-        told = {"key": key, "sha": sha, "from": source, "asked": asked.summary(), "answer": said.figures(), "rung": ""}
-        run.emit("call.answered", id_, **told)
+        question = self.asked(stage, input_text)
+        key = key_of(question)
+        stored_answer = self.store.recall(key) if config["cache"] == "use" else None
+        pipeline_answer = stored_answer or PipelineAnswer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
+        if stored_answer is None:
+            self.store.remember(key, question, pipeline_answer)
+        sha = self.put(run, pipeline_answer.text)
+        source = "cache" if stored_answer else "model"
+        event_fields = {
+            "key": key,
+            "sha": sha,
+            "from": source,
+            "asked": question.summary(),
+            "answer": pipeline_answer.figures(),
+            "rung": "",
+        }
+        run.emit("call.answered", id_, **event_fields)
         run.emit("stage.finished", id_, sha=sha, status="done", why={})
-        return said.text
+        return pipeline_answer.text
 
     @staticmethod
     def asked(stage: Mapping[str, Any], given: str) -> PipelineQuestion:

@@ -19,8 +19,8 @@ def run(tmp_path: Path) -> Iterator[OpenRun]:
 
 def test_what_is_said_in_a_branch_bears_its_name_outside_only(run: OpenRun) -> None:
     branch = RunBranch(run, "agent-1")
-    told = branch.emit("trial.finished", "run_0003", value=0.5)
-    assert told.id == "agent-1/run_0003"
+    event = branch.emit("trial.finished", "run_0003", value=0.5)
+    assert event.id == "agent-1/run_0003"
     assert [(e.type, e.id, e.data) for e in run.events] == [("trial.finished", "agent-1/run_0003", {"value": 0.5})]
     assert [(e.type, e.id, e.data) for e in branch.events] == [("trial.finished", "run_0003", {"value": 0.5})]
 
@@ -53,8 +53,8 @@ def test_an_event_about_nothing_in_particular_belongs_to_the_branch_too(run: Ope
 def test_a_branch_is_found_again_after_a_resume(run: OpenRun) -> None:
     RunBranch(run, "x").emit("a.b", "run_0000")
     run.close()
-    with OpenRun.resume(run.path, RunEnvironment()) as again:
-        assert [event.id for event in RunBranch(again, "x").events] == ["run_0000"]
+    with OpenRun.resume(run.path, RunEnvironment()) as resumed:
+        assert [event.id for event in RunBranch(resumed, "x").events] == ["run_0000"]
 
 
 def test_its_files_lie_below_studies(run: OpenRun) -> None:

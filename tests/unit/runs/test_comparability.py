@@ -22,8 +22,8 @@ def nas(*, sha: str | None = None, **changes: Any) -> MeasuredRun:
 
 
 def test_what_is_tried_may_differ() -> None:
-    other = nas(sha="aa", input_length=48)
-    assert reasons(nas(sha="aa"), other) == []
+    variant = nas(sha="aa", input_length=48)
+    assert reasons(nas(sha="aa"), variant) == []
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_what_was_measured_on_has_a_name() -> None:
         return digest(run, COMMANDS["nas"].basis())
 
     assert name(nas(sha="aa")) == name(nas(sha="aa", path="copy.csv", input_length=48))
-    others = [nas(sha="bb"), nas(sha="aa", horizon=12), nas(), nas(path="copy.csv")]
-    assert len({name(run) for run in [nas(sha="aa"), *others]}) == 5
+    different_runs = [nas(sha="bb"), nas(sha="aa", horizon=12), nas(), nas(path="copy.csv")]
+    assert len({name(run) for run in [nas(sha="aa"), *different_runs]}) == 5
 
 
 def test_runs_of_two_commands_measured_two_things() -> None:
@@ -67,9 +67,9 @@ def test_a_persona_is_judged_by_its_own_conversations() -> None:
 
 
 def test_a_figure_of_another_unit_is_another_figure() -> None:
-    one, other = Metric(value=3, unit="of 5", direction="higher"), Metric(value=3, unit="of 7", direction="higher")
+    one, other_unit = Metric(value=3, unit="of 5", direction="higher"), Metric(value=3, unit="of 7", direction="higher")
     assert other_figures({"answered": one}, {"answered": one}) == {}
-    assert list(other_figures({"answered": one, "x": one}, {"answered": other})) == ["answered"]
+    assert list(other_figures({"answered": one, "x": one}, {"answered": other_unit})) == ["answered"]
 
 
 def test_a_long_value_is_cut() -> None:

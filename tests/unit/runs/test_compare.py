@@ -13,8 +13,8 @@ from agentlab.runs.store import RunRecord, find
 
 
 def test_only_differing_keys_are_listed_by_dotted_name() -> None:
-    found = config_differences({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "e": None, "d": [1]})
-    assert [(d.key, d.first, d.second) for d in found] == [("a.c", 2, 3)]
+    differences = config_differences({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 1, "c": 3}, "e": None, "d": [1]})
+    assert [(d.key, d.first, d.second) for d in differences] == [("a.c", 2, 3)]
 
 
 def test_better_follows_the_metric_direction() -> None:
@@ -37,9 +37,9 @@ def test_a_change_within_the_spreads_makes_neither_better_and_both_are_shown() -
     (far,) = metric_differences(metrics(0.5, 0.01), metrics(0.4, None), ("one", "two"))
     assert (near.better, near.within_spread) == (None, True)
     assert (far.better, far.within_spread) == ("two", False)
-    shown = RunComparison(first="one", second="two", config=[], metrics=[near, far], not_comparable=[]).blocks()[-1]
-    assert isinstance(shown, Table)
-    assert list(shown.rows) == [
+    table = RunComparison(first="one", second="two", config=[], metrics=[near, far], not_comparable=[]).blocks()[-1]
+    assert isinstance(table, Table)
+    assert list(table.rows) == [
         ("mse", "0.5000 ± 0.0600", "0.4200 ± 0.0800", "-0.08", "within the spread"),
         ("mse", "0.5000 ± 0.0100", "0.4000", "-0.1", "two"),
     ]
@@ -60,9 +60,9 @@ def finished(folder: Path, name: str, config: str, mse: float, *, sha: str = "aa
 
 
 def test_of_runs_on_the_same_data_the_better_is_named(tmp_path: Path) -> None:
-    found = compare(finished(tmp_path, "one", "seed: 0\n", 0.5), finished(tmp_path, "two", "seed: 1\n", 0.4), NAS)
-    assert found.not_comparable == []
-    assert found.metrics[0].better == "two"
+    comparison = compare(finished(tmp_path, "one", "seed: 0\n", 0.5), finished(tmp_path, "two", "seed: 1\n", 0.4), NAS)
+    assert comparison.not_comparable == []
+    assert comparison.metrics[0].better == "two"
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_of_runs_on_the_same_data_the_better_is_named(tmp_path: Path) -> None:
 )
 def test_of_runs_on_other_data_none_is_better(tmp_path: Path, config: str, sha: str, reason: str) -> None:
     first = finished(tmp_path, "one", "seed: 0\n", 0.5)
-    found = compare(first, finished(tmp_path, "two", config, 0.4, sha=sha), NAS)
-    (row,) = found.metrics
+    comparison = compare(first, finished(tmp_path, "two", config, 0.4, sha=sha), NAS)
+    (row,) = comparison.metrics
     assert (row.first, row.second, row.change, row.better) == (0.5, 0.4, None, None)
-    assert found.not_comparable == [reason]
-    assert any(reason in block.text for block in found.blocks() if isinstance(block, Text))
+    assert comparison.not_comparable == [reason]
+    assert any(reason in block.text for block in comparison.blocks() if isinstance(block, Text))
 
 
 def test_damaged_events_leave_what_the_config_says(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ def test_labels_name_their_line_and_those_beyond_the_scale():
 
 
 @given(st.lists(st.floats(0, 1), max_size=8).map(sorted), st.floats(0.7, 1))
-def test_labels_are_moved_apart_in_order_and_stay_below_the_roof(places, roof):
-    moved = moved_apart(places, 0.05, roof)
+def test_labels_are_moved_apart_in_order_and_stay_below_the_roof(positions, roof):
+    moved = moved_apart(positions, 0.05, roof)
     assert all(b - a >= 0.05 - 1e-9 for a, b in pairwise(moved))
-    assert all(place <= roof for place in moved)
+    assert all(position <= roof for position in moved)
 
 
 def test_labels_that_do_not_touch_stay_where_they_are():

@@ -12,14 +12,14 @@ def create(folder: Path) -> OpenRun:
 
 def test_what_a_kill_left_half_written_is_swept_on_resume(tmp_path: Path) -> None:
     with create(tmp_path) as run:
-        kept = run.write_text("checkpoints/.hidden", "mine")
+        hidden_file = run.write_text("checkpoints/.hidden", "mine")
         path = run.path
-    left = [path / ".manifest.json.0badcafe.tmp", path / "checkpoints" / ".model.bin.0badcafe.tmp"]
-    for file in left:
+    leftovers = [path / ".manifest.json.0badcafe.tmp", path / "checkpoints" / ".model.bin.0badcafe.tmp"]
+    for file in leftovers:
         file.write_text("half")
     OpenRun.resume(path, RunEnvironment()).close()
-    assert kept.exists()
-    assert not any(file.exists() for file in left)
+    assert hidden_file.exists()
+    assert not any(file.exists() for file in leftovers)
 
 
 def test_an_abandoned_creation_is_swept_and_a_fresh_one_is_not(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def killed(folder: Path, clock: Clock, *seconds: float) -> Path:
     """A run that ended without a word so many seconds after its start, with an event at each of these."""
     with OpenRun.create(folder, SPEC, RunEnvironment(clock=clock)) as run:
         run.start({})
-        begun = clock.now
+        start_time = clock.now
         for moment in seconds:
-            clock.now = begun + moment
+            clock.now = start_time + moment
             run.emit("trial.epoch", "run_0000")
     clock.now += 1000  # nobody was there
     return run.path
@@ -51,13 +51,13 @@ def test_a_killed_run_took_as_long_as_its_events_tell(tmp_path: Path) -> None:
 def test_going_on_adds_the_session_that_was_killed(tmp_path: Path) -> None:
     clock = Clock()
     path = killed(tmp_path, clock, 7.5)
-    with OpenRun.resume(path, RunEnvironment(clock=clock)) as again:
-        again.start({})
+    with OpenRun.resume(path, RunEnvironment(clock=clock)) as resumed:
+        resumed.start({})
         clock.now += 3
-        again.emit("trial.epoch", "run_0000")
+        resumed.emit("trial.epoch", "run_0000")
         assert find(tmp_path, "mine").seconds == 10.5
         clock.now += 1
-        again.complete(RunOutcome())
+        resumed.complete(RunOutcome())
     assert json.loads((path / "manifest.json").read_text())["seconds"] == 11.5
     assert shown(tmp_path) == "11.5 s, resumed 1x"
 
@@ -65,8 +65,8 @@ def test_going_on_adds_the_session_that_was_killed(tmp_path: Path) -> None:
 def test_a_resume_killed_before_it_could_say_so_counts_nothing_twice(tmp_path: Path) -> None:
     clock = Clock()
     path = killed(tmp_path, clock, 7.5)
-    with OpenRun.resume(path, RunEnvironment(clock=clock)) as again:
-        again.start({})
+    with OpenRun.resume(path, RunEnvironment(clock=clock)) as resumed:
+        resumed.start({})
     events = (path / "events.jsonl").read_bytes()
     (path / "events.jsonl").write_bytes(b"".join(events.splitlines(keepends=True)[:-1]))  # without `run.resumed`
     assert find(tmp_path, "mine").seconds == 7.5

@@ -77,11 +77,11 @@ _PIECES = st.lists(
 @given(_PIECES, st.data())
 def test_a_stream_is_masked_as_the_whole_is_wherever_it_is_cut(pieces: list[str], data: st.DataObject) -> None:
     redactor = Redactor(["q7Rk2mZp9xVt4LwB", "q7Rk2mZp9xVt4LwBlong", "blue whale"])
-    whole = "".join(pieces)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=10)))
+    text = "".join(pieces)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=10)))
     stream = redactor.stream()
-    parts = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert "".join([*(stream.piece(part) for part in parts), stream.end()]) == redactor.mask(whole)
+    parts = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert "".join([*(stream.piece(part) for part in parts), stream.end()]) == redactor.mask(text)
 
 
 def test_a_character_that_comes_in_two_halves_is_whole_and_half_of_one_a_question_mark() -> None:
@@ -110,8 +110,8 @@ def test_scrubbing_a_tree_keeps_its_shape(tree: object) -> None:
 
 def test_a_number_of_tokens_is_no_secret() -> None:
     env = {"MAX_TOKENS": "100000", "LLM_MAX_NEW_TOKENS": "unlimited", "TOKENIZER": "bert-base", "RATE_TOKEN": "250000"}
-    said = "100000 of 250000 are unlimited with bert-base"
-    assert Redactor.of(env).scrub(said) == said
+    sentence = "100000 of 250000 are unlimited with bert-base"
+    assert Redactor.of(env).scrub(sentence) == sentence
 
 
 def test_a_password_of_digits_is_a_secret_and_so_are_tokens() -> None:
@@ -121,9 +121,9 @@ def test_a_password_of_digits_is_a_secret_and_so_are_tokens() -> None:
 
 def test_text_that_keeps_beginning_a_key_takes_time_in_proportion_to_its_length() -> None:
     redactor, text = Redactor(["q7Rk2mZp9xVt4LwB"]), "sk-" * 30_000  # more than a minute where the time is quadratic
-    stream, begun = redactor.stream(), time.process_time()
+    stream, start_time = redactor.stream(), time.process_time()
     assert redactor.mask(text) == stream.piece(text) + stream.end() == text
-    assert time.process_time() - begun < 20
+    assert time.process_time() - start_time < 20
 
 
 def test_a_digit_behind_the_key_makes_no_key_of_a_name() -> None:

@@ -94,10 +94,10 @@ def test_a_line_of_many_megabytes_is_folded_in_a_moment() -> None:
 
 def test_code_keeps_its_indent_and_short_lines_are_left_alone() -> None:
     code = "def f():\n\treturn 1\n    " + "call(argument, " * 12
-    first, second, third, *others = markdown("T", [Code(code)]).split("```")[1].strip("\n").split("\n")
+    first, second, third, *folded_lines = markdown("T", [Code(code)]).split("```")[1].strip("\n").split("\n")
     assert (first, second) == ("def f():", "\treturn 1")
     assert f"\n{'ask ' * 50}\n" in markdown("T", [Code("ask " * 50, command=True)])
-    assert all(line.startswith("    call(") for line in (third, *others))
+    assert all(line.startswith("    call(") for line in (third, *folded_lines))
 
 
 def test_answers_wrap_on_a_page() -> None:
@@ -108,16 +108,16 @@ def test_answers_wrap_on_a_page() -> None:
 def test_a_table_that_a_phone_cannot_show_has_cards_there() -> None:
     """Every cell bears the name of its column, which stands before it when the header is gone."""
     columns = ("stage", "answers", "asked", "failed", "read", "reused", "written", "seconds")
-    shown = page(Table(columns, [("draft", "3", "1", "0", "120", "0", "40", "1.23")], "Stages"))
-    assert '<table class="wide"><caption>Stages</caption>' in shown
-    assert [f'data-label="{column}"' in shown for column in columns] == [True] * len(columns)
+    page_html = page(Table(columns, [("draft", "3", "1", "0", "120", "0", "40", "1.23")], "Stages"))
+    assert '<table class="wide"><caption>Stages</caption>' in page_html
+    assert [f'data-label="{column}"' in page_html for column in columns] == [True] * len(columns)
     assert "<table>" in page(Table(("who", "answer"), [("base, told to be kind", "plain words " * 30)]))
     assert "<table><caption>Two" in page(Table(("step ahead", "test MSE"), [("1", "0.1499")], "Two"))
 
 
 def test_a_word_that_never_ends_may_be_broken_and_no_other() -> None:
-    shown = page(Table(("who", "answer"), [("base", "x" * 300), ("other", "plain words " * 30)]))
-    assert shown.count('class="long"') == 3  # the header and two cells
+    page_html = page(Table(("who", "answer"), [("base", "x" * 300), ("other", "plain words " * 30)]))
+    assert page_html.count('class="long"') == 3  # the header and two cells
     assert 'class="long"' not in page(Table(("who", "answer"), [("base", "plain words " * 30)]))
 
 

@@ -43,20 +43,20 @@ def test_events_are_numbered_and_survive_reopening(tmp_path: Path) -> None:
     with create(tmp_path) as run:
         run.emit("trial.finished", "run_0000", value=0.5)
         path = run.path
-    with OpenRun.resume(path, RunEnvironment()) as again:
-        assert [(e.seq, e.type, e.data) for e in again.events] == [(0, "trial.finished", {"value": 0.5})]
-        assert again.emit("trial.finished", "run_0001").seq == 1
+    with OpenRun.resume(path, RunEnvironment()) as resumed:
+        assert [(e.seq, e.type, e.data) for e in resumed.events] == [(0, "trial.finished", {"value": 0.5})]
+        assert resumed.emit("trial.finished", "run_0001").seq == 1
 
 
 def test_torn_last_line_is_dropped_on_read_and_cut_on_resume(tmp_path: Path) -> None:
     with create(tmp_path) as run:
         run.emit("a.b")
         path = run.path
-    whole = (path / "events.jsonl").read_bytes()
-    (path / "events.jsonl").write_bytes(whole + b'{"v":1,"seq":1,"t":')
+    content = (path / "events.jsonl").read_bytes()
+    (path / "events.jsonl").write_bytes(content + b'{"v":1,"seq":1,"t":')
     assert len(find(tmp_path, path.name).events()) == 1
     with OpenRun.resume(path, RunEnvironment()):
-        assert (path / "events.jsonl").read_bytes() == whole
+        assert (path / "events.jsonl").read_bytes() == content
 
 
 def test_damage_in_the_middle_is_an_error_not_a_guess(tmp_path: Path) -> None:
@@ -264,13 +264,13 @@ def test_a_hostile_manifest_is_one_unreadable_run_and_not_the_end_of_the_list(tm
 def test_a_hostile_events_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path, name="bad") as run:
         run.emit("a.b")
-        whole = (run.path / "events.jsonl").read_bytes()
+        content = (run.path / "events.jsonl").read_bytes()
     path = tmp_path / "bad" / "events.jsonl"
-    path.write_bytes(b"[" * 100_000 + b"\n" + whole)
+    path.write_bytes(b"[" * 100_000 + b"\n" + content)
     with pytest.raises(RunUnreadableError, match="line 1"):
         journal_module.read_events(path)
     monkeypatch.setattr(journal_module, "_MAX_LINE", 1000)
-    path.write_bytes(whole + b"x" * 1000)
+    path.write_bytes(content + b"x" * 1000)
     with pytest.raises(RunUnreadableError, match="no event"):
         journal_module.read_events(path)
 
@@ -294,12 +294,12 @@ def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path
         folder = tmp_path / str(moments)
         child = os.fork()
         if child == 0:
-            left = moments
+            remaining_syncs = moments
 
             def fsync(descriptor: int) -> None:
-                nonlocal left
-                left -= 1
-                if not left:
+                nonlocal remaining_syncs
+                remaining_syncs -= 1
+                if not remaining_syncs:
                     os.kill(os.getpid(), signal.SIGKILL)
                 original(descriptor)
 

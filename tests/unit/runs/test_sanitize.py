@@ -24,8 +24,8 @@ def test_lines_and_columns_stay() -> None:
 
 @given(st.text())
 def test_nothing_else_changes(text: str) -> None:
-    shown = visible(text)
-    assert not [letter for letter in shown if unicodedata.category(letter) == "Cc" and letter not in "\t\n"]
-    assert visible(shown) == shown
+    visible_text = visible(text)
+    assert not [letter for letter in visible_text if unicodedata.category(letter) == "Cc" and letter not in "\t\n"]
+    assert visible(visible_text) == visible_text
     printable = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf"))
     assert visible(printable) == printable

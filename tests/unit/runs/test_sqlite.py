@@ -30,17 +30,17 @@ def test_a_file_that_another_process_is_making_is_never_taken_for_a_strangers(tm
     """Whose file it is and what it holds are looked at in one moment: between two the tables may have come."""
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(3)
-    others = [context.Process(target=_open_all, args=(tmp_path, start)) for _ in range(3)]
-    for process in others:
+    processes = [context.Process(target=_open_all, args=(tmp_path, start)) for _ in range(3)]
+    for process in processes:
         process.start()
-    for process in others:
+    for process in processes:
         process.join(60)
-    assert [process.exitcode for process in others] == [0, 0, 0]
+    assert [process.exitcode for process in processes] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("other", [Schema(0x6E6F7065, 3, ["CREATE TABLE x (y)"]), Schema(0x74657374, 4, [])])
-def test_a_strangers_file_and_one_of_another_version_stay_as_they_were(tmp_path: Path, other: Schema) -> None:
-    other.open(tmp_path / "l", 1.0).close()
+@pytest.mark.parametrize("foreign_schema", [Schema(0x6E6F7065, 3, ["CREATE TABLE x (y)"]), Schema(0x74657374, 4, [])])
+def test_a_strangers_file_and_one_of_another_version_stay_as_they_were(tmp_path: Path, foreign_schema: Schema) -> None:
+    foreign_schema.open(tmp_path / "l", 1.0).close()
     before = (tmp_path / "l").read_bytes()
     with pytest.raises(ForeignFileError):
         SCHEMA.open(tmp_path / "l", 1.0)

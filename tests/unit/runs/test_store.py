@@ -17,10 +17,10 @@ NAMES = ["2026-01-01T00-00-00-nas-aaaaaa", "2026-01-02T00-00-00-nas-bbbbbb", "20
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"), [(NAMES[0], 0), ("2026-01-01", 0), ("bbbbbb", 1), ("2026-01-02T00-00-00-d", 2), ("cccccc", 2)]
+    ("query", "index"), [(NAMES[0], 0), ("2026-01-01", 0), ("bbbbbb", 1), ("2026-01-02T00-00-00-d", 2), ("cccccc", 2)]
 )
-def test_match(asked: str, found: int) -> None:
-    assert store.match(asked, NAMES) == NAMES[found]
+def test_match(query: str, index: int) -> None:
+    assert store.match(query, NAMES) == NAMES[index]
 
 
 def test_ambiguous_prefix_lists_the_candidates() -> None:
@@ -30,10 +30,10 @@ def test_ambiguous_prefix_lists_the_candidates() -> None:
     assert NAMES[2] in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("asked", ["", "zzz", "aaaaa", "../x"])
-def test_unknown_name(asked: str) -> None:
+@pytest.mark.parametrize("query", ["", "zzz", "aaaaa", "../x"])
+def test_unknown_name(query: str) -> None:
     with pytest.raises(UnknownNameError):
-        store.match(asked, NAMES)
+        store.match(query, NAMES)
 
 
 @given(st.sampled_from(NAMES), st.integers(1, 40))
@@ -41,7 +41,7 @@ def test_a_prefix_never_finds_a_run_that_does_not_bear_it(name: str, length: int
     try:
         assert store.match(name[:length], NAMES).startswith(name[:length])
     except UsageError:
-        assert sum(other.startswith(name[:length]) for other in NAMES) > 1
+        assert sum(candidate.startswith(name[:length]) for candidate in NAMES) > 1
 
 
 def _create(folder: Path, command: str, name: str, now: float) -> None:
@@ -79,8 +79,8 @@ def test_removal_is_not_offered_where_it_would_be_refused(tmp_path: Path) -> Non
         store.remove(tmp_path, "broken")
 
 
-@pytest.mark.parametrize("lost", ["lock", "events.jsonl"])
-def test_without_manifest_lock_and_events_are_the_proof(tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize("missing_file", ["lock", "events.jsonl"])
+def test_without_manifest_lock_and_events_are_the_proof(tmp_path: Path, missing_file: str) -> None:
     with OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()) as run:
         run.start({})
     (run.path / "manifest.json").unlink()
@@ -88,7 +88,7 @@ def test_without_manifest_lock_and_events_are_the_proof(tmp_path: Path, lost: st
     run.path.rename(tmp_path / "other")
     assert not store.is_run(tmp_path / "other")
     (tmp_path / "other").rename(run.path)
-    (run.path / lost).unlink()
+    (run.path / missing_file).unlink()
     assert not store.is_run(run.path)
 
 
@@ -132,8 +132,8 @@ def test_what_is_no_run_folder_is_found_without_waiting(tmp_path: Path) -> None:
     _create(tmp_path, "nas", "whole", 1.0)
     for name in ("manifest.json", "events.jsonl", "lock"):
         (tmp_path / name[:4]).mkdir()
-        for other in ("manifest.json", "events.jsonl"):
-            (tmp_path / name[:4] / other).write_bytes((tmp_path / "whole" / other).read_bytes())
+        for file_name in ("manifest.json", "events.jsonl"):
+            (tmp_path / name[:4] / file_name).write_bytes((tmp_path / "whole" / file_name).read_bytes())
         (tmp_path / name[:4] / name).unlink(missing_ok=True)
         os.mkfifo(tmp_path / name[:4] / name)
     assert [name for name, _ in store.list_runs(tmp_path).unreadable] == ["mani"]

@@ -42,8 +42,8 @@ def test_comments_do_not_change_the_config(tree: dict[str, Any]) -> None:
 
 
 def test_each_value_is_followed_by_its_origin() -> None:
-    shown = configs.annotate_config({"a": {"b": 1}, "c": [1, 2]}, {"a.b": "--set", "c": "f.yaml:3:1"})
-    lines = [line.split("  # ") for line in shown.splitlines()]
+    yaml_text = configs.annotate_config({"a": {"b": 1}, "c": [1, 2]}, {"a.b": "--set", "c": "f.yaml:3:1"})
+    lines = [line.split("  # ") for line in yaml_text.splitlines()]
     assert [(first.rstrip(), *rest) for first, *rest in lines] == [
         ("a:",), ("  b: 1", "--set"), ("c:", "f.yaml:3:1"), ("- 1",), ("- 2",)
     ]  # fmt: skip
@@ -59,11 +59,11 @@ def test_every_command_and_llm_has_presets(context: Context) -> None:
 
 
 def test_what_is_shown_can_be_saved_and_shown_again(context: Context) -> None:
-    shown = configs.show("nas", "demo", [parse("seed=3")], context, context.workspace.root)
-    assert shown.origins["seed"] == "--set"
-    (context.workspace.root / "mine.yaml").write_text(configs.annotate_config(shown.config, shown.origins))
-    again = configs.show("nas", "mine.yaml", (), context, context.workspace.root)
-    assert again.config == shown.config
+    original = configs.show("nas", "demo", [parse("seed=3")], context, context.workspace.root)
+    assert original.origins["seed"] == "--set"
+    (context.workspace.root / "mine.yaml").write_text(configs.annotate_config(original.config, original.origins))
+    reloaded = configs.show("nas", "mine.yaml", (), context, context.workspace.root)
+    assert reloaded.config == original.config
 
 
 def test_a_model_setup_is_shown_too(context: Context) -> None:

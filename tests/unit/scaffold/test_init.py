@@ -23,10 +23,10 @@ def contents(root: Path) -> dict[str, str]:
 
 def test_an_empty_folder_becomes_a_workspace(tmp_path: Path) -> None:
     result = init(tmp_path / "lab")
-    found = contents(tmp_path / "lab")
-    assert sorted(result.created) == sorted(found)
+    files = contents(tmp_path / "lab")
+    assert sorted(result.created) == sorted(files)
     assert result.kept == result.missing_ignore_rules == []
-    assert {f"{name}/.gitkeep" for name in DATA_FOLDERS} <= set(found)
+    assert {f"{name}/.gitkeep" for name in DATA_FOLDERS} <= set(files)
 
 
 def test_every_command_gets_an_example_that_loads_as_it_is(tmp_path: Path) -> None:
@@ -34,11 +34,11 @@ def test_every_command_gets_an_example_that_loads_as_it_is(tmp_path: Path) -> No
     workspace = Workspace(root=tmp_path, cache=tmp_path)
     assert COMMANDS
     for name, command in COMMANDS.items():
-        own, shipped = (
+        example, shipped = (
             load(command.config_model(), name, preset, (), workspace=workspace, env={}, cwd=tmp_path).config
             for preset in ("example", "default")
         )
-        assert own == shipped
+        assert example == shipped
 
 
 def pipeline(root: Path) -> LoadedConfig[PipelineConfig]:
@@ -74,8 +74,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert sorted(result.kept) == [".gitignore", "runs/.gitkeep"]
     assert result.missing_ignore_rules == [rule for rule in IGNORE_RULES if rule != "/.env"]
     before = contents(tmp_path)
-    again = init(tmp_path)
-    assert again.created == []
+    second_result = init(tmp_path)
+    assert second_result.created == []
     assert contents(tmp_path) == before
 
 

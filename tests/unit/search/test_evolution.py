@@ -20,10 +20,10 @@ EVOLVING = ("ga", "one-plus-lambda", "cma-es", "map-elites")
 Landscape = Callable[[Params], float]
 
 
-def cube(axes: int, **more: dict[str, object]) -> SearchSpace:
+def cube(axes: int, **extra_parameters: dict[str, object]) -> SearchSpace:
     """-4 to 6 on every axis."""
     numbers = {f"x{axis}": {"type": "float", "low": -4.0, "high": 6.0} for axis in range(axes)}
-    return SearchSpace.of(SpaceConfig.model_validate({**numbers, **more}))
+    return SearchSpace.of(SpaceConfig.model_validate({**numbers, **extra_parameters}))
 
 
 LOG = {"type": "float", "low": 1e-6, "high": 1.0, "log": True}
@@ -63,8 +63,8 @@ def mixed(params: Params) -> float:
 
 def trap(params: Params) -> float:
     """Deceptive: along x0 the way down leads to -4, and the optimum is a narrow valley at the other end."""
-    first, *others = (float(value) for value in params.values())
-    return sum((x - 0.7) ** 2 for x in others) + (0.0 if first > 5.9 else 10 + first)
+    first, *coordinates = (float(value) for value in params.values())
+    return sum((x - 0.7) ** 2 for x in coordinates) + (0.0 if first > 5.9 else 10 + first)
 
 
 LANDSCAPES: dict[str, tuple[SearchSpace, Landscape]] = {
@@ -107,8 +107,8 @@ def by_chance(landscape: str) -> list[float]:
     return [lowest(evolve(arm_of("random", space), f, TRIALS, seed)) for seed in range(20)]
 
 
-def better(found: Sequence[float], other: Sequence[float]) -> bool:
-    return bool(mannwhitneyu(found, other, alternative="less").pvalue < 0.01)
+def better(found: Sequence[float], baseline_losses: Sequence[float]) -> bool:
+    return bool(mannwhitneyu(found, baseline_losses, alternative="less").pvalue < 0.01)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def better(found: Sequence[float], other: Sequence[float]) -> bool:
 )
 def test_every_algorithm_beats_random_search_at_equal_evaluations(landscape: str, name: str) -> None:
     space, f = LANDSCAPES[landscape]
-    found = [lowest(evolve(arm_of(name, space), f, TRIALS, seed)) for seed in range(10)]
-    assert better(found, by_chance(landscape))
+    losses = [lowest(evolve(arm_of(name, space), f, TRIALS, seed)) for seed in range(10)]
+    assert better(losses, by_chance(landscape))
 
 
 def test_where_the_way_down_deceives_an_archive_finds_what_a_population_misses() -> None:
@@ -129,9 +129,9 @@ def test_where_the_way_down_deceives_an_archive_finds_what_a_population_misses()
         return (int(float(trial.proposal.params["x0"])),)
 
     archive = replace(arm_of("map-elites", space), descriptor=tenth)  # type: ignore[type-var] # a dataclass
-    found = [lowest(evolve(archive, f, TRIALS, seed)) for seed in range(16)]
-    assert better(found, by_chance("trap"))
-    assert better(found, [lowest(evolve(arm_of("ga", space), f, TRIALS, seed)) for seed in range(16)])
+    losses = [lowest(evolve(archive, f, TRIALS, seed)) for seed in range(16)]
+    assert better(losses, by_chance("trap"))
+    assert better(losses, [lowest(evolve(arm_of("ga", space), f, TRIALS, seed)) for seed in range(16)])
 
 
 @pytest.mark.parametrize("name", EVOLVING)
@@ -141,25 +141,25 @@ def test_what_a_new_process_rebuilds_is_what_an_uninterrupted_one_does(name: str
     def some_fail(params: Params) -> float | None:
         return None if float(params["x0"]) > 4 else sphere(params)
 
-    whole = evolve(arm_of(name, space), some_fail, 120, 0)
+    uninterrupted_trials = evolve(arm_of(name, space), some_fail, 120, 0)
     for cut in (10, 50, 110):
-        assert evolve(arm_of(name, space), some_fail, 120, 0, whole[:cut]) == whole
+        assert evolve(arm_of(name, space), some_fail, 120, 0, uninterrupted_trials[:cut]) == uninterrupted_trials
 
 
 @pytest.mark.parametrize("name", EVOLVING)
 def test_all_of_a_generation_is_planned_from_the_same_results(name: str) -> None:
     """Whether its first trials are under way, or known already: they have no children before all have ended."""
     space, rng = cube(4), np.random.default_rng(0)
-    past = evolve(arm_of("random", space), sphere, 30, 0)
+    earlier_trials = evolve(arm_of("random", space), sphere, 30, 0)
     points = [space.sample(rng) for _ in range(3)]
     under_way = [Trial(30 + i, Proposal(p, "x"), TrialResult("running")) for i, p in enumerate(points)]
-    known = [ended(30 + i, point, -100.0) for i, point in enumerate(points)]
+    finished_trials = [ended(30 + i, point, -100.0) for i, point in enumerate(points)]
     turned_down = Trial(-1, Proposal(points[0], "x"), TrialResult("failed"))
-    asked = [
-        arm_of(name, space).ask([*past, *more], 4, np.random.default_rng(1))
-        for more in ([], under_way, known, [*known, turned_down])
+    proposals = [
+        arm_of(name, space).ask([*earlier_trials, *extra_trials], 4, np.random.default_rng(1))
+        for extra_trials in ([], under_way, finished_trials, [*finished_trials, turned_down])
     ]
-    assert asked[0] == asked[1] == asked[2] == asked[3]
+    assert proposals[0] == proposals[1] == proposals[2] == proposals[3]
 
 
 @pytest.mark.parametrize("name", EVOLVING)
@@ -180,8 +180,8 @@ def test_failed_trials_have_no_children(name: str) -> None:
     corner = {"x0": 6.0, "x1": 6.0}
     failed = [ended(i, corner, None) for i in range(POPULATION)]
     good = [ended(POPULATION + i, {"x0": -4.0 + 0.1 * i, "x1": -4.0}, 1.0 + i) for i in range(POPULATION)]
-    asked = arm_of(name, space).ask([*failed, *good], 30, np.random.default_rng(0))
-    assert np.mean([space.distance(offer.params, corner) for offer in asked]) > 1
+    proposals = arm_of(name, space).ask([*failed, *good], 30, np.random.default_rng(0))
+    assert np.mean([space.distance(offer.params, corner) for offer in proposals]) > 1
     everywhere = arm_of(name, space).ask(failed, 30, np.random.default_rng(0))
     assert len({space.key(offer.params) for offer in everywhere}) == 30
 
@@ -195,8 +195,8 @@ def test_what_others_propose_is_learned_from(name: str) -> None:
         near = {axis: 5.5 + 0.4 * rng.random() for axis in space.parameters}
         params = near if number % 2 else arm_of(name, space).ask(history, 1, rng)[0].params
         history.append(ended(number, params, space.distance(params, near), "llm" if number % 2 else name))
-    asked = arm_of(name, space).ask(history, 40, rng)
-    assert np.median([float(value) for offer in asked for value in offer.params.values()]) > 4
+    proposals = arm_of(name, space).ask(history, 40, rng)
+    assert np.median([float(value) for offer in proposals for value in offer.params.values()]) > 4
 
 
 def test_the_best_trial_of_all_is_always_a_parent() -> None:

@@ -27,8 +27,8 @@ def test_a_value_that_is_not_finite_is_a_failure():
 
 
 def learned_from(*values: float | None) -> list[float] | None:
-    found = targets(history_of(*values))
-    return None if found is None else [value for (value,) in found]
+    rows = targets(history_of(*values))
+    return None if rows is None else [value for (value,) in rows]
 
 
 def test_a_failed_trial_takes_the_worst_success():
@@ -52,11 +52,11 @@ def test_each_of_several_objectives_is_learned_from_alone():
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=20))
 def test_targets_keep_order_and_the_best(values):
     learned = learned_from(*values)
-    known = [(v, t) for v, t in zip(values, learned or [], strict=False) if v is not None]
-    if known:
-        assert min(learned) == min(v for v, _ in known)
-        assert all(t <= v for v, t in known)
-        assert [t for _, t in sorted(known)] == sorted(t for _, t in known)
+    pairs = [(v, t) for v, t in zip(values, learned or [], strict=False) if v is not None]
+    if pairs:
+        assert min(learned) == min(v for v, _ in pairs)
+        assert all(t <= v for v, t in pairs)
+        assert [t for _, t in sorted(pairs)] == sorted(t for _, t in pairs)
 
 
 def test_tried_names_the_first_trial_at_a_point():

@@ -44,13 +44,13 @@ def history(value: Callable[[Params], float], trials: int, seed: int, noise: flo
 
 @pytest.mark.parametrize("name", DOMINATED)
 def test_twenty_trials_show_the_parameter_that_dominates(name):
-    found = [importances(SPACE, history(DOMINATED[name], 20, seed)) for seed in range(20)]
-    assert sum(next(iter(shares), None) == name for shares in found) >= 18
+    shares_by_seed = [importances(SPACE, history(DOMINATED[name], 20, seed)) for seed in range(20)]
+    assert sum(next(iter(shares), None) == name for shares in shares_by_seed) >= 18
 
 
 def test_noise_moves_nothing():
-    found = [importances(SPACE, history(lambda _: 0.0, 20, seed)) for seed in range(40)]
-    assert sum(shares == {} for shares in found) >= 36
+    shares_by_seed = [importances(SPACE, history(lambda _: 0.0, 20, seed)) for seed in range(40)]
+    assert sum(shares == {} for shares in shares_by_seed) >= 36
 
 
 def test_shares_fall_add_up_to_one_and_name_only_what_stands_out():

@@ -85,9 +85,9 @@ def test_pick_chooses_among_what_the_base_would_have_proposed():
     options = [p.params for p in ScreenedProposer(RandomProposer(SPACE), ScreenRules(SPACE)).ask(HISTORY, 4, rng())]
     chosen = {}
     for letter in "ABCD":
-        found = proposer(Scripted("pick", {"choice": letter})).ask(HISTORY, 1, rng())
-        assert [p.source for p in found] == ["llm"]
-        chosen[letter] = options.index(found[0].params)
+        proposals = proposer(Scripted("pick", {"choice": letter})).ask(HISTORY, 1, rng())
+        assert [p.source for p in proposals] == ["llm"]
+        chosen[letter] = options.index(proposals[0].params)
     assert sorted(chosen.values()) == [0, 1, 2, 3]
     assert list(chosen.values()) != [0, 1, 2, 3]  # the order was shuffled
 
@@ -108,14 +108,14 @@ def test_an_exhausted_space_is_not_put_to_the_model():
 
 def test_edit_changes_one_parameter_of_the_best_configuration():
     base = Counting(SPACE)
-    found = proposer(Scripted("edit", {"param": "training.lr", "value": 0.003}), base).ask(HISTORY, 1, rng())
-    assert found == [Proposal({**BEST, "training.lr": 0.003}, "llm", "lr 0.001 -> 0.003")]
+    proposals = proposer(Scripted("edit", {"param": "training.lr", "value": 0.003}), base).ask(HISTORY, 1, rng())
+    assert proposals == [Proposal({**BEST, "training.lr": 0.003}, "llm", "lr 0.001 -> 0.003")]
     assert base.asked == 0
 
 
 def test_an_edit_beyond_the_range_is_clamped():
-    found = proposer(Scripted("edit", {"param": "training.lr", "value": "1e9"})).ask(HISTORY, 1, rng())
-    assert found[0].params["training.lr"] == 0.1
+    proposals = proposer(Scripted("edit", {"param": "training.lr", "value": "1e9"})).ask(HISTORY, 1, rng())
+    assert proposals[0].params["training.lr"] == 0.1
 
 
 def test_full_gives_up_to_three_screened_configurations():
@@ -123,14 +123,14 @@ def test_full_gives_up_to_three_screened_configurations():
         "reason": "Wider\x1b[31m\nmodels   help.",
         "candidates": [{"model.width": 16}, {"model.width": 64, "model.kind": "prob"}, {"training.lr": 0.01}],
     }
-    found = proposer(Scripted("full", answer)).ask(HISTORY, 3, rng())
-    assert [p.source for p in found] == ["llm", "llm", "random"]  # the first one changed nothing
-    assert found[0].params == {**BEST, "model.width": 64, "model.kind": "prob", "model.factor": 3}
-    assert found[0].note == "Wider [31m models help."
+    proposals = proposer(Scripted("full", answer)).ask(HISTORY, 3, rng())
+    assert [p.source for p in proposals] == ["llm", "llm", "random"]  # the first one changed nothing
+    assert proposals[0].params == {**BEST, "model.width": 64, "model.kind": "prob", "model.factor": 3}
+    assert proposals[0].note == "Wider [31m models help."
 
 
 @pytest.mark.parametrize(
-    ("tier", "answer", "why"),
+    ("tier", "answer", "reason"),
     [
         ("pick", {"choice": "Z"}, "SchemaError"),
         ("pick", errors.LLMTimeoutError("The model took too long."), "LLMTimeoutError: The model took too long."),
@@ -151,21 +151,21 @@ def test_full_gives_up_to_three_screened_configurations():
         ("full", errors.AllModelsFailedError("No model answered."), "AllModelsFailedError: No model answered."),
     ],
 )
-def test_a_failed_or_useless_answer_falls_back_at_once(tier, answer, why):
+def test_a_failed_or_useless_answer_falls_back_at_once(tier, answer, reason):
     router = Scripted(tier, answer)
-    found = proposer(router).ask(HISTORY, 1, rng())
-    assert [p.source for p in found] == ["llm->random"]
-    assert why in found[0].note
-    assert SPACE.problems(found[0].params) == []
+    proposals = proposer(router).ask(HISTORY, 1, rng())
+    assert [p.source for p in proposals] == ["llm->random"]
+    assert reason in proposals[0].note
+    assert SPACE.problems(proposals[0].params) == []
     assert len(router.calls) == 1  # retries are the router's business
 
 
 def test_the_fallback_is_what_the_base_would_have_proposed():
     alone = ScreenedProposer(RandomProposer(SPACE), ScreenRules(SPACE)).ask(HISTORY, 2, rng(3))
     for tier in ("edit", "full"):
-        found = proposer(Scripted(tier, errors.LLMConnectionError("Refused."))).ask(HISTORY, 2, rng(3))
-        assert [p.params for p in found] == [p.params for p in alone]
-        assert [p.source for p in found] == ["llm->random", "random"]
+        proposals = proposer(Scripted(tier, errors.LLMConnectionError("Refused."))).ask(HISTORY, 2, rng(3))
+        assert [p.params for p in proposals] == [p.params for p in alone]
+        assert [p.source for p in proposals] == ["llm->random", "random"]
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), TypeError("x")])
@@ -236,10 +236,10 @@ def test_how_many_options_a_small_model_sees_is_set(options):
     router = Scripted("pick", {"choice": "A"})
     rules = ScreenRules(SPACE)
     base = ScreenedProposer(Counting(SPACE), rules)
-    found = LLMProposer(base, router, rules, ABOUT, options=options).ask(HISTORY, 1, rng())
+    proposals = LLMProposer(base, router, rules, ABOUT, options=options).ask(HISTORY, 1, rng())
     lines = router.prompts[0].splitlines()
     assert [line[0] for line in lines if line[1:2] == ")"] == list("ABCDEFGH"[:options])
-    assert f"of {options} by random" in found[0].note
+    assert f"of {options} by random" in proposals[0].note
 
 
 def test_every_entry_of_a_history_is_a_call_of_its_own():
@@ -255,6 +255,8 @@ def test_every_entry_of_a_history_is_a_call_of_its_own():
 
 def test_an_answer_that_a_person_turned_down_before_falls_back():
     turned_down = Trial(-1, Proposal({**BEST, "training.lr": 0.05}, "llm"), TrialResult("failed", error="turned down"))
-    found = proposer(Scripted("edit", {"param": "training.lr", "value": 0.05})).ask([*HISTORY, turned_down], 1, rng())
-    assert [p.source for p in found] == ["llm->random"]
-    assert "it was turned down" in found[0].note
+    proposals = proposer(Scripted("edit", {"param": "training.lr", "value": 0.05})).ask(
+        [*HISTORY, turned_down], 1, rng()
+    )
+    assert [p.source for p in proposals] == ["llm->random"]
+    assert "it was turned down" in proposals[0].note

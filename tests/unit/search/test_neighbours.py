@@ -18,8 +18,8 @@ POINT = {"a": 4, "b": 4, "c": "x"}
 
 
 def test_it_is_near_and_accepted():
-    found = nearest(SPACE, POINT, lambda p: p["a"] >= 6, np.random.default_rng(0))
-    assert found == {"a": 6, "b": 4, "c": "x"}
+    neighbour = nearest(SPACE, POINT, lambda p: p["a"] >= 6, np.random.default_rng(0))
+    assert neighbour == {"a": 6, "b": 4, "c": "x"}
 
 
 def test_nothing_acceptable_is_none():
@@ -27,5 +27,5 @@ def test_nothing_acceptable_is_none():
 
 
 def test_the_same_generator_gives_the_same_neighbour():
-    found = [nearest(SPACE, POINT, lambda p: p != POINT, np.random.default_rng(3)) for _ in range(2)]
-    assert found[0] == found[1]
+    neighbours = [nearest(SPACE, POINT, lambda p: p != POINT, np.random.default_rng(3)) for _ in range(2)]
+    assert neighbours[0] == neighbours[1]

@@ -62,8 +62,8 @@ def whole_study(sampler: str) -> tuple[Trial, ...]:
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
 def test_a_resumed_study_equals_the_uninterrupted_one(sampler):
     """A proposer made anew after trial 12 makes the same eight proposals that the first one made."""
-    whole = list(whole_study(sampler))
-    assert study(OptunaProposer(space_of(), sampler=sampler), 20, whole[:12]) == whole
+    uninterrupted_trials = list(whole_study(sampler))
+    assert study(OptunaProposer(space_of(), sampler=sampler), 20, uninterrupted_trials[:12]) == uninterrupted_trials
 
 
 def test_another_process_proposes_the_same():
@@ -79,12 +79,12 @@ def test_another_process_proposes_the_same():
         "print(json.dumps(proposer.ask(history, 2, np.random.default_rng(5))[1].params))\n"
     )
     history = [ended(i, Proposal(point, "x")) for i, point in enumerate(start_points(space_of(), 1)[:8])]
-    here = OptunaProposer(space_of(), sampler="gp").ask(history, 2, np.random.default_rng(5))[1].params
+    local_params = OptunaProposer(space_of(), sampler="gp").ask(history, 2, np.random.default_rng(5))[1].params
     argument = json.dumps([CONFIG, [(dict(t.proposal.params), t.result.value) for t in history]])
     done = subprocess.run(
         [sys.executable, "-c", code, argument], capture_output=True, text=True, check=True, timeout=120
     )
-    assert json.loads(done.stdout) == here
+    assert json.loads(done.stdout) == local_params
 
 
 def lowest(trials: Sequence[Trial]) -> float:
@@ -94,8 +94,10 @@ def lowest(trials: Sequence[Trial]) -> float:
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
 def test_it_learns(sampler):
     """Better after 20 trials, two of them failed, than random search is after 20; on the average of some searches."""
-    others = [study(OptunaProposer(space_of(), sampler=sampler, seed=seed), 20, seed=seed) for seed in range(1, 4)]
-    searches = [whole_study(sampler), *others]
+    further_searches = [
+        study(OptunaProposer(space_of(), sampler=sampler, seed=seed), 20, seed=seed) for seed in range(1, 4)
+    ]
+    searches = [whole_study(sampler), *further_searches]
     draws = np.random.default_rng(1)
     by_chance = [min(loss(space_of().sample(draws)) for _ in range(20)) for _ in range(200)]
     assert np.mean([lowest(trials) for trials in searches]) < np.mean(by_chance)
@@ -114,8 +116,8 @@ def test_start_points_tell_the_switches_apart():
 
 
 def test_first_points_are_the_same_for_every_arm_and_all_differ():
-    one, other = OptunaProposer(space_of(), sampler="gp"), OptunaProposer(space_of(), sampler="tpe")
-    assert one.ask([], 6, np.random.default_rng(0)) == other.ask([], 6, np.random.default_rng(99))
+    one, tpe_arm = OptunaProposer(space_of(), sampler="gp"), OptunaProposer(space_of(), sampler="tpe")
+    assert one.ask([], 6, np.random.default_rng(0)) == tpe_arm.ask([], 6, np.random.default_rng(99))
     keys = {space_of().key(p.params) for p in one.ask([], 6, np.random.default_rng(0))}
     assert len(keys) == 6
     assert one.ask([], 6, np.random.default_rng(0)) != OptunaProposer(space_of(), seed=1).ask(
@@ -170,8 +172,8 @@ def test_auto_takes_tpe_for_long_histories_and_deep_conditions():
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
 def test_several_candidates_keep_their_distance(sampler):
     history = whole_study(sampler)[:10]
-    asked = OptunaProposer(space_of(), sampler=sampler).ask(history, 4, np.random.default_rng(0))
-    assert len({space_of().key(p.params) for p in asked}) == 4
+    proposals = OptunaProposer(space_of(), sampler=sampler).ask(history, 4, np.random.default_rng(0))
+    assert len({space_of().key(p.params) for p in proposals}) == 4
 
 
 def test_what_others_proposed_is_an_ordinary_observation():
@@ -179,8 +181,8 @@ def test_what_others_proposed_is_an_ordinary_observation():
     space = space_of()
     corner = {"width": 8, "lr": 0.05, "depth": 9, "batch": 2, "kind": "full"}
     history = whole_study("gp")[:10]
-    told = [*history, ended(10, Proposal(corner, "llm"), -5.0)]
-    after = OptunaProposer(space, sampler="gp").ask(told, 1, np.random.default_rng(0))[0].params
+    extended_history = [*history, ended(10, Proposal(corner, "llm"), -5.0)]
+    after = OptunaProposer(space, sampler="gp").ask(extended_history, 1, np.random.default_rng(0))[0].params
     before = OptunaProposer(space, sampler="gp").ask(history, 1, np.random.default_rng(0))[0].params
     assert space.distance(after, corner) < space.distance(before, corner)
 

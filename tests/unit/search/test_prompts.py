@@ -68,30 +68,30 @@ def test_relative_changes_are_words(value, best, words):
 
 
 def test_pick_shows_changes_and_no_raw_losses():
-    said = text(pick_prompt(SPACE, history(8), [{**BASE, "training.lr": 0.02}, {**BASE, "encoder.depth": 3}], ABOUT))
-    assert "A) lr 0.001 -> 0.02" in said
-    assert "B) encoder.depth 2 -> 3" in said
-    assert "70 % worse" in said
-    assert "0.85" not in said
-    assert len(said) < 1_200  # about 300 tokens
+    prompt = text(pick_prompt(SPACE, history(8), [{**BASE, "training.lr": 0.02}, {**BASE, "encoder.depth": 3}], ABOUT))
+    assert "A) lr 0.001 -> 0.02" in prompt
+    assert "B) encoder.depth 2 -> 3" in prompt
+    assert "70 % worse" in prompt
+    assert "0.85" not in prompt
+    assert len(prompt) < 1_200  # about 300 tokens
 
 
 def test_edit_shows_ranges_current_values_and_the_last_five_trials():
-    said = text(edit_prompt(SPACE, history(9), ABOUT))
-    assert "- training.lr = 0.001 (number 1e-05 to 0.1, log scale)" in said
-    assert "9 trials are done, 1 of them failed." in said
-    assert said.count("Tried:") == 5
-    assert len(said) < 2_400
+    prompt = text(edit_prompt(SPACE, history(9), ABOUT))
+    assert "- training.lr = 0.001 (number 1e-05 to 0.1, log scale)" in prompt
+    assert "9 trials are done, 1 of them failed." in prompt
+    assert prompt.count("Tried:") == 5
+    assert len(prompt) < 2_400
 
 
 def test_full_shows_values_whitelisted_metrics_and_conditions():
-    said = text(full_prompt(SPACE, history(4), ABOUT))
-    assert "- trial 0: " in said
-    assert "validation MSE 0.5, epochs 4" in said
-    assert "secret" not in said
-    assert "only if model.kind is prob" in said
-    assert "failed (out of memoryout of" in said
-    assert len(max(said.splitlines(), key=len)) < 300  # a failure's text is cut
+    prompt = text(full_prompt(SPACE, history(4), ABOUT))
+    assert "- trial 0: " in prompt
+    assert "validation MSE 0.5, epochs 4" in prompt
+    assert "secret" not in prompt
+    assert "only if model.kind is prob" in prompt
+    assert "failed (out of memoryout of" in prompt
+    assert len(max(prompt.splitlines(), key=len)) < 300  # a failure's text is cut
 
 
 def test_a_prompt_does_not_grow_with_the_history():
@@ -126,8 +126,8 @@ def test_a_trial_under_way_is_not_shown_as_a_result(prompt):
 
 
 def test_a_model_learns_what_a_person_turned_down():
-    said = text(full_prompt(SPACE, [*history(4), TURNED_DOWN], ABOUT))
-    assert "- a proposal: " in said
-    assert "failed (turned down by a person)" in said
-    assert "trial -1" not in said
+    prompt = text(full_prompt(SPACE, [*history(4), TURNED_DOWN], ABOUT))
+    assert "- a proposal: " in prompt
+    assert "failed (turned down by a person)" in prompt
+    assert "trial -1" not in prompt
     assert "lr 0.001 -> 0.055: failed" in text(edit_prompt(SPACE, [*history(4), TURNED_DOWN], ABOUT))

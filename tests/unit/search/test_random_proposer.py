@@ -25,6 +25,6 @@ def test_every_value_has_its_share_and_log_scales_are_even_in_the_exponent():
 
 
 def test_it_is_seeded():
-    asked = [RandomProposer(SPACE).ask([], 3, np.random.default_rng(1)) for _ in range(2)]
-    assert asked[0] == asked[1]
-    assert {p.source for p in asked[0]} == {"random"}
+    proposals = [RandomProposer(SPACE).ask([], 3, np.random.default_rng(1)) for _ in range(2)]
+    assert proposals[0] == proposals[1]
+    assert {p.source for p in proposals[0]} == {"random"}

@@ -77,31 +77,31 @@ def test_memory_is_held_against_the_configured_limit():
 
 def test_a_refused_candidate_gives_way_to_its_nearest_neighbour():
     history = [trial(0, {"heads": 2, "width": 16})]
-    found = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
-    assert found.source == "stubborn"
-    assert SPACE.distance(found.params, {"heads": 2, "width": 16}) <= 0.25  # one step of one parameter
-    assert "changes nothing" in found.note
+    proposal = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
+    assert proposal.source == "stubborn"
+    assert SPACE.distance(proposal.params, {"heads": 2, "width": 16}) <= 0.25  # one step of one parameter
+    assert "changes nothing" in proposal.note
 
 
 def test_a_point_outside_the_space_is_snapped_first():
-    found = ScreenedProposer(Stubborn({"heads": 2, "width": 1_000}), RULES).ask([], 1, np.random.default_rng(0))[0]
-    assert RULES.against([])(found.params) == []
-    assert found.params["width"] == 32
+    proposal = ScreenedProposer(Stubborn({"heads": 2, "width": 1_000}), RULES).ask([], 1, np.random.default_rng(0))[0]
+    assert RULES.against([])(proposal.params) == []
+    assert proposal.params["width"] == 32
 
 
 def test_candidates_differ_and_gaps_are_filled_with_random_points():
     same = {"heads": 1, "width": 8}
-    asked = ScreenedProposer(Stubborn(same, same), RULES).ask([], 4, np.random.default_rng(0))
-    assert len({SPACE.key(p.params) for p in asked}) == 4
-    assert [p.source for p in asked] == ["stubborn", "stubborn", "random", "random"]
-    assert not [reason for p in asked for reason in RULES.against([])(p.params)]
+    proposals = ScreenedProposer(Stubborn(same, same), RULES).ask([], 4, np.random.default_rng(0))
+    assert len({SPACE.key(p.params) for p in proposals}) == 4
+    assert [p.source for p in proposals] == ["stubborn", "stubborn", "random", "random"]
+    assert not [reason for p in proposals for reason in RULES.against([])(p.params)]
 
 
 def test_a_small_space_is_emptied_point_by_point_and_then_the_search_is_over():
     """Eight points keep all rules and limits; each is proposed once."""
     proposer, history = ScreenedProposer(OptunaProposer(SPACE, startup=2), RULES), []
-    while asked := proposer.ask(history, 1, np.random.default_rng(len(history))):
-        history.append(trial(len(history), asked[0].params, float(asked[0].params["width"])))
+    while proposals := proposer.ask(history, 1, np.random.default_rng(len(history))):
+        history.append(trial(len(history), proposals[0].params, float(proposals[0].params["width"])))
     valid = [p for p in SPACE.points(100) if not RULES.against([])(p)]
     assert {SPACE.key(t.proposal.params) for t in history} == {SPACE.key(p) for p in valid}
     assert len(history) == len(valid) == 8
@@ -124,9 +124,9 @@ def test_it_goes_by_the_name_of_its_base():
 def test_what_a_person_turned_down_is_refused_and_its_neighbour_tried():
     history = [trial(0, {"heads": 2, "width": 8}), trial(-1, {"heads": 2, "width": 16}, None)]
     assert RULES.against(history)({"heads": 2, "width": 16}) == ["it was turned down"]
-    found = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
-    assert found.params != {"heads": 2, "width": 16}
-    assert "it was turned down" in found.note
+    proposal = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
+    assert proposal.params != {"heads": 2, "width": 16}
+    assert "it was turned down" in proposal.note
 
 
 def test_what_is_under_way_is_not_proposed_again():

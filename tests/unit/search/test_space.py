@@ -114,9 +114,9 @@ def test_equal_experiments_have_equal_keys(space):
 
 
 def test_the_default_is_the_config_s_own_point(space):
-    own = {**POINT, "unrelated.key": "x"}
-    assert space.default(own) == POINT
-    assert space.default({**own, "training.lr": 7.0}) == {**POINT, "training.lr": 0.1}
+    config_values = {**POINT, "unrelated.key": "x"}
+    assert space.default(config_values) == POINT
+    assert space.default({**config_values, "training.lr": 7.0}) == {**POINT, "training.lr": 0.1}
     assert space.default()["model.d_model"] == 16  # the middle
 
 

@@ -36,7 +36,7 @@ def test_the_volume_is_that_of_points_thrown_at_random(points: list[tuple[float,
 
 @given(POINTS)
 def test_the_front_covers_what_all_cover_and_nothing_in_it_is_beaten(points: list[tuple[float, ...]]) -> None:
-    kept = [points[place] for place in front(points)]
-    assert hypervolume(kept, (1, 1, 1)) == pytest.approx(hypervolume(points, (1, 1, 1)))
-    assert not any(dominates(a, b) for a in kept for b in kept)
-    assert all(any(dominates(a, b) or a == b for a in kept) for b in points)
+    front_points = [points[index] for index in front(points)]
+    assert hypervolume(front_points, (1, 1, 1)) == pytest.approx(hypervolume(points, (1, 1, 1)))
+    assert not any(dominates(a, b) for a in front_points for b in front_points)
+    assert all(any(dominates(a, b) or a == b for a in front_points) for b in points)

@@ -28,7 +28,7 @@ def half(n: int) -> np.ndarray:
 def test_by_hand_the_exact_interval_inverts_the_test():
     """Every effect inside is accepted by the randomisation test, every effect outside is rejected."""
     y, z = rng(3).normal(size=9), half(9)
-    found = randomisation_interval(y, z, rng(), level=0.9)
+    interval = randomisation_interval(y, z, rng(), level=0.9)
 
     def p_values(effect: float) -> tuple[float, float]:
         base = y - effect * z
@@ -38,10 +38,10 @@ def test_by_hand_the_exact_interval_inverts_the_test():
         return float((stats >= seen - 1e-9).mean()), float((stats <= seen + 1e-9).mean())
 
     step = 1e-6
-    assert min(p_values(found.low + step)) > 0.05
-    assert min(p_values(found.high - step)) > 0.05
-    assert min(p_values(found.low - step)) <= 0.05
-    assert min(p_values(found.high + step)) <= 0.05
+    assert min(p_values(interval.low + step)) > 0.05
+    assert min(p_values(interval.high - step)) > 0.05
+    assert min(p_values(interval.low - step)) <= 0.05
+    assert min(p_values(interval.high + step)) <= 0.05
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,8 +59,8 @@ def test_a_shift_changes_nothing_and_a_scale_scales(y, shift, scale):
 def test_swapping_the_arms_mirrors_the_interval(y, probability):
     z = half(len(y))
     one = randomisation_interval(y, z, rng(), probability=probability)
-    other = randomisation_interval(y, ~z, rng(), probability=1 - probability)
-    assert (other.low, other.high) == pytest.approx((-one.high, -one.low), abs=1e-9)
+    mirrored = randomisation_interval(y, ~z, rng(), probability=1 - probability)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-one.high, -one.low), abs=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,9 +72,9 @@ def test_an_effect_added_to_the_treated_moves_the_interval_by_it(y, effect):
 
 
 def test_four_units_bound_nothing():
-    found = randomisation_interval([1.0, 2.0, 9.0, 8.0], [False, False, True, True], rng())
-    assert (found.low, found.high) == (-math.inf, math.inf)
-    assert found.estimate == 7.0
+    interval = randomisation_interval([1.0, 2.0, 9.0, 8.0], [False, False, True, True], rng())
+    assert (interval.low, interval.high) == (-math.inf, math.inf)
+    assert interval.estimate == 7.0
 
 
 @pytest.mark.parametrize("n", [10, 20])
@@ -86,8 +86,8 @@ def test_the_randomisation_interval_keeps_its_level(n):
         if z.all() or not z.any():
             continue
         y = source.exponential(size=n) + 0.5 * z
-        found = randomisation_interval(y, z, source)
-        hits += found.low <= 0.5 <= found.high
+        interval = randomisation_interval(y, z, source)
+        hits += interval.low <= 0.5 <= interval.high
         total += 1
     assert hits / total >= 0.91
 
@@ -96,10 +96,10 @@ def test_drawn_and_enumerated_assignments_agree(monkeypatch):
     y, z = rng(1).normal(size=14), half(14)
     exact = randomisation_interval(y, z, rng())
     monkeypatch.setattr("agentlab.stats.intervals._EXACT", 0)
-    drawn = randomisation_interval(y, z, rng())
-    assert "draws" in drawn.method
-    assert (drawn.low, drawn.high) == pytest.approx((exact.low, exact.high), abs=0.15)
-    assert drawn == randomisation_interval(y, z, rng())
+    sampled = randomisation_interval(y, z, rng())
+    assert "draws" in sampled.method
+    assert (sampled.low, sampled.high) == pytest.approx((exact.low, exact.high), abs=0.15)
+    assert sampled == randomisation_interval(y, z, rng())
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_hopeless_probability_is_refused():
 def test_the_bootstrap_covers_a_mean(method):
     source, hits = rng(7), 0
     for _ in range(150):
-        found = bootstrap_interval(source.normal(2, 1, size=25), source, method=method, resamples=400)
-        hits += found.low <= 2 <= found.high
+        interval = bootstrap_interval(source.normal(2, 1, size=25), source, method=method, resamples=400)
+        hits += interval.low <= 2 <= interval.high
     assert hits / 150 >= 0.87
 
 
@@ -133,21 +133,21 @@ def test_bca_follows_the_skew():
 
 
 def test_the_bootstrap_takes_any_vectorised_statistic():
-    found = bootstrap_interval(np.arange(11.0), rng(), statistic=lambda x: np.median(x, axis=-1))
-    assert found.estimate == 5
-    assert found.low < 5 < found.high
+    interval = bootstrap_interval(np.arange(11.0), rng(), statistic=lambda x: np.median(x, axis=-1))
+    assert interval.estimate == 5
+    assert interval.low < 5 < interval.high
 
 
 def test_a_constant_sample_has_a_point_interval():
-    found = bootstrap_interval([3.0, 3.0, 3.0], rng())
-    assert (found.low, found.estimate, found.high) == (3, 3, 3)
+    interval = bootstrap_interval([3.0, 3.0, 3.0], rng())
+    assert (interval.low, interval.estimate, interval.high) == (3, 3, 3)
 
 
 def test_pairs_cancel_what_they_share():
     source = rng(4)
     shared = source.normal(0, 10, size=20)
-    found = paired_interval(shared + 1 + 0.1 * source.normal(size=20), shared, rng())
-    assert 0.8 < found.low < found.high < 1.2
+    interval = paired_interval(shared + 1 + 0.1 * source.normal(size=20), shared, rng())
+    assert 0.8 < interval.low < interval.high < 1.2
 
 
 def test_samples_too_small_for_a_bootstrap_are_refused():
@@ -168,21 +168,26 @@ def test_the_interval_keeps_its_level_where_the_coin_follows_earlier_outcomes() 
             z[n] = source.random() < p[n]
             y[n] = source.normal() / (1 + n)  # gains grow smaller, as those of a search
         if z.any() and not z.all():
-            found = randomisation_interval(y, z, source, probability=p)
-            missed += not found.low <= 0 <= found.high
-            estimates.append(found.estimate)
+            interval = randomisation_interval(y, z, source, probability=p)
+            missed += not interval.low <= 0 <= interval.high
+            estimates.append(interval.estimate)
     assert missed / 200 <= 0.10
     assert abs(np.mean(estimates)) < 0.05
 
 
 def test_students_interval_is_that_of_the_tables_and_keeps_its_level_with_few_values():
-    found = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
-    assert (found.estimate, found.low, found.high) == pytest.approx((3.0, 3 - 2.776445 * math.sqrt(0.5), 4.963243))
+    interval = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+        (3.0, 3 - 2.776445 * math.sqrt(0.5), 4.963243)
+    )
     draws = rng().normal(1.0, 2.0, (4_000, 8))
-    inside = [each.low <= 1.0 <= each.high for each in (mean_interval(row, 0.9875) for row in draws)]
+    inside = [
+        sample_interval.low <= 1.0 <= sample_interval.high
+        for sample_interval in (mean_interval(row, 0.9875) for row in draws)
+    ]
     assert np.mean(inside) == pytest.approx(0.9875, abs=0.006)
 
 
 def test_one_value_bounds_no_mean():
-    found = mean_interval([0.3])
-    assert (found.estimate, found.low, found.high) == (0.3, -math.inf, math.inf)
+    interval = mean_interval([0.3])
+    assert (interval.estimate, interval.low, interval.high) == (0.3, -math.inf, math.inf)

@@ -69,8 +69,8 @@ def test_an_interval_of_pairs_excludes_zero_where_the_test_rejects(differences: 
 
 @given(scores, st.floats(-5, 5))
 def test_swapped_rivals_mirror_the_evidence(differences: list[float], shift: float) -> None:
-    other = np.full(len(differences), shift)
-    one, mirrored = compare(differences, other, rng()), compare(other, differences, rng())
+    rival = np.full(len(differences), shift)
+    one, mirrored = compare(differences, rival, rng()), compare(rival, differences, rng())
     assert (one.low, one.high, one.p) == pytest.approx((-mirrored.high, -mirrored.low, mirrored.p))
 
 
@@ -133,15 +133,15 @@ def test_an_empty_family_says_nothing() -> None:
 
 @pytest.mark.parametrize(("n", "discordance"), [(20, 0.5), (60, 0.2), (100, 0.3), (240, 0.08)])
 def test_the_smallest_difference_of_shares_is_shown_by_four_of_five_studies(n: int, discordance: float) -> None:
-    least = smallest_share_difference(n, discordance)
-    assert least is not None
-    generator, shown = rng(1), 0
+    smallest_difference = smallest_share_difference(n, discordance)
+    assert smallest_difference is not None
+    generator, significant_count = rng(1), 0
     wins = generator.binomial(n, discordance, size=4000)
     for differing in wins:
-        won = generator.binomial(differing, (1 + least / max(discordance, least)) / 2)
+        won = generator.binomial(differing, (1 + smallest_difference / max(discordance, smallest_difference)) / 2)
         tail = sum(comb(int(differing), k) for k in range(won, differing + 1)) / 2.0**differing
-        shown += 2 * tail <= 0.05
-    assert shown / 4000 == pytest.approx(0.8, abs=0.025)
+        significant_count += 2 * tail <= 0.05
+    assert significant_count / 4000 == pytest.approx(0.8, abs=0.025)
 
 
 def test_few_items_show_a_large_difference_or_none() -> None:
@@ -161,8 +161,8 @@ def test_the_smallest_shift_is_shown_by_four_of_five_studies(pairs: int) -> None
     shift = smallest_shift(pairs)
     assert shift is not None
     generator = rng(pairs)
-    shown = [compare(generator.normal(shift, 1, pairs), np.zeros(pairs), generator).low > 0 for _ in range(400)]
-    assert np.mean(shown) == pytest.approx(0.8, abs=0.07)
+    verdicts = [compare(generator.normal(shift, 1, pairs), np.zeros(pairs), generator).low > 0 for _ in range(400)]
+    assert np.mean(verdicts) == pytest.approx(0.8, abs=0.07)
 
 
 def test_eight_pairs_show_a_fifth_more_than_a_deviation_and_five_nothing() -> None:

@@ -22,8 +22,8 @@ scores = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40)
 )
 def test_wilson_gives_the_published_intervals(successes, n, low, high):
     """Newcombe 1998, Two-sided confidence intervals for the single proportion, table I, method 3."""
-    found = wilson_interval(successes, n)
-    assert (found.low, found.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+    interval = wilson_interval(successes, n)
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
 
 
 @pytest.mark.parametrize(
@@ -32,39 +32,39 @@ def test_wilson_gives_the_published_intervals(successes, n, low, high):
 )
 def test_the_difference_of_independent_shares_is_the_published_one(first, second, low, high):
     """Newcombe 1998, Interval estimation for the difference between independent proportions, table II, method 10."""
-    found = share_difference_interval(first, second)
-    assert (found.low, found.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+    interval = share_difference_interval(first, second)
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
 
 
 def test_the_difference_of_paired_shares_by_hand():
     """32 and 22 of 50: Wilson [.5014, .7586] and [.3116, .5769], correlation (20 * 16 - 12 * 2 - 25) / 595.66."""
     pairs = [(1.0, 1.0)] * 20 + [(1.0, 0.0)] * 12 + [(0.0, 1.0)] * 2 + [(0.0, 0.0)] * 16
-    found = paired_share_difference_interval([b for _, b in pairs], [a for a, _ in pairs])
-    assert found.estimate == pytest.approx(0.2)
-    assert (found.low, found.high) == (pytest.approx(0.0562, abs=6e-5), pytest.approx(0.3292, abs=6e-5))
+    interval = paired_share_difference_interval([b for _, b in pairs], [a for a, _ in pairs])
+    assert interval.estimate == pytest.approx(0.2)
+    assert (interval.low, interval.high) == (pytest.approx(0.0562, abs=6e-5), pytest.approx(0.3292, abs=6e-5))
 
 
 @given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_the_interval_holds_the_share_and_mirrors(n, share, level):
     successes = round(share * n)
-    found, mirrored = wilson_interval(successes, n, level=level), wilson_interval(n - successes, n, level=level)
-    assert 0 <= found.low <= successes / n <= found.high <= 1
-    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((found.low, found.high), abs=1e-9)
+    interval, mirrored = wilson_interval(successes, n, level=level), wilson_interval(n - successes, n, level=level)
+    assert 0 <= interval.low <= successes / n <= interval.high <= 1
+    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
 @given(scores)
 def test_equal_scores_differ_by_nothing_within_an_open_interval(a):
-    found = paired_share_difference_interval(a, a)
-    assert found.estimate == 0
-    assert found.low < 0 < found.high
+    interval = paired_share_difference_interval(a, a)
+    assert interval.estimate == 0
+    assert interval.low < 0 < interval.high
 
 
 @given(st.data())
 def test_swapping_the_sides_mirrors_the_difference(data):
     a = data.draw(scores)
     b = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(a), max_size=len(a)))
-    one, other = paired_share_difference_interval(a, b), paired_share_difference_interval(b, a)
-    assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
+    one, mirrored = paired_share_difference_interval(a, b), paired_share_difference_interval(b, a)
+    assert (one.low, one.high) == pytest.approx((-mirrored.high, -mirrored.low), abs=1e-9)
     assert -1 <= one.low <= one.estimate <= one.high <= 1
 
 
@@ -73,9 +73,9 @@ def test_pairs_that_go_together_tell_more_than_shares_alone():
     a = (rng.random(80) < 0.5).astype(float)
     b = np.where(rng.random(80) < 0.1, 1.0, a)
     paired = paired_share_difference_interval(a.tolist(), b.tolist())
-    apart = share_difference_interval((a.sum(), 80), (b.sum(), 80))
-    assert paired.estimate == apart.estimate
-    assert paired.high - paired.low < 0.7 * (apart.high - apart.low)
+    independent = share_difference_interval((a.sum(), 80), (b.sum(), 80))
+    assert paired.estimate == independent.estimate
+    assert paired.high - paired.low < 0.7 * (independent.high - independent.low)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -89,8 +89,8 @@ def test_the_paired_interval_keeps_its_level(half):
         if half:
             a, b = (np.where(rng.random(60) < 0.3, 0.5, side) for side in (a, b))
         truth = 0.1 * (0.7 if half else 1.0)
-        found = paired_share_difference_interval(a.tolist(), b.tolist())
-        covered += found.low <= truth <= found.high
+        interval = paired_share_difference_interval(a.tolist(), b.tolist())
+        covered += interval.low <= truth <= interval.high
     assert covered / runs > 0.93
 
 

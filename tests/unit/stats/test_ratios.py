@@ -19,8 +19,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_a_scale_of_one_side_scales_the_ratio(a, b, scale):
     base = quantile_ratio_intervals(a, b, [0.5, 0.9], rng(), resamples=50)
     scaled = quantile_ratio_intervals(a, np.array(b) * scale, [0.5, 0.9], rng(), resamples=50)
-    for one, other in zip(base, scaled, strict=True):
-        assert (other.estimate, other.low, other.high) == pytest.approx(
+    for one, scaled_interval in zip(base, scaled, strict=True):
+        assert (scaled_interval.estimate, scaled_interval.low, scaled_interval.high) == pytest.approx(
             (scale * one.estimate, scale * one.low, scale * one.high)
         )
 
@@ -34,8 +34,10 @@ def test_a_seed_repeats_it(a, b):
 
 
 def test_a_constant_series_has_no_width():
-    found = quantile_ratio_intervals([2.0] * 20, [3.0] * 30, [0.5, 0.99], rng())
-    assert [(each.low, each.estimate, each.high) for each in found] == [pytest.approx((1.5, 1.5, 1.5))] * 2
+    intervals = quantile_ratio_intervals([2.0] * 20, [3.0] * 30, [0.5, 0.99], rng())
+    assert [(interval.low, interval.estimate, interval.high) for interval in intervals] == [
+        pytest.approx((1.5, 1.5, 1.5))
+    ] * 2
 
 
 def waiting(generator: np.random.Generator, n: int, carry: float) -> np.ndarray:
@@ -48,15 +50,15 @@ def waiting(generator: np.random.Generator, n: int, carry: float) -> np.ndarray:
     return np.exp(0.4 * level)
 
 
-@pytest.mark.parametrize(("carry", "least"), [(0.0, 0.91), (0.6, 0.87)])
-def test_it_covers_the_truth_also_when_neighbours_are_alike(carry, least):
+@pytest.mark.parametrize(("carry", "min_coverage"), [(0.0, 0.91), (0.6, 0.87)])
+def test_it_covers_the_truth_also_when_neighbours_are_alike(carry, min_coverage):
     """200 pairs of runs of the same system: the true ratio is 1. Single draws would cover 0.78 of the second kind."""
     generator, pairs, covered = rng(3), 200, 0
     for _ in range(pairs):
         a, b = waiting(generator, 200, carry), waiting(generator, 200, carry)
-        (found,) = quantile_ratio_intervals(a, b, [0.5], generator, resamples=400)
-        covered += found.low <= 1 <= found.high
-    assert covered / pairs >= least
+        (interval,) = quantile_ratio_intervals(a, b, [0.5], generator, resamples=400)
+        covered += interval.low <= 1 <= interval.high
+    assert covered / pairs >= min_coverage
 
 
 @pytest.mark.parametrize("bad", [[], [1.0, 0.0], [1.0, float("inf")], [1.0, float("nan")], [-1.0]])
@@ -67,22 +69,22 @@ def test_what_is_no_time_is_refused(bad):
 
 def test_rounds_end_when_the_interval_is_narrow_or_at_thirty():
     def rounds(spread: float) -> list[float]:
-        drawn = iter(np.exp(rng().normal(np.log(2.0), spread, 40)).tolist())
-        return measure_ratios(lambda: next(drawn))
+        ratios = iter(np.exp(rng().normal(np.log(2.0), spread, 40)).tolist())
+        return measure_ratios(lambda: next(ratios))
 
     assert rounds(0.0) == [np.log(2.0)] * 5
     some = rounds(0.06)
     assert 5 < len(some) < 30
-    found = ratio_interval(some)
-    assert is_narrow(found.low, found.high)
-    assert found.low < 2.0 < found.high
+    interval = ratio_interval(some)
+    assert is_narrow(interval.low, interval.high)
+    assert interval.low < 2.0 < interval.high
     wild = rounds(0.5)
     assert len(wild) == 30
-    found = ratio_interval(wild)
-    assert not is_narrow(found.low, found.high)
+    interval = ratio_interval(wild)
+    assert not is_narrow(interval.low, interval.high)
 
 
 def test_a_ratio_of_rounds_is_as_far_from_one_as_its_inverse():
     logs = rng().normal(0.3, 0.1, 8)
-    one, other = ratio_interval(logs), ratio_interval(-logs)
-    assert (one.estimate, one.low, one.high) == pytest.approx((1 / other.estimate, 1 / other.high, 1 / other.low))
+    one, inverse = ratio_interval(logs), ratio_interval(-logs)
+    assert (one.estimate, one.low, one.high) == pytest.approx((1 / inverse.estimate, 1 / inverse.high, 1 / inverse.low))

@@ -48,11 +48,11 @@ def test_the_smallest_effect_of_a_light_study_is_shown_in_four_of_five_draws_of_
     assert record.smallest is not None
     assert record.estimate is not None
     without = values - record.estimate * by_agent
-    shown = 0
+    significant_count = 0
     for _ in range(300):
         treated = draws.random(20) < 0.5
-        shown += randomisation_interval(without + record.smallest * treated, treated, draws).low > 0
-    assert 0.7 < shown / 300 < 0.9
+        significant_count += randomisation_interval(without + record.smallest * treated, treated, draws).low > 0
+    assert 0.7 < significant_count / 300 < 0.9
     normal = 2.8 * 2 * without.std(ddof=1) / np.sqrt(20)
     assert record.smallest == pytest.approx(normal, rel=0.35)
 

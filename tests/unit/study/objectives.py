@@ -110,8 +110,8 @@ def tensors(setup: Mapping[str, Any], report: Report) -> Objective:
     torch.ones(100, 100) @ torch.ones(100, 100)  # starts the threads
 
     def objective(candidate: StudyCandidate) -> TrialResult:
-        kept = [torch.ones(2**18) for _ in range(int(candidate.params["mib"]))]
-        total = sum(float(part.sum()) for part in kept)
+        blocks = [torch.ones(2**18) for _ in range(int(candidate.params["mib"]))]
+        total = sum(float(part.sum()) for part in blocks)
         return TrialResult("finished", total, {"threads": torch.get_num_threads()})
 
     return alone(objective)

@@ -64,35 +64,35 @@ def go(study: steps.Study) -> StudyState:
 def cut(run: OpenRun, folder: Path, lines: int) -> OpenRun:
     """The run as a kill after so many of its events leaves it."""
     OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), RunEnvironment()).close()
-    kept = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
-    (folder / f"after-{lines}" / "events.jsonl").write_bytes(b"".join(kept))
+    event_lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
+    (folder / f"after-{lines}" / "events.jsonl").write_bytes(b"".join(event_lines))
     return OpenRun.resume(folder / f"after-{lines}", RunEnvironment())
 
 
 def measured_together(run: OpenRun) -> list[list[str]]:
     """The trials of each event that ended some."""
-    return [list(ended) for event in run.events if (ended := results(event))]
+    return [list(result_by_id) for event in run.events if (result_by_id := results(event))]
 
 
 @settings(max_examples=20, deadline=None)
 @given(some.integers(10, 220), some.integers(2, 8), some.integers(0, 400), some.floats(0, 1))
 def test_what_is_counted_is_never_passed_and_closed_batches_stay_closed(
-    items: int, population: int, more: int, killed: float
+    items: int, population: int, extra_items: int, killed: float
 ) -> None:
     with tempfile.TemporaryDirectory() as name, OpenRun.create(Path(name), SPEC, RunEnvironment()) as run:
         folder = Path(name)
-        whole = go(study_in(run, population, items=items))
-        assert items - WORST < whole.amount_spent("items") <= items
-        assert measured_together(run) == [[t.id for t in batch] for batch in batches(whole.trials, population)]
+        uninterrupted = go(study_in(run, population, items=items))
+        assert items - WORST < uninterrupted.amount_spent("items") <= items
+        assert measured_together(run) == [[t.id for t in batch] for batch in batches(uninterrupted.trials, population)]
         lines = int(killed * len(run.events))
         with cut(run, folder / "same", lines) as same:
-            assert go(study_in(same, population, items=items)) == whole
+            assert go(study_in(same, population, items=items)) == uninterrupted
             assert told(same) == told(run)
         with cut(run, folder / "longer", lines) as longer:
             closed = {event.id for event in longer.events if event.type == "batch.closed"}
             before = [[t.id for t in batch] for batch in batches(study_in(longer, population).state.trials, population)]
-            extended = go(study_in(longer, population, items=items + more))
-            assert items + more - WORST < extended.amount_spent("items") <= items + more
+            extended = go(study_in(longer, population, items=items + extra_items))
+            assert items + extra_items - WORST < extended.amount_spent("items") <= items + extra_items
             after = [[trial.id for trial in batch] for batch in batches(extended.trials, population)]
             assert [batch for batch in before if batch[-1] in closed] == [b for b in after if b[-1] in closed]
 

@@ -29,7 +29,8 @@ class Story:
             (model, None if ok else "SchemaError", usage)
         ]
         attempts = [
-            {"model": name, "error": error, "message": "", "usage": _plain(spent)} for name, error, spent in tried
+            {"model": name, "error": error, "message": "", "usage": _plain(attempt_usage)}
+            for name, error, attempt_usage in tried
         ]
         error = None if ok else {"kind": "AllModelsFailedError"}
         data = {"task": task, "model": model if ok else "", "attempts": attempts, "usage": _plain(usage)}
@@ -38,8 +39,8 @@ class Story:
     def proposed(self, name: str, source: str, arm: str = "agent") -> "Story":
         """A trial; `alone` is the arm of a study in which no model could have proposed it."""
         probability = 0.0 if arm in ("shared", "alone") else 0.5
-        drawn = {"arm": "control" if arm == "alone" else arm, "probability": probability}
-        return self.add("trial.proposed", name, number=0, params={}, source=source, note="", **drawn)
+        assignment = {"arm": "control" if arm == "alone" else arm, "probability": probability}
+        return self.add("trial.proposed", name, number=0, params={}, source=source, note="", **assignment)
 
     def judged(self, name: str, accepted: bool) -> "Story":
         return self.add("decision.made", name, accepted=accepted, reason="", by="rule")
@@ -60,11 +61,11 @@ def rows(story: Story) -> dict[tuple[str, str], ModelRow]:
 def test_an_opinion_is_held_against_the_trainings_that_followed() -> None:
     """The first training is no witness: it was looked at before the question. A study beside the main one counts."""
 
-    def asked(story: Story, name: str, lasts: bool, *again: float | None) -> None:
+    def asked(story: Story, name: str, lasts: bool, *repeat_values: float | None) -> None:
         story.add("trial.finished", name, value=0.45, metrics={})
         story.called("judge", task="nas.evaluate")
         story.add("repeat.wanted", name, count=1, reason="", opinion={"model": "judge", "lasts": lasts, "beat": 0.5})
-        for turn, value in enumerate(again, 1):
+        for turn, value in enumerate(repeat_values, 1):
             kind = "failed" if value is None else "finished"
             story.add(f"trial.{kind}", f"{name}-r{turn}", value=value, error="", metrics={})
 
@@ -107,9 +108,9 @@ def test_what_a_person_edited_is_not_the_models_trial() -> None:
 def test_a_refused_proposal_leaves_its_call_unusable() -> None:
     story = shared().called("a").add("proposal.refused", "refused_0000", params={}, source="llm", note="")
     story.called("b").proposed("run_0001", "llm").judged("run_0001", False)
-    found = rows(story)
-    assert found["a", "nas.propose"].usable == 0
-    assert found["b", "nas.propose"].usable == 1
+    call_rows = rows(story)
+    assert call_rows["a", "nas.propose"].usable == 0
+    assert call_rows["b", "nas.propose"].usable == 1
 
 
 def test_a_call_that_failed_was_neither_answered_nor_usable() -> None:
@@ -120,11 +121,11 @@ def test_a_call_that_failed_was_neither_answered_nor_usable() -> None:
 
 def test_a_stand_in_gets_the_credit_and_the_model_before_it_the_call() -> None:
     story = shared().called("b", "a").proposed("run_0001", "llm").judged("run_0001", True)
-    found = rows(story)
-    first, second = found["a", "nas.propose"], found["b", "nas.propose"]
+    call_rows = rows(story)
+    first, second = call_rows["a", "nas.propose"], call_rows["b", "nas.propose"]
     assert (first.calls, first.answered, first.usable, first.accepted) == (1, 0, 0, 0)
     assert (second.calls, second.answered, second.usable, second.accepted) == (1, 1, 1, 1)
-    assert list(found) == [("a", "nas.propose"), ("b", "nas.propose")]  # in order of appearance
+    assert list(call_rows) == [("a", "nas.propose"), ("b", "nas.propose")]  # in order of appearance
 
 
 def test_a_trial_of_the_optimiser_is_not_credited_to_an_earlier_call() -> None:
@@ -148,10 +149,10 @@ def test_every_judgement_is_usable_and_proposes_nothing() -> None:
 def test_cost_is_counted_per_model_and_an_unknown_one_stays_unknown() -> None:
     story = shared().called("free", usage=UNKNOWN).proposed("run_0001", "llm")
     story.called("paid").proposed("run_0002", "llm").called("paid").proposed("run_0003", "llm")
-    found = rows(story)
-    assert found["free", "nas.propose"].cost_usd is None
-    assert found["free", "nas.propose"].input_tokens == 10
-    assert found["paid", "nas.propose"].cost_usd == 1.0
+    call_rows = rows(story)
+    assert call_rows["free", "nas.propose"].cost_usd is None
+    assert call_rows["free", "nas.propose"].input_tokens == 10
+    assert call_rows["paid", "nas.propose"].cost_usd == 1.0
 
 
 def test_studies_beside_the_main_one_count_and_keep_their_trials_apart() -> None:
@@ -176,5 +177,5 @@ def test_nobody_was_asked() -> None:
 
 def test_totals_count_calls_and_keep_an_unknown_cost_unknown() -> None:
     story = Story().called("a").called("a", ok=False)
-    found = totals(story.events, Usage(input_tokens=5, output_tokens=1, cost_usd=None))
-    assert (found.calls, found.answered, found.input_tokens, found.cost_usd) == (2, 1, 5, None)
+    total = totals(story.events, Usage(input_tokens=5, output_tokens=1, cost_usd=None))
+    assert (total.calls, total.answered, total.input_tokens, total.cost_usd) == (2, 1, 5, None)

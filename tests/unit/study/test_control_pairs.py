@@ -117,7 +117,7 @@ def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_hal
     assert [pair.seed for pair in pairs] == [7, 8, 9, 10, 11, 12]
     assert setup.made == [
         ("control-0", 7, False),  # its partner is the main study
-        *[(f"{who}-{n}", 7 + n, who == "agent") for n in (1, 2, 3, 4, 5) for who in ("agent", "control")],
+        *[(f"{arm}-{n}", 7 + n, arm == "agent") for n in (1, 2, 3, 4, 5) for arm in ("agent", "control")],
     ]
     assert all(executor.closed for executor in setup.executors[1:])
 
@@ -159,24 +159,24 @@ def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: Ope
 
 
 def test_a_pair_holds_the_lowest_errors_of_its_studies(run: OpenRun) -> None:
-    for number, found in enumerate(SmallSetup().pairs(run)):
+    for number, study_pair in enumerate(SmallSetup().pairs(run)):
         control = branch(run, f"control-{number}")
-        assert found.control == lowest(control) == min(t.value for t in control.trials if t.value is not None)
-        assert found.agent is not None
-        assert found.control is not None
-        assert found.agent <= found.control  # the agent takes the larger steps
+        assert study_pair.control == lowest(control) == min(t.value for t in control.trials if t.value is not None)
+        assert study_pair.agent is not None
+        assert study_pair.control is not None
+        assert study_pair.agent <= study_pair.control  # the agent takes the larger steps
 
 
 def test_what_has_run_is_not_run_again(run: OpenRun, tmp_path: Path) -> None:
     """Killed anywhere, the pairs come out as if nothing had been."""
-    whole = SmallSetup().pairs(run)
+    uninterrupted_pairs = SmallSetup().pairs(run)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     finished = [event.id for event in run.events if event.type == "trial.finished"]
-    for kept in range(0, len(lines) + 1, 13):
-        OpenRun.create(tmp_path, replace(SPEC, name=f"after-{kept}"), RunEnvironment()).close()
-        (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with OpenRun.resume(tmp_path / f"after-{kept}", RunEnvironment()) as cut:
-            assert SmallSetup().pairs(cut) == whole
+    for line_count in range(0, len(lines) + 1, 13):
+        OpenRun.create(tmp_path, replace(SPEC, name=f"after-{line_count}"), RunEnvironment()).close()
+        (tmp_path / f"after-{line_count}" / "events.jsonl").write_bytes(b"".join(lines[:line_count]))
+        with OpenRun.resume(tmp_path / f"after-{line_count}", RunEnvironment()) as cut:
+            assert SmallSetup().pairs(cut) == uninterrupted_pairs
             assert [event.id for event in cut.events if event.type == "trial.finished"] == finished
 
 

@@ -66,15 +66,17 @@ NEAR = trial(1, 0.499)
 
 
 @given(errors, errors, st.floats(0, 0.2), st.booleans())
-def test_a_gain_is_accepted_only_beyond_the_noise(value: float, best: float, deviation: float, again: bool) -> None:
-    new = trial(1, value, value) if again else trial(1, value)
-    change, limit = math.log(value / best), Noise(deviation).limit(1 + again, 1)
+def test_a_gain_is_accepted_only_beyond_the_noise(
+    value: float, best: float, deviation: float, is_repeated: bool
+) -> None:
+    new = trial(1, value, value) if is_repeated else trial(1, value)
+    change, limit = math.log(value / best), Noise(deviation).limit(1 + is_repeated, 1)
     assume(abs(change + limit) > 1e-9)
     ruled = by_rule(new, trial(0, best), Noise(deviation))
     if change < -limit:
         assert ruled is not None
         assert ruled.accepted
-    elif change >= 0 or again:
+    elif change >= 0 or is_repeated:
         assert ruled is not None
         assert not ruled.accepted
     else:
@@ -94,10 +96,10 @@ def test_no_answer_of_a_model_has_a_trial_accepted(
         assert router.asked == []
 
 
-@pytest.mark.parametrize("said", ["accept", "", "Repeat", "reject; accept"])
-def test_a_model_cannot_even_say_accept(said: str) -> None:
+@pytest.mark.parametrize("decision", ["accept", "", "Repeat", "reject; accept"])
+def test_a_model_cannot_even_say_accept(decision: str) -> None:
     with pytest.raises(ValidationError):
-        Judgement.model_validate({"reason": "r", "decision": said})
+        Judgement.model_validate({"reason": "r", "decision": decision})
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=1, max_size=30), st.data())
@@ -145,9 +147,9 @@ def test_a_tie_after_the_repeat_says_how_wide_the_noise_is() -> None:
 
 
 def test_a_better_known_best_lets_a_smaller_gain_count() -> None:
-    known = trial(0, *[0.5] * 9)
+    measured_best = trial(0, *[0.5] * 9)
     assert by_rule(trial(1, 0.487), BEST, NOISE) is None
-    assert by_rule(trial(1, 0.487), known, NOISE) == Decision(True, "validation error 2.6% lower than run_0000")
+    assert by_rule(trial(1, 0.487), measured_best, NOISE) == Decision(True, "validation error 2.6% lower than run_0000")
 
 
 def test_the_first_success_is_accepted_and_a_failure_never() -> None:

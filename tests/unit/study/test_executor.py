@@ -100,8 +100,8 @@ def test_no_finite_value_is_a_failed_trial_that_keeps_its_metrics(value):
 
 
 def test_an_objective_may_report_its_own_failure():
-    own = TrialResult("failed", error="diverged at epoch 2")
-    assert run(own) == own
+    failure = TrialResult("failed", error="diverged at epoch 2")
+    assert run(failure) == failure
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def study(*values: float | None, finals: dict[str, float | None] | None = None, 
     """Trials with these errors, of which one was accepted, and the trainings of the last round so far."""
     params = [{"data.batch_size": number + 1} for number in range(len(values))]
     trials = tuple(trial(n, value, n == accepted, **params[n]) for n, value in enumerate(values))
-    ended = {name: result(value) for name, value in (finals or {}).items()}
-    return StudyState(entries=trials, judged=tuple(t.id for t in trials), finals=ended)
+    final_results = {name: result(value) for name, value in (finals or {}).items()}
+    return StudyState(entries=trials, judged=tuple(t.id for t in trials), finals=final_results)
 
 
 def names(rounds: list[Finalist]) -> list[str]:
@@ -78,7 +78,7 @@ def test_the_last_round_measures_the_same_configuration_on_the_next_rung() -> No
     state = StudyState(entries=(trial(1, 0.5, **{"model.dropout": 0.2}),))
     ((candidate,),) = [finalist.candidates for finalist in finalists(state, config(seeds=1))]
     assert (candidate.params, candidate.rung) == ({"model.dropout": 0.2}, 1)
-    assert {found.rung for found in state.pending} <= {0}
+    assert {open_training.rung for open_training in state.pending} <= {0}
 
 
 def test_what_has_ended_is_not_missing() -> None:
@@ -89,49 +89,49 @@ def test_what_has_ended_is_not_missing() -> None:
 def test_the_lowest_mean_wins_not_the_lowest_training() -> None:
     lucky = {"run_0001-f0": 0.1, "run_0001-f1": 0.9}
     state = study(0.5, 0.4, finals={**lucky, "run_0000-f0": 0.4, "run_0000-f1": 0.42})
-    found = winner(state, config(count=2, seeds=2))
-    assert found is not None
-    assert found.trial.id == "run_0000"
-    assert found.mean == pytest.approx(0.41)
-    assert exported_candidate(found).name == "run_0000-f0"
+    best = winner(state, config(count=2, seeds=2))
+    assert best is not None
+    assert best.trial.id == "run_0000"
+    assert best.mean == pytest.approx(0.41)
+    assert exported_candidate(best).name == "run_0000-f0"
 
 
 def test_among_equals_the_better_one_of_the_search_wins() -> None:
     state = study(0.5, 0.4, finals={"run_0000-f0": 0.3, "run_0001-f0": 0.3})
-    found = winner(state, config(count=2, seeds=1))
-    assert found is not None
-    assert found.trial.id == "run_0001"
+    best = winner(state, config(count=2, seeds=1))
+    assert best is not None
+    assert best.trial.id == "run_0001"
 
 
 def test_an_error_of_zero_is_the_best_and_not_a_failure() -> None:
     state = study(0.5, 0.4, finals={"run_0000-f0": 0.0, "run_0001-f0": 0.1})
-    found = winner(state, config(count=2, seeds=1))
-    assert found is not None
-    assert (found.trial.id, found.mean) == ("run_0000", 0.0)
+    best = winner(state, config(count=2, seeds=1))
+    assert best is not None
+    assert (best.trial.id, best.mean) == ("run_0000", 0.0)
 
 
 def test_a_longer_search_keeps_the_trainings_of_an_earlier_last_round() -> None:
-    ended: dict[str, float | None] = {"run_0000-f0": 0.45, "run_0001-f0": 0.4}
+    final_values: dict[str, float | None] = {"run_0000-f0": 0.45, "run_0001-f0": 0.4}
     settings = config(count=2, seeds=1)
-    assert missing(study(0.5, 0.4, finals=ended), settings) == []
-    assert [t.name for t in missing(study(0.5, 0.4, 0.3, finals=ended), settings)] == ["run_0002-f0"]
+    assert missing(study(0.5, 0.4, finals=final_values), settings) == []
+    assert [t.name for t in missing(study(0.5, 0.4, 0.3, finals=final_values), settings)] == ["run_0002-f0"]
 
 
 def held(search: list[float], truth: list[float], count: int = 1, seeds: int = 2) -> tuple[StudyState, LastRound]:
     """A last round to its end: each fresh training of trial n gives `truth[n]`."""
     settings = config(count=count, seeds=seeds)
-    ended: dict[str, float | None] = {}
-    while left := missing(study(*search, finals=ended), settings):
-        ended[left[0].name] = truth[int(left[0].name[4:8])]
-    return study(*search, finals=ended), settings
+    final_values: dict[str, float | None] = {}
+    while missing_trainings := missing(study(*search, finals=final_values), settings):
+        final_values[missing_trainings[0].name] = truth[int(missing_trainings[0].name[4:8])]
+    return study(*search, finals=final_values), settings
 
 
 def test_a_lucky_training_makes_room_for_the_trial_with_better_evidence() -> None:
     """The lowest training of many (0.45) is trained again to 0.547; one that was measured twice stands at 0.469."""
     state, settings = held([0.6, 0.469, 0.45], [0.6, 0.47, 0.547])
-    found = winner(state, settings)
-    assert found is not None
-    assert found.trial.id == "run_0001"
+    best = winner(state, settings)
+    assert best is not None
+    assert best.trial.id == "run_0001"
     assert set(state.finals) == {"run_0002-f0", "run_0002-f1", "run_0001-f0", "run_0001-f1"}
 
 
@@ -143,21 +143,23 @@ def test_a_lead_that_holds_costs_no_further_training() -> None:
 def test_more_trials_do_not_end_at_a_worse_winner() -> None:
     """Where poor trials scatter by 25 % and good ones by 1 %, the lowest of many trainings is a lucky poor one."""
     rng, settings = np.random.default_rng(0), config(count=1, seeds=2)
-    found: dict[int, list[float]] = {4: [], 12: []}
+    winners_by_trials: dict[int, list[float]] = {4: [], 12: []}
     for _ in range(150):
         poor = rng.random(12) < 0.5
         truth = np.where(poor, rng.uniform(0.52, 0.65, 12), rng.uniform(0.45, 0.5, 12))
         scatter = np.where(poor, 0.25, 0.01)
         search = (truth * np.exp(scatter * rng.standard_normal(12))).tolist()
         fresh = truth[:, None] * np.exp(scatter[:, None] * rng.standard_normal((12, 2)))
-        for trials, winners in found.items():
-            ended: dict[str, float | None] = {}
-            while left := missing(study(*search[:trials], finals=ended), settings):
-                ended[left[0].name] = float(fresh[int(left[0].name[4:8]), int(left[0].name[-1])])
-            best = winner(study(*search[:trials], finals=ended), settings)
+        for trials, winners in winners_by_trials.items():
+            final_values: dict[str, float | None] = {}
+            while missing_trainings := missing(study(*search[:trials], finals=final_values), settings):
+                final_values[missing_trainings[0].name] = float(
+                    fresh[int(missing_trainings[0].name[4:8]), int(missing_trainings[0].name[-1])]
+                )
+            best = winner(study(*search[:trials], finals=final_values), settings)
             assert best is not None
             winners.append(float(truth[best.trial.number]))
-    assert np.mean(found[12]) <= np.mean(found[4])
+    assert np.mean(winners_by_trials[12]) <= np.mean(winners_by_trials[4])
 
 
 searches = st.lists(st.tuples(st.floats(0.1, 1), st.floats(0.1, 1)), min_size=1, max_size=12)
@@ -169,36 +171,36 @@ def test_the_lead_holds_in_the_end_or_there_was_no_more_room(
 ) -> None:
     search, truth = [s for s, _ in pairs], [t for _, t in pairs]
     state, settings = held(search, truth, count, seeds)
-    found = winner(state, settings)
-    assert found is not None
+    best = winner(state, settings)
+    assert best is not None
     entered = {name.partition("-")[0] for name in state.finals}
     outside = [trial for trial in state.ranking if trial.id not in entered]
-    assert found.mean == pytest.approx(min(truth[int(name[4:])] for name in entered))
-    assert not found.missing
+    assert best.mean == pytest.approx(min(truth[int(name[4:])] for name in entered))
+    assert not best.missing
     assert min(count, len(search)) <= len(entered) <= last_round_size(count, len(search))
-    assert len(entered) == last_round_size(count, len(search)) or all(t.value >= found.mean for t in outside)
+    assert len(entered) == last_round_size(count, len(search)) or all(t.value >= best.mean for t in outside)
 
 
 def test_the_best_of_a_longer_search_enters_although_the_room_was_used_up() -> None:
     full: dict[str, float | None] = {f"run_000{number}-f0": 0.9 for number in range(3)}
-    (left,) = missing(study(0.5, 0.4, 0.3, 0.2, finals=full), config(count=1, seeds=1))
-    assert left.name == "run_0003-f0"
+    (training,) = missing(study(0.5, 0.4, 0.3, 0.2, finals=full), config(count=1, seeds=1))
+    assert training.name == "run_0003-f0"
 
 
 def test_a_search_in_two_parts_ends_as_one_in_one_part_does() -> None:
     """The shorter one trained run_0000, which the whole one never does: that is no evidence in its last round."""
     parts: dict[str, float | None] = {"run_0000-f0": 0.2, "run_0001-f0": 0.3}
-    whole: dict[str, float | None] = {"run_0001-f0": 0.3}
+    one_part: dict[str, float | None] = {"run_0001-f0": 0.3}
     settings = config(count=1, seeds=1)
-    first, second = (study(0.5, 0.35, finals=ended) for ended in (parts, whole))
+    first, second = (study(0.5, 0.35, finals=final_values) for final_values in (parts, one_part))
     assert missing(first, settings) == missing(second, settings) == []
     assert finalists(first, settings) == finalists(second, settings)
 
 
 def test_a_kill_within_a_step_leaves_the_rest_of_that_step() -> None:
     """The first of two seeds failed, which puts another trial ahead; the step it belongs to is ended all the same."""
-    (left,) = missing(study(0.5, 0.4, finals={"run_0001-f0": None}), config(count=1, seeds=2))
-    assert left.name == "run_0001-f1"
+    (training,) = missing(study(0.5, 0.4, finals={"run_0001-f0": None}), config(count=1, seeds=2))
+    assert training.name == "run_0001-f1"
 
 
 def test_the_last_round_uses_no_seed_of_the_search() -> None:
@@ -210,40 +212,40 @@ def test_the_last_round_uses_no_seed_of_the_search() -> None:
 
 
 def test_a_finalist_that_failed_with_fewer_seeds_comes_first() -> None:
-    ended = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": 0.4}
-    state, settings = study(0.5, 0.4, finals=ended), config(count=2, seeds=2)
+    final_values = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": 0.4}
+    state, settings = study(0.5, 0.4, finals=final_values), config(count=2, seeds=2)
     assert {f.trial.id: (f.failure_count, f.mean) for f in finalists(state, settings)} == {
         "run_0001": (1, 0.3),
         "run_0000": (0, pytest.approx(0.4)),
     }
-    found = winner(state, settings)
-    assert found is not None
-    assert found.trial.id == "run_0000"
+    best = winner(state, settings)
+    assert best is not None
+    assert best.trial.id == "run_0000"
 
 
 def test_among_finalists_that_failed_as_often_the_lowest_mean_of_the_rest_wins() -> None:
-    ended = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": None}
-    found = winner(study(0.5, 0.4, finals=ended), config(count=2, seeds=2))
-    assert found is not None
-    assert (found.trial.id, found.mean, exported_candidate(found).name) == ("run_0001", 0.3, "run_0001-f1")
+    final_values = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": None}
+    best = winner(study(0.5, 0.4, finals=final_values), config(count=2, seeds=2))
+    assert best is not None
+    assert (best.trial.id, best.mean, exported_candidate(best).name) == ("run_0001", 0.3, "run_0001-f1")
 
 
 def test_a_finalist_whose_trainings_all_failed_loses_to_any_other() -> None:
-    found = winner(study(0.5, 0.4, finals={"run_0001-f0": None, "run_0000-f0": 9.0}), config(count=2, seeds=1))
-    assert found is not None
-    assert found.trial.id == "run_0000"
+    best = winner(study(0.5, 0.4, finals={"run_0001-f0": None, "run_0000-f0": 9.0}), config(count=2, seeds=1))
+    assert best is not None
+    assert best.trial.id == "run_0000"
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_without_a_last_round_or_anything_left_of_it_the_accepted_trial_wins_as_it_stands(count: int) -> None:
-    ended = {f"run_000{number}-f{seed}": None for number in range(3) for seed in range(2)}
-    state, settings = study(0.5, 0.4, 0.39, finals=ended, accepted=1), config(count=count, seeds=2)
+    final_values = {f"run_000{number}-f{seed}": None for number in range(3) for seed in range(2)}
+    state, settings = study(0.5, 0.4, 0.39, finals=final_values, accepted=1), config(count=count, seeds=2)
     assert missing(state, settings) == []
-    found = winner(state, settings)
-    assert found is not None
-    assert found == best_as_finalist(state)
-    assert (found.trial.id, found.values, found.failure_count) == ("run_0001", {"run_0001": 0.4}, 0)
-    assert (exported_candidate(found).turn, exported_candidate(found).params) == (0, {"data.batch_size": 2})
+    best = winner(state, settings)
+    assert best is not None
+    assert best == best_as_finalist(state)
+    assert (best.trial.id, best.values, best.failure_count) == ("run_0001", {"run_0001": 0.4}, 0)
+    assert (exported_candidate(best).turn, exported_candidate(best).params) == (0, {"data.batch_size": 2})
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -16,9 +16,9 @@ counts = st.integers(1, 50)
 
 
 @given(groups)
-def test_the_deviation_is_pooled_over_the_groups(found: list[list[float]]) -> None:
-    usable = [np.log(group) for group in found if len(group) > 1]
-    noise = estimate_noise(found)
+def test_the_deviation_is_pooled_over_the_groups(error_groups: list[list[float]]) -> None:
+    usable = [np.log(group) for group in error_groups if len(group) > 1]
+    noise = estimate_noise(error_groups)
     if usable:
         within = np.concatenate([group - group.mean() for group in usable])
         freedom = sum(len(group) - 1 for group in usable)
@@ -41,9 +41,9 @@ def test_equal_values_have_no_noise(value: float, count: int) -> None:
 
 
 @given(st.lists(st.lists(errors, min_size=2, max_size=5), min_size=1, max_size=4), st.floats(1e-3, 1e3))
-def test_the_unit_of_the_error_does_not_matter(found: list[list[float]], unit: float) -> None:
-    scaled = [[unit * value for value in group] for group in found]
-    assert estimate_noise(scaled).deviation == pytest.approx(estimate_noise(found).deviation, abs=1e-9)
+def test_the_unit_of_the_error_does_not_matter(error_groups: list[list[float]], unit: float) -> None:
+    scaled = [[unit * value for value in group] for group in error_groups]
+    assert estimate_noise(scaled).deviation == pytest.approx(estimate_noise(error_groups).deviation, abs=1e-9)
 
 
 @given(st.lists(errors, min_size=2, max_size=6), st.lists(st.lists(errors, max_size=1), max_size=4))
@@ -73,9 +73,11 @@ def test_many_trainings_are_as_good_as_a_given_noise() -> None:
 
 @given(st.integers(1, 30), st.integers(1, 30), counts, counts)
 def test_of_two_noises_the_less_certain_one_sets_the_width(mine: int, its: int, first: int, second: int) -> None:
-    one, other = Noise(0.01, 40, mine), Noise(0.03, 40, its)
+    one, larger_noise = Noise(0.01, 40, mine), Noise(0.03, 40, its)
     width = Noise(1.0, 40, min(mine, its)).limit(1, 1) / math.sqrt(2)
-    assert one.limit(first, second, other) == pytest.approx(width * math.sqrt(0.01**2 / first + 0.03**2 / second))
+    assert one.limit(first, second, larger_noise) == pytest.approx(
+        width * math.sqrt(0.01**2 / first + 0.03**2 / second)
+    )
 
 
 def test_without_noise_every_difference_counts() -> None:

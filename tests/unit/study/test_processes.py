@@ -44,7 +44,7 @@ class Bench:
         check: Callable[[], None] = lambda: None,
         **setup: Any,
     ) -> ProcessExecutor:
-        made = ProcessExecutor(
+        executor = ProcessExecutor(
             f"objectives:{factory}",
             {"folder": str(self.folder), **setup},
             workers=workers,
@@ -53,8 +53,8 @@ class Bench:
             report=lambda type_, id_, data: self.events.append((type_, id_, data)),
             check=check,
         )
-        self.made.append(made)
-        return made
+        self.made.append(executor)
+        return executor
 
 
 @pytest.fixture
@@ -147,14 +147,14 @@ def test_results_come_as_trainings_end_and_a_free_worker_takes_the_next(bench: B
     executor = bench.executor(workers=2)
     for name, seconds in {"long": 1.5, "short": 0.1, "middle": 0.3}.items():
         submit(executor, name, sleep=seconds, value=seconds)
-    ended = [executor.next_completed() for _ in range(3)]
-    assert [(candidate.name, result.value) for candidate, result in ended] == [
+    completions = [executor.next_completed() for _ in range(3)]
+    assert [(candidate.name, result.value) for candidate, result in completions] == [
         ("short", 0.1),
         ("middle", 0.3),
         ("long", 1.5),
     ]
-    assert ended[0][1].metrics["pid"] == ended[1][1].metrics["pid"]
-    assert ended[0][1].metrics["seed"] == 3
+    assert completions[0][1].metrics["pid"] == completions[1][1].metrics["pid"]
+    assert completions[0][1].metrics["seed"] == 3
 
 
 def test_a_queued_training_starts_before_the_caller_asks_again(bench: Bench) -> None:
@@ -199,8 +199,8 @@ def test_events_come_in_order_on_the_callers_thread_before_their_result(bench: B
     time.sleep(0.5)
     assert bench.events == []  # only `next_completed` hands them on
     done, _ = executor.next_completed()
-    told = [data["epoch"] for _, name, data in bench.events if name == done.name]
-    assert told == list(range(1, 51))
+    epochs = [data["epoch"] for _, name, data in bench.events if name == done.name]
+    assert epochs == list(range(1, 51))
     executor.next_completed()
     assert len(bench.events) == 100
 
@@ -235,7 +235,7 @@ def test_a_crash_is_a_failed_trial_and_the_worker_goes_on(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("nan", "the objective returned nan"),
         ("nothing", "the objective returned no value"),
@@ -246,10 +246,10 @@ def test_a_crash_is_a_failed_trial_and_the_worker_goes_on(bench: Bench) -> None:
         ("exit", "died, twice: it ended with status 70"),
     ],
 )
-def test_what_cannot_be_a_result_is_a_failed_trial(bench: Bench, kind: str, said: str) -> None:
+def test_what_cannot_be_a_result_is_a_failed_trial(bench: Bench, kind: str, message: str) -> None:
     result = run(bench.executor("unpleasant"), kind=kind)
     assert (result.status, result.value) == ("failed", None)
-    assert said in result.error
+    assert message in result.error
 
 
 # -- deaths -----------------------------------------------------------------------------------------------------
@@ -259,12 +259,12 @@ def test_a_killed_training_is_given_to_a_fresh_worker_and_others_go_on(bench: Be
     executor = bench.executor(workers=2)
     submit(executor, "other", sleep=1.0)
     submit(executor, "killed", deaths=1)
-    (first, other), (second, killed) = sorted(
+    (first, survivor), (second, killed) = sorted(
         (executor.next_completed() for _ in range(2)), key=lambda end: end[0].name, reverse=True
     )
     assert (first.name, second.name) == ("other", "killed")
-    assert other.status == killed.status == "finished"
-    assert other.metrics["ended"] - other.metrics["began"] < 1.5
+    assert survivor.status == killed.status == "finished"
+    assert survivor.metrics["ended"] - survivor.metrics["began"] < 1.5
     ((type_, id_, data),) = bench.events
     assert (type_, id_) == ("trial.retried", "killed")
     assert "SIGKILL" in data["reason"]
@@ -390,17 +390,17 @@ def test_what_is_not_the_candidates_fault_ends_the_search(bench: Bench, kind: st
 
 
 def test_a_request_to_stop_ends_the_wait(bench: Bench) -> None:
-    asked = time.monotonic() + 0.5
+    stop_time = time.monotonic() + 0.5
 
     def check() -> None:
-        if time.monotonic() > asked:
+        if time.monotonic() > stop_time:
             raise Interrupted("Stopped on request.")
 
     executor = bench.executor(check=check)
     submit(executor, sleep=30)
     with pytest.raises(Interrupted):
         executor.next_completed()
-    assert time.monotonic() - asked < 0.5
+    assert time.monotonic() - stop_time < 0.5
     assert len(workers()) == 1  # it is for `close` to end them
 
 

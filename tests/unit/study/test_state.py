@@ -49,8 +49,8 @@ class Story:
 
     def scored(self, number: int, *mse: float) -> "Story":
         names = [f"{trial_id(number)}-f{turn}" for turn in range(len(mse))]
-        rest = {"mae": [0.4] * len(mse), "mse_by_step": [0.1, 0.9], "mse_by_channel": [0.5]}
-        return self.add("winner.scored", trial_id(number), names=names, mse=list(mse), **rest)
+        figures = {"mae": [0.4] * len(mse), "mse_by_step": [0.1, 0.9], "mse_by_channel": [0.5]}
+        return self.add("winner.scored", trial_id(number), names=names, mse=list(mse), **figures)
 
     def trial(self, number: int, value: float, accepted: bool) -> "Story":
         return self.proposed(number, lr=number).finished(trial_id(number), value).judged(number, accepted)
@@ -161,29 +161,33 @@ def test_equal_errors_rank_by_number() -> None:
 
 
 @given(st.lists(st.integers(0, len(whole().events) - 1), max_size=6, unique=True))
-def test_a_step_repeated_after_a_kill_counts_once(places: list[int]) -> None:
+def test_a_step_repeated_after_a_kill_counts_once(repeated_indices: list[int]) -> None:
     """What a step has written it may write again, at once: nobody else writes in between."""
-    told = whole().events
-    twice = [again for place, event in enumerate(told) for again in [event] * (2 if place in places else 1)]
-    assert rebuild(twice) == rebuild(told)
+    events = whole().events
+    twice = [
+        repetition
+        for index, event in enumerate(events)
+        for repetition in [event] * (2 if index in repeated_indices else 1)
+    ]
+    assert rebuild(twice) == rebuild(events)
 
 
 def test_events_of_studies_beside_this_one_are_ignored() -> None:
     story = whole()
-    beside = [replace(event, id=f"agent-1/{event.id}") for event in story.events]
-    mixed = [event for pair in zip(beside, story.events, strict=True) for event in pair]
+    foreign_events = [replace(event, id=f"agent-1/{event.id}") for event in story.events]
+    mixed = [event for pair in zip(foreign_events, story.events, strict=True) for event in pair]
     assert rebuild(mixed) == story.state
-    assert rebuild(beside) == StudyState()
+    assert rebuild(foreign_events) == StudyState()
 
 
 @given(st.data())
 def test_a_damaged_event_is_told_as_an_unreadable_run(data: st.DataObject) -> None:
     events = whole().events
-    place = data.draw(st.sampled_from([n for n, event in enumerate(events) if event.type == "trial.proposed"]))
-    lost = data.draw(st.sampled_from(("number", "params", "source", "arm", "probability")))
-    damaged = {key: value for key, value in events[place].data.items() if key != lost}
-    events[place] = replace(events[place], data=damaged)
-    with pytest.raises(RunUnreadableError, match=rf"Event {place} \(trial\.proposed\) is damaged"):
+    index = data.draw(st.sampled_from([n for n, event in enumerate(events) if event.type == "trial.proposed"]))
+    missing_key = data.draw(st.sampled_from(("number", "params", "source", "arm", "probability")))
+    damaged = {key: value for key, value in events[index].data.items() if key != missing_key}
+    events[index] = replace(events[index], data=damaged)
+    with pytest.raises(RunUnreadableError, match=rf"Event {index} \(trial\.proposed\) is damaged"):
         rebuild(events)
 
 

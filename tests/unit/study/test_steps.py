@@ -112,10 +112,10 @@ def continued(run: OpenRun, folder: Path, lines: int) -> Iterator[OpenRun]:
     """Another run that has the first lines of this one's events: as a kill leaves it."""
     OpenRun.create(folder, replace(SPEC, name=f"after-{lines}"), RunEnvironment()).close()
     path = folder / f"after-{lines}"
-    kept = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
-    (path / "events.jsonl").write_bytes(b"".join(kept))
-    with OpenRun.resume(path, RunEnvironment()) as other:
-        yield other
+    event_lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)[:lines]
+    (path / "events.jsonl").write_bytes(b"".join(event_lines))
+    with OpenRun.resume(path, RunEnvironment()) as resumed:
+        yield resumed
 
 
 def happened(run: OpenRun | RunBranch, *types: str) -> list[str]:
@@ -125,11 +125,11 @@ def happened(run: OpenRun | RunBranch, *types: str) -> list[str]:
 
 def told(run: OpenRun | RunBranch) -> dict[tuple[str, str], Mapping[str, Any]]:
     """What a run decided and measured. A step that a resume repeats has to tell the same again."""
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    data_by_event: dict[tuple[str, str], Mapping[str, Any]] = {}
     for event in run.events:
-        known = found.setdefault((event.type, event.id), event.data)
-        assert known == event.data, f"{event.type} {event.id} was told in two ways"
-    return found
+        first_data = data_by_event.setdefault((event.type, event.id), event.data)
+        assert first_data == event.data, f"{event.type} {event.id} was told in two ways"
+    return data_by_event
 
 
 def outcomes(state: StudyState) -> list[tuple[float | None, int, bool]]:
@@ -263,16 +263,16 @@ def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: OpenRun, tmp_path: P
     assert set(arms[1:]) == {"agent", "control"}
     assert all((t.proposal.source == "llm") == (t.arm == "agent") for t in state.trials)
     assert {t.probability for t in state.trials[1:]} == {0.5}
-    with OpenRun.create(tmp_path, replace(SPEC, name="again"), RunEnvironment()) as again:
-        assert [t.arm for t in go(study_in(again, values, agent=Listed(values, "llm"))).trials] == arms
+    with OpenRun.create(tmp_path, replace(SPEC, name="again"), RunEnvironment()) as second_run:
+        assert [t.arm for t in go(study_in(second_run, values, agent=Listed(values, "llm"))).trials] == arms
 
 
 def test_the_coin_is_fair(run: OpenRun) -> None:
     study = study_in(run, agent=Listed(NEAR_TIE, "llm"))
     for share in (0.5, 0.1):
-        drawn = [steps.assign_arm(study, place, share)[1:] for place in range(4_000)]
-        assert sum(arm == "agent" for arm, _ in drawn) / len(drawn) == pytest.approx(share, abs=0.03)
-        assert drawn == [steps.assign_arm(study, place, share)[1:] for place in range(4_000)]
+        assignments = [steps.assign_arm(study, index, share)[1:] for index in range(4_000)]
+        assert sum(arm == "agent" for arm, _ in assignments) / len(assignments) == pytest.approx(share, abs=0.03)
+        assert assignments == [steps.assign_arm(study, index, share)[1:] for index in range(4_000)]
 
 
 def test_the_snapshot_is_what_the_events_tell(run: OpenRun) -> None:
@@ -281,12 +281,12 @@ def test_the_snapshot_is_what_the_events_tell(run: OpenRun) -> None:
 
 
 def test_a_request_to_stop_is_heard_between_two_trainings(run: OpenRun) -> None:
-    left = 3
+    remaining_checks = 3
 
     def check() -> None:
-        nonlocal left
-        left -= 1
-        if not left:
+        nonlocal remaining_checks
+        remaining_checks -= 1
+        if not remaining_checks:
             raise Interrupted("stop")
 
     with pytest.raises(Interrupted):
@@ -318,23 +318,23 @@ def test_a_study_in_a_branch_is_the_same_study(run: OpenRun, tmp_path: Path) -> 
 )
 def test_a_kill_between_any_two_events_changes_nothing(run: OpenRun, tmp_path: Path, changes: dict[str, Any]) -> None:
     """A fresh study that finds the first lines of the story tells the rest of it as if nothing had been."""
-    whole = go(study_in(run, **changes))
+    uninterrupted = go(study_in(run, **changes))
     total = len(run.events)
     assert total > 15
     for lines in range(total):
         with continued(run, tmp_path / "cut", lines) as cut:
             state = go(study_in(cut, **changes))
-            assert state == whole, f"killed after line {lines}"
+            assert state == uninterrupted, f"killed after line {lines}"
             assert told(cut) == told(run)
-            assert state.judged == whole.judged
+            assert state.judged == uninterrupted.judged
 
 
 def test_a_longer_budget_extends_the_story_and_changes_nothing_of_it(run: OpenRun, tmp_path: Path) -> None:
-    whole = go(study_in(run))
+    full_state = go(study_in(run))
     with OpenRun.create(tmp_path, replace(SPEC, name="short"), RunEnvironment()) as short:
         go(study_in(short, budget={"trials": 2}))
         assert len(short.events) < len(run.events)
-        assert go(study_in(short)) == whole
+        assert go(study_in(short)) == full_state
         assert happened(short) == happened(run)
 
 
@@ -392,12 +392,12 @@ def test_a_proposer_sees_what_is_under_way(run: OpenRun) -> None:
 @pytest.mark.parametrize("pick", ORDERS.values(), ids=list(ORDERS))
 def test_a_kill_with_two_workers_loses_no_trial(run: OpenRun, tmp_path: Path, pick: Callable[[list[str]], str]) -> None:
     """What was under way is trained again; the order may differ, the trials and their errors do not."""
-    whole = go(study_in(run, executor=Together(pick)))
+    uninterrupted = go(study_in(run, executor=Together(pick)))
     for lines in range(len(run.events)):
         with continued(run, tmp_path / "cut", lines) as cut:
             state = go(study_in(cut, executor=Together(pick)))
-            assert [t.proposal for t in state.trials] == [t.proposal for t in whole.trials]
-            assert [t.result for t in state.trials] == [t.result for t in whole.trials]
+            assert [t.proposal for t in state.trials] == [t.proposal for t in uninterrupted.trials]
+            assert [t.result for t in state.trials] == [t.result for t in uninterrupted.trials]
             assert all(trial.decision for trial in state.trials)
             assert state.judged[0] == "run_0000"
 
@@ -468,16 +468,22 @@ def test_a_kill_among_the_answers_of_a_person_changes_nothing(run: OpenRun, tmp_
     class Steady(Person):
         """Answers by what is asked, as somebody does who knows what to look for."""
 
-        def review(self, name: str, params: Any, **rest: Any) -> Any:
+        def review(self, name: str, params: Any, **details: Any) -> Any:
             self.asked.append((name, dict(params), None, ""))
             return {0.5: params, 0.499: None, 0.3: {"x": 0.35}, 0.4: params}[params["x"]]
 
-    whole = go(study_in(run, rules=RULES, reviewer=Steady()))
-    assert [entry.proposal.source for entry in whole.entries] == ["default", "listed", "listed", "human", "listed"]
+    uninterrupted = go(study_in(run, rules=RULES, reviewer=Steady()))
+    assert [entry.proposal.source for entry in uninterrupted.entries] == [
+        "default",
+        "listed",
+        "listed",
+        "human",
+        "listed",
+    ]
     for lines in range(len(run.events)):
         with continued(run, tmp_path / "cut", lines) as cut:
             steady = Steady()
-            assert go(study_in(cut, rules=RULES, reviewer=steady)) == whole
+            assert go(study_in(cut, rules=RULES, reviewer=steady)) == uninterrupted
             answered = sum(e.type in ("trial.proposed", "proposal.refused") for e in run.events[:lines])
             assert len(steady.asked) == 4 - max(0, answered - 1)
 
@@ -486,10 +492,10 @@ class Breeder(Listed):
     """Takes as parent the trial of population and archive whose items lie furthest from all others: novelty."""
 
     def ask(self, history: Sequence[Trial], n: int, rng: Any) -> list[Proposal]:
-        place = len(history) - len(history) % 3
-        assert {trial.result.status for trial in history[:place]} <= {"finished"}
-        assert {trial.result.status for trial in history[place:]} <= {"running"}
-        items = [trial.result.items[0] for trial in history[:place]]
+        batch_start = len(history) - len(history) % 3
+        assert {trial.result.status for trial in history[:batch_start]} <= {"finished"}
+        assert {trial.result.status for trial in history[batch_start:]} <= {"running"}
+        items = [trial.result.items[0] for trial in history[:batch_start]]
         novel = max(items, key=lambda one: sum(abs(one - other) for other in items), default=1.0)
         return [Proposal({"x": novel * self.values[len(history) - 1]}, self.name)]
 
@@ -502,11 +508,11 @@ def test_a_generation_is_bred_from_all_that_were_judged_before_it(run: OpenRun, 
         control = Breeder([0.9, 0.2, 1.1, 0.5, 2.0, 0.7, 0.8])
         return go(study_in(run, control.values, control=control, executor=LocalExecutor(with_items, capacity=3)))
 
-    whole = bred(run)
-    assert [round(float(trial.proposal.params["x"]), 3) for trial in whole.trials[3:6]] == [0.22, 0.1, 0.4]
+    uninterrupted = bred(run)
+    assert [round(float(trial.proposal.params["x"]), 3) for trial in uninterrupted.trials[3:6]] == [0.22, 0.1, 0.4]
     for lines in range(len(run.events)):
         with continued(run, tmp_path / "cut", lines) as cut:
-            assert bred(cut) == whole
+            assert bred(cut) == uninterrupted
 
 
 def test_the_executors_of_these_tests_keep_the_protocol() -> None:

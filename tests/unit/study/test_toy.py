@@ -109,12 +109,12 @@ def test_a_budget_is_counted_in_whatever_the_objective_uses(run: OpenRun) -> Non
     ("base", "trials"), [("random", 6), ("ga", 15), ("one-plus-lambda", 15), ("cma-es", 15), ("map-elites", 15)]
 )
 def test_a_kill_between_any_two_events_changes_nothing(run: OpenRun, tmp_path: Path, base: str, trials: int) -> None:
-    whole = fit(run, Fits(), base, trials=trials)
+    uninterrupted = fit(run, Fits(), base, trials=trials)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
-    for kept in range(1, len(lines)):
+    for line_count in range(1, len(lines)):
         OpenRun.create(
-            tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), RunEnvironment()
+            tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{line_count}"), RunEnvironment()
         ).close()
-        (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
-        with OpenRun.resume(tmp_path / f"after-{kept}", RunEnvironment()) as cut:
-            assert fit(cut, Fits(), base, trials=trials) == whole
+        (tmp_path / f"after-{line_count}" / "events.jsonl").write_bytes(b"".join(lines[:line_count]))
+        with OpenRun.resume(tmp_path / f"after-{line_count}", RunEnvironment()) as cut:
+            assert fit(cut, Fits(), base, trials=trials) == uninterrupted

@@ -48,8 +48,8 @@ def perfect(item: TaskItem) -> str | None:
 @pytest.mark.parametrize("item", [item for item in ITEMS if perfect(item)], ids=lambda item: item.id)
 def test_the_right_answer_scores_one_and_another_items_answer_scores_none(item):
     assert check(item, perfect(item)).score == 1
-    others = [o for o in ITEMS if o.checker == item.checker and o.expected != item.expected and perfect(o)]
-    assert check(item, perfect(others[0])).score == 0
+    different_items = [o for o in ITEMS if o.checker == item.checker and o.expected != item.expected and perfect(o)]
+    assert check(item, perfect(different_items[0])).score == 0
 
 
 @pytest.mark.parametrize("item", [item for item in ITEMS if item.checker != "judged"], ids=lambda item: item.id)
@@ -81,9 +81,9 @@ def test_an_open_answer_waits_for_a_judge_and_an_empty_one_does_not():
     ],
 )
 def test_fields_are_right_together_and_follow_the_schema_to_the_type(answer, valid, score):
-    found = check(FIELDS, json.dumps(answer))
-    assert (found.valid, found.score) == (valid, score)
-    assert found.reason or score
+    verdict = check(FIELDS, json.dumps(answer))
+    assert (verdict.valid, verdict.score) == (valid, score)
+    assert verdict.reason or score
 
 
 def expression(text: str) -> float | None:
@@ -116,7 +116,7 @@ def test_a_truth_value_is_no_number():
 
 @given(st.sampled_from(ITEMS), st.text(max_size=200))
 def test_any_text_gets_a_score(item, text):
-    found = check(item, text)
-    assert found == check(item, text)
-    assert found.score in ((0.0, None) if item.checker == "judged" else (0.0, 1.0))
-    assert (found.valid is None) == (item.schema is None)
+    verdict = check(item, text)
+    assert verdict == check(item, text)
+    assert verdict.score in ((0.0, None) if item.checker == "judged" else (0.0, 1.0))
+    assert (verdict.valid is None) == (item.schema is None)

@@ -6,7 +6,7 @@ from agentlab.tasks.check import broken
 
 
 @pytest.mark.parametrize(
-    ("rule", "value", "kept", "lost"),
+    ("rule", "value", "obeying_text", "breaking_text"),
     [
         ("words", 3, "a big-hearted dog - !", "a dog"),
         ("lines", 2, "one\n\n two\n", "one"),
@@ -21,10 +21,10 @@ from agentlab.tasks.check import broken
         ("case", "upper", "LOUD 3!", "LOUd"),
     ],
 )
-def test_a_rule_tells_texts_apart(rule, value, kept, lost):
-    asked = [{"rule": rule, "value": value}]
-    assert broken(kept, asked) == []
-    assert broken(lost, asked) == [f"{rule} {value}"]
+def test_a_rule_tells_texts_apart(rule, value, obeying_text, breaking_text):
+    rules = [{"rule": rule, "value": value}]
+    assert broken(obeying_text, rules) == []
+    assert broken(breaking_text, rules) == [f"{rule} {value}"]
 
 
 def test_emphasis_around_the_whole_does_not_count():

@@ -42,8 +42,10 @@ def test_an_adapter_is_as_right_in_a_debate_as_in_evolution_and_as_a_persona(kin
         debated = speakers.score(QUESTIONS)
     debate = alone(QUESTIONS, Held(questions=[], turns=[], ballots=[], seconds={}, alone=debated))
 
-    places = [*folders.values(), None]
-    with open_written_children(path, lambda child: places[child.number], "float32", lambda _: None) as population:
+    child_folders = [*folders.values(), None]
+    with open_written_children(
+        path, lambda child: child_folders[child.number], "float32", lambda _: None
+    ) as population:
         evolved = population([Child("", number, {}) for number in range(3)], QUESTIONS)
 
     with scorer(load_base(path, "fp32", "sdpa"), folders) as scores:
@@ -57,16 +59,16 @@ def test_an_adapter_is_as_right_in_a_debate_as_in_evolution_and_as_a_persona(kin
             assert scored[1:] == debated[name][question.id][1:]
         shares = {by: share_of(mark_answers(row, QUESTIONS, by)) for by in NORMALISATIONS}
         assert debate.right[name] == persona.right[name] == shares
-    assert len({str(each) for each in debate.right.values()}) > 1  # adapters do something
+    assert len({str(right_shares) for right_shares in debate.right.values()}) > 1  # adapters do something
 
 
 def test_a_question_that_does_not_fit_the_context_is_not_scored(tmp_path: Path) -> None:
     path = made("Llama", tmp_path)
     long = QuizQuestion("long", "the quick brown fox " * 400, "a", ("a", "b"), "choice")
     with local_speakers(config_of(path), path, Workspace(tmp_path, tmp_path)) as speakers:
-        found = speakers.score([long, QUESTIONS[0], QuizQuestion("open", "Why?", "So.")])
+        scores_by_speaker = speakers.score([long, QUESTIONS[0], QuizQuestion("open", "Why?", "So.")])
         assert speakers.score([long]) == {"ann": {}, "bob": {}, "cat": {}}
-    assert [list(each) for each in found.values()] == [[QUESTIONS[0].id]] * 3
+    assert [list(scores) for scores in scores_by_speaker.values()] == [[QUESTIONS[0].id]] * 3
 
 
 def two(right: str, wrong: str) -> QuizQuestion:
@@ -80,15 +82,15 @@ def test_who_is_better_by_mean_and_worse_by_sum_is_remarked() -> None:
         "long": [Scored((-3.0, -2.0), (4, 1), (12, 1))] * 30,  # right by mean, wrong by sum
         "short": [Scored((-3.0, -4.0), (2, 4), (12, 1))] * 30,  # wrong by mean, right by sum
     }
-    found = Labelled.of(scored, questions, "short")
-    assert {name: (each["mean"].value, each["sum"].value) for name, each in found.right.items()} == {
+    labelled = Labelled.of(scored, questions, "short")
+    assert {name: (shares["mean"].value, shares["sum"].value) for name, shares in labelled.right.items()} == {
         "long": (1.0, 0.0),
         "short": (0.0, 1.0),
     }
-    (remark,) = found.remarks
+    (remark,) = labelled.remarks
     assert remark.startswith("long against short: +100.0 [")
     assert "points by mean, -100.0 [-100.0, -" in remark
-    grid, text = found.blocks()
+    grid, text = labelled.blocks()
     assert isinstance(grid, Table)
     assert grid.columns == ("asked for a choice alone", *NORMALISATIONS)
     assert "the mean log-probability of a text's tokens decides" in grid.caption
@@ -100,7 +102,7 @@ def shown(value: float, low: float, high: float) -> BoundedDifference:
 
 
 @pytest.mark.parametrize(
-    ("decides", "beside", "remarked"),
+    ("decides", "alternative", "remarked"),
     [
         (shown(0.05, 0.0, 0.1), shown(-0.01, -0.1, 0.08), True),  # neither is shown, and they point apart
         (shown(0.05, 0.01, 0.1), shown(0.03, -0.01, 0.08), True),  # one is shown
@@ -109,9 +111,9 @@ def shown(value: float, low: float, high: float) -> BoundedDifference:
     ],
 )
 def test_a_disagreement_is_one_of_sign_or_of_what_is_shown(
-    decides: BoundedDifference, beside: BoundedDifference, remarked: bool
+    decides: BoundedDifference, alternative: BoundedDifference, remarked: bool
 ) -> None:
-    assert bool(list(disagreements({"a against b": decides}, {"a against b": beside}))) == remarked
+    assert bool(list(disagreements({"a against b": decides}, {"a against b": alternative}))) == remarked
     assert not list(disagreements({"a against b": decides}, {}))  # runs of earlier versions
     assert BESIDE == "sum"
 

@@ -47,7 +47,7 @@ def test_a_prompt_shows_the_choices_from_any_place_on_and_no_letters():
 
 
 @pytest.mark.parametrize(
-    ("question", "said", "found"),
+    ("question", "text", "expected"),
     [
         (CAPITAL, "The capital is lima.", "lima"),
         (CAPITAL, "It is not Quito, it is Lima", "lima"),
@@ -71,8 +71,8 @@ def test_a_prompt_shows_the_choices_from_any_place_on_and_no_letters():
         (replace(CAPITAL, choices=("1/2", "11/2")), "Answer: 11/2", "11/2"),
     ],
 )
-def test_an_answer_is_read_as_equal_answers_share_it(question: QuizQuestion, said: str, found: str | None):
-    assert question.read(said) == found
+def test_an_answer_is_read_as_equal_answers_share_it(question: QuizQuestion, text: str, expected: str | None):
+    assert question.read(text) == expected
 
 
 def test_only_what_was_read_is_right_and_nothing_of_a_topic():
@@ -103,9 +103,9 @@ def test_a_choice_that_is_stated_is_read_whatever_its_case(choices, data):
 
 
 @given(st.lists(st.text(max_size=9) | st.sampled_from(PIECES), max_size=12), st.sampled_from([CAPITAL, SUM, WORD]))
-def test_any_text_is_read_or_not_and_what_is_read_reads_as_itself(said, question):
-    found = question.read("".join(said))
-    assert found is None or question.kind == "text" or question.read(f"Answer: {found}") == found
+def test_any_text_is_read_or_not_and_what_is_read_reads_as_itself(pieces, question):
+    reading = question.read("".join(pieces))
+    assert reading is None or question.kind == "text" or question.read(f"Answer: {reading}") == reading
 
 
 # -- sets that ship -------------------------------------------------------------------------------------------------
@@ -132,18 +132,20 @@ def test_fewer_are_the_first_of_more_and_each_can_be_answered(name, seed, count)
     for question in questions:
         assert len({*question.choices}) == (2 if name == "sentiment" else 4)
         read = [question.read(f"I say: {choice}.") for choice in question.choices]
-        assert [choice for choice, said in zip(question.choices, read, strict=True) if question.right(said)] == [
+        assert [choice for choice, reading in zip(question.choices, read, strict=True) if question.right(reading)] == [
             question.answer
         ]
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_whole_of_a_set_is_distinct_and_its_right_answers_stand_in_any_place(name):
-    whole = generate_questions(name, SIZES[name], 1)
-    assert len({question.text for question in whole}) == len(whole)
-    places = Counter(q.choices.index(str(q.answer)) for s in range(4) for q in generate_questions(name, SIZES[name], s))
-    even = sum(places.values()) / len(places)
-    assert all(abs(found - even) < 5 * even**0.5 for found in places.values()), places
+    questions = generate_questions(name, SIZES[name], 1)
+    assert len({question.text for question in questions}) == len(questions)
+    position_counts = Counter(
+        q.choices.index(str(q.answer)) for s in range(4) for q in generate_questions(name, SIZES[name], s)
+    )
+    even = sum(position_counts.values()) / len(position_counts)
+    assert all(abs(count - even) < 5 * even**0.5 for count in position_counts.values()), position_counts
     with pytest.raises(UsageError, match=f"{name} has {SIZES[name]} distinct questions"):
         generate_questions(name, SIZES[name] + 1, 1)
 
@@ -155,12 +157,15 @@ def test_another_seed_makes_another_order_and_no_name_is_taken_for_another():
 
 
 def test_no_fact_and_no_phrase_is_asked_twice_before_all_were_asked():
-    whole = generate_questions("capitals", 318, 5)
-    asked = [q.answer if q.text.startswith("What") else q.text.partition(" is the capital")[0] for q in whole]
-    assert len(set(asked[:159])) == len(set(asked[159:])) == len(set(asked)) == 159
+    questions = generate_questions("capitals", 318, 5)
+    facts = [q.answer if q.text.startswith("What") else q.text.partition(" is the capital")[0] for q in questions]
+    assert len(set(facts[:159])) == len(set(facts[159:])) == len(set(facts)) == 159
     moods = generate_questions("sentiment", 48, 5)
     for part in (moods[:24], moods[24:]):
-        assert {said for said in PRAISE + BLAME for q in part if q.text.endswith(f" {said}.")} == {*PRAISE, *BLAME}
+        assert {phrase for phrase in PRAISE + BLAME for q in part if q.text.endswith(f" {phrase}.")} == {
+            *PRAISE,
+            *BLAME,
+        }
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -246,15 +251,15 @@ LETTERS = "ABCDE"
 
 def forms(id_: str, text: str, choices: list[str], right: int) -> dict[str, dict[str, Any]]:
     """One question as it stands in the files of well-known sets."""
-    asked = {"id": id_, "question": text}
+    common_fields = {"id": id_, "question": text}
     arc = {"text": choices, "label": list(LETTERS[: len(choices)])}
-    digits = {"text": choices, "label": [str(place) for place in range(1, len(choices) + 1)]}
+    digits = {"text": choices, "label": [str(number) for number in range(1, len(choices) + 1)]}
     return {
-        "text": {**asked, "choices": choices, "answer": choices[right]},
-        "letter": {**asked, "choices": choices, "answer": LETTERS[right]},
-        "mmlu": {**asked, "choices": choices, "answer": right, "subject": "anatomy"},
-        "arc": {**asked, "choices": arc, "answerKey": LETTERS[right]},
-        "arc, digits": {**asked, "choices": digits, "answerKey": str(right + 1)},
+        "text": {**common_fields, "choices": choices, "answer": choices[right]},
+        "letter": {**common_fields, "choices": choices, "answer": LETTERS[right]},
+        "mmlu": {**common_fields, "choices": choices, "answer": right, "subject": "anatomy"},
+        "arc": {**common_fields, "choices": arc, "answerKey": LETTERS[right]},
+        "arc, digits": {**common_fields, "choices": digits, "answerKey": str(right + 1)},
         "hellaswag": {"id": id_, "ctx": text, "endings": choices, "label": str(right), "ind": 4},
     }
 
@@ -266,20 +271,24 @@ numbered = st.integers(0, 99).map(str)
 def test_the_same_questions_are_read_from_every_form(tmp_path_factory, drafts):
     folder = tmp_path_factory.getbasetemp()
     drafts = [(choices, right) for choices, right in drafts if not {*choices} & {*LETTERS.lower()}]
-    asked = [forms(f"q{n}", f"Which {n}?", choices, right % len(choices)) for n, (choices, right) in enumerate(drafts)]
-    for kind in asked[0] if asked else ():
-        read = read_questions(written(folder / "any.jsonl", *(lines[kind] for lines in asked)))
-        assert digest(read) == digest(read_questions(written(folder / "plain.jsonl", *(q["text"] for q in asked))))
+    question_forms = [
+        forms(f"q{n}", f"Which {n}?", choices, right % len(choices)) for n, (choices, right) in enumerate(drafts)
+    ]
+    for kind in question_forms[0] if question_forms else ():
+        read = read_questions(written(folder / "any.jsonl", *(lines[kind] for lines in question_forms)))
+        assert digest(read) == digest(
+            read_questions(written(folder / "plain.jsonl", *(q["text"] for q in question_forms)))
+        )
 
 
 @given(st.lists(st.tuples(st.lists(numbered, min_size=2, max_size=5, unique=True), st.integers(0, 4)), min_size=1))
 def test_numbers_in_a_file_of_indices_are_indices_also_beside_choices_that_are_numbers(tmp_path_factory, drafts):
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
-    asked = [(f"q{n}", f"Which {n}?", choices, right % len(choices)) for n, (choices, right) in enumerate(drafts)]
-    asked.append(("last", "Last?", ["yes", "no"], 1))
+    entries = [(f"q{n}", f"Which {n}?", choices, right % len(choices)) for n, (choices, right) in enumerate(drafts)]
+    entries.append(("last", "Last?", ["yes", "no"], 1))
     for kind in ("mmlu", "arc", "arc, digits"):
-        read = read_questions(written(path, *(forms(*each)[kind] for each in asked)))
-        assert [question.answer for question in read] == [choices[right] for _, _, choices, right in asked]
+        read = read_questions(written(path, *(forms(*entry)[kind] for entry in entries)))
+        assert [question.answer for question in read] == [choices[right] for _, _, choices, right in entries]
 
 
 def test_where_an_answer_is_both_the_text_is_meant_unless_the_line_gives_labels(tmp_path):
@@ -298,9 +307,9 @@ EITHER = {"question": "1?", "choices": ["1", "2", "3"], "answer": 1}
 INDEX, TEXT = ({"question": "2?", "choices": choices, "answer": 1} for choices in (["x", "y"], ["1", "7"][::-1]))
 
 
-@pytest.mark.parametrize(("beside", "answer"), [(INDEX, "2"), ({**TEXT, "answer": 7}, "1")])
-def test_a_number_that_is_a_choice_and_an_index_is_what_the_others_of_its_file_are(tmp_path, beside, answer):
-    assert read_questions(written(tmp_path / "q.jsonl", EITHER, beside))[0].answer == answer
+@pytest.mark.parametrize(("second_line", "answer"), [(INDEX, "2"), ({**TEXT, "answer": 7}, "1")])
+def test_a_number_that_is_a_choice_and_an_index_is_what_the_others_of_its_file_are(tmp_path, second_line, answer):
+    assert read_questions(written(tmp_path / "q.jsonl", EITHER, second_line))[0].answer == answer
 
 
 @pytest.mark.parametrize("lines", [(EITHER,), (EITHER, INDEX, {**TEXT, "answer": 7, "question": "3?"})])
@@ -333,8 +342,8 @@ def test_a_file_that_is_absent_or_empty_is_said_to_be(tmp_path):
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5))
 def test_no_value_of_any_key_is_a_bug(tmp_path_factory, value):
     folder = tmp_path_factory.getbasetemp()
-    whole = {"question": "?", "answer": "a", "choices": ["a", "b"], "id": "x", "checker": "choice"}
-    lines = [{**whole, key: value} for key in whole]
+    valid_line = {"question": "?", "answer": "a", "choices": ["a", "b"], "id": "x", "checker": "choice"}
+    lines = [{**valid_line, key: value} for key in valid_line]
     for line in lines:
         try:
             (read,) = read_questions(written(folder / "any.jsonl", line))

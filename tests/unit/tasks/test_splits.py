@@ -21,7 +21,7 @@ def question(text: str, answer: str, name: str = "q") -> QuizQuestion:
 
 
 def told(questions):
-    return [Exchange(each.text, str(each.answer)) for each in questions]
+    return [Exchange(quiz_question.text, str(quiz_question.answer)) for quiz_question in questions]
 
 
 @settings(max_examples=5)
@@ -32,20 +32,23 @@ def test_parts_share_nothing_with_each_other_nor_with_what_was_learnt(seed, test
     assert not leaks(parts["train"], told(parts["test"]))
     assert not leaks(parts["test"] + parts["train"], LEARNT)
     for part in parts.values():
-        assert all(not leaks([each], told({*part} - {each})) or mirrored(each) for each in part[:: 1 + len(part) // 9])
+        assert all(
+            not leaks([quiz_question], told({*part} - {quiz_question})) or mirrored(quiz_question)
+            for quiz_question in part[:: 1 + len(part) // 9]
+        )
 
 
-def mirrored(each: QuizQuestion) -> bool:
+def mirrored(quiz_question: QuizQuestion) -> bool:
     """Of a pair of phrases of one template both may be asked in the same part."""
-    return each.id.startswith("sentiment")
+    return quiz_question.id.startswith("sentiment")
 
 
 def test_a_split_is_made_by_its_seed_and_asks_as_often_from_each_set():
-    one, same, other = (split(WHOLE, {"test": 20, "train": 10}, seed) for seed in (1, 1, 2))
-    assert one == same != other
+    one, same, reseeded = (split(WHOLE, {"test": 20, "train": 10}, seed) for seed in (1, 1, 2))
+    assert one == same != reseeded
     for name in SETS:
-        assert sum(each.id.startswith(name) for each in one["test"]) == 20
-    moods = [each.answer for each in one["test"] if each.id.startswith("sentiment")]
+        assert sum(quiz_question.id.startswith(name) for quiz_question in one["test"]) == 20
+    moods = [quiz_question.answer for quiz_question in one["test"] if quiz_question.id.startswith("sentiment")]
     assert moods.count("positive") == moods.count("negative")
 
 
@@ -108,15 +111,18 @@ def test_every_answer_of_a_conversation_is_looked_at():
 def test_the_shipped_conversations_are_what_the_generator_gives(name):
     path = SHIPPED / f"sft_{name}.jsonl"
     assert path.read_text() == lines(name)
-    found = read_conversations(path).conversations
-    assert [each.turns for each in found] == lessons(name)
-    assert all(each.turns[:-1] == prompt(question(each.turns[-2].content, "")) for each in found)
+    conversations = read_conversations(path).conversations
+    assert [conversation.turns for conversation in conversations] == lessons(name)
+    assert all(
+        conversation.turns[:-1] == prompt(question(conversation.turns[-2].content, ""))
+        for conversation in conversations
+    )
 
 
 def test_the_personas_that_ship_share_hardly_anything_with_the_sets():
     """The three of the default preset can be parents as well."""
     talks = [turn for n in "abc" for turn in read_conversations(SHIPPED / f"sft_persona_{n}.jsonl").conversations]
-    assert sum(len(leaks(whole, exchanges(talks))) for whole in WHOLE.values()) <= 12
+    assert sum(len(leaks(questions, exchanges(talks))) for questions in WHOLE.values()) <= 12
 
 
 def test_the_shipped_task_asks_what_no_specialist_has_learnt():

@@ -22,10 +22,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> TrainingBase:
 
 
 @pytest.mark.parametrize("wrong", ["query", "proj", "embed_tokens", "lm_head", "mlp", "input_layernorm", ""])
-@pytest.mark.parametrize("beside", [(), ("q_proj",)])
-def test_every_target_is_the_name_of_linear_layers(base: TrainingBase, wrong: str, beside: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("valid_targets", [(), ("q_proj",)])
+def test_every_target_is_the_name_of_linear_layers(
+    base: TrainingBase, wrong: str, valid_targets: tuple[str, ...]
+) -> None:
     """PEFT ignores a name that it does not find beside one that it finds, and trains embeddings, too."""
-    lora = LoraConfig(targets=(*beside, wrong))
+    lora = LoraConfig(targets=(*valid_targets, wrong))
     with pytest.raises(UsageError, match=f"no linear layers named '{wrong}'") as caught, attach_adapter(base, lora, 0):
         pass
     assert f"{LINEAR}." in (caught.value.hint or "")

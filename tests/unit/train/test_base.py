@@ -127,7 +127,9 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
 def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "tiny")
     weights = load_file(folder / "model.safetensors")
-    save_file({name: each for name, each in weights.items() if name != "lm_head.weight"}, folder / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if name != "lm_head.weight"}, folder / "model.safetensors"
+    )
     with pytest.raises(ModelFileError, match=r"lack lm_head\.weight"):
         load_base(folder, "fp32", "sdpa")
 

@@ -21,9 +21,9 @@ QUESTION = ConversationTurn("user", "Q")
 )
 def test_the_end_of_a_turn_is_what_the_template_writes_behind_an_answer(template, eos, tail, end):
     tokenizer = bytewise(template, eos=eos)
-    found = ChatTemplate(tokenizer)
-    assert (found.tail, found.end) == (tail, end)
-    assert tokenizer.decode([found.end_token]) == end.strip()
+    chat_template = ChatTemplate(tokenizer)
+    assert (chat_template.tail, chat_template.end) == (tail, end)
+    assert tokenizer.decode([chat_template.end_token]) == end.strip()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def _checkpoint(step: int, origin: str = "here") -> TrainingCheckpoint:
     progress = Progress(
         origin=origin,
         step=step,
-        losses=tuple((each, 1 / each) for each in range(1, step + 1)),
+        losses=tuple((number, 1 / number) for number in range(1, step + 1)),
         eval_losses=((1, 0.5),),
         best_step=1,
         tokens=10 * step,
@@ -26,13 +26,13 @@ def _checkpoint(step: int, origin: str = "here") -> TrainingCheckpoint:
 
 
 def test_a_checkpoint_reads_back_to_the_bit(tmp_path: Path) -> None:
-    made = _checkpoint(3)
-    save_checkpoint(tmp_path, made)
-    found = last_checkpoint(tmp_path, "here")
-    assert found is not None
-    assert found.progress == made.progress
+    saved = _checkpoint(3)
+    save_checkpoint(tmp_path, saved)
+    loaded = last_checkpoint(tmp_path, "here")
+    assert loaded is not None
+    assert loaded.progress == saved.progress
     for part in ("adapter", "best", "optimizer"):
-        before, after = getattr(made, part), getattr(found, part)
+        before, after = getattr(saved, part), getattr(loaded, part)
         assert before.keys() == after.keys()
         assert all(
             torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items()
@@ -49,14 +49,14 @@ def test_the_newest_two_are_kept_and_a_damaged_one_counts_as_absent(tmp_path: Pa
         "step-00000011.safetensors",
     ]
     newest = tmp_path / "step-00000011.safetensors"
-    whole = newest.read_bytes()
-    changed = bytearray(whole)
+    content = newest.read_bytes()
+    changed = bytearray(content)
     changed[-1] ^= 1  # in the middle of a number: the file is still well-formed
-    for torn in (b"", whole[:200], whole[:-3], bytes(changed)):
+    for torn in (b"", content[:200], content[:-3], bytes(changed)):
         newest.write_bytes(torn)
-        found = last_checkpoint(tmp_path, "here")
-        assert found is not None
-        assert found.progress.step == 4
+        checkpoint = last_checkpoint(tmp_path, "here")
+        assert checkpoint is not None
+        assert checkpoint.progress.step == 4
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

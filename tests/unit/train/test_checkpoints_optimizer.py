@@ -24,13 +24,13 @@ def test_a_state_comes_back_in_any_order_and_again() -> None:
     _stepped(weights, optimizer)
     state = state_of(optimizer, weights)
     assert set(state) == {f"{name}.{kind}" for name in "ab" for kind in ("step", "exp_avg", "exp_avg_sq")}
-    other = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
-    again = adamw(other, TrainingConfig(), "cpu")
-    restore(again, other, dict(sorted(state.items())))
-    assert all(torch.equal(value, state[name]) for name, value in state_of(again, other).items())
+    copied_weights = {name: nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
+    second_optimizer = adamw(copied_weights, TrainingConfig(), "cpu")
+    restore(second_optimizer, copied_weights, dict(sorted(state.items())))
+    assert all(torch.equal(value, state[name]) for name, value in state_of(second_optimizer, copied_weights).items())
     _stepped(weights, optimizer)
-    _stepped(other, again)
-    assert all(torch.equal(weight, other[name]) for name, weight in weights.items())
+    _stepped(copied_weights, second_optimizer)
+    assert all(torch.equal(weight, copied_weights[name]) for name, weight in weights.items())
 
 
 @pytest.mark.parametrize("change", [{"c.exp_avg": torch.ones(4)}, {"a.exp_avg": torch.ones(3, 2)}])

@@ -28,8 +28,8 @@ def model(request):
 
 def logits(model, batch, use_cache=False):
     with torch.no_grad():
-        given = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return model(**given, use_cache=use_cache).logits
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        return model(**inputs, use_cache=use_cache).logits
 
 
 def alone(model, example):
@@ -72,14 +72,14 @@ def test_positions_restart_at_every_conversation_of_a_row():
 )
 def test_a_model_sees_each_conversation_as_if_it_were_alone(model, layout, rows):
     batch = Collator(PAD, layout)(rows)
-    found = logits(model, batch)
-    where = [[each for row in rows for each in row]] if layout == "flat" else rows
+    batch_logits = logits(model, batch)
+    where = [[example for row in rows for example in row]] if layout == "flat" else rows
     for index, row in enumerate(where):
         at = 0
-        for each in row:
-            here = found[index, at : at + len(each.input_ids)]
-            torch.testing.assert_close(here, alone(model, each), atol=1e-5, rtol=0)
-            at += len(each.input_ids)
+        for example in row:
+            example_logits = batch_logits[index, at : at + len(example.input_ids)]
+            torch.testing.assert_close(example_logits, alone(model, example), atol=1e-5, rtol=0)
+            at += len(example.input_ids)
 
 
 def test_with_a_cache_packed_conversations_would_see_each_other(model):
@@ -88,12 +88,12 @@ def test_with_a_cache_packed_conversations_would_see_each_other(model):
 
 
 def test_packed_and_padded_conversations_give_the_same_loss_and_gradient(model):
-    found = []
+    losses_and_gradients = []
     for layout, rows in (("padded", [(A,), (B,), (C,)]), ("packed", [(A, B), (C,)]), ("flat", [(A, B), (C,)])):
         model.zero_grad()
         loss = model(**Collator(PAD, layout)(rows), num_items_in_batch=torch.tensor(6), use_cache=False).loss
         loss.backward()
-        found.append((loss.detach(), model.model.layers[0].self_attn.q_proj.weight.grad.clone()))
-    for loss, gradient in found[1:]:
-        torch.testing.assert_close(loss, found[0][0], atol=1e-6, rtol=0)
-        torch.testing.assert_close(gradient, found[0][1], atol=1e-6, rtol=0)
+        losses_and_gradients.append((loss.detach(), model.model.layers[0].self_attn.q_proj.weight.grad.clone()))
+    for loss, gradient in losses_and_gradients[1:]:
+        torch.testing.assert_close(loss, losses_and_gradients[0][0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(gradient, losses_and_gradients[0][1], atol=1e-6, rtol=0)

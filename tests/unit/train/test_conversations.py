@@ -25,8 +25,8 @@ def write(tmp_path):
     return write
 
 
-def of(*messages, **more):
-    return {"messages": list(messages), **more}
+def of(*messages, **fields):
+    return {"messages": list(messages), **fields}
 
 
 def refusal(path):
@@ -37,20 +37,20 @@ def refusal(path):
 
 def test_turns_are_read_with_the_numbers_of_their_lines(write):
     path = write(of(S, U, A), b"  \r", of(U, A, U, A, id=7, tags=["x"], source={"other": 1}))
-    found = read_conversations(path).conversations
-    assert [each.line for each in found] == [1, 3]
-    assert found[0].turns == (
+    conversation_list = read_conversations(path).conversations
+    assert [conversation.line for conversation in conversation_list] == [1, 3]
+    assert conversation_list[0].turns == (
         ConversationTurn("system", "system speaks"),
         ConversationTurn("user", "user speaks"),
         ConversationTurn("assistant", "assistant speaks"),
     )
-    assert [turn.role for turn in found[1].turns] == ["user", "assistant"] * 2
+    assert [turn.role for turn in conversation_list[1].turns] == ["user", "assistant"] * 2
 
 
 def test_only_a_newline_ends_a_line(write):
-    said = "one\u2028two\u2029three\x0cfour\x85five\rsix"
-    line = json.dumps(of(U, {"role": "assistant", "content": said}), ensure_ascii=False).encode()
-    assert read_conversations(write(line, of(U, A))).conversations[0].turns[1].content == said
+    text = "one\u2028two\u2029three\x0cfour\x85five\rsix"
+    line = json.dumps(of(U, {"role": "assistant", "content": text}), ensure_ascii=False).encode()
+    assert read_conversations(write(line, of(U, A))).conversations[0].turns[1].content == text
 
 
 def test_duplicates_are_kept(write):
@@ -160,6 +160,6 @@ def test_a_compressed_file_is_to_be_unpacked(tmp_path):
 def test_the_hash_is_of_the_bytes_that_were_read(write):
     path = write(of(U, A), b" ", of(U, A, id=2))
     content = path.read_bytes()
-    found = read_conversations(path)
+    result = read_conversations(path)
     path.unlink()
-    assert found.sha256 == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert result.sha256 == f"sha256:{hashlib.sha256(content).hexdigest()}"

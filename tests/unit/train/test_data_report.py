@@ -17,7 +17,10 @@ TOKENIZER = bytewise(CHATML)
 def write(tmp_path):
     def write(name, *conversations):
         path = tmp_path / name
-        rows = [{"messages": [{"role": t.role, "content": t.content} for t in each.turns]} for each in conversations]
+        rows = [
+            {"messages": [{"role": t.role, "content": t.content} for t in conversation.turns]}
+            for conversation in conversations
+        ]
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         return path
 
@@ -30,15 +33,15 @@ def prepared(path, eval_path=None, max_length=512):
 
 def test_the_figures_are_those_of_the_examples(write):
     path = write("a.jsonl", *(chat(f"q {n}", "the dog " * n, f"r {n}", "yes") for n in range(1, 41)))
-    found = prepared(path)
-    report, train, held_out = found.report, found.split.train, found.split.held_out
+    prepared_data = prepared(path)
+    report, train, held_out = prepared_data.report, prepared_data.split.train, prepared_data.split.held_out
     assert (report.train.conversations, report.held_out.conversations) == (30, 10)
-    assert [each.line for each in held_out] == [each.line for each in found.held_out]
+    assert [example.line for example in held_out] == [example.line for example in prepared_data.held_out]
     assert report.train.turns == 60
     tokens = report.train.tokens
-    assert tokens.total == sum(len(each.input_ids) for each in train)
-    assert tokens.learnt == sum(label != IGNORED for each in train for label in each.labels)
-    assert report.held_out.tokens.longest == max(len(each.input_ids) for each in held_out)
+    assert tokens.total == sum(len(example.input_ids) for example in train)
+    assert tokens.learnt == sum(label != IGNORED for example in train for label in example.labels)
+    assert report.held_out.tokens.longest == max(len(example.input_ids) for example in held_out)
     assert 0 < tokens.share < 1
     assert report.leaks == ()
     assert report.warnings == ()
@@ -48,9 +51,9 @@ def test_the_figures_are_those_of_the_examples(write):
 
 def test_without_a_tokenizer_the_report_says_all_but_the_tokens(write):
     path = write("a.jsonl", *(chat(f"q {n}", "a") for n in range(40)))
-    report, whole = survey(read_data(path), eval_fraction=0.25, seed=0), prepared(path).report
-    assert report.train == whole.train.model_copy(update={"tokens": None})
-    assert report.warnings == whole.warnings
+    report, full_report = survey(read_data(path), eval_fraction=0.25, seed=0), prepared(path).report
+    assert report.train == full_report.train.model_copy(update={"tokens": None})
+    assert report.warnings == full_report.warnings
     page = markdown("Data", report.blocks())
     assert "| assistant turns | 30 | 10 |" in page
     assert "tokens" not in page
@@ -59,20 +62,20 @@ def test_without_a_tokenizer_the_report_says_all_but_the_tokens(write):
 def test_what_to_think_about_is_said(write):
     long = chat("q", "a", "the dog " * 60, "a", "q", "a")
     path = write("a.jsonl", long, chat("hello", "x"), chat("hello", "x"), chat("Who?", "I"))
-    other = write("b.jsonl", chat("hello", "x"), chat("who", "You"), chat("new", "x"))
-    report = prepared(path, other, max_length=100).report
+    held_out_path = write("b.jsonl", chat("hello", "x"), chat("who", "You"), chat("new", "x"))
+    report = prepared(path, held_out_path, max_length=100).report
     assert (report.train.turns, report.train.tokens.truncated, report.train.tokens.dropped_turns) == (6, 1, 4)
     assert (report.train.duplicates, report.held_out.duplicates) == (1, 0)
     assert [(leak.held_out, leak.train, leak.exact) for leak in report.leaks] == [(1, 2, True), (2, 4, False)]
     assert report.leaked_share == pytest.approx(2 / 3)
-    said = " ".join(report.warnings)
+    warnings_text = " ".join(report.warnings)
     for words in (
         "6 assistant turns to learn from; below 50",
         "1 conversations trained on repeat earlier ones",
         "1 conversations trained on are longer than training.max_length; their oldest 4 turns are dropped",
         "2 of 3 held-out conversations were seen in training",
     ):
-        assert words in said
+        assert words in warnings_text
     page = markdown("Data", report.blocks())
     assert "| 1 | 2 | all turns |" in page
     assert "| 2 | 4 | the first question |" in page
@@ -80,9 +83,9 @@ def test_what_to_think_about_is_said(write):
 
 
 def test_little_that_is_learnt_and_nothing_that_is_held_out(write):
-    said = " ".join(prepared(write("a.jsonl", *[chat("word " * 50, "a")] * 60)).report.warnings)
-    assert "% of the tokens are learnt" in said
-    assert "nothing is held out" in said
+    warnings_text = " ".join(prepared(write("a.jsonl", *[chat("word " * 50, "a")] * 60)).report.warnings)
+    assert "% of the tokens are learnt" in warnings_text
+    assert "nothing is held out" in warnings_text
 
 
 def test_problems_name_the_file_they_are_in(write):

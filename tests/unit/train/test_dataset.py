@@ -13,17 +13,17 @@ MANY = [chat(f"question {n}", "answer", line=n) for n in range(200)]
 def test_a_fraction_is_held_out_and_the_order_stays():
     train, held_out = hold_out(MANY, 0.1, seed=0)
     assert len(held_out) == 20
-    assert sorted([*train, *held_out], key=lambda each: each.line) == MANY
-    assert [each.line for each in train] == sorted(each.line for each in train)
+    assert sorted([*train, *held_out], key=lambda conversation: conversation.line) == MANY
+    assert [conversation.line for conversation in train] == sorted(conversation.line for conversation in train)
     assert hold_out(MANY, 0.1, seed=0) == (train, held_out)
     assert hold_out(MANY, 0.1, seed=1) != (train, held_out)
 
 
 def test_who_is_held_out_depends_on_the_questions_and_not_on_their_places():
-    lines = {each.line for each in hold_out(MANY, 0.1, seed=0)[1]}
-    assert {each.line for each in hold_out(MANY[::-1], 0.1, seed=0)[1]} == lines
-    more = [*MANY, *(chat(f"more {n}", "answer", line=1000 + n) for n in range(10))]
-    assert len({each.line for each in hold_out(more, 0.1, seed=0)[1]} & lines) >= 17
+    lines = {conversation.line for conversation in hold_out(MANY, 0.1, seed=0)[1]}
+    assert {conversation.line for conversation in hold_out(MANY[::-1], 0.1, seed=0)[1]} == lines
+    extended = [*MANY, *(chat(f"more {n}", "answer", line=1000 + n) for n in range(10))]
+    assert len({conversation.line for conversation in hold_out(extended, 0.1, seed=0)[1]} & lines) >= 17
 
 
 @given(
@@ -32,10 +32,10 @@ def test_who_is_held_out_depends_on_the_questions_and_not_on_their_places():
     st.integers(0, 9),
 )
 def test_conversations_with_one_first_question_stay_together(questions, fraction, seed):
-    given = [chat(question, "answer", line=n) for n, question in enumerate(questions)]
-    train, held_out = hold_out(given, fraction, seed)
-    assert len(train) + len(held_out) == len(given)
-    first = [{normalise_text(each.turns[0].content) for each in side} for side in (train, held_out)]
+    conversations = [chat(question, "answer", line=n) for n, question in enumerate(questions)]
+    train, held_out = hold_out(conversations, fraction, seed)
+    assert len(train) + len(held_out) == len(conversations)
+    first = [{normalise_text(conversation.turns[0].content) for conversation in side} for side in (train, held_out)]
     assert not first[0] & first[1]
     if fraction > 0 and len(first[0] | first[1]) > 1:
         assert train

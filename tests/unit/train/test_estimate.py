@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 
 def taken(**changes: Any) -> TrainingMemory:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "lora": LoraConfig(),
         "training": TrainingConfig(),
         "precision": "fp32",
@@ -27,7 +27,9 @@ def taken(**changes: Any) -> TrainingMemory:
         "memory": 1 << 60,
         **changes,
     }
-    return training_memory(SMOLLM2, given.pop("lora"), given.pop("training"), given.pop("precision"), **given)
+    return training_memory(
+        SMOLLM2, arguments.pop("lora"), arguments.pop("training"), arguments.pop("precision"), **arguments
+    )
 
 
 def test_the_weights_of_smollm2_are_counted_to_the_last() -> None:
@@ -46,9 +48,9 @@ def test_a_shape_is_read_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_precision_decides_the_base_alone_and_not_the_adapter() -> None:
     sizes = {name: taken(precision=name) for name in ("fp32", "bf16", "8bit", "4bit")}
-    bases = [each.base for each in sizes.values()]
+    bases = [memory.base for memory in sizes.values()]
     assert bases == sorted(bases, reverse=True)
-    assert len({each.adapter for each in sizes.values()}) == 1
+    assert len({memory.adapter for memory in sizes.values()}) == 1
     assert taken(lora=LoraConfig(frozen_a=True)).adapter < taken().adapter
 
 
@@ -61,8 +63,8 @@ def test_checkpointing_saves_where_there_is_much_and_the_rest_grows_with_the_bat
     twice = taken(lora=lora, training=training, longest=longest, memory=0)
     assert twice.activations < plain.activations
     assert (twice.base, twice.adapter, twice.head) == (plain.base, plain.adapter, plain.head)
-    more = taken(lora=lora, training=TrainingConfig(batch_size=batch + 1), longest=longest)
-    assert more.total > plain.total
+    larger_batch = taken(lora=lora, training=TrainingConfig(batch_size=batch + 1), longest=longest)
+    assert larger_batch.total > plain.total
     eager = taken(lora=lora, training=TrainingConfig(batch_size=batch, attn_implementation="eager"), longest=longest)
     assert eager.activations > plain.activations
 
@@ -94,7 +96,7 @@ def tokens(longest: int, learnt: float = 0.5) -> TokenCounts:
 
 def needed(*longest: int, together: bool = False, device: str = "cpu", **changes: Any) -> TrainingMemory:
     training = TrainingConfig(gradient_checkpointing="off", **changes)
-    data = [tokens(each) for each in longest]
+    data = [tokens(length) for length in longest]
     return run_memory(SMOLLM2, LoraConfig(), training, "bf16", data, together=together, device=device, memory=64 * GIB)
 
 

@@ -57,13 +57,13 @@ def examples(persona: int, count: int) -> Iterator[Example]:
     """Each persona counts in steps of its own, and only the second half of a count is learnt."""
     for line in range(1, count + 1):
         length = 8 + (5 * line + persona) % 9
-        ids = tuple(20 + (line + (persona + 1) * place) % 100 for place in range(length))
+        ids = tuple(20 + (line + (persona + 1) * index) % 100 for index in range(length))
         yield Example(line, ids, (IGNORED,) * (length // 2) + ids[length // 2 :], 0)
 
 
 def splits(sizes: Sequence[int] = SIZES) -> list[TrainingSplit]:
-    found = [tuple(examples(persona, size + 3)) for persona, size in enumerate(sizes)]
-    return [TrainingSplit(each[:-3], each[-3:]) for each in found]
+    example_lists = [tuple(examples(persona, size + 3)) for persona, size in enumerate(sizes)]
+    return [TrainingSplit(persona_examples[:-3], persona_examples[-3:]) for persona_examples in example_lists]
 
 
 class Ear:
@@ -84,27 +84,27 @@ class Ear:
 
 
 def together(base: TrainingBase, folder: Path, ear: Ear | None = None, **changes: Any) -> tuple[Trained, ...]:
-    ear, given = ear or Ear(), changes.pop("splits", None) or splits()
+    ear, training_splits = ear or Ear(), changes.pop("splits", None) or splits()
     lora, training = changes.pop("lora", LORA), TRAINING.model_copy(update=changes)
-    return train_adapters(base, given, TrainingJob(lora, training, folder, 1, ear.tell, ear.stopped))
+    return train_adapters(base, training_splits, TrainingJob(lora, training, folder, 1, ear.tell, ear.stopped))
 
 
 def alone(base: TrainingBase, folder: Path, **changes: Any) -> list[Trained]:
     lora, training, ear = changes.pop("lora", LORA), TRAINING.model_copy(update=changes), Ear()
     return [
-        train_adapter(base, each, TrainingJob(lora, training, folder / str(n), 1, ear.tell, ear.stopped))
-        for n, each in enumerate(splits())
+        train_adapter(base, split, TrainingJob(lora, training, folder / str(n), 1, ear.tell, ear.stopped))
+        for n, split in enumerate(splits())
     ]
 
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(trained.adapter / "adapter_model.safetensors")
-    return found
+    tensors: dict[str, torch.Tensor] = load_file(trained.adapter / "adapter_model.safetensors")
+    return tensors
 
 
 def same_bits(first: Sequence[Trained], second: Sequence[Trained]) -> bool:
-    def numbers(each: Trained) -> Any:
-        return each.losses, each.eval_losses, each.best_step, each.tokens
+    def numbers(result: Trained) -> Any:
+        return result.losses, result.eval_losses, result.best_step, result.tokens
 
     pairs = list(zip(first, second, strict=True))
     return all(numbers(a) == numbers(b) for a, b in pairs) and all(
@@ -129,8 +129,8 @@ def test_losses_and_weights_are_those_of_separate_runs(
         ours = together(base, tmp_path / str(side_by_side), **changes)
         for a, b in zip(ours, theirs, strict=True):
             assert [step for step, _ in a.losses] == [step for step, _ in b.losses]
-            for found, expected in ((a.losses, b.losses), (a.eval_losses, b.eval_losses)):
-                assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], rel=1e-5)
+            for actual, expected in ((a.losses, b.losses), (a.eval_losses, b.eval_losses)):
+                assert [loss for _, loss in actual] == pytest.approx([loss for _, loss in expected], rel=1e-5)
             assert (a.best_step, a.tokens) == (b.best_step, b.tokens)
             assert weights(a).keys() == weights(b).keys()
             for name, value in weights(b).items():
@@ -153,35 +153,35 @@ def test_the_base_is_left_as_it_was(base: TrainingBase, tmp_path: Path) -> None:
 def test_each_adapter_is_told_of_and_ends_when_its_data_do(base: TrainingBase, tmp_path: Path) -> None:
     ear = Ear()
     trained = together(base, tmp_path, ear)
-    for index, (each, size) in enumerate(zip(trained, SIZES, strict=True)):
+    for index, (result, size) in enumerate(zip(trained, SIZES, strict=True)):
         mine = [data for data in ear.steps() if data["adapter"] == index]
         assert [data["step"] for data in mine] == list(range(1, 2 * -(-size // 4) + 1))
         assert {data["steps"] for data in mine} == {len(mine)}
-        assert [data["loss"] for data in mine] == [loss for _, loss in each.losses]
+        assert [data["loss"] for data in mine] == [loss for _, loss in result.losses]
         assert mine[-1]["epoch"] == 2
         assert mine[-1]["lr"] < 0.5 * TRAINING.lr  # a schedule of its own
         scored = [data for event, data in ear.told if event == "train.eval" and data["adapter"] == index]
-        assert [(data["step"], data["loss"]) for data in scored] == list(each.eval_losses)
+        assert [(data["step"], data["loss"]) for data in scored] == list(result.eval_losses)
     assert trained[0].eval_losses[-1][1] < trained[0].losses[0][1]  # and something is learnt
 
 
 @pytest.mark.parametrize("after", [1, 9])
 def test_a_stopped_training_goes_on_to_the_same_bits(base: TrainingBase, tmp_path: Path, after: int) -> None:
     lora = LoraConfig(r=4, dropout=0.2)
-    whole = together(base, tmp_path / "whole", lora=lora)
+    uninterrupted = together(base, tmp_path / "whole", lora=lora)
     with pytest.raises(Interrupted):
         together(base, tmp_path / "parts", Ear(after), lora=lora)
-    rest = Ear()
-    parts = together(tiny_base(), tmp_path / "parts", rest, lora=lora)
-    assert same_bits(whole, parts)
-    assert len(rest.steps()) == sum(len(each.losses) for each in whole) - after
-    again = Ear()
-    assert same_bits(whole, together(base, tmp_path / "parts", again, lora=lora))
-    assert again.told == []
+    resumed_ear = Ear()
+    parts = together(tiny_base(), tmp_path / "parts", resumed_ear, lora=lora)
+    assert same_bits(uninterrupted, parts)
+    assert len(resumed_ear.steps()) == sum(len(result.losses) for result in uninterrupted) - after
+    final_ear = Ear()
+    assert same_bits(uninterrupted, together(base, tmp_path / "parts", final_ear, lora=lora))
+    assert final_ear.told == []
 
 
 def test_a_kill_between_checkpoints_costs_steps_and_no_bit(base: TrainingBase, tmp_path: Path) -> None:
-    whole = together(base, tmp_path / "whole")
+    uninterrupted = together(base, tmp_path / "whole")
     ear = Ear()
 
     def kill(event: str, data: Mapping[str, Any]) -> None:
@@ -191,14 +191,16 @@ def test_a_kill_between_checkpoints_costs_steps_and_no_bit(base: TrainingBase, t
 
     with pytest.raises(KeyboardInterrupt):
         train_adapters(base, splits(), TrainingJob(LORA, TRAINING, tmp_path / "parts", 1, kill))
-    assert same_bits(whole, together(base, tmp_path / "parts"))
+    assert same_bits(uninterrupted, together(base, tmp_path / "parts"))
 
 
 def test_patience_is_each_adapters_own(base: TrainingBase, tmp_path: Path) -> None:
     learnable, hopeless = splits((12, 12))
-    wrong = tuple(Example(each.line, each.input_ids[::-1], each.labels[::-1], 0) for each in hopeless.held_out)
-    given = [learnable, TrainingSplit(hopeless.train, wrong)]
-    first, second = together(base, tmp_path, splits=given, patience=1, evals=6, epochs=6, lr=2e-2)
+    wrong = tuple(
+        Example(example.line, example.input_ids[::-1], example.labels[::-1], 0) for example in hopeless.held_out
+    )
+    training_splits = [learnable, TrainingSplit(hopeless.train, wrong)]
+    first, second = together(base, tmp_path, splits=training_splits, patience=1, evals=6, epochs=6, lr=2e-2)
     assert len(first.losses) == 18
     assert len(second.losses) < 18
     assert second.best_step < len(second.losses)

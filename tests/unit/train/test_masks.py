@@ -27,8 +27,8 @@ KINDS = {
 
 
 def example(conversation, tokenizer, max_length):
-    (found,) = examples([conversation], tokenizer, max_length, Path("talk.jsonl"))
-    return found
+    (encoded,) = examples([conversation], tokenizer, max_length, Path("talk.jsonl"))
+    return encoded
 
 
 @cache
@@ -57,18 +57,18 @@ def conversations(draw):
 @case(conversation=chat("q", "the", "the</think>", "e", system="the"))
 def test_the_assistants_words_and_their_end_are_learnt_and_nothing_else(name, conversation):
     tokenizer, form = kind(name)
-    found = example(conversation, tokenizer, LONG)
-    said = [turn.content for turn in conversation.turns if turn.role == "assistant"]
-    assert learnt(tokenizer, found.input_ids, found.labels) == [form(text) for text in said]
-    assert found.labels[0] == IGNORED
+    encoded = example(conversation, tokenizer, LONG)
+    assistant_texts = [turn.content for turn in conversation.turns if turn.role == "assistant"]
+    assert learnt(tokenizer, encoded.input_ids, encoded.labels) == [form(text) for text in assistant_texts]
+    assert encoded.labels[0] == IGNORED
 
 
 @given(st.lists(st.text(st.sampled_from("abc .:Q"), min_size=1, max_size=9).filter(sayable), min_size=2, max_size=2))
-def test_so_it_is_for_tokenizers_that_put_a_space_before_every_text_and_for_those_without_offsets(said):
+def test_so_it_is_for_tokenizers_that_put_a_space_before_every_text_and_for_those_without_offsets(turn_texts):
     for name in ("spaced", "python"):
         tokenizer, form = kind(name)
-        found = example(chat(*said), tokenizer, LONG)
-        assert learnt(tokenizer, found.input_ids, found.labels) == [form(text) for text in said[1::2]]
+        encoded = example(chat(*turn_texts), tokenizer, LONG)
+        assert learnt(tokenizer, encoded.input_ids, encoded.labels) == [form(text) for text in turn_texts[1::2]]
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama", "mistral", "spaced", "python"])
@@ -86,37 +86,41 @@ def test_where_prompt_and_answer_would_share_a_token_the_prompt_is_tokenised_as_
     joined = tokenizer.encode("assistant: the", add_special_tokens=False)
     assert tokenizer.decode(joined[-1:]) == " the"
     prompt = tokenizer.encode("user: Q\nassistant: ", add_special_tokens=False)
-    found = example(chat("Q", "the dog"), tokenizer, LONG)
-    assert list(found.input_ids[: len(prompt)]) == prompt
-    assert [label for label in found.labels if label != IGNORED] == list(found.input_ids[len(prompt) : -1])
+    encoded = example(chat("Q", "the dog"), tokenizer, LONG)
+    assert list(encoded.input_ids[: len(prompt)]) == prompt
+    assert [label for label in encoded.labels if label != IGNORED] == list(encoded.input_ids[len(prompt) : -1])
 
 
 def test_what_the_template_writes_behind_the_end_token_is_not_learnt():
     tokenizer, _ = kind("chatml")
-    found = example(chat("Q", "A"), tokenizer, LONG)
-    assert tokenizer.decode(found.input_ids[-1:]) == "\n"
-    assert found.labels[-1] == IGNORED
-    assert found.labels[-2] == tokenizer.eos_token_id
+    encoded = example(chat("Q", "A"), tokenizer, LONG)
+    assert tokenizer.decode(encoded.input_ids[-1:]) == "\n"
+    assert encoded.labels[-1] == IGNORED
+    assert encoded.labels[-2] == tokenizer.eos_token_id
 
 
 def test_the_oldest_pairs_are_dropped_until_it_fits_and_the_system_turn_stays():
     tokenizer, _ = kind("chatml")
-    whole = chat("one", "first", "two", "second", "three", "third", system="Be kind")
+    conversation = chat("one", "first", "two", "second", "three", "third", system="Be kind")
     lengths = [
-        len(example(Conversation(1, whole.turns[:1] + whole.turns[1 + 2 * n :]), tokenizer, LONG).input_ids)
+        len(
+            example(
+                Conversation(1, conversation.turns[:1] + conversation.turns[1 + 2 * n :]), tokenizer, LONG
+            ).input_ids
+        )
         for n in range(3)
     ]
     for limit in range(lengths[2], lengths[0] + 2):
-        found = example(whole, tokenizer, limit)
+        encoded = example(conversation, tokenizer, limit)
         pairs = next(n for n in range(3) if lengths[n] <= limit)
-        text = tokenizer.decode(found.input_ids)
-        assert len(found.input_ids) == lengths[pairs]
-        assert found.dropped_turns == 2 * pairs
+        text = tokenizer.decode(encoded.input_ids)
+        assert len(encoded.input_ids) == lengths[pairs]
+        assert encoded.dropped_turns == 2 * pairs
         assert "Be kind" in text
         assert "third" in text
         assert ("first" in text, "second" in text) == (pairs < 1, pairs < 2)
     with pytest.raises(DataError, match=rf"takes? {lengths[2]} tokens, and max_length is {lengths[2] - 1}"):
-        example(whole, tokenizer, lengths[2] - 1)
+        example(conversation, tokenizer, lengths[2] - 1)
 
 
 def test_all_that_cannot_be_learnt_is_listed_with_its_lines(tmp_path):
@@ -166,8 +170,8 @@ def test_a_template_that_refuses_the_turns_is_quoted():
         example(chat("Q", "A", system="Be kind"), tokenizer, LONG)
 
 
-def _tokens(found):
-    return found.input_ids, found.labels
+def _tokens(encoded):
+    return encoded.input_ids, encoded.labels
 
 
 @pytest.mark.parametrize(
@@ -184,13 +188,13 @@ def test_the_hint_names_what_helps_and_nothing_else(conversation, hint):
 
 
 def test_the_work_can_be_left_between_two_conversations(tmp_path):
-    asked = []
+    pauses = []
 
     def pause():
-        asked.append(len(asked))
-        if len(asked) == 3:
+        pauses.append(len(pauses))
+        if len(pauses) == 3:
             raise Interrupted("Stopped on request.")
 
     with pytest.raises(Interrupted):
         examples([chat("Q", "A")] * 9, kind("chatml")[0], 40, tmp_path, pause)
-    assert len(asked) == 3
+    assert len(pauses) == 3

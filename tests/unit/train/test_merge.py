@@ -96,11 +96,11 @@ def test_shards_stay_shards(tmp_path: Path) -> None:
     assert index["metadata"]["total_size"] == sum(tensor.numel() * 2 for tensor in weights(base).values())
 
 
-@pytest.mark.parametrize(("stored", "asked"), [(torch.bfloat16, None), (torch.float32, "bfloat16")])
-def test_sixteen_bits(tmp_path: Path, stored: torch.dtype, asked: Any) -> None:
+@pytest.mark.parametrize(("stored", "requested_dtype"), [(torch.bfloat16, None), (torch.float32, "bfloat16")])
+def test_sixteen_bits(tmp_path: Path, stored: torch.dtype, requested_dtype: Any) -> None:
     base = write_checkpoint(tmp_path / "base", stored)
     train(tmp_path / "adapter", base)
-    result = merged(tmp_path / "adapter", base, tmp_path / "out", asked)
+    result = merged(tmp_path / "adapter", base, tmp_path / "out", requested_dtype)
     assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     assert result.dtype == "bfloat16"
@@ -145,8 +145,8 @@ def _scrap_config(base: Path) -> None:
 
 
 def _integers(base: Path) -> None:
-    whole = {name: tensor.to(torch.uint8) for name, tensor in load_file(base / "model.safetensors").items()}
-    save_file(whole, base / "model.safetensors")
+    tensors = {name: tensor.to(torch.uint8) for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors")
 
 
 def _quantised(base: Path) -> None:

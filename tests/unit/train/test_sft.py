@@ -40,7 +40,7 @@ class Events(list[tuple[str, dict[str, Any]]]):
         self.append((name, dict(data)))
 
     def of(self, name: str) -> list[dict[str, Any]]:
-        return [data for each, data in self if each == name]
+        return [data for event, data in self if event == name]
 
 
 def run(
@@ -68,8 +68,10 @@ def near(losses: Sequence[tuple[int, float]]) -> Any:
 
 
 def same(first: Trained, second: Trained) -> bool:
-    one, other = weights(first), weights(second)
-    equal = one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    one, second_weights = weights(first), weights(second)
+    equal = one.keys() == second_weights.keys() and all(
+        torch.equal(value, second_weights[name]) for name, value in one.items()
+    )
     return equal and first.losses == second.losses and first.eval_losses == second.eval_losses
 
 
@@ -79,9 +81,9 @@ def test_an_adapter_learns_and_is_told_about(
     split, events = tiny_split(), Events()
     ids = torch.arange(10, 20).unsqueeze(0)
     before = base.model(input_ids=ids).logits
-    drawn = torch.random.get_rng_state()
+    rng_state = torch.random.get_rng_state()
     trained = run(base, tmp_path, events, split=split)
-    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert torch.equal(torch.random.get_rng_state(), rng_state)
     assert capfd.readouterr() == ("", "")  # no bars, no advice
 
     assert [step for step, _ in trained.losses] == [1, 2, 3, 4, 5, 6]  # 10 conversations: 5 batches, 3 steps an epoch
@@ -89,14 +91,16 @@ def test_an_adapter_learns_and_is_told_about(
     assert [step for step, _ in trained.eval_losses] == [3, 6]
     assert trained.eval_losses[1][1] < trained.eval_losses[0][1]
     assert trained.best_step == 6
-    assert trained.tokens == 2 * sum(len(each.input_ids) for each in split.train)
+    assert trained.tokens == 2 * sum(len(record.input_ids) for record in split.train)
     assert trained.seconds > 0
     steps = events.of("train.step")
-    assert [(each["step"], each["loss"]) for each in steps] == list(trained.losses)
+    assert [(record["step"], record["loss"]) for record in steps] == list(trained.losses)
     assert steps[-1]["epoch"] == 2
-    assert all(each["steps"] == 6 and each["tokens_per_second"] > 0 and 0 < each["lr"] <= 1e-2 for each in steps)
-    assert [(each["step"], each["loss"], each["best"]) for each in events.of("train.eval")] == [
-        (*each, True) for each in trained.eval_losses
+    assert all(
+        record["steps"] == 6 and record["tokens_per_second"] > 0 and 0 < record["lr"] <= 1e-2 for record in steps
+    )
+    assert [(record["step"], record["loss"], record["best"]) for record in events.of("train.eval")] == [
+        (*record, True) for record in trained.eval_losses
     ]
 
     assert torch.equal(base.model(input_ids=ids).logits, before)
@@ -113,9 +117,9 @@ def test_the_folder_loads_in_peft_and_gives_the_loss_that_was_found(base: Traini
     trained = run(base, tmp_path, split=split, lora=LoraConfig(r=4, alpha=6, rslora=True))
     with quietly():
         model = PeftModel.from_pretrained(base.model, str(trained.adapter))
-    found = mean_loss(model, split.held_out, 2, 0)
+    loss = mean_loss(model, split.held_out, 2, 0)
     model.unload().eval()
-    assert found == pytest.approx(trained.eval_losses[-1][1], abs=1e-6)
+    assert loss == pytest.approx(trained.eval_losses[-1][1], abs=1e-6)
     config = json.loads((trained.adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert "lm_head" not in config["target_modules"]
@@ -132,7 +136,7 @@ def test_a_seed_gives_the_same_adapter_and_another_seed_another(base: TrainingBa
 
 
 def test_stopped_after_any_steps_it_goes_on_to_the_same_bits(base: TrainingBase, tmp_path: Path) -> None:
-    whole = run(base, tmp_path / "whole")
+    uninterrupted = run(base, tmp_path / "whole")
     for stops in ((1, 2, 4), (3, 5)):
         folder, last = tmp_path / str(stops), 0
         for stop in stops:
@@ -144,21 +148,21 @@ def test_stopped_after_any_steps_it_goes_on_to_the_same_bits(base: TrainingBase,
                     events,
                     stopped=lambda events=events, at=stop - last: len(events.of("train.step")) >= at,
                 )
-            assert [each["step"] for each in events.of("train.step")] == list(range(last + 1, stop + 1))
+            assert [event_data["step"] for event_data in events.of("train.step")] == list(range(last + 1, stop + 1))
             assert not (folder / "adapter").exists()
             last = stop
-        assert same(whole, run(base, folder))
+        assert same(uninterrupted, run(base, folder))
 
 
 def test_a_finished_training_is_not_done_again(base: TrainingBase, tmp_path: Path) -> None:
     first = run(base, tmp_path)
-    kept = {name: value.clone() for name, value in weights(first).items()}  # they are mapped from the file
+    first_weights = {name: value.clone() for name, value in weights(first).items()}  # they are mapped from the file
     (first.adapter / "adapter_model.safetensors").write_bytes(b"half")
     events = Events()
     second = run(base, tmp_path, events)
     assert events == []
     assert second.losses == first.losses
-    assert all(torch.equal(value, kept[name]) for name, value in weights(second).items())
+    assert all(torch.equal(value, first_weights[name]) for name, value in weights(second).items())
 
 
 def test_more_epochs_go_on_with_it_and_other_settings_do_not(base: TrainingBase, tmp_path: Path) -> None:
@@ -172,20 +176,21 @@ def test_more_epochs_go_on_with_it_and_other_settings_do_not(base: TrainingBase,
 
 
 def test_without_held_out_conversations_the_last_weights_are_kept(base: TrainingBase, tmp_path: Path) -> None:
-    whole = run(base, tmp_path / "whole", split=tiny_split(10, 0))
-    assert whole.eval_losses == ()
-    assert whole.best_step == 6
+    uninterrupted = run(base, tmp_path / "whole", split=tiny_split(10, 0))
+    assert uninterrupted.eval_losses == ()
+    assert uninterrupted.best_step == 6
     events = Events()
     with pytest.raises(Interrupted):
         run(base, tmp_path / "cut", events, split=tiny_split(10, 0), stopped=lambda: len(events) >= 2)
-    assert same(whole, run(base, tmp_path / "cut", split=tiny_split(10, 0)))
+    assert same(uninterrupted, run(base, tmp_path / "cut", split=tiny_split(10, 0)))
 
 
 def test_the_best_adapter_is_kept_and_patience_ends(base: TrainingBase, tmp_path: Path) -> None:
     """What is held out contradicts what is learnt, so that the first scoring is the best."""
     split = tiny_split()
     backwards = tuple(
-        type(each)(each.line, each.input_ids[::-1], (-100, *each.input_ids[::-1][1:]), 0) for each in split.held_out
+        type(example)(example.line, example.input_ids[::-1], (-100, *example.input_ids[::-1][1:]), 0)
+        for example in split.held_out
     )
     training = TRAINING.model_copy(update={"epochs": 12.0, "evals": 12, "patience": 2, "lr": 5e-2})
     trained = run(base, tmp_path, split=TrainingSplit(split.train, backwards), training=training)
@@ -207,8 +212,10 @@ def test_adapters_of_one_seed_with_frozen_a_share_it(base: TrainingBase, tmp_pat
 def test_settings_that_save_work_change_no_loss(base: TrainingBase, tmp_path: Path) -> None:
     lora = LoraConfig(r=4)
     plain = run(base, tmp_path / "plain", lora=lora)
-    again = run(base, tmp_path / "on", lora=lora, training=TRAINING.model_copy(update={"gradient_checkpointing": "on"}))
-    assert list(again.losses) == near(plain.losses)
+    checkpointed = run(
+        base, tmp_path / "on", lora=lora, training=TRAINING.model_copy(update={"gradient_checkpointing": "on"})
+    )
+    assert list(checkpointed.losses) == near(plain.losses)
     assert not base.model.is_activation_checkpointing
     # all conversations in one step: packed and padded batches hold the same tokens, in rows of their own or not
     one_step = {"batch_size": 10, "grad_accum": 1, "max_length": 64}
@@ -221,13 +228,13 @@ def test_settings_that_save_work_change_no_loss(base: TrainingBase, tmp_path: Pa
 
 @pytest.mark.parametrize("precision", ["bf16", "4bit"])
 def test_other_precisions_learn_with_adapters_in_float32(base: TrainingBase, tmp_path: Path, precision: Any) -> None:
-    other = load_base(base.path, precision, "sdpa")
-    trained = run(other, tmp_path)
+    coarse_base = load_base(base.path, precision, "sdpa")
+    trained = run(coarse_base, tmp_path)
     assert trained.eval_losses[-1][1] < trained.eval_losses[0][1]
-    found = weights(trained)
-    assert {value.dtype for value in found.values()} == {torch.float32}
-    assert any((value != value.bfloat16().float()).any() for value in found.values())
-    assert same(trained, run(other, tmp_path / "again"))
+    tensors = weights(trained)
+    assert {value.dtype for value in tensors.values()} == {torch.float32}
+    assert any((value != value.bfloat16().float()).any() for value in tensors.values())
+    assert same(trained, run(coarse_base, tmp_path / "again"))
 
 
 def test_the_loss_is_that_of_the_learnt_tokens(base: TrainingBase) -> None:
@@ -237,10 +244,10 @@ def test_the_loss_is_that_of_the_learnt_tokens(base: TrainingBase) -> None:
         "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
     }
     with torch.no_grad():
-        found = learnt_losses(base.model, base.model.get_output_embeddings(), batch)
+        losses = learnt_losses(base.model, base.model.get_output_embeddings(), batch)
         logits = base.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
     expected = -torch.stack([logits[0, 1, 13], logits[0, 2, 14], logits[1, 0, 21]])
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(losses, expected, atol=1e-6)
 
 
 def test_what_cannot_be_trained_is_said_before_anything_is_written(base: TrainingBase, tmp_path: Path) -> None:

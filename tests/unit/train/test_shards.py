@@ -28,10 +28,10 @@ def test_transposed_layers_get_the_transposed_change(tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         steps: list[tuple[int, int, str]] = []
         write_merged(checkpoint, adapter, tmp_path / "out", None, lambda *step: steps.append(step))
-        found = load_file(tmp_path / "out" / "model.safetensors")
+        merged_tensors = load_file(tmp_path / "out" / "model.safetensors")
         for module in (QUERY, DOWN):
             key = f"{module}.weight"
-            assert torch.equal(found[key], (tensors[key].double() + adapter.delta(module).dense().T).float())
+            assert torch.equal(merged_tensors[key], (tensors[key].double() + adapter.delta(module).dense().T).float())
     for key in (f"{QUERY}.bias", "scalar", "empty"):
-        assert torch.equal(found[key], tensors[key])
+        assert torch.equal(merged_tensors[key], tensors[key])
     assert [step[:2] for step in steps] == [(count, 5) for count in range(5)]

@@ -24,19 +24,24 @@ Told = list[tuple[str, dict[str, Any]]]
 
 
 def state(
-    folder: Path, told: Told | None = None, *, split: TrainingSplit | None = None, origin: str = "here", **changes: Any
+    folder: Path,
+    events: Told | None = None,
+    *,
+    split: TrainingSplit | None = None,
+    origin: str = "here",
+    **changes: Any,
 ) -> TrainingState:
     def tell(event: str, data: Mapping[str, Any]) -> None:
-        if told is not None:
-            told.append((event, dict(data)))
+        if events is not None:
+            events.append((event, dict(data)))
 
-    how = {key: changes.pop(key) for key in ("devices", "leads") if key in changes}
+    process_options = {key: changes.pop(key) for key in ("devices", "leads") if key in changes}
     weights = {NAME: torch.nn.Parameter(torch.zeros(2, 3))}
     training = TRAINING.model_copy(update=changes)
     job = TrainingJob(LoraConfig(), training, folder, 7, tell)
-    made = TrainingState(split or tiny_split(), weights, job, "sorted", origin, **how)
-    made.restore()
-    return made
+    training_state = TrainingState(split or tiny_split(), weights, job, "sorted", origin, **process_options)
+    training_state.restore()
+    return training_state
 
 
 def drive(state: TrainingState, until: int, held_out: Callable[[int], float] = lambda step: 1 / step) -> None:
@@ -52,21 +57,21 @@ def files(folder: Path) -> list[int]:
 
 
 def test_steps_and_scorings_are_told_as_they_come(tmp_path: Path) -> None:
-    told: Told = []
+    events: Told = []
     split = tiny_split()
-    drive(state(tmp_path, told, split=split), 20)
-    steps = [data for event, data in told if event == "train.step"]
+    drive(state(tmp_path, events, split=split), 20)
+    steps = [data for event, data in events if event == "train.step"]
     assert [list(data) for data in steps] == [
         ["step", "steps", "epoch", "loss", "lr", "tokens", "tokens_per_second"]
     ] * 20
     assert [(data["step"], data["loss"]) for data in steps] == [(n + 1, float(n)) for n in range(20)]
     assert steps[4]["epoch"] == 1
-    assert sum(data["tokens"] for data in steps) == 4 * sum(len(each.input_ids) for each in split.train)
+    assert sum(data["tokens"] for data in steps) == 4 * sum(len(example.input_ids) for example in split.train)
     assert all(data["tokens_per_second"] == 2 * data["tokens"] for data in steps)
-    scored = [data for event, data in told if event == "train.eval"]
+    scored = [data for event, data in events if event == "train.eval"]
     assert scored == [{"step": n, "steps": 20, "loss": 1 / n, "best": True} for n in (5, 10, 15, 20)]
-    assert told.index(("train.eval", scored[0])) == 5  # right after its step
-    json.dumps(told)
+    assert events.index(("train.eval", scored[0])) == 5  # right after its step
+    json.dumps(events)
 
 
 def test_checkpoints_come_at_tenths_of_the_training_and_at_scorings(tmp_path: Path) -> None:
@@ -83,17 +88,17 @@ def test_a_resume_finds_all_of_it(tmp_path: Path) -> None:
     drive(first, 12)
     drive(first, 13)
     first.save()  # on request, between two marks
-    again = state(tmp_path)
-    assert again.progress == first.progress
-    assert torch.equal(again.weights[NAME], first.weights[NAME])
-    assert torch.equal(again.best()[NAME], first.best()[NAME])
+    resumed = state(tmp_path)
+    assert resumed.progress == first.progress
+    assert torch.equal(resumed.weights[NAME], first.weights[NAME])
+    assert torch.equal(resumed.best()[NAME], first.best()[NAME])
     for kind, value in first.optimizer.state_dict()["state"][0].items():
-        assert torch.equal(again.optimizer.state_dict()["state"][0][kind], value)
-    for one in (first, again):
+        assert torch.equal(resumed.optimizer.state_dict()["state"][0][kind], value)
+    for one in (first, resumed):
         drive(one, 20)
-    assert again.progress.losses == first.progress.losses
-    assert torch.equal(again.weights[NAME], first.weights[NAME])
-    assert again.progress.seconds > 0
+    assert resumed.progress.losses == first.progress.losses
+    assert torch.equal(resumed.weights[NAME], first.weights[NAME])
+    assert resumed.progress.seconds > 0
 
 
 def test_nothing_is_written_twice_nor_before_the_first_step(tmp_path: Path) -> None:
@@ -132,32 +137,32 @@ def test_without_held_out_conversations_the_last_weights_are_the_best(tmp_path: 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_not_noted(tmp_path: Path, loss: float) -> None:
-    told: Told = []
-    training = state(tmp_path, told)
+    events: Told = []
+    training = state(tmp_path, events)
     with pytest.raises(DivergedError, match="step 1"):
         training.advance(loss, 1.0, lambda: 0.0)
     assert training.progress.step == 0
-    assert told == []
+    assert events == []
 
 
 def test_held_out_conversations_whose_loss_is_no_number_end_the_training(tmp_path: Path) -> None:
-    told: Told = []
+    events: Told = []
     with pytest.raises(DivergedError, match=r"held-out loss after step .* is nan"):
-        drive(state(tmp_path, told), 20, held_out=lambda _: float("nan"))
-    assert "train.eval" not in [event for event, _ in told]
+        drive(state(tmp_path, events), 20, held_out=lambda _: float("nan"))
+    assert "train.eval" not in [event for event, _ in events]
 
 
 def test_of_several_processes_one_tells_and_saves_and_all_count_the_same(tmp_path: Path) -> None:
-    told: Told = []
-    leader = state(tmp_path / "first", told, devices=2)
-    follower = state(tmp_path / "second", told, devices=2, leads=False)
+    events: Told = []
+    leader = state(tmp_path / "first", events, devices=2)
+    follower = state(tmp_path / "second", events, devices=2, leads=False)
     drive(leader, 20)
-    heard = len(told)
+    event_count = len(events)
     drive(follower, 20)
-    assert len(told) == heard
+    assert len(events) == event_count
     assert files(tmp_path / "second") == []
-    apart = {"seconds"}
-    assert follower.progress.model_dump(exclude=apart) == leader.progress.model_dump(exclude=apart)
+    excluded_fields = {"seconds"}
+    assert follower.progress.model_dump(exclude=excluded_fields) == leader.progress.model_dump(exclude=excluded_fields)
     assert leader.batches(0, 0) != leader.batches(0, 1)
 
 

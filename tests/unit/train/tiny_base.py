@@ -42,5 +42,5 @@ def tiny_split(train: int = 10, held_out: int = 3) -> TrainingSplit:
         ids = tuple(range(start, start + size))
         return Example(line, ids, (IGNORED,) * 3 + ids[3:], 0)
 
-    made = [one(line) for line in range(train + held_out)]
-    return TrainingSplit(tuple(made[:train]), tuple(made[train:]))
+    examples = [one(line) for line in range(train + held_out)]
+    return TrainingSplit(tuple(examples[:train]), tuple(examples[train:]))

@@ -9,12 +9,12 @@ from agentlab.workers.chat import StopFinder
 
 def read(pieces, stops):
     finder = StopFinder(stops)
-    said = [finder.feed(piece) for piece in pieces]
-    return "".join(said) + finder.remaining_text(), finder.found
+    text_parts = [finder.feed(piece) for piece in pieces]
+    return "".join(text_parts) + finder.remaining_text(), finder.found
 
 
 @pytest.mark.parametrize(
-    ("text", "stops", "said"),
+    ("text", "stops", "expected"),
     [
         ("one\n\ntwo", ("\n\n",), "one"),
         ("one two", ("three",), "one two"),
@@ -25,8 +25,8 @@ def read(pieces, stops):
         ("almost EN", ("END",), "almost EN"),
     ],
 )
-def test_an_answer_ends_before_its_stop_text(text, stops, said):
-    assert read([text], stops) == (said, said != text)
+def test_an_answer_ends_before_its_stop_text(text, stops, expected):
+    assert read([text], stops) == (expected, expected != text)
 
 
 @given(
@@ -35,13 +35,13 @@ def test_an_answer_ends_before_its_stop_text(text, stops, said):
     st.lists(st.integers(0, 20)),
 )
 def test_cuts_change_nothing(text, stops, cuts):
-    places = sorted({min(cut, len(text)) for cut in cuts})
-    pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+    positions = sorted({min(cut, len(text)) for cut in cuts})
+    pieces = [text[a:b] for a, b in zip([0, *positions], [*positions, len(text)], strict=True)]
     assert read(pieces, stops) == read(list(text), stops) == read([text], stops)
-    said, found = read(pieces, stops)
-    assert not any(stop in said for stop in stops)
-    assert text.startswith(said)
-    assert found == any(stop in text for stop in stops)
+    answer, has_stop_text = read(pieces, stops)
+    assert not any(stop in answer for stop in stops)
+    assert text.startswith(answer)
+    assert has_stop_text == any(stop in text for stop in stops)
 
 
 def test_what_cannot_be_a_stop_text_any_more_is_not_held_back():

@@ -167,11 +167,11 @@ class Caller:
 def test_pieces_of_several_answers_come_in_turn(process: ChatProcess) -> None:
     """Also for one who began later, and while somebody who began first does not listen."""
     deaf = process.chat(ask("count"))
-    heard = [next(deaf).text]
+    texts = [next(deaf).text]
     callers = [Caller(process, ask("count")) for _ in range(2)]
     first, second = ([int(piece) for piece in caller.over().said] for caller in callers)
-    heard += [chunk.text for chunk in deaf]
-    assert sorted([*first, *second, *map(int, heard)]) == list(range(64))
+    texts += [chunk.text for chunk in deaf]
+    assert sorted([*first, *second, *map(int, texts)]) == list(range(64))
     assert min(len(first), len(second)) > 15
     assert max(first[0], second[0]) < 30
 
@@ -193,44 +193,49 @@ def test_more_calls_than_there_is_room_for_wait_and_can_be_given_up(process: Cha
 
 
 @several
-@pytest.mark.parametrize("why", ["cancelled", "out of time", "refused"])
-def test_a_call_that_fails_ends_alone(process: ChatProcess, why: str) -> None:
+@pytest.mark.parametrize("cause", ["cancelled", "out of time", "refused"])
+def test_a_call_that_fails_ends_alone(process: ChatProcess, cause: str) -> None:
     process.load()
-    pid, other = process.worker_pid, Caller(process, ask("count")).heard()
-    request = ask("bad") if why == "refused" else replace(ask("think"), seconds=0.1 if why == "out of time" else 20)
+    pid, surviving_caller = process.worker_pid, Caller(process, ask("count")).heard()
+    request = ask("bad") if cause == "refused" else replace(ask("think"), seconds=0.1 if cause == "out of time" else 20)
     failing = Caller(process, request)
-    if why == "cancelled":
+    if cause == "cancelled":
         failing.heard().leave()
     expected = {"cancelled": LLMCancelledError, "out of time": LLMTimeoutError, "refused": BadRequestError}
-    assert type(failing.over().error) is expected[why]
-    assert other.over().error is None
+    assert type(failing.over().error) is expected[cause]
+    assert surviving_caller.over().error is None
     assert process.worker_pid == pid
 
 
 @several
-@pytest.mark.parametrize("why", ["killed", "closed", "a last word", "stuck"])
+@pytest.mark.parametrize("cause", ["killed", "closed", "a last word", "stuck"])
 def test_the_end_of_the_worker_is_told_to_everybody_and_the_next_call_works(
-    process: ChatProcess, monkeypatch: pytest.MonkeyPatch, why: str
+    process: ChatProcess, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     monkeypatch.setattr(chat_process, "_PATIENCE_SECONDS", 0.3)
     process.load()
     pid, callers = process.worker_pid, [Caller(process, ask("think")).heard() for _ in range(2)]
     assert pid is not None
-    if why == "killed":
+    if cause == "killed":
         os.kill(pid, signal.SIGKILL)
-    elif why == "closed":
+    elif cause == "closed":
         process.close()
-    elif why == "a last word":
+    elif cause == "a last word":
         assert "out of memory" in str(Caller(process, ask("die")).over().error)
     else:
         hanging = Caller(process, ask("hang"))
         time.sleep(0.2)
         hanging.leave()
         assert type(hanging.over().error) is LLMCancelledError
-    said = {"killed": "SIGKILL", "closed": "closed", "a last word": "out of memory", "stuck": "another answer"}
+    expected_messages = {
+        "killed": "SIGKILL",
+        "closed": "closed",
+        "a last word": "out of memory",
+        "stuck": "another answer",
+    }
     for caller in callers:
-        assert type(caller.over().error) is (LLMCancelledError if why == "closed" else WorkerDiedError)
-        assert said[why] in str(caller.error)
+        assert type(caller.over().error) is (LLMCancelledError if cause == "closed" else WorkerDiedError)
+        assert expected_messages[cause] in str(caller.error)
     assert process.worker_pid is None
     assert list(process.chat(ask("hi")))[-1].finish == "stop"
     assert process.worker_pid not in (None, pid)

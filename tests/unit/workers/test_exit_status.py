@@ -14,8 +14,8 @@ def test_a_signal_is_named_however_it_is_reported(number: signal.Signals) -> Non
 
 
 def test_a_worker_with_known_libraries_has_its_own_words() -> None:
-    own = {int(signal.SIGSEGV): ("the engine crashed", "Use another.")}
-    assert describe(-signal.SIGSEGV, own) == ("the engine crashed (SIGSEGV)", "Use another.")
+    explanations = {int(signal.SIGSEGV): ("the engine crashed", "Use another.")}
+    assert describe(-signal.SIGSEGV, explanations) == ("the engine crashed (SIGSEGV)", "Use another.")
 
 
 @pytest.mark.parametrize("status", [0, 1, 70, 255, -64])

@@ -41,9 +41,9 @@ def test_one_models_failure_does_not_hide_anothers_result(router_of):
     }
     llm = llm_of(models)
     result = check(llm, router_of(llm, models))
-    rows = {each.model: each for each in result.models}
+    rows = {row.model: row for row in result.models}
     assert list(rows) == list(models)
-    assert {name: (each.available, each.successes, each.failures, each.error_group) for name, each in rows.items()} == {
+    assert {name: (row.available, row.successes, row.failures, row.error_group) for name, row in rows.items()} == {
         "good": (True, 3, 0, None),
         "flaky": (True, 2, 1, "API Error"),
         "late": (False, 0, 1, "Timeout"),
@@ -69,15 +69,15 @@ def test_what_a_model_needs_to_start_is_not_charged_to_it(router_of):
 
 
 def test_models_are_asked_at_the_same_time_but_not_all_at_once(router_of):
-    most = here = 0
+    peak = running = 0
 
     class Slow(Model):
         async def stream(self, request):
-            nonlocal most, here
-            here += 1
-            most = max(most, here)
+            nonlocal peak, running
+            running += 1
+            peak = max(peak, running)
             await asyncio.sleep(0.1)
-            here -= 1
+            running -= 1
             async for delta in super().stream(request):
                 yield delta
 
@@ -85,9 +85,9 @@ def test_models_are_asked_at_the_same_time_but_not_all_at_once(router_of):
     llm = llm_of(models)
     began = time.perf_counter()
     result = check(llm, router_of(llm, models), requests=1, models_at_once=3)
-    assert most == 3
+    assert peak == 3
     assert time.perf_counter() - began < 0.55
-    assert all(each.total_seconds >= 0.1 for each in result.models)
+    assert all(row.total_seconds >= 0.1 for row in result.models)
 
 
 def test_a_model_that_hangs_costs_its_clock_once():
@@ -99,7 +99,7 @@ def test_a_model_that_hangs_costs_its_clock_once():
     began = time.perf_counter()
     result = check(llm, Router(llm, env={}, workspace=Workspace(root=Path(), cache=Path())), requests=5)
     assert time.perf_counter() - began < 1.0
-    assert [(each.model, each.asked, each.available) for each in result.models] == [
+    assert [(row.model, row.asked, row.available) for row in result.models] == [
         ("dead", 1, False),
         ("good", 5, True),
     ]

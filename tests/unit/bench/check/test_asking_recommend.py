@@ -15,11 +15,11 @@ def row(model: str, **changes) -> ModelCheck:
 
 
 def roles(*rows: ModelCheck) -> dict[str, str | None]:
-    return {each.model: each.role for each in recommend(rows)}
+    return {recommendation.model: recommendation.role for recommendation in recommend(rows)}
 
 
 def test_the_fastest_steady_model_is_primary_and_another_provider_stands_by():
-    found = roles(
+    assigned = roles(
         row("slow", total_seconds=3.0),
         row("fast", total_seconds=0.5),
         row("near", total_seconds=0.6),
@@ -28,7 +28,7 @@ def test_the_fastest_steady_model_is_primary_and_another_provider_stands_by():
         row("hasty", total_seconds=0.1, successes=2),
         row("gone", successes=0, total_seconds=None, error_group="Timeout"),
     )
-    assert found == {
+    assert assigned == {
         "fast": "primary", "away": "duplicate", "hasty": "reserve", "near": "reserve", "slow": "reserve",
         "home": "fallback", "gone": None,
     }  # fmt: skip
@@ -41,5 +41,5 @@ def test_a_single_model_is_primary_and_an_unsteady_one_never():
 
 def test_a_model_that_never_answered_is_told_with_the_reason():
     silent = row("gone", successes=0, total_seconds=None, error_group="Timeout", error="The process died.")
-    shown = CheckResult(models=[row("here"), silent], recommendations=[]).blocks()
-    assert Text("The model gone answered 0 of 3: The process died.") in shown
+    blocks = CheckResult(models=[row("here"), silent], recommendations=[]).blocks()
+    assert Text("The model gone answered 0 of 3: The process died.") in blocks

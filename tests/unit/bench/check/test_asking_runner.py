@@ -25,7 +25,7 @@ def settings(workspace) -> Path:
 def test_the_runner_tests_a_file_and_writes_a_report(settings, workspace):
     runner = LLMTestRunner(settings)
     results = asyncio.run(runner.test_all_models())
-    assert [each.model for each in results] == ["one", "two"]
+    assert [result.model for result in results] == ["one", "two"]
     assert runner.get_working_models() == ["one"]
     ((name, seconds),) = runner.get_fastest_models()
     assert name == "one"

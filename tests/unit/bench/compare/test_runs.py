@@ -41,8 +41,8 @@ def write(
 
 def record(index: int, first: float, last: float, error: str | None = None) -> Record:
     stamps = array("d", [] if error else [index + first, index + last])
-    ended = index + last
-    return Record(index, float(index), float(index), stamps, None, ended, 40, Usage(8, 10), None, error, "")
+    end = index + last
+    return Record(index, float(index), float(index), stamps, None, end, 40, Usage(8, 10), None, error, "")
 
 
 def loaded(
@@ -55,21 +55,21 @@ def loaded(
     failed: int = 0,
     targets=("m",),
     at_once: float = 4,
-    **more,
+    **fields,
 ) -> Path:
     """A load run whose latencies are log-normal around 0.2 s and 1 s."""
     rng = np.random.default_rng(seed)
     rows, files = [], {}
-    for place, target in enumerate(targets):
+    for index, target in enumerate(targets):
         times = np.exp(0.2 * rng.normal(size=(n, 2))) * (0.2, 0.8) * slower
         records = [
             record(i, a, a + b, "ServerFaultError" if i < failed else None) for i, (a, b) in enumerate(times.tolist())
         ]
-        stage, file = LoadStage(f"{place}", target, "closed", at_once, n, 0), f"requests/{place}.jsonl"
+        stage, file = LoadStage(f"{index}", target, "closed", at_once, n, 0), f"requests/{index}.jsonl"
         rows.append(row_of(StageFacts(stage, "whole", 0.1, file, True, None), records, SloConfig(), None, rng))
         files[file] = to_lines(records)
     load = LoadResult(mode="closed", objective="", stages=rows, capacities=[], ceiling=None, notes=[])
-    return write(tmp_path, name, BenchResult(measure="load", load=load), files, **more)
+    return write(tmp_path, name, BenchResult(measure="load", load=load), files, **fields)
 
 
 def answer(target: str, item: int, kind: str, score: float | None, seconds: float = 1.0) -> BenchAnswer:

@@ -25,7 +25,7 @@ STAGE = LoadStage("s", "model", "closed", 2, 10, 0)
 def row(
     records: list[Record], slo: SloConfig | None = None, ceiling: CeilingRow | None = None, **facts: Any
 ) -> StageRow:
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "stage": STAGE,
         "ended": "whole",
         "client_cpu": 0.1,
@@ -34,49 +34,49 @@ def row(
         "price": None,
         **facts,
     }
-    return row_of(StageFacts(**known), records, slo or SloConfig(), ceiling, np.random.default_rng(0))
+    return row_of(StageFacts(**fields), records, slo or SloConfig(), ceiling, np.random.default_rng(0))
 
 
 def test_the_definitions(record: Make) -> None:
-    found = row([record(sent=1.0, ttft=0.2, itl=0.05, pieces=5, late=0.01)])
-    assert found.ttft is not None
-    assert found.ttft.p50 == pytest.approx(210)  # from the schedule
-    assert found.ttft_sent is not None
-    assert found.ttft_sent.p50 == pytest.approx(200)
-    assert found.e2e is not None
-    assert found.e2e.p50 == pytest.approx(410)
-    assert found.tpot is not None
-    assert found.tpot.p50 == pytest.approx(50)  # (last - first) / (tokens - 1)
-    assert found.itl is not None
-    assert (found.itl.n, found.itl.p99) == (4, pytest.approx(50))
-    assert found.slip.p50 == pytest.approx(10)
-    assert found.output is None  # nothing was reasoned
+    stage_row = row([record(sent=1.0, ttft=0.2, itl=0.05, pieces=5, late=0.01)])
+    assert stage_row.ttft is not None
+    assert stage_row.ttft.p50 == pytest.approx(210)  # from the schedule
+    assert stage_row.ttft_sent is not None
+    assert stage_row.ttft_sent.p50 == pytest.approx(200)
+    assert stage_row.e2e is not None
+    assert stage_row.e2e.p50 == pytest.approx(410)
+    assert stage_row.tpot is not None
+    assert stage_row.tpot.p50 == pytest.approx(50)  # (last - first) / (tokens - 1)
+    assert stage_row.itl is not None
+    assert (stage_row.itl.n, stage_row.itl.p99) == (4, pytest.approx(50))
+    assert stage_row.slip.p50 == pytest.approx(10)
+    assert stage_row.output is None  # nothing was reasoned
 
 
 def test_several_tokens_in_a_piece_are_disclosed(record: Make) -> None:
-    found = row([record(pieces=5, tokens=20, itl=0.1)])
-    assert found.tpot is not None
-    assert found.tpot.p50 == pytest.approx(400 / 19)
-    assert found.tokens_per_piece == pytest.approx(4)
-    assert "a piece holds 4.00 tokens: gaps are between pieces, not tokens" in found.marks
+    stage_row = row([record(pieces=5, tokens=20, itl=0.1)])
+    assert stage_row.tpot is not None
+    assert stage_row.tpot.p50 == pytest.approx(400 / 19)
+    assert stage_row.tokens_per_piece == pytest.approx(4)
+    assert "a piece holds 4.00 tokens: gaps are between pieces, not tokens" in stage_row.marks
 
 
 def test_failed_requests_are_in_no_percentile_but_in_the_shares(record: Make) -> None:
     good, slow = [record(ttft=0.1)] * 6, [record(ttft=9.0)]
     failed = [record(ttft=0.001, error="ServerFaultError")] * 2 + [record(error="RateLimitedError")]
-    found = row([*good, *slow, *failed], SloConfig(ttft_ms=500))
-    assert found.ttft is not None
-    assert found.ttft.n == 7
-    assert (found.requests, found.answered, found.failed, found.good) == (10, 7, 3, 6)
-    assert found.good_share == pytest.approx(0.6)
-    assert found.goodput == pytest.approx(6 / found.seconds)
-    assert found.errors == {"ServerFaultError": 2, "RateLimitedError": 1}
+    stage_row = row([*good, *slow, *failed], SloConfig(ttft_ms=500))
+    assert stage_row.ttft is not None
+    assert stage_row.ttft.n == 7
+    assert (stage_row.requests, stage_row.answered, stage_row.failed, stage_row.good) == (10, 7, 3, 6)
+    assert stage_row.good_share == pytest.approx(0.6)
+    assert stage_row.goodput == pytest.approx(6 / stage_row.seconds)
+    assert stage_row.errors == {"ServerFaultError": 2, "RateLimitedError": 1}
 
 
 def test_a_request_that_was_cut_off_is_neither(record: Make) -> None:
-    found = row([record(), record(cut=True)])
-    assert (found.answered, found.failed, found.cut) == (1, 0, 1)
-    assert any("slowest answers are missing" in mark for mark in found.marks)
+    stage_row = row([record(), record(cut=True)])
+    assert (stage_row.answered, stage_row.failed, stage_row.cut) == (1, 0, 1)
+    assert any("slowest answers are missing" in mark for mark in stage_row.marks)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_pieces_that_arrive_together_are_marked_and_the_time_per_token_is_told(r
     def read(*stamps: float) -> Record:
         return replace(record(pieces=len(stamps), tokens=len(stamps), ttft=stamps[0]), stamps=array("d", stamps))
 
-    found = row([read(0.1, 0.1, 0.1, 0.106, 0.106, 0.106, 0.112)])
-    assert found.together == pytest.approx(4 / 6)
-    (told,) = [mark for mark in found.marks if "together" in mark]
-    assert told.startswith("67% of the pieces arrived together")
-    assert "2 ms" in told
+    stage_row = row([read(0.1, 0.1, 0.1, 0.106, 0.106, 0.106, 0.112)])
+    assert stage_row.together == pytest.approx(4 / 6)
+    (remark,) = [mark for mark in stage_row.marks if "together" in mark]
+    assert remark.startswith("67% of the pieces arrived together")
+    assert "2 ms" in remark
     assert row([record(pieces=8, itl=0.002)]).together == 0
 
 
@@ -160,21 +160,21 @@ def test_cost_is_counted_by_price_and_unknown_is_not_zero(record: Make) -> None:
 
 @given(st.lists(st.floats(0.001, 1e4), min_size=1, max_size=30))
 def test_percentiles_interpolate_linearly(values: list[float]) -> None:
-    found = spread(values, None)
+    percentiles = spread(values, None)
     ranked = sorted(values)
-    place = 0.9 * (len(ranked) - 1)
-    low, share = int(place), place - int(place)
+    position = 0.9 * (len(ranked) - 1)
+    low, share = int(position), position - int(position)
     high = min(low + 1, len(ranked) - 1)
-    assert found.p90 == pytest.approx(ranked[low] + share * (ranked[high] - ranked[low]))
-    assert found.p50 <= found.p90 <= found.p99
+    assert percentiles.p90 == pytest.approx(ranked[low] + share * (ranked[high] - ranked[low]))
+    assert percentiles.p50 <= percentiles.p90 <= percentiles.p99
 
 
 def test_intervals_need_enough_requests_and_hold_the_estimate() -> None:
     values = np.random.default_rng(1).exponential(100, 200)
-    found = spread(values, np.random.default_rng(0))
-    assert found.p50_low is not None
-    assert found.p50_high is not None
-    assert found.p50_low <= found.p50 <= found.p50_high
-    assert found.p99_low is not None
+    percentiles = spread(values, np.random.default_rng(0))
+    assert percentiles.p50_low is not None
+    assert percentiles.p50_high is not None
+    assert percentiles.p50_low <= percentiles.p50 <= percentiles.p50_high
+    assert percentiles.p99_low is not None
     few = spread(values[:99], np.random.default_rng(0))
     assert (few.p50_low is None, few.p99_low is None) == (False, True)

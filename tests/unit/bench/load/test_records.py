@@ -28,8 +28,8 @@ records = st.builds(
 
 
 @given(st.lists(records, max_size=4))
-def test_what_is_written_is_read(found: list[Record]) -> None:
-    assert list(from_lines(to_lines(found))) == found
+def test_what_is_written_is_read(records: list[Record]) -> None:
+    assert list(from_lines(to_lines(records))) == records
 
 
 def test_times_count_from_the_start_of_the_stage() -> None:
@@ -47,5 +47,5 @@ def test_a_damaged_line_is_an_error(line: str) -> None:
 
 def test_a_slim_record_keeps_its_first_and_last_time() -> None:
     reading = Record(0, scheduled=0.0, sent=0.0, stamps=array("d", [1.0, 2.0, 3.0]), ended=3.0)
-    whole = record_of(reading, began=0.0, exact=None)
-    assert (slim(whole).first, slim(whole).last, len(slim(whole).stamps)) == (1.0, 3.0, 2)
+    full_record = record_of(reading, began=0.0, exact=None)
+    assert (slim(full_record).first, slim(full_record).last, len(slim(full_record).stamps)) == (1.0, 3.0, 2)

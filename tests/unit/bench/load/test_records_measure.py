@@ -18,8 +18,8 @@ def read(virtually: Callable[..., Any], stream: AsyncIterator[Delta]) -> Record:
         await take(reading, stream, clock, WireTimes())
         return reading
 
-    found: Record = virtually(measure())
-    return found
+    record: Record = virtually(measure())
+    return record
 
 
 def test_the_first_token_is_the_first_piece_with_content_and_not_the_role(

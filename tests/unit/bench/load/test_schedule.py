@@ -47,8 +47,8 @@ def test_a_prompt_is_about_as_long_as_asked(tokens: int) -> None:
 
 
 @given(st.text(min_size=1, max_size=300), st.integers(0, 99), st.integers(0, 99))
-def test_whatever_a_target_is_called_its_stage_can_name_a_file(target: str, place: int, turn: int) -> None:
-    name = stage_of(target, place, turn, "closed", 4, LoadConfig(), 0).id
+def test_whatever_a_target_is_called_its_stage_can_name_a_file(target: str, index: int, turn: int) -> None:
+    name = stage_of(target, index, turn, "closed", 4, LoadConfig(), 0).id
     assert name.isascii()
     assert not set(name) & set("/\\. \n\0")
     assert len(name) < 80

@@ -30,17 +30,17 @@ def carry_out(
         clock = asyncio.get_running_loop().time
         return await run_stage(the_stage, ask, Bounds(seconds, request), watch, clock)
 
-    taken: StageOutcome = virtually(work())
-    return taken
+    outcome: StageOutcome = virtually(work())
+    return outcome
 
 
 def test_so_many_at_a_time_and_the_next_when_one_is_answered(
     virtually: Callable[..., Any], speak: Callable[..., AsyncIterator[Delta]]
 ) -> None:
-    taken = carry_out(virtually, lambda _: speak(1.0, 0.5, 3), stage(value=2, requests=6))
-    assert [reading.sent for reading in taken.readings] == pytest.approx([0, 0, 2, 2, 4, 4])
-    assert all(reading.is_answered and reading.scheduled == reading.sent for reading in taken.readings)
-    assert taken.ended == "whole"
+    outcome = carry_out(virtually, lambda _: speak(1.0, 0.5, 3), stage(value=2, requests=6))
+    assert [reading.sent for reading in outcome.readings] == pytest.approx([0, 0, 2, 2, 4, 4])
+    assert all(reading.is_answered and reading.scheduled == reading.sent for reading in outcome.readings)
+    assert outcome.ended == "whole"
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])
@@ -48,9 +48,9 @@ def test_an_open_loop_sends_at_its_times_whatever_the_answers_do(
     virtually: Callable[..., Any], speak: Callable[..., AsyncIterator[Delta]], arrivals: str
 ) -> None:
     the_stage = stage(arrivals, value=4, requests=10)
-    taken = carry_out(virtually, lambda _: speak(30.0, 0.0, 1), the_stage)
-    assert [reading.sent for reading in taken.readings] == pytest.approx(list(offsets(the_stage)))
-    assert all(reading.stamps[0] == pytest.approx(reading.scheduled + 30) for reading in taken.readings)
+    outcome = carry_out(virtually, lambda _: speak(30.0, 0.0, 1), the_stage)
+    assert [reading.sent for reading in outcome.readings] == pytest.approx(list(offsets(the_stage)))
+    assert all(reading.stamps[0] == pytest.approx(reading.scheduled + 30) for reading in outcome.readings)
 
 
 def test_a_client_that_is_late_keeps_the_scheduled_times(
@@ -74,17 +74,17 @@ def test_a_client_that_is_late_keeps_the_scheduled_times(
 def test_a_stage_keeps_its_time_and_says_what_was_open(
     virtually: Callable[..., Any], speak: Callable[..., AsyncIterator[Delta]]
 ) -> None:
-    taken = carry_out(virtually, lambda _: speak(60.0, 0.0, 1), stage("constant", 1, 100), seconds=20)
-    assert taken.ended == "time"
-    assert taken.seconds == pytest.approx(20, abs=0.5)
-    assert max(reading.sent for reading in taken.readings) < 17  # the rest of the time is for what is still open
-    assert all(reading.ended is None for reading in taken.readings)
+    outcome = carry_out(virtually, lambda _: speak(60.0, 0.0, 1), stage("constant", 1, 100), seconds=20)
+    assert outcome.ended == "time"
+    assert outcome.seconds == pytest.approx(20, abs=0.5)
+    assert max(reading.sent for reading in outcome.readings) < 17  # the rest of the time is for what is still open
+    assert all(reading.ended is None for reading in outcome.readings)
 
 
 def test_a_request_has_a_total_time(virtually: Callable[..., Any], speak: Callable[..., AsyncIterator[Delta]]) -> None:
-    taken = carry_out(virtually, lambda _: speak(9.0, 0.0, 1), stage(requests=2), request=3.0)
-    assert [reading.error for reading in taken.readings] == ["LLMTimeoutError"] * 2
-    assert [reading.ended for reading in taken.readings] == pytest.approx([3.0, 3.0])
+    outcome = carry_out(virtually, lambda _: speak(9.0, 0.0, 1), stage(requests=2), request=3.0)
+    assert [reading.error for reading in outcome.readings] == ["LLMTimeoutError"] * 2
+    assert [reading.ended for reading in outcome.readings] == pytest.approx([3.0, 3.0])
 
 
 def test_whoever_watches_can_end_a_stage_or_give_it_up(
@@ -93,8 +93,8 @@ def test_whoever_watches_can_end_a_stage_or_give_it_up(
     def enough(readings: Sequence[Record], _now: float) -> str | None:
         return "saturated" if len(readings) > 4 else None
 
-    taken = carry_out(virtually, lambda _: speak(1.0, 0.0, 1), stage(requests=1000), watch=enough)
-    assert (taken.ended, len(taken.readings) < 20) == ("saturated", True)
+    outcome = carry_out(virtually, lambda _: speak(1.0, 0.0, 1), stage(requests=1000), watch=enough)
+    assert (outcome.ended, len(outcome.readings) < 20) == ("saturated", True)
 
     def stop(_readings: Sequence[Record], _now: float) -> str | None:
         raise Interrupted("Stopped on request.")
@@ -114,10 +114,10 @@ def test_a_budget_ends_a_stage_and_its_readings_are_kept(
     def ask(index: int) -> AsyncIterator[Delta]:
         return speak(1.0, 0.0, 1) if index < 3 else _too_dear()
 
-    taken = carry_out(virtually, ask, stage(value=1, requests=9))
-    assert taken.ended == "budget"
-    assert isinstance(taken.error, BudgetExceededError)
-    assert [reading.is_answered for reading in taken.readings] == [True, True, True]
+    outcome = carry_out(virtually, ask, stage(value=1, requests=9))
+    assert outcome.ended == "budget"
+    assert isinstance(outcome.error, BudgetExceededError)
+    assert [reading.is_answered for reading in outcome.readings] == [True, True, True]
 
 
 def test_a_bug_of_the_client_is_raised(virtually: Callable[..., Any]) -> None:

@@ -16,8 +16,8 @@ from agentlab.bench.load.stages import capacities, fixed_stages, is_carried, upc
 Make = Callable[..., Record]
 
 
-def row(stage: LoadStage, records: list[Record], slo: SloConfig, ended: Any = "whole") -> StageRow:
-    facts = StageFacts(stage, ended, client_cpu=0.1, file="f", exact=False, price=None)
+def row(stage: LoadStage, records: list[Record], slo: SloConfig, ending: Any = "whole") -> StageRow:
+    facts = StageFacts(stage, ending, client_cpu=0.1, file="f", exact=False, price=None)
     return row_of(facts, records, slo, None, np.random.default_rng(0))
 
 
@@ -27,9 +27,9 @@ def test_the_stages_of_a_config_come_target_by_target_and_finished_ones_are_left
     assert names == [("a", 1), ("a", 4), ("b", 1), ("b", 4)]
     done: dict[str, StageRow] = {}
     shares = []
-    while (found := upcoming(load, ["a", "b"], done, seed=0)) is not None:
-        shares.append(found[1])
-        done[found[0].id] = row(found[0], [record()], load.slo)
+    while (stage_and_share := upcoming(load, ["a", "b"], done, seed=0)) is not None:
+        shares.append(stage_and_share[1])
+        done[stage_and_share[0].id] = row(stage_and_share[0], [record()], load.slo)
     assert [(row.target, row.value) for row in done.values()] == names
     assert shares == [1 / 4, 1 / 3, 1 / 2, 1]  # of the seconds that are left: each gets as many
 
@@ -38,8 +38,8 @@ def test_the_stages_of_a_config_come_target_by_target_and_finished_ones_are_left
 def test_a_sweep_over_rates_starts_from_one_at_a_time_and_finds_the_limit(record: Make, limit: float) -> None:
     load = LoadConfig(mode="sweep", slo=SloConfig(ttft_ms=500))
     done: dict[str, StageRow] = {}
-    while (found := upcoming(load, ["a"], done, seed=0)) is not None:
-        stage = found[0]
+    while (stage_and_share := upcoming(load, ["a"], done, seed=0)) is not None:
+        stage = stage_and_share[0]
         slow = stage.arrivals == "poisson" and stage.value > limit
         done[stage.id] = row(stage, [record(ttft=2.0 if slow else 0.1)] * 10, load.slo)
         assert len(done) <= 20
@@ -77,5 +77,5 @@ def test_a_load_is_carried_if_enough_is_good_and_no_queue_grows(record: Make) ->
     nine = [record(ttft=0.1)] * 9
     assert is_carried(row(stage, [*nine, record(ttft=1)], slo), 0.9)
     assert not is_carried(row(stage, [*nine, record(error="ServerFaultError"), record(ttft=1)], slo), 0.9)
-    assert not is_carried(row(stage, nine, slo, ended="saturated"), 0.9)
+    assert not is_carried(row(stage, nine, slo, ending="saturated"), 0.9)
     assert not is_carried(row(stage, [*nine, record(cut=True)], slo), 0.9)

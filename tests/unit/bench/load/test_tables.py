@@ -28,8 +28,8 @@ def measured(record: Make) -> tuple[LoadResult, dict[str, list[Record]]]:
     records: dict[str, list[Record]] = {}
     rows = []
     for stage in fixed_stages(load, ["model", HOSTILE], seed=0):
-        taken = [record(sent=0.3 * number, ttft=0.1 * stage.value) for number in range(6)]
-        records[stage.id] = [*taken, record(sent=2, error="RateLimitedError")]
+        good_records = [record(sent=0.3 * number, ttft=0.1 * stage.value) for number in range(6)]
+        records[stage.id] = [*good_records, record(sent=2, error="RateLimitedError")]
         facts = StageFacts(stage, "whole", client_cpu=0.1, file="f", exact=False, price=None)
         rows.append(row_of(facts, records[stage.id], load.slo, None, np.random.default_rng(0)))
     ceiling = CeilingRow(short=1000, long=500, tokens=64, concurrency=16)
@@ -42,7 +42,7 @@ def measured(record: Make) -> tuple[LoadResult, dict[str, list[Record]]]:
 def test_the_screen_says_who_is_quick_and_what_the_client_can_do(measured: Any) -> None:
     text = markdown("t", BenchResult(measure="load", load=measured[0]).blocks())
     assert headline(measured[0]).startswith("model begins to answer after 100 ms (median, 1 at a time)")
-    for told in (
+    for phrase in (
         "6 of 7",
         "Rate Limit",
         "RateLimitedError 1",
@@ -50,18 +50,18 @@ def test_the_screen_says_who_is_quick_and_what_the_client_can_do(measured: Any) 
         "1000 requests/s",
         "A note.",
     ):
-        assert told in text
+        assert phrase in text
 
 
 def test_the_report_holds_every_latency_and_no_markup_of_a_target(measured: Any) -> None:
     text = markdown("t", blocks(measured[0], has_plots=True))
-    for told in (
+    for phrase in (
         "to the first token, from the send",
         "slip: how late it was sent",
         "tokens a piece",
         "plots/timeline.png",
     ):
-        assert told in text
+        assert phrase in text
     assert "a\\|b \\<script>" in text
     assert "\n| a|b" not in text
 
@@ -95,17 +95,17 @@ def test_a_stage_without_any_answer_can_be_drawn(measured: Any, record: Make) ->
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "–"), (0.1234, "0.123 ms"), (61.83, "61.8 ms"), (999.0, "999 ms"), (1852.0, "1.85 s")]
+    ("value", "text"), [(None, "–"), (0.1234, "0.123 ms"), (61.83, "61.8 ms"), (999.0, "999 ms"), (1852.0, "1.85 s")]
 )
-def test_milliseconds_have_three_digits(value: float | None, shown: str) -> None:
-    assert milliseconds(value) == shown
+def test_milliseconds_have_three_digits(value: float | None, text: str) -> None:
+    assert milliseconds(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.0, "0.000"), (0.0312, "0.0312"), (12.345, "12.3"), (123456.7, "123457")]
+    ("value", "text"), [(0.0, "0.000"), (0.0312, "0.0312"), (12.345, "12.3"), (123456.7, "123457")]
 )
-def test_figures_of_a_table_are_never_powers_of_ten(value: float, shown: str) -> None:
-    assert plain(value) == shown
+def test_figures_of_a_table_are_never_powers_of_ten(value: float, text: str) -> None:
+    assert plain(value) == text
 
 
 def test_the_objective_in_words() -> None:
@@ -122,7 +122,7 @@ def test_tables_are_as_wide_as_their_heads(measured: Any) -> None:
 def test_a_target_without_any_answer_is_told_with_the_reason(measured: Any) -> None:
     result = measured[0]
     dead = [row.model_copy(update={"answered": 0, "errors": {"WorkerDiedError": 7}}) for row in result.stages]
-    mixed = [row if row.target == "model" else other for row, other in zip(result.stages, dead, strict=True)]
+    mixed = [row if row.target == "model" else dead_row for row, dead_row in zip(result.stages, dead, strict=True)]
     text = markdown("t", BenchResult(measure="load", load=result.model_copy(update={"stages": mixed})).blocks())
     assert "answered 0 of 14: WorkerDiedError" in text
     assert "answered 0 of" not in markdown("t", BenchResult(measure="load", load=result).blocks())

@@ -26,15 +26,15 @@ class Speaker:
 
 
 async def outcomes(model: FaultyModel, count: int) -> list[str]:
-    found = []
+    kinds = []
     for _ in range(count):
         try:
             async for _ in model.stream(REQUEST):
                 pass
-            found.append("answered")
+            kinds.append("answered")
         except RemoteError as error:
-            found.append(error.kind)
-    return found
+            kinds.append(error.kind)
+    return kinds
 
 
 def test_the_drawn_share_fails_and_a_seed_repeats_it() -> None:
@@ -46,14 +46,14 @@ def test_the_drawn_share_fails_and_a_seed_repeats_it() -> None:
 
 
 def test_a_broken_answer_breaks_after_it_has_begun() -> None:
-    heard: list[str] = []
+    texts: list[str] = []
 
     async def listen() -> None:
         async for delta in FaultyModel(Speaker(), FaultsConfig(share=1, kinds=("LLMTruncatedError",)), 0).stream(
             REQUEST
         ):
-            heard.append(delta.text)
+            texts.append(delta.text)
 
     with pytest.raises(LLMTruncatedError):
         asyncio.run(listen())
-    assert heard == ["one", "two"]
+    assert texts == ["one", "two"]

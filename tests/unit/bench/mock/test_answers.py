@@ -92,8 +92,8 @@ def test_parallel_calls_come_in_pieces_that_alternate(ask: Ask) -> None:
 
 def test_embeddings_are_unit_vectors_that_depend_on_the_text(ask: Ask) -> None:
     reply = ask("ok-dim16", path="/embeddings", input=["a", "b", "a"]).json()
-    a, b, again = (item["embedding"] for item in reply["data"])
-    assert a == again != b
+    a, b, second_a = (item["embedding"] for item in reply["data"])
+    assert a == second_a != b
     assert sum(value * value for value in b) == pytest.approx(1, abs=1e-6)
     assert len(b) == 16
     assert reply["usage"]["prompt_tokens"] == 3
@@ -112,10 +112,10 @@ def test_messages_are_streamed_as_anthropic_does(ask: Ask) -> None:
 
 def test_messages_call_tools_as_anthropic_does(ask: Ask) -> None:
     tool = {"name": "measure", "input_schema": SCHEMA}
-    asked = {"tools": [tool], "tool_choice": {"type": "tool", "name": "measure"}}
-    (block,) = ask("ok", path="/messages", **asked).json()["content"]
+    request_fields = {"tools": [tool], "tool_choice": {"type": "tool", "name": "measure"}}
+    (block,) = ask("ok", path="/messages", **request_fields).json()["content"]
     assert (block["type"], block["name"], block["input"]) == ("tool_use", "measure", {"choice": "B", "size": 3})
-    streamed = events(ask("ok", path="/messages", stream=True, **asked))
+    streamed = events(ask("ok", path="/messages", stream=True, **request_fields))
     arguments = "".join(event["delta"].get("partial_json", "") for event in streamed if "delta" in event)
     assert json.loads(arguments) == block["input"]
     assert streamed[-2]["delta"]["stop_reason"] == "tool_use"

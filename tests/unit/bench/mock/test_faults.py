@@ -185,9 +185,9 @@ def test_what_arrived_is_known(server: MockServer, client: httpx.Client) -> None
 def test_a_client_that_leaves_is_noticed(server: MockServer) -> None:
     with httpx.Client(trust_env=False, timeout=0.1) as client:
         read_until_broken(server, client, "silence")
-    left = time.monotonic()
+    departure_time = time.monotonic()
     while not server.seen()["models"]["silence"]["left"]:
-        assert time.monotonic() < left + 2
+        assert time.monotonic() < departure_time + 2
         time.sleep(0.01)
     assert server.seen()["connections"]["open"] == 0
 

@@ -50,15 +50,15 @@ def measure(llm, router, run: OpenRun, targets: Sequence[str] = (), stop: StopFl
     return asyncio.run(go())
 
 
-def judged_llm(models, **more):
+def judged_llm(models, **settings):
     return llm_of(
-        models, roles={"primary": [name for name in models if name != "judge"], "duplicate": ["judge"]}, **more
+        models, roles={"primary": [name for name in models if name != "judge"], "duplicate": ["judge"]}, **settings
     )
 
 
-@pytest.mark.parametrize(("who", "score", "agreed"), [("own", 1.0, 3), ("reference", 0.0, 3), ("place", 0.5, 0)])
-def test_open_answers_are_judged_in_both_orders(router_of, run, who, score, agreed):
-    models = {"able": Model(knows, PRICED), "judge": verdict(who)}
+@pytest.mark.parametrize(("preference", "score", "agreed"), [("own", 1.0, 3), ("reference", 0.0, 3), ("place", 0.5, 0)])
+def test_open_answers_are_judged_in_both_orders(router_of, run, preference, score, agreed):
+    models = {"able": Model(knows, PRICED), "judge": verdict(preference)}
     llm = judged_llm(models)
     result = measure(llm, router_of(llm, models), run, ["able"])
     (able,) = result.targets
@@ -90,9 +90,9 @@ def test_an_unknown_cost_stays_unknown_and_free_is_free(router_of, run):
     silent, free = result.targets
     assert (silent.cost_usd, silent.per_dollar) == (None, None)
     assert (free.cost_usd, free.per_dollar) == (0, None)
-    shown = str(result.blocks())
-    assert "unknown" in shown
-    assert "free" in shown
+    report = str(result.blocks())
+    assert "unknown" in report
+    assert "free" in report
 
 
 def test_failed_requests_score_nothing_and_are_counted_apart(router_of, run):
@@ -140,20 +140,20 @@ def test_a_target_that_never_answers_is_given_up(router_of, run):
 
 
 def test_a_resumed_run_asks_only_what_has_no_answer(router_of, run, tmp_path):
-    whole = {"able": Model(knows, PRICED), "judge": verdict("own")}
-    llm = judged_llm(whole)
-    expected = measure(llm, router_of(llm, whole), run, ["able"])
-    given = [event for event in run.events if event.type == "answer.given"]
+    models = {"able": Model(knows, PRICED), "judge": verdict("own")}
+    llm = judged_llm(models)
+    expected = measure(llm, router_of(llm, models), run, ["able"])
+    answer_events = [event for event in run.events if event.type == "answer.given"]
     with OpenRun.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), RunEnvironment()) as cut:
-        for event in given[:7]:
+        for event in answer_events[:7]:
             cut.emit(event.type, event.id, **event.data)
-        again = {"able": Model(knows, PRICED), "judge": verdict("own")}
-        resumed = measure(llm, router_of(llm, again), cut, ["able"])
-        assert len(again["able"].requests) == 2
-        assert len(again["judge"].requests) == 6
-        measure(llm, router_of(llm, again), cut, ["able"])
-        assert len(again["able"].requests) == 2  # nothing is left to ask
-        assert len(again["judge"].requests) == 6
+        resumed_models = {"able": Model(knows, PRICED), "judge": verdict("own")}
+        resumed = measure(llm, router_of(llm, resumed_models), cut, ["able"])
+        assert len(resumed_models["able"].requests) == 2
+        assert len(resumed_models["judge"].requests) == 6
+        measure(llm, router_of(llm, resumed_models), cut, ["able"])
+        assert len(resumed_models["able"].requests) == 2  # nothing is left to ask
+        assert len(resumed_models["judge"].requests) == 6
     timeless = {"seconds", "median_seconds", "per_second"}
     assert resumed.targets[0].model_dump(exclude=timeless) == expected.targets[0].model_dump(exclude=timeless)
 
@@ -186,14 +186,14 @@ def test_the_budget_ends_the_run_and_is_not_the_models_fault(router_of, run):
     llm = llm_of(models, budget={"per_run_usd": 1.0})
     with pytest.raises(BudgetExceededError):
         measure(llm, router_of(llm, models), run, types=("exact",))
-    given = [event.data["answer"] for event in run.events if event.type == "answer.given"]
-    assert len(given) == 2
-    assert not any(answer["error"] for answer in given)
+    answers = [event.data["answer"] for event in run.events if event.type == "answer.given"]
+    assert len(answers) == 2
+    assert not any(answer["error"] for answer in answers)
 
 
 def test_the_budget_ends_the_run_at_the_judge_too_and_no_verdict_is_lost(router_of, run):
     models = {"able": Model(knows, Usage(1, 1, 0.0)), "judge": Model(verdict("own").say, Usage(1, 1, 0.4))}
-    poor, rich = (judged_llm(models, budget={"per_run_usd": most}) for most in (1.0, 100.0))
+    poor, rich = (judged_llm(models, budget={"per_run_usd": limit_usd}) for limit_usd in (1.0, 100.0))
     with pytest.raises(BudgetExceededError):
         measure(poor, router_of(poor, models), run, ["able"], types=("open",))
     assert all(event.data["agreed"] for event in run.events if event.type == "answer.judged")

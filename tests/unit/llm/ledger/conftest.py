@@ -26,7 +26,7 @@ def answer():
 
 
 @pytest.fixture
-def said():
+def warnings():
     return []
 
 
@@ -36,12 +36,12 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def opened(path, said):
+def opened(path, warnings):
     """Opens ledgers, of one file unless told otherwise, and closes them."""
     ledgers = []
 
-    def make(place=path, keep_days=36_500):
-        ledgers.append(SqliteLedger(place, keep_days, said.append))
+    def make(file=path, keep_days=36_500):
+        ledgers.append(SqliteLedger(file, keep_days, warnings.append))
         return ledgers[-1]
 
     yield make

@@ -9,8 +9,8 @@ from agentlab.llm.types import ToolCall
 
 
 def test_an_answer_comes_back_as_it_was(answer):
-    whole = replace(answer("Grüße\0"), tool_calls=(ToolCall("1", "add", '{"a": 1}'),), finish="tool_calls")
-    assert decode_answer(encode_answer(whole)) == whole
+    full_answer = replace(answer("Grüße\0"), tool_calls=(ToolCall("1", "add", '{"a": 1}'),), finish="tool_calls")
+    assert decode_answer(encode_answer(full_answer)) == full_answer
 
 
 def test_only_small_answers_of_unicode_are_kept(answer):

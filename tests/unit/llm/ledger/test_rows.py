@@ -54,12 +54,12 @@ def test_many_small_batches_are_one_big_batch(tmp_path_factory, events, size):
 def test_the_file_knows_what_the_evidence_says(tmp_path_factory, events):
     with closing(open_database(tmp_path_factory.mktemp("evidence") / "l", 36_500, NOW)) as db:
         write(db, events)
-        arms, spent = read_arms(db), read_spent(db, NOW)
+        arms, spending = read_arms(db), read_spent(db, NOW)
     for (task, model), arm in arms.items():
         assert arm == fold_evidence(Arm(), (event for event in events if (event.task, event.model) == (task, model)))
     costs = [event.usage.cost_usd for event in events if isinstance(event, AttemptSample)]
-    known = [cost for cost in costs if cost is not None]
-    assert spent.total == (pytest.approx(sum(known)) if known else None if costs else 0.0)
+    prices = [cost for cost in costs if cost is not None]
+    assert spending.total == (pytest.approx(sum(prices)) if prices else None if costs else 0.0)
 
 
 def test_unknown_is_null_and_stays_so_until_something_is_known(tmp_path, sample):

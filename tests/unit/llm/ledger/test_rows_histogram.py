@@ -17,12 +17,12 @@ def test_a_quantile_is_near_an_observed_duration(durations, share):
 
 
 @given(DURATIONS, DURATIONS)
-def test_histograms_add_up(some, others):
-    together = Counter(map(bucket_of, some + others))
-    apart = Counter(map(bucket_of, some)) + Counter(map(bucket_of, others))
-    assert together == apart
-    low, high = sorted(quantile(Counter(map(bucket_of, part)), 0.9) for part in (some, others))
-    assert low <= quantile(apart, 0.9) <= high
+def test_histograms_add_up(some, extra):
+    together = Counter(map(bucket_of, some + extra))
+    histogram_sum = Counter(map(bucket_of, some)) + Counter(map(bucket_of, extra))
+    assert together == histogram_sum
+    low, high = sorted(quantile(Counter(map(bucket_of, part)), 0.9) for part in (some, extra))
+    assert low <= quantile(histogram_sum, 0.9) <= high
 
 
 @given(st.floats(), st.floats())

@@ -50,24 +50,24 @@ def test_the_calls_of_two_processes_add_up(path, opened):
         arms = read_arms(db)
     assert len(calls) == 2000
     assert len({total for *_, total in calls[:1000]}) == 2  # they took turns
-    heard = [
+    samples = [
         AttemptSample(at, "t", "m", "p", error, Usage(10, 5, cost), first, total)
         for at, error, cost, first, total in calls
     ]
-    assert arms == {("t", "m"): fold_evidence(Arm(), heard)}  # as one process would have learnt it
+    assert arms == {("t", "m"): fold_evidence(Arm(), samples)}  # as one process would have learnt it
 
 
 def test_a_killed_process_loses_no_more_than_a_moment(path):
     process = _start(_FOREVER, path, 1)
     with process:
-        end, told = time.monotonic() + 1.5, []
+        end, reports = time.monotonic() + 1.5, []
         while time.monotonic() < end:
-            told.append((time.monotonic(), int(process.stdout.readline())))
+            reports.append((time.monotonic(), int(process.stdout.readline())))
         killed = time.monotonic()
         process.send_signal(signal.SIGKILL)
-    said = [count for when, count in told if when < killed - 0.5]  # 0.25 s, and as much for a busy machine
+    warnings = [count for when, count in reports if when < killed - 0.5]  # 0.25 s, and as much for a busy machine
     (row,) = read_statistics(path).models
-    assert row.answered + row.errors["ServerFaultError"] >= said[-1]
+    assert row.answered + row.errors["ServerFaultError"] >= warnings[-1]
     later = subprocess.run([sys.executable, "-c", _THOUSAND, str(path), "1"], capture_output=True, timeout=60)
     assert (later.stdout, later.stderr) == (b"", b"")
     (after,) = read_statistics(path).models

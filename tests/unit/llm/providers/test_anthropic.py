@@ -77,7 +77,7 @@ def test_sampling_and_stop_texts():
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
+    ("choice", "expected"),
     [
         ("auto", {"type": "auto"}),
         ("none", {"type": "none"}),
@@ -85,10 +85,10 @@ def test_sampling_and_stop_texts():
         ("look", {"type": "tool", "name": "look"}),
     ],
 )
-def test_tools_and_which_has_to_be_called(choice, said):
+def test_tools_and_which_has_to_be_called(choice, expected):
     body = request_body(ModelRequest("m", HI, tools=(LOOK,), tool_choice=choice))
     assert body["tools"] == [{"name": "look", "description": "Looks up a word.", "input_schema": dict(LOOK.parameters)}]
-    assert body["tool_choice"] == said
+    assert body["tool_choice"] == expected
 
 
 def test_calls_and_their_results_are_blocks_of_a_turn():
@@ -201,15 +201,15 @@ def test_an_answer_with_thoughts_and_usage():
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=3), st.data())
 def test_arguments_of_calls_come_out_whole_wherever_they_are_cut(arguments, data):
     events = [text("Let me see.")]
-    for index, given_ in enumerate(arguments, start=1):
-        cut = data.draw(st.integers(0, len(given_)))
+    for index, argument in enumerate(arguments, start=1):
+        cut = data.draw(st.integers(0, len(argument)))
         events.append(block(index, type="tool_use", id=f"c{index}", name="look", input={}))
-        events += [piece(index, "input_json_delta", partial_json=part) for part in (given_[:cut], given_[cut:])]
+        events += [piece(index, "input_json_delta", partial_json=part) for part in (argument[:cut], argument[cut:])]
     pieces = [piece for delta in read(*events) for piece in delta.tools]
-    for place, given_ in enumerate(arguments):
-        mine = [piece for piece in pieces if piece.index == place]
-        assert mine[0] == ToolPiece(place, f"c{place + 1}", "look")
-        assert "".join(piece.arguments for piece in mine) == given_
+    for position, argument in enumerate(arguments):
+        mine = [piece for piece in pieces if piece.index == position]
+        assert mine[0] == ToolPiece(position, f"c{position + 1}", "look")
+        assert "".join(piece.arguments for piece in mine) == argument
 
 
 @pytest.mark.parametrize(
@@ -262,11 +262,11 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "wanted"), ERRORS)
-def test_an_error_within_the_stream_has_its_own_kind(kind, wanted):
+@pytest.mark.parametrize(("kind", "expected_error"), ERRORS)
+def test_an_error_within_the_stream_has_its_own_kind(kind, expected_error):
     with pytest.raises(errors.RemoteError) as caught:
         read({"type": "error", "error": {"type": kind, "message": "Sorry"}})
-    assert type(caught.value) is wanted
+    assert type(caught.value) is expected_error
     assert "Sorry" in caught.value.message
 
 
@@ -299,10 +299,10 @@ anything = st.recursive(
 
 @given(anything, st.sampled_from(KINDS))
 def test_whatever_comes_is_a_piece_or_a_typed_error(document, kind):
-    given_ = json.dumps({**document, "type": kind} if isinstance(document, dict) else document)
+    payload = json.dumps({**document, "type": kind} if isinstance(document, dict) else document)
     for read_it in (lambda text: MessageReader().event(text), lambda text: MessageReader().document(text.encode())):
         try:
-            delta = read_it(given_)
+            delta = read_it(payload)
         except errors.RemoteError:
             continue
         assert isinstance(delta.text, str)
@@ -361,7 +361,7 @@ def test_a_sampling_word_that_a_model_refuses_is_left_out_from_then_on(serve, as
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "message", "wanted"),
+    ("code", "kind", "message", "expected_error"),
     [
         (529, "overloaded_error", "Overloaded", errors.ServerFaultError),
         (429, "rate_limit_error", "Too many requests", errors.RateLimitedError),
@@ -379,15 +379,15 @@ def test_a_sampling_word_that_a_model_refuses_is_left_out_from_then_on(serve, as
         (500, "api_error", "Internal server error", errors.ServerFaultError),
     ],
 )
-def test_a_status_becomes_an_error(serve, ask, code, kind, message, wanted):
+def test_a_status_becomes_an_error(serve, ask, code, kind, message, expected_error):
     server = serve()
     body = {"type": "error", "error": {"type": kind, "message": message}}
     server(server.status(code, body, headers="retry-after: 7\r\n"))
     with pytest.raises(errors.RemoteError) as caught:
         ask(server)
-    assert type(caught.value) is wanted
+    assert type(caught.value) is expected_error
     assert getattr(caught.value, "retry_after", 7) == 7
-    if wanted is errors.AuthError:
+    if expected_error is errors.AuthError:
         assert caught.value.hint == "Check TEST_API_KEY."
 
 

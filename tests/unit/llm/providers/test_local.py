@@ -25,9 +25,9 @@ def test_an_answer_arrives_in_pieces_with_its_usage():
     deltas = asyncio.run(read(LocalChatModel(engine, seconds=9, grammar=True)))
     assert [delta.text for delta in deltas] == ["Paris ", "is ", "it", ""]
     assert (deltas[-1].finish, deltas[-1].usage) == ("stop", Usage(3, 3, None))
-    (asked,) = engine.requests
-    assert asked.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    assert (asked.schema, asked.max_tokens, asked.temperature, asked.seed, asked.seconds) == (
+    (request,) = engine.requests
+    assert request.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    assert (request.schema, request.max_tokens, request.temperature, request.seed, request.seconds) == (
         {"type": "object"},
         64,
         0.5,

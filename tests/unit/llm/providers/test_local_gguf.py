@@ -42,9 +42,9 @@ def test_an_adapter_is_a_file_found_by_name_or_path(home):
 
 
 def test_threads_are_as_the_config_says_or_half_of_the_variable(home, monkeypatch):
-    def threads(given):
+    def threads(thread_count):
         provider = GgufProvider(kind="gguf", model_path="m.gguf")
-        return build("here", provider, ProviderContext({}, home, threads=given))._engine.used.threads
+        return build("here", provider, ProviderContext({}, home, threads=thread_count))._engine.used.threads
 
     write_model(home.models / "m.gguf")
     monkeypatch.setenv("OMP_NUM_THREADS", "6")

@@ -27,9 +27,9 @@ def test_nothing_is_started_before_the_first_question(home, checkpoint):
 def test_providers_of_one_checkpoint_share_a_process_if_they_compute_in_one_type(home, checkpoint):
     around, common = ProviderContext({}, home), {"kind": "hf", "model_path": "checkpoint"}
     types = ({}, {}, {"dtype": "bfloat16"})
-    first, second, other = (build("x", HfProvider(**common, **dtype), around)._engine for dtype in types)
+    first, second, half_precision = (build("x", HfProvider(**common, **dtype), around)._engine for dtype in types)
     assert first is second
-    assert first is not other
+    assert first is not half_precision
 
 
 def test_a_name_that_nothing_bears(home, checkpoint):

@@ -295,9 +295,9 @@ def test_the_key_is_in_no_error_and_no_log(serve, ask, key, caplog):
         ask(server.url)
     assert "Incorrect API key" in caught.value.message
     assert caught.value.hint == "Check TEST_API_KEY."
-    shown = repr(caught.value) + str(caught.value) + caplog.text
-    assert key not in shown
-    assert "00112233445566778899" not in shown
+    visible_text = repr(caught.value) + str(caught.value) + caplog.text
+    assert key not in visible_text
+    assert "00112233445566778899" not in visible_text
 
 
 def test_a_missing_key_names_its_variable_its_file_and_the_page(home):

@@ -103,7 +103,7 @@ def test_numbers_that_are_none_are_refused(word):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "text"),
     [
         (404, "no such model"),
         (404, "page not found"),
@@ -113,9 +113,9 @@ def test_numbers_that_are_none_are_refused(word):
         (200, None),
     ],
 )
-def test_a_model_without_vectors_refuses_and_may_chat_all_the_same(serve, embed, status, said):
+def test_a_model_without_vectors_refuses_and_may_chat_all_the_same(serve, embed, status, text):
     server = serve()
-    server(server.status(status, {"object": "list", "data": []} if said is None else {"error": {"message": said}}))
+    server(server.status(status, {"object": "list", "data": []} if text is None else {"error": {"message": text}}))
     with pytest.raises(errors.BadRequestError):
         embed(server.url, "a")
 

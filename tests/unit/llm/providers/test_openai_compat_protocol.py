@@ -63,12 +63,12 @@ def test_sampling_and_stop_texts():
     ("schema", "kind"), [(None, {"type": "json_object"}), ({"type": "object"}, "json_schema")], ids=["json", "schema"]
 )
 def test_any_json_is_asked_for_only_without_a_schema(schema, kind):
-    wanted = request_body(ModelRequest("m", HI, schema, json_only=True), {})["response_format"]
-    assert wanted == kind or wanted["type"] == kind
+    response_format = request_body(ModelRequest("m", HI, schema, json_only=True), {})["response_format"]
+    assert response_format == kind or response_format["type"] == kind
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
+    ("choice", "expected"),
     [
         ("auto", "auto"),
         ("none", "none"),
@@ -76,16 +76,16 @@ def test_any_json_is_asked_for_only_without_a_schema(schema, kind):
         ("look", {"type": "function", "function": {"name": "look"}}),
     ],
 )
-def test_tools_and_which_has_to_be_called(choice, said):
+def test_tools_and_which_has_to_be_called(choice, expected):
     body = request_body(ModelRequest("m", HI, tools=(LOOK,), tool_choice=choice), {})
     function = {"name": "look", "description": "Looks up a word.", "parameters": dict(LOOK.parameters)}
     assert body["tools"] == [{"type": "function", "function": function}]
-    assert body["tool_choice"] == said
+    assert body["tool_choice"] == expected
 
 
 def test_a_conversation_with_tool_calls_and_their_results():
-    asked = Message("assistant", "", (ToolCall("c1", "look", '{"word": "x"}'),))
-    body = request_body(ModelRequest("m", (*HI, asked, Message("tool", "seen", tool_call_id="c1"))), {})
+    assistant_message = Message("assistant", "", (ToolCall("c1", "look", '{"word": "x"}'),))
+    body = request_body(ModelRequest("m", (*HI, assistant_message, Message("tool", "seen", tool_call_id="c1"))), {})
     function = {"name": "look", "arguments": '{"word": "x"}'}
     assert body["messages"][1:] == [
         {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
@@ -117,7 +117,7 @@ def test_arguments_come_out_whole_wherever_they_are_cut(arguments, data):
         events.append(event(tool_calls=[call(name="look", index=index, id=f"c{index}")]))
         cut = data.draw(st.integers(0, len(text)))
         events += [event(tool_calls=[call(part, index=index)]) for part in (text[:cut], text[cut:])]
-    assert [found[2] for found in joined(read(*events))] == arguments
+    assert [tool_call[2] for tool_call in joined(read(*events))] == arguments
 
 
 @pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}], ids=["no index", "always 0", "null"])

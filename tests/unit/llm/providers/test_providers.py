@@ -30,8 +30,8 @@ def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
     monkeypatch.setitem(sys.modules, "some_package", package)
     point = EntryPoint("mine", "some_package:factory", providers.GROUP)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
-    made = build("p", PluginProvider(kind="mine", options={"a": 1}), ProviderContext({}, home))
-    assert made == ("p", {"a": 1}, home)
+    result = build("p", PluginProvider(kind="mine", options={"a": 1}), ProviderContext({}, home))
+    assert result == ("p", {"a": 1}, home)
 
 
 def test_a_kind_that_nobody_brings(home):
@@ -42,8 +42,8 @@ def test_a_kind_that_nobody_brings(home):
 def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
     compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1")
     model = build("p", compat, ProviderContext({}, home))
-    other = build("p", ScriptedProvider(kind="scripted"), ProviderContext({}, home))
-    connections = Connections(LLMConfig(), {}, home, Redactor([]), {"a": model, "b": other})
+    chat_only = build("p", ScriptedProvider(kind="scripted"), ProviderContext({}, home))
+    connections = Connections(LLMConfig(), {}, home, Redactor([]), {"a": model, "b": chat_only})
     assert connections.embedder("a") is model
     with pytest.raises(BadRequestError, match="no embeddings") as caught:
         connections.embedder("b")

@@ -10,7 +10,7 @@ BODY = {"model": "m", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("complaint", "expected_body"),
     [
         (
             "HTTP 400: Unsupported parameter: 'max_tokens' is not supported with this model. Use "
@@ -28,11 +28,11 @@ BODY = {"model": "m", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5}
         ),
     ],
 )
-def test_a_refused_word_is_learnt(said, left):
+def test_a_refused_word_is_learnt(complaint, expected_body):
     dialect = RefusableFields(WORDS)
     assert dialect.put(BODY) == BODY
-    assert dialect.learn(BODY, BadRequestError(said))
-    assert dialect.put(BODY) == left
+    assert dialect.learn(BODY, BadRequestError(complaint))
+    assert dialect.put(BODY) == expected_body
     assert dialect.put({**BODY, "model": "other"}) == {**BODY, "model": "other"}
 
 
@@ -43,7 +43,7 @@ def test_the_same_refusal_again_teaches_nothing_so_asking_comes_to_an_end():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "complaint",
     [
         "temperature: must be at most 2",
         "max_tokens is too large: this model gives at most 4096 tokens",
@@ -51,7 +51,7 @@ def test_the_same_refusal_again_teaches_nothing_so_asking_comes_to_an_end():
         "messages: unsupported role",
     ],
 )
-def test_another_complaint_is_not_taken_for_a_refusal(said):
+def test_another_complaint_is_not_taken_for_a_refusal(complaint):
     dialect = RefusableFields(WORDS)
-    assert not dialect.learn(BODY, BadRequestError(said))
+    assert not dialect.learn(BODY, BadRequestError(complaint))
     assert dialect.put(BODY) == BODY

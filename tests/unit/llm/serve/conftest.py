@@ -61,8 +61,8 @@ def gateway(config, tmp_path, key) -> Iterator[Callable[..., httpx.Client]]:
 def question() -> Callable[..., dict[str, object]]:
     """The body of a request."""
 
-    def make(model: str = "agentlab", **more: object) -> dict[str, object]:
-        return {"model": model, "messages": [{"role": "user", "content": "Count."}], **more}
+    def make(model: str = "agentlab", **fields: object) -> dict[str, object]:
+        return {"model": model, "messages": [{"role": "user", "content": "Count."}], **fields}
 
     return make
 
@@ -71,7 +71,7 @@ def question() -> Callable[..., dict[str, object]]:
 def ask(question) -> Callable[..., httpx.Response]:
     """Ask a gateway: `ask(client, "agentlab/single", stream=True)`."""
 
-    def make(client: httpx.Client, model: str = "agentlab", headers: object = None, **more: object) -> httpx.Response:
-        return client.post("/chat/completions", json=question(model, **more), headers=headers)
+    def make(client: httpx.Client, model: str = "agentlab", headers: object = None, **fields: object) -> httpx.Response:
+        return client.post("/chat/completions", json=question(model, **fields), headers=headers)
 
     return make

@@ -13,7 +13,7 @@ from agentlab.runs.context import Context
 
 
 @contextlib.contextmanager
-def in_thread(config: LLMConfig, place: GatewaySettings, context: Context) -> Iterator[str]:
+def in_thread(config: LLMConfig, settings: GatewaySettings, context: Context) -> Iterator[str]:
     """Its base URL. Errors as of `serve`."""
     started: Future[str] = Future()
     servers: list[uvicorn.Server] = []
@@ -25,7 +25,7 @@ def in_thread(config: LLMConfig, place: GatewaySettings, context: Context) -> It
 
     def work() -> None:
         try:
-            run(config, place, context, started.set_result, noted)
+            run(config, settings, context, started.set_result, noted)
         except BaseException as error:
             if started.done():
                 raise

@@ -91,8 +91,8 @@ class TestConversation:
 
 class TestOptions:
     def test_nothing_is_left_to_the_config(self):
-        found = options()
-        assert (found.temperature, found.max_tokens, found.top_p, found.tools, found.json_schema) == (
+        result = options()
+        assert (result.temperature, result.max_tokens, result.top_p, result.tools, result.json_schema) == (
             None,
             None,
             None,
@@ -101,19 +101,19 @@ class TestOptions:
         )
 
     def test_sampling(self):
-        found = options(temperature=0, top_p=0.5, seed=-3, max_tokens=7, stop="END")
-        assert (found.temperature, found.top_p, found.seed, found.max_tokens) == (0.0, 0.5, -3, 7)
-        assert found.stop == ("END",)
+        result = options(temperature=0, top_p=0.5, seed=-3, max_tokens=7, stop="END")
+        assert (result.temperature, result.top_p, result.seed, result.max_tokens) == (0.0, 0.5, -3, 7)
+        assert result.stop == ("END",)
         assert options(max_completion_tokens=9, stop=["a", "b"]).max_tokens == 9
 
     def test_null_is_not_given(self):
-        found = options(temperature=None, stop=None, tools=None, response_format=None, n=None, stream=None)
-        assert found == options()
+        result = options(temperature=None, stop=None, tools=None, response_format=None, n=None, stream=None)
+        assert result == options()
 
     def test_tools(self):
-        found = options(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "look"}})
-        assert found.tools == (Tool("look", "Looks.", {"type": "object"}),)
-        assert found.tool_choice == "look"
+        result = options(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "look"}})
+        assert result.tools == (Tool("look", "Looks.", {"type": "object"}),)
+        assert result.tool_choice == "look"
         assert options(tools=[TOOL], tool_choice="required").tool_choice == "required"
 
     def test_formats(self):
@@ -186,12 +186,14 @@ class TestOptions:
     def test_what_other_servers_add_to_an_answer_can_be_sent_back(self, label):
         call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}, "index": 0}
         answer = {"role": "assistant", "content": None, "tool_calls": [call], label: {"any": ["thing"]}}
-        said = chat(messages=[USER, answer, {"role": "tool", "content": "red", "tool_call_id": "c"}]).messages
-        assert said[1] == Message("assistant", "", (ToolCall("c", "look", "{}"),))
+        messages = chat(messages=[USER, answer, {"role": "tool", "content": "red", "tool_call_id": "c"}]).messages
+        assert messages[1] == Message("assistant", "", (ToolCall("c", "look", "{}"),))
 
     def test_a_refusal_and_an_empty_answer_can_be_sent_back(self):
-        said = chat(messages=[{"role": "assistant", "refusal": "No."}, {"role": "assistant", "content": None}]).messages
-        assert [message.content for message in said] == ["No.", ""]
+        messages = chat(
+            messages=[{"role": "assistant", "refusal": "No."}, {"role": "assistant", "content": None}]
+        ).messages
+        assert [message.content for message in messages] == ["No.", ""]
 
     def test_one_tool_at_most(self):
         assert chat(parallel_tool_calls=False).one_tool
@@ -243,8 +245,8 @@ def test_nothing_but_a_refusal_comes_of_nonsense(tree):
 
 
 def answer(**changes) -> Completion:
-    given = {"value": "Hi", "text": "Hi", "model": "m", "usage": Usage(3, 2), "attempts": ()} | changes
-    return Completion(**given)
+    fields = {"value": "Hi", "text": "Hi", "model": "m", "usage": Usage(3, 2), "attempts": ()} | changes
+    return Completion(**fields)
 
 
 def reply(kind=ChatReply, include_usage=False):
@@ -278,8 +280,8 @@ class TestCompletion:
         ]
 
     def test_a_checked_answer_is_pure_json(self):
-        shown = text_of(answer(value={"a": "ü"}, text='Sure! {"a": "ü"}'))
-        assert json.loads(shown) == {"a": "ü"}
+        text = text_of(answer(value={"a": "ü"}, text='Sure! {"a": "ü"}'))
+        assert json.loads(text) == {"a": "ü"}
 
     def test_what_is_unknown_is_not_zero(self):
         assert usage(Usage(3, None)) is None
@@ -291,8 +293,8 @@ class TestPieces:
     def test_text_reasoning_and_calls(self):
         deltas = [Delta(text="Hi"), Delta(reasoning="hm"), Delta(tools=(ToolPiece(1, "c", "look", "{"),))]
         pieces = reply()
-        said = [choice(event)["delta"] for delta in deltas for event in events(pieces.piece(delta))]
-        assert said == [
+        sent_deltas = [choice(event)["delta"] for delta in deltas for event in events(pieces.piece(delta))]
+        assert sent_deltas == [
             {"role": "assistant", "content": ""},
             {"content": "Hi"},
             {"reasoning_content": "hm"},
@@ -309,9 +311,9 @@ class TestPieces:
         assert piece == {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}
 
     def test_a_piece_that_says_nothing_is_no_event(self):
-        pieces, ended = reply(), Delta(finish="stop", usage=Usage(1, 1))
+        pieces, final_delta = reply(), Delta(finish="stop", usage=Usage(1, 1))
         pieces.piece(Delta(text="Hi"))
-        assert pieces.piece(ended) == b""
+        assert pieces.piece(final_delta) == b""
 
     def test_the_end_names_the_model_that_answered(self):
         _, last, done = events(reply().closing(answer(finish="length")))

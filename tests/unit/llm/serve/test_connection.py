@@ -26,13 +26,13 @@ def peer(gateway, monkeypatch):
 
 def rest(peer: socket.socket) -> bytes:
     """Everything until the gateway closes."""
-    said = b""
+    response = b""
     try:
         while block := peer.recv(1 << 16):
-            said += block
+            response += block
     except ConnectionResetError:
         pass
-    return said
+    return response
 
 
 def drip(peer: socket.socket) -> None:
@@ -41,8 +41,8 @@ def drip(peer: socket.socket) -> None:
         time.sleep(0.02)
 
 
-def code(said: bytes) -> tuple[int, str]:
-    head, _, body = said.rpartition(b"\r\n\r\n")
+def code(response: bytes) -> tuple[int, str]:
+    head, _, body = response.rpartition(b"\r\n\r\n")
     return int(head.rpartition(b"HTTP/1.1 ")[2][:3]), json.loads(body)["error"]["code"]
 
 
@@ -52,9 +52,9 @@ def test_silence_is_closed_without_a_word(peer):
     assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize("begun", [b"GET /hea", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{", GET + b"GET /hea"])
-def test_half_a_request_does_not_wait_for_ever(peer, begun):
-    peer.sendall(begun)
+@pytest.mark.parametrize("fragment", [b"GET /hea", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{", GET + b"GET /hea"])
+def test_half_a_request_does_not_wait_for_ever(peer, fragment):
+    peer.sendall(fragment)
     assert code(rest(peer)) == (408, "timeout")
 
 
@@ -108,8 +108,8 @@ def test_how_many_connections_the_files_of_the_process_allow():
 def deaf(gateway, monkeypatch, question):
     """A gateway with two places, and clients that ask for a stream and never read. The system holds little for them."""
 
-    def small(place):
-        listener = listen(place)
+    def small(settings):
+        listener = listen(settings)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # as for every connection that it accepts
         return listener
 

@@ -10,8 +10,8 @@ from agentlab.llm.types import Embeddings, Usage
 FOUND = Embeddings(((3.0, -4.0, 12.0), (2.0, 0.0, 0.25)), Usage(4, 0))
 
 
-def asked(**more):
-    return read_embedding({"model": "m", "input": "a", **more})
+def asked(**fields):
+    return read_embedding({"model": "m", "input": "a", **fields})
 
 
 def test_one_text_or_many():
@@ -20,7 +20,7 @@ def test_one_text_or_many():
 
 
 @pytest.mark.parametrize(
-    ("more", "param"),
+    ("fields", "param"),
     [
         ({"input": [1, 2]}, "input[0]"),
         ({"input": []}, "input"),
@@ -29,17 +29,17 @@ def test_one_text_or_many():
         ({"colour": 1}, "colour"),
     ],
 )
-def test_what_is_not_supported(more, param):
+def test_what_is_not_supported(fields, param):
     with pytest.raises(RefusedError) as caught:
-        asked(**more)
+        asked(**fields)
     assert caught.value.param == param
 
 
 def test_numbers():
-    said = document(FOUND, "m", asked())
-    assert [row["embedding"] for row in said["data"]] == [[3.0, -4.0, 12.0], [2.0, 0.0, 0.25]]
-    assert [row["index"] for row in said["data"]] == [0, 1]
-    assert said["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    response = document(FOUND, "m", asked())
+    assert [row["embedding"] for row in response["data"]] == [[3.0, -4.0, 12.0], [2.0, 0.0, 0.25]]
+    assert [row["index"] for row in response["data"]] == [0, 1]
+    assert response["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
 
 
 def test_base64():

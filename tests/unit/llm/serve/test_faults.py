@@ -64,9 +64,9 @@ def test_the_document():
 
 
 def test_a_prompt_that_does_not_fit_is_told_in_words_that_clients_know():
-    said = fault(errors.AllModelsFailedError("Too long.", failures=["a: ContextOverflowError: x"])).document["error"]
-    assert said["code"] == "context_length_exceeded"
-    assert said["message"] == "This model's maximum context length is exceeded. Too long."
+    error = fault(errors.AllModelsFailedError("Too long.", failures=["a: ContextOverflowError: x"])).document["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["message"] == "This model's maximum context length is exceeded. Too long."
 
 
 def test_a_secret_never_leaves():

@@ -51,10 +51,10 @@ class TestToken:
         assert ask(client, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
         assert client.get("/models", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 200
 
-    @pytest.mark.parametrize("shown", ["", TOKEN, f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", "Bearer \xfc"])
-    def test_without_it_nothing_is_told(self, gateway, shown):
+    @pytest.mark.parametrize("credential", ["", TOKEN, f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", "Bearer \xfc"])
+    def test_without_it_nothing_is_told(self, gateway, credential):
         client = gateway("ok", env=ENV)
-        headers = [(b"Authorization", shown.encode("latin-1"))] if shown else []
+        headers = [(b"Authorization", credential.encode("latin-1"))] if credential else []
         for path in ("/models", "/../metrics"):
             reply = client.get(path, headers=headers)
             assert reply.status_code == 401

@@ -51,10 +51,10 @@ class TestAnswers:
 
     def test_a_stream_that_must_follow_a_schema_is_checked_before_it_is_shown(self, gateway, ask):
         schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        *pieces, _, done = events(ask(gateway("wrong-schema", "ok"), stream=True, response_format=wanted))
-        shown = "".join(p["choices"][0]["delta"]["content"] for p in pieces)
-        assert set(json.loads(shown)) == {"a"}
+        response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        *pieces, _, done = events(ask(gateway("wrong-schema", "ok"), stream=True, response_format=response_format))
+        text = "".join(p["choices"][0]["delta"]["content"] for p in pieces)
+        assert set(json.loads(text)) == {"a"}
         assert done == "[DONE]"
 
 
@@ -119,11 +119,11 @@ class TestLeaving:
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
             time.sleep(0.3)  # the question is with the provider
-            gone = time.monotonic()
-        deadline = gone + 5
-        while not (left := mock.seen()["models"][script]["left"]) and time.monotonic() < deadline:
+            closed_at = time.monotonic()
+        deadline = closed_at + 5
+        while not (departures := mock.seen()["models"][script]["left"]) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert left[0] - gone < 0.1
+        assert departures[0] - closed_at < 0.1
         assert metric(client, "agentlab_requests_in_flight") == 0
 
 

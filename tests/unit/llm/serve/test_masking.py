@@ -23,17 +23,17 @@ def streamed_text(content: str) -> str:
 def test_an_echoed_key_is_masked(gateway, serve, key, path, stream):
     words = [f"Authorization: Bearer {key[:n]}\n{key[n:]}".split("\n") for n in range(1, len(key))]
     provider = {"kind": "openai_compat", "api_key": "${TEST_API_KEY}"}
-    for first, rest in words[:: len(words) // 5]:
+    for first, second in words[:: len(words) // 5]:
         server = serve()
-        chunks = [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in (first, rest, " ok")]
+        chunks = [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in (first, second, " ok")]
         server(server.events(*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]}))
         client = gateway("ok", providers={"mock": {**provider, "base_url": server.url}})
         body = {"messages": [{"role": "user", "content": "x"}]} if "chat" in path else {"input": "x"}
         reply = client.post(path, json={"model": "agentlab", "stream": stream, **body})
         assert reply.status_code == 200
         assert key not in reply.text
-        shown = streamed_text(reply.text) if stream else reply.text
-        assert f"Bearer {MASK} ok" in shown
+        answer_text = streamed_text(reply.text) if stream else reply.text
+        assert f"Bearer {MASK} ok" in answer_text
 
 
 def test_a_prompt_with_the_key_goes_nowhere(gateway, serve, key):

@@ -18,38 +18,38 @@ def test_requests_tokens_and_spend():
     metrics.count("chat", "a", OK, 0.2, Usage(10, 5, 0.5))
     metrics.count("chat", "a", OK, 0.2, Usage(1, 1, 0.25))
     metrics.count("chat", "b", "LLMTimeoutError", 3.0)
-    found = values(metrics.text({}))
-    assert found['agentlab_requests_total{endpoint="chat",model="a",outcome="ok"}'] == 2
-    assert found['agentlab_requests_total{endpoint="chat",model="b",outcome="LLMTimeoutError"}'] == 1
-    assert found['agentlab_tokens_total{model="a",direction="input"}'] == 11
-    assert found['agentlab_spend_usd_total{model="a"}'] == 0.75
+    samples = values(metrics.text({}))
+    assert samples['agentlab_requests_total{endpoint="chat",model="a",outcome="ok"}'] == 2
+    assert samples['agentlab_requests_total{endpoint="chat",model="b",outcome="LLMTimeoutError"}'] == 1
+    assert samples['agentlab_tokens_total{model="a",direction="input"}'] == 11
+    assert samples['agentlab_spend_usd_total{model="a"}'] == 0.75
 
 
 def test_an_unknown_cost_is_counted_as_unknown():
     metrics = GatewayMetrics()
     metrics.count("chat", "a", OK, 0.2, Usage(10, 5))
-    found = values(metrics.text({}))
-    assert found['agentlab_unpriced_requests_total{model="a"}'] == 1
-    assert not any("spend" in name for name in found)
+    samples = values(metrics.text({}))
+    assert samples['agentlab_unpriced_requests_total{model="a"}'] == 1
+    assert not any("spend" in name for name in samples)
 
 
 def test_the_histogram_adds_up():
     metrics = GatewayMetrics()
     for seconds in (0.05, 0.06, 400.0):
         metrics.count("chat", "a", OK, seconds)
-    found = values(metrics.text({}))
-    buckets = [value for name, value in found.items() if 'bucket{endpoint="chat"' in name]
+    samples = values(metrics.text({}))
+    buckets = [value for name, value in samples.items() if 'bucket{endpoint="chat"' in name]
     assert buckets == sorted(buckets)
-    assert found['agentlab_request_seconds_bucket{endpoint="chat",le="0.05"}'] == 1
-    assert found['agentlab_request_seconds_bucket{endpoint="chat",le="0.1"}'] == 2
-    assert found['agentlab_request_seconds_bucket{endpoint="chat",le="+Inf"}'] == 3
-    assert found['agentlab_request_seconds_count{endpoint="chat"}'] == 3
-    assert found['agentlab_request_seconds_sum{endpoint="chat"}'] == 400.11
+    assert samples['agentlab_request_seconds_bucket{endpoint="chat",le="0.05"}'] == 1
+    assert samples['agentlab_request_seconds_bucket{endpoint="chat",le="0.1"}'] == 2
+    assert samples['agentlab_request_seconds_bucket{endpoint="chat",le="+Inf"}'] == 3
+    assert samples['agentlab_request_seconds_count{endpoint="chat"}'] == 3
+    assert samples['agentlab_request_seconds_sum{endpoint="chat"}'] == 400.11
 
 
 def test_the_state_of_a_breaker_is_one_of_all():
-    found = values(GatewayMetrics().text({"a": "open"}))
-    states = {name: value for name, value in found.items() if name.startswith("agentlab_model_state")}
+    samples = values(GatewayMetrics().text({"a": "open"}))
+    states = {name: value for name, value in samples.items() if name.startswith("agentlab_model_state")}
     assert [name for name, value in states.items() if value] == ['agentlab_model_state{model="a",state="open"}']
     assert len(states) == 5
 

@@ -26,8 +26,8 @@ def reply(**changes):
 
 
 def answer(**changes) -> Completion:
-    given = {"value": "Hi", "text": "Hi", "model": "q", "usage": Usage(3, 2), "attempts": ()} | changes
-    return Completion(**given)
+    fields = {"value": "Hi", "text": "Hi", "model": "q", "usage": Usage(3, 2), "attempts": ()} | changes
+    return Completion(**fields)
 
 
 def events(content: bytes) -> list:
@@ -62,7 +62,7 @@ class TestRequest:
 
     def test_options(self):
         schema = {"type": "object", "properties": {}}
-        asked = call(
+        request = call(
             temperature=0.5,
             top_p=0.9,
             max_output_tokens=10**9,
@@ -71,10 +71,10 @@ class TestRequest:
             text={"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}},
             parallel_tool_calls=False,
         )
-        options = asked.options
+        options = request.options
         assert (options.temperature, options.top_p, options.max_tokens) == (0.5, 0.9, 131_072)
         assert (options.tools, options.tool_choice) == ((Tool("look", "Looks.", {"type": "object"}),), "look")
-        assert (options.json_schema, asked.one_tool) == (schema, True)
+        assert (options.json_schema, request.one_tool) == (schema, True)
         assert call(text={"format": {"type": "json_object"}}).options.json_only
 
     @pytest.mark.parametrize(
@@ -121,15 +121,20 @@ class TestRequest:
 
 class TestDocument:
     def test_an_answer(self):
-        said = reply(metadata={"a": "b"}, temperature=0.5).whole_document(answer())
-        assert (said["object"], said["status"], said["model"], said["created_at"]) == ("response", "completed", "q", 7)
-        assert said["output"][0]["content"][0]["text"] == "Hi"
-        assert (said["usage"]["input_tokens"], said["usage"]["output_tokens"]) == (3, 2)
-        assert (said["store"], said["metadata"], said["temperature"]) == (False, {"a": "b"}, 0.5)
+        document = reply(metadata={"a": "b"}, temperature=0.5).whole_document(answer())
+        assert (document["object"], document["status"], document["model"], document["created_at"]) == (
+            "response",
+            "completed",
+            "q",
+            7,
+        )
+        assert document["output"][0]["content"][0]["text"] == "Hi"
+        assert (document["usage"]["input_tokens"], document["usage"]["output_tokens"]) == (3, 2)
+        assert (document["store"], document["metadata"], document["temperature"]) == (False, {"a": "b"}, 0.5)
 
     def test_one_that_was_cut(self):
-        said = reply().whole_document(answer(finish="length"))
-        assert (said["status"], said["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+        document = reply().whole_document(answer(finish="length"))
+        assert (document["status"], document["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
 
     def test_calls(self):
         called = answer(text="", value="", tool_calls=(ToolCall("c1", "look", "{}"),), finish="tool_calls")
@@ -140,8 +145,8 @@ class TestDocument:
 class TestEvents:
     def test_text(self):
         pieces = reply()
-        said = events(pieces.piece(Delta(text="H")) + pieces.piece(Delta(text="i")) + pieces.closing(answer()))
-        assert [event["type"].removeprefix("response.") for event in said] == [
+        stream = events(pieces.piece(Delta(text="H")) + pieces.piece(Delta(text="i")) + pieces.closing(answer()))
+        assert [event["type"].removeprefix("response.") for event in stream] == [
             "created",
             "in_progress",
             "output_item.added",
@@ -153,8 +158,8 @@ class TestEvents:
             "output_item.done",
             "completed",
         ]
-        assert [event["sequence_number"] for event in said] == list(range(10))
-        assert said[-1]["response"]["output"] == [said[-2]["item"]] == reply().whole_document(answer())["output"]
+        assert [event["sequence_number"] for event in stream] == list(range(10))
+        assert stream[-1]["response"]["output"] == [stream[-2]["item"]] == reply().whole_document(answer())["output"]
 
     def test_text_then_calls_one_item_after_the_other(self):
         """Calls that come mixed are told one after the other, and text that comes late is not lost."""
@@ -167,17 +172,17 @@ class TestEvents:
             Delta(text=", so"),
         ):
             content += pieces.piece(delta)
-        said = events(content + pieces.closing(answer(text="Well, so", value="Well, so", tool_calls=calls)))
-        opened = [event["output_index"] for event in said if event["type"].endswith(("item.added", "item.done"))]
+        stream = events(content + pieces.closing(answer(text="Well, so", value="Well, so", tool_calls=calls)))
+        opened = [event["output_index"] for event in stream if event["type"].endswith(("item.added", "item.done"))]
         assert opened == [0, 0, 1, 1, 2, 2, 3, 3]
-        output = said[-1]["response"]["output"]
+        output = stream[-1]["response"]["output"]
         assert [item.get("arguments") or item["content"][0]["text"] for item in output] == [
             "Well",
             '{"a":1}',
             ", so",
             "{}",
         ]
-        done = [event for event in said if event["type"] == "response.function_call_arguments.done"]
+        done = [event for event in stream if event["type"] == "response.function_call_arguments.done"]
         assert [event["arguments"] for event in done] == ['{"a":1}', "{}"]
 
     def test_what_was_said_is_not_said_again_where_the_whole_answer_reads_otherwise(self):
@@ -185,13 +190,13 @@ class TestEvents:
         pieces = reply()
         content = pieces.piece(Delta(text="Ask post")) + pieces.piece(Delta(text="gres \ud800"))
         masked = "Ask [redacted] ?"
-        said = events(content + pieces.closing(answer(text=masked, value=masked)))
-        (item,) = said[-1]["response"]["output"]
+        stream = events(content + pieces.closing(answer(text=masked, value=masked)))
+        (item,) = stream[-1]["response"]["output"]
         assert item["content"][0]["text"] == "Ask postgres ?"
 
     def test_an_empty_answer_is_an_item_all_the_same(self):
-        said = events(reply().closing(answer(text="", value="")))
-        assert said[-1]["response"]["output"][0]["content"][0]["text"] == ""
+        stream = events(reply().closing(answer(text="", value="")))
+        assert stream[-1]["response"]["output"][0]["content"][0]["text"] == ""
 
     def test_one_that_breaks_off_has_failed(self):
         pieces = reply()

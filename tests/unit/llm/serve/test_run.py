@@ -22,10 +22,10 @@ def context(tmp_path):
     return make
 
 
-def asking(url: str, **more: object) -> LLMConfig:
+def asking(url: str, **fields: object) -> LLMConfig:
     return LLMConfig.model_validate(
         {
-            "providers": {"p": {"kind": "openai_compat", "base_url": url, **more}},
+            "providers": {"p": {"kind": "openai_compat", "base_url": url, **fields}},
             "models": {"m": {"provider": "p", "id": "x"}},
             "roles": {"primary": ["m"]},
             "ledger": {"enabled": False},

@@ -51,6 +51,6 @@ def test_steps_before_the_forecast_need_not_be_worked_out_in_the_last_layer(mix)
 
 
 def test_only_the_faithful_network_drops_attention_weights():
-    own = ModelConfig(d_model=8, n_heads=2, dropout=0.3)
+    default = ModelConfig(d_model=8, n_heads=2, dropout=0.3)
     faithful = ModelConfig(d_model=8, n_heads=2, dropout=0.3, faithful=True)
-    assert [InformerDecoder(c).layers[0].cross.sparsity.dropout for c in (own, faithful)] == [0.0, 0.3]
+    assert [InformerDecoder(c).layers[0].cross.sparsity.dropout for c in (default, faithful)] == [0.0, 0.3]

@@ -17,9 +17,9 @@ def trial(**model) -> TrialConfig:
     )
 
 
-def forecast(model: Informer, past: torch.Tensor) -> torch.Tensor:
-    steps = model.horizon + past.shape[1]
-    return model.eval()(past, torch.zeros(len(past), steps, 4))
+def forecast(model: Informer, window: torch.Tensor) -> torch.Tensor:
+    steps = model.horizon + window.shape[1]
+    return model.eval()(window, torch.zeros(len(window), steps, 4))
 
 
 @pytest.mark.parametrize("targets", [(0, 1, 2), (2,)])
@@ -43,18 +43,18 @@ def test_a_horizon_of_one_step_works(attention, label_share):
 
 
 def test_with_the_shortcut_an_untrained_network_repeats_the_last_value():
-    past = torch.randn(5, 24, 2)
+    window = torch.randn(5, 24, 2)
     for switches in ({"shortcut": True}, {"shortcut": True, "normalize": True}):
         model = Informer(trial(**switches), InformerShape(2, 4, (0, 1)))
-        assert torch.allclose(forecast(model, past), past[:, -1:].expand(-1, 6, -1), atol=1e-5)
+        assert torch.allclose(forecast(model, window), window[:, -1:].expand(-1, 6, -1), atol=1e-5)
 
 
 def test_the_shortcut_is_linear_in_the_window_centred_on_its_last_value():
     shortcut = Shortcut(input_length=3, horizon=1)
     with torch.no_grad():
         shortcut.weight.copy_(torch.tensor([[1.0, 10.0, 100.0]]))
-    past = torch.tensor([[[1.0], [2.0], [4.0]]])
-    assert shortcut(past).item() == pytest.approx(4 + 1 * (1 - 4) + 10 * (2 - 4) + 100 * 0)
+    window = torch.tensor([[[1.0], [2.0], [4.0]]])
+    assert shortcut(window).item() == pytest.approx(4 + 1 * (1 - 4) + 10 * (2 - 4) + 100 * 0)
 
 
 @given(st.integers(0, 2**31 - 1), st.floats(-100, 100), st.floats(0.1, 100))
@@ -70,8 +70,8 @@ def test_normalising_a_window_and_undoing_it_gives_the_window_back(seed, shift, 
 def test_with_normalisation_a_shifted_and_stretched_window_gives_the_shifted_and_stretched_forecast():
     torch.manual_seed(0)
     model = Informer(trial(normalize=True, attention="full"), InformerShape(2, 4, (0, 1)))
-    past = torch.randn(3, 24, 2)
-    assert torch.allclose(forecast(model, past * 7 + 50), forecast(model, past) * 7 + 50, atol=1e-2)
+    window = torch.randn(3, 24, 2)
+    assert torch.allclose(forecast(model, window * 7 + 50), forecast(model, window) * 7 + 50, atol=1e-2)
 
 
 def test_a_constant_window_is_no_division_by_zero():
@@ -83,9 +83,9 @@ def test_the_decoder_starts_from_known_steps_and_never_sees_the_future():
     model = Informer(trial(), InformerShape(2, 4, (0, 1)))
     seen: list[torch.Tensor] = []
     model.decoder_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    past = torch.randn(1, 24, 2)
-    forecast(model, past)
-    assert torch.equal(seen[0][:, :12], past[:, 12:])
+    window = torch.randn(1, 24, 2)
+    forecast(model, window)
+    assert torch.equal(seen[0][:, :12], window[:, 12:])
     assert not seen[0][:, 12:].any()
 
 

@@ -11,10 +11,10 @@ from agentlab.nas.informer.operations import Dropout
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
 def test_a_share_p_is_zero_and_the_rest_is_scaled_up(p):
     torch.manual_seed(0)
-    found = Dropout(p)(torch.ones(400_000))
-    assert found.eq(0).float().mean().item() == pytest.approx(p, abs=0.005)
-    assert found.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-3)
-    assert found.mean().item() == pytest.approx(1, abs=0.02)
+    output = Dropout(p)(torch.ones(400_000))
+    assert output.eq(0).float().mean().item() == pytest.approx(p, abs=0.005)
+    assert output.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-3)
+    assert output.mean().item() == pytest.approx(1, abs=0.02)
 
 
 def test_neighbours_are_dropped_independently():

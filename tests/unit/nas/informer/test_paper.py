@@ -26,10 +26,10 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> float:
     return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
 
-def sparse_head(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, drawn: torch.Tensor, *, causal: bool) -> list:
+def sparse_head(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_samples: torch.Tensor, *, causal: bool) -> list:
     """One head of algorithm 1: [queries, depth] from [queries, depth] and [keys, depth]."""
     measure = []
-    for query, picks in zip(q, drawn, strict=True):
+    for query, picks in zip(q, key_samples, strict=True):
         scores = [dot(query, k[int(pick)]) for pick in picks]
         measure.append(max(scores) - sum(scores) / len(k))
     selected = sorted(range(len(q)), key=lambda row: -measure[row])[: 1 * math.ceil(math.log(len(q)))]
@@ -50,9 +50,9 @@ def test_probsparse_attention_of_the_encoder_and_of_the_decoder(causal, mix):
     attention = Attention(WIDTH, HEADS, Sparsity(factor=1, dropout=0.0), causal=causal, mix=mix)
     x = torch.randn(2, 12, WIDTH)
     torch.manual_seed(5)
-    drawn = torch.randint(12, (12, sample_size(1, 12)))  # one draw for all windows and heads
+    key_samples = torch.randint(12, (12, sample_size(1, 12)))  # one draw for all windows and heads
     torch.manual_seed(5)
-    found = attention(x, x)
+    output = attention(x, x)
     context = torch.empty(2, HEADS, 12, DEPTH)
     for window in range(2):
         for head in range(HEADS):
@@ -61,10 +61,10 @@ def test_probsparse_attention_of_the_encoder_and_of_the_decoder(causal, mix):
                 (x[window] @ part.weight.T + part.bias).detach()[:, mine]
                 for part in (attention.query, attention.key, attention.value)
             )
-            context[window, head] = torch.tensor(sparse_head(q, k, v, drawn, causal=causal))
+            context[window, head] = torch.tensor(sparse_head(q, k, v, key_samples, causal=causal))
     # Steps first and then heads; the published decoder flattens heads first.
     flat = context.reshape(2, 12, WIDTH) if mix else context.transpose(1, 2).reshape(2, 12, WIDTH)
-    assert torch.allclose(found, attention.out(flat), atol=1e-5)
+    assert torch.allclose(output, attention.out(flat), atol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])
@@ -184,24 +184,24 @@ def small(attention: str, label_share: float, horizon: int, **model) -> Informer
 def test_scoring_does_not_depend_on_the_generator_and_training_does(attention, faithful):
     torch.manual_seed(0)
     model = small(attention, 0.5, 6, dropout=0.2, faithful=faithful)
-    past, time = torch.randn(4, 48, 2), torch.randn(4, 54, 4)
-    found = []
+    window, time = torch.randn(4, 48, 2), torch.randn(4, 54, 4)
+    outputs = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append((model.train()(past, time), model.eval()(past, time)))
-    assert torch.equal(found[0][0], found[1][0])
-    assert not torch.equal(found[0][0], found[2][0])
+        outputs.append((model.train()(window, time), model.eval()(window, time)))
+    assert torch.equal(outputs[0][0], outputs[1][0])
+    assert not torch.equal(outputs[0][0], outputs[2][0])
 
 
 @pytest.mark.parametrize("faithful", [False, True])
 def test_two_scoring_passes_agree_whatever_the_seed(faithful):
     torch.manual_seed(0)
     model = small("prob", 0.5, 6, dropout=0.2, faithful=faithful).eval()
-    past, time = torch.randn(4, 48, 2), torch.randn(4, 54, 4)
+    window, time = torch.randn(4, 48, 2), torch.randn(4, 54, 4)
     torch.manual_seed(1)
-    first = model(past, time)
+    first = model(window, time)
     torch.manual_seed(2)
-    assert torch.equal(model(past, time), first)
+    assert torch.equal(model(window, time), first)
 
 
 @pytest.mark.parametrize("attention", ["prob", "full"])
@@ -209,9 +209,9 @@ def test_two_scoring_passes_agree_whatever_the_seed(faithful):
 def test_one_step_ahead_trains_and_reaches_every_weight_that_matters(attention, label_share):
     torch.manual_seed(0)
     model = small(attention, label_share, 1, dropout=0.0).train()
-    past, time = torch.randn(3, 48, 2), torch.randn(3, 49, 4)
-    F.mse_loss(model(past, time), torch.randn(3, 1, 2)).backward()
+    window, time = torch.randn(3, 48, 2), torch.randn(3, 49, 4)
+    F.mse_loss(model(window, time), torch.randn(3, 1, 2)).backward()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert model.encoder_embedding.value.weight.grad.abs().sum() > 0
-    assert model.eval()(past, time).shape == (3, 1, 2)
+    assert model.eval()(window, time).shape == (3, 1, 2)

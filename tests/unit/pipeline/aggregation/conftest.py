@@ -17,7 +17,7 @@ class Scripted:
         return random.Random(f"{name}{self._seed}").randrange(2**32)
 
     def ask(self, name, prompt, schema):
-        assert name not in [other for other, _, _ in self.asked]
+        assert name not in [earlier_name for earlier_name, _, _ in self.asked]
         self.asked.append((name, prompt, schema))
         return self._reply(prompt)
 

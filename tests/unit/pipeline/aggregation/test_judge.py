@@ -16,7 +16,7 @@ _SHOWN = re.compile(r"<answer (\w)>\n(.*?)\n</answer \1>", re.DOTALL)
 
 def judged(texts, judge, seed=0, mode="pairwise", **scene):
     """The verdict and the prompts, with a judge that is a function of a prompt."""
-    candidates = [StageCandidate(f"model{place}", 1, text) for place, text in enumerate(texts)]
+    candidates = [StageCandidate(f"model{index}", 1, text) for index, text in enumerate(texts)]
     around = Scripted(judge, seed=seed, **scene)
     verdict = Judge(model="m", mode=mode, criteria="right").choose(candidates, around)
     assert [name for name, _, _ in around.asked] == [f"judge.{n}" for n in range(1, len(around.asked) + 1)]
@@ -27,25 +27,25 @@ def best(score):
     """A judge that is perfectly consistent: it sees which answer has the higher score."""
 
     def judge(prompt):
-        shown = dict(_SHOWN.findall(prompt))
-        return json.dumps({"best": max("AB", key=lambda letter: score(shown[letter]))})
+        texts = dict(_SHOWN.findall(prompt))
+        return json.dumps({"best": max("AB", key=lambda letter: score(texts[letter]))})
 
     return judge
 
 
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=12, unique=True), st.integers(0, 99))
 def test_a_consistent_judge_finds_the_best(scores, seed):
-    verdict, asked = judged([str(score) for score in scores], best(int), seed)
+    verdict, prompts = judged([str(score) for score in scores], best(int), seed)
     assert verdict.text == str(max(scores))
     assert verdict.why["chosen"] == scores.index(max(scores))
     count = len(scores)
-    assert len(asked) == (count * (count - 1) if count <= 6 else 2 * (count - 1))
+    assert len(prompts) == (count * (count - 1) if count <= 6 else 2 * (count - 1))
 
 
 @given(st.integers(2, 12), st.sampled_from(['{"best": "A"}', '{"best": "B"}', "I cannot say", '{"best": "C"}', ""]),
        st.integers(0, 99))  # fmt: skip
 def test_a_judge_that_goes_by_the_order_finds_no_difference(count, reply, seed):
-    verdict, _ = judged([str(place) for place in range(count)], lambda _: reply, seed)
+    verdict, _ = judged([str(number) for number in range(count)], lambda _: reply, seed)
     assert all(match["winner"] is None for match in verdict.why["matches"])
     assert verdict.why["chosen"] == 0
     if count <= 6:
@@ -54,8 +54,8 @@ def test_a_judge_that_goes_by_the_order_finds_no_difference(count, reply, seed):
 
 def test_half_a_point_each_when_the_orders_disagree():
     def judge(prompt):
-        shown = dict(_SHOWN.findall(prompt))
-        return json.dumps({"best": "A" if "z" not in shown.values() else "A" if shown["A"] == "z" else "B"})
+        texts = dict(_SHOWN.findall(prompt))
+        return json.dumps({"best": "A" if "z" not in texts.values() else "A" if texts["A"] == "z" else "B"})
 
     verdict, _ = judged(["x", "y", "z"], judge)
     assert verdict.text == "z"
@@ -64,11 +64,11 @@ def test_half_a_point_each_when_the_orders_disagree():
 
 
 def test_equal_answers_are_judged_once_and_all_equal_ones_not_at_all():
-    verdict, asked = judged(["same", "other", " same\n"], best(len))
-    assert len(asked) == 2
+    verdict, prompts = judged(["same", "other", " same\n"], best(len))
+    assert len(prompts) == 2
     assert set(verdict.why["order"]) == {0, 1}
-    verdict, asked = judged(["same", "same "], best(len))
-    assert (asked, verdict.text, verdict.why["chosen"]) == ([], "same", 0)
+    verdict, prompts = judged(["same", "same "], best(len))
+    assert (prompts, verdict.text, verdict.why["chosen"]) == ([], "same", 0)
 
 
 def test_models_stay_unnamed_and_the_seed_decides_who_is_a():
@@ -89,8 +89,8 @@ def test_marks():
     def judge(prompt):
         return json.dumps({"score": marks[re.search(r"<answer>\n(.*?)\n</answer>", prompt)[1]]})
 
-    verdict, asked = judged(texts, judge, mode="score")
-    assert (verdict.text, len(asked)) == ("better", 4)
+    verdict, prompts = judged(texts, judge, mode="score")
+    assert (verdict.text, len(prompts)) == ("better", 4)
     assert verdict.why["marks"] == {"0": 2, "1": 7, "2": 9, "3": 9}
 
 

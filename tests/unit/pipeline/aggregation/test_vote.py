@@ -58,28 +58,28 @@ def test_what_of_an_answer_is_its_vote(extract, texts, winner):
 
 
 def test_with_a_schema_the_whole_value_votes():
-    given_ = [
+    ballots = [
         StageCandidate("m", i, str(value), json=value) for i, value in enumerate([{"v": 1}, {"v": 2}, {"v": 2.0}, None])
     ]
-    chosen = vote(given_, Vote())
+    chosen = vote(ballots, Vote())
     assert (chosen.why["chosen"], chosen.why["abstained"]) == (1, 1)
 
 
 def test_weights_are_added_as_they_stand_there():
     weights = {"a": 0.1, "b": 0.2, "c": 0.3}
-    given_ = answers("x", "x", "y", models="abc")
-    assert vote(given_, Vote(extract=WORD.extract, weights=weights)).why["tie"] is True
-    assert vote(given_, Vote(extract=WORD.extract, weights={**weights, "c": 0.31})).why["chosen"] == 2
-    assert vote(given_, Vote(extract=WORD.extract, weights={"c": 0})).why["chosen"] == 0
+    ballots = answers("x", "x", "y", models="abc")
+    assert vote(ballots, Vote(extract=WORD.extract, weights=weights)).why["tie"] is True
+    assert vote(ballots, Vote(extract=WORD.extract, weights={**weights, "c": 0.31})).why["chosen"] == 2
+    assert vote(ballots, Vote(extract=WORD.extract, weights={"c": 0})).why["chosen"] == 0
 
 
 def test_a_tie_goes_by_its_rule():
-    given_ = answers("a", "b", "b", "a", "c")
-    assert vote(given_, WORD).text == "a"
-    abstains = vote(given_, WORD.model_copy(update={"ties": "abstain"}))
+    ballots = answers("a", "b", "b", "a", "c")
+    assert vote(ballots, WORD).text == "a"
+    abstains = vote(ballots, WORD.model_copy(update={"ties": "abstain"}))
     assert (abstains.text, abstains.why["chosen"]) == ("", None)
     scene = Scripted(lambda prompt: '{"best": "B"}' if "A>\na\n" in prompt else '{"best": "A"}')
-    end = WORD.model_copy(update={"ties": "judge", "judge": "m"}).choose(given_, scene)
+    end = WORD.model_copy(update={"ties": "judge", "judge": "m"}).choose(ballots, scene)
     assert (end.text, end.why["chosen"], end.why["tie_rule"], end.why["judge"]["method"]) == ("b", 1, "judge", "judge")
     assert len(scene.asked) == 2
 
@@ -95,10 +95,10 @@ def test_no_vote_at_all():
 def test_the_order_of_candidates_decides_nothing_but_ties(votes, seed):
     chosen = vote(answers(*votes), WORD)
     shuffled = random.Random(seed).sample(votes, len(votes))
-    again = vote(answers(*shuffled), WORD)
-    assert again.why["tie"] == chosen.why["tie"]
+    second = vote(answers(*shuffled), WORD)
+    assert second.why["tie"] == chosen.why["tie"]
     if not chosen.why["tie"]:
-        assert again.text == chosen.text
+        assert second.text == chosen.text
     assert votes.count(chosen.text) == max(votes.count(letter) for letter in "abc")
 
 
@@ -133,13 +133,13 @@ def test_a_pointer_to_nothing_abstains(pointer):
     ],
 )
 def test_a_vote_has_to_go_with_its_stage(config, schema, wrong):
-    found = list(config.misfits(("a", "b"), schema=schema))
-    assert [place for place, _ in found] == [place for place, _ in wrong]
-    assert all(sentence in str(problem) for (_, problem), (_, sentence) in zip(found, wrong, strict=True))
+    problems = list(config.misfits(("a", "b"), schema=schema))
+    assert [location for location, _ in problems] == [location for location, _ in wrong]
+    assert all(sentence in str(problem) for (_, problem), (_, sentence) in zip(problems, wrong, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("aggregation", "place", "sentence"),
+    ("aggregation", "field", "sentence"),
     [
         (Vote(extract=Extract(regex="(a")), "regex", "no regular expression"),
         (Vote(extract=Extract(pointer="vote")), "pointer", "begins with /"),
@@ -150,10 +150,10 @@ def test_a_vote_has_to_go_with_its_stage(config, schema, wrong):
         (FirstValid(pattern="(?:" * 25 + "a" + ")+" * 25), "pattern", "groups within groups"),
     ],
 )
-def test_patterns_and_pointers_are_checked_before_the_run(aggregation, place, sentence):
-    ((where, what),) = aggregation.problems()
-    assert where[-1] == place
-    assert sentence in what
+def test_patterns_and_pointers_are_checked_before_the_run(aggregation, field, sentence):
+    ((where, problem),) = aggregation.problems()
+    assert where[-1] == field
+    assert sentence in problem
 
 
 def test_good_patterns_and_pointers_pass():

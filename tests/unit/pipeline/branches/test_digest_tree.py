@@ -73,8 +73,8 @@ NAMES = [f"r{number}" for number in range(8)]
 def test_every_run_stands_in_the_tree_once_whoever_its_parent_is(parents: list[str | None]) -> None:
     runs = [_run(name, parent) for name, parent in zip(NAMES, parents, strict=False)]
     nodes = tree(runs).nodes
-    shown = [node.id for node in nodes if node.status != "removed"]
-    assert sorted(shown) == sorted(run.id for run in runs)
+    run_ids = [node.id for node in nodes if node.status != "removed"]
+    assert sorted(run_ids) == sorted(run.id for run in runs)
     above: list[str] = []
     for node in nodes:
         above[node.depth :] = [node.id]

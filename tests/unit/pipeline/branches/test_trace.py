@@ -37,21 +37,21 @@ def test_the_parts_of_an_id(call: str, item: str, step: str) -> None:
 
 
 def test_the_last_word_on_a_step_holds() -> None:
-    found = trace(
+    run_trace = trace(
         [
             _event(0, "stage.finished", "draft", sha="1", status="failed", why={}, seconds=1.0),
             _event(1, "stage.finished", "draft", sha="2", status="done", why={"chosen": 0}),
         ]
     )
-    assert [(step.sha, step.status, step.seconds) for step in found.steps.values()] == [("2", "done", None)]
+    assert [(step.sha, step.status, step.seconds) for step in run_trace.steps.values()] == [("2", "done", None)]
 
 
 def test_calls_of_a_stage_and_of_one_of_its_steps() -> None:
-    found = trace([_event(n, "call.answered", id_, key="k", sha="s") for n, id_ in enumerate(IDS)])
-    assert list(found.of("draft").calls) == IDS
-    assert list(found.of("0003:draft").calls) == ["0003:draft"]
-    assert found.of("draf") == Trace()
-    assert [call.id for call in found.calls_by_step()["draft"]] == IDS[:3]
+    run_trace = trace([_event(n, "call.answered", id_, key="k", sha="s") for n, id_ in enumerate(IDS)])
+    assert list(run_trace.of("draft").calls) == IDS
+    assert list(run_trace.of("0003:draft").calls) == ["0003:draft"]
+    assert run_trace.of("draf") == Trace()
+    assert [call.id for call in run_trace.calls_by_step()["draft"]] == IDS[:3]
 
 
 @given(
@@ -64,8 +64,8 @@ def test_calls_of_a_stage_and_of_one_of_its_steps() -> None:
     )
 )
 def test_any_shape_of_data_is_read(events: list[tuple[str, str, dict[str, Any]]]) -> None:
-    found = trace([Event(n, 0.0, type_, id_, data) for n, (type_, id_, data) in enumerate(events)])
-    assert set(found.calls) == {id_ for type_, id_, _ in events if type_ == "call.answered"}
-    for call in found.calls.values():
+    run_trace = trace([Event(n, 0.0, type_, id_, data) for n, (type_, id_, data) in enumerate(events)])
+    assert set(run_trace.calls) == {id_ for type_, id_, _ in events if type_ == "call.answered"}
+    for call in run_trace.calls.values():
         assert isinstance(call.sha, str)
         assert stage_of(call.id) in call.id

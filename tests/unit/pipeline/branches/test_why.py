@@ -134,9 +134,11 @@ def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Work
     for name, answer in (("one", "a draft"), ("two", "another draft")):
         with workshop.open(name, config={"base_pipeline": {"stages": [multi]}}) as run:
             for call, text in (("draft/small", answer), ("draft/large", "the same"), (last, answer)):
-                asked = PipelineQuestion((("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
-                data = {"key": key_of(asked), "sha": workshop.put(run, text), "from": "model"}
-                run.emit("call.answered", call, **data, asked=asked.summary(), answer={})
+                question = PipelineQuestion(
+                    (("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7
+                )
+                data = {"key": key_of(question), "sha": workshop.put(run, text), "from": "model"}
+                run.emit("call.answered", call, **data, asked=question.summary(), answer={})
     assert _lines(workshop, "two", "draft")[-2:] == [
         f"{last}: miss, asked; compared with one",
         "  message 1 changed: it shows the candidates, and they changed",
@@ -144,13 +146,15 @@ def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Work
 
 
 def test_an_aggregation_asks_again_because_it_is_told_otherwise(workshop: Workshop) -> None:
-    for name, criteria, given in (("one", "", "the sky"), ("two", "Which is shorter?", "the sea")):
-        how = {"method": "judge", "model": "large", "criteria": criteria}
-        multi = {"id": "draft", "models": ["small", "large"], "prompt": "{{ input }}", "aggregation": how}
-        with workshop.open(name, config={"base_pipeline": {"stages": [multi]}, "input": given}) as run:
-            asked = PipelineQuestion((("user", f"{given} {criteria}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
-            data = {"key": key_of(asked), "sha": workshop.put(run, "A"), "from": "model"}
-            run.emit("call.answered", "draft/=judge.1", **data, asked=asked.summary(), answer={})
+    for name, criteria, input_text in (("one", "", "the sky"), ("two", "Which is shorter?", "the sea")):
+        aggregation = {"method": "judge", "model": "large", "criteria": criteria}
+        multi = {"id": "draft", "models": ["small", "large"], "prompt": "{{ input }}", "aggregation": aggregation}
+        with workshop.open(name, config={"base_pipeline": {"stages": [multi]}, "input": input_text}) as run:
+            question = PipelineQuestion(
+                (("user", f"{input_text} {criteria}"),), "large", "sha256:large", {}, 0.0, None, 8, 7
+            )
+            data = {"key": key_of(question), "sha": workshop.put(run, "A"), "from": "model"}
+            run.emit("call.answered", "draft/=judge.1", **data, asked=question.summary(), answer={})
     assert _lines(workshop, "two", "draft")[1:] == [
         "  message 1 changed: base_pipeline.stages.draft.aggregation.criteria changed and the input of the run changed"
     ]
@@ -160,8 +164,8 @@ def test_several_stages_that_changed_are_named_together(workshop: Workshop) -> N
     three = [*stages(), {**stages()[1], "id": "last", "prompt": "{{ stages.draft.output }} {{ input }}"}]
     answers = {**ANSWERS, "last": "so it is"}
     workshop.run("one", answers, stages=three)
-    again = [{**stage, "seed": 8} for stage in three]
-    workshop.run("two", {**answers, "draft": "another", "final": "an end"}, given="the sea", stages=again)
+    changed_stages = [{**stage, "seed": 8} for stage in three]
+    workshop.run("two", {**answers, "draft": "another", "final": "an end"}, given="the sea", stages=changed_stages)
     assert _lines(workshop, "two", "last")[1:] == [
         "  message 2 changed: its text comes from stages final and draft, whose answers changed"
     ]

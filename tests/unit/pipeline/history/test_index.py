@@ -22,10 +22,10 @@ ANSWERS = {"draft": "the sky scatters blue light", "final": "because of scatteri
 @contextmanager
 def _history(workshop: Workshop, warnings: list[str] | None = None) -> Iterator[PipelineHistory]:
     """A history that must not warn, unless somebody listens."""
-    heard = [] if warnings is None else warnings
-    with PipelineHistory(workshop.index, workshop.runs_dir, workshop.store, heard.append) as history:
+    messages = [] if warnings is None else warnings
+    with PipelineHistory(workshop.index, workshop.runs_dir, workshop.store, messages.append) as history:
         yield history
-    assert warnings is not None or heard == [], heard
+    assert warnings is not None or messages == [], messages
 
 
 def _names(workshop: Workshop, warnings: list[str] | None = None) -> list[str]:
@@ -69,12 +69,14 @@ def test_what_did_not_change_is_not_read_again(workshop: Workshop, monkeypatch: 
     workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS)
     assert _names(workshop) == ["one", "two"]
-    again: list[str] = []
+    folders_read: list[str] = []
     original = reading.read_manifest
-    monkeypatch.setattr(reading, "read_manifest", lambda folder: (again.append(folder.name), original(folder))[1])
+    monkeypatch.setattr(
+        reading, "read_manifest", lambda folder: (folders_read.append(folder.name), original(folder))[1]
+    )
     workshop.run("three", ANSWERS)
     assert _names(workshop) == ["one", "two", "three"]
-    assert again == ["three"]
+    assert folders_read == ["three"]
 
 
 def test_a_run_at_work_is_followed(workshop: Workshop) -> None:
@@ -131,10 +133,10 @@ def test_a_damaged_index_is_made_anew_with_one_warning(workshop: Workshop, damag
     workshop.run("one", ANSWERS)
     assert _names(workshop) == ["one"]
     workshop.index.write_bytes(damage)
-    heard: list[str] = []
-    assert _names(workshop, heard) == ["one"]
-    assert len(heard) == 1
-    assert "damaged" in heard[0]
+    warnings: list[str] = []
+    assert _names(workshop, warnings) == ["one"]
+    assert len(warnings) == 1
+    assert "damaged" in warnings[0]
     assert workshop.index.with_name("history.sqlite.damaged").read_bytes() == damage
     assert _names(workshop) == ["one"]
 
@@ -147,11 +149,11 @@ def test_damage_in_the_middle_is_noticed_when_it_is_read(workshop: Workshop) -> 
     with workshop.index.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (size - 4096))
-    heard: list[str] = []
-    with _history(workshop, heard) as history:
+    warnings: list[str] = []
+    with _history(workshop, warnings) as history:
         assert len(history.digests()) == 10
         assert [hit.run for hit in history.search("word7")] == ["r07"]
-    assert len(heard) == 1
+    assert len(warnings) == 1
 
 
 def test_another_version_of_the_index_is_set_aside(workshop: Workshop) -> None:
@@ -160,9 +162,9 @@ def test_another_version_of_the_index_is_set_aside(workshop: Workshop) -> None:
     db = sqlite3.connect(workshop.index)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    heard: list[str] = []
-    assert _names(workshop, heard) == ["one"]
-    assert len(heard) == 1
+    warnings: list[str] = []
+    assert _names(workshop, warnings) == ["one"]
+    assert len(warnings) == 1
     assert workshop.index.with_name("history.sqlite.damaged").is_file()
 
 
@@ -171,20 +173,20 @@ def test_a_locked_index_costs_one_warning(workshop: Workshop, monkeypatch: pytes
     workshop.run("one", ANSWERS)
     assert _names(workshop) == ["one"]
     workshop.run("two", ANSWERS)
-    other = sqlite3.connect(workshop.index, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    heard: list[str] = []
-    with _history(workshop, heard) as history:
+    connection = sqlite3.connect(workshop.index, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    warnings: list[str] = []
+    with _history(workshop, warnings) as history:
         assert [run.id for run in history.digests()] == ["one"]
         assert [hit.run for hit in history.search("because")] == ["one"]
-    assert len(heard) == 1
-    assert "newest runs may be missing" in heard[0]
-    other.execute("ROLLBACK")
-    other.execute("PRAGMA locking_mode = EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
-    assert _names(workshop, heard) == ["one", "two"]  # from the runs themselves
-    other.close()
-    assert len(heard) == 2
+    assert len(warnings) == 1
+    assert "newest runs may be missing" in warnings[0]
+    connection.execute("ROLLBACK")
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    assert _names(workshop, warnings) == ["one", "two"]  # from the runs themselves
+    connection.close()
+    assert len(warnings) == 2
     assert _names(workshop) == ["one", "two"]
 
 
@@ -193,12 +195,12 @@ def test_an_index_that_cannot_be_kept_lives_in_memory(workshop: Workshop) -> Non
     shutil.rmtree(workshop.store.answers)
     workshop.index.parent.rmdir()
     workshop.index.parent.write_text("a file is in the way of the folder")
-    heard: list[str] = []
-    with _history(workshop, heard) as history:
+    warnings: list[str] = []
+    with _history(workshop, warnings) as history:
         assert [run.id for run in history.digests()] == ["one"]
         assert [hit.step for hit in history.search("sky")] == ["input", "draft"]
-    assert len(heard) == 1
-    assert "the runs themselves are read" in heard[0]
+    assert len(warnings) == 1
+    assert "the runs themselves are read" in warnings[0]
 
 
 def test_the_list_can_be_cut_and_filtered(workshop: Workshop) -> None:

@@ -11,12 +11,12 @@ from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, RunJob, Sch
 
 def jobs_of(text: str) -> list[Job]:
     """Jobs from words such as `draft:a`, `judge:b<draft,fact`, and `post<judge` for one without a model."""
-    found = []
+    jobs = []
     for word in text.split():
         name, _, needs = word.partition("<")
         job, _, model = name.partition(":")
-        found.append(Job(job, model or None, frozenset(needs.split(",")) if needs else frozenset()))
-    return found
+        jobs.append(Job(job, model or None, frozenset(needs.split(",")) if needs else frozenset()))
+    return jobs
 
 
 def room_of(budget: int, sizes: str = "a=1 b=1 c=1 d=1 e=1", resident: str = "") -> Room:
@@ -40,11 +40,11 @@ def problems(draw: st.DrawFn, jobs: int, models: int, local: bool = False) -> tu
     budget = draw(st.integers(max(sizes.values()), max(sizes.values()) + 8))
     resident = draw(st.lists(st.sampled_from(names), unique=True))
     choices = st.sampled_from(names) if local else st.one_of(st.none(), st.sampled_from(names))
-    found: list[Job] = []
+    all_jobs: list[Job] = []
     for number in range(draw(st.integers(0, jobs))):
-        needs = draw(st.frozensets(st.sampled_from(found), max_size=3)) if found else frozenset()
-        found.append(Job(f"j{number}", draw(choices), frozenset(need.id for need in needs)))
-    listed = draw(st.permutations(found)) if draw(st.booleans()) else found
+        needs = draw(st.frozensets(st.sampled_from(all_jobs), max_size=3)) if all_jobs else frozenset()
+        all_jobs.append(Job(f"j{number}", draw(choices), frozenset(need.id for need in needs)))
+    listed = draw(st.permutations(all_jobs)) if draw(st.booleans()) else all_jobs
     return list(listed), Room(sizes, load_seconds, budget, tuple(resident))
 
 
@@ -52,20 +52,20 @@ def assert_valid(jobs: Sequence[Job], room: Room, schedule: Schedule) -> None:
     """Each job once, after its needs, beside its model; never more bytes than the budget once there is a choice."""
     by_name = {job.id: job for job in jobs}
     done: list[str] = []
-    held = list(room.resident)
+    loaded = list(room.resident)
     sums = []
     for step in schedule.steps:
         match step:
             case Load(model):
-                assert model not in held
-                held.append(model)
+                assert model not in loaded
+                loaded.append(model)
             case Evict(model):
-                held.remove(model)
+                loaded.remove(model)
             case RunJob(name):
                 assert by_name[name].needs & by_name.keys() <= set(done)
-                assert by_name[name].model in (None, *held)
+                assert by_name[name].model in (None, *loaded)
                 done.append(name)
-        sums.append(sum(room.sizes[model] for model in held))
+        sums.append(sum(room.sizes[model] for model in loaded))
         if not isinstance(step, Evict):  # only evictions help when the models resident beforehand are too large
             assert sums[-1] <= room.budget
     assert sorted(done) == sorted(by_name)
@@ -78,20 +78,20 @@ def least_seconds(jobs: Sequence[Job], room: Room) -> float:
     queue = [(0.0, next(ticket), frozenset[str](), frozenset(room.resident))]
     seen: set[tuple[frozenset[str], frozenset[str]]] = set()
     while queue:
-        seconds, _, done, held = heappop(queue)
+        seconds, _, done, loaded = heappop(queue)
         if len(done) == len(jobs):
             return seconds
-        if (done, held) in seen:
+        if (done, loaded) in seen:
             continue
-        seen.add((done, held))
-        used = sum(room.sizes[model] for model in held)
-        steps = [(0.0, done, held - {model}) for model in held]
+        seen.add((done, loaded))
+        used = sum(room.sizes[model] for model in loaded)
+        steps = [(0.0, done, loaded - {model}) for model in loaded]
         if used <= room.budget:
-            ready = [job for job in jobs if job.needs <= done and (job.model is None or job.model in held)]
-            steps += [(0.0, done | {job.id}, held) for job in ready]
-        for model in room.sizes.keys() - held:
+            ready = [job for job in jobs if job.needs <= done and (job.model is None or job.model in loaded)]
+            steps += [(0.0, done | {job.id}, loaded) for job in ready]
+        for model in room.sizes.keys() - loaded:
             if used + room.sizes[model] <= room.budget:
-                steps.append((room.load_seconds[model], done, held | {model}))
+                steps.append((room.load_seconds[model], done, loaded | {model}))
         for extra, later, resident in steps:
             heappush(queue, (seconds + extra, next(ticket), later, resident))
     raise AssertionError("no way to the end")

@@ -22,9 +22,9 @@ def test_every_schedule_keeps_the_rules(problem: tuple[list[Job], Room]) -> None
 @settings(max_examples=60)
 @given(problems(jobs=6, models=3))
 def test_no_order_at_all_takes_fewer_seconds(problem: tuple[list[Job], Room]) -> None:
-    found = schedule(*problem)
-    assert found.method == "exact"
-    assert found.seconds == pytest.approx(least_seconds(*problem), abs=ROUNDING)
+    result = schedule(*problem)
+    assert result.method == "exact"
+    assert result.seconds == pytest.approx(least_seconds(*problem), abs=ROUNDING)
 
 
 @given(problems(jobs=14, models=7))
@@ -40,21 +40,21 @@ def test_it_is_never_worse_than_evicting_the_least_recently_used(problem: tuple[
 @given(problems(jobs=25, models=5))
 def test_the_same_jobs_and_room_give_the_same_schedule(problem: tuple[list[Job], Room]) -> None:
     jobs, room = problem
-    again = [Job(job.id, job.model, frozenset(sorted(job.needs, reverse=True))) for job in jobs]
-    assert schedule(jobs, room).steps == schedule(again, room).steps
+    same_jobs = [Job(job.id, job.model, frozenset(sorted(job.needs, reverse=True))) for job in jobs]
+    assert schedule(jobs, room).steps == schedule(same_jobs, room).steps
 
 
 def test_jobs_of_one_model_run_together() -> None:
-    found = schedule(jobs_of("one:a two:b three:a four:b"), room_of(budget=1))
-    assert words(found) == "+a one three -a +b two four"
-    assert (found.loads, found.seconds, found.peak) == (2, 2.0, 1)
-    assert found.resident_bytes() == (1, 1, 1, 0, 1, 1, 1)
+    result = schedule(jobs_of("one:a two:b three:a four:b"), room_of(budget=1))
+    assert words(result) == "+a one three -a +b two four"
+    assert (result.loads, result.seconds, result.peak) == (2, 2.0, 1)
+    assert result.resident_bytes() == (1, 1, 1, 0, 1, 1, 1)
 
 
 def test_a_branch_waits_for_the_model_that_is_needed_anyway() -> None:
     jobs = jobs_of("draft:a check:b<draft polish:a<check other:b last:a<other")
-    found = schedule(jobs, room_of(budget=1))
-    assert words(found) == "+a draft -a +b check other -b +a polish last"
+    result = schedule(jobs, room_of(budget=1))
+    assert words(result) == "+a draft -a +b check other -b +a polish last"
     assert least_recently_used(jobs, room_of(budget=1)).loads == 5
 
 
@@ -88,8 +88,8 @@ def test_a_budget_that_shrank_is_kept_before_anything_runs() -> None:
 
 
 def test_nothing_to_do_loads_nothing() -> None:
-    found = schedule([], room_of(budget=1, resident="a"))
-    assert (found.steps, found.loads, found.seconds, found.peak) == ((), 0, 0, 0)
+    result = schedule([], room_of(budget=1, resident="a"))
+    assert (result.steps, result.loads, result.seconds, result.peak) == ((), 0, 0, 0)
 
 
 @pytest.mark.parametrize("solve", [schedule, least_recently_used])
@@ -110,11 +110,11 @@ def test_a_model_that_does_not_fit_and_has_no_job_does_not_matter() -> None:
 
 @pytest.mark.parametrize("solve", [schedule, least_recently_used])
 @pytest.mark.parametrize(
-    ("jobs", "said"),
+    ("jobs", "message"),
     [("x:a x:a", "same id"), ("x:a<y y:a<x z:a", "wait for each other: x, y"), ("x:unknown", "unknown has no size")],
 )
-def test_what_cannot_be_scheduled_is_refused(solve: object, jobs: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_scheduled_is_refused(solve: object, jobs: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         solve(jobs_of(jobs), room_of(budget=1))  # type: ignore[operator]
 
 
@@ -125,9 +125,9 @@ def test_a_batch_loads_as_often_as_one_item() -> None:
         for item in range(30)
         for job in one
     ]
-    found = schedule(batch, room_of(budget=2))
-    assert found.method == "exact"
-    assert found.loads == schedule(one, room_of(budget=2)).loads == 7
+    result = schedule(batch, room_of(budget=2))
+    assert result.method == "exact"
+    assert result.loads == schedule(one, room_of(budget=2)).loads == 7
 
 
 def test_five_hundred_jobs_over_thirty_models_take_about_a_second_at_most() -> None:
@@ -142,12 +142,12 @@ def test_five_hundred_jobs_over_thirty_models_take_about_a_second_at_most() -> N
         for number in range(500)
     ]
     room = Room(sizes, {model: size / 10 for model, size in sizes.items()}, budget=70)
-    begun = time.process_time()
-    found = schedule(jobs, room)
-    assert time.process_time() - begun < 2  # 0.4 on a quiet core
-    assert found.method == "greedy"
-    assert_valid(jobs, room, found)
-    assert found.seconds < 0.5 * least_recently_used(jobs, room).seconds
+    start_time = time.process_time()
+    result = schedule(jobs, room)
+    assert time.process_time() - start_time < 2  # 0.4 on a quiet core
+    assert result.method == "greedy"
+    assert_valid(jobs, room, result)
+    assert result.seconds < 0.5 * least_recently_used(jobs, room).seconds
 
 
 @pytest.mark.parametrize("budget", [1000, 2500])
@@ -159,11 +159,11 @@ def test_the_most_stages_and_visits_with_four_models_each_take_about_a_second_at
         jobs += [Job(f"{step}/{model}", model, before) for model in models]
         jobs.append(Job(f"{step}/=", None, frozenset(f"{step}/{model}" for model in models)))
     room = Room(models, dict.fromkeys(models, 1.0), budget)
-    begun = time.process_time()
-    found = schedule(jobs, room)
-    assert time.process_time() - begun < 2  # 0.4 on a quiet core
-    assert_valid(jobs, room, found)
-    assert found.seconds <= least_recently_used(jobs, room).seconds
+    start_time = time.process_time()
+    result = schedule(jobs, room)
+    assert time.process_time() - start_time < 2  # 0.4 on a quiet core
+    assert_valid(jobs, room, result)
+    assert result.seconds <= least_recently_used(jobs, room).seconds
 
 
 @pytest.mark.parametrize(("large", "budget", "loads"), [(20, 40, 1 + 20), (1, 20, 1 + 21)])
@@ -171,6 +171,6 @@ def test_many_small_models_leave_no_endless_choice_of_whom_to_evict(large: int, 
     small = [f"m{number}" for number in range(40)]  # 137,846,528,820 ways to evict half of them
     room = Room({**dict.fromkeys(small, 1), "x": large}, dict.fromkeys([*small, "x"], 1.0), budget, tuple(small))
     jobs = [Job("x", "x"), *(Job(name, name, frozenset({"x"})) for name in small)]
-    found = schedule(jobs, room)
-    assert_valid(jobs, room, found)
-    assert found.loads == loads
+    result = schedule(jobs, room)
+    assert_valid(jobs, room, result)
+    assert result.loads == loads

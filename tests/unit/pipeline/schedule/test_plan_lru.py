@@ -13,14 +13,14 @@ def test_it_keeps_the_rules(problem: tuple[list[Job], Room]) -> None:
 
 
 def test_jobs_run_as_listed_and_whoever_was_used_least_recently_goes() -> None:
-    found = least_recently_used(jobs_of("1:a 2:b 3:a 4:c 5:b"), room_of(budget=2))
-    assert words(found) == "+a 1 +b 2 3 -b +c 4 -a +b 5"
-    assert found.method == "lru"
+    result = least_recently_used(jobs_of("1:a 2:b 3:a 4:c 5:b"), room_of(budget=2))
+    assert words(result) == "+a 1 +b 2 3 -b +c 4 -a +b 5"
+    assert result.method == "lru"
 
 
 def test_as_many_go_as_the_next_one_needs() -> None:
-    found = least_recently_used(jobs_of("1:a 2:b 3:c"), room_of(budget=3, sizes="a=1 b=1 c=3"))
-    assert words(found) == "+a 1 +b 2 -a -b +c 3"
+    result = least_recently_used(jobs_of("1:a 2:b 3:c"), room_of(budget=3, sizes="a=1 b=1 c=3"))
+    assert words(result) == "+a 1 +b 2 -a -b +c 3"
 
 
 def test_models_resident_beforehand_are_the_oldest_first() -> None:

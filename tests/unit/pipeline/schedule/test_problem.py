@@ -18,16 +18,16 @@ def test_all_that_needs_no_load_is_done_at_once_and_a_model_without_work_is_forg
 
 @given(problems(jobs=30, models=5), st.lists(st.integers(0, 99), max_size=20))
 def test_what_is_ready_is_carried_along_as_it_would_be_found_among_all_units(
-    asked: tuple[list[Job], Room], picks: list[int]
+    jobs_and_room: tuple[list[Job], Room], picks: list[int]
 ) -> None:
-    problem = problem_of(*asked)
+    problem = problem_of(*jobs_and_room)
     state = problem.start(0)
     for pick in picks:
-        left = [unit for unit in bits(problem.end.done & ~state.done) if not problem.needs[unit] & ~state.done]
-        assert state.ready == tuple(left)
-        wanted = problem.wanted_models(state)
-        if wanted:
-            state = problem.after(state, Move(state.resident, wanted[pick % len(wanted)]))
+        ready_units = [unit for unit in bits(problem.end.done & ~state.done) if not problem.needs[unit] & ~state.done]
+        assert state.ready == tuple(ready_units)
+        wanted_models = problem.wanted_models(state)
+        if wanted_models:
+            state = problem.after(state, Move(state.resident, wanted_models[pick % len(wanted_models)]))
 
 
 def test_only_models_with_a_unit_ready_are_wanted_in_the_order_of_the_list() -> None:
@@ -50,10 +50,10 @@ def test_evictions_are_all_sets_that_make_room_and_have_none_to_spare(sizes: lis
         chosen
         for count in range(len(sizes) + 1)
         for chosen in combinations(range(len(sizes)), count)
-        if enough(chosen) and not any(enough(tuple(x for x in chosen if x != left)) for left in chosen)
+        if enough(chosen) and not any(enough(tuple(x for x in chosen if x != omitted)) for omitted in chosen)
     }
-    found = [tuple(bits(evict)) for evict in problem.evictions(State(0, (1 << new) - 1, ()), new)]
-    assert sorted(found) == sorted(expected)
+    evictions = [tuple(bits(evict)) for evict in problem.evictions(State(0, (1 << new) - 1, ()), new)]
+    assert sorted(evictions) == sorted(expected)
 
 
 @given(st.sets(st.integers(0, 300)))

@@ -13,15 +13,15 @@ PLENTY = 1_000_000  # moves
 
 
 def optimum(problem: ScheduleProblem) -> int:
-    way = cheapest(problem, PLENTY)
-    assert way is not None
-    return way.cost
+    solution = cheapest(problem, PLENTY)
+    assert solution is not None
+    return solution.cost
 
 
-def replayed(problem: ScheduleProblem, way: Way) -> int:
+def replayed(problem: ScheduleProblem, solution: Way) -> int:
     """Its cost once more, from its moves, each of which must fit; it must end with all done."""
-    state, cost = problem.start(way.kept), 0
-    for move in way.moves:
+    state, cost = problem.start(solution.kept), 0
+    for move in solution.moves:
         assert problem.short(state.resident & ~move.evict, move.load) <= 0
         state, cost = problem.after(state, move), cost + problem.costs[move.load]
     assert state == problem.end
@@ -30,20 +30,20 @@ def replayed(problem: ScheduleProblem, way: Way) -> int:
 
 @settings(max_examples=60)
 @given(problems(jobs=20, models=6, local=True))
-def test_it_is_at_most_half_again_the_optimum_and_never_below(asked: tuple[list[Job], Room]) -> None:
-    problem = problem_of(*asked)
+def test_it_is_at_most_half_again_the_optimum_and_never_below(jobs_and_room: tuple[list[Job], Room]) -> None:
+    problem = problem_of(*jobs_and_room)
     best = optimum(problem)
-    way = cheap(problem, width=16)
-    assert way.cost == replayed(problem, way)
-    assert best <= way.cost <= 1.5 * best
+    solution = cheap(problem, width=16)
+    assert solution.cost == replayed(problem, solution)
+    assert best <= solution.cost <= 1.5 * best
 
 
 @settings(max_examples=60)
 @given(problems(jobs=20, models=6, local=True))
-def test_even_the_narrowest_way_reaches_the_end(asked: tuple[list[Job], Room]) -> None:
-    problem = problem_of(*asked)
-    way = cheap(problem, width=1)
-    assert optimum(problem) <= way.cost == replayed(problem, way)
+def test_even_the_narrowest_way_reaches_the_end(jobs_and_room: tuple[list[Job], Room]) -> None:
+    problem = problem_of(*jobs_and_room)
+    solution = cheap(problem, width=1)
+    assert optimum(problem) <= solution.cost == replayed(problem, solution)
 
 
 def test_on_random_graphs_of_forty_jobs_it_is_near_the_optimum_on_average() -> None:
@@ -65,6 +65,6 @@ def test_where_the_choices_are_many_those_with_the_furthest_next_use_are_evicted
     # Twelve models fit, and a chain comes back to them in turn: nine choices are tried of the twelve.
     names = [f"m{number}" for number in range(13)]
     chain = names + names[:12]
-    jobs = [Job(str(place), model, frozenset({str(place - 1)})) for place, model in enumerate(chain)]
+    jobs = [Job(str(index), model, frozenset({str(index - 1)})) for index, model in enumerate(chain)]
     problem = problem_of(jobs, Room(dict.fromkeys(names, 1), dict.fromkeys(names, 1.0), budget=12))
     assert cheap(problem, width=1).cost == optimum(problem)

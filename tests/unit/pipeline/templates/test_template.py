@@ -182,13 +182,13 @@ def test_objects_of_the_program_are_not_shown(expression: str) -> None:
 
 
 def test_what_a_template_uses_is_known_before_it_runs() -> None:
-    made = compile_template(
+    template = compile_template(
         "{% if stages.a.skipped %}{{ item.x }}{% endif %}{% for x in stages['b'].json %}{{ x }}{% endfor %}"
         "{{ previous.c.output ~ input }}"
     )
-    assert made.stages == {"a", "b"}
-    assert made.previous == {"c"}
-    assert made.names == {"stages", "previous", "item", "input"}
+    assert template.stages == {"a", "b"}
+    assert template.previous == {"c"}
+    assert template.names == {"stages", "previous", "item", "input"}
     assert condition("stages.d.output == output").stages == {"d"}
 
 
@@ -280,10 +280,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("source", "sentence"), REFUSED, ids=[source[:40] for source, _ in REFUSED])
 def test_what_is_not_allowed_is_refused_before_it_runs(source: str, sentence: str) -> None:
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     with pytest.raises(ConfigError, match=sentence):
         compile_template(source)
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - start_time < 2
 
 
 def test_a_condition_that_fails_is_quoted_as_it_is() -> None:
@@ -365,11 +365,11 @@ FAILING = [
 
 @pytest.mark.parametrize(("source", "sentence"), FAILING, ids=[source[:40] for source, _ in FAILING])
 def test_what_cannot_be_rendered_ends_in_a_sentence(source: str, sentence: str) -> None:
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     with pytest.raises(ConfigError, match=sentence) as raised:
         rendered(source)
     assert raised.value.message.startswith("Line ")
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - start_time < 2
 
 
 HUGE: dict[str, Callable[[], Any]] = {
@@ -394,10 +394,10 @@ OPERATIONS = (
 def test_many_operations_on_huge_values_end_soon(operation: str, value: str) -> None:
     source = "{% for i in range(500) %}{% for j in range(500) %}{% set x = " + operation + " %}{% endfor %}{% endfor %}"
     template, values = compile_template(source), {"input": HUGE[value]()}
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     with pytest.raises(ConfigError):
         template.render(values)
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - start_time < 2
 
 
 def test_an_input_of_the_longest_size_passes_and_a_longer_one_is_named() -> None:
@@ -431,12 +431,12 @@ def test_a_large_input_is_filled_in_at_once() -> None:
         compile_template("Answer this: {{ input }}\nBe {{ params.tone }}.".ljust(100)),
         VALUES | {"input": "a" * 102_400},
     )
-    taken = []
+    durations = []
     for _ in range(20):
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         template.render(values)
-        taken.append(time.perf_counter() - begun)
-    assert min(taken) < 0.001
+        durations.append(time.perf_counter() - start_time)
+    assert min(durations) < 0.001
 
 
 SNIPPETS = st.sampled_from(
@@ -504,26 +504,26 @@ def sentence(call: Callable[[], object]) -> str:
 
 @given(st.text() | st.lists(SNIPPETS, max_size=24).map("".join))
 def test_any_source_compiles_or_is_refused(source: str) -> None:
-    told = sentence(lambda: compile_template(source))
-    assert told.startswith("line ") or (not told and compile_template(source).source == source)
-    told = sentence(lambda: condition(source))
-    assert told.startswith("in the condition: ") or (not told and condition(source).source == source)
+    message = sentence(lambda: compile_template(source))
+    assert message.startswith("line ") or (not message and compile_template(source).source == source)
+    message = sentence(lambda: condition(source))
+    assert message.startswith("in the condition: ") or (not message and condition(source).source == source)
 
 
 @given(st.lists(SNIPPETS, max_size=24).map("".join), PLAIN, PLAIN)
 def test_whatever_compiles_renders_or_ends_in_a_sentence(source: str, text: Any, item: Any) -> None:
-    told = sentence(lambda: compile_template(source).render({"input": text, "item": item}))
-    assert told == "" or told.lower().startswith("line ")
+    message = sentence(lambda: compile_template(source).render({"input": text, "item": item}))
+    assert message == "" or message.lower().startswith("line ")
 
 
 @given(PLAIN, PLAIN, st.sampled_from([*OPERATIONS, "input[item]", "item in input", "input|sum", "input|items"]))
 def test_any_value_renders_or_ends_in_a_sentence(text: Any, item: Any, operation: str) -> None:
     source = "{{ input }}{% set x = " + operation + " %}{% for y in x %}{{ y ~ item ~ loop.last }}{% endfor %}"
-    told = sentence(lambda: compile_template(source).render({"input": text, "item": item}))
-    assert told == "" or told.startswith("Line 1 of the template: ")
+    message = sentence(lambda: compile_template(source).render({"input": text, "item": item}))
+    assert message == "" or message.startswith("Line 1 of the template: ")
 
 
 @given(PLAIN)
 def test_a_value_is_shown_as_json_and_a_text_as_itself(value: Any) -> None:
-    shown = rendered("{{ item }}", item=value)
-    assert shown == (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = rendered("{{ item }}", item=value)
+    assert text == (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
