@@ -29,9 +29,15 @@ IMPORTED = (
     "agentlab.nas.run",
     "agentlab.debate.run",
     "agentlab.persona.run",
+    "agentlab.compress.run",
+    "agentlab.evolve.run",
+    "agentlab.pipeline.run",
+    "agentlab.train.trainer",  # with TRL, which looks at every installed package, and datasets with pandas
     "torch._dynamo",  # which comes with the first step of an optimiser
     "optuna._gp.gp",
+    "scipy.stats",
     "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "transformers.models.llama.modeling_llama",
     "peft",
     "compressed_tensors.quantization",

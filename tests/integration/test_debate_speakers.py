@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from agentlab.answers.choices import NORMALISATIONS
 from agentlab.evolve.genome import Child
@@ -27,29 +28,59 @@ from tests.zygote import Forked
 pytestmark = pytest.mark.model
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADAPTERS = ("my poet", "sage", "fool")
+LAYERS = 4
 SMALL = ("--set=turn.max_tokens=6", "--set=vote.samples=1", "--set=questions.count=4", "--set=questions.dev=0.25")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> Path:
-    """The embedded model, the same with a window of 256 tokens, and adapters with random factors."""
+    """First layers of the embedded model, the same with a window of 256 tokens, and adapters with random factors.
+
+    A debate that is killed or does not fit goes on alike at any depth, and thirty layers take six times as long.
+    """
     home = tmp_path_factory.mktemp("home")
-    (home / "models" / "narrow").mkdir(parents=True)
-    (home / "models" / "smollm2").symlink_to(float32_checkpoint)
-    for file in float32_checkpoint.iterdir():
-        if file.name != "config.json":
-            (home / "models" / "narrow" / file.name).symlink_to(file)
-    config = json.loads((float32_checkpoint / "config.json").read_text())
-    (home / "models" / "narrow" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 256}))
+    shallow, narrow = home / "models" / "smollm2", home / "models" / "narrow"
+    config = json.loads((float32_checkpoint / "config.json").read_text()) | {"num_hidden_layers": LAYERS}
+    for folder, changes in ((shallow, {}), (narrow, {"max_position_embeddings": 256})):
+        folder.mkdir(parents=True)
+        for file in float32_checkpoint.iterdir():
+            (folder / file.name).symlink_to(file)
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        (folder / "model.safetensors").unlink()
+    weights = load_file(float32_checkpoint / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if layer_of(name) < LAYERS}
+    save_file(kept, shallow / "model.safetensors", {"format": "pt"})
+    (narrow / "model.safetensors").symlink_to(shallow / "model.safetensors")
     for seed, name in enumerate(ADAPTERS):
-        adapter(home / "adapters" / name, seed)
+        adapter(home / "adapters" / name, seed, layers=LAYERS)
     return home
+
+
+def layer_of(weight: str) -> int:
+    """Of `model.layers.7.mlp.up_proj.weight` it is 7; what is in no layer belongs to the first."""
+    return int(weight.split(".")[2]) if weight.startswith("model.layers.") else 0
+
+
+@pytest.fixture
+def deep_home(tmp_path: Path, float32_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The whole embedded model and its adapters, in a workspace that is entered."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "smollm2").symlink_to(float32_checkpoint)
+    for seed, name in enumerate(ADAPTERS):
+        adapter(tmp_path / "adapters" / name, seed)
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def enter(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTLAB_HOME", str(home))
+    monkeypatch.chdir(home)
 
 
 @pytest.fixture(autouse=True)
 def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGENTLAB_HOME", str(home))
-    monkeypatch.chdir(home)
+    enter(home, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +129,8 @@ def test_adapters_say_the_same_twice_and_after_a_kill(home: Path) -> None:
     assert all(turn["answer"] for turn in turns)
 
 
-def test_an_agent_that_is_asked_alone_is_as_right_as_in_evolution_and_as_a_persona(home: Path) -> None:
+def test_an_agent_that_is_asked_alone_is_as_right_as_in_evolution_and_as_a_persona(deep_home: Path) -> None:
+    home = deep_home
     words = ["debate", *(f"--adapter={name}" for name in ADAPTERS), f"--base={home}/models/smollm2", *SMALL, "-q"]
     assert main([*words, "--set=questions.count=12", "--set=rows=9", "--run-name=alone"]) == 0
     events = [json.loads(line) for line in (home / "runs" / "alone" / "events.jsonl").read_text().splitlines()]

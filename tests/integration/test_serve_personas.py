@@ -27,14 +27,14 @@ PERSONAS = ("one", "two")
 QUESTIONS = ("What is tea?", "Name three rivers.", "Why is the sky blue?", "Tell me about bread, please.")
 
 
-def adapter(folder: Path, seed: int, wide: int = 576) -> None:
-    """A random one for the embedded model, strong enough to be heard."""
+def adapter(folder: Path, seed: int, wide: int = 576, layers: int = 30) -> None:
+    """A random one for the embedded model or its first layers, strong enough to be heard."""
     chance = torch.Generator().manual_seed(seed)
     modules = {
         f"model.layers.{layer}.self_attn.{name}": LoraDelta(
             torch.randn(4, wide, generator=chance) * 0.05, torch.randn(out, 4, generator=chance) * 0.05, 2.0
         )
-        for layer in range(30)
+        for layer in range(layers)
         for name, out in (("q_proj", wide), ("v_proj", wide // 3))
     }
     write_folder(

@@ -1,9 +1,11 @@
 """Rows side by side say what each says alone, whatever the architecture, and leave when they are finished."""
 
+import functools
 import itertools
 import pkgutil
 import random
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -119,6 +121,14 @@ def alone(model: Any, adapters: Any, row: AnswerRow) -> tuple[list[int], list[fl
     return tokens, logprobs
 
 
+@functools.cache
+def rows_alone(kind: str) -> list[tuple[list[int], list[float]]]:
+    """What each of 20 rows says alone; once for all tests of the architecture, of which it takes most of the time."""
+    model = model_of(kind)
+    with tempfile.TemporaryDirectory() as place, rowwise(model, adapters_of(kind, Path(place))) as adapters:
+        return [alone(model, adapters, row) for row in rows_of(20)]
+
+
 def collected(steps: Iterator[Sequence[Token]]) -> dict[AnswerRow, list[Token]]:
     tokens_by_row: dict[AnswerRow, list[Token]] = {}
     for tokens in steps:
@@ -131,8 +141,8 @@ def collected(steps: Iterator[Sequence[Token]]) -> dict[AnswerRow, list[Token]]:
 @pytest.mark.parametrize("kind", [*MODELS, "GPT2"])
 def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -> None:
     model, rows = model_of(kind), rows_of(20, logprob=True)
+    expected = dict(zip(rows, rows_alone(kind), strict=True))
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
-        expected = {row: alone(model, adapters, row) for row in rows}
         batch = AnswerBatch(model, adapters, ENDS)
         tokens_by_row = collected(batch.run(rows, 6, waves=waves))
     assert (batch.slow is not None) == (kind == "Qwen3Next")
@@ -153,9 +163,11 @@ def test_prompts_that_are_read_in_pieces_change_no_answer(
 ) -> None:
     monkeypatch.setitem(prefill._PIECE, "cpu", 8)
     model, rows = model_of(kind), rows_of(20)
-    rows += [AnswerRow(row.adapter, [*row.prompt * 26][:26], 5) for row in rows[:3]]
+    expected = {row: said for row, (said, _) in zip(rows, rows_alone(kind), strict=True)}
+    long = [AnswerRow(row.adapter, [*row.prompt * 26][:26], 5) for row in rows[:3]]
+    rows += long
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
-        expected = {row: alone(model, adapters, row)[0] for row in rows}
+        expected |= {row: alone(model, adapters, row)[0] for row in long}
         batch = AnswerBatch(model, adapters, ENDS)
         tokens_by_row = collected(in_turns(batch, rows))
     assert {row: [token.token for token in tokens] for row, tokens in tokens_by_row.items()} == expected
