@@ -108,7 +108,7 @@ class Session:
         cast("Reviewable", self.experiment).reviewer = reviewer
         return replace(self, approve=True)
 
-    def execute(self, watch: Watch) -> FinishedRun[Any]:
+    def carry_out(self, watch: Watch) -> FinishedRun[Any]:
         """Do the work to its end and record how it ended.
 
         Raises:
@@ -141,7 +141,7 @@ def finish(run: OpenRun, result: "AnswerDocument", outcome: RunOutcome) -> "Answ
     return result
 
 
-def load_context(environ: Mapping[str, str], cwd: Path) -> Context:
+def surroundings(environ: Mapping[str, str], cwd: Path) -> Context:
     """The workspace, and the environment with the workspace's `.env` below it.
 
     Raises:
@@ -184,23 +184,23 @@ def run_to_its_end(
             "A resumed run has its own config; another cannot be given with it.",
             hint="Drop `config`; a larger budget is given by what the run may cost.",
         )
-    context = load_context(os.environ, Path.cwd())
+    context = surroundings(os.environ, Path.cwd())
     folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
     given = [Override(str(key), value, "overrides") for key, value in overrides.items()]
     if resume is not None:
         record = find_to_resume(folder, resume, name)
-        session = resume_session(command(name), record, given, context=context)
+        session = go_on(command(name), record, given, context=context)
     else:
-        session = start_session(name, config, given, context=context, runs_dir=folder, argv=[caller])
+        session = begin(name, config, given, context=context, runs_dir=folder, argv=[caller])
     if isinstance(session, FinishedRun):
         return session
     if not verbose:
-        return session.execute(Watch())
+        return session.carry_out(Watch())
     line = stderr_line(session.redactor)
-    return session.execute(Watch(sinks=[Lines(session.command.narrate_function(), line)], line=line))
+    return session.carry_out(Watch(sinks=[Lines(session.command.narrate_function(), line)], line=line))
 
 
-def start_session(
+def begin(
     name: str,
     config: "str | Path | Mapping[str, Any] | BaseModel | None",
     overrides: "Sequence[Override]",
@@ -245,7 +245,7 @@ def start_session(
     return Session(the_command, experiment, context, lambda edge: OpenRun.create(runs_dir, spec, edge), redactor)
 
 
-def resume_session(
+def go_on(
     the_command: Command,
     record: RunRecord,
     overrides: "Sequence[Override]",

@@ -71,10 +71,10 @@ def list_(ctx: typer.Context) -> None:
     from agentlab.lora.catalogue import list_adapters
     from agentlab.lora.views import AdapterList
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    screen.answer("adapters list", AdapterList.of(list_adapters(load_context(screen).workspace)))
+    screen.answer("adapters list", AdapterList.of(list_adapters(surroundings(screen).workspace)))
 
 
 @app.command(epilog="Example: agentlab adapters show analyst")
@@ -88,10 +88,10 @@ def show(ctx: typer.Context, name: Name) -> None:
     from agentlab.lora.reading import Adapter
     from agentlab.lora.views import AdapterView
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    path = find(from_here(name), load_context(screen).workspace)
+    path = find(from_here(name), surroundings(screen).workspace)
     card = read_card(path)
     with Adapter(path) as adapter, screen.progress() as bar:
         parts = anatomy(adapter, _progress_callback(bar, "modules"))
@@ -113,10 +113,10 @@ def diff(
     from agentlab.lora.reading import Adapter
     from agentlab.lora.views import AdapterDiff
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    workspace = load_context(screen).workspace
+    workspace = surroundings(screen).workspace
     paths = [find(from_here(name), workspace) for name in (first, second)]
     cards = [read_card(path) for path in paths]
     with Adapter(paths[0]) as a, Adapter(paths[1]) as b, screen.progress() as bar:
@@ -149,10 +149,10 @@ def blend(
     from agentlab.lora.recipe import blend as combined
     from agentlab.lora.recipe import plan
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    workspace = load_context(screen).workspace
+    workspace = surroundings(screen).workspace
     paths = [find(from_here(name), workspace) for name in names]
     with ExitStack() as stack:
         parents = [stack.enter_context(Adapter(path)) for path in paths]
@@ -182,10 +182,10 @@ def merge(
     from agentlab.train.adapter_base import base_of
     from agentlab.train.merge import merge as merged
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    workspace, kind = load_context(screen).workspace, as_dtype(dtype) if dtype else None
+    workspace, kind = surroundings(screen).workspace, as_dtype(dtype) if dtype else None
     path = find(from_here(name), workspace)
     model = base_of(path, from_here(base) if base else None, workspace)
     screen.say(f"merging {path.name} into {model}")
@@ -210,10 +210,10 @@ def export(
     """Write an adapter for llama.cpp, or as a plain PEFT folder in which all modules have one rank and scale."""
     from agentlab.lora.catalogue import find
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    workspace = load_context(screen).workspace
+    workspace = surroundings(screen).workspace
     if format_ not in _FORMATS:
         raise UnknownNameError("format", format_, _FORMATS)
     for flag, is_given, owner in (

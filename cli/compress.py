@@ -156,10 +156,10 @@ def evaluate(
     from agentlab.models.importer import import_gguf
     from agentlab.runs.store import find, read_result
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     record = find(runs_folder(context, runs_dir), run, "compress")
     model = _one_of(read_result(record, CompressResult).models, base)
     exports = {name: record.path / model.exports / file for name, file in model.kept_files.items()}
@@ -222,10 +222,10 @@ def _answer(
     from agentlab.compress.experiment_memory import CompressMemory, query_memory
     from agentlab.compress.goal import read_goal
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    default = load_context(screen).workspace.resolve(str(CompressConfig.model_fields["memory"].default))
+    default = surroundings(screen).workspace.resolve(str(CompressConfig.model_fields["memory"].default))
     experiment_memory = CompressMemory(default if folder is None else Path.cwd() / folder)
     experiments = query_memory(experiment_memory, base, settings, None if goal is None else read_goal(goal))
     screen.answer(f"compress memory {name}", experiments)
@@ -244,12 +244,12 @@ def plan(
     """Ask the agent for its plan alone: steps, and recipes with estimates from what is remembered."""
     from agentlab.compress.agent import alone
     from agentlab.config.overrides import Override, parse
-    from agentlab.session import start_session
+    from agentlab.session import begin
 
-    from .launch import load_context, with_consent
+    from .launch import surroundings, with_consent
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     flags = {
         "base": ("--base", None if base is None else from_here(base)),
         "goal": ("--objective", objective),
@@ -264,7 +264,7 @@ def plan(
         planning_context = with_consent(
             context, screen, bar, yes=True
         )  # the plan says what was understood, and nothing is done
-        session = start_session(
+        session = begin(
             "compress", config, overrides, context=planning_context, runs_dir=context.workspace.runs, planning=True
         )
         experiment: Any = session.experiment
@@ -291,10 +291,10 @@ def reflect(
     from agentlab.models.base_model import find_base
     from agentlab.runs.store import find
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     record = find(runs_folder(context, runs_dir), run, "compress")
     where: dict[str, Any] = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
     config = load(
@@ -332,10 +332,10 @@ def watch(
     from agentlab.config.load import load
     from agentlab.runs.store import find
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     folder, last_view = runs_folder(context, runs_dir), None
     live = sys.stdout.isatty() and not screen.json_mode
     while True:
@@ -380,10 +380,10 @@ def deploy(
     from agentlab.compress.result import CompressResult
     from agentlab.runs.store import find, read_result
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    record = find(runs_folder(load_context(screen), runs_dir), run, "compress")
+    record = find(runs_folder(surroundings(screen), runs_dir), run, "compress")
     model = _one_of(read_result(record, CompressResult).models, base)
     with screen.progress() as bar:
         bar.update("writing the files")

@@ -21,10 +21,10 @@ def list_(
     """List the presets: yours in configs/, then the shipped ones."""
     from agentlab.scaffold import configs
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    screen.answer("configs list", configs.list_presets(kind, load_context(screen)))
+    screen.answer("configs list", configs.list_presets(kind, surroundings(screen)))
 
 
 @app.command(epilog="Example: agentlab configs show nas demo --set training.epochs=3")
@@ -39,11 +39,11 @@ def show(
     from agentlab.config.overrides import parse
     from agentlab.scaffold import configs
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     overrides = [parse(text) for text in set_ or ()]
-    screen.answer("configs show", configs.show(kind, config, overrides, load_context(screen), Path.cwd()))
+    screen.answer("configs show", configs.show(kind, config, overrides, surroundings(screen), Path.cwd()))
 
 
 @app.command(epilog="Example: agentlab configs validate configs/nas/mine.yaml")
@@ -61,10 +61,10 @@ def validate(
     """Check configs and list everything that is wrong with them."""
     from agentlab.scaffold import configs
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    screen.answer("configs validate", configs.validate(paths or (), kind, load_context(screen), Path.cwd()))
+    screen.answer("configs validate", configs.validate(paths or (), kind, surroundings(screen), Path.cwd()))
 
 
 @app.command(epilog="Example: agentlab configs schema nas > nas.schema.json")

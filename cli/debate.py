@@ -115,10 +115,10 @@ def replay(
     from agentlab.runs.journal import read_events
     from agentlab.runs.store import find
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     record = find(runs_folder(context, runs_dir), run, "debate")
     flags = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
     overrides = [Override(key, value, flag) for key, (flag, value) in flags.items() if value is not None]

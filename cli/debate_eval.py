@@ -80,7 +80,7 @@ def evaluate(
     from agentlab.integrations import evaluation
     from agentlab.persona.ping import cast_of_server
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     names = [name for name in tasks.split(",") if name]
@@ -98,7 +98,7 @@ def evaluate(
         else:
             adapter_names, env, label, evaluations = (
                 evaluation.unique_names(adapter or ()),
-                load_context(screen).env,
+                surroundings(screen).env,
                 model,
                 {},
             )
@@ -151,12 +151,12 @@ def _in_process(
     """The base's name, and what it and the adapters score."""
     from agentlab.integrations import evaluation, lm_eval
 
-    from .launch import load_context
+    from .launch import surroundings
     from .talk import importing
 
     base_path = None if base is None else from_here(base)
     path, adapter_folders = evaluation.local(
-        [from_here(name) for name in adapters], base_path, load_context(screen).workspace, importing(screen)
+        [from_here(name) for name in adapters], base_path, surroundings(screen).workspace, importing(screen)
     )
     bar.update("loading tasks and data sets")
     loaded, count = lm_eval.Tasks(tasks, folders), 0
@@ -195,12 +195,12 @@ def ping(
     from agentlab.persona import ping as personas
     from agentlab.persona.talk import Talk, cast_of
 
-    from .launch import load_context
+    from .launch import surroundings
     from .talk import importing
     from .talk import prompt as question
 
     screen = screen_of(ctx)
-    context, text = load_context(screen), question(prompt)
+    context, text = surroundings(screen), question(prompt)
     if base_url is not None and base is not None:
         raise UsageError("--base is of this process, --base-url of a server.", hint="Give one of them.")
     refused: dict[str, AgentlabError] = {}

@@ -21,10 +21,10 @@ def doctor(
     """
     from agentlab.doctor.examine import examine
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     if not screen.json_mode:
         screen.say("looking; heavy libraries are loaded on trial, so this takes some seconds")
     with screen.progress():

@@ -128,7 +128,7 @@ def _cross(
     from agentlab.evolve.adapter_folder import cross
     from agentlab.lora.catalogue import find
 
-    from .launch import load_context
+    from .launch import surroundings
 
     if child is None or parents is None:
         raise UsageError("--parents A B and --child NAME go together.", hint="A search takes --parent, repeated.")
@@ -145,7 +145,7 @@ def _cross(
             "--child makes an adapter at once; CONFIG, --set, --dry-run and what else belongs to a run means nothing.",
             hint="Beside it stand --alpha, --mut, --mut-std and --seed.",
         )
-    workspace = load_context(screen).workspace
+    workspace = surroundings(screen).workspace
     folders = [find(from_here(name), workspace) for name in parents]
     out = Path(from_here(child)) if "/" in child else workspace.adapters / child
     alpha, mut, step = (default if value is None else value for value, default in zip(settings, _SEEDS, strict=True))
@@ -177,10 +177,10 @@ def export(
     from agentlab.runs.journal import read_events
     from agentlab.runs.store import find
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     record = find(runs_folder(context, runs_dir), run, "evolve")
     config = load_resolved(EvolveConfig, record.path / "config.yaml", [], env=context.env)
     events = read_events(record.path / "events.jsonl")

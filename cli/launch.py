@@ -19,13 +19,13 @@ from agentlab.session import (
     FinishedRun,
     Session,
     Watch,
+    begin,
+    go_on,
     reference,
     resume_command,
-    resume_session,
     runs_dir_flag,
-    start_session,
 )
-from agentlab.session import load_context as _surroundings
+from agentlab.session import surroundings as _surroundings
 from agentlab.train.distributed import follow, leading, rank_and_size, stop_with_launcher
 
 from .options import CommonOptions
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from .approve import TerminalReviewer
 
-__all__ = ["launch", "load_context", "reference", "resume_command", "resume_run", "runs_folder", "terminal_reviewer"]
+__all__ = ["launch", "reference", "resume_command", "resume_run", "runs_folder", "surroundings", "terminal_reviewer"]
 
 
-def load_context(screen: Screen) -> Context:
+def surroundings(screen: Screen) -> Context:
     """Workspace and environment of this process; the screen masks the secrets of both."""
     context = _surroundings(os.environ, Path.cwd())
     screen.redactor = Redactor.of(context.env)
@@ -90,7 +90,7 @@ def launch(
 
     `yes` agrees beforehand to what a model makes of the config.
     """
-    context = load_context(screen)
+    context = surroundings(screen)
     with _lead_processes(command(name), context, screen):
         _launch(name, common, overrides, screen, context, approve=approve, label=label, yes=yes)
 
@@ -123,7 +123,7 @@ def _launch(
         _resume(the_command, record, overrides, screen, context, reviewer, dry_run=common.dry_run)
         return
     with screen.progress() as bar:  # reading the data, or a large model's file, may take a while
-        session = start_session(
+        session = begin(
             name,
             common.preset,
             overrides,
@@ -166,7 +166,7 @@ def _resume(
 ) -> None:
     with screen.progress():
         approve = reviewer is not None
-        session = resume_session(the_command, record, overrides, context=context, planning=dry_run, approve=approve)
+        session = go_on(the_command, record, overrides, context=context, planning=dry_run, approve=approve)
     if isinstance(session, FinishedRun):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
         screen.answer(the_command.name, session.result, run=reference(record, "completed"))
@@ -183,7 +183,7 @@ def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | N
     if reviewer is not None:
         session = session.with_reviewer(reviewer)
     with screen.progress(session.command.narrate_function()) as progress, _signals(context, progress):
-        done = session.execute(
+        done = session.carry_out(
             Watch(
                 sinks=(progress,),
                 line=progress.line,

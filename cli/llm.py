@@ -71,10 +71,10 @@ def show(
     from agentlab.llm.load import DEFAULT, absent, load_llm
     from agentlab.llm.views import routing
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     llm_config = load_llm(config, [parse(text) for text in set_ or ()], context)
     screen.answer("llm show", routing(config or DEFAULT, llm_config, context.env, absent(llm_config, context)))
 
@@ -85,10 +85,10 @@ def stats(ctx: typer.Context) -> None:
     """Print what each model of this workspace has done: last answer, successes, errors by kind, tokens, spend."""
     from agentlab.llm.ledger.statistics import read_statistics
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    screen.answer("llm stats", read_statistics(load_context(screen).workspace.state / "llm.sqlite"))
+    screen.answer("llm stats", read_statistics(surroundings(screen).workspace.state / "llm.sqlite"))
 
 
 @app.command(epilog=_ASK)
@@ -185,10 +185,10 @@ def _talk(
     from agentlab.llm.load import load_llm
     from agentlab.persona.talk import Talk, cast_of
 
-    from .launch import load_context
+    from .launch import surroundings
     from .talk import importing, typed_text
 
-    context, name, overrides = load_context(screen), None, []
+    context, name, overrides = surroundings(screen), None, []
     for override in map(parse, sets):
         if override.key != "llm":
             overrides.append(override)

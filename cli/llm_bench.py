@@ -154,10 +154,10 @@ def compare(
     from agentlab.bench.compare.runs import compare_runs
     from agentlab.runs.store import find
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    folder = runs_folder(load_context(screen), runs_dir)
+    folder = runs_folder(surroundings(screen), runs_dir)
     if target and len(target) != 2:
         raise UsageError("--target names what is compared with what.", hint="Give it twice, once for each run.")
     pair = (target[0], target[1]) if target else None

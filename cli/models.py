@@ -23,10 +23,10 @@ def list_(ctx: typer.Context) -> None:
     """List the models that are here, and those that can be pulled."""
     from agentlab.models.store import ModelList, list_models
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    screen.answer("models list", ModelList.of(list_models(load_context(screen).workspace)))
+    screen.answer("models list", ModelList.of(list_models(surroundings(screen).workspace)))
 
 
 @app.command(epilog="Example: agentlab models pull smollm2-135m")
@@ -44,10 +44,10 @@ def pull(
     from agentlab.models.pull import pull as pull_model
     from agentlab.models.store import PulledModel
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    row, context = lookup(name), load_context(screen)
+    row, context = lookup(name), surroundings(screen)
     with screen.progress() as bar:
 
         def show(step: str, done: int, total: int) -> None:
@@ -76,10 +76,10 @@ def import_(
     from agentlab.models.importer import as_dtype, import_gguf
     from agentlab.models.store import ModelPath, find, stem_of
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    workspace, kind = load_context(screen).workspace, as_dtype(dtype)
+    workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
     source = find(from_here(model), workspace)
     target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
     screen.say(f"to answer, in a pipeline or as a language model, {source.name} only has to lie in models/, as it is")
@@ -95,10 +95,10 @@ def path(ctx: typer.Context, name: Name) -> None:
     """Print where a model lies."""
     from agentlab.models.store import ModelPath, find
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    model_path = find(from_here(name), load_context(screen).workspace)
+    model_path = find(from_here(name), surroundings(screen).workspace)
     screen.answer("models path", ModelPath(name=name, path=str(model_path)))
 
 
@@ -112,7 +112,7 @@ def rm(
     """Remove a model from models/ for good."""
     from agentlab.models.store import ModelPath, remove
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     if not yes:
@@ -120,5 +120,5 @@ def rm(
             raise UsageError("Removing a model needs a confirmation.", hint="Add --yes.")
         if not typer.confirm(f"Remove {name}?", err=True):
             raise AgentlabError("Nothing was removed.")
-    removed_model = remove(name, load_context(screen).workspace)
+    removed_model = remove(name, surroundings(screen).workspace)
     screen.answer("models rm", ModelPath(name=removed_model.name, path=str(removed_model.path)))

@@ -173,10 +173,10 @@ def predict_(
     from agentlab.nas.export import find_artefact
     from agentlab.nas.predict import predict
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    source, record = find_artefact(run, runs_folder(load_context(screen), runs_dir), Path.cwd())
+    source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
     with screen.progress():
         answer = predict(source, Path.cwd() / data, Path.cwd() / output if output else None)
     for note in answer.notes:
@@ -195,10 +195,10 @@ def export(
     """Copy the winner of a search into a folder of its own, which forecasts without its run."""
     from agentlab.nas.export import ExportAnswer, export_artefact, find_artefact
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    source, record = find_artefact(run, runs_folder(load_context(screen), runs_dir), Path.cwd())
+    source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
     answer = ExportAnswer.of(export_artefact(source, Path.cwd() / out))
     screen.answer("nas export", answer, run=reference(record, record.status) if record else None)
     screen.hint(answer.command)

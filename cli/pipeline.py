@@ -244,11 +244,11 @@ def _load_config(
     from agentlab.config.overrides import Override, parse
     from agentlab.pipeline.config import PipelineConfig
 
-    from .launch import load_context
+    from .launch import surroundings
 
     if pipeline is not None and config is not None:
         raise UsageError("--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {config!r}.")
-    context = load_context(screen_of(ctx))
+    context = surroundings(screen_of(ctx))
     ref = config if pipeline is None else _path(pipeline)
     changes = [] if models is None else [Override("models_file", str(models), "--models")]
     changes += [*map(parse, sets), *([] if mode is None else [Override("mode", mode, "--mode")])]
@@ -277,10 +277,10 @@ def rerun(
     from agentlab.config.overrides import Override
     from agentlab.runs.store import find
 
-    from .launch import launch, load_context, runs_folder
+    from .launch import launch, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    parent = find(runs_folder(load_context(screen), runs_dir), run, "pipeline")
+    parent = find(runs_folder(surroundings(screen), runs_dir), run, "pipeline")
     common = CommonOptions(
         preset=str(parent.path / "config.yaml"),
         sets=set_ or (),
@@ -343,10 +343,10 @@ def why(
     from agentlab.pipeline.branches.why import explain_stage as explained
     from agentlab.runs.store import find
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    folder = runs_folder(load_context(screen), runs_dir)
+    folder = runs_folder(surroundings(screen), runs_dir)
     screen.answer("pipeline why", explained(find(folder, run, "pipeline"), stage, _pipelines(folder)))
 
 

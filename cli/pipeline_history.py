@@ -23,9 +23,9 @@ def context_and_store(ctx: typer.Context) -> "tuple[Context, Store]":
     """The surroundings, and the workspace's store of answers."""
     from agentlab.pipeline.store import Store
 
-    from .launch import load_context
+    from .launch import surroundings
 
-    context = load_context(screen_of(ctx))
+    context = surroundings(screen_of(ctx))
     return context, Store(context.workspace.state / "pipeline")
 
 

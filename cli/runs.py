@@ -31,12 +31,12 @@ def list_(
     from agentlab.runs import store, views
     from agentlab.runs.manifest import Status
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     if status and status not in get_args(Status):
         raise UnknownNameError("status", status, get_args(Status))
-    listing = store.list_runs(runs_folder(load_context(screen), runs_dir))
+    listing = store.list_runs(runs_folder(surroundings(screen), runs_dir))
     for name, reason in listing.unreadable:
         screen.warn(f"{name} is not listed: {reason}")
     screen.answer("runs list", views.RunList.of(listing, command=of, status=status))
@@ -54,10 +54,10 @@ def show(
     from agentlab.runs import store, views
     from agentlab.runs.store import read_result
 
-    from .launch import load_context, reference, resume_command, runs_folder
+    from .launch import reference, resume_command, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     record = store.find(runs_folder(context, runs_dir), run)
     status = record.status
     done = status == "completed"
@@ -80,10 +80,10 @@ def compare(
     """Compare two runs: what was configured differently, what came out differently."""
     from agentlab.runs import store
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    folder = runs_folder(load_context(screen), runs_dir)
+    folder = runs_folder(surroundings(screen), runs_dir)
     from agentlab.commands import command
     from agentlab.runs.compare import compare as compare_runs
 
@@ -106,10 +106,10 @@ def resume_(
     from agentlab.errors import UsageError
     from agentlab.runs import store
 
-    from .launch import load_context, resume_run, runs_folder, terminal_reviewer
+    from .launch import resume_run, runs_folder, surroundings, terminal_reviewer
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     record = store.find_to_resume(runs_folder(context, runs_dir), run)
     if approve and not _asks(ctx, record.manifest.command):
         raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
@@ -136,10 +136,10 @@ def path(
     """Print the folder of a run."""
     from agentlab.runs import store, views
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    record = store.find(runs_folder(load_context(screen), runs_dir), run)
+    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
     screen.answer("runs path", views.PathLine(path=str(record.path)), run=reference(record, record.status))
 
 
@@ -157,10 +157,10 @@ def rm(
     from agentlab.errors import AgentlabError, UsageError
     from agentlab.runs import store, views
 
-    from .launch import load_context, runs_folder
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    folder = runs_folder(load_context(screen), runs_dir)
+    folder = runs_folder(surroundings(screen), runs_dir)
     names = list(dict.fromkeys(store.require_whole_name(folder, name) for name in runs))
     store.check_removable(folder, *names)
     if not yes:
@@ -184,10 +184,10 @@ def export(
     from agentlab.runs import store, views
     from agentlab.runs.store import export as export_run
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    record = store.find(runs_folder(load_context(screen), runs_dir), run)
+    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
     with screen.progress():
         target = export_run(record, (out or Path(f"{record.id}.zip")).absolute())
     screen.answer("runs export", views.PathLine(path=str(target)), run=reference(record, record.status))

@@ -37,10 +37,10 @@ def log(
     from agentlab.integrations import mlflow
     from agentlab.runs.store import find
 
-    from .launch import load_context, reference, runs_folder
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    record = find(runs_folder(load_context(screen), runs_dir), run)
+    record = find(runs_folder(surroundings(screen), runs_dir), run)
     with screen.progress() as bar:
         bar.update(f"logging {record.id}")
         logged = mlflow.log_run(record, _store(ctx, store))
@@ -82,6 +82,6 @@ def _settings(texts: list[str] | None) -> dict[str, str]:
 
 
 def _store(ctx: typer.Context, store: str | None) -> str:
-    from .launch import load_context
+    from .launch import surroundings
 
-    return store or str(load_context(screen_of(ctx)).workspace.state / "mlflow.db")
+    return store or str(surroundings(screen_of(ctx)).workspace.state / "mlflow.db")

@@ -106,10 +106,10 @@ def serve(
     from agentlab.llm.serve.run import GatewaySettings, Served
     from agentlab.llm.serve.run import serve as run
 
-    from .launch import load_context
+    from .launch import surroundings
 
     screen = screen_of(ctx)
-    context = load_context(screen)
+    context = surroundings(screen)
     overrides = [parse(text) for text in set_ or ()]
     if max_cost is not None:
         overrides.append(Override("budget.per_run_usd", max_cost, "--max-cost"))

@@ -32,7 +32,7 @@ from agentlab.runs.context import Context
 from agentlab.runs.journal import read_events
 from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace
-from agentlab.session import load_context, start_session
+from agentlab.session import begin, surroundings
 from agentlab.study.state import rebuild
 
 __all__ = [
@@ -145,11 +145,9 @@ class CompressionDeepAgent:
     def _check_config(self, carbon_budget: float | str | None) -> tuple[CompressConfig, Context]:
         from agentlab.config.overrides import Override
 
-        context = load_context(os.environ, Path.cwd())
+        context = surroundings(os.environ, Path.cwd())
         overrides = [Override(key, value, "plan") for key, value in self._changes(carbon_budget).items()]
-        session = start_session(
-            "compress", None, overrides, context=context, runs_dir=context.workspace.runs, planning=True
-        )
+        session = begin("compress", None, overrides, context=context, runs_dir=context.workspace.runs, planning=True)
         return session.experiment.config, context  # type: ignore[attr-defined] # a CompressExperiment
 
 
@@ -181,7 +179,7 @@ def enable_deep_agent_workflow(model_name: str | Mapping[str, Any] = "embedded")
 
 
 def _situation(model_name: str, workspace_dir: str | Path, objective: str) -> tools.Situation:
-    config, context = CompressConfig(), load_context(os.environ, Path.cwd())
+    config, context = CompressConfig(), surroundings(os.environ, Path.cwd())
     base = find_base(model_name, context.workspace).path.name
     space = SearchSpace.of(config.searched_space, config.rules)
     experiments = CompressMemory(Path(workspace_dir)).experiments()
@@ -234,7 +232,7 @@ def load_peft_model(model_name: str, adapter: str | Path) -> Any:
     from agentlab.lora.reading import Adapter
     from agentlab.train.base import load_base, quietly
 
-    folder = import_base(find_base(model_name, load_context(os.environ, Path.cwd()).workspace))
+    folder = import_base(find_base(model_name, surroundings(os.environ, Path.cwd()).workspace))
     Adapter(Path(adapter)).close()  # what is damaged is named before a model is loaded
     with quietly():
         from peft import PeftModel
@@ -247,5 +245,5 @@ def log_experiment(run: str, store: str | Path | None = None) -> Any:
     from agentlab.integrations.mlflow import log_run
     from agentlab.runs.store import find
 
-    workspace = load_context(os.environ, Path.cwd()).workspace
+    workspace = surroundings(os.environ, Path.cwd()).workspace
     return log_run(find(workspace.runs, run), str(store or workspace.state / "mlflow.db"))

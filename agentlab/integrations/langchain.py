@@ -28,7 +28,7 @@ from agentlab.llm.load import load_llm
 from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Delta, Message
-from agentlab.session import load_context
+from agentlab.session import surroundings
 
 try:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -81,7 +81,7 @@ class AgentlabChatModel(BaseChatModel):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        surrounding = load_context(os.environ, Path.cwd())
+        surrounding = surroundings(os.environ, Path.cwd())
         config = self.config
         if not isinstance(config, LLMConfig):
             defaults = {"defaults.timeout.total": self.timeout, "defaults.retries": self.max_retries}

@@ -30,7 +30,7 @@ from agentlab.debate.run import Debates
 from agentlab.errors import MissingExtraError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import OpenStudy
-from agentlab.session import Watch, finish, load_context, start_session
+from agentlab.session import Watch, begin, finish, surroundings
 from agentlab.stats.fronts import front
 from agentlab.study import steps
 
@@ -262,10 +262,10 @@ class _GraphWork(Generic[Opened]):
         runs_dir: Path | None,
         tell: Callable[[Opened], dict[str, Any]],
     ) -> "_GraphWork[Opened]":
-        context = load_context(os.environ, Path.cwd())
+        context = surroundings(os.environ, Path.cwd())
         changes = [Override(key, value, "overrides") for key, value in (overrides or {}).items()]
         folder = runs_dir or context.workspace.runs
-        session = start_session(name, config, changes, context=context, runs_dir=folder, argv=[f"{name}_graph"])
+        session = begin(name, config, changes, context=context, runs_dir=folder, argv=[f"{name}_graph"])
         experiment: Any = session.experiment
         with ExitStack() as stack:
             run = stack.enter_context(session.open_run_folder(Watch()))

@@ -22,7 +22,7 @@ from agentlab.llm.load import load_llm
 from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Message, Usage
-from agentlab.session import load_context
+from agentlab.session import surroundings
 
 TASK = "chat"
 
@@ -101,7 +101,7 @@ class LLMManager:
             ConfigError: every problem of the file, one per line.
             UnknownNameError: there is no such preset.
         """
-        context = load_context(os.environ, Path.cwd())
+        context = surroundings(os.environ, Path.cwd())
         self.config: LLMConfig = load_llm(None if path is None else str(path), (), context)
         self._tallies = Tallies(self.config.models)
         self.router = Router(self.config, env=context.env, workspace=context.workspace, on_sample=self._tallies.count)

@@ -43,7 +43,7 @@ from agentlab.compress.layerwise import Pruner, Quantizer, prune, quantize
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.atomic import write_json
-from agentlab.session import load_context
+from agentlab.session import surroundings
 from agentlab.stats.divergence import Divergence
 from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
@@ -127,7 +127,7 @@ class Bench:
     """One base, its texts and statistics, in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        workspace = load_context(os.environ, Path.cwd()).workspace
+        workspace = surroundings(os.environ, Path.cwd()).workspace
         base = load_base(import_base(find_base("smollm2-135m", workspace)), "fp32", "sdpa")
         self.folder, self.rows = folder, dict[str, dict[str, float]]()
         self.base = bases.write(bases.rotated(base.model), base.tokenizer, folder / "base")

@@ -47,7 +47,7 @@ from agentlab.evolve.scoring import open_weighted_children
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
 from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
-from agentlab.session import load_context
+from agentlab.session import surroundings
 from agentlab.stats.control import ControlComparison
 from agentlab.stats.studies import full_study
 from agentlab.tasks.labelled import prompts_and_choices
@@ -158,7 +158,7 @@ def scoring(exp: EvolveExperiment, children_folder: Path) -> tuple[list[dict[str
 
 def main(seeds: int, parents: list[str]) -> int:
     warnings.simplefilter("ignore")
-    context = load_context(os.environ, Path.cwd())
+    context = surroundings(os.environ, Path.cwd())
     with tempfile.TemporaryDirectory() as scratch:
         accuracies = evolved(context, seeds, parents)
         written = list(RUNS.rglob("*.safetensors"))

@@ -36,7 +36,7 @@ from agentlab.models import store
 from agentlab.pipeline.schedule.plan import least_recently_used
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
-from agentlab.session import FinishedRun, Watch, start_session
+from agentlab.session import FinishedRun, Watch, begin
 
 OUT = Path(".agentlab/bench/pipeline.json")
 EMBEDDED = "smollm2-135m"
@@ -141,8 +141,8 @@ class Home:
         }
 
     def run(self, config: dict[str, Any]) -> FinishedRun[Any]:
-        session = start_session("pipeline", config, [], context=self.context, runs_dir=self.context.workspace.runs)
-        return session.execute(Watch())
+        session = begin("pipeline", config, [], context=self.context, runs_dir=self.context.workspace.runs)
+        return session.carry_out(Watch())
 
     def shell(self, *words: str) -> tuple[float, dict[str, Any]]:
         """Seconds and document of `agentlab pipeline ... --json`."""
@@ -264,13 +264,13 @@ def swaps(home: Home) -> Row:
     ]
     size = metadata.read(home.root / "models" / "one.gguf").file_bytes
     config = home.config(stages, resources={"ram_gib": 500 / 1024}, defaults={"n_ctx": 512})
-    session = start_session("pipeline", config, [], context=home.context, runs_dir=home.context.workspace.runs)
+    session = begin("pipeline", config, [], context=home.context, runs_dir=home.context.workspace.runs)
     experiment: Any = session.experiment
     best = experiment.schedule
     lru = least_recently_used([unit.job() for unit in experiment.units], best.room)
     if 2 * size > best.room.budget or best.room.budget > 3 * min(best.room.sizes.values()):
         raise SystemExit("the budget is not one for two models")
-    done = session.execute(Watch())
+    done = session.carry_out(Watch())
     loads = done.result.loads
     is_met = best.method == "exact" and loads == best.loads and loads <= 0.6 * lru.loads
     return Row(

@@ -15,7 +15,7 @@ from agentlab.nas.config import NasConfig
 from agentlab.nas.result import NasResult
 from agentlab.runs.redact import Redactor
 from agentlab.runs.store import find, read_result
-from agentlab.session import Watch, load_context, start_session
+from agentlab.session import Watch, begin, surroundings
 from tests.cli.conftest import TINY, Answer
 
 Call = Callable[..., Answer]
@@ -37,14 +37,12 @@ def test_a_password_that_is_a_word_of_a_config_harms_no_run(
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run, written without any secret in the environment."""
     root = tmp_path_factory.mktemp("workspace")
-    context = load_context({"AGENTLAB_HOME": str(root), "HOME": str(root)}, root)
+    context = surroundings({"AGENTLAB_HOME": str(root), "HOME": str(root)}, root)
     from agentlab.config.overrides import parse
 
     changes = [parse(word.removeprefix("--set=")) for word in (*TINY, "max_iterations=2")]
-    session = start_session(
-        "nas", "demo", changes, context=context, runs_dir=root / "runs", run_name="mine", argv=["agentlab"]
-    )
-    return session.execute(Watch()).path
+    session = begin("nas", "demo", changes, context=context, runs_dir=root / "runs", run_name="mine", argv=["agentlab"])
+    return session.carry_out(Watch()).path
 
 
 def _words(run: Path) -> list[str]:
@@ -122,4 +120,4 @@ def test_a_workspace_does_not_say_where_trust_is_kept(
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     assert agentlab("llm", "trust", "MY_API_KEY", "llm.example.org").code == 0
     assert (user / ".config/agentlab/trusted-keys").read_text() == "MY_API_KEY@llm.example.org\n"
-    assert load_context({"HOME": str(user)}, workspace).env["AGENTLAB_TRUST"] == "MY_API_KEY@llm.example.org"
+    assert surroundings({"HOME": str(user)}, workspace).env["AGENTLAB_TRUST"] == "MY_API_KEY@llm.example.org"

@@ -19,7 +19,7 @@ from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.context import Context
-from agentlab.session import FinishedRun, Watch, start_session
+from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread
 from tests.zygote import Forked
 
@@ -50,10 +50,8 @@ def run(workspace: Path) -> Callable[..., FinishedRun[Any]]:
 
     def carry_out(pipeline_config: dict[str, Any], **options: Any) -> FinishedRun[Any]:
         context = Context(workspace=Workspace.locate(os.environ, workspace), env=dict(os.environ))
-        session = start_session(
-            "pipeline", pipeline_config, [], context=context, runs_dir=context.workspace.runs, **options
-        )
-        return session.execute(Watch())
+        session = begin("pipeline", pipeline_config, [], context=context, runs_dir=context.workspace.runs, **options)
+        return session.carry_out(Watch())
 
     return carry_out
 

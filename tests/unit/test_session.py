@@ -23,7 +23,7 @@ from agentlab.runs.redact import Redactor
 from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import find
 from agentlab.runs.views import PathLine
-from agentlab.session import FinishedRun, Lines, Session, Watch, load_context, resume_session, start_session
+from agentlab.session import FinishedRun, Lines, Session, Watch, begin, go_on, surroundings
 
 NAS = COMMANDS["nas"]
 TINY = {
@@ -47,7 +47,7 @@ def overrides(**changes: object) -> list[Override]:
 
 @pytest.fixture
 def context(workspace: Path) -> Context:
-    return load_context({"AGENTLAB_HOME": str(workspace)}, workspace)
+    return surroundings({"AGENTLAB_HOME": str(workspace)}, workspace)
 
 
 class Experiment:
@@ -82,7 +82,7 @@ def raising(error: BaseException) -> Callable[[OpenRun], None]:
 
 def test_a_run_that_ends_well_leaves_its_result(context: Context) -> None:
     seen: list[str] = []
-    done = session(context, lambda run: None).execute(Watch(line=seen.append))
+    done = session(context, lambda run: None).carry_out(Watch(line=seen.append))
     assert (done.id, done.result, seen) == ("mine", PathLine(path="found"), ["run mine"])
     record = find(context.workspace.runs, "mine")
     assert (record.status, record.manifest.metrics["val_mse"].value) == ("completed", 0.5)
@@ -109,7 +109,7 @@ def not_ours() -> StorageError:
 )
 def test_an_error_is_recorded_and_names_its_run(context: Context, error: AgentlabError, status: str, hint: str) -> None:
     with pytest.raises(type(error)) as caught:
-        session(context, raising(error)).execute(Watch())
+        session(context, raising(error)).carry_out(Watch())
     path = context.workspace.runs / "mine"
     assert (caught.value.hint, caught.value.run) == (hint, {"id": "mine", "path": str(path), "status": status})
     assert json.loads((path / "manifest.json").read_text())["status"] == status
@@ -118,7 +118,7 @@ def test_an_error_is_recorded_and_names_its_run(context: Context, error: Agentla
 def test_a_bug_leaves_its_traceback_in_the_log_and_says_which_run_it_ended(context: Context) -> None:
     crashed: list[Any] = []
     with pytest.raises(ZeroDivisionError):
-        session(context, lambda run: print(1 / 0)).execute(Watch(crashed=crashed.append))
+        session(context, lambda run: print(1 / 0)).carry_out(Watch(crashed=crashed.append))
     record = find(context.workspace.runs, "mine")
     assert crashed == [{"id": "mine", "path": str(record.path), "status": "failed"}]
     assert "ZeroDivisionError: division by zero" in record.text("log.txt")
@@ -136,7 +136,7 @@ def test_ctrl_c_between_two_writes_leaves_a_run_to_go_on_with(context: Context) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        session(context, work).execute(Watch())
+        session(context, work).carry_out(Watch())
     record = find(context.workspace.runs, "mine")
     assert [event.type for event in record.events()] == ["run.started", "trial.proposed", "run.interrupted"]
     assert (record.manifest.status, record.active) == ("interrupted", False)
@@ -158,7 +158,7 @@ def test_preset_path_mapping_and_checked_config_mean_the_same(context: Context, 
     checked = load(NasConfig, "nas", "demo", (), workspace=context.workspace, env=context.env, cwd=workspace).config
     for_all = {"context": context, "runs_dir": workspace / "runs"}
     texts = [
-        config_of(start_session("nas", config_source, overrides(seed=3), **for_all))
+        config_of(begin("nas", config_source, overrides(seed=3), **for_all))
         for config_source in ("demo", "mine.yaml", Path("mine.yaml"), {"extends": "demo"}, checked)
     ]
     assert len(set(texts)) == 1
@@ -170,7 +170,7 @@ def test_a_path_in_an_override_starts_at_the_current_folder_whatever_the_config_
 ) -> None:
     (workspace / "models.yaml").write_text("{}\n")
     changes = [*overrides(), Override("llm", "./models.yaml")]
-    start_session("nas", {"extends": "demo"}, changes, context=context, runs_dir=workspace / "runs")
+    begin("nas", {"extends": "demo"}, changes, context=context, runs_dir=workspace / "runs")
 
 
 def test_a_mapping_is_checked_like_a_file(context: Context) -> None:
@@ -179,26 +179,26 @@ def test_a_mapping_is_checked_like_a_file(context: Context) -> None:
         ({"extends": "demo", "data": {"path": object()}}, "not plain data"),
     ):
         with pytest.raises(ConfigError, match=message):
-            start_session("nas", config_source, [], context=context, runs_dir=context.workspace.runs)
+            begin("nas", config_source, [], context=context, runs_dir=context.workspace.runs)
 
 
 def test_a_checked_experiment_has_written_nothing(context: Context, workspace: Path) -> None:
-    start_session("nas", "demo", overrides(), context=context, runs_dir=workspace / "runs")
+    begin("nas", "demo", overrides(), context=context, runs_dir=workspace / "runs")
     assert list(workspace.iterdir()) == []
 
 
 def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
     runs = context.workspace.runs
-    first = start_session("nas", "demo", overrides(), context=context, runs_dir=runs).execute(Watch())
-    same = resume_session(NAS, find(runs, first.id), [Override("max_iterations", 1)], context=context)
+    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch())
+    same = go_on(NAS, find(runs, first.id), [Override("max_iterations", 1)], context=context)
     assert isinstance(same, FinishedRun)
     assert same.result == first.result
     with pytest.raises(RunMismatchError, match=r"model\.d_model: 8 -> 16"):
-        resume_session(NAS, find(runs, first.id), [Override("model.d_model", 16)], context=context)
-    longer_session = resume_session(NAS, find(runs, first.id), [Override("max_iterations", 2)], context=context)
+        go_on(NAS, find(runs, first.id), [Override("model.d_model", 16)], context=context)
+    longer_session = go_on(NAS, find(runs, first.id), [Override("max_iterations", 2)], context=context)
     assert isinstance(longer_session, Session)
     seen: list[str] = []
-    done = longer_session.execute(Watch(sinks=[Lines(narrate, seen.append)]))
+    done = longer_session.carry_out(Watch(sinks=[Lines(narrate, seen.append)]))
     assert (done.path, len(done.result.trials)) == (first.path, 2)
     assert [line for line in seen if "run_0001" in line]
     assert not [line for line in seen if "run_0000 " in line and "winner" not in line]
@@ -207,10 +207,10 @@ def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
 def test_where_a_run_works_may_change_when_it_goes_on(context: Context) -> None:
     """How many work at a time belongs to the machine; a complete run needs no more for it."""
     runs = context.workspace.runs
-    first = start_session("nas", "demo", overrides(), context=context, runs_dir=runs).execute(Watch())
-    same = resume_session(NAS, find(runs, first.id), [Override("workers", 2)], context=context)
+    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch())
+    same = go_on(NAS, find(runs, first.id), [Override("workers", 2)], context=context)
     assert isinstance(same, FinishedRun)
-    longer_session = resume_session(
+    longer_session = go_on(
         NAS, find(runs, first.id), [Override("workers", 2), Override("max_iterations", 2)], context=context
     )
     assert isinstance(longer_session, Session)
@@ -222,5 +222,5 @@ def test_a_run_of_another_command_is_refused_with_the_command_that_goes_on_with_
     with OpenRun.create(context.workspace.runs, spec, RunEnvironment()):
         pass
     with pytest.raises(UsageError, match="belongs to `debate`") as caught:
-        resume_session(NAS, find(context.workspace.runs, "other"), [], context=context)
+        go_on(NAS, find(context.workspace.runs, "other"), [], context=context)
     assert caught.value.hint == "agentlab runs resume other"
