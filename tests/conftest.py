@@ -5,6 +5,7 @@ import ipaddress
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+from tests.zygote import ForkedWithAll
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOT_LOOKED_AT = {".git", ".venv", ".venv-peers", ".hypothesis", "__pycache__"}  # and the caches of tools
@@ -73,11 +76,17 @@ def _files() -> set[str]:
     return paths
 
 
+@pytest.fixture(scope="session")
+def _files_of_the_checkout() -> set[str]:
+    """Those before the first module; each module adds what it left, which is its own failure alone."""
+    return _files()
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _checkout_stays_as_it_is() -> Iterator[None]:
-    before = _files()
+def _checkout_stays_as_it_is(_files_of_the_checkout: set[str]) -> Iterator[None]:
     yield
-    new_files = _files() - before
+    new_files = _files() - _files_of_the_checkout
+    _files_of_the_checkout |= new_files
     assert not new_files, f"a test left files in the checkout: {sorted(new_files)}"
 
 
@@ -117,6 +126,15 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGENTLAB_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module")
+def forked_workers() -> Iterator[None]:
+    """What this process starts of agentlab is forked: for a module that asks for no measure of memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", ForkedWithAll)
+        subprocess.run([sys.executable, "-c", ""], check=True)  # the first one waits for what forks: not within a test
+        yield
 
 
 @pytest.fixture

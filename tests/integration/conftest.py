@@ -1,8 +1,6 @@
 """What several modules of real runs share."""
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.models.importer import import_gguf
 from agentlab.models.store import find
-from tests.zygote import ForkedWithAll
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = (
@@ -58,11 +55,3 @@ def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             except AgentlabError as error:
                 pytest.fail(f"{error.message} Run `make setup`.")
     return folder
-
-
-@pytest.fixture(scope="module")
-def forked_workers() -> Iterator[None]:
-    """What this process starts of agentlab is forked: for a module that asks for no measure of memory."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", ForkedWithAll)
-        yield

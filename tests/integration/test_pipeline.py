@@ -21,9 +21,9 @@ from agentlab.pipeline.text_store import RunTexts
 from agentlab.runs.context import Context
 from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread
-from tests.zygote import Forked
+from tests.zygote import FROM_NOTHING, ForkedWithAll
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.usefixtures("forked_workers")]
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL = {"n_ctx": 512, "n_ubatch": 64, "max_tokens": 8}
@@ -66,7 +66,7 @@ def shell(workspace: Path) -> Iterator[Shell]:
 
     def start(*words: str, address_space: int | None = None) -> subprocess.Popen[str]:
         limited = [] if address_space is None else ["prlimit", f"--as={address_space}"]
-        process = (subprocess.Popen if limited else Forked)(
+        process = (FROM_NOTHING if limited else ForkedWithAll)(
             [*limited, sys.executable, "-m", "agentlab", "pipeline", *words],
             cwd=workspace,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -184,7 +184,8 @@ def test_a_loop_ends_when_its_condition_holds_or_its_visits_are_used_up(run: Run
     assert list(sources(done)) == ["a", "a@2", "b", "b@2"]
 
 
-def test_a_batch_loads_each_model_once(run: Run, workspace: Path) -> None:
+def test_a_batch_loads_each_model_once(run: Run, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", FROM_NOTHING)  # what a worker takes of the memory is measured
     (workspace / "in.jsonl").write_text("".join(f'{{"input": "Name {n}", "id": {n}}}\n' for n in range(4)))
     pipeline_config = config(
         stage("a"), stage("b", model="n", prompt="{{ item.id }}: {{ input }}"), models={"n": {"file": MODEL}}

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from tests.zygote import Forked
 
-CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def pytest_on(folder: Path, source: str) -> str:
     """What two workers say of one module in a checkout with our rules."""
     (folder / "tests").mkdir()
-    shutil.copy(CONFTEST, folder / "tests")
+    for name in ("conftest.py", "zygote.py"):
+        shutil.copy(TESTS / name, folder / "tests")
     (folder / "tests" / "test_one.py").write_text(source)
     words = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "tests"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}

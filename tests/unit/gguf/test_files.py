@@ -20,6 +20,7 @@ from agentlab.train.base import load_tokenizer
 from tests.unit.compress.decoders import KINDS, decoder
 from tests.unit.train.chats import CHATML, bytewise, spaced
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"rope_theta": 5e5, "original_max_position_embeddings": 32}
 ODD: dict[str, tuple[str, dict[str, Any]]] = {

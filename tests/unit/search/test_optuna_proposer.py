@@ -213,9 +213,9 @@ def test_an_ask_is_fast():
 def test_of_two_objectives_the_front_is_what_is_searched(sampler: str) -> None:
     """x wants to be 2 and 4 at once: nobody should look far beyond. Of random points a half lies there."""
     space = space_of({"x": {"type": "float", "low": 0, "high": 6}, "y": {"type": "float", "low": 0, "high": 6}})
-    history: list[Trial] = []
+    proposer, history = OptunaProposer(space, sampler=sampler), list[Trial]()
     for number in range(28):
-        proposal = OptunaProposer(space, sampler=sampler).ask(history, 1, np.random.default_rng([1, number]))[0]
+        proposal = proposer.ask(history, 1, np.random.default_rng([1, number]))[0]
         x, y = proposal.params["x"], proposal.params["y"]
         both = ((x - 2) ** 2 + y, (x - 4) ** 2 + y)
         history.append(Trial(number, proposal, TrialResult("finished", sum(both), objectives=both)))
