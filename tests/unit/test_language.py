@@ -23,16 +23,21 @@ IRREGULAR_PARTICIPLE = re.compile(
 )
 COMPREHENSIONS = (ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.SetComp)
 MOST_EMPTY_NAMES = 0.005
+MOST_EMPTY_NAMES_OF_TESTS = 0.006
 MOST_PARTICIPLE_FUNCTIONS = 0.005
 MOST_CLASS_NAMES_TWICE = 5
 MOST_NESTED_COMPREHENSIONS = 20
 
 
+def list_nodes(*folders: str) -> tuple[ast.AST, ...]:
+    paths = chain.from_iterable((REPOSITORY / folder).rglob("*.py") for folder in folders)
+    return tuple(node for path in sorted(paths) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 @pytest.fixture(scope="module")
 def nodes() -> tuple[ast.AST, ...]:
     """Every node of the sources that ship."""
-    paths = chain((REPOSITORY / "agentlab").rglob("*.py"), (REPOSITORY / "cli").rglob("*.py"))
-    return tuple(node for path in sorted(paths) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return list_nodes("agentlab", "cli")
 
 
 def list_functions(nodes: Iterable[ast.AST]) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -54,12 +59,28 @@ def has_comprehension_within(node: ast.AST) -> bool:
     return len(generators) > 1 or any(isinstance(inner, COMPREHENSIONS) for inner in below)
 
 
-def test_names_say_what_they_hold(nodes: tuple[ast.AST, ...]) -> None:
-    variables = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    parameters = [node.arg for node in nodes if isinstance(node, ast.arg)]
-    names = [*variables, *parameters, *(node.name for node in list_functions(nodes))]
+def share_of_empty_names(nodes: Iterable[ast.AST]) -> tuple[float, Counter[str]]:
+    """Of variables, parameters and functions; and which they are."""
+    names: list[str] = []
+    for node in nodes:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        elif isinstance(node, ast.arg):
+            names.append(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.append(node.name)
     empty = Counter(name for name in names if EMPTY_NAME.fullmatch(name.strip("_")))
-    assert empty.total() <= MOST_EMPTY_NAMES * len(names), empty.most_common(20)
+    return empty.total() / len(names), empty
+
+
+def test_names_say_what_they_hold(nodes: tuple[ast.AST, ...]) -> None:
+    share, empty = share_of_empty_names(nodes)
+    assert share <= MOST_EMPTY_NAMES, empty.most_common(20)
+
+
+def test_names_of_tests_say_what_they_hold() -> None:
+    share, empty = share_of_empty_names(list_nodes("tests"))
+    assert share <= MOST_EMPTY_NAMES_OF_TESTS, empty.most_common(20)
 
 
 def test_functions_are_verbs_or_nouns(nodes: tuple[ast.AST, ...]) -> None:
