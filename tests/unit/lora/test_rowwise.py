@@ -98,9 +98,9 @@ def test_other_layers_go_through_peft(conv_folders: list[Path]) -> None:
     assert torch.equal(model(IDS).logits, before)
 
 
-@pytest.mark.parametrize("kind", ["linear", "others"])
+@pytest.mark.parametrize("kind", ["linear", "conv_folders"])
 def test_a_row_of_no_adapter_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
-    model = {"linear": tiny_model, "others": convolutional}[kind]()
+    model = {"linear": tiny_model, "conv_folders": convolutional}[kind]()
     with rowwise(model, request.getfixturevalue(kind)) as adapters, pytest.raises(UsageError, match="adapter 2 of 2"):
         adapters.rows([0, 2])
 
@@ -133,9 +133,9 @@ def test_without_adapters_every_row_is_the_base() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["linear", "others"])
+@pytest.mark.parametrize("kind", ["linear", "conv_folders"])
 def test_adapters_come_and_go(kind: str, request: pytest.FixtureRequest) -> None:
-    make = {"linear": tiny_model, "others": convolutional}[kind]
+    make = {"linear": tiny_model, "conv_folders": convolutional}[kind]
     one, two = request.getfixturevalue(kind)
 
     def said(folders: list[Path], rows: list[int]) -> torch.Tensor:

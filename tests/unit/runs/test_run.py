@@ -79,8 +79,8 @@ def test_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
     script = """
         import os, signal, sys
         from pathlib import Path
-        from agentlab.runs.run import Edge, OpenRun, RunSpec
-        run = OpenRun.create(Path(sys.argv[1]), RunSpec("nas", "", "", "h", 0), Edge())
+        from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
+        run = OpenRun.create(Path(sys.argv[1]), RunSpec("nas", "", "", "h", 0), RunEnvironment())
         run.start({})
         print(run.id, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -384,7 +384,7 @@ def test_a_proposer_sees_what_is_under_way(run: OpenRun) -> None:
             seen.append([trial.result.status for trial in history])
             return super().ask(history, n, rng)
 
-    go(study_in(run, control=Watching(NEAR_TIE), executor=Together(min)))
+    go(study_in(run, baseline_proposer=Watching(NEAR_TIE), executor=Together(min)))
     assert seen[0] == ["running"]
     assert all(statuses.count("running") <= 1 for statuses in seen)
 
@@ -506,7 +506,9 @@ def test_a_generation_is_bred_from_all_that_were_judged_before_it(run: OpenRun, 
 
     def bred(run: OpenRun) -> StudyState:
         control = Breeder([0.9, 0.2, 1.1, 0.5, 2.0, 0.7, 0.8])
-        return go(study_in(run, control.values, control=control, executor=LocalExecutor(with_items, capacity=3)))
+        return go(
+            study_in(run, control.values, baseline_proposer=control, executor=LocalExecutor(with_items, capacity=3))
+        )
 
     uninterrupted = bred(run)
     assert [round(float(trial.proposal.params["x"]), 3) for trial in uninterrupted.trials[3:6]] == [0.22, 0.1, 0.4]
