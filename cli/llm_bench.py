@@ -191,7 +191,7 @@ def _launch(
 
 
 def _insert_flag(common: CommonOptions, after: str, name: str) -> CommonOptions:
-    """The common as if the flag `name` had been typed before `after`."""
+    """The options as if the flag `name` had been typed before `after`."""
     from dataclasses import replace
 
     position = list(common.order).index(after)

@@ -1,4 +1,4 @@
-"""The parameters that commands share, declared once (DESIGN: one command contract)."""
+"""The parameters that commands share, declared once."""
 
 import inspect
 import os

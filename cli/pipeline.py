@@ -158,7 +158,7 @@ def _launch(
 
 
 def _halves(common: CommonOptions, models: Path | None, pipeline: Path | None) -> CommonOptions:
-    """The common with the file of the stages as its config."""
+    """The options with the file of the stages as their config."""
     if pipeline is None:
         if models is not None and common.preset is None and common.resume is None:
             raise UsageError("--models names one half; the stages are missing.", hint="Give --pipeline FILE as well.")

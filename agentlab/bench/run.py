@@ -61,9 +61,9 @@ class BenchExperiment:
         names: set[str] = set()
         for target in targets:
             names.update([target.model] if target.model else llm.used_models())
-        surroundings = providers.ProviderContext(context.env, context.workspace, llm.defaults.timeout)
+        provider_context = providers.ProviderContext(context.env, context.workspace, llm.defaults.timeout)
         for provider in {llm.models[name].provider for name in sorted(names)}:
-            providers.build(provider, llm.providers[provider], surroundings)
+            providers.build(provider, llm.providers[provider], provider_context)
 
     def plan(self) -> BenchPlan:
         return plan_of(self.config, planned_llm(self.config))
@@ -195,8 +195,10 @@ def samples_of(
     """
     for stage, row in measured.rows.items():
         model = llm.models.get(row.target)
+        if model is None:
+            continue
         for record, task in product(measured.records[stage], tasks or (TASK,)):
-            if model is None or record.ended is None:
+            if record.ended is None:
                 continue
             yield AttemptSample(
                 at=now,

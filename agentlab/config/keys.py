@@ -54,6 +54,11 @@ def child(tree: Any, part: str) -> Any:
     return tree.get(part) if isinstance(tree, Mapping) else None
 
 
+def _find_end(text: str, start: int) -> int:
+    end = _END.search(text, start)
+    return len(text) if end is None else end.start()
+
+
 def _part(text: str, start: int) -> tuple[str, int]:
     """One part and the position of the dot, equals sign or end behind it."""
     quoted = len(text) - len(text[start:].lstrip())
@@ -62,11 +67,11 @@ def _part(text: str, start: int) -> tuple[str, int]:
             part, end = json.JSONDecoder().raw_decode(text, quoted)
         except ValueError as error:
             raise ValueError(f"a quote in the key {text!r} is not closed") from error
-        stop = next(_END.finditer(text, end)).start()
+        stop = _find_end(text, end)
         if text[end:stop].strip():
             raise ValueError(f"the key {text!r} goes on after a closing quote; a dot is missing")
         return part, stop
-    stop = next(_END.finditer(text, start)).start()
+    stop = _find_end(text, start)
     part = text[start:stop].strip()
     if not part or '"' in part:
         raise ValueError(f"the key {text!r} has {'a quote inside a part' if part else 'an empty part'}")

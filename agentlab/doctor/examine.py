@@ -25,7 +25,7 @@ from agentlab.workers.chat import EngineRequest
 
 def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
     """All rows. It takes some seconds: heavy libraries are loaded and the model is asked. Only what is found out about
-    the engine stays, where every command that uses it looks; see `gguf.proof`.
+    the engine stays, where every command that uses it looks; see `gguf.trusted_settings`.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         hardware, llama, quantised = pool.map(ask, ("hardware", "llama_cpp", "bitsandbytes"))

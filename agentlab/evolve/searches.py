@@ -105,7 +105,7 @@ class Searches:
             executor=self._executor,
             check=self._check,
             router=self._router,
-            seen=self._judge.seen,
+            history_filter=self._judge.seen,
             arm=self._arm,
             worst=self._worst,
         )

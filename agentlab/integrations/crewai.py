@@ -113,13 +113,13 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         origin = {"from_task": from_task, "from_agent": from_agent}
         with llm_call_context():
             prompt = self._begin_call(messages, tools, callbacks, available_functions, origin)
-            answer: Completion[Any] | AgentlabError
+            outcome: Completion[Any] | AgentlabError
             try:
                 options = self._options(tools)
-                answer = self._manager.router.complete_sync(messages_of(prompt), TASK, response_model, options=options)
+                outcome = self._manager.router.complete_sync(messages_of(prompt), TASK, response_model, options=options)
             except AgentlabError as error:
-                answer = error
-            return self._finish_call(answer, prompt, available_functions, origin)
+                outcome = error
+            return self._finish_call(outcome, prompt, available_functions, origin)
 
     async def acall(
         self,
@@ -134,13 +134,14 @@ class AgentlabLLM(BaseLLM):  # type: ignore[misc] # CrewAI is not there where ty
         origin = {"from_task": from_task, "from_agent": from_agent}
         with llm_call_context():
             prompt = self._begin_call(messages, tools, callbacks, available_functions, origin)
-            answer: Completion[Any] | AgentlabError
+            outcome: Completion[Any] | AgentlabError
             try:
                 options = self._options(tools)
-                answer = await self._manager.router.complete(messages_of(prompt), TASK, response_model, options=options)
+                reply = self._manager.router.complete(messages_of(prompt), TASK, response_model, options=options)
+                outcome = await reply
             except AgentlabError as error:
-                answer = error
-            return self._finish_call(answer, prompt, available_functions, origin)
+                outcome = error
+            return self._finish_call(outcome, prompt, available_functions, origin)
 
     def _begin_call(self, messages: Any, tools: Any, callbacks: Any, functions: Any, origin: Mapping[str, Any]) -> Any:
         """The messages of a call, after CrewAI and its hooks have heard of it."""

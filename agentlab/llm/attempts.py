@@ -49,7 +49,7 @@ class AttemptLoop:
         self._crowded = 0  # how often a host had no place
         self._hint: str | None = None  # the remedy of the first error
         self._now = asyncio.get_running_loop().time
-        self._turns = Admission(question, services, lambda candidate, error: self._note(candidate, Usage(), error))
+        self._admission = Admission(question, services, lambda candidate, error: self._note(candidate, Usage(), error))
         self.begun = asyncio.Event()  # some answer has begun
 
     @property
@@ -65,7 +65,7 @@ class AttemptLoop:
         self._services.retry_budget.deposit()
         pending = list(self._question.candidates)
         while pending:
-            candidate = self._turns.next(pending)
+            candidate = self._admission.next(pending)
             if candidate is None:
                 break
             pending.remove(candidate)
@@ -80,7 +80,7 @@ class AttemptLoop:
                 if self._is_committed or not rule.move_on:
                     return RouterOutcome(self.attempts, error=self._scrub_error(error))
                 if isinstance(error, errors.ContextOverflowError):
-                    pending = after_overflow(pending, candidate.context, self._turns.tokens)
+                    pending = after_overflow(pending, candidate.context, self._admission.tokens)
                 if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._services.retries:
                     pending.append(candidate)  # its guard knows for how long; the others are asked first
         return RouterOutcome(self.attempts, error=self._nobody_answered())
@@ -165,12 +165,12 @@ class AttemptLoop:
         if not 0 < tries <= (policy.BUSY_TRIES if busy else services.retries):
             return False
         wait = policy.backoff(tries, services.random.random())
-        if (self._turns.patience_for_place if busy else self._turns.seconds_left) <= wait:
+        if (self._admission.patience_for_place if busy else self._admission.seconds_left) <= wait:
             return False
         if not (busy or services.retry_budget.allows()):
             return False
         await asyncio.sleep(wait)
-        return self._turns.ready(candidate)
+        return self._admission.ready(candidate)
 
     async def _attempt(self, candidate: RouterCandidate, messages: tuple[Message, ...], rung: SchemaMode) -> ModelReply:
         """One request. Its cost is reserved before and settled after, whatever happens; a failure is noted."""
@@ -183,11 +183,11 @@ class AttemptLoop:
         error: AgentlabError | None = None
         services.budget.reserve(cost)
         try:
-            async with self._turns.of(candidate) as ticket:
+            async with self._admission.of(candidate) as ticket:
                 start = self._now()
                 self._tries[candidate.name] = self._tries.get(candidate.name, 0) + 1
                 try:
-                    async with asyncio.timeout_at(self._turns.end) as clock:
+                    async with asyncio.timeout_at(self._admission.end) as clock:
                         on_delta = partial(self._hear_delta, candidate, rung, set(), clock)
                         await reply.request_reply(services.client_of(candidate.name), request, self._now, on_delta)
                 except TimeoutError:
@@ -265,7 +265,7 @@ class AttemptLoop:
 
     def _nobody_answered(self) -> AgentlabError:
         failed = [attempt for attempt in self._attempts if attempt.error]
-        return policy.verdict(self._question.task, failed, self._hint, self._turns.patience())
+        return policy.verdict(self._question.task, failed, self._hint, self._admission.patience())
 
 
 def _timing(reply: ModelReply, start: float, now: float) -> Timing:

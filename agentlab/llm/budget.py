@@ -56,7 +56,11 @@ class RouterBudget:
         self.usage = usage
 
     def reserve(self, cost: float | None) -> None:
-        """Set the estimated cost of a call aside; None is unknown. Raises BudgetExceededError if too little is left."""
+        """Set the estimated cost of a call aside; None is unknown, and allowed while anything is left.
+
+        Raises:
+            BudgetExceededError: too little is left.
+        """
         spent_usd = (self.usage.cost_usd or 0.0) + self._assumed
         self._check(spent_usd, self._limit, cost, "run", "--max-cost, budget.per_run_usd")
         if self._day is not None and cost != 0:

@@ -100,7 +100,7 @@ class Connections:
 
     def __post_init__(self) -> None:
         clocks, threads = self.config.defaults.timeout, self.config.threads
-        self._surroundings = providers.ProviderContext(self.env, self.workspace, clocks, threads)
+        self._provider_context = providers.ProviderContext(self.env, self.workspace, clocks, threads)
         self._built: dict[str, ChatModel] = {}
         self._building = threading.Lock()  # `check` builds in the caller's thread, calls in their loop
 
@@ -125,7 +125,9 @@ class Connections:
         provider = self.config.models[name].provider
         with self._building:
             if provider not in self._built:
-                self._built[provider] = providers.build(provider, self.config.providers[provider], self._surroundings)
+                self._built[provider] = providers.build(
+                    provider, self.config.providers[provider], self._provider_context
+                )
             return self._built[provider]
 
     async def close(self) -> None:

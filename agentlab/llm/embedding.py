@@ -35,12 +35,12 @@ async def embed(
     if not able:
         raise errors.BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
     question = RouterQuestion(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
-    asking = _EmbeddingCall(question, services)
+    call = _EmbeddingCall(question, services)
     failed: list[Attempt] = []
     hint: str | None = None
     for position, candidate in enumerate(able):
         try:
-            return candidate.name, await asking.ask(candidate, able[position + 1 :], texts)
+            return candidate.name, await call.ask(candidate, able[position + 1 :], texts)
         except AgentlabError as error:
             if not policy.rule_for(error).move_on:
                 raise
@@ -57,14 +57,14 @@ def request_of(texts: Sequence[str]) -> ModelRequest:
 class _EmbeddingCall:
     def __init__(self, question: RouterQuestion, services: RouterServices) -> None:
         self._question, self._services = question, services
-        self._turns = Admission(question, services, lambda *_: None)
+        self._admission = Admission(question, services, lambda *_: None)
         self._now = asyncio.get_running_loop().time
 
     async def ask(
         self, candidate: RouterCandidate, later: Sequence[RouterCandidate], texts: Sequence[str]
     ) -> Embeddings:
         """The vectors of one model, in time for those behind it. A host that has no place is asked again."""
-        self._turns.begin(candidate, later)
+        self._admission.begin(candidate, later)
         tries = 0
         while True:
             try:
@@ -72,14 +72,14 @@ class _EmbeddingCall:
             except errors.HostBusyError:
                 tries += 1
                 wait = policy.backoff(tries, self._services.random.random())
-                if tries > policy.BUSY_TRIES or self._turns.patience_for_place <= wait:
+                if tries > policy.BUSY_TRIES or self._admission.patience_for_place <= wait:
                     raise
             await asyncio.sleep(wait)
 
     async def _once(self, candidate: RouterCandidate, texts: Sequence[str]) -> Embeddings:
         """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
         services = self._services
-        if self._turns.seconds_left <= 0:
+        if self._admission.seconds_left <= 0:
             raise errors.LLMTimeoutError("Not asked: the time of the call is over.")
         model = services.embedder(candidate.name)
         cost = estimate(candidate.price, self._question.request.messages, 0)
@@ -88,17 +88,17 @@ class _EmbeddingCall:
         error: AgentlabError | None = None
         usage = Usage()
         try:
-            async with self._turns.of(candidate) as ticket:
+            async with self._admission.of(candidate) as ticket:
                 began = self._now()
                 try:
-                    async with asyncio.timeout_at(self._turns.end):
+                    async with asyncio.timeout_at(self._admission.end):
                         answer = await model.embed(candidate.id, texts)
                     usage = priced_usage(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
                 except asyncio.CancelledError:
                     error = errors.LLMCancelledError("The caller gave up.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
-                    error = _explain_failure(failure, self._turns.end - self._question.start)
+                    error = _explain_failure(failure, self._admission.end - self._question.start)
                 finally:
                     services.guards[candidate.name].leave(self._now(), ticket, error, usage.input_tokens)
                     self._learn(candidate, error, usage, Timing(None, self._now() - began))

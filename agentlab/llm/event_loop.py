@@ -86,7 +86,8 @@ class LoopThread:
     @staticmethod
     async def _wind_down(release: Release) -> None:
         try:
-            await give_up(*asyncio.all_tasks() - {asyncio.current_task()})
+            running = asyncio.all_tasks() - {asyncio.current_task()}
+            await give_up(*running)
             await release()
         finally:
             asyncio.get_running_loop().stop()

@@ -1,7 +1,7 @@
 """The router: every command's way to language models. It knows who is asked, in which order, and what it may cost.
 
-Requests are sent from one loop, whoever calls (`loop`). What the caller's thread does is look into the run's record
-before and write to it afterwards, so that a run folder has one writer.
+Requests are sent from one loop, whoever calls (`event_loop`). What the caller's thread does is look into the run's
+record before and write to it afterwards, so that a run folder has one writer.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class Router:
         self._stop = stop
         self._path = workspace.state / "llm.sqlite"
         self._given_ledger = ledger
-        self._told = on_sample
+        self._on_sample = on_sample
         self._rng = rng or random.Random()  # noqa: S311 - who is asked, and when; no secret
         self._event_loop: LoopThread | CallersLoop = CallersLoop() if in_callers_loop else LoopThread()
         limits = {name: getattr(provider, "limits", ProviderLimits()) for name, provider in config.providers.items()}
@@ -117,7 +117,7 @@ class Router:
             retries=self.config.defaults.retries,
             retry_budget=RetryBudget(),
             random=self._rng,
-            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else "", on_sample=self._told),
+            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else "", on_sample=self._on_sample),
             cache=ResponseCache(self.config, self.ledger),
         )
         return Strategist(self.config, services, self.arm, HedgeBudget(self.config.defaults.hedge))
@@ -137,7 +137,11 @@ class Router:
         return bool(names) and all(cap in self.config.caps(name) for name in names)
 
     def check(self) -> None:
-        """See that keys and files of all models are there, before work starts; or MissingError or UnknownNameError."""
+        """See that the keys and files of all models with a role are there, before work starts.
+
+        Raises:
+            MissingError, UnknownNameError: what is not.
+        """
         for name in self.config.used_models():
             self._connections.model(name)
 

@@ -304,7 +304,9 @@ class HttpReply:
 
 
 def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[str, str], seconds: float) -> Any:
-    """Get a small JSON document, once, within `seconds`. Redirects are not followed: `headers` may hold a key.
+    """Get a small JSON document, once, within `seconds`, from a URL that `check_base_url` has passed.
+
+    Redirects are not followed: `headers` may hold a key.
 
     Raises:
         LLMConnectionError, LLMTimeoutError, MalformedReplyError: no answer, none in time, or not one of that kind.

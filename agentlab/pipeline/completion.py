@@ -34,8 +34,10 @@ def complete_step(
         chosen = _choose_answer(step, item, answers, config, ask)
     except FAILURES as error:
         return _fall_back(step, item, error)
-    notes = {**chosen.why, "failed": {call: error.message for call, error in failed.items()}} if failed else chosen.why
-    return _build_end(step, item, chosen.text, notes)
+    explanation = chosen.why
+    if failed:
+        explanation = {**explanation, "failed": {call: error.message for call, error in failed.items()}}
+    return _build_end(step, item, chosen.text, explanation)
 
 
 def _build_end(step: PipelineStep, item: PipelineItem, answer: str, explanation: Mapping[str, Any]) -> Ended:
@@ -121,14 +123,19 @@ class _Scene:
         return self._reply(name, prompt, self.schema, stop=self.step.stage.stop)
 
     def _reply(
-        self, name: str, prompt: str, schema: Mapping[str, Any] | None, stop: tuple[str, ...] = (), **drawing: Any
+        self,
+        name: str,
+        prompt: str,
+        schema: Mapping[str, Any] | None,
+        stop: tuple[str, ...] = (),
+        **drawing_changes: Any,
     ) -> str:
         call = PipelineCall(
             id=self.item.id(f"{self.step.id}/={name}"),  # no model is called so
             stage=self.step.stage,
             models=(self.model,),
             prompt=lambda _: (("user", prompt),),
-            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawing)},
+            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawing_changes)},
             seed=self.seed(name),
             schema=schema,
             stop=stop,

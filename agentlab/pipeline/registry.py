@@ -160,8 +160,8 @@ def _router_error(
 
     provider = config.llm.models[entry.model or ""].provider
     try:
-        surroundings = providers.ProviderContext(env, workspace, config.llm.defaults.timeout)
-        providers.build(provider, config.llm.providers[provider], surroundings)
+        provider_context = providers.ProviderContext(env, workspace, config.llm.defaults.timeout)
+        providers.build(provider, config.llm.providers[provider], provider_context)
     except UnknownNameError as error:
         return MissingFileError(error.message, hint=error.hint)
     except AgentlabError as error:

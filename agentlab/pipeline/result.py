@@ -213,13 +213,15 @@ def _stages(item: PipelineItem, steps: Sequence[PipelineStep]) -> Iterator[Block
         yield from _explanation_blocks(end.why)
 
 
-def _explanation_blocks(notes: Mapping[str, Any]) -> Iterator[Block]:
+def _explanation_blocks(explanation: Mapping[str, Any]) -> Iterator[Block]:
     """How several answers became one: the tally of a vote as a table, of other methods what was noted."""
-    if "tally" in notes:
-        rows = [(group["vote"], f"{group['weight']:g}", str(len(group["candidates"]))) for group in notes["tally"]]
-        rows += [("(no vote)", "", str(notes["abstained"]))] if notes["abstained"] else []
+    if "tally" in explanation:
+        rows = [
+            (group["vote"], f"{group['weight']:g}", str(len(group["candidates"]))) for group in explanation["tally"]
+        ]
+        rows += [("(no vote)", "", str(explanation["abstained"]))] if explanation["abstained"] else []
         yield Table(("vote", "weight", "answers"), rows, "What the answers voted for")
-    details = {key: note for key, note in notes.items() if key not in ("method", "tally", "abstained", "chosen")}
+    details = {key: note for key, note in explanation.items() if key not in ("method", "tally", "abstained", "chosen")}
     if any(note not in (False, [], {}) for note in details.values()):
         yield Text(json.dumps(details, ensure_ascii=False)[:500])
 

@@ -4,7 +4,7 @@ The stage's word comes first, then the model's overrides, then `defaults`, then 
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -45,7 +45,17 @@ class Engine:
 
     def config(self, path: Path, *, threads: int, memory_bytes: int) -> EngineConfig:
         """The same for the engine. A model must not take the machine down with it: `memory_bytes` bounds it."""
-        return EngineConfig(path, threads=threads, memory_bytes=memory_bytes, **asdict(self))
+        return EngineConfig(
+            path,
+            context=self.context,
+            threads=threads,
+            batch=self.batch,
+            gpu_layers=self.gpu_layers,
+            flash=self.flash,
+            repack=self.repack,
+            kv_type=self.kv_type,
+            memory_bytes=memory_bytes,
+        )
 
     def plain(self) -> "Engine":
         """Without what may be at fault when the engine dies."""

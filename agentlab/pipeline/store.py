@@ -1,7 +1,7 @@
 """Answers by their question, shared by all runs of a workspace.
 
     answers/<2>/<key>.json       what was asked (in short), the answer, and the hash of all of it
-    objects/<2>/<sha256>         a text, of runs of earlier versions; now a run folder holds its own (see `texts`)
+    objects/<2>/<sha256>         a text, of runs of earlier versions; now a run folder holds its own (see `text_store`)
 
 Any of it may go at any time: what is absent or damaged is asked again. So nothing is synced.
 """

@@ -47,9 +47,9 @@ def first_event_data(events: Iterable[Event], type: str, id: str = "") -> Mappin
 
 
 def require_unchanged(noted: Mapping[str, Any], error: AgentlabError, **now: object) -> None:
-    """See that a run goes on with the input that it was begun with, as it is `now`, or raise `error`.
+    """Raise `error` unless a run goes on with the input that it was begun with.
 
-    `noted` is what the event says of the input; what it leaves out is not compared.
+    `noted` is what the event says of the input, `now` the same fields at present. What it leaves out is not compared.
     """
     if any(noted.get(key, value) != value for key, value in now.items()):
         raise error

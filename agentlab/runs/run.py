@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -274,7 +274,12 @@ class OpenRun:
 
 
 def _fields(outcome: RunOutcome) -> dict[str, Any]:
-    return {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+    return {
+        "metrics": outcome.metrics,
+        "control": outcome.control,
+        "tokens": outcome.tokens,
+        "cost_usd": outcome.cost_usd,
+    }
 
 
 def _iso(moment: datetime) -> str:

@@ -258,7 +258,8 @@ def export(record: RunRecord, target: Path) -> Path:
     """Pack every file of the run below a folder of its name.
 
     Raises:
-        UsageError, StorageError: the target exists; it cannot be written.
+        UsageError: the target exists.
+        StorageError: it cannot be written.
     """
     if target.exists():
         raise UsageError(f"{target} already exists.", hint="Choose another --out.")

@@ -91,4 +91,4 @@ class Proposer(Protocol):
         """Short, for reports: `gp`, `llm`."""
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
-        """Up to `n` candidates, best first. May return fewer."""
+        """Up to `n` candidates, best first, or a ConfigError if the constraints leave hardly any points."""

@@ -25,8 +25,8 @@ class Setup:
     """What a capability brings. `base` is the classical arm, and `options` how many of its offers a small model sees.
 
     `evaluator` is told the language model that may be asked, None in a study without the agent, and a scope for its
-    calls. `check` raises where a signal asked to stop. `worst`, `starts`, `seen`, `share`: see `Study`. `arm` makes the
-    classical one, where that of the table is not what is wanted, and `asks` may change how a language model is asked.
+    calls. `check` raises where a signal asked to stop. `worst`, `starts`, `history_filter`, `share`: see `Study`. `arm`
+    makes the classical one, where that of the table is not what is wanted, and `asks` may change how a model is asked.
     """
 
     terms: StudyTerms
@@ -40,7 +40,7 @@ class Setup:
     router: "Router | None" = None
     options: int = 2
     reviewer: Reviewer | None = None
-    seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
+    history_filter: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
     share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
     arm: Arm | None = None
     asks: Callable[[LLMProposer], Proposer] = lambda proposer: proposer
@@ -72,7 +72,7 @@ class Setup:
             evaluator=self.evaluator(router, scope),
             rules=self.rules,
             reviewer=None if isinstance(run, RunBranch) else self.reviewer,
-            history_filter=self.seen,
+            history_filter=self.history_filter,
             share=self.share,
             worst=self.worst,
         )

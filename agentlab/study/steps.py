@@ -52,8 +52,8 @@ class Study:
     into what is left, so these are never passed. `trials` are counted one by one. Any other unit, such as `seconds`, is
     measured: what was begun before it was spent is finished.
 
-    `starts` are the first trials, which all studies of a run share, and `seen` is what proposers are shown of the
-    history: a pure function of it. `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure
+    `starts` are the first trials, which all studies of a run share, and `history_filter` is what proposers are shown of
+    the history: a pure function of it. `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure
     function of the trials before.
     """
 

@@ -70,7 +70,7 @@ def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit
         with memory.at_most(ceiling):
             (result,) = objective([StudyCandidate(**job)])
         return _line(finite(result))  # here too: metrics that JSON cannot hold are the objective's failure
-    except MissingError:
+    except MissingError:  # what every trial needs is absent, or the disk is full: no failure of this one
         raise
     except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
         failed = failure(error, time.perf_counter() - began)

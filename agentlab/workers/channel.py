@@ -23,9 +23,9 @@ class Channel:
     """A running worker. One thread at a time may read, and one write; `kill` is for any."""
 
     def __init__(self, module: str, variables: Mapping[str, str], longest: int = MAX_LINE) -> None:
-        """Start `python -m MODULE PARENT_PID` in a session of its own, so that the terminal's Ctrl-C does not reach it.
+        """Start `python -m MODULE PARENT_PID` (see `child.attach`) in a session no terminal's Ctrl-C reaches.
 
-        `variables` are added to `machine.inherited_environment`; `longest`: bytes that a message of it may have.
+        `variables` are added to `machine.inherited_environment`; `longest`: bytes of a message of the worker, at most.
 
         Raises:
             OSError: no memory or no process number left.

@@ -142,7 +142,7 @@ class ChatProcess:
             self._spawn()
 
     def load(self, *, cancelled: Callable[[], bool] = _never) -> LoadReport:
-        """Load the model unless it is loaded; what that took. The worker is gone after any error of `ChatEngine`."""
+        """Load the model unless it is loaded; what that took. Raises as `ChatEngine.chat`; then the worker is gone."""
         loaded = self._loaded_line(cancelled).loaded
         assert loaded is not None
         return loaded

@@ -54,7 +54,7 @@ from agentlab.search.screen import ScreenRules
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 from agentlab.stats.fronts import hypervolume
-from agentlab.stats.intervals import sign_flip_interval
+from agentlab.stats.paired_tests import compare
 from agentlab.study.evaluator import ParetoEvaluator
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
@@ -288,7 +288,7 @@ def _mean(paths: Sequence[Sequence[tuple[float, float]]], energy: float) -> floa
 def judge(name: str, by_arm: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> int:
     """Print the held lines of a base; how many do not hold."""
     areas = {arm: [area(path) for path in paths] for arm, paths in by_arm.items()}
-    against = sign_flip_interval(np.subtract(areas["memory"], areas["random"]), np.random.default_rng(0))
+    against = compare(areas["memory"], areas["random"], np.random.default_rng(0))
     late = max(cost_of(path, VOLUME) for path in by_arm["memory"])
     cheaper = {
         energy: median(

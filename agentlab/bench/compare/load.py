@@ -92,7 +92,9 @@ def _records(side: CompareSide, row: StageRow) -> Sequence[Record]:
         ) from error
 
 
-def _figures(target: str, stage: str, records: Sequence[Sequence[Record]], marks: str) -> Iterator[Figure]:
+def _figures(
+    target: str, stage: str, records: tuple[Sequence[Record], Sequence[Record]], marks: str
+) -> Iterator[Figure]:
     first = [record for record in records[0] if record.is_answered]
     second = [record for record in records[1] if record.is_answered]
     for metric, moment in _LATENCIES:

@@ -155,7 +155,10 @@ async def _send_open_loop(stage: LoadStage, sender: _Sender, clock: Clock, began
 
 
 async def measure_ceiling(url: str, tokens: int, seconds: float, clock: Clock, workspace: Workspace) -> CeilingRow:
-    """How fast this client is: the same code that measures, against the mock server at `url`, which answers at once."""
+    """How fast this client is: the same code that measures, against the mock server at `url`, which answers at once.
+
+    Answers of one token, and of `tokens`, each for half of the seconds.
+    """
     model = client(url, workspace)
     try:
         await request_rate(model, "ok-n1", _CONCURRENCY, seconds * _WARM_UP, clock)

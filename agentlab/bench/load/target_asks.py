@@ -29,7 +29,7 @@ class Asks:
     def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, usage: Usage) -> None:
         """`usage` is what earlier sessions of the run consumed."""
         self._config, self._llm, self._context = config, llm, context
-        self._surroundings = providers.ProviderContext(context.env, context.workspace, llm.defaults.timeout)
+        self._provider_context = providers.ProviderContext(context.env, context.workspace, llm.defaults.timeout)
         self._built: dict[str, ChatModel] = {}
         self._router: Router | None = None
         self.budget = RouterBudget(llm.budget.per_run_usd, usage)
@@ -84,7 +84,7 @@ class Asks:
         provider = self._llm.models[name].provider
         if provider not in self._built:
             config, faults = self._llm.providers[provider], self._config.load.faults
-            model = providers.build(provider, config, self._surroundings)
+            model = providers.build(provider, config, self._provider_context)
             self._built[provider] = FaultyModel(model, faults, self._config.seed) if faults.share else model
         return self._built[provider]
 

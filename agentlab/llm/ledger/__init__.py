@@ -12,7 +12,7 @@ class Ledger(Protocol):
     """
 
     def record(self, sample: AttemptSample) -> None:
-        """Take note of an attempt; returns at once. One that is not sound (`Sample.is_sound`) is ignored."""
+        """Take note of an attempt; returns at once. One that is not sound (`AttemptSample.is_sound`) is ignored."""
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
         """Take note that an answer was `value` good, 0 to 1, as judged at `at` in UNIX seconds."""

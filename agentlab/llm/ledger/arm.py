@@ -39,7 +39,10 @@ class AttemptSample:
 
     def with_clean_names(self) -> "AttemptSample":
         """The same with names that can be stored: an odd name must not hide what the attempt cost."""
-        task, model, provider, run = map(name_of, (self.task, self.model, self.provider, self.run))
+        names = (self.task, self.model, self.provider, self.run)
+        task, model, provider, run = map(name_of, names)
+        if (task, model, provider, run) == names:
+            return self
         return replace(self, task=task, model=model, provider=provider, run=run)
 
     def is_sound(self) -> bool:

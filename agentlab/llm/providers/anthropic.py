@@ -17,15 +17,15 @@ from agentlab.llm.transport import Transport
 from agentlab.llm.types import Delta, Message, ModelRequest, Tool, ToolCall
 
 _VERSION = "2023-06-01"
-# What single models refuse; see `remote.Dialect`. Some refuse the two together, and the other one weighs more.
+# What single models refuse; see `remote.RefusableFields`. Some refuse the two together, and the other one weighs more.
 REFUSABLE: Mapping[str, str | None] = {"top_p": None, "temperature": None}
 _HOTTEST = 1.0
 
 # Bounds that the compiler does not know: they are said in the description, and the answer is checked here anyway.
 _UNKNOWN = (
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
-    *("maxItems", "uniqueItems", "minProperties", "maxProperties"),
-)
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength",
+    "maxItems", "uniqueItems", "minProperties", "maxProperties",
+)  # fmt: skip
 
 
 def build(name: str, provider: AnthropicProvider, surroundings: ProviderContext) -> "AnthropicModel":

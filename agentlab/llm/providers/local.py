@@ -172,7 +172,11 @@ def hf(name: str, provider: HfProvider, surroundings: ProviderContext) -> LocalC
 
 
 def hf_adapter(where: str, name: str, workspace: Workspace) -> Path:
-    """The folder of an adapter, with settings and weights, or MissingFileError or ConfigError; `where` it was named."""
+    """The folder of an adapter, with settings and weights; a message says `where` it was named.
+
+    Raises:
+        MissingFileError, ConfigError: it is not there, or is none.
+    """
     path = adapter_place(name, workspace)
     if not (path / "adapter_config.json").is_file():
         raise MissingFileError(

@@ -19,7 +19,7 @@ from agentlab.llm.types import Delta, Embeddings, Message, ModelRequest, Tool, T
 
 # Only OpenRouter knows these words; others refuse a request that holds them.
 _EXTRAS: dict[str, dict[str, Any]] = {"openrouter.ai": {"usage": {"include": True}}}
-# What single models refuse; see `remote.Dialect`.
+# What single models refuse; see `remote.RefusableFields`.
 REFUSABLE: Mapping[str, str | None] = {
     "max_tokens": "max_completion_tokens",
     "top_p": None,

@@ -100,11 +100,11 @@ class Endpoint:
     def __init__(
         self, transport: Transport, *, key: str | None, key_name: str | None, refusable: Mapping[str, str | None]
     ) -> None:
-        """`key_name` is the variable that the key came from; `refusable` are the words of `Dialect`."""
+        """`key_name` is the variable that the key came from; `refusable` are the words of `RefusableFields`."""
         self._transport = transport
         self._redactor = Redactor([key] if key else [])
         self._key_name = key_name
-        self._dialect = RefusableFields(refusable)
+        self._refusable = RefusableFields(refusable)
 
     async def chat(self, path: str, body: dict[str, Any], reader: Reader) -> AsyncIterator[Delta]:
         """Ask, and read the answer piece by piece. From its last piece on, what becomes of the stream is no matter.
@@ -132,20 +132,21 @@ class Endpoint:
     async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[HttpReply]:
         """Send JSON and hand out the reply if its status is 200; see `Transport.post`.
 
-        A word that the model named in `body` turns out to refuse is left out, see `Dialect`, and the rest sent again.
+        A word that the model named in `body` turns out to refuse is left out (see `RefusableFields`) and the rest sent
+        again.
 
         Raises:
             RemoteError: any other status, or whatever is raised while the reply is read.
         """
         try:
             while True:
-                sent_body = self._dialect.put(body)
+                sent_body = self._refusable.put(body)
                 async with self._transport.post(path, sent_body) as reply:
                     if reply.status == 200:
                         yield reply
                         return
                     error = error_from(reply.status, await reply.error_body(), reply.headers, now=time.time())
-                if not (isinstance(error, errors.BadRequestError) and self._dialect.learn(sent_body, error)):
+                if not (isinstance(error, errors.BadRequestError) and self._refusable.learn(sent_body, error)):
                     raise error
         except errors.RemoteError as error:
             raise self._fit_to_show(error) from None

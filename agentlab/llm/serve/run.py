@@ -243,7 +243,7 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def refuse_circles(config: LLMConfig, settings: GatewaySettings) -> None:
-    """Raise ConfigError for each provider that is the gateway itself.
+    """Raise ConfigError if providers are the gateway itself; it names each.
 
     Longer circles show while it runs (`agentlab.llm.via`).
     """

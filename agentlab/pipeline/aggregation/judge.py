@@ -115,7 +115,7 @@ class Synthesis(Aggregation):
         return Chosen(text, {"method": "synthesis", "model": self.model, "candidates": len(candidates)})
 
     def _prompt(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> str:
-        """The question first, as in prompts of the stage, then the candidates, without the names of their models."""
+        """The question, with which prompts of the stage begin too, then numbered candidates, then the instruction."""
         instruction = compile_template(self.instruction).render(scene.values)
         parts = [wrap_in_tags("question", scene.question)]
         parts += [

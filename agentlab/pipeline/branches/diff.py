@@ -75,9 +75,11 @@ def diff(first: RunRecord, second: RunRecord, store: Store) -> DiffView:
 
 def _stage(name: str, ours: Mapping[str, TracedStep], theirs: Mapping[str, TracedStep]) -> StageDifference:
     a, b = ours.get(name), theirs.get(name)
-    state: State = "only in first" if a else "only in second"
+    state: State
     if a and b:
         state = "same" if (a.sha, a.status) == (b.sha, b.status) else "changed"
+    else:
+        state = "only in first" if a else "only in second"
     note = f"{a.status} → {b.status}" if a and b and a.status != b.status else ""
     return StageDifference(
         step=name, state=state, first=a.sha if a else None, second=b.sha if b else None, lines=[], note=note

@@ -71,7 +71,7 @@ class Check(NodeTransformer):
         self._bound: set[str] = set()  # the names that the template itself has given a value by here
 
     def get_visitor(self, node: nodes.Node) -> Any:
-        """The method for a kind of node; None walks on into its children. Wrong: it is not for templates."""
+        """The method for a kind of node; None walks on into its children, `Wrong` is raised for what is forbidden."""
         if not isinstance(node, _ALLOWED):
             called = _CALLED.get(type(node), f"`{type(node).__name__.lower()}`")
             raise Wrong(f"{called} is not for templates", node.lineno)

@@ -224,7 +224,7 @@ class Condition(Template):
     __slots__ = ()
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is true: false, null, 0 and an empty text are not; a list or a mapping is a ConfigError."""
+        """Whether it is true: false, null, 0 and an empty text are not. Raises as `render`, and for a list or a map."""
         return bool(self.render(values))
 
     def _location(self, _: Exception) -> str:

@@ -42,9 +42,9 @@ def test_every_sample_has_a_seed_of_its_own() -> None:
 
 
 def test_another_seed_of_the_run_gives_other_seeds() -> None:
-    assert derive_seed(0, "a") != derive_seed(1, "a")
-    assert derive_seed(0, "a") != derive_seed(0, "b")
-    assert 0 <= derive_seed(0, "a") < 2**32
+    assert derive_seed(0, "a", 0) != derive_seed(1, "a", 0)
+    assert derive_seed(0, "a", 0) != derive_seed(0, "b", 0)
+    assert 0 <= derive_seed(0, "a", 0) < 2**32
 
 
 def test_a_stage_then_a_model_then_the_defaults_say_how_an_answer_is_drawn() -> None:
