@@ -75,8 +75,8 @@ def quantize_gguf(
             if importance is not None:
                 from safetensors.numpy import save_file
 
-                rows = {name: np.ascontiguousarray(squares, np.float32) for name, squares in importance.items()}
-                save_file(rows, matrix)
+                mean_squares = {name: np.ascontiguousarray(row, np.float32) for name, row in importance.items()}
+                save_file(mean_squares, matrix)
                 request["importance"] = str(matrix.absolute())
             job = {**request, "type": TYPES[kind], "threads": threads}
             run_job(_WORKER, job, f"quantized {source.name}", check=check, threads=threads, causes=CAUSES)
@@ -114,6 +114,7 @@ def divergence_gguf(
 
     `reference`: safetensors with `tokens` (windows, length), `logprobs`, float32 (windows, length - 1, vocabulary), of
     the base, or of true tokens alone (windows, length - 1), and `at`, bool of that shape, where they count.
+    `kv_type` is how keys and values are kept meanwhile.
 
     Raises:
         ModelFileError: it cannot be loaded, or so, or has another vocabulary.

@@ -138,7 +138,7 @@ class Native:
             raise WorkerDiedError(f"llama.cpp could not go on (status {status}): {' '.join(self._log)}")
 
     def window(self, tokens: Sequence[int]) -> Any:
-        """Logits behind each token of a text of their own, float32 (tokens, vocabulary). Raises as `evaluate`."""
+        """Logits behind each of `tokens`, a text of its own: float32 (tokens, vocabulary). Raises as `evaluate`."""
         self.cut(0)
         batch = _api.llama_batch_init(len(tokens), 0, 1)
         try:

@@ -114,7 +114,10 @@ class Proofs:
         """Try ways until one is sound; what could not be tried at all, for want of memory say, is not remembered."""
         verdicts: dict[str, str] = {}
         deadline = time.monotonic() + _SECONDS
-        while "" not in verdicts.values() and (untried := [mode for mode in variants if name_of(mode) not in verdicts]):
+        while "" not in verdicts.values():
+            untried = [variant for variant in variants if name_of(variant) not in verdicts]
+            if not untried:
+                break
             report, status, log = _ask(config, untried, cancelled, deadline)
             verdicts |= report.verdicts
             if report.trying in verdicts or not report.trying:

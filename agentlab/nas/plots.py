@@ -158,8 +158,10 @@ def importance_bars(shares: Mapping[str, float]) -> bytes:
 def error_by_step(steps: Sequence[float]) -> bytes:
     """Test MSE of the winner by forecast step, [horizon]; the first value is one step ahead."""
     figure, axes = new_figure()
-    look: dict[str, Any] = {"color": COLOURS[0], "marker": MARKERS[0], "markevery": max(1, len(steps) // 12), "ms": 5}
-    axes.plot(range(1, len(steps) + 1), steps, lw=2.2, label=f"winner, mean {fmean(steps):.3g}", **look)
+    axes.plot(
+        range(1, len(steps) + 1), steps, color=COLOURS[0], lw=2.2, marker=MARKERS[0], ms=5,
+        markevery=max(1, len(steps) // 12), label=f"winner, mean {fmean(steps):.3g}",
+    )  # fmt: skip
     log_when_wide(axes, steps)
     axes.set(xlabel="steps ahead", ylabel="test MSE", title="Error by forecast step")
     whole_numbers(axes)
@@ -197,8 +199,10 @@ def finalists(rows: Sequence[tuple[str, Sequence[float]]]) -> bytes:
         colour, mean = COLOURS[rank % 6], fmean(values)
         axes.plot(values, [rank] * len(values), MARKERS[rank % 6], color=colour, ms=7, mfc="none", mew=1.5, ls="")
         axes.plot((mean, mean), (rank - 0.3, rank + 0.3), color=colour, lw=2.5)
-        look: dict[str, Any] = {"va": "center", "fontsize": 8, "fontweight": "bold" if rank == 0 else "normal"}
-        axes.annotate(f"mean {mean:.4f}", (1.02, rank), xycoords=("axes fraction", "data"), **look)
+        axes.annotate(
+            f"mean {mean:.4f}", (1.02, rank), xycoords=("axes fraction", "data"), va="center", fontsize=8,
+            fontweight="bold" if rank == 0 else "normal",
+        )  # fmt: skip
     axes.set(xlabel="validation MSE", title="Finalists, one mark per seed", ylim=(len(ranked) - 0.5, -0.5))
     axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])
     return png(figure)

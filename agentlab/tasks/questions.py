@@ -120,7 +120,7 @@ def generate_questions(name: str, count: int | None, seed: int) -> tuple[QuizQue
 
 
 def capital_by_country(part: str) -> dict[str, str]:
-    """Of one part of the world, as `words.CAPITALS` writes it: `Algeria: Algiers, Angola: Luanda`."""
+    """Of one part of the world, as `word_lists.CAPITALS` writes it: `Algeria: Algiers, Angola: Luanda`."""
     return dict(pair.split(": ") for pair in part.split(", "))
 
 

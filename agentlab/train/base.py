@@ -42,7 +42,8 @@ class TrainingBase:
 def load_base(path: Path, precision: Precision, attention: Attention) -> TrainingBase:
     """Load a checkpoint folder onto the machine's best device.
 
-    8bit and 4bit (NF4, twice quantised, arXiv 2305.14314) quantise on loading; flash_attention_2 needs its package and
+    `agentlab models import` makes such a folder of a GGUF file. `precision` is settled by `resolve_precision`; 8bit and
+    4bit (NF4, twice quantised, arXiv 2305.14314) quantise on loading; flash_attention_2 needs its package and
     a GPU.
 
     Raises:

@@ -157,13 +157,16 @@ def run_memory(
     lora: LoraConfig,
     training: TrainingConfig,
     precision: str,
-    data: Sequence[TokenCounts],
+    data: Sequence[TokenCounts],  # what each adapter learns from
     *,
     together: bool,  # in the same steps, or one after another; then the largest training counts
     device: str,  # cuda, mps or cpu
     memory: int,  # bytes of it
 ) -> TrainingMemory:
-    """What a run takes at its peak that trains an adapter on each of `data`: plan and run go by the same number."""
+    """What a run takes at its peak that trains an adapter on each of `data`: plan and run go by the same number.
+
+    Other arguments are as for `training_memory`.
+    """
     if not together:
         alone = (
             run_memory(shape, lora, training, precision, [counts], together=True, device=device, memory=memory)

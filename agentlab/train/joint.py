@@ -43,6 +43,8 @@ def train_adapters(base: TrainingBase, splits: Sequence[TrainingSplit], job: Tra
     from 0, with its checkpoints and the adapter itself; `tell` hears the number of the `adapter`, too. `seconds` of an
     adapter are those until its end, the others' turns included.
 
+    The result is in the order of the splits.
+
     Raises:
         UsageError: several processes were launched, or as in `train_adapter`, which says what else is raised.
     """

@@ -23,7 +23,10 @@ def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]
 
 
 def mean_loss(model: Any, examples: Sequence[Example], batch_size: int, filler: int) -> float:
-    """Mean negative log-likelihood over the learnt tokens of all examples; the model is in training mode afterwards."""
+    """Mean negative log-likelihood over the learnt tokens of all examples; `filler` is the token that fills rows up.
+
+    The model is in training mode afterwards.
+    """
     collate = Collator(filler, "padded")
 
     def losses(rows: Sequence[Sequence[Example]]) -> Tensor:

@@ -28,7 +28,10 @@ class UnfitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation as tokens. Labels are `IGNORED` where nothing is learnt, as at the first token."""
+    """A conversation as tokens. Labels are its tokens, in their own places, where something is learnt, else `IGNORED`.
+
+    Nothing is learnt of the first token, which follows nothing.
+    """
 
     line: int  # of the conversation in its file
     input_ids: tuple[int, ...]

@@ -59,6 +59,8 @@ def scorer(
 ) -> Iterator["Scorer"]:
     """The base with adapters by name, inside the `with` block; afterwards it is as it was.
 
+    `base` is not in training. `adapters` are folders in PEFT format, made for this base.
+
     `done` hears, batch by batch and token by token, of how many more texts the likelihood is known, or how many more
     tokens are answered (counted up to `max_tokens`, wherever an answer ends); what it raises ends the scoring. In
     float32 a base that is loaded in 16 bits takes twice the memory, and weights in 8 or 4 bits stay as they are;

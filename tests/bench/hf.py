@@ -83,11 +83,11 @@ def rows_of(count: int, vocabulary: int, seed: int) -> list[AnswerRow]:
 
 def engine(model: Any, adapters: Rowwise, rows: Sequence[AnswerRow], size: int = ROWS) -> Texts:
     """What the engine says."""
-    texts: dict[AnswerRow, list[int]] = {row: [] for row in rows}
+    tokens_by_row: dict[AnswerRow, list[int]] = {row: [] for row in rows}
     for tokens in AnswerBatch(model, adapters, ()).run(rows, size):
         for row_token in tokens:
-            texts[row_token.row].append(row_token.token)
-    return list(texts.values())
+            tokens_by_row[row_token.row].append(row_token.token)
+    return list(tokens_by_row.values())
 
 
 def generated(model: Any, rows: Sequence[AnswerRow], **keys: Any) -> Texts:

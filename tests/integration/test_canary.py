@@ -68,6 +68,9 @@ def port() -> Iterator[int]:
 def call(home: Path, *words: str) -> tuple[int, str]:
     """Exit status of a command in a workspace whose environment and `.env` hold a key each, and all that it printed."""
     environment = {**os.environ, "AGENTLAB_HOME": str(home), "HOME": str(home), "CANARY_API_KEY": KEY}
+    for name, folder in (("AGENTLAB_CACHE", "cache"), ("TMPDIR", "temporary")):
+        environment[name] = str(home / folder)
+        (home / folder).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "agentlab", *words]
     process = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
     return process.returncode, process.stdout + process.stderr
@@ -121,6 +124,8 @@ def test_a_run_and_its_debug_log_hold_no_key(home: Path, port: int) -> None:
     )
     code, output = call(home, *words)
     assert (code, "sk-canary" in output) == (0, False), output
+    for name in ("log.txt", "texts.jsonl"):
+        assert "[redacted]" in (home / "runs" / "mine" / name).read_text()
     code, output = call(home, "runs", "show", "mine", "--json")
     assert (code, "sk-canary" in output, "[redacted]" in output) == (0, False, True), output
 

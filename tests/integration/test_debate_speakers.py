@@ -36,7 +36,7 @@ SMALL = ("--set=turn.max_tokens=6", "--set=vote.samples=1", "--set=questions.cou
 def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> Path:
     """First layers of the embedded model, the same with a window of 256 tokens, and adapters with random factors.
 
-    A debate that is killed or does not fit goes on alike at any depth, and thirty layers take six times as long.
+    What is said shorter, and who answers, is the same at any depth, and thirty layers take six times as long.
     """
     home = tmp_path_factory.mktemp("home")
     shallow, narrow = home / "models" / "smollm2", home / "models" / "narrow"
@@ -112,7 +112,8 @@ def killed(home: Path, name: str, words: list[str], event: str) -> None:
     assert process.wait(30) == -signal.SIGKILL
 
 
-def test_adapters_say_the_same_twice_and_after_a_kill(home: Path) -> None:
+def test_adapters_say_the_same_twice_and_after_a_kill(deep_home: Path) -> None:
+    home = deep_home  # thirty layers: what is computed together must not flip an answer
     words = ["debate", *(f"--adapter={name}" for name in ADAPTERS), f"--base={home}/models/smollm2", *SMALL]
     words += ["--set=rows=6", "-q"]
     assert main([*words, "--run-name=whole"]) == 0
@@ -172,7 +173,7 @@ def test_three_kinds_of_agents_debate_and_go_on_after_a_kill(home: Path, url: st
     assert main([*words, "--run-name=mixed"]) == 0
     killed(home, "mixed-cut", words, "llm.called")
     assert main(["debate", "--resume=mixed-cut", "-q"]) == 0
-    parts = [(home / "runs" / entry / "transcript.jsonl").read_bytes() for entry in ("mixed", "mixed-cut")]
+    parts = [(home / "runs" / run_name / "transcript.jsonl").read_bytes() for run_name in ("mixed", "mixed-cut")]
     assert parts[0] == parts[1]
     turns = transcript(home, "mixed")
     assert {turn["agent"] for turn in turns} == {entry["name"] for entry in agents}

@@ -202,7 +202,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
         write_gguf(folder, out, "f32")
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
     weights = load_file(folder / "model.safetensors")
-    incomplete = {name: entry for name, entry in weights.items() if name != "lm_head.weight"}
+    incomplete = {name: weight for name, weight in weights.items() if name != "lm_head.weight"}
     save_file(incomplete, folder / "model.safetensors")
     with pytest.raises(ModelFileError, match=r"holds no lm_head\.weight"):
         write_gguf(folder, out, "f32")

@@ -385,7 +385,7 @@ def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_come
 ) -> None:
     model, adapters = llama
     wild = shutil.copytree(tmp_path / "two", tmp_path / "wild") / "adapter_model.safetensors"
-    save_file({name: element * 1e25 for name, element in load_file(wild).items()}, wild)
+    save_file({name: factor * 1e25 for name, factor in load_file(wild).items()}, wild)
     monkeypatch.setattr(reading, "_MOST_FACTOR", float("inf"))  # such adapters are refused
     monkeypatch.setattr(reading, "_MOST_CHANGE", float("inf"))
     adapter = adapters.put(wild.parent)
@@ -395,8 +395,8 @@ def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_come
     batch = AnswerBatch(model, adapters, ())
     steps = [batch.admit([long, wild_row]), batch.step(), batch.admit([short])]
     tokens_by_row = collected(iter([*steps, *iter(batch.step, [])]))
-    assert all(element.logprob != element.logprob for element in tokens_by_row[wild_row])  # no numbers
-    assert {row: [element.token for element in tokens_by_row[row]] for row in expected} == expected
+    assert all(token.logprob != token.logprob for token in tokens_by_row[wild_row])  # no numbers
+    assert {row: [token.token for token in tokens_by_row[row]] for row in expected} == expected
 
 
 def test_positions_that_the_longest_row_decides_are_each_row_s_own(tmp_path: Path) -> None:
