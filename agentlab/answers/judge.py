@@ -130,7 +130,22 @@ def _best(marks: dict[int, float]) -> int:
 
 def decide(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Verdicts]) -> T:
     """The end of a judgement, with the verdicts that `ask` brings for ballots."""
-    return decide_many({"": judging}, lambda ballots: ask([ballot for _, ballot in ballots]))[""]
+    verdicts: Verdicts | None = None
+    try:
+        while True:
+            verdicts = ask(_advance(judging, verdicts))
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+async def decide_async(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Awaitable[Verdicts]]) -> T:
+    """The same with a way to ask that is awaited; how many ballots it asks at a time is its own affair."""
+    verdicts: Verdicts | None = None
+    try:
+        while True:
+            verdicts = await ask(_advance(judging, verdicts))
+    except StopIteration as end:
+        return cast(T, end.value)
 
 
 def decide_many(
@@ -138,26 +153,21 @@ def decide_many(
 ) -> dict[str, T]:
     """The ends of named judgements; `ask` gets the open ballots of all at once, each with the name of its judgement."""
     standings: dict[str, T] = {}
-    verdicts: dict[str, list[int | None]] = {name: [] for name in judgings}
-    while verdicts:
+    verdicts: Mapping[str, Verdicts | None] = dict.fromkeys(judgings)
+    while True:
         ballots: list[tuple[str, JudgeBallot]] = []
         for name, last_verdicts in verdicts.items():
             try:
-                next_ballots = judgings[name].send(last_verdicts) if last_verdicts else next(judgings[name])
-                ballots += [(name, ballot) for ballot in next_ballots]
+                ballots += [(name, ballot) for ballot in _advance(judgings[name], last_verdicts)]
             except StopIteration as end:
                 standings[name] = end.value
-        verdicts = {name: [] for name, _ in ballots}
-        for (name, _), verdict in zip(ballots, ask(ballots) if ballots else (), strict=True):
-            verdicts[name].append(verdict)
-    return standings
+        pending: dict[str, list[int | None]] = {name: [] for name in verdicts if name not in standings}
+        if not pending:
+            return standings
+        for (name, _), verdict in zip(ballots, ask(ballots), strict=True):
+            pending[name].append(verdict)
+        verdicts = pending
 
 
-async def decide_async(judging: Judging[T], ask: Callable[[list[JudgeBallot]], Awaitable[Verdicts]]) -> T:
-    """The same with a way to ask that is awaited; how many ballots it asks at a time is its own affair."""
-    try:
-        ballots = next(judging)
-        while True:
-            ballots = judging.send(await ask(ballots))
-    except StopIteration as end:
-        return cast(T, end.value)
+def _advance(judging: Judging[T], verdicts: Verdicts | None) -> list[JudgeBallot]:
+    return next(judging) if verdicts is None else judging.send(verdicts)

@@ -125,8 +125,9 @@ class Agent:
 
         def execute(wish: Wish) -> str:
             params = point(wish.recipe, self.situation.rules.space)
-            wrong = [problem for _, problem in wish.recipe.problems()] or _unsearched_settings(wish.recipe, params)
-            if wrong := wrong or reasons(params):
+            wrong = [problem for _, problem in wish.recipe.problems()]
+            wrong = wrong or _unsearched_settings(wish.recipe, params) or reasons(params)
+            if wrong:
                 raise UsageError(f"It cannot be tried: {'; '.join(wrong)}.")
             wished.append((params, one_line(wish.reason)))
             return "It is carried out next."

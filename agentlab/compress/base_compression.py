@@ -56,7 +56,7 @@ class Search:
     """A search at work."""
 
     study: Study
-    check: Callable[[], None]  # raises where a signal asked to stop, or the budget is spent
+    check: Callable[[], None]  # raises Interrupted at a request to stop, OverBudgetError where the budget is spent
     update: Callable[[StudyState], None]
     conclude: Callable[[], None]  # after the last step: the comparison, the winner's export, the reflection
 

@@ -26,10 +26,10 @@ _ORIGIN = "agentlab.calibration.1"  # one entry, because safetensors writes seve
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerStatistics:
-    """Of one decoder layer over all calibration tokens, in float32."""
+    """Of one decoder layer over all calibration tokens."""
 
-    squares: Mapping[str, Tensor]  # X^T X / n of every input by its key (see `INPUTS`), (inputs, inputs)
-    channels: Tensor  # mean size of every channel of the MLP
+    squares: Mapping[str, Tensor]  # X^T X / n of every input by its key (see `INPUTS`), (inputs, inputs), float32
+    channels: Tensor  # mean size of every channel of the MLP, float32
     influence: float  # 1 - the cosine of what goes into the layer and what comes out (arXiv 2403.03853)
 
 

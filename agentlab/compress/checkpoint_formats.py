@@ -39,7 +39,7 @@ def write_dense(model: Any, tokenizer: Path, out: Path, dtype: Dtype, check: Che
         DataError: a weight is not finite.
         StorageError: the disk is full or not ours.
     """
-    _write(model, {}, tokenizer, out, dtype, check)
+    _write(model, None, tokenizer, out, dtype, check)
 
 
 def write_packed(
@@ -164,14 +164,16 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 Parts = dict[str, tuple[torch.dtype, tuple[int, ...], Callable[[], Tensor]]]
 
 
-def _write(model: Any, codes: Mapping[str, Codes], tokenizer: Path, out: Path, dtype: Dtype, check: Check) -> None:
-    parts = _parts(model, codes, getattr(torch, dtype))
+def _write(
+    model: Any, codes: Mapping[str, Codes] | None, tokenizer: Path, out: Path, dtype: Dtype, check: Check
+) -> None:
+    parts = _parts(model, codes or {}, getattr(torch, dtype))
     sizes = {
         name: (_LABELS[type_], shape, torch.Size(shape).numel() * type_.itemsize)
         for name, (type_, shape, _) in parts.items()
     }
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_WRITTEN}
-    if codes:
+    if codes is not None:
         config["quantization_config"] = quantization_config(codes)
     with stage_folder(out, sum(size for *_, size in sizes.values()) + _SLACK) as staging:
         with (staging / "model.safetensors").open("xb") as file:

@@ -75,8 +75,8 @@ class Codes:
 def scales_of(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Scales and zeros of every group, float32 and int8 of shape (outputs, groups), for a grid that fits the inputs.
 
-    `importance` of every input, such as its mean square: a range is shrunk where that leaves a smaller squared error.
-    Without it, a range covers all weights.
+    `weight` is float32 (outputs, inputs). With `importance` of every input, such as its mean square, a range is shrunk
+    where that leaves a smaller squared error; without it, a range covers all weights.
     """
     grouped = _split_groups(weight, grid)
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)

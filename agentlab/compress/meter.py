@@ -95,7 +95,7 @@ class Meter:
         limits: Mapping[str, float],  # of `seconds`, `joules`, `grams`: the first that is reached ends the work
         before: Iterable[tuple[str, CompressCost]],  # what an earlier part of the run has recorded
         record: Callable[[str, CompressCost], object],  # hears (stage, what it has cost since the last record)
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,  # seconds
         usual: CompressCost = CompressCost(1.0, 20.0, 20.0 / _KWH * 400.0, 1.0),  # where nothing was measured yet
     ) -> None:
         self._joules, self._intensity, self._limits = joules, intensity, limits

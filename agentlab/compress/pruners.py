@@ -95,13 +95,13 @@ def mask_largest(scores: Tensor, pattern: Pattern) -> Tensor:
 
 @torch.no_grad()
 def narrow(model: Any, statistics: CalibrationStatistics, width: int) -> None:
-    """Keep the channels of each layer's MLP that are largest on average.
+    """Keep the `width` channels of each layer's MLP that are largest on average.
 
     Weighing them by their columns of `down_proj` as well did worse on SmolLM2 (KL 0.215 against 0.204 at 5/6 width).
     The model's config is changed as well.
 
     Raises:
-        UsageError: there are no more than that.
+        UsageError: `width` is not above 0 and below the channels that there are.
     """
     inner = model.config.intermediate_size
     if not 0 < width < inner:

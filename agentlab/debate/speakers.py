@@ -12,7 +12,8 @@ from agentlab.llm.types import Message
 class TurnRequest:
     """A turn that is wanted.
 
-    A speaker that can tell the likelihood of texts ends what it says with `Answer:` and the likeliest choice.
+    A speaker that can tell the likelihood of texts ends what it says with `Answer:` and the likeliest
+    choice, where there are `choices`.
     """
 
     id: str  # unique in its run

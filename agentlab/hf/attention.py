@@ -72,9 +72,11 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
     widest, parts = max(lengths), list[tuple[slice, slice, torch.Tensor | None]]()
     for rows in shares:
         longest = max(lengths[rows])
-        hidden = torch.arange(longest) < longest - torch.tensor(lengths[rows])[:, None, None, None]
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
-        parts.append((rows, slice(widest - longest, None), mask if min(lengths[rows]) < longest else None))
+        mask = None
+        if min(lengths[rows]) < longest:
+            hidden = torch.arange(longest) < longest - torch.tensor(lengths[rows])[:, None, None, None]
+            mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+        parts.append((rows, slice(widest - longest, None), mask))
 
     def attend(  # what else transformers gives, models of this kind do not use, or torch's attention does not know
         _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **keys: Any

@@ -42,7 +42,11 @@ class Likeness:
 
 
 def anatomy(adapter: Adapter, tell: Tell) -> tuple[AdapterPart, ...]:
-    """One part per module type, in the adapter's order, and last the whole, named `all`. Errors: as `Adapter.delta`."""
+    """One part per module type, in the adapter's order, and last the whole, named `all`.
+
+    Raises:
+        ModelFileError: a number is infinite or none.
+    """
     spectra: dict[str, list[Sequence[float]]] = defaultdict(list)
     for done, name in enumerate(adapter.modules):
         tell(done, len(adapter.modules), name)

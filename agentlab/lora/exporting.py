@@ -37,7 +37,7 @@ _WIDTHS = {"gemma2": 256, "gemma3": 256, "qwen3": 128}
 
 
 def export_peft(adapter: Adapter, out: Path, dtype: str, tell: Tell) -> None:
-    """Copy an adapter with its card so that every module has one rank and scale. Types and errors: as `derive`."""
+    """Copy an adapter with its card, whole or not at all, so that every module has one rank and scale; see `derive`."""
     done, card = list[str](), adapter.path / CARD_FILE
 
     def copy(module: str, deltas: list[LoraDelta]) -> LoraDelta:

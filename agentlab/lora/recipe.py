@@ -161,7 +161,11 @@ def _one_base(cards: Sequence[Card]) -> bool:
 
 
 def card_of(
-    name: str, parents: Sequence[Adapter], weights: Sequence[float] | None, blend: Mapping[str, Any], **extra: Any
+    name: str,
+    parents: Sequence[Adapter],
+    weights: Sequence[float] | None,
+    blend: Mapping[str, Any],
+    **extra_fields: Any,
 ) -> dict[str, Any]:
     """Plain data for the card of a child. `weights`: one per parent, where they have one for all modules."""
     cards = [read_card(adapter.path) for adapter in parents]
@@ -174,6 +178,6 @@ def card_of(
             for parent, weight in zip(parents, weight_entries, strict=True)
         ],
         "blend": dict(blend),
-        **extra,
+        **extra_fields,
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }

@@ -102,6 +102,7 @@ class Stack:
             factors: A (adapters, inputs, rank) and B (adapters, rank, outputs), an adapter that leaves the layer
             alone being zero. It is asked by every new plan of rows, so that trained factors are the current ones.
         size: how many adapters there are.
+        scale: of every product.
         dropout: share of an adapter's input that is dropped while the layer is in training mode.
     """
 

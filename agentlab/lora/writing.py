@@ -54,7 +54,7 @@ def derive(
         finish: called with the folder while it still has its temporary name, to add files that belong to the child.
 
     Raises:
-        UsageError: the parents belong to different base models, or `out` exists.
+        UsageError: the parents belong to different base models, `out` exists, or `dtype` is unknown.
         DataError: shapes differ, or a delta does not fit.
         StorageError: the disk is full or not ours.
     """

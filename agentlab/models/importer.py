@@ -8,7 +8,7 @@ import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentlab.errors import ModelFileError, UnknownNameError, UsageError
 from agentlab.gguf import metadata
@@ -16,6 +16,9 @@ from agentlab.hf.checkpoint import loading
 from agentlab.models.staging import stage
 from agentlab.runs.atomic import sync_folder
 from agentlab.workers.templates import TemplateRefusesError, render_chat
+
+if TYPE_CHECKING:
+    import torch
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -108,11 +111,12 @@ def _render(tokenizer: Any) -> str:
         ) from error
 
 
-def _logits(model: Any, tokenizer: Any, text: str) -> Any:
+def _logits(model: Any, tokenizer: Any, text: str) -> "torch.Tensor":
     import torch
 
     with torch.inference_mode():
-        return model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits
+        logits: torch.Tensor = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits
+    return logits
 
 
 @contextlib.contextmanager

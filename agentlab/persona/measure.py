@@ -66,7 +66,9 @@ class Separability:
     share: Interval
     count: int
     chance: float  # what guessing would get
-    matrix: Mapping[str, Mapping[str, float]]  # [persona][speaker]: mean log-probability of its turns; or `base` speaks
+    matrix: Mapping[
+        str, Mapping[str, float]
+    ]  # [own][other]: mean log-probability of own's turns under other, or `base`
 
 
 def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], max_examples: int) -> Separability | None:

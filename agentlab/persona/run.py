@@ -230,7 +230,8 @@ def _tell_progress(run: OpenRun, names: Sequence[str], type_: str, data: Mapping
     """Steps are passing details, scorings are events. `adapter` is an index of names; a lone one has none."""
     details = {key: value for key, value in data.items() if key != "adapter"}
     tell = run.stream if type_ == "train.step" else run.emit
-    tell(type_, names[data.get("adapter", 0)], **details)
+    name = names[data["adapter"]] if len(names) > 1 else names[0]
+    tell(type_, name, **details)
 
 
 def _tell_measured(run: OpenRun, part: str, done: int, total: int) -> None:

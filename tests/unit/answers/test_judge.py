@@ -111,6 +111,15 @@ def test_a_lone_answer_is_best_unasked():
     assert decide(mark_each(case(1), [0]), never).best == 0
 
 
+def test_a_judgement_without_matches_ends_like_any_other_alone_and_among_many():
+    def nothing(ballots):
+        assert ballots == []
+        return []
+
+    assert decide(both_orders(case(2), []), nothing) == []
+    assert decide_many({"a": both_orders(case(2), []), "b": both_orders(case(2), [])}, nothing) == {"a": [], "b": []}
+
+
 def test_of_equal_marks_the_earlier_answer_is_best_and_an_unread_one_gives_none():
     decision = decide(mark_each(case(3), [2, 1, 0]), lambda _: [9, 9, None])
     assert (decision.best, decision.marks, decision.unread) == (1, {2: 9, 1: 9, 0: 0}, 1)
