@@ -1,9 +1,12 @@
 """`agentlab runs`: what was run, how it went, and going on with it."""
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from agentlab.errors import UsageError
 
 from .options import Approve, RunsDir, Set, screen_of, with_output
 from .runs_mlflow import app as mlflow_app
@@ -141,6 +144,41 @@ def path(
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
     screen.answer("runs path", views.PathLine(path=str(record.path)), run=reference(record, record.status))
+
+
+@app.command(epilog="Example: agentlab runs report last --open")
+@with_output
+def report(
+    ctx: typer.Context,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Its name, a unique prefix, its last six digits, or last[:COMMAND].")
+    ] = "last",
+    all_: Annotated[bool, typer.Option("--all", help="Make one index page of all runs instead.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Print where a run's report is, or open it; with --all, make an index of all reports."""
+    from agentlab.runs import store, views
+    from agentlab.runs.report import write_index
+
+    from .launch import resume_command, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    folder = runs_folder(context, runs_dir)
+    if all_:
+        page = write_index(folder, store.list_runs(folder).runs, screen.redactor)
+    else:
+        record = store.find(folder, run)
+        page = record.path / "report.html"
+        if not page.is_file():
+            raise UsageError(
+                f"The run {record.id} has no report: it is {record.status}.",
+                hint=resume_command(record, context, approve=False),
+            )
+    screen.answer("runs report", views.PathLine(path=str(page)))
+    if open_ and not webbrowser.open(page.as_uri()):
+        screen.warn(f"no browser could be started; open {page}")
 
 
 @app.command(epilog="Example: agentlab runs rm 2026-11-21T14-32-05-nas-3f2a9c --yes")

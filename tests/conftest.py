@@ -151,7 +151,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pictures of a report are put together but not painted, which is half of a small study's time."""
     for module in ("agentlab.nas.plots", "agentlab.bench.load.plots", "agentlab.evolve.report"):
-        monkeypatch.setattr(f"{module}.png", lambda _: b"\x89PNG")
+        monkeypatch.setattr(f"{module}.svg", lambda _: "<svg/>")
 
 
 @pytest.fixture

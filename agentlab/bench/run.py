@@ -30,8 +30,8 @@ from agentlab.llm.provider_config import OpenAICompatProvider, Price, RolesConfi
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.runs.context import Context
+from agentlab.runs.document import Report
 from agentlab.runs.manifest import Metric, RunTokens
-from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun, RunOutcome
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class BenchExperiment:
 
     @staticmethod
     def _finish_check(run: OpenRun, check_result: CheckResult) -> tuple[BenchResult, RunOutcome]:
-        write_report(run, f"Language models checked {run.id}", check_result.blocks())
+        names = ", ".join(row.model for row in check_result.models)
+        run.report = Report(f"Which of {names} answer", [check_result.verdict], {"model": names}, check_result.tables())
         answering = sum(row.available for row in check_result.models)
         if not answering:
             failures = [
@@ -115,7 +116,14 @@ class BenchExperiment:
                 return quality_result, router.usage
 
         quality_result, usage = asyncio.run(ask())
-        write_report(run, f"Quality of language models {run.id}", quality_result.blocks())
+        names = ", ".join(row.target for row in quality_result.targets)
+        run.report = Report(
+            f"Quality of {names}",
+            [quality_result.verdict],
+            {"model": names, "data": f"{quality_result.items} items"},
+            quality_result.tables(),
+            next_step=f"agentlab llm-bench compare {run.id} OTHER_RUN",
+        )
         if all(row.failed == row.items for row in quality_result.targets):
             answers = [event.data["answer"] for event in run.events if event.type == GIVEN]
             asked_answers = [data for data in answers if data["error"] != NOT_ASKED]
@@ -138,11 +146,11 @@ class BenchExperiment:
         return Router(llm, env=env, workspace=workspace, recorder=recorder, stop=stop, in_callers_loop=True)
 
     def _load(self, run: OpenRun, llm: LLMConfig) -> tuple[BenchResult, RunOutcome]:
-        from agentlab.bench.load.tables import write_load_report
+        from agentlab.bench.load.tables import load_report
 
         measured = asyncio.run(LoadSession(self.config, llm, self.context, run).measure())
         result = self._result(measured)
-        write_load_report(run, result, measured.records)
+        run.report = load_report(run, result, measured.records)
         if self.config.save_priors:
             self._save(run, samples_of(measured, llm, self.config.priors_for, run=run.id, now=time.time()))
         if not any(row.answered for row in result.stages) and (failures := _failures(measured)):

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentlab.compress.result import TERMS, CompressModelResult, CompressResult, RecipeRow, row_table
-from agentlab.runs.document import Block, Code, Figure, Heading, Text, figure_or_dash, mebibytes, table
-from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
-from agentlab.runs.report import write_report
+from agentlab.runs.document import Block, Code, Figure, Heading, Report, Text, figure_or_dash, mebibytes, table
+from agentlab.runs.figures import COLOURS, MARKERS, SMALL, legend_below, new_figure, svg
 from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
 from agentlab.study.control import pair_table
@@ -14,15 +13,24 @@ from agentlab.study.control import pair_table
 _LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
 
 
-def write_compress_report(run: OpenRun, result: CompressResult) -> None:
-    """Draw the fronts and write report.md and report.html; the verdict comes first."""
-    blocks: list[Block] = list(result.blocks())
+def compress_report(run: OpenRun, result: CompressResult) -> Report:
+    """Draw the fronts into the run folder, and say what they show."""
+    bases, several = ", ".join(model.base for model in result.models), len(result.models) > 1
+    blocks: list[Block] = []
+    caveats = list(result.remarks)
     for number, model in enumerate(result.models):
-        if len(result.models) > 1:
-            blocks.append(Heading(f"{model.base}: how it loads, and all recipes"))
-        blocks += _details(run, model, result.goal, f"plots/front-{number}.png" if number else "plots/front.png")
-    blocks += [Heading("Energy"), *_energy(result)]
-    write_report(run, f"Compression {run.id}", blocks)
+        blocks += [Heading(model.base)] if several else []
+        caveats += [f"{model.base}: {remark}" if several else remark for remark in model.remarks]
+        blocks.append(row_table(model.best, model, result.goal))
+        blocks += _details(run, model, result.goal, f"plots/front-{number}.svg" if number else "plots/front.svg")
+    return Report(
+        title=f"Compress {bases}: {result.goal}",
+        verdict=[model.sentence for model in result.models] if several else [result.sentence],
+        facts={"model": bases, "energy": f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2"},
+        body=[*blocks, Heading("Energy"), *_energy(result)],
+        next_step=f"agentlab compress deploy {run.id}" if any(model.winner for model in result.models) else "",
+        caveats=caveats,
+    )
 
 
 def _details(run: OpenRun, model: CompressModelResult, goal: str, plot: str) -> list[Block]:
@@ -31,7 +39,7 @@ def _details(run: OpenRun, model: CompressModelResult, goal: str, plot: str) -> 
     for text, commands in (("The winner loads with:", model.loads[:1]), (other_title, model.loads[1:])):
         blocks += [Text(text), Code("\n".join(commands), command=True)] if commands else []
     if any(row.kl is not None for row in model.rows):
-        run.write_bytes(plot, front_plot(model))
+        run.write_text(plot, front_plot(model))
         blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line, with speeds"))
     blocks += [_runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
     if any(row.source not in ("portfolio", "memory") for row in model.rows):
@@ -93,9 +101,9 @@ def _costs(label: str, costs: Sequence[tuple[str, Mapping[str, Any]]], caption: 
     return table(costs, columns, caption)
 
 
-def front_plot(model: CompressModelResult) -> bytes:
-    """Bytes against KL in the runtime, by family, with the speed of what is on the front; PNG."""
-    figure, axes = new_figure(width=8.5, height=4.8)
+def front_plot(model: CompressModelResult) -> str:
+    """Bytes against KL in the runtime, by family, with the speed of what is on the front."""
+    figure, axes = new_figure(4.4)
     points = {
         row.id: (row.share, max(row.kl, _LEAST)) for row in model.rows if row.share is not None and row.kl is not None
     }
@@ -107,10 +115,10 @@ def front_plot(model: CompressModelResult) -> bytes:
         axes.step(*zip(*line, strict=True), where="post", color="0.6", lw=1, zorder=0)
     for row in rows:
         if row.front and row.speed is not None:
-            axes.annotate(f"{row.speed:.2f}x", points[row.id], (5, 5), textcoords="offset points", fontsize=8)
+            axes.annotate(f"{row.speed:.2f}x", points[row.id], (5, 5), textcoords="offset points", fontsize=SMALL)
     if model.winner is not None:
         axes.plot(*points[model.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
     axes.axvline(model.source / model.dense, color="0.8", lw=1, ls="--", label="the source file")
     axes.set(xlabel="bytes, as a share of the bfloat16 base", ylabel="KL from the base, nats a token", yscale="log")
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)

@@ -20,7 +20,7 @@ from agentlab.compress.meter import CompressCost, EnergySource, Meter, best_sour
 from agentlab.compress.objective import Workshop
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
-from agentlab.compress.report import write_compress_report
+from agentlab.compress.report import compress_report
 from agentlab.compress.result import SPENT, TERMS, CompressPlan, CompressResult, charges, plan_of
 from agentlab.compress.texts import MOST, SHIPPED, check_enough, pieces
 from agentlab.compress.verdict import answer
@@ -147,7 +147,7 @@ class CompressExperiment:
         remarks = [] if end_reason is None else [f"The budget ended the work: {end_reason}"]
         remarks += budget_remark(self.config.budget.limits, sum(stage_costs.values(), CompressCost()))
         result, outcome = answer(models, self.goal, stage_costs, self._energy(run, source), remarks, calls, model_calls)
-        write_compress_report(run, result)
+        run.report = compress_report(run, result)
         if not any(model.winner for model in models):
             end_note = "" if end_reason is None else f" The budget ended the work: {end_reason}"
             hint = "The report shows what was tried. Ask for less, or give half as much again as a dry run forecasts: "

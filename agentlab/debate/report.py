@@ -6,38 +6,57 @@ from typing import TYPE_CHECKING
 from agentlab.debate.protocol import by_round
 from agentlab.debate.result import NAMES, CalibrationScores, DebateResult, Telling
 from agentlab.debate.transcript import Held, Turn
-from agentlab.runs.document import Block, BoundedShare, Figure, Heading, Table, Text, figure_or_dash, number, table
-from agentlab.runs.figures import COLOURS, MARKERS, new_panels, png, whole_numbers
-from agentlab.runs.report import write_report
+from agentlab.runs.document import (
+    Block,
+    BoundedShare,
+    Figure,
+    Heading,
+    Report,
+    Table,
+    Text,
+    figure_or_dash,
+    number,
+    table,
+)
+from agentlab.runs.figures import COLOURS, MARKERS, SMALL, legend_below, new_panels, svg, whole_numbers
 from agentlab.runs.run import OpenRun
 from agentlab.tasks.questions import QuizQuestion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ACCURACY, _RELIABILITY = "plots/accuracy.png", "plots/reliability.png"
+_ACCURACY, _RELIABILITY = "plots/accuracy.svg", "plots/reliability.svg"
 _LONGEST = 600  # characters of a turn; the transcript has all of it
 
 
-def write_debate_report(
+def debate_report(
     run: OpenRun, result: DebateResult, questions: Sequence[QuizQuestion], transcript: Held, agents: Table
-) -> None:
-    """Draw the figures and write report.md and report.html; the verdict comes first."""
-    blocks = result.blocks()
+) -> Report:
+    """Draw the figures into the run folder, and say what they show."""
+    names = ", ".join(row[0] for row in agents.rows)
+    subject = f"{result.topic!r}" if result.topic else f"{result.questions} questions"
+    blocks = result.tables()
     if result.arms:
-        run.write_bytes(_ACCURACY, accuracies(result))
+        run.write_text(_ACCURACY, accuracies(result))
         blocks.append(Figure(_ACCURACY, "Share of questions that were right, by round and by arm, with 95 % intervals"))
         blocks += [Heading("Rounds"), _rounds(result), _rules(result)]
         blocks += [Heading("Changes of mind"), *_changes(result), _together(result)]
     if result.calibration:
         blocks += [Heading("Confidence"), _calibration(result)]
-        run.write_bytes(_RELIABILITY, reliability(result))
+        run.write_text(_RELIABILITY, reliability(result))
         blocks.append(Figure(_RELIABILITY, "How often answers of a confidence are right, as given and as fitted"))
     blocks += [Heading("Who debates"), agents]
     questions_by_id = {question.id: question for question in questions}
     for telling in result.telling:
         blocks += _story(telling, questions_by_id[telling.question], transcript)
-    write_report(run, f"Debate {run.id}", blocks)
+    return Report(
+        title=f"Debate of {names} on {subject}",
+        verdict=result.verdict,
+        facts={"agents": names, "data": subject},
+        body=blocks,
+        next_step=f"agentlab debate replay {run.id}",
+        caveats=result.remarks,
+    )
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
@@ -169,14 +188,14 @@ def _cut(turn: Turn) -> str:
 # -- figures --------------------------------------------------------------------------------------------------------
 
 
-def accuracies(result: DebateResult) -> bytes:
-    """Left the rounds: each agent, anybody, the vote. Right the arms. PNG."""
-    figure, (left_axes, right_axes) = new_panels(1, 2, 10.0, 4.2)
+def accuracies(result: DebateResult) -> str:
+    """Above, the rounds: each agent, anybody, the vote; below, the arms."""
+    figure, (round_axes, arm_axes) = new_panels(2, 6.4)
     votes = {rule_result.round: rule_result.accuracy for rule_result in result.rules if rule_result.rule == result.rule}
     numbers = [entry.round for entry in result.rounds]
     for name in result.rounds[0].agents:
-        left_axes.plot(numbers, [entry.agents[name].value for entry in result.rounds], color="0.75", lw=1)
-    left_axes.plot([], [], color="0.75", label="each agent")
+        round_axes.plot(numbers, [entry.agents[name].value for entry in result.rounds], color="0.75", lw=1)
+    round_axes.plot([], [], color="0.75", label="each agent")
     series = {
         f"debate, vote by {result.rule}": votes,
         NAMES["length"]: dict(enumerate(result.rereading)),
@@ -184,18 +203,18 @@ def accuracies(result: DebateResult) -> bytes:
     }
     for index, (label, shares) in enumerate(series.items()):
         if shares:
-            _draw_bars(left_axes, shares, label, index)
-    left_axes.set(xlabel="round", ylabel="share of questions right")
-    whole_numbers(left_axes)
-    left_axes.legend(frameon=False, fontsize=8)
+            _draw_bars(round_axes, shares, label, index)
+    round_axes.set(xlabel="round", ylabel="share of questions right")
+    whole_numbers(round_axes)
+    legend_below(figure, round_axes)
     for index, arm in enumerate(reversed(result.arms)):
         low, high = arm.accuracy.value - arm.accuracy.low, arm.accuracy.high - arm.accuracy.value
         colour = COLOURS[0] if arm.arm == "debate" else COLOURS[1] if arm.arm == result.against else "0.45"
-        right_axes.errorbar(arm.accuracy.value, index, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
+        arm_axes.errorbar(arm.accuracy.value, index, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
     names = [NAMES[arm.arm].format(best=result.best) for arm in reversed(result.arms)]
-    right_axes.set_yticks(range(len(names)), names, fontsize=8)
-    right_axes.set(xlabel="share of questions right", ylim=(-0.5, len(names) - 0.5))
-    return png(figure)
+    arm_axes.set_yticks(range(len(names)), names, fontsize=SMALL)
+    arm_axes.set(xlabel="share of questions right", ylim=(-0.5, len(names) - 0.5))
+    return svg(figure)
 
 
 def _draw_bars(axes: "Axes", shares: Mapping[int, BoundedShare], label: str, index: int) -> None:
@@ -206,19 +225,19 @@ def _draw_bars(axes: "Axes", shares: Mapping[int, BoundedShare], label: str, ind
     axes.errorbar(x, y, yerr=ends, label=label, color=COLOURS[index], marker=MARKERS[index], ls=style, capsize=3)
 
 
-def reliability(result: DebateResult) -> bytes:
-    """A panel for each kind of confidence, in the last round that has any; markers grow with their answers; PNG."""
+def reliability(result: DebateResult) -> str:
+    """A panel for each kind of confidence, in the last round that has any; markers grow with their answers."""
     kinds = list({calibration.kind: calibration for calibration in result.calibration}.values())
-    figure, panels = new_panels(1, len(kinds), 4.2 * len(kinds), 4.2)
+    figure, panels = new_panels(len(kinds), 4.0 * len(kinds))
     for axes, calibration in zip(panels, kinds, strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", lw=1, linestyle=":")
         for index, (label, scores) in enumerate((("as given", calibration.before), ("fitted", calibration.after))):
             if scores is not None:
                 _draw_reliability(axes, scores, f"{label}, ECE {scores.ece:.3f}", index)
-        axes.set_title(f"confidence: {calibration.kind}, round {calibration.round}", fontsize=9)
+        axes.set_title(f"confidence: {calibration.kind}, round {calibration.round}", fontsize=SMALL)
         axes.set(xlabel="confidence", ylabel="share of answers right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
-    return png(figure)
+        axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
+    return svg(figure)
 
 
 def _draw_reliability(axes: "Axes", scores: CalibrationScores, label: str, index: int) -> None:

@@ -1,6 +1,6 @@
 """What `agentlab debate` answers, and what it says while it runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from agentlab.answers.calibration import Bin
@@ -170,21 +170,29 @@ class DebateResult(AnswerDocument):
         return next((arm.accuracy.value for arm in self.arms if arm.arm == "debate"), None)
 
     def blocks(self) -> list[Block]:
-        texts = [*map(Text, (self.sentence, *self.remarks))]
-        if self.topic is not None:
-            return [*self._topic(), *texts]
-        return [*texts, *([self._arms()] if self.arms else ()), *(self.alone.blocks() if self.alone else ())]
+        return [*map(Text, (*self.verdict, *self.remarks)), *self.tables()]
 
-    def _topic(self) -> Iterator[Block]:
-        for telling in self.telling:
+    def tables(self) -> list[Block]:
+        if self.topic is not None:
+            return [self._positions()]
+        return [*([self._arms()] if self.arms else ()), *(self.alone.blocks() if self.alone else ())]
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the vote came to, where there is a topic, and what debating was worth."""
+        sentences = []
+        for telling in self.telling if self.topic is not None else ():
             changed, last = sum(position.first != position.last for position in self.positions), len(telling.votes) - 1
             early = "" if last == self.round else ", in which all agreed and nothing was left to debate,"
-            yield Text(
+            sentences.append(
                 f"After round {last}{early} the vote by {self.rule} is for "
                 f"{figure_or_dash(telling.votes[-1].answer)}, with {telling.votes[-1]}; "
                 f"{changed} of {len(self.positions)} agents changed their mind."
             )
-        yield table(
+        return [*sentences, self.sentence]
+
+    def _positions(self) -> Table:
+        return table(
             self.positions,
             {
                 "agent": lambda p: p.agent,

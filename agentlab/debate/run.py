@@ -14,7 +14,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.debate import protocol
 from agentlab.debate.config import AgentConfig, DebateConfig, VoteConfig
 from agentlab.debate.plan import DebatePlan, plan_of
-from agentlab.debate.report import write_debate_report
+from agentlab.debate.report import debate_report
 from agentlab.debate.result import TOPIC, DebateResult
 from agentlab.debate.routed_agents import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
@@ -169,7 +169,7 @@ class Debates:
         turns = (*transcript.turns, *transcript.ballots)
         self.run.write_text("transcript.jsonl", "".join(f"{turn.model_dump_json()}\n" for turn in turns))
         self.run.write_json("transcript.schema.json", TypeAdapter(Turn | Ballot).json_schema())
-        write_debate_report(self.run, result, self._questions, transcript, self._who)
+        self.run.report = debate_report(self.run, result, self._questions, transcript, self._who)
         if all(turn.error for turn in transcript.turns):
             raise AllModelsFailedError(
                 f"No turn was answered; {transcript.turns[0].agent}: {transcript.turns[0].error}",

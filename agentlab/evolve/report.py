@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from agentlab.evolve.result import NAMES, ChildRow, EvolveResult
-from agentlab.runs.document import Block, Figure, Heading, Table, Text, figure_or_dash, table
-from agentlab.runs.figures import COLOURS, MARKERS, new_figure, new_panels, png, whole_numbers
-from agentlab.runs.report import write_report
+from agentlab.evolve.result import NAMES, ChildRow, EvolveResult, standing_table
+from agentlab.runs.document import Block, Figure, Heading, Report, Table, Text, figure_or_dash, table
+from agentlab.runs.figures import COLOURS, MARKERS, SMALL, legend_below, new_figure, new_panels, svg, whole_numbers
 from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
 from agentlab.study.calls import model_table
@@ -16,15 +15,15 @@ from agentlab.tasks.labelled import BESIDE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TEST, _FITNESS, _LINEAGE = "plots/test.png", "plots/fitness.png", "plots/lineage.png"
+_TEST, _FITNESS, _LINEAGE = "plots/test.svg", "plots/fitness.svg", "plots/lineage.svg"
 
 
-def write_evolve_report(run: OpenRun, result: EvolveResult) -> None:
-    """Draw the figures and write report.md and report.html; the verdict comes first."""
-    run.write_bytes(_TEST, test_bars(result))
-    run.write_bytes(_FITNESS, fitness_by_generation(result))
+def evolve_report(run: OpenRun, result: EvolveResult, facts: Mapping[str, str]) -> Report:
+    """Draw the figures into the run folder, and say what they show. `facts` name the model, the adapters, the data."""
+    run.write_text(_TEST, test_bars(result))
+    run.write_text(_FITNESS, fitness_by_generation(result))
     blocks: list[Block] = [
-        *result.blocks(),
+        standing_table(result),
         Figure(_TEST, "Share of right answers, on the sealed split with 95 % intervals, and on the train split"),
         Heading("Generations"),
         Figure(_FITNESS, "The best child and the mean of each generation, by fitness and by each of its terms"),
@@ -34,7 +33,7 @@ def write_evolve_report(run: OpenRun, result: EvolveResult) -> None:
         blocks += [Heading("Pairs of searches"), pairs_table(result)]
     blocks.append(Heading("Children"))
     if any(child.parents for child in result.trials):
-        run.write_bytes(_LINEAGE, lineage(result))
+        run.write_text(_LINEAGE, lineage(result))
         blocks.append(Figure(_LINEAGE, "Who was bred from whom, by generation and task; the winner's line is marked"))
     else:
         blocks.append(Text("The children were drawn from a distribution, or at random: they have no parents to draw."))
@@ -42,7 +41,14 @@ def write_evolve_report(run: OpenRun, result: EvolveResult) -> None:
     blocks += [child_table(result, rows) for rows in (starts, children) if rows]
     if result.models:
         blocks += [Heading("Language models"), model_table(result.models)]
-    write_report(run, f"Evolution {run.id}", blocks)
+    return Report(
+        title=f"Evolve {facts['adapters']} on {facts['data']}",
+        verdict=result.verdict,
+        facts=facts,
+        body=blocks,
+        next_step=f"agentlab evolve export {run.id} --out adapters/evolved",
+        caveats=result.remarks,
+    )
 
 
 def generation_table(result: EvolveResult) -> Table:
@@ -110,10 +116,10 @@ def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
     )
 
 
-def test_bars(result: EvolveResult) -> bytes:
-    """Each candidate's share of right answers; PNG."""
+def test_bars(result: EvolveResult) -> str:
+    """Each candidate's share of right answers."""
     standings = list(reversed(result.standings))
-    figure, axes = new_figure(width=8.0, height=1.2 + 0.55 * len(standings))
+    figure, axes = new_figure(1.3 + 0.5 * len(standings))
     for position, standing in enumerate(standings):
         low, high = standing.test.value - standing.test.low, standing.test.high - standing.test.value
         colour = COLOURS[0] if standing is result.standings[0] else "0.45"
@@ -121,15 +127,15 @@ def test_bars(result: EvolveResult) -> bytes:
         axes.plot(standing.train, position + 0.22, color=colour, marker="|", ms=9, ls="")
     axes.plot([], [], color="0.45", marker="o", ls="", label="sealed split")
     axes.plot([], [], color="0.45", marker="|", ms=9, ls="", label="train split")
-    axes.set_yticks(range(len(standings)), [NAMES[standing.name] for standing in standings], fontsize=9)
+    axes.set_yticks(range(len(standings)), [NAMES[standing.name] for standing in standings], fontsize=SMALL)
     axes.set(xlabel="share of questions right", ylim=(-0.6, len(standings) - 0.4))
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
-def lineage(result: EvolveResult) -> bytes:
-    """Children by generation and task, with lines to those they were bred from; PNG."""
-    figure, axes = new_figure(width=9.0, height=4.8)
+def lineage(result: EvolveResult) -> str:
+    """Children by generation and task, with lines to those they were bred from."""
+    figure, axes = new_figure(4.4)
     rows = {c.id: c for c in result.trials if c.error is not None}
     x_positions: dict[str, float] = {}
     for generation in result.generations:
@@ -149,8 +155,8 @@ def lineage(result: EvolveResult) -> bytes:
     axes.plot(x_positions[best.id], _task(best), "o", ms=12, mfc="none", mec="black", ls="", label="winner", zorder=4)
     axes.set(xlabel="generation", ylabel="probability of the right answer")
     whole_numbers(axes)
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
 def _ancestors(rows: Mapping[str, ChildRow], name: str) -> set[str]:
@@ -168,16 +174,15 @@ def _task(child: ChildRow) -> float:
     return 1 - (child.error or 0.0)
 
 
-def fitness_by_generation(result: EvolveResult) -> bytes:
-    """A panel for fitness and one for each term: every child, the mean, the best; PNG."""
-    figure, panels = new_panels(2, 2, 9.5, 6.4)
+def fitness_by_generation(result: EvolveResult) -> str:
+    """A panel for fitness and one for each term: every child, the mean, the best."""
+    figure, panels = new_panels(4, 9.6)
     for axes, name in zip(panels, ("fitness", "task", "cooperation", "novelty"), strict=True):
         _term(axes, result, name)
         axes.set(xlabel="generation", ylabel="probability of the right answer" if name == "task" else name)
         whole_numbers(axes)
-    lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return png(figure)
+    legend_below(figure, panels[0])
+    return svg(figure)
 
 
 def _term(axes: "Axes", result: EvolveResult, name: str) -> None:

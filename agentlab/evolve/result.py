@@ -131,8 +131,11 @@ class EvolveResult(AnswerDocument):
     models: list[ModelRow]
 
     def blocks(self) -> list[Block]:
-        agent = [] if self.agent is None else [Text(self.agent_note)]
-        return [*map(Text, (self.sentence, *self.remarks)), standing_table(self), *agent]
+        return [*map(Text, (*self.verdict, *self.remarks)), standing_table(self)]
+
+    @property
+    def verdict(self) -> list[str]:
+        return [self.sentence, *([] if self.agent is None else [self.agent_note])]
 
 
 def standing_table(result: EvolveResult) -> Table:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from agentlab import machine
 from agentlab.errors import GateError, MissingFileError, RunMismatchError, UnknownNameError, UsageError
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
-from agentlab.evolve.data import QuestionSplit, lessons, split
+from agentlab.evolve.data import QuestionSplit, lessons, set_of, split
 from agentlab.evolve.genome import BASE, PARENT, Child, Coefficients, describe_start
 from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
 from agentlab.evolve.recipes import RecipeGenome
-from agentlab.evolve.report import write_evolve_report
+from agentlab.evolve.report import evolve_report
 from agentlab.evolve.result import ANSWERED, EVOLVED, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
 from agentlab.evolve.verdict import terms_of, verdict
@@ -83,7 +83,13 @@ class EvolveExperiment:
         run.write_json("lineage.json", {"winner": result.winner, "children": children})
         run.write_text("lineage.mmd", mermaid(result.trials, result.winner))
         run.write_text("lineage.dot", dot(result.trials, result.winner))
-        write_evolve_report(run, result)
+        sets = ", ".join(dict.fromkeys(map(set_of, (*self.questions.train, *self.questions.test))))
+        facts = {
+            "model": self.base.name,
+            "adapters": ", ".join(self.parents),
+            "data": f"{len(self.questions.train)} train and {len(self.questions.test)} sealed questions of {sets}",
+        }
+        run.report = evolve_report(run, result, facts)
         return result, outcome
 
     def _tell_input(self, run: OpenRun) -> None:

@@ -73,7 +73,7 @@ class InformerObjective:
         folder.write_bytes(WEIGHTS_FILE, save_weights(trained.state_dict))
         folder.write_json(HISTORY_FILE, history)
         folder.write_json("metrics.json", {"val_mse": trained.val_mse, **metrics})
-        folder.write_bytes("learning_curve.png", learning_curve(curve(name, history)))
+        folder.write_text("learning_curve.svg", learning_curve(curve(name, history)))
         folder.file(CHECKPOINT_FILE).unlink(missing_ok=True)  # nothing is left to go on with
         return TrialResult("finished", value=trained.val_mse, metrics=metrics)
 

@@ -1,4 +1,4 @@
-"""The pictures of a study, as PNG bytes. Each function draws plain data; nothing here reads or writes a file."""
+"""The pictures of a study, as SVG. Each function draws plain data; nothing here reads or writes a file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,18 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from agentlab.nas.result import NasResult
-from agentlab.runs.figures import COLOURS, MARKERS, label_lines, log_when_wide, new_figure, png, whole_numbers
+from agentlab.runs.figures import (
+    COLOURS,
+    MARKERS,
+    SMALL,
+    label_lines,
+    legend_below,
+    log_when_wide,
+    new_figure,
+    new_panels,
+    svg,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +38,12 @@ class Curve:
     val_mse: Sequence[float]
 
 
-def error_by_trial(result: NasResult, noise: float | None = None) -> bytes:
+def error_by_trial(result: NasResult, noise: float | None = None) -> str:
     """Validation error of every trial, marked by its source, with the best so far and the reference lines.
 
     `noise` is how far two seeds of one configuration lie apart, relative to their error: a band around the best.
     """
-    figure, axes = new_figure(width=9.0, height=4.6)
+    figure, axes = new_figure(4.4)
     trials = [(number, trial, trial.val_mse) for number, trial in enumerate(result.trials)]
     finite = [value for _, _, value in trials if value is not None]
     _best_so_far(axes, [value for _, _, value in trials], noise)
@@ -52,8 +63,8 @@ def error_by_trial(result: NasResult, noise: float | None = None) -> bytes:
         axes.plot(failed, [0.98] * len(failed), "x", color="black", ls="", label="failed", transform=top, clip_on=False)
     axes.set(xlabel="trial", ylabel="validation MSE", title="Error by trial")
     whole_numbers(axes)
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
 def _best_so_far(axes: "Axes", values: Sequence[float | None], noise: float | None) -> None:
@@ -78,7 +89,7 @@ def _references(axes: "Axes", lines: Mapping[str, float], values: Sequence[float
     label_lines(axes, visible_lines, {name: value for name, value in lines.items() if value > top})
 
 
-def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
+def learning_curves(curves: Sequence[Curve], winner: str) -> str:
     """Validation error by epoch: the winner in colour, the others faint."""
     figure, axes = new_figure()
     faint: dict[str, Any] = {"marker": ".", "zorder": 2, "color": "0.7", "lw": 0.9}
@@ -90,44 +101,39 @@ def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
     whole_numbers(axes)
     if any(curve.run_id == winner for curve in curves):  # its file may be gone
-        axes.legend(fontsize=8)
-    return png(figure)
+        legend_below(figure)
+    return svg(figure)
 
 
-def learning_curve(curve: Curve) -> bytes:
+def learning_curve(curve: Curve) -> str:
     """One trial: training loss and validation error by epoch."""
-    figure, axes = new_figure(width=5.0, height=3.2)
+    figure, axes = new_figure(3.2)
     epochs = range(1, len(curve.val_mse) + 1)
     axes.plot(epochs, curve.train_loss, marker="o", ms=4, color=COLOURS[0], label="training loss")
     axes.plot(epochs, curve.val_mse, marker="s", ms=4, color=COLOURS[1], label="validation MSE")
     axes.set(xlabel="epoch", title=curve.run_id)
     whole_numbers(axes)
-    axes.legend(fontsize=8)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
-def forecasts(column: str, windows: Sequence["WindowForecast"]) -> bytes:
+def forecasts(column: str, windows: Sequence["WindowForecast"]) -> str:
     """The winner on held-out windows of the last target column, beside what really happened."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.4 * len(windows)), layout="constrained")
-    for index, window in enumerate(windows):
-        axes = figure.add_subplot(len(windows), 1, index + 1)
+    figure, panels = new_panels(len(windows), 2.1 * len(windows))
+    for axes, window in zip(panels, windows, strict=True):
         past_length, future_length = len(window.past), len(window.future)
         axes.plot(range(-past_length, 0), window.past[:, -1], color="0.6", lw=1, label="known")
         axes.plot(range(future_length), window.future[:, -1], color=COLOURS[0], lw=1.6, label="truth")
         axes.plot(range(future_length), window.predicted[:, -1], color=COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
         title = f"{column}, forecast from {str(window.dates[0])[:16]}"
         axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
-    lines, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
-    figure.supxlabel("steps from the start of the forecast", fontsize=9)
-    return png(figure)
+    panels[-1].set_xlabel("steps from the start of the forecast")
+    legend_below(figure, panels[0])
+    return svg(figure)
 
 
-def importance_bars(shares: Mapping[str, float]) -> bytes:
+def importance_bars(shares: Mapping[str, float]) -> str:
     """What moved the validation error: each parameter's share, largest on top, small ones as one bar.
 
     Raises:
@@ -140,22 +146,22 @@ def importance_bars(shares: Mapping[str, float]) -> bytes:
     left_out = ranked[len(bars) :]
     if left_out:
         bars.append((f"{len(left_out)} others", sum(share for _, share in left_out)))
-    figure, axes = new_figure(width=7.0, height=1.2 + 0.27 * len(bars))
+    figure, axes = new_figure(1.2 + 0.3 * len(bars))
     positions = range(len(bars))
     colours = ["0.75" if left_out and position == len(bars) - 1 else COLOURS[0] for position in positions]
     bar_container = axes.barh(positions, [share for _, share in bars], color=colours, height=0.7)
-    axes.bar_label(bar_container, [f"{share:.0%}" for _, share in bars], padding=3, fontsize=8)
+    axes.bar_label(bar_container, [f"{share:.0%}" for _, share in bars], padding=3, fontsize=SMALL)
     axes.set(yticks=positions, yticklabels=[name for name, _ in bars], xticks=[])
     figure.suptitle("What moved the validation error")
-    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.tick_params(axis="y", length=0, labelsize=SMALL)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.invert_yaxis()
     axes.margins(x=0.1)
-    return png(figure)
+    return svg(figure)
 
 
-def error_by_step(steps: Sequence[float]) -> bytes:
+def error_by_step(steps: Sequence[float]) -> str:
     """Test MSE of the winner by forecast step, [horizon]; the first value is one step ahead."""
     figure, axes = new_figure()
     axes.plot(
@@ -165,13 +171,13 @@ def error_by_step(steps: Sequence[float]) -> bytes:
     log_when_wide(axes, steps)
     axes.set(xlabel="steps ahead", ylabel="test MSE", title="Error by forecast step")
     whole_numbers(axes)
-    axes.legend(fontsize=8)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
-def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> bytes:
+def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> str:
     """One line per pair of studies, (without, with the agent), coloured by who has the lower value."""
-    figure, axes = new_figure(width=5.2, height=4.4)
+    figure, axes = new_figure(4.2)
     winners = (
         ("agent better", COLOURS[0], MARKERS[0], [pair for pair in pairs if pair[1] < pair[0]]),
         ("agent worse", COLOURS[1], MARKERS[1], [pair for pair in pairs if pair[1] > pair[0]]),
@@ -187,22 +193,22 @@ def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> bytes:
     log_when_wide(axes, chain.from_iterable(pairs))
     axes.set(xlim=(-0.3, 1.3), ylabel=metric, title="Paired studies")
     axes.set_xticks((0, 1), ("without agent", "with agent"))
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
-def finalists(rows: Sequence[tuple[str, Sequence[float]]]) -> bytes:
+def finalists(rows: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Validation error of each finalist, one dot per seed and a bar at their mean; lowest mean on top."""
     ranked = sorted(rows, key=lambda row: fmean(row[1]))
-    figure, axes = new_figure(width=7.0, height=1.4 + 0.5 * len(ranked))
+    figure, axes = new_figure(1.4 + 0.5 * len(ranked))
     for rank, (_, values) in enumerate(ranked):
         colour, mean = COLOURS[rank % 6], fmean(values)
         axes.plot(values, [rank] * len(values), MARKERS[rank % 6], color=colour, ms=7, mfc="none", mew=1.5, ls="")
         axes.plot((mean, mean), (rank - 0.3, rank + 0.3), color=colour, lw=2.5)
         axes.annotate(
-            f"mean {mean:.4f}", (1.02, rank), xycoords=("axes fraction", "data"), va="center", fontsize=8,
+            f"mean {mean:.4f}", (1.02, rank), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL,
             fontweight="bold" if rank == 0 else "normal",
         )  # fmt: skip
     axes.set(xlabel="validation MSE", title="Finalists, one mark per seed", ylim=(len(ranked) - 0.5, -0.5))
     axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])
-    return png(figure)
+    return svg(figure)

@@ -12,9 +12,8 @@ from agentlab.nas.series import Series
 from agentlab.nas.study import TERMS
 from agentlab.nas.training import restore
 from agentlab.nas.windows import WindowForecast, Windows, predict_windows
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, figure_or_dash, number, table
+from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, figure_or_dash, number, table
 from agentlab.runs.folder import Folder
-from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
 from agentlab.study.calls import model_table, opinion_notes
@@ -22,13 +21,13 @@ from agentlab.study.control import pair_table
 
 _SHOWN_WINDOWS = 3
 _STEPS = 12  # forecast steps a table lists; the picture and the JSON have them all
-_ERROR, _CURVES, _FORECASTS = "plots/error_by_trial.png", "plots/learning_curves.png", "plots/forecasts.png"
-_BY_STEP, _FINALISTS = "plots/error_by_step.png", "plots/finalists.png"
-_IMPORTANCES, _PAIRS = "plots/importances.png", "plots/paired_studies.png"
+_ERROR, _CURVES, _FORECASTS = "plots/error_by_trial.svg", "plots/learning_curves.svg", "plots/forecasts.svg"
+_BY_STEP, _FINALISTS = "plots/error_by_step.svg", "plots/finalists.svg"
+_IMPORTANCES, _PAIRS = "plots/importances.svg", "plots/paired_studies.svg"
 
 
-def write_study_report(run: OpenRun, result: NasResult, base: TrialConfig, series: Series, device: str) -> None:
-    """Draw the plots and write report.md and report.html."""
+def study_report(run: OpenRun, result: NasResult, base: TrialConfig, series: Series, device: str) -> Report:
+    """Draw the plots into the run folder, and say what they show."""
     trials = run.folder.folder("trials")
     finished = [trial.run_id for trial in result.trials if trial.val_mse is not None]
     curves = [curve for name in finished if (curve := stored_curve(trials, name)) is not None]
@@ -47,12 +46,20 @@ def write_study_report(run: OpenRun, result: NasResult, base: TrialConfig, serie
     if pairs:
         pictures[_PAIRS] = plots.paired_studies(pairs, "lowest validation MSE")
     for name, picture in pictures.items():
-        run.write_bytes(name, picture)
-    write_report(run, f"Architecture search {run.id}", blocks(result, base, frozenset(pictures)))
+        run.write_text(name, picture)
+    steps = "1 step" if len(result.by_step) == 1 else f"{len(result.by_step)} steps"
+    return Report(
+        title=f"Architecture search: Informer forecasts {series.target_names[-1]}, {steps} ahead",
+        verdict=(headline(result), result.control_note),
+        facts={"model": f"Informer, {result.winner.parameters:,} weights", "data": result.series},
+        body=blocks(result, base, frozenset(pictures)),
+        next_step=f"agentlab nas predict {run.id} --input new.csv --output forecast.csv",
+        caveats=advice(result),
+    )
 
 
 def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> list[Block]:
-    """What the report says, in the order a reader asks."""
+    """The body of the report, in the order of a reader's questions."""
     return [
         *_quality(result),
         *_agent(result, pictures),
@@ -65,9 +72,6 @@ def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> li
 
 def _quality(result: NasResult) -> list[Block]:
     return [
-        Text(headline(result)),
-        *map(Text, advice(result)),
-        Text(result.series),
         Heading("How good is it"),
         Text(
             f"Errors are on standardised data, over every window of the part. {test_note(result)} The winner's "

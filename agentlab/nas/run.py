@@ -165,7 +165,7 @@ class OpenStudy:
         Raises:
             AgentlabError: every trial failed.
         """
-        from agentlab.nas.report import write_study_report
+        from agentlab.nas.report import study_report
 
         experiment, run, config = self.experiment, self.run, self.experiment.config
         plan = LastRound(config.finals.count, config.finals.seeds)
@@ -178,7 +178,7 @@ class OpenStudy:
         self.study.executor.close()  # the pairs have workers of their own
         pairs = run_pairs(self.setup, run, state, config.seed, config.control_seeds) if paired else []
         result = summarise(config, experiment.series, self.study, plan, pairs, self.router.usage)
-        write_study_report(run, result, experiment.base, experiment.series, self.device)
+        run.report = study_report(run, result, experiment.base, experiment.series, self.device)
         return result, outcome(result)
 
     def _last_round(self, plan: LastRound) -> Finalist:

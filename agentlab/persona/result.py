@@ -1,6 +1,7 @@
 """What a training of personas says while it runs, and what it came to."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from agentlab.persona.config import BASE_NAME
 from agentlab.runs.document import (
@@ -11,6 +12,7 @@ from agentlab.runs.document import (
     Figure,
     Heading,
     Plain,
+    Report,
     Table,
     Text,
     figure_or_dash,
@@ -19,13 +21,12 @@ from agentlab.runs.document import (
     table,
 )
 from agentlab.runs.events import Event, Narration
-from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
-from agentlab.runs.report import write_report
+from agentlab.runs.figures import COLOURS, MARKERS, legend_below, new_figure, svg, whole_numbers
 from agentlab.runs.run import OpenRun
 from agentlab.tasks.labelled import Labelled
 from agentlab.train.data_report import DataReport
 
-_CURVES = "plots/losses.png"
+_CURVES = "plots/losses.svg"
 
 
 class Gain(Bounded):
@@ -62,6 +63,19 @@ class PersonaResult(Plain):
     seconds: float
     peak_bytes: int | None
 
+    @property
+    def verdict(self) -> str:
+        """Whether the loss on held-out conversations fell."""
+        if self.gain is None:
+            return f"{self.name} was trained; no conversations were held out, so the gain is unknown."
+        losses = f"held-out loss {number(self.before, 3)} to {number(self.eval_loss, 3)} nats per token"
+        interval = f"[{self.gain.low:.3f}, {self.gain.high:.3f}]"
+        if self.gain.low > 0:
+            return f"{self.name} learned its persona: {losses}, {self.gain.value:.3f} lower {interval}."
+        if self.gain.high < 0:
+            return f"{self.name} became worse: {losses}, {-self.gain.value:.3f} higher {interval}."
+        return f"{self.name}: no gain shown; {losses}, difference {self.gain.value:.3f} {interval}."
+
 
 class PersonaSample(Plain):
     """What base and personas answer to one question; `prompted` is the base, told what a persona is told."""
@@ -90,6 +104,9 @@ class PersonasResult(AnswerDocument):
     labelled: Labelled | None = None
 
     def blocks(self) -> list[Block]:
+        return [*map(Text, self.verdict), *self.tables()]
+
+    def tables(self) -> list[Block]:
         trainings = table(
             self.personas,
             {
@@ -107,14 +124,19 @@ class PersonasResult(AnswerDocument):
             },
             "Conversations, losses on the held-out ones, speed and memory of each training",
         )
-        return [trainings, *self._told_apart(), *self._forgotten()]
+        return [trainings, *self._forgotten()]
 
-    def _told_apart(self) -> list[Block]:
-        if self.separability is None or self.chance is None:
-            return []
-        share = self.separability
-        sentence = f"{share} of {share.count} held-out conversations are likeliest under their own persona "
-        return [Text(f"{sentence}({share.level:.0%} interval; by chance {self.chance:.0%}).")]
+    @property
+    def verdict(self) -> list[str]:
+        """Whether each persona has learned, and whether they can be told apart."""
+        sentences = [persona.verdict for persona in self.personas]
+        if self.separability is not None and self.chance is not None:
+            share = self.separability
+            sentences.append(
+                f"{share} of {share.count} held-out conversations are most probable under the right persona "
+                f"({share.level:.0%} interval; by chance {self.chance:.0%})."
+            )
+        return sentences
 
     def _forgotten(self) -> list[Block]:
         if self.base_task is None:
@@ -144,21 +166,34 @@ class PersonasResult(AnswerDocument):
         return blocks
 
 
-def write_persona_report(run: OpenRun, result: PersonasResult, data: Sequence[DataReport]) -> None:
-    """Draw the losses and write report.md and report.html."""
-    run.write_bytes(_CURVES, loss_curves(result.personas))
+def persona_report(run: OpenRun, result: PersonasResult, data: Sequence[DataReport], measured_in: str) -> Report:
+    """Draw the losses into the run folder, and say what they show; `measured_in` is the type of the measured losses."""
+    run.write_text(_CURVES, loss_curves(result.personas))
+    types = (
+        f"The table's losses are measured after training in {measured_in}; the plot's are those of training, computed "
+        f"in {result.precision}, and may differ in the second digit."
+    )
     blocks: list[Block] = [
-        *result.blocks(),
+        *result.tables(),
         Figure(_CURVES, "Loss over the steps: in training (faint) and on held-out conversations"),
+        *([Text(types)] if measured_in != result.precision else []),
         *result.details(),
     ]
     for row, report in zip(result.personas, data, strict=True):
         blocks += [Heading(f"Conversations of {row.name}"), *report.blocks()]
-    write_report(run, f"Personas {run.id}", blocks)
+    names, first = ", ".join(persona.name for persona in result.personas), result.personas[0]
+    conversations = sum(persona.conversations + persona.held_out for persona in result.personas)
+    return Report(
+        title=f"Train {names} on {Path(result.base).name}",
+        verdict=result.verdict,
+        facts={"model": result.base, "data": f"{conversations} conversations", "precision": result.precision},
+        body=blocks,
+        next_step=f"agentlab adapters show {first.adapter}",
+    )
 
 
-def loss_curves(personas: Sequence[PersonaResult]) -> bytes:
-    """Training losses as faint lines, held-out losses with markers; PNG."""
+def loss_curves(personas: Sequence[PersonaResult]) -> str:
+    """Training losses as faint lines, held-out losses with markers."""
     figure, axes = new_figure()
     for index, persona in enumerate(personas):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
@@ -168,9 +203,8 @@ def loss_curves(personas: Sequence[PersonaResult]) -> bytes:
             axes.plot(steps, losses, color=colour, marker=marker, label=f"{persona.name}, held out")
     axes.set(xlabel="step", ylabel="loss per token (natural logarithm)")
     whole_numbers(axes)
-    if any(persona.eval_losses for persona in personas):
-        axes.legend(frameon=False, fontsize=8)
-    return png(figure)
+    legend_below(figure)
+    return svg(figure)
 
 
 def narrate(event: Event) -> Narration | None:

@@ -38,7 +38,7 @@ from agentlab.persona.measure import (
     samples,
     separability,
 )
-from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, write_persona_report
+from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, persona_report
 from agentlab.runs.context import Context
 from agentlab.runs.document import BoundedShare
 from agentlab.runs.events import Event, first_event_data
@@ -113,7 +113,8 @@ class PersonaExperiment:
             result = self._result(base, prepared, trained, before, scores, measuring)
         self.context.stop.check()
         self._write(run, base, trained, result)
-        write_persona_report(run, result, [persona_data.report for persona_data in prepared.values()])
+        reports = [persona_data.report for persona_data in prepared.values()]
+        run.report = persona_report(run, result, reports, self.config.report.dtype)
         return result, self._outcome(result)
 
     # -- before training ----------------------------------------------------------------------------------------

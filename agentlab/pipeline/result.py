@@ -16,6 +16,7 @@ from agentlab.runs.document import (
     Code,
     Heading,
     Plain,
+    Report,
     Table,
     Text,
     mebibytes,
@@ -24,7 +25,6 @@ from agentlab.runs.document import (
     table,
 )
 from agentlab.runs.events import Event, Narration
-from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun
 
 _MOST_ITEMS, _LONGEST = 20, 20_000
@@ -184,10 +184,10 @@ def silent(events: Iterable[Event]) -> list[str]:
     return [silence(model, len(messages), messages[-1]) for model, messages in failed.items() if model not in answered]
 
 
-def write_pipeline_report(
+def pipeline_report(
     run: OpenRun, items: Sequence[PipelineItem], steps: Sequence[PipelineStep], result: PipelineResult
-) -> None:
-    """Write `report.md` and `report.html`: the answer, what each stage said, what it took."""
+) -> Report:
+    """The answers, what each stage said, and what it took."""
     blocks: list[Block] = []
     for row in result.items[:_MOST_ITEMS]:
         blocks.append(Heading(f"Answer {row.name}".rstrip()))
@@ -197,7 +197,21 @@ def write_pipeline_report(
     blocks += [Heading("What it took"), *result.tables()]
     if len(items) == 1:
         blocks += [Heading("Stages"), *_stages(items[0], steps)]
-    write_report(run, f"Pipeline {run.id}", blocks)
+    answered = sum(item.error is None for item in result.items)
+    inputs = "1 input" if len(items) == 1 else f"{len(items)} inputs"
+    stages = ", ".join(stage.stage for stage in result.stages)
+    asked, seconds = sum(stage.asked for stage in result.stages), sum(stage.seconds for stage in result.stages)
+    return Report(
+        title=f"Pipeline of {stages} on {inputs}",
+        verdict=[
+            f"{answered} of {inputs} answered with {asked} model calls, {seconds:.1f} s of model time, "
+            f"{result.reused} answers reused."
+        ],
+        facts={"model": ", ".join(model.model for model in result.models) or "remote models", "data": inputs},
+        body=blocks,
+        next_step=f"agentlab pipeline why {run.id} {result.stages[-1].stage}",
+        caveats=result.silent,
+    )
 
 
 def _stages(item: PipelineItem, steps: Sequence[PipelineStep]) -> Iterator[Block]:

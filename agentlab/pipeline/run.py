@@ -27,9 +27,9 @@ from agentlab.pipeline.result import (
     ItemResult,
     PipelineResult,
     model_results,
+    pipeline_report,
     silent,
     stage_results,
-    write_pipeline_report,
 )
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room, Schedule
@@ -248,7 +248,7 @@ class PipelineExperiment:
             run.write_text("final.txt", join_under_headings([(row.name, row.answer) for row in result.items]) + "\n")
         else:
             run.write_text("final.txt", result.items[0].answer)
-        write_pipeline_report(run, items, self.steps, result)
+        run.report = pipeline_report(run, items, self.steps, result)
 
 
 def foresee(config: PipelineConfig, context: Context) -> PipelineExperiment:

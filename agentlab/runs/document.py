@@ -30,11 +30,12 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    links: Sequence[str] = ()  # where the first cell of each row leads to on a page; "" is nowhere
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A picture inside the run folder. `alt` says what it shows to somebody who cannot see it."""
+    """An SVG file inside the run folder. `alt` says what it shows to somebody who cannot see it."""
 
     file: str
     alt: str
@@ -50,6 +51,21 @@ class Code:
 
 Block = Heading | Text | Table | Figure | Code
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a capability says of its run, in the order of a reader's questions; `OpenRun` adds who made it and how.
+
+    `title` is what was asked of what, and `verdict` the answer. `facts` name the model and the data.
+    """
+
+    title: str
+    verdict: Sequence[str]
+    facts: Mapping[str, str]
+    body: Sequence[Block]
+    next_step: str = ""  # a command
+    caveats: Sequence[str] = ()
 
 
 class Plain(BaseModel):
@@ -135,6 +151,14 @@ def figure_or_dash(value: object, form: str = "", otherwise: str = "–") -> str
 def mebibytes(size: int | None) -> str:
     """A column whose heading says MiB."""
     return "–" if size is None else f"{size / (1 << 20):.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def dollars(cost: float | None) -> str:

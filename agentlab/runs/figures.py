@@ -1,6 +1,7 @@
-"""How pictures look: colours, axes, labels that do not overlap, PNG bytes."""
+"""How pictures look: colours, axes, labels that do not overlap, SVG for light and dark pages."""
 
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +14,42 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DECADE = 10.0
+SMALL = 9  # points, of labels and legends
+_LEGEND, _SAMPLE = 62, 7  # characters of a row of a legend, and how many the sample of a line takes
+_WIDTH = 5.2  # inches: a page of 400 px shows letters of 10 points at nearly their size
 _LINE = 0.045  # height of a small label, as a share of the axes
 _MARGIN = 1.03  # where labels beside the axes begin
 
 
-def new_figure(width: float = 8.0, height: float = 4.2) -> "tuple[Figure, Axes]":
-    """A figure of this size in inches, with one grid behind the data."""
-    figure, (axes,) = new_panels(1, 1, width, height)
+def new_figure(height: float = 3.6) -> "tuple[Figure, Axes]":
+    """A figure as wide as a phone, with one grid behind the data; inches."""
+    figure, (axes,) = new_panels(1, height)
     return figure, axes
 
 
-def new_panels(rows: int, columns: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
-    """A figure of several panels, row by row, each with its grid behind the data; inches."""
+def new_panels(count: int, height: float) -> "tuple[Figure, list[Axes]]":
+    """A figure of several panels, one below the other, each with its grid behind the data; inches in all."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    panels = [figure.add_subplot(count, 1, index + 1) for index in range(count)]
     for axes in panels:
         axes.grid(visible=True, color="0.93")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def legend_below(figure: "Figure", *axes: "Axes") -> None:
+    """One legend of what these axes (none: all axes) have named, below the figure, in as many columns as fit."""
+    labelled: dict[str, Any] = {}
+    for panel in axes or figure.axes:
+        for artist, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            labelled.setdefault(label.replace("$", r"\$"), artist)
+    if labelled:
+        columns = max(1, min(len(labelled), _LEGEND // (max(map(len, labelled)) + _SAMPLE)))
+        look: dict[str, Any] = {"ncols": columns, "fontsize": SMALL, "frameon": False}
+        figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", **look)
 
 
 def whole_numbers(axes: "Axes") -> None:
@@ -70,7 +86,7 @@ def label_lines(axes: "Axes", lines: Mapping[str, float], beyond: Mapping[str, f
     names = sorted(lines, key=lambda name: lines[name])
     to_share = axes.transData + axes.transAxes.inverted()
     heights = [float(to_share.transform((0, lines[name]))[1]) for name in names]
-    look: dict[str, Any] = {"fontsize": 8, "color": "0.3"}
+    look: dict[str, Any] = {"fontsize": SMALL, "color": "0.3"}
     off_scale = [f"{name} {value:.3g}" for name, value in beyond.items()]
     if off_scale:
         text = "\n".join(["off the scale:", *off_scale])
@@ -100,12 +116,42 @@ def moved_apart(positions: Sequence[float], gap: float, roof: float) -> list[flo
     return moved
 
 
-def png(figure: "Figure") -> bytes:
-    """The figure as bytes: equal figures are equal bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def svg(figure: "Figure") -> str:
+    """The figure as SVG: equal figures are equal text. Its ink is the page's, on light and on dark.
 
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    metadata: Mapping[str, str | None] = {"Software": None}  # the version would differ between equal pictures
-    figure.savefig(buffer, format="png", dpi=110, metadata=dict(metadata))
-    return buffer.getvalue()
+    Greys become the ink at an opacity, so a picture is drawn once for both. Text stays text, in the reader's font.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "agentlab", "font.sans-serif": ["DejaVu Sans"]}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
+    text = buffer.getvalue()
+    root = text.index("<svg")
+    start = text.index(">", root) + 1
+    return (
+        text[root:start].replace("<svg", '<svg class="figure" fill="currentColor"', 1)
+        + _STYLE
+        + _follow_ink(text[start:])
+    )
+
+
+_STYLE = """
+<style>
+svg.figure { color: #1c1e21; --paper: #fff; }
+@media (prefers-color-scheme: dark) { svg.figure { color: #e6e7e9; --paper: #17191c; } }
+</style>"""
+
+
+def _follow_ink(markup: str) -> str:
+    """Greys of `markup` as the ink at an opacity, white as the paper."""
+
+    def replace_grey(match: re.Match[str]) -> str:
+        name, level = match[1], int(match[2], 16) / 255
+        if level == 1:
+            return f"{name}: var(--paper)"
+        return f"{name}: currentColor" + (f"; {name}-opacity: {1 - level:.2f}" if level else "")
+
+    return re.sub(r"(stroke|fill): #([0-9a-f]{2})\2\2", replace_grey, markup)

@@ -1,17 +1,26 @@
-"""Renders blocks as `report.md` and as a self-contained `report.html` (pictures inlined, no script, no request)."""
+"""Renders a run's report as `report.md` and as a self-contained `report.html` (pictures inlined, no script, no request).
 
-import base64
+Every report has the same frame: what was asked, the verdict, how the run was made and can be made again, what to do
+next; then what the capability has to show, and the caveats.
+"""
+
 import re
+import shlex
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
+from agentlab.runs.atomic import write_text
+from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, dollars, duration, number
+from agentlab.runs.manifest import Manifest
 from agentlab.runs.sanitize import visible
 
 if TYPE_CHECKING:
+    from agentlab.runs.redact import Redactor
     from agentlab.runs.run import OpenRun
+    from agentlab.runs.store import RunRecord
 
 _COLUMNS = 100  # of a line of code or an answer in Markdown, whose readers do not fold it
 _PAGE_OF = 100 * _COLUMNS  # characters
@@ -19,11 +28,78 @@ _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
 
 
-def write_report(run: "OpenRun", title: str, blocks: Sequence[Block]) -> None:
-    """Write both reports into the run folder, secrets masked. Figures are read from it."""
-    blocks = run.mask_blocks(blocks)
+def write_report(run: "OpenRun", manifest: Manifest) -> None:
+    """Write both reports into the run folder, secrets masked. Figures are read from it.
+
+    `manifest` is the run's, as it will be when the run has ended.
+    """
+    report = run.report or Report(f"agentlab {manifest.command} failed", (), {}, ())
+    title, blocks = run.redactor.scrub(report.title), run.redactor.scrub_blocks(frame_report(report, manifest))
     run.write_bytes("report.md", markdown(title, blocks).encode())
-    run.write_bytes("report.html", html(title, blocks, lambda name: run.file(name).read_bytes()).encode())
+    run.write_bytes("report.html", html(title, blocks, lambda name: run.file(name).read_text()).encode())
+
+
+def write_index(folder: Path, records: Sequence["RunRecord"], redactor: "Redactor") -> Path:
+    """One page that lists these runs, newest first, with links to their reports."""
+    rows: list[tuple[str, ...]] = []
+    links: list[str] = []
+    for record in reversed(records):
+        manifest = record.manifest
+        metrics = ", ".join(f"{name} {number(metric.value)}" for name, metric in manifest.metrics.items())
+        error = manifest.error.message if manifest.error else ""
+        rows.append((record.id, manifest.command, record.status, duration(record.seconds), metrics or error))
+        links.append(f"{record.id}/report.html" if (record.path / "report.html").is_file() else "")
+    columns = ("run", "command", "status", "duration", "result")
+    blocks = redactor.scrub_blocks([Table(columns, rows, f"{len(rows)} runs, newest first", links)])
+    page = folder / "index.html"
+    write_text(page, html(f"Runs in {folder.name}", blocks, lambda _: ""))
+    return page
+
+
+def frame_report(report: Report, manifest: Manifest) -> list[Block]:
+    """What stands below the title: the verdict, the run, the next step, the body, the caveats."""
+    blocks: list[Block] = [Text(sentence) for sentence in report.verdict]
+    next_step = report.next_step
+    if manifest.error is not None:
+        blocks.insert(0, Text(f"The run failed: {manifest.error.message} ({manifest.error.kind})"))
+        next_step = next_step or f"agentlab runs resume {manifest.id}"
+    blocks.append(Table(("", ""), [*_facts_of(report, manifest)]))
+    if next_step:
+        blocks += [Text("Next step:"), Code(next_step, command=True)]
+    blocks += report.body
+    if report.caveats:
+        blocks += [Heading("Caveats"), *map(Text, report.caveats)]
+    return blocks
+
+
+def _facts_of(report: Report, manifest: Manifest) -> Iterable[tuple[str, str]]:
+    """How the run was made, and what it took."""
+    yield "command", shlex.join(manifest.argv) or "–"
+    yield "reproduce", f"agentlab {manifest.command} config.yaml (the file beside this report)"
+    yield from report.facts.items()
+    yield "seed", str(manifest.seed)
+    commit = f", commit {manifest.git['commit'][:8]}" if manifest.git else ""
+    libraries = ", ".join(
+        f"{name} {manifest.versions[name]}" for name in ("python", "torch") if name in manifest.versions
+    )
+    yield "version", f"agentlab {manifest.versions.get('agentlab', 'unknown')}{commit}; {libraries}"
+    yield "machine", _machine(manifest.device)
+    sessions = f" in {len(manifest.resumed) + 1} sessions" if manifest.resumed else ""
+    yield "duration", f"{duration(manifest.seconds)}{sessions}"
+    tokens = (manifest.tokens.input or 0) + (manifest.tokens.output or 0)
+    if tokens:
+        yield "language models", f"{tokens:,} tokens, {dollars(manifest.cost_usd)}"
+
+
+def _machine(device: Mapping[str, Any]) -> str:
+    memory = device.get("memory_bytes")
+    parts = (
+        device.get("system"),
+        device.get("processor"),
+        f"{device['cores']} cores" if "cores" in device else None,
+        f"{memory / 2**30:.0f} GiB" if memory else None,
+    )
+    return ", ".join(str(part) for part in parts if part)
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:
@@ -121,13 +197,12 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --faint: #6b7280; --rule: #d9dce1; --band: #f5f6f8; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e7e9; --paper: #17191c; --faint: #9aa1ab; --rule: #33373d; --band: #1f2226; }
-  img { background: #fff; }
 }
 body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
@@ -139,7 +214,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align:
 th { color: var(--faint); font-weight: 600; } .n { text-align: right; } td.n { white-space: nowrap; }
 .long { overflow-wrap: anywhere; min-width: 8rem; }
 caption { caption-side: top; text-align: left; color: var(--faint); padding-bottom: .4rem; }
-img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; } figure svg { width: 100%; max-width: 40rem; height: auto; }
 pre { background: var(--band); padding: .8rem; white-space: pre-wrap; }
 @media (max-width: 48rem) {
   body { margin: 1rem auto; } th, td { padding: .25rem .4rem; }
@@ -158,42 +233,44 @@ pre { background: var(--band); padding: .8rem; white-space: pre-wrap; }
 {% elif block.kind == "Text" %}<p>{{ block.text }}</p>
 {% elif block.kind == "Code" %}<pre>{{ block.text }}</pre>
 {% elif block.kind == "Figure" -%}
-<p><img src="data:image/png;base64,{{ block.data }}" alt="{{ block.alt }}"></p>
+<figure role="img" aria-label="{{ block.alt }}">{{ block.svg | safe }}</figure>
 {% else %}<table{% if block.wide %} class="wide"{% endif %}>
 {%- if block.caption %}<caption>{{ block.caption }}</caption>{% endif %}
 {% if block.columns | select | list %}<thead><tr>{% for c in block.columns -%}
 <th scope="col" class="{{ block.kinds[loop.index0] }}">{{ c }}</th>{% endfor %}</tr></thead>
-{% endif %}<tbody>{% for row in block.rows %}<tr>{% for c in row -%}
-<td class="{{ block.kinds[loop.index0] }}" data-label="{{ block.columns[loop.index0] }}">{{ c }}</td>{% endfor %}</tr>
+{% endif %}<tbody>{% for row in block.rows %}{% set link = block.links[loop.index0] %}<tr>{% for c in row -%}
+<td class="{{ block.kinds[loop.index0] }}" data-label="{{ block.columns[loop.index0] }}">
+{%- if link and loop.first %}<a href="{{ link | urlencode }}">{{ c }}</a>{% else %}{{ c }}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table>
 {% endif %}{% endfor %}</body>
 </html>
 """
 
 
-def html(title: str, blocks: Sequence[Block], read: Callable[[str], bytes]) -> str:
-    """One page that opens anywhere. `read` returns the bytes of a figure's PNG file."""
+def html(title: str, blocks: Sequence[Block], read: Callable[[str], str]) -> str:
+    """One page that opens anywhere. `read` returns the text of a figure's SVG file, which is ours: it is not escaped."""
     from jinja2 import Environment, StrictUndefined
 
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
     return visible(page.render(title=title, blocks=[_html_block(block, read) for block in blocks]))
 
 
-def _html_block(block: Block, read: Callable[[str], bytes]) -> dict[str, object]:
+def _html_block(block: Block, read: Callable[[str], str]) -> dict[str, object]:
     kind = type(block).__name__
     match block:
         case Heading(text) | Text(text) | Code(text):
             return {"kind": kind, "text": text}
         case Figure(file, alt):
-            return {"kind": kind, "alt": alt, "data": base64.b64encode(read(file)).decode()}
-        case Table(columns, rows, caption):
+            return {"kind": kind, "alt": alt, "svg": read(file)}
+        case Table(columns, rows, caption, links):
             right = numeric_columns(block)
             kinds = [
                 "n" if i in right else "long" if _word(block, i) > _LONGEST_WORD else "" for i in range(len(columns))
             ]
             needed = sum(_width(block, i, number=i in right) + 2 for i in range(len(columns)))
             wide = len(columns) > 2 and needed > _PHONE  # two columns share the page
-            return {"kind": kind, "columns": columns, "rows": rows, "caption": caption, "kinds": kinds, "wide": wide}
+            cells = {"columns": columns, "rows": rows, "links": links or [""] * len(rows)}
+            return {"kind": kind, "caption": caption, "kinds": kinds, "wide": wide, **cells}
 
 
 def _word(table: Table, column: int) -> int:

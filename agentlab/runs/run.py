@@ -14,7 +14,7 @@ import agentlab
 from agentlab.errors import StorageError
 from agentlab.files import open_to_write
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
-from agentlab.runs.document import Block
+from agentlab.runs.document import Report
 from agentlab.runs.events import Event, EventSink
 from agentlab.runs.folder import CREATING, Folder, check_name, sweep_creations, sweep_run
 from agentlab.runs.journal import Journal
@@ -31,6 +31,7 @@ from agentlab.runs.manifest import (
     versions,
 )
 from agentlab.runs.redact import Redactor
+from agentlab.runs.report import write_report
 from agentlab.stats.control import Control
 
 LOCK = "lock"
@@ -75,6 +76,7 @@ class OpenRun:
     def __init__(self, path: Path, edge: RunEnvironment) -> None:
         """Open an existing folder. `create` and `resume` are the ways in."""
         self.path = path
+        self.report: Report | None = None  # what the work has to show; written when the run completes or fails
         self._edge = edge
         self._session_start = edge.clock()
         self._telling = threading.RLock()  # events may come from several threads; a sink may emit in turn
@@ -198,8 +200,9 @@ class OpenRun:
         """A text that a run reads back, secrets masked."""
         return self._edge.redactor.mask(text)
 
-    def mask_blocks(self, blocks: Sequence[Block]) -> list[Block]:
-        return self._edge.redactor.scrub_blocks(blocks)
+    @property
+    def redactor(self) -> Redactor:
+        return self._edge.redactor
 
     def log(self, text: str) -> None:
         stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))
@@ -254,9 +257,12 @@ class OpenRun:
         now = self._edge.clock()
         ended_at = _iso(datetime.fromtimestamp(now, tz=UTC))
         seconds = round(self.manifest.seconds + max(0.0, now - self._session_start), 3)
+        changes |= {"status": status, "ended": ended_at, "seconds": seconds}
+        if status != "interrupted":
+            write_report(self, self.manifest.model_copy(update=changes))
         self._session_start = now
         self.emit(f"run.{status}")
-        self._update(status=status, ended=ended_at, seconds=seconds, **changes)
+        self._update(**changes)
 
     def _update(self, **changes: Any) -> None:
         self.manifest = self.manifest.model_copy(update=changes)

@@ -36,10 +36,10 @@ def test_a_run_is_one_document_and_its_requests_are_lines(agentlab: Call) -> Non
     lines = (folder / result.load.stages[1].file).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["error"] for line in lines] == [None] * 6
     assert {path.name for path in (folder / "plots").iterdir()} == {
-        "latency_by_load.png",
-        "throughput.png",
-        "distribution.png",
-        "timeline.png",
+        "latency_by_load.svg",
+        "throughput.svg",
+        "distribution.svg",
+        "timeline.svg",
     }
     assert (folder / "report.html").stat().st_size > 10_000
 

@@ -147,7 +147,7 @@ CUTS: dict[str, tuple[str, int]] = {
 }
 # Derived from what is kept, or only for a reader: pictures, pages, words that were streamed, work that is done again.
 LEFT_OUT = (
-    *("report.html", "report.md", "*.png", "lineage.*", "stream.jsonl", "log.txt", "lock"),
+    *("report.html", "report.md", "*.svg", "lineage.*", "stream.jsonl", "log.txt", "lock"),
     *("exports", "compress", "best_model.safetensors", "last.safetensors"),
     "train-persona-complete/personas/*/checkpoints",
 )

@@ -245,7 +245,7 @@ def test_several_bases_share_a_budget_and_a_report(workspace: Path, capsys: pyte
     assert "exports/other/run_0000" in second["loads"][0]
     report = (workspace / "runs" / "r" / "report.md").read_text()
     assert report.index("## tiny") < report.index("## other")
-    assert (workspace / "runs" / "r" / "plots" / "front-1.png").is_file()
+    assert (workspace / "runs" / "r" / "plots" / "front-1.svg").is_file()
     charges = [event["data"] for event in events_of(workspace, "r", "energy.spent")]
     assert {entry.get("base", "") for entry in charges} == {"", "tiny", "other"}
     assert sum(entry["joules"] for entry in charges) == pytest.approx(document["result"]["joules"])

@@ -27,7 +27,7 @@ DIVERGING = (
     '--set=space={"model.d_model": {type: categorical, choices: [8, 16]}, '
     '"training.optimizer_params.lr": {type: float, low: 0.0001, high: 1.0, log: true}}',
 )
-TRAINING = {"config_used.yaml", "metrics.json", "history.json", "learning_curve.png", "best_model.safetensors"}
+TRAINING = {"config_used.yaml", "metrics.json", "history.json", "learning_curve.svg", "best_model.safetensors"}
 
 Study = Callable[..., dict[str, Any]]
 
@@ -89,8 +89,8 @@ def test_run_folder_holds_everything_the_documents_promise(painted_study: Study,
     ):
         assert (run / name).stat().st_size > 0, name
     for name in ("error_by_trial", "learning_curves", "forecasts", "error_by_step", "finalists"):
-        assert (run / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
-        assert f"plots/{name}.png" in (run / "report.md").read_text()
+        assert (run / "plots" / f"{name}.svg").read_text().startswith("<svg"), name
+        assert f"plots/{name}.svg" in (run / "report.md").read_text()
 
     best, second = (row["run_id"] for row in result["finalists"])
     trained = {path.name for path in (run / "trials").iterdir()}
@@ -215,7 +215,7 @@ def test_full_control_fills_the_record_and_goes_on_where_a_kill_has_left_it(stud
     assert record["low"] <= record["estimate"] <= record["high"]
     assert "on 6 pairs of studies" in uninterrupted["control_note"]
     assert json.loads((run / "manifest.json").read_text())["control"] == record
-    assert "plots/paired_studies.png" in (run / "report.md").read_text()
+    assert "plots/paired_studies.svg" in (run / "report.md").read_text()
     assert len(list((run / "studies").iterdir())) == 11
     state = json.loads((run / "agent_state.json").read_text())
     assert len(state["runs"]) == 2  # the main study's

@@ -49,8 +49,14 @@ class CheckResult(AnswerDocument):
     models: list[ModelCheck]
     recommendations: list[Recommendation]
 
+    @property
+    def verdict(self) -> str:
+        return f"{sum(row.available for row in self.models)} of {len(self.models)} models answered."
+
     def blocks(self) -> list[Block]:
-        working = sum(row.available for row in self.models)
+        return [Text(self.verdict), *self.tables()]
+
+    def tables(self) -> list[Block]:
         failed = [
             (row.model, row.error_group, row.error_kind, row.error, row.remedy or "–")
             for row in self.models
@@ -60,7 +66,6 @@ class CheckResult(AnswerDocument):
         wrong: list[Block] = [Heading("What went wrong"), Table(columns, failed, "The last error of each model")]
         advice = [(row.model, row.role or "none", row.why) for row in self.recommendations]
         return [
-            Text(f"{working} of {len(self.models)} models answered."),
             *(Text(silence(row.model, row.asked, row.error)) for row in self.models if not row.available),
             table(
                 self.models,

@@ -7,13 +7,12 @@ from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, LoadResult, Spread
-from agentlab.runs.document import Block, Figure, Heading, Table, Text, dollars, figure_or_dash, silence, table
-from agentlab.runs.report import write_report
+from agentlab.runs.document import Block, Figure, Heading, Report, Table, Text, dollars, figure_or_dash, silence, table
 from agentlab.runs.run import OpenRun
 
 _SECOND = 1000.0
-_BY_LOAD, _RATE = "plots/latency_by_load.png", "plots/throughput.png"
-_DISTRIBUTION, _TIMELINE = "plots/distribution.png", "plots/timeline.png"
+_BY_LOAD, _RATE = "plots/latency_by_load.svg", "plots/throughput.svg"
+_DISTRIBUTION, _TIMELINE = "plots/distribution.svg", "plots/timeline.svg"
 
 
 def summary(result: LoadResult) -> list[Block]:
@@ -57,7 +56,7 @@ def headline(result: LoadResult) -> str:
 
 def speed_table(result: LoadResult) -> Table:
     """The stages in a few columns; p50 and p99 from the scheduled send."""
-    note = "; * see below what speaks against the figures" if any(row.marks for row in result.stages) else ""
+    note = "; * see caveats below" if any(row.marks for row in result.stages) else ""
     return table(
         result.stages,
         {
@@ -196,23 +195,32 @@ def _pair(spread: Spread | None) -> str:
     return "–" if spread is None else f"{plain(spread.p50)} / {plain(spread.p99)}"
 
 
-def write_load_report(run: OpenRun, result: LoadResult, records: Mapping[str, Sequence[Record]]) -> None:
-    """Draw the plots and write report.md and report.html. `records` are those of the stages, by their ids."""
+def load_report(run: OpenRun, result: LoadResult, records: Mapping[str, Sequence[Record]]) -> Report:
+    """Draw the plots into the run folder, and say what they show. `records` are those of the stages, by their ids."""
     from agentlab.bench.load.plots import distribution, latency_by_load, rate_by_load, timeline
 
     if has_plots := any(row.answered for row in result.stages):
         names = {row.id: f"{row.target}, {row.label}" for row in result.stages}
         swept = [row for row in result.stages if result.mode != "sweep" or row.arrivals == result.stages[-1].arrivals]
-        run.write_bytes(_BY_LOAD, latency_by_load(swept))
-        run.write_bytes(_RATE, rate_by_load(swept))
-        run.write_bytes(_DISTRIBUTION, distribution(records, names))
-        run.write_bytes(_TIMELINE, timeline(records, names))
-    write_report(run, f"Speed of language models {run.id}", blocks(result, has_plots=has_plots))
+        run.write_text(_BY_LOAD, latency_by_load(swept))
+        run.write_text(_RATE, rate_by_load(swept))
+        run.write_text(_DISTRIBUTION, distribution(records, names))
+        run.write_text(_TIMELINE, timeline(records, names))
+    targets = ", ".join(dict.fromkeys(row.target for row in result.stages))
+    requests = sum(row.requests for row in result.stages)
+    return Report(
+        title=f"Speed of {targets}",
+        verdict=[headline(result)],
+        facts={"model": targets, "data": f"{requests} requests in {len(result.stages)} stages"},
+        body=blocks(result, has_plots=has_plots),
+        next_step=f"agentlab llm-bench compare {run.id} OTHER_RUN",
+        caveats=[*silent(result), *marks(result), *result.notes],
+    )
 
 
 def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
-    """What the report says, in the order a reader asks."""
-    report_blocks: list[Block] = [Text(headline(result)), *map(Text, silent(result)), speed_table(result)]
+    """The body of the report, in the order of a reader's questions."""
+    report_blocks: list[Block] = [speed_table(result)]
     if result.capacities:
         report_blocks += [Heading("How much it carries"), capacity_table(result)]
     if has_plots:
@@ -222,12 +230,9 @@ def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
         ]
     if result.stages:
         report_blocks += _details(result, has_plots=has_plots)
-    mark_texts = [Text(mark) for mark in marks(result)] or [Text("Nothing speaks against the figures.")]
     return [
         *report_blocks,
         Heading("How far the figures can be trusted"),
-        *mark_texts,
-        *(Text(note) for note in result.notes),
         Text(ceiling_note(result.ceiling)),
         Text(
             "A request is scheduled apart from being sent, and its latency counts from the schedule. The first token "

@@ -157,12 +157,14 @@ class QualityResult(AnswerDocument):
     judge: JudgeNote
 
     def blocks(self) -> list[Block]:
+        return [Text(self.verdict), *self.tables()]
+
+    def tables(self) -> list[Block]:
         quality = f"quality, {self.level:.0%} interval"
         type_rows: list[tuple[TargetQuality, TypeScore]] = []
         for target in self.targets:
             type_rows += [(target, score) for score in target.by_type]
         return [
-            Text(self._headline()),
             *(Text(silence(row.target, row.items, row.reason)) for row in self.targets if row.failed == row.items),
             table(
                 self.targets,
@@ -196,7 +198,8 @@ class QualityResult(AnswerDocument):
             Text(_judge(self.judge)),
         ]
 
-    def _headline(self) -> str:
+    @property
+    def verdict(self) -> str:
         scored_rows = [row for row in self.targets if row.quality is not None]
         if all(row.failed == row.items for row in self.targets):
             return "No item was answered."

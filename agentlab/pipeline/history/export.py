@@ -158,7 +158,7 @@ def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> st
     return markdown(view.id, masked_blocks) if form == "md" else html(view.id, masked_blocks, _no_figure)
 
 
-def _no_figure(name: str) -> bytes:
+def _no_figure(name: str) -> str:
     raise RunUnreadableError(f"An exported run has no figure {name}.")
 
 

@@ -113,7 +113,7 @@ def by_formula(meter: Meter) -> Meter:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("agentlab.compress.run.write_compress_report", lambda run, result: None)
+    monkeypatch.setattr("agentlab.compress.run.compress_report", lambda run, result: None)
     tiny_checkpoint(tmp_path / "models" / "small")
     return tmp_path
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from agentlab.answers.choices import Scored
-from agentlab.debate.report import accuracies, reliability, write_debate_report
+from agentlab.debate.report import accuracies, debate_report, reliability
 from agentlab.debate.result import DebateResult, narrate
 from agentlab.debate.run import load_transcript
 from agentlab.debate.verdict import verdict
 from agentlab.debate.voting import Fitted
 from agentlab.runs.document import Table
 from agentlab.runs.events import Event
+from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
@@ -29,7 +30,8 @@ def run(tmp_path: Path):
 
 def reported(run, turns, quiz, conf=None):
     result = verdict(quiz, spoken(turns, [], {"debate": 1.0}), NOTHING, conf or config())
-    write_debate_report(run, result, quiz, spoken(turns), Table(("agent",), [("ann",)]))
+    run.report = debate_report(run, result, quiz, spoken(turns), Table(("agent",), [("ann",)]))
+    write_report(run, run.manifest)
     return (run.path / "report.md").read_text(), (run.path / "report.html").read_text()
 
 
@@ -37,7 +39,7 @@ def test_a_report_begins_with_the_verdict_and_shows_its_figures(run):
     quiz = questions(30)
     report, page = reported(run, Script(debate=(0.4, 0.3)).turns(quiz), quiz)
     assert report.split("\n\n")[1].startswith("Not measured: 30 of at least 100 questions")
-    assert page.count("data:image/png;base64,iVBOR") == 2
+    assert page.count("<svg") == 2
     for heading in ("## Rounds", "## Changes of mind", "## Confidence", "from wrong to right", "from right to wrong"):
         assert heading in report
 
@@ -56,7 +58,8 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     alone = {"ann": {q.id: scored(q, -1.0, 1) for q in quiz}, "bob": {q.id: scored(q, -8.0, 9) for q in quiz}}
     transcript = spoken(turns).model_copy(update={"alone": alone})
     result = verdict(quiz, transcript, NOTHING, config())
-    write_debate_report(run, result, quiz, transcript, Table(("agent",), [("ann",)]))
+    run.report = debate_report(run, result, quiz, transcript, Table(("agent",), [("ann",)]))
+    write_report(run, run.manifest)
     report = (run.path / "report.md").read_text()
     rows = [line.replace("\\", "") for line in report.splitlines() if line.startswith(("| ann | 100%", "| bob | 100%"))]
     assert rows == [
@@ -109,13 +112,13 @@ def test_figures_can_be_drawn_of_next_to_nothing():
     (question,) = questions(1)
     one = [turn(question, name, None, sure=None) for name in NAMES[:2]]
     result = verdict([question], spoken(one), NOTHING, config(2, 0))
-    assert accuracies(result).startswith(b"\x89PNG")
+    assert accuracies(result).startswith("<svg")
     sure = verdict([question], spoken([turn(question, name, "lima") for name in NAMES[:2]]), NOTHING, config(2, 0))
-    assert reliability(sure).startswith(b"\x89PNG")
+    assert reliability(sure).startswith("<svg")
     turns = [turn(question, name, "lima", round=n, sure=None if n else 0.6) for n in (0, 1) for name in NAMES[:2]]
     first = verdict([question], spoken(turns), NOTHING, config(2))
     assert [row.round for row in first.calibration] == [0]
-    assert reliability(first).startswith(b"\x89PNG")
+    assert reliability(first).startswith("<svg")
 
 
 def test_what_is_said_while_it_runs():

@@ -8,6 +8,7 @@ import pytest
 
 from agentlab.evolve.lineage import dot, mermaid, parents_in
 from agentlab.evolve.result import EvolveResult
+from agentlab.runs.report import write_report
 from tests.unit.evolve.small import new_run, scripted, workspace
 
 
@@ -19,14 +20,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bred(root: Path) -> tuple[EvolveResult, Path]:
     with new_run(root, "bred") as run:
-        return scripted(root, algorithm="ga", max_items=400).run(run)[0], run.path
+        result, _ = scripted(root, algorithm="ga", max_items=400).run(run)
+        write_report(run, run.manifest)
+        return result, run.path
 
 
 def test_the_verdict_comes_first_and_nothing_is_left_out(bred: tuple[EvolveResult, Path]) -> None:
     result, folder = bred
     page = (folder / "report.md").read_text()
     assert page.split("\n\n")[1].startswith("The evolved adapter run")
-    for picture in ("plots/test.png", "plots/fitness.png", "plots/lineage.png"):
+    for picture in ("plots/test.svg", "plots/fitness.svg", "plots/lineage.svg"):
         assert f"({picture})" in page
         assert (folder / picture).stat().st_size > 1000
     for child in result.trials:

@@ -33,7 +33,7 @@ BASE = TrialConfig.model_validate(
         "training": {"epochs": 3, "patience": 3, "optimizer_params": {"lr": 0.01}},
     }
 )
-FILES = {"config_used.yaml", "metrics.json", HISTORY_FILE, "learning_curve.png", WEIGHTS_FILE}
+FILES = {"config_used.yaml", "metrics.json", HISTORY_FILE, "learning_curve.svg", WEIGHTS_FILE}
 Told = list[tuple[str, str, dict[str, Any]]]
 
 

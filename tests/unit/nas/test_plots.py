@@ -1,7 +1,7 @@
-"""The pictures are PNGs, equal for equal data, and draw whatever a study can hold: failures, one trial, wide ranges."""
+"""The pictures are SVG, equal for equal data, and draw whatever a study can hold: failures, one trial, wide ranges."""
 
-import struct
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,11 +21,10 @@ from agentlab.nas.result import NasResult, ReferenceRow, TrialRow, Winner
 from agentlab.nas.windows import WindowForecast
 
 
-def size_of(picture: bytes) -> tuple[int, int]:
-    """Width and height in pixels; fails on what is no PNG."""
-    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", picture[16:24])
-    return width, height
+def size_of(picture: str) -> tuple[float, float]:
+    """Width and height in points; fails on what is not XML."""
+    box = ElementTree.fromstring(picture).attrib["viewBox"].split()
+    return float(box[2]), float(box[3])
 
 
 def study(values: list[float | None], references: dict[str, float]) -> NasResult:
@@ -42,7 +41,7 @@ def study(values: list[float | None], references: dict[str, float]) -> NasResult
 
 PAST = np.sin(np.arange(48.0))[:, None]
 DATES = np.arange(24).astype("datetime64[h]")
-PICTURES: dict[str, Callable[[], bytes]] = {
+PICTURES: dict[str, Callable[[], str]] = {
     "trials": lambda: error_by_trial(study([0.6, 0.5, None, 0.4], {"ridge": 0.41, "last": 1.2}), noise=0.01),
     "one trial": lambda: error_by_trial(study([0.6], {"ridge": 0.41})),
     "all failed": lambda: error_by_trial(study([None, None], {"ridge": 0.41})),
@@ -59,17 +58,17 @@ PICTURES: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_every_picture_is_a_png_of_a_readable_size(name):
+def test_every_picture_is_an_svg_of_a_readable_size(name):
     width, height = size_of(PICTURES[name]())
-    assert 400 < width < 1500
-    assert 100 < height < 1500
+    assert 360 < width < 400
+    assert 100 < height < 700
 
 
 def test_learning_curves_without_that_of_the_winner_have_no_legend() -> None:
     learning_curves([Curve("run_0001", [1.0], [0.5])], "run_0000")  # matplotlib's warning would be an error here
 
 
-def test_equal_data_gives_equal_bytes():
+def test_equal_data_gives_equal_text():
     assert PICTURES["curve"]() == PICTURES["curve"]()
 
 

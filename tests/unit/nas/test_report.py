@@ -23,8 +23,8 @@ from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
 from agentlab.study.calls import ModelRow, Planner
 from agentlab.study.control import Pair
 
-ALWAYS = {f"plots/{name}.png" for name in ("error_by_trial", "learning_curves", "forecasts", "error_by_step")} | {
-    "plots/finalists.png"
+ALWAYS = {f"plots/{name}.svg" for name in ("error_by_trial", "learning_curves", "forecasts", "error_by_step")} | {
+    "plots/finalists.svg"
 }
 MODEL = ModelRow(
     model="tiny",
@@ -123,8 +123,6 @@ def test_questions_are_answered_in_the_order_a_reader_asks(result: Callable[...,
         "The last round",
         "Best configuration",
     ]
-    assert isinstance(blocks[0], Text)
-    assert blocks[0].text.startswith("Winner run_0000")
     assert figures(blocks) == ALWAYS
     assert all(block.alt for block in blocks if isinstance(block, Figure))
 
@@ -139,10 +137,10 @@ def test_the_noise_is_told_with_the_trials(result: Callable[..., NasResult]) -> 
 @pytest.mark.parametrize(
     ("changes", "pictures", "table"),
     [
-        ({"importances": {"model.d_model": 1.0}}, ["plots/importances.png"], "key…share"),
+        ({"importances": {"model.d_model": 1.0}}, ["plots/importances.svg"], "key…share"),
         (
             {"pairs": [Pair(seed=0, agent=0.3, control=0.4)]},
-            ["plots/paired_studies.png"],
+            ["plots/paired_studies.svg"],
             "seed…lower by",
         ),
         (
@@ -166,7 +164,7 @@ def test_what_was_not_measured_is_not_shown(
 def test_pairs_that_all_failed_have_a_table_and_no_picture(result: Callable[..., NasResult]) -> None:
     blocks = report(result(pairs=[Pair(seed=0, agent=None, control=0.4)]))
     assert "seed…lower by" in columns(blocks)
-    assert "plots/paired_studies.png" not in figures(blocks)
+    assert "plots/paired_studies.svg" not in figures(blocks)
 
 
 def test_the_best_configuration_can_be_copied(result: Callable[..., NasResult]) -> None:

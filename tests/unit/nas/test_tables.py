@@ -310,7 +310,7 @@ def test_text_of_a_model_cannot_break_a_table() -> None:
     table = tables.trial_table(result(trials=[trial(note=hostile, reason=hostile)]))
     lines = markdown("t", [table]).splitlines()
     assert len(lines) == 7  # title, blank, caption, blank, header, rule, one row
-    assert "<script>" not in html("t", [table], lambda name: b"")
+    assert "<script>" not in html("t", [table], lambda name: "")
 
 
 def test_a_model_that_never_answered_is_told_with_the_reason_before_any_verdict_on_its_help() -> None:

@@ -1,12 +1,22 @@
-"""What all pictures share: scales, labels that do not overlap, panels, equal bytes."""
+"""What all pictures share: scales, labels that do not overlap, panels, equal text."""
 
+import re
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.runs.figures import label_lines, log_when_wide, moved_apart, new_figure, new_panels, png
+from agentlab.runs.figures import (
+    COLOURS,
+    label_lines,
+    legend_below,
+    log_when_wide,
+    moved_apart,
+    new_figure,
+    new_panels,
+    svg,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,15 +47,41 @@ def test_labels_that_do_not_touch_stay_where_they_are():
     assert moved_apart([0.5, 0.5], 0.05, 1.0) == pytest.approx([0.5, 0.55])
 
 
-def test_panels_lie_row_by_row():
-    figure, panels = new_panels(2, 3, 6.0, 4.0)
+def test_panels_lie_one_below_the_other():
+    figure, panels = new_panels(3, 6.0)
     figure.draw_without_rendering()
-    corners = [(round(axes.get_position().x0, 2), -round(axes.get_position().y0, 2)) for axes in panels]
-    assert len(corners) == 6
-    assert corners == sorted(corners, key=lambda corner: (corner[1], corner[0]))
+    tops = [axes.get_position().y1 for axes in panels]
+    assert tops == sorted(tops, reverse=True)
+    assert len({round(axes.get_position().x0, 2) for axes in panels}) == 1
+
+
+def test_ink_follows_the_page():
+    figure, axes = new_figure()
+    axes.plot([0, 1], color="black")
+    axes.plot([1, 0], color="0.8")
+    axes.plot([1, 1], color=COLOURS[0])
+    picture = svg(figure)
+    assert "stroke: currentColor; stroke-opacity: 0.20" in picture
+    assert COLOURS[0].lower() in picture
+    assert not re.search(r"#000000|#cccccc|#ffffff", picture)
+    assert "prefers-color-scheme: dark" in picture
+
+
+def test_a_legend_lies_below_in_as_many_columns_as_fit():
+    figure, axes = new_figure()
+    for name in ("one", "two", "three costs $5", "two"):
+        axes.plot([0, 1], label=name)
+    legend_below(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two", r"three costs \$5"]
+    assert legend._ncols == 2
+    for name in ("x" * 60, "y" * 60):
+        axes.plot([0, 1], label=name)
+    legend_below(figure)
+    assert figure.legends[1]._ncols == 1
 
 
 def test_equal_figures_are_equal_bytes():
-    pictures = {png(new_figure()[0]) for _ in range(2)}
+    pictures = {svg(new_figure()[0]) for _ in range(2)}
     assert len(pictures) == 1
-    assert pictures.pop().startswith(b"\x89PNG")
+    assert pictures.pop().startswith("<svg")

@@ -13,7 +13,7 @@ from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, nu
 from agentlab.runs.report import html, markdown, numeric_columns
 from cli.screen import Screen
 
-PNG = b"\x89PNG"
+SVG = "<svg></svg>"
 
 
 def test_markdown_of_every_block() -> None:
@@ -21,11 +21,11 @@ def test_markdown_of_every_block() -> None:
         Heading("H"),
         Text("t"),
         Table(("name", "mse"), [("a", "0.5")], "cap"),
-        Figure("plots/x.png", "p"),
+        Figure("plots/x.svg", "p"),
         Code("c"),
     ]
     assert markdown("T", blocks) == (
-        "# T\n\n## H\n\nt\n\ncap\n\n| name | mse |\n| --- | ---: |\n| a | 0.5 |\n\n![p](plots/x.png)\n\n```\nc\n```\n"
+        "# T\n\n## H\n\nt\n\ncap\n\n| name | mse |\n| --- | ---: |\n| a | 0.5 |\n\n![p](plots/x.svg)\n\n```\nc\n```\n"
     )
 
 
@@ -34,8 +34,8 @@ def test_code_cannot_close_its_own_fence() -> None:
 
 
 def test_html_is_self_contained() -> None:
-    page = html("T", [Figure("x.png", "plot")], lambda _: PNG)
-    assert "data:image/png;base64,iVBORw==" in page
+    page = html("T", [Figure("x.svg", "plot")], lambda _: SVG)
+    assert f'<figure role="img" aria-label="plot">{SVG}</figure>' in page
     assert "<script" not in page
     assert "://" not in page
 
@@ -44,13 +44,13 @@ def test_html_is_self_contained() -> None:
 def test_html_escapes_whatever_comes(text: str) -> None:
     hostile = f"<script>{text}</script>"
     for block in (Heading(hostile), Text(hostile), Code(hostile), Table((hostile,), [(hostile,)])):
-        assert "<script" not in html(hostile, [block], lambda _: PNG)
+        assert "<script" not in html(hostile, [block], lambda _: SVG)
 
 
 def test_whoever_prints_a_report_runs_nothing_of_it() -> None:
     hostile = "a\x1b]0;title\x07b\x08\u009b1m\rc\u202ed\te"
     blocks = [Heading(hostile), Text(hostile), Code(hostile), Table((hostile,), [(hostile,)], hostile)]
-    for report in (markdown(hostile, blocks), html(hostile, blocks, lambda _: PNG)):
+    for report in (markdown(hostile, blocks), html(hostile, blocks, lambda _: SVG)):
         assert not set("\x1b\x07\x08\u009b\r\u202e") & set(report)
         assert "a\ufffd]0;title\ufffdb" in report
         assert "d\te" in report
@@ -71,7 +71,7 @@ def test_number_shows_unknown_as_a_dash_and_small_as_power() -> None:
 
 
 def page(*blocks: Block) -> str:
-    return html("T", blocks, lambda _: PNG)
+    return html("T", blocks, lambda _: SVG)
 
 
 @given(
