@@ -159,7 +159,7 @@ def report(
 ) -> None:
     """Print where a run's report is, or open it; with --all, make an index of all reports."""
     from agentlab.runs import store, views
-    from agentlab.runs.report import write_index
+    from agentlab.runs.index import write_index
 
     from .launch import resume_command, runs_folder, surroundings
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 _SHOW_CURSOR = b"\x1b[?25h"
+_WHOLE_WORDS: dict[str, Any] = {"overflow": "ignore", "crop": False}  # lines end between words; a path stays whole
+_GAP = 3  # characters between two columns of a table
 _SHOWN = 60  # characters of a growing line beside the bar
 _SOONEST, _LATEST = 2.0, 60.0  # seconds of silence without a terminal
 
@@ -126,25 +128,43 @@ class Screen:
 
     def _table(self, out: "Console", table: "Table") -> None:
         from rich import box
+        from rich.padding import Padding
         from rich.table import Table as RichTable
         from rich.text import Text as RichText
 
+        from agentlab.runs.document import Table
         from agentlab.runs.report import numeric_columns
 
-        right = numeric_columns(table)
-        grid = RichTable(
-            box=box.SIMPLE_HEAD,
-            caption=table.caption or None,
-            caption_justify="left",
-            pad_edge=False,
-            show_header=any(table.columns),
+        from .layout import column_widths, stack_rows
+
+        table = Table(
+            [self.clean_text(column) for column in table.columns],
+            [[self.clean_text(cell) for cell in row] for row in table.rows],
+            self.clean_text(table.caption),
         )
-        for index, column in enumerate(table.columns):
-            side: Literal["left", "right"] = "right" if index in right else "left"
-            grid.add_column(RichText(self.clean_text(column)), justify=side, overflow="fold")
-        for row in table.rows:
-            grid.add_row(*(RichText(self.clean_text(cell)) for cell in row))
-        out.print(grid)
+        right = numeric_columns(table)
+        widths = column_widths(table, out.width - _GAP * (len(table.columns) - 1))
+        if widths is None and len(table.columns) > 2:
+            label = max(map(len, table.columns[1:]))
+            for title, cells in stack_rows(table):
+                out.print(RichText(title, style="bold"))
+                grid = RichTable.grid(padding=(0, 2))
+                grid.add_column(width=label)
+                grid.add_column(overflow="fold")
+                for name, cell in cells:
+                    grid.add_row(RichText(name, style="dim"), RichText(cell))
+                out.print(Padding(grid, (0, 0, 1, 2)))
+        else:
+            grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.columns))
+            for index, column in enumerate(table.columns):
+                side: Literal["left", "right"] = "right" if index in right else "left"
+                width = widths[index] if widths else None
+                grid.add_column(RichText(column), justify=side, overflow="fold", width=width)
+            for row in table.rows:
+                grid.add_row(*map(RichText, row))
+            out.print(grid)
+        if table.caption:
+            out.print(RichText(table.caption, style="dim italic"))
 
     def note_crash(self, run: Mapping[str, str]) -> None:
         """Remember the run that a bug is about to end."""
@@ -162,7 +182,7 @@ class Screen:
 
     def hint(self, text: str) -> None:
         if not self.quiet:
-            self._stderr(f"hint: {text}", style="cyan")
+            self._stderr(f"hint: {text}", style="cyan", is_command=True)
 
     def prompt(self, text: str) -> None:
         """A question, or what belongs to it, without an end of line of its own; also with -q."""
@@ -177,9 +197,9 @@ class Screen:
             self._document({"command": command, "run": error.run or self.run, "error": fields})
         self._stderr(f"error: {error.message}", style="red")
         if error.hint:
-            self._stderr(f"hint: {error.hint}", style="cyan")
+            self._stderr(f"hint: {error.hint}", style="cyan", is_command=True)
 
-    def _stderr(self, text: str, style: str = "") -> None:
+    def _stderr(self, text: str, style: str = "", *, is_command: bool = False) -> None:
         visible_text = self.clean_text(text)
         if not sys.stderr.isatty():
             with contextlib.suppress(BrokenPipeError):  # nobody listens any more; the work is not theirs to end
@@ -188,8 +208,9 @@ class Screen:
             return
         from rich.console import Console
 
-        # soft_wrap: a path or command must survive copying out of a narrow terminal
-        Console(file=sys.stderr).print(visible_text, style=style, markup=False, highlight=False, soft_wrap=True)
+        # soft_wrap: a command must survive copying out of a narrow terminal
+        look: dict[str, Any] = {"soft_wrap": True} if is_command else _WHOLE_WORDS
+        Console(file=sys.stderr).print(visible_text, style=style, markup=False, highlight=False, **look)
 
     def progress(self, narrate: "Narrate | None" = None) -> "LiveProgress":
         """A sink that shows how far a run is. A bar on a terminal, else lines: of steps, and of how far it is."""
@@ -226,12 +247,13 @@ class LiveProgress:
         if not (screen.quiet or screen.json_mode or screen.asking) and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.table import Column
 
             columns = (
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             )
             # Left on, `redirect_stdout` would send the answer to stderr whenever stdout is a file or a pipe.
             self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False)
@@ -277,7 +299,7 @@ class LiveProgress:
             return
         self._said = time.monotonic()
         if self._bar is not None:
-            self._bar.console.print(self._screen.clean_text(text), markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(self._screen.clean_text(text), markup=False, highlight=False, **_WHOLE_WORDS)
         else:
             self._screen.say(text)
 

@@ -9,51 +9,16 @@ import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agentlab.runs.atomic import write_text
-from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, dollars, duration, number
+from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, dollars, duration
 from agentlab.runs.manifest import Manifest
 from agentlab.runs.sanitize import visible
-
-if TYPE_CHECKING:
-    from agentlab.runs.redact import Redactor
-    from agentlab.runs.run import OpenRun
-    from agentlab.runs.store import RunRecord
 
 _COLUMNS = 100  # of a line of code or an answer in Markdown, whose readers do not fold it
 _PAGE_OF = 100 * _COLUMNS  # characters
 _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
-
-
-def write_report(run: "OpenRun", manifest: Manifest) -> None:
-    """Write both reports into the run folder, secrets masked. Figures are read from it.
-
-    `manifest` is the run's, as it will be when the run has ended.
-    """
-    report = run.report or Report(f"agentlab {manifest.command} failed", (), {}, ())
-    title, blocks = run.redactor.scrub(report.title), run.redactor.scrub_blocks(frame_report(report, manifest))
-    run.write_bytes("report.md", markdown(title, blocks).encode())
-    run.write_bytes("report.html", html(title, blocks, lambda name: run.file(name).read_text()).encode())
-
-
-def write_index(folder: Path, records: Sequence["RunRecord"], redactor: "Redactor") -> Path:
-    """One page that lists these runs, newest first, with links to their reports."""
-    rows: list[tuple[str, ...]] = []
-    links: list[str] = []
-    for record in reversed(records):
-        manifest = record.manifest
-        metrics = ", ".join(f"{name} {number(metric.value)}" for name, metric in manifest.metrics.items())
-        error = manifest.error.message if manifest.error else ""
-        rows.append((record.id, manifest.command, record.status, duration(record.seconds), metrics or error))
-        links.append(f"{record.id}/report.html" if (record.path / "report.html").is_file() else "")
-    columns = ("run", "command", "status", "duration", "result")
-    blocks = redactor.scrub_blocks([Table(columns, rows, f"{len(rows)} runs, newest first", links)])
-    page = folder / "index.html"
-    write_text(page, html(f"Runs in {folder.name}", blocks, lambda _: ""))
-    return page
 
 
 def frame_report(report: Report, manifest: Manifest) -> list[Block]:

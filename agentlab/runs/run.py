@@ -31,7 +31,7 @@ from agentlab.runs.manifest import (
     versions,
 )
 from agentlab.runs.redact import Redactor
-from agentlab.runs.report import write_report
+from agentlab.runs.report import frame_report, html, markdown
 from agentlab.stats.control import Control
 
 LOCK = "lock"
@@ -204,6 +204,13 @@ class OpenRun:
     def redactor(self) -> Redactor:
         return self._edge.redactor
 
+    def write_report(self, manifest: Manifest) -> None:
+        """Write `report.md` and `report.html`, secrets masked. `manifest` is the run's, as it will be at its end."""
+        report = self.report or Report(f"agentlab {manifest.command} failed", (), {}, ())
+        title, blocks = self.redactor.scrub(report.title), self.redactor.scrub_blocks(frame_report(report, manifest))
+        self.write_bytes("report.md", markdown(title, blocks).encode())
+        self.write_bytes("report.html", html(title, blocks, lambda name: self.file(name).read_text()).encode())
+
     def log(self, text: str) -> None:
         stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))
         with storage_errors(self.path), open_to_write(self.path / "log.txt", "a") as file:
@@ -259,7 +266,7 @@ class OpenRun:
         seconds = round(self.manifest.seconds + max(0.0, now - self._session_start), 3)
         changes |= {"status": status, "ended": ended_at, "seconds": seconds}
         if status != "interrupted":
-            write_report(self, self.manifest.model_copy(update=changes))
+            self.write_report(self.manifest.model_copy(update=changes))
         self._session_start = now
         self.emit(f"run.{status}")
         self._update(**changes)

@@ -12,7 +12,6 @@ from agentlab.debate.verdict import verdict
 from agentlab.debate.voting import Fitted
 from agentlab.runs.document import Table
 from agentlab.runs.events import Event
-from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
@@ -31,7 +30,7 @@ def run(tmp_path: Path):
 def reported(run, turns, quiz, conf=None):
     result = verdict(quiz, spoken(turns, [], {"debate": 1.0}), NOTHING, conf or config())
     run.report = debate_report(run, result, quiz, spoken(turns), Table(("agent",), [("ann",)]))
-    write_report(run, run.manifest)
+    run.write_report(run.manifest)
     return (run.path / "report.md").read_text(), (run.path / "report.html").read_text()
 
 
@@ -59,7 +58,7 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     transcript = spoken(turns).model_copy(update={"alone": alone})
     result = verdict(quiz, transcript, NOTHING, config())
     run.report = debate_report(run, result, quiz, transcript, Table(("agent",), [("ann",)]))
-    write_report(run, run.manifest)
+    run.write_report(run.manifest)
     report = (run.path / "report.md").read_text()
     rows = [line.replace("\\", "") for line in report.splitlines() if line.startswith(("| ann | 100%", "| bob | 100%"))]
     assert rows == [

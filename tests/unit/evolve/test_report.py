@@ -8,7 +8,6 @@ import pytest
 
 from agentlab.evolve.lineage import dot, mermaid, parents_in
 from agentlab.evolve.result import EvolveResult
-from agentlab.runs.report import write_report
 from tests.unit.evolve.small import new_run, scripted, workspace
 
 
@@ -21,7 +20,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bred(root: Path) -> tuple[EvolveResult, Path]:
     with new_run(root, "bred") as run:
         result, _ = scripted(root, algorithm="ga", max_items=400).run(run)
-        write_report(run, run.manifest)
+        run.write_report(run.manifest)
         return result, run.path
 
 

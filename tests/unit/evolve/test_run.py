@@ -20,7 +20,6 @@ from agentlab.evolve.verdict import _bred_from
 from agentlab.lora.blend import concatenate
 from agentlab.lora.reading import Adapter
 from agentlab.runs.events import Event
-from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 from agentlab.search.types import Proposal
 from agentlab.study.events import results
@@ -123,7 +122,7 @@ def test_mean_and_sum_stand_side_by_side_and_where_they_disagree_it_is_said(root
     object.__setattr__(experiment, "_answers", lambda _: nullcontext(Wordy()))
     with new_run(root, "wordy") as run:
         result, _ = experiment.run(run)
-        write_report(run, run.manifest)
+        run.write_report(run.manifest)
     evolved, parent = result.standings[0], next(standing for standing in result.standings if standing.name == PARENT)
     assert evolved.tests["mean"] == evolved.test
     assert evolved.tests["sum"].value < parent.tests["sum"].value < evolved.test.value

@@ -140,6 +140,7 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "runs show": RunView,
     "runs compare": RunComparison,
     "runs path": PathLine,
+    "runs report": PathLine,
     "runs rm": Names,
     "runs export": PathLine,
     "runs mlflow log": LoggedRun,

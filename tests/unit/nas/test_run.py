@@ -14,7 +14,6 @@ from agentlab.errors import ConfigError, DataError, RunUnreadableError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import NasExperiment
 from agentlab.runs.context import Context
-from agentlab.runs.report import write_report
 from agentlab.runs.run import OpenRun, RunEnvironment, RunSpec
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -132,7 +131,7 @@ def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_pat
     assert result.winner.val_mse == result.trials[0].val_mse
     (row,) = result.finalists
     assert (row.val_mse, row.failed, row.mean) == ([], 2, None)
-    write_report(run, run.manifest)
+    run.write_report(run.manifest)
     report = (run.path / "report.md").read_text()
     assert "Every training of the last round failed" in report
     assert "plots/finalists.svg" not in report
@@ -141,7 +140,7 @@ def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_pat
 def test_without_a_last_round_the_report_has_none(tmp_path: Path, run: OpenRun) -> None:
     result, _ = make(tmp_path, finals={"count": 0}).run(run)
     assert result.finalists == []
-    write_report(run, run.manifest)
+    run.write_report(run.manifest)
     assert "The last round" not in (run.path / "report.md").read_text()
 
 

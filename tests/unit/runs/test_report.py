@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, number
+from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, duration, number
+from agentlab.runs.index import write_index
+from agentlab.runs.manifest import Metric, RunTokens
+from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html, markdown, numeric_columns
+from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
+from agentlab.runs.store import list_runs
 from cli.screen import Screen
 
 SVG = "<svg></svg>"
@@ -149,3 +154,89 @@ def test_every_table_of_a_report_has_a_caption(module: str) -> None:
     tables = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("Table", "table")]
     assert tables
     assert [call.lineno for call in tables if len(call.args) < 3 and not call.keywords] == []
+
+
+REPORT = Report(
+    title="Search of x",
+    verdict=["A wins.", "The agent helped."],
+    facts={"model": "m", "data": "d"},
+    body=[Heading("Details")],
+    next_step="agentlab next",
+    caveats=["One seed only."],
+)
+
+
+def made_run(tmp_path: Path, name: str, **given: object) -> OpenRun:
+    spec = RunSpec("nas", "seed: 7", "seed: 7", "sha256:0", 7, ("agentlab", "nas", "my file.yaml"), name=name)
+    return OpenRun.create(tmp_path / "runs", spec, RunEnvironment(**given))  # type: ignore[arg-type] # as the caller gives
+
+
+def test_a_report_says_what_was_asked_the_verdict_how_it_was_made_and_what_next(tmp_path: Path) -> None:
+    clock = iter(range(0, 10_000, 100))
+    with made_run(tmp_path, "r", clock=lambda: float(next(clock))) as run:
+        run.start({"system": "Linux", "cores": 2, "memory_bytes": 8 << 30})
+        run.report = REPORT
+        run.complete(RunOutcome(tokens=RunTokens(input=1000, output=234), cost_usd=0.5))
+    text = (run.path / "report.md").read_text()
+    phrases = (
+        "# Search of x",
+        "A wins.",
+        "The agent helped.",
+        "command: agentlab nas 'my file.yaml'",
+        "reproduce: agentlab nas config.yaml",
+        "model: m",
+        "data: d",
+        "seed: 7",
+        "version: agentlab",
+        "machine: Linux, 2 cores, 8 GiB",
+        f"duration: {duration(run.manifest.seconds)}",
+        "language models: 1,234 tokens, 0.5000 USD",
+        "agentlab next",
+        "## Details",
+        "## Caveats",
+        "One seed only.",
+    )
+    positions = [text.replace("\\", "").index(phrase) for phrase in phrases]
+    assert positions == sorted(positions)
+    assert run.manifest.seconds > 0
+
+
+def test_a_failed_run_reports_what_failed_and_how_to_go_on(tmp_path: Path) -> None:
+    with made_run(tmp_path, "r", redactor=Redactor(["hunter2hunter2"])) as run:
+        run.start({})
+        run.fail("DataError", "row 3 holds hunter2hunter2")
+    text = (run.path / "report.md").read_text()
+    assert text.startswith("# agentlab nas failed\n\nThe run failed: row 3 holds \\[redacted] (DataError)")
+    assert "agentlab runs resume r" in text
+    assert "Caveats" not in text
+    assert "hunter2" not in (run.path / "report.html").read_text()
+
+
+def test_an_interrupted_run_has_no_report(tmp_path: Path) -> None:
+    with made_run(tmp_path, "r") as run:
+        run.start({})
+        run.interrupt()
+    assert not (run.path / "report.md").exists()
+
+
+def test_an_index_lists_all_runs_newest_first_and_leads_to_their_reports(tmp_path: Path) -> None:
+    for name in ("first", "second", "third"):
+        with made_run(tmp_path, name) as run:
+            run.start({})
+            if name == "first":
+                run.interrupt()
+            else:
+                run.report = REPORT
+                run.complete(RunOutcome({"mse": Metric(value=0.25, direction="lower")}))
+    runs = tmp_path / "runs"
+    page = write_index(runs, list_runs(runs).runs, Redactor()).read_text()
+    assert page.index(">third<") < page.index(">second<") < page.index(">first<")
+    assert '<a href="third/report.html">third</a>' in page
+    assert "first/report.html" not in page
+    assert "mse 0.2500" in page
+    assert [record.id for record in list_runs(runs).runs] == ["first", "second", "third"]  # the page is no run
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.24, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
