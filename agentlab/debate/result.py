@@ -1,7 +1,7 @@
 """What `agentlab debate` answers, and what it says while it runs."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from agentlab.answers.calibration import Bin
 from agentlab.debate.config import Confidence, Rule
@@ -11,11 +11,12 @@ from agentlab.runs.document import (
     Block,
     BoundedDifference,
     BoundedShare,
+    Column,
     Plain,
     Table,
     Text,
+    columns_of,
     figure_or_dash,
-    number,
     table,
 )
 from agentlab.runs.events import Event, Narration
@@ -38,13 +39,17 @@ class ArmResult(Plain):
     """The debate, or what is held against it, on the same questions."""
 
     arm: ArmName
-    accuracy: BoundedShare
+    accuracy: Annotated[BoundedShare, Column("right", str, "By the vote that was named before the run.")]
     turns: int
     unreadable: int  # turns without an answer that could be read, which count as wrong
-    tokens: int  # of prompts with the peers' text, and answers
-    seconds: float | None  # None where nobody took the time
+    tokens: Annotated[int, Column("tokens", ",", "Of prompts with the peers' text, and answers.")]
+    seconds: Annotated[float | None, Column("seconds", ".1f", "None where nobody took the time.")]
     short: int = 0  # questions on which all samples together took fewer tokens than the debate
-    gain: BoundedDifference | None  # of the debate over this arm
+    gain: Annotated[BoundedDifference | None, Column("debate better by", str, "In points, paired by question.")]
+
+    @property
+    def unreadable_share(self) -> Annotated[float, Column("unreadable", ".0%")]:
+        return self.unreadable / max(1, self.turns)
 
 
 class RuleResult(Plain):
@@ -111,10 +116,14 @@ class Calibration(Plain):
 class Position(Plain):
     """What an agent held about a topic. None: it could not be read."""
 
-    agent: str
-    first: str | None
+    agent: Annotated[str, Column("agent")]
+    first: Annotated[str | None, Column("at first")]
     last: str | None
-    confidence: float | None
+    confidence: Annotated[float | None, Column("confidence", ".0%")]
+
+    @property
+    def end(self) -> Annotated[str | None, Column("in the end")]:
+        return "the same" if self.first == self.last else self.last
 
 
 class VoteOutcome(Plain):
@@ -194,12 +203,7 @@ class DebateResult(AnswerDocument):
     def _positions(self) -> Table:
         return table(
             self.positions,
-            {
-                "agent": lambda p: p.agent,
-                "at first": lambda p: figure_or_dash(p.first),
-                "in the end": lambda p: "the same" if p.first == p.last else figure_or_dash(p.last),
-                "confidence": lambda p: figure_or_dash(p.confidence, ".0%"),
-            },
+            columns_of(Position, "agent", "first", "end", "confidence"),
             "Positions",
         )
 
@@ -208,11 +212,7 @@ class DebateResult(AnswerDocument):
             self.arms,
             {
                 "": lambda a: NAMES[a.arm].format(best=self.best) + (" *" if a.arm == self.against else ""),
-                "right": lambda a: str(a.accuracy),
-                "debate better by": lambda a: figure_or_dash(a.gain),
-                "unreadable": lambda a: f"{a.unreadable / max(1, a.turns):.0%}",
-                "tokens": lambda a: f"{a.tokens:,}",
-                "seconds": lambda a: number(a.seconds, 1),
+                **columns_of(ArmResult, "accuracy", "gain", "unreadable_share", "tokens", "seconds"),
             },
             f"{self.questions} questions, vote by {self.rule} after round {self.round}. Shares with 95 % intervals; "
             f"differences in points, by McNemar's exact test, that of * at 95 %, which the verdict is about; the other "

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from agentlab.evolve.result import NAMES, ChildRow, EvolveResult, standing_table
-from agentlab.runs.document import Block, Figure, Heading, Report, Table, Text, figure_or_dash, table
+from agentlab.evolve.result import NAMES, ChildRow, EvolveResult, GenerationRow, standing_table
+from agentlab.runs.document import Block, Figure, Heading, Report, Table, Text, columns_of, table
 from agentlab.runs.figures import COLOURS, MARKERS, SMALL, legend_below, new_figure, new_panels, svg, whole_numbers
 from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
@@ -55,19 +55,7 @@ def generation_table(result: EvolveResult) -> Table:
     """Each generation."""
     return table(
         result.generations,
-        {
-            "generation": lambda g: str(g.number),
-            "children": lambda g: str(g.children),
-            "stopped": lambda g: str(g.stopped),
-            "failed": lambda g: str(g.failed),
-            "best": lambda g: figure_or_dash(g.best),
-            "task": lambda g: g.task,
-            "right": lambda g: figure_or_dash(g.solo, ".1%"),
-            "vote": lambda g: g.cooperation,
-            "novelty": lambda g: g.novelty,
-            "fitness": lambda g: g.fitness,
-            "answers": lambda g: f"{g.items:,}",
-        },
+        columns_of(GenerationRow, *GenerationRow.model_fields),
         "Means over the children that answered every train question: probability of the right answer, share of right "
         "ones, Shapley value in the vote of the generation, distance to the nearest behaviours; fitness counts all in "
         "units of the first. Stopped: clearly worse than the best of parents, blend and base. Answers: so far",
@@ -101,16 +89,9 @@ def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
     return table(
         rows,
         {
-            "child": lambda c: c.id,
-            "generation": lambda c: str(c.generation),
+            **columns_of(ChildRow, "id", "generation"),
             "source": lambda c: c.source + (", the winner" if c.id == result.winner else ""),
-            "note": lambda c: c.failed or c.note,
-            "asked": lambda c: str(c.items),
-            "task": lambda c: None if c.error is None else 1 - c.error,
-            "right": lambda c: figure_or_dash(c.accuracy, ".1%"),
-            "vote": lambda c: c.cooperation,
-            "novelty": lambda c: c.novelty,
-            "fitness": lambda c: c.fitness,
+            **columns_of(ChildRow, "remark", "items", "task", "accuracy", "cooperation", "novelty", "fitness"),
         },
         f"{before}Figures as above. Source, who made the child: {legend(c.source for c in rows)}",
     )

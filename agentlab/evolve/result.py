@@ -1,5 +1,7 @@
 """What `agentlab evolve` answers, and what it says while it runs."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from agentlab.answers.choices import Normalisation
@@ -9,6 +11,7 @@ from agentlab.runs.document import (
     Block,
     BoundedDifference,
     BoundedShare,
+    Column,
     Plain,
     Table,
     Text,
@@ -67,42 +70,57 @@ class EvolveStanding(Plain):
     gains: dict[Normalisation, BoundedDifference] = Field(default_factory=dict)
 
 
-class ChildRow(Plain):
-    """A child. `items` is how many questions it was asked; what is None is not known of one that stopped early."""
+Task = Column("task", "", "Mean probability of the right answer.")
+Right = Column("right", ".1%", "Share of right answers on the train split.")
+Vote = Column("vote", "", "Shapley value in the vote of the generation.")
+Novelty = Column("novelty", "", "Distance to the nearest behaviours.")
+Fitness = Column("fitness", "", "All terms, in units of the first.")
 
-    id: str
-    generation: int
+
+class ChildRow(Plain):
+    """A child; what is None is not known of one that stopped early."""
+
+    id: Annotated[str, Column("child")]
+    generation: Annotated[int, Column("generation")]
     source: str
     arm: str
     note: str
     parents: list[str]
     error: float | None
-    accuracy: float | None
-    items: int
+    accuracy: Annotated[float | None, Right]
+    items: Annotated[int, Column("asked", ",", "Questions that it was asked.")]
     sets: dict[str, float]
-    fitness: float | None
-    cooperation: float | None
-    novelty: float | None
+    fitness: Annotated[float | None, Fitness]
+    cooperation: Annotated[float | None, Vote]
+    novelty: Annotated[float | None, Novelty]
     useful: bool
     accepted: bool
     failed: str
     params: dict[str, Value]
 
+    @property
+    def task(self) -> Annotated[float | None, Task]:
+        return None if self.error is None else 1 - self.error
+
+    @property
+    def remark(self) -> Annotated[str, Column("note")]:
+        return self.failed or self.note
+
 
 class GenerationRow(Plain):
     """A generation: its children, and means of their terms."""
 
-    number: int
-    children: int
-    stopped: int
-    failed: int
-    best: str | None
-    task: float | None
-    solo: float | None
-    cooperation: float | None
-    novelty: float | None
-    fitness: float | None
-    items: int
+    number: Annotated[int, Column("generation")]
+    children: Annotated[int, Column("children")]
+    stopped: Annotated[int, Column("stopped", help="Clearly worse than the best of parents, blend and base.")]
+    failed: Annotated[int, Column("failed")]
+    best: Annotated[str | None, Column("best")]
+    task: Annotated[float | None, Task]
+    solo: Annotated[float | None, Right]
+    cooperation: Annotated[float | None, Vote]
+    novelty: Annotated[float | None, Novelty]
+    fitness: Annotated[float | None, Fitness]
+    items: Annotated[int, Column("answers", ",", "So far.")]
 
 
 class EvolveResult(AnswerDocument):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from agentlab.persona.config import BASE_NAME
 from agentlab.runs.document import (
@@ -9,13 +10,14 @@ from agentlab.runs.document import (
     Block,
     Bounded,
     BoundedShare,
+    Column,
     Figure,
     Heading,
     Plain,
     Report,
     Table,
     Text,
-    figure_or_dash,
+    columns_of,
     mebibytes,
     number,
     table,
@@ -26,6 +28,10 @@ from agentlab.runs.run import OpenRun
 from agentlab.tasks.labelled import Labelled
 from agentlab.train.data_report import DataReport
 
+_SHOWN = (
+    "name", "conversations", "held_out", "before", "eval_loss", "gain", "best", "tokens_per_second", "seconds",
+    "peak_bytes", "adapter",
+)  # fmt: skip
 _CURVES = "plots/losses.svg"
 
 
@@ -44,24 +50,29 @@ class Point(Plain):
 
 
 class PersonaResult(Plain):
-    """One adapter. `before` is the loss of the base on the held-out conversations, `eval_loss` the adapter's, `gain`
-    what lies between them, conversation by conversation."""
+    """One adapter."""
 
-    name: str
-    adapter: str
-    conversations: int
-    held_out: int
+    name: Annotated[str, Column("persona")]
+    adapter: Annotated[str, Column("adapter", help="The folder.")]
+    conversations: Annotated[int, Column("trained on", help="Conversations.")]
+    held_out: Annotated[int, Column("held out", help="Conversations that nothing was learned from.")]
     supervised_tokens: int
     steps: int
     best_step: int
     train_loss: list[Point]
     eval_losses: list[Point]
-    before: float | None
-    eval_loss: float | None
-    gain: Gain | None
-    tokens_per_second: float | None
-    seconds: float
-    peak_bytes: int | None
+    before: Annotated[
+        float | None, Column("loss before", ".3f", "Of the base on held-out conversations, nats per token.")
+    ]
+    eval_loss: Annotated[float | None, Column("loss after", ".3f", "Of the adapter on the same conversations.")]
+    gain: Annotated[Gain | None, Column("gain, 95 %", str, "Paired by conversation.")]
+    tokens_per_second: Annotated[float | None, Column("tokens/s", ".0f")]
+    seconds: Annotated[float, Column("seconds", ".0f")]
+    peak_bytes: Annotated[int | None, Column("peak MiB", mebibytes)]
+
+    @property
+    def best(self) -> Annotated[str, Column("best step")]:
+        return f"{self.best_step} of {self.steps}"
 
     @property
     def verdict(self) -> str:
@@ -109,19 +120,7 @@ class PersonasResult(AnswerDocument):
     def tables(self) -> list[Block]:
         trainings = table(
             self.personas,
-            {
-                "persona": lambda p: p.name,
-                "trained on": lambda p: p.conversations,
-                "held out": lambda p: p.held_out,
-                "loss before": lambda p: number(p.before, 3),
-                "loss after": lambda p: number(p.eval_loss, 3),
-                "gain, 95 %": lambda p: figure_or_dash(p.gain),
-                "best step": lambda p: f"{p.best_step} of {p.steps}",
-                "tokens/s": lambda p: number(p.tokens_per_second, 0),
-                "seconds": lambda p: f"{p.seconds:.0f}",
-                "peak MiB": lambda p: mebibytes(p.peak_bytes),
-                "adapter": lambda p: p.adapter,
-            },
+            columns_of(PersonaResult, *_SHOWN),
             "Conversations, losses on the held-out ones, speed and memory of each training",
         )
         return [trainings, *self._forgotten()]

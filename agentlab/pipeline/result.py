@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,13 +14,14 @@ from agentlab.runs.document import (
     AnswerDocument,
     Block,
     Code,
+    Column,
     Heading,
     Plain,
     Report,
     Table,
     Text,
+    columns_of,
     mebibytes,
-    number,
     silence,
     table,
 )
@@ -43,28 +44,28 @@ class ItemResult(Plain):
 class StageResult(Plain):
     """All answers of a stage. Tokens and seconds are of those that a model gave in this run; None is not measured."""
 
-    stage: str
-    answers: int
-    asked: int
-    failed: int
-    prompt_tokens: int | None
-    reused_tokens: int | None
-    completion_tokens: int | None
-    prefill_rate: float | None
-    decode_rate: float | None
-    seconds: float
+    stage: Annotated[str, Column("stage")]
+    answers: Annotated[int, Column("answers")]
+    asked: Annotated[int, Column("model calls", help="Answers that a model was asked for; the others were reused.")]
+    failed: Annotated[int, Column("failed")]
+    prompt_tokens: Annotated[int | None, Column("prompt tokens")]
+    reused_tokens: Annotated[int | None, Column("from prefix cache", help="Prompt tokens that were not read again.")]
+    completion_tokens: Annotated[int | None, Column("written")]
+    prefill_rate: Annotated[float | None, Column("read/s", ".0f", "Prompt tokens per second.")]
+    decode_rate: Annotated[float | None, Column("written/s", ".1f", "Written tokens per second.")]
+    seconds: Annotated[float, Column("seconds", ".2f")]
     cost_usd: float | None
 
 
 class PipelineModelResult(Plain):
-    """One local model in memory. `peak_bytes` is the most that was seen resident, shared pages included."""
+    """One local model in memory."""
 
-    model: str
-    loads: int
-    load_seconds: float
-    estimate_bytes: int
-    resident_bytes: int
-    peak_bytes: int | None
+    model: Annotated[str, Column("model")]
+    loads: Annotated[int, Column("loads")]
+    load_seconds: Annotated[float, Column("load seconds", ".2f")]
+    estimate_bytes: Annotated[int, Column("planned MiB", mebibytes)]
+    resident_bytes: Annotated[int, Column("loaded MiB", mebibytes)]
+    peak_bytes: Annotated[int | None, Column("peak MiB", mebibytes, "Most that was resident, shared pages included.")]
 
 
 class PipelineResult(AnswerDocument):
@@ -86,34 +87,10 @@ class PipelineResult(AnswerDocument):
         return [Text(sentence), *map(Text, self.silent), *([errors] if failed else [])]
 
     def tables(self) -> list[Block]:
-        stages = table(
-            self.stages,
-            {
-                "stage": lambda s: s.stage,
-                "answers": lambda s: s.answers,
-                "asked": lambda s: s.asked,
-                "failed": lambda s: s.failed,
-                "read": lambda s: s.prompt_tokens,
-                "reused": lambda s: s.reused_tokens,
-                "written": lambda s: s.completion_tokens,
-                "read/s": lambda s: number(s.prefill_rate, 0),
-                "written/s": lambda s: number(s.decode_rate, 1),
-                "seconds": lambda s: f"{s.seconds:.2f}",
-            },
-            "Each stage: its answers, for how many a model was asked, tokens and tokens per second",
-        )
-        models = table(
-            self.models,
-            {
-                "model": lambda m: m.model,
-                "loads": lambda m: m.loads,
-                "seconds": lambda m: f"{m.load_seconds:.2f}",
-                "planned MiB": lambda m: mebibytes(m.estimate_bytes),
-                "loaded MiB": lambda m: mebibytes(m.resident_bytes),
-                "peak MiB": lambda m: mebibytes(m.peak_bytes),
-            },
-            "Local models",
-        )
+        shown = [name for name in StageResult.model_fields if name != "cost_usd"]
+        caption = "Each stage: answers, model calls, tokens, and tokens per second"
+        stages = table(self.stages, columns_of(StageResult, *shown), caption)
+        models = table(self.models, columns_of(PipelineModelResult, *PipelineModelResult.model_fields), "Local models")
         return [*map(Text, self.silent), stages, *([models] if self.models else [])]
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from functools import partial
+from typing import Any, Self, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
@@ -66,6 +67,50 @@ class Report:
     body: Sequence[Block]
     next_step: str = ""  # a command
     caveats: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a field or a property is shown: `kl: Annotated[float, Column("KL", ".4f", "divergence from the base")]`.
+
+    `form` is a Python format, or makes the cell of the value; "" shows text and counts as they are, and figures with
+    four digits. Heading and help are in the JSON schema, too.
+    """
+
+    heading: str
+    form: str | Callable[[Any], str] = ""
+    help: str = ""
+
+    def cell(self, value: Any) -> str:
+        if value is None:
+            return "–"
+        if callable(self.form):
+            return self.form(value)
+        if isinstance(value, float) and self.form.endswith("f"):
+            return number(value, int(self.form[1:-1]))
+        return format(value, self.form) if self.form else _cell(value)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        described = {"title": self.heading, "description": self.help}
+        return {**handler(schema), **{key: text for key, text in described.items() if text}}
+
+
+def columns_of(model: type[BaseModel], *names: str) -> dict[str, Callable[[Any], str]]:
+    """For `table`: headings and cells of these fields and properties of a model, as each one's `Column` says."""
+    columns = {name: _column_of(model, name) for name in names}
+    return {column.heading: partial(_cell_of, name, column) for name, column in columns.items()}
+
+
+def _cell_of(name: str, column: Column, row: Any) -> str:
+    return column.cell(getattr(row, name))
+
+
+def _column_of(model: type[BaseModel], name: str) -> Column:
+    if name in model.model_fields:
+        metadata = model.model_fields[name].metadata
+    else:
+        metadata = get_type_hints(getattr(model, name).fget, include_extras=True)["return"].__metadata__
+    return next(part for part in metadata if isinstance(part, Column))
 
 
 class Plain(BaseModel):

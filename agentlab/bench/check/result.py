@@ -1,8 +1,14 @@
 """The answer of `agentlab llm-bench check`."""
 
+from typing import Annotated
+
 from agentlab.bench.failures import Group
 from agentlab.llm.provider_config import RoleName
-from agentlab.runs.document import AnswerDocument, Block, Heading, Table, Text, number, silence, table
+from agentlab.runs.document import AnswerDocument, Block, Column, Heading, Table, Text, columns_of, silence, table
+
+_SHOWN = (
+    "model", "provider", "id", "status", "first_seconds", "total_seconds", "slowest_seconds", "successes", "failures",
+)  # fmt: skip
 
 
 class ModelCheck(AnswerDocument):
@@ -11,28 +17,32 @@ class ModelCheck(AnswerDocument):
     `asked` may be below the number of requests wanted: a model that does not answer at all is not asked again.
     """
 
-    model: str
-    id: str
-    provider: str
+    model: Annotated[str, Column("model")]
+    id: Annotated[str, Column("id")]
+    provider: Annotated[str, Column("provider")]
     local: bool
     free: bool
     asked: int
-    successes: int
-    first_seconds: float | None
-    total_seconds: float | None
-    slowest_seconds: float | None
+    successes: Annotated[int, Column("successes")]
+    first_seconds: Annotated[float | None, Column("first s", ".3f", "Until the answer began.")]
+    total_seconds: Annotated[float | None, Column("total s", ".3f", "Until the whole answer.")]
+    slowest_seconds: Annotated[float | None, Column("slowest s", ".3f")]
     error_group: Group | None
     error_kind: str
     error: str
     remedy: str
 
     @property
-    def failures(self) -> int:
+    def failures(self) -> Annotated[int, Column("failures")]:
         return self.asked - self.successes
 
     @property
     def available(self) -> bool:
         return self.successes > 0
+
+    @property
+    def status(self) -> Annotated[str, Column("status")]:
+        return "available" if self.available else "unavailable"
 
 
 class Recommendation(AnswerDocument):
@@ -69,17 +79,7 @@ class CheckResult(AnswerDocument):
             *(Text(silence(row.model, row.asked, row.error)) for row in self.models if not row.available),
             table(
                 self.models,
-                {
-                    "model": lambda row: row.model,
-                    "provider": lambda row: row.provider,
-                    "id": lambda row: row.id,
-                    "status": lambda row: "available" if row.available else "unavailable",
-                    "first s": lambda row: number(row.first_seconds, 3),
-                    "total s": lambda row: number(row.total_seconds, 3),
-                    "slowest s": lambda row: number(row.slowest_seconds, 3),
-                    "successes": lambda row: row.successes,
-                    "failures": lambda row: row.failures,
-                },
+                columns_of(ModelCheck, *_SHOWN),
                 "first s: until the answer began; seconds are medians over the answers",
             ),
             *(wrong if failed else []),
