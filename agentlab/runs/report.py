@@ -9,6 +9,7 @@ import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, dollars, duration
@@ -21,14 +22,17 @@ _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
 
 
-def frame_report(report: Report, manifest: Manifest) -> list[Block]:
-    """What stands below the title: the verdict, the run, the next step, the body, the caveats."""
+def frame_report(report: Report, manifest: Manifest, config: Path) -> list[Block]:
+    """What stands below the title: the verdict, the run, the next step, the body, the caveats.
+
+    `config` is the file that makes the run again.
+    """
     blocks: list[Block] = [Text(sentence) for sentence in report.verdict]
     next_step = report.next_step
     if manifest.error is not None:
         blocks.insert(0, Text(f"The run failed: {manifest.error.message} ({manifest.error.kind})"))
         next_step = next_step or f"agentlab runs resume {manifest.id}"
-    blocks.append(Table(("", ""), [*_facts_of(report, manifest)]))
+    blocks.append(Table(("", ""), [*_facts_of(report, manifest, config)]))
     if next_step:
         blocks += [Text("Next step:"), Code(next_step, command=True)]
     blocks += report.body
@@ -37,10 +41,10 @@ def frame_report(report: Report, manifest: Manifest) -> list[Block]:
     return blocks
 
 
-def _facts_of(report: Report, manifest: Manifest) -> Iterable[tuple[str, str]]:
+def _facts_of(report: Report, manifest: Manifest, config: Path) -> Iterable[tuple[str, str]]:
     """How the run was made, and what it took."""
     yield "command", shlex.join(manifest.argv) or "–"
-    yield "reproduce", f"agentlab {manifest.command} config.yaml (the file beside this report)"
+    yield "reproduce", shlex.join(("agentlab", manifest.command, str(config)))
     yield from report.facts.items()
     yield "seed", str(manifest.seed)
     commit = f", commit {manifest.git['commit'][:8]}" if manifest.git else ""
@@ -53,7 +57,8 @@ def _facts_of(report: Report, manifest: Manifest) -> Iterable[tuple[str, str]]:
     yield "duration", f"{duration(manifest.seconds)}{sessions}"
     tokens = (manifest.tokens.input or 0) + (manifest.tokens.output or 0)
     if tokens:
-        yield "language models", f"{tokens:,} tokens, {dollars(manifest.cost_usd)}"
+        cost = "cost unknown" if manifest.cost_usd is None else dollars(manifest.cost_usd)
+        yield "language models", f"{tokens:,} tokens, {cost}"
 
 
 def _machine(device: Mapping[str, Any]) -> str:

@@ -207,7 +207,8 @@ class OpenRun:
     def write_report(self, manifest: Manifest) -> None:
         """Write `report.md` and `report.html`, secrets masked. `manifest` is the run's, as it will be at its end."""
         report = self.report or Report(f"agentlab {manifest.command} failed", (), {}, ())
-        title, blocks = self.redactor.scrub(report.title), self.redactor.scrub_blocks(frame_report(report, manifest))
+        title = self.redactor.scrub(report.title)
+        blocks = self.redactor.scrub_blocks(frame_report(report, manifest, self.path / "config.yaml"))
         self.write_bytes("report.md", markdown(title, blocks).encode())
         self.write_bytes("report.html", html(title, blocks, lambda name: self.file(name).read_text()).encode())
 

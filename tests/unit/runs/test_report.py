@@ -183,7 +183,7 @@ def test_a_report_says_what_was_asked_the_verdict_how_it_was_made_and_what_next(
         "A wins.",
         "The agent helped.",
         "command: agentlab nas 'my file.yaml'",
-        "reproduce: agentlab nas config.yaml",
+        f"reproduce: agentlab nas {tmp_path / 'runs' / 'r' / 'config.yaml'}",
         "model: m",
         "data: d",
         "seed: 7",
