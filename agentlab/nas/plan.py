@@ -2,10 +2,10 @@
 
 import math
 
-from agentlab.nas.config import ModelConfig, NasConfig, TrialConfig
+from agentlab.nas.config import DataConfig, ModelConfig, NasConfig, TrialConfig
 from agentlab.nas.series import Series
 from agentlab.nas.study import TERMS
-from agentlab.runs.document import AnswerDocument, Block, Table
+from agentlab.runs.document import AnswerDocument, Block, Table, duration
 from agentlab.search.screen import ScreenEstimate
 from agentlab.study.finals import last_round_size
 
@@ -32,6 +32,7 @@ class NasPlan(AnswerDocument):
     proposals: int
     judges: bool
     max_cost_usd: float
+    seconds: float
 
     def blocks(self) -> list[Block]:
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
@@ -45,6 +46,7 @@ class NasPlan(AnswerDocument):
             ("proposers", self.proposers),
             ("searched", ", ".join(self.searched) or "nothing"),
             ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB to train"),
+            ("time", f"about {duration(self.seconds)} of training, at the pace of trial 0's first steps here"),
             ("language model", self.language_model),
         ]
         if self.paired_studies:
@@ -58,39 +60,58 @@ class NasPlan(AnswerDocument):
         return [Table(("plan", ""), rows)]
 
 
-def plan_of(config: NasConfig, series: Series, searched: list[str], cost: ScreenEstimate, agent: bool) -> NasPlan:
-    """The plan of a checked config. `cost` is that of trial 0; `agent` says whether a language model proposes."""
+def plan_of(
+    config: NasConfig,
+    series: Series,
+    searched: list[str],
+    cost: ScreenEstimate,
+    training_seconds: float,
+    *,
+    agent: bool,
+) -> NasPlan:
+    """The plan of a checked config. `cost` and `training_seconds` are those of trial 0; `agent`: a model proposes."""
     finals, trials = config.finals, config.max_iterations
     paired = 2 * config.control_seeds - 1 if config.control == "full" and agent else 0
     with_agent = 1 + paired // 2
+    repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
+    final_trainings = min(finals.count, trials) * finals.seeds
+    trainings = (1 + paired) * trials + repeats + final_trainings
     agent_note = " and, for about half of the trials, the language model" if agent else ""
     return NasPlan(
-        series=describe_series(series),
+        series=describe_series(series, config.data),
         trials=trials,
         workers=config.workers,
         searched=searched,
         proposers=f"{config.search.base}{agent_note}",
         parameters=cost.parameters,
         memory_bytes=cost.memory_bytes,
-        repeats=config.evaluator.repeats if config.evaluator.noise is None else 0,
-        finals=min(finals.count, trials) * finals.seeds,
+        repeats=repeats,
+        finals=final_trainings,
         finals_at_most=last_round_size(finals.count, trials) * finals.seeds,
         paired_studies=paired,
         language_model=describe_models(config),
         proposals=with_agent * ((trials - 1) // 2) if agent else 0,
         judges=all(config.llm.models[name].tier != "pick" for name in config.llm.candidates(TERMS.evaluate)),
         max_cost_usd=config.llm.budget.per_run_usd,
+        seconds=trainings * training_seconds / config.workers,
     )
 
 
-def describe_series(series: Series) -> str:
-    """One sentence on what was read."""
+def describe_series(series: Series, data: DataConfig) -> str:
+    """One sentence on what was read, and one on a target that has no effect."""
     first, last = str(series.dates[0])[:16], str(series.dates[-1])[:16]
     notes = f" {' '.join(note.rstrip('.') + '.' for note in series.notes)}" if series.notes else ""
     return (
         f"{series.source}: {len(series.values):,} rows, {series.channels} columns ({', '.join(series.names[:8])}"
         f"{', …' if series.channels > 8 else ''}), one row per {series.frequency}, {first} to {last}.{notes}"
+        f"{_idle_target(series, data)}"
     )
+
+
+def _idle_target(series: Series, data: DataConfig) -> str:
+    if data.features != "M" or data.target in (None, series.names[-1]):
+        return ""
+    return f" data.target={data.target} has no effect: data.features=M forecasts every column; set it to MS or S."
 
 
 def describe_models(config: NasConfig) -> str:

@@ -1,7 +1,7 @@
 """The shell of `agentlab nas`: checks the experiment, drives the steps, holds the last round, writes the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,13 @@ class NasExperiment:
 
     def plan(self) -> NasPlan:
         agent = bool(self.config.llm.candidates(TERMS.propose))
-        return plan_of(self.config, self.series, list(self.space.parameters), self._estimate(self.default), agent)
+        from agentlab.nas.training import forecast_seconds
+
+        device = machine.device()
+        with machine.torch_threads(1) if device == "cpu" else nullcontext():
+            seconds = forecast_seconds(self.base, self.series, device)
+        cost = self._estimate(self.default)
+        return plan_of(self.config, self.series, list(self.space.parameters), cost, seconds, agent=agent)
 
     def run(self, run: OpenRun) -> tuple[NasResult, RunOutcome]:
         """Search to the end of the budget, or go on with a search, and report.
@@ -138,7 +144,7 @@ class NasExperiment:
                 require_unchanged(read_undamaged(event, lambda e: {"data": e.data["data"]}), error, data=fingerprint)
         run.emit(
             "study.opened",
-            summary=describe_series(self.series),
+            summary=describe_series(self.series, self.config.data),
             trials=self.config.max_iterations,
             done=len(state.judged),
             reviewed=self.reviewer is not None,
@@ -229,7 +235,7 @@ class OpenStudy:
             "run": self.run.id,
             "training": chosen.name,
             "seed": seed_of(self.study.seed, chosen.turn),
-            "series": describe_series(experiment.series),
+            "series": describe_series(experiment.series, experiment.config.data),
             "fingerprint": experiment.series.fingerprint,
             "val_mse": first.values[chosen.name],
             "test_mse": scores.figures["mse"][index],

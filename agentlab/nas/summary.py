@@ -54,7 +54,7 @@ def summarise(
     sources = [source for source in paired_sources if source != study.starts[0].source]
     control, note = _control(config, state, pairs, sources, reviewed=any(reviewed))
     result = NasResult(
-        series=describe_series(series),
+        series=describe_series(series, config.data),
         winner=_winner(first, state.scores, default),
         references=[read_undamaged(e, lambda e: ReferenceRow.model_validate(e.data)) for e in measured],
         published=published_rows(series, config.data),

@@ -1,5 +1,6 @@
 """Trains one trial and scores it. Only the validation part is looked at while training; the test is a separate call."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from agentlab.nas.informer.model import Informer, InformerShape
 from agentlab.nas.series import Part, Series
 from agentlab.nas.windows import Windows
 
+_TIMED_STEPS = 8  # of a forecast
 _DIVERGED = 1e6  # standardised data has variance 1; a squared error beyond this is a runaway
 _FUSED = ("Adam", "AdamW", "SGD")  # one kernel for all weights, also on the CPU
 
@@ -129,6 +131,30 @@ def train(
         seconds=before + time.perf_counter() - began,
         state_dict=at.best,
     )
+
+
+class _TimedEnoughError(Exception):
+    """Ends a training of which only the first steps are timed."""
+
+
+def forecast_seconds(trial: TrialConfig, series: Series, device: str) -> float:
+    """Seconds of all epochs of a training here, from its first few steps and one validation."""
+    stamps: list[float] = []
+
+    def stamp() -> None:
+        stamps.append(time.perf_counter())
+        if len(stamps) > _TIMED_STEPS:
+            raise _TimedEnoughError
+
+    with contextlib.suppress(_TimedEnoughError):
+        train(trial, series, 0, device=device, before_step=stamp)
+    warm = stamps[1:] if len(stamps) > 2 else stamps
+    seconds_per_step = (stamps[-1] - warm[0]) / max(1, len(warm) - 1)
+    windows = Windows(series, trial, device)
+    steps = math.ceil(len(windows.starts("train", trial.training.train_fraction)) / trial.data.batch_size)
+    began = time.perf_counter()
+    evaluate(build(trial, series).to(device), windows, "val")
+    return trial.training.epochs * (steps * seconds_per_step + time.perf_counter() - began)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.nas.config import NasConfig
+from agentlab.nas.config import DataConfig, NasConfig
 from agentlab.nas.plan import NasPlan, describe_series, plan_of
 from agentlab.nas.series import Series
 from agentlab.runs.document import Table
@@ -22,7 +22,7 @@ MODEL = {
 def planned(make_series: Callable[..., Series]) -> Callable[..., NasPlan]:
     def plan(*, agent: bool = False, **settings: Any) -> NasPlan:
         config = NasConfig.model_validate({"max_iterations": 10, **({"llm": MODEL} if agent else {}), **settings})
-        return plan_of(config, make_series(), ["model.d_model"], ScreenEstimate(12_345, 10 << 20), agent)
+        return plan_of(config, make_series(), ["model.d_model"], ScreenEstimate(12_345, 10 << 20), 2.0, agent=agent)
 
     return plan
 
@@ -92,11 +92,29 @@ def test_workers_are_told(planned: Callable[..., NasPlan]) -> None:
 
 
 def test_an_empty_space_searches_nothing(make_series: Callable[..., Series]) -> None:
-    plan = plan_of(NasConfig(max_iterations=1), make_series(), [], ScreenEstimate(1, 1), False)
+    plan = plan_of(NasConfig(max_iterations=1), make_series(), [], ScreenEstimate(1, 1), 1.0, agent=False)
     assert facts(plan)["searched"] == "nothing"
 
 
 def test_a_series_is_told_in_a_sentence(make_series: Callable[..., Series]) -> None:
-    text = describe_series(make_series(rows=400, channels=9))
+    text = describe_series(make_series(rows=400, channels=9), DataConfig())
     assert text.startswith("synthetic: 400 rows, 9 columns (c0, c1, c2, c3, c4, c5, c6, c7, …), one row per h, ")
     assert "2024-01-01T00:00 to 2024-01-17T15:00." in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_idle"),
+    [({"target": "c0"}, True), ({"target": "c8"}, False), ({}, False), ({"target": "c0", "features": "MS"}, False)],
+)
+def test_a_target_without_effect_is_named(
+    make_series: Callable[..., Series], changes: dict[str, str], is_idle: bool
+) -> None:
+    text = describe_series(make_series(rows=400, channels=9), DataConfig.model_validate(changes))
+    assert ("data.target=c0 has no effect" in text) == is_idle
+
+
+def test_time_counts_every_training_and_shares_it_among_workers(make_series: Callable[..., Series]) -> None:
+    config = NasConfig.model_validate({"max_iterations": 10, "workers": 2, "evaluator": {"repeats": 2}})
+    plan = plan_of(config, make_series(), [], ScreenEstimate(1, 1), 3.0, agent=False)
+    assert plan.seconds == (10 + 2 + plan.finals) * 3.0 / 2
+    assert "training, at the pace of" in facts(plan)["time"]
