@@ -1,8 +1,11 @@
 """How a table fits a terminal: the widths of its columns, so that no word is broken, or its rows stacked. Pure."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from agentlab.runs.document import Table
+
+_WORD = re.compile(r"\[[^][\n]{1,30}\]\S*|\S+")  # an interval is one word: [-1.2, +3.4]
 
 
 def column_widths(table: Table, available: int) -> list[int] | None:
@@ -33,5 +36,19 @@ def stack_rows(table: Table) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
         yield (f"{first} {title}".strip(), [(name, cell) for name, cell in zip(others, cells, strict=True) if cell])
 
 
+def wrap_cell(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters; words and intervals stay whole."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        current = ""
+        for word in _WORD.findall(line):
+            if current and len(current) + 1 + len(word) > width:
+                lines.append(current)
+                current = ""
+            current = f"{current} {word}" if current else word
+        lines.append(current)
+    return "\n".join(lines)
+
+
 def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
+    return max(map(len, _WORD.findall(text)), default=0)

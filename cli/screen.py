@@ -135,7 +135,7 @@ class Screen:
         from agentlab.runs.document import Table
         from agentlab.runs.report import numeric_columns
 
-        from .layout import column_widths, stack_rows
+        from .layout import column_widths, stack_rows, wrap_cell
 
         table = Table(
             [self.clean_text(column) for column in table.columns],
@@ -161,7 +161,8 @@ class Screen:
                 width = widths[index] if widths else None
                 grid.add_column(RichText(column), justify=side, overflow="fold", width=width)
             for row in table.rows:
-                grid.add_row(*map(RichText, row))
+                wrapped = map(wrap_cell, row, widths) if widths else row
+                grid.add_row(*map(RichText, wrapped))
             out.print(grid)
         if table.caption:
             out.print(RichText(table.caption, style="dim italic"))

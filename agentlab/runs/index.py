@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentlab.runs.atomic import write_text
-from agentlab.runs.document import Table, duration, number
+from agentlab.runs.document import Table, duration
 from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html
 from agentlab.runs.store import RunRecord
@@ -16,7 +16,7 @@ def write_index(folder: Path, records: Sequence[RunRecord], redactor: Redactor) 
     links: list[str] = []
     for record in reversed(records):
         manifest = record.manifest
-        metrics = ", ".join(f"{name} {number(metric.value)}" for name, metric in manifest.metrics.items())
+        metrics = ", ".join(f"{name} {metric}" for name, metric in manifest.metrics.items())
         error = manifest.error.message if manifest.error else ""
         rows.append((record.id, manifest.command, record.status, duration(record.seconds), metrics or error))
         links.append(f"{record.id}/report.html" if (record.path / "report.html").is_file() else "")

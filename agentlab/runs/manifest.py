@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import agentlab
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.atomic import read_text
+from agentlab.runs.document import with_spread
 from agentlab.runs.events import Event
 from agentlab.stats.control import Control
 
@@ -33,6 +34,12 @@ class Metric(_Frozen):
     spread: float | None = None
     unit: str = ""
     direction: Literal["lower", "higher"]
+
+    def __str__(self) -> str:
+        """`0.3251 ± 0.0012 scaled`, `144,800,000 bytes`."""
+        whole = self.spread is None and self.value.is_integer()
+        figure = f"{self.value:,.0f}" if whole else with_spread(self.value, self.spread)
+        return f"{figure} {self.unit}".rstrip()
 
 
 class RunTokens(_Frozen):

@@ -13,7 +13,6 @@ from agentlab.runs.document import (
     Text,
     figure_or_dash,
     number,
-    with_spread,
 )
 from agentlab.runs.manifest import Manifest
 from agentlab.runs.store import Listing, RunRecord
@@ -117,10 +116,7 @@ class RunView(AnswerDocument):
         ]
         if manifest.error:
             facts.insert(1, ("error", f"{manifest.error.kind}: {manifest.error.message}"))
-        facts += [
-            (name, f"{with_spread(m.value, m.spread)} {m.unit} ({m.direction} is better)")
-            for name, m in manifest.metrics.items()
-        ]
+        facts += [(name, f"{metric} ({metric.direction} is better)") for name, metric in manifest.metrics.items()]
         return [Heading(manifest.id), Table(("", ""), facts), *(self.details.blocks() if self.details else [])]
 
 

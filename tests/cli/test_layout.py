@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agentlab.runs.document import Table
-from cli.layout import column_widths, stack_rows
+from cli.layout import column_widths, stack_rows, wrap_cell
 from cli.screen import Screen
 
 WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=12), max_size=8).map(" ".join)
@@ -51,6 +51,20 @@ def test_no_word_is_broken_or_lost(table: Table, width: int) -> None:
 def test_a_short_column_is_not_folded_for_a_long_one() -> None:
     table = Table(("name", "note"), [("two words", "a long note " * 20)])
     assert column_widths(table, 60) == [9, 51]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("67% [35%, 88%]", 10, ["67%", "[35%, 88%]"]),
+        ("+0.1 [-2.0, +1.0] more", 20, ["+0.1 [-2.0, +1.0]", "more"]),
+        ("one two\n\nthree", 4, ["one", "two", "", "three"]),
+        ("[ no interval", 4, ["[ no", "interval"]),
+        ("", 4, [""]),
+    ],
+)
+def test_an_interval_is_one_word(text: str, width: int, lines: list[str]) -> None:
+    assert wrap_cell(text, width).split("\n") == lines
 
 
 def test_rows_that_do_not_fit_are_stacked_under_their_first_cells() -> None:
