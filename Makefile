@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "agentlab needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing; llama-cpp-python is built from source, which takes some minutes the first time"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
 run: setup ## Search an architecture on real data: no key, no GPU, no network service

@@ -22,7 +22,8 @@ async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
     """
     answers, errors, last = list[SpeakerAnswer](), list[AgentlabError](), None
     with screen.progress() as bar:
-        bar.update("waiting for the first word")
+        names = ", ".join(speaker.name for speaker in talk.speakers)
+        bar.update(f"waiting for {names} to begin; a local model is loaded first")
         async with contextlib.aclosing(talk.ask(text)) as pieces:
             async for speaker, piece in pieces:
                 bar.close()

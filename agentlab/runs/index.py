@@ -23,5 +23,5 @@ def write_index(folder: Path, records: Sequence[RunRecord], redactor: Redactor) 
     columns = ("run", "command", "status", "duration", "result")
     blocks = redactor.scrub_blocks([Table(columns, rows, f"{len(rows)} runs, newest first", links)])
     page = folder / "index.html"
-    write_text(page, html(f"Runs in {folder.name}", blocks, lambda _: ""))
+    write_text(page, html("agentlab runs", blocks, lambda _: ""))
     return page
