@@ -69,8 +69,12 @@ def validate(
 
 @app.command(epilog="Example: agentlab configs schema nas > nas.schema.json")
 @with_output
-def schema(ctx: typer.Context, kind: Kind) -> None:
-    """Print the JSON schema of a command's config files, for an editor."""
+def schema(
+    ctx: typer.Context,
+    kind: Kind,
+    of_result: Annotated[bool, typer.Option("--result", help="Of the result that --json prints instead.")] = False,
+) -> None:
+    """Print the JSON schema of a command's config files, for an editor, or of its result."""
     from agentlab.scaffold import configs
 
-    screen_of(ctx).answer("configs schema", configs.schema(kind))
+    screen_of(ctx).answer("configs schema", configs.result_schema(kind) if of_result else configs.schema(kind))

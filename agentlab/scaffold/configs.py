@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agentlab.commands import COMMANDS
+from agentlab.commands import COMMANDS, command
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import join
 from agentlab.config.load import LoadedConfig, config_values, load
@@ -130,6 +130,11 @@ def validate(refs: Sequence[str], kind: str | None, context: Context, cwd: Path)
     if wrong:
         raise ConfigError("\n".join(wrong), hint="`agentlab configs show COMMAND` prints every key.")
     return CheckedConfigs(valid=valid)
+
+
+def result_schema(kind: str) -> ConfigSchema:
+    """The JSON schema of a command's result, with the headings and explanations of its tables."""
+    return ConfigSchema(kind=kind, json_schema=command(kind).result_model().model_json_schema(mode="serialization"))
 
 
 def schema(kind: str) -> ConfigSchema:

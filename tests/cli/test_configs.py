@@ -62,3 +62,10 @@ def test_a_broken_env_file_is_named_by_line(agentlab: Agentlab, workspace: Path)
     assert answer.code == 2
     assert ".env:2: expected NAME=VALUE" in answer.err
     assert "sk-planted-secret" not in answer.err
+
+
+def test_the_schema_of_a_result_explains_its_columns(agentlab: Agentlab) -> None:
+    schema = json.loads(agentlab("configs", "schema", "train-persona", "--result").out)
+    loss = schema["$defs"]["PersonaResult"]["properties"]["before"]
+    assert loss["title"] == "loss before"
+    assert "held-out conversations" in loss["description"]
