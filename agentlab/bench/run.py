@@ -96,7 +96,7 @@ class BenchExperiment:
     @staticmethod
     def _finish_check(run: OpenRun, check_result: CheckResult) -> tuple[BenchResult, RunOutcome]:
         names = ", ".join(row.model for row in check_result.models)
-        run.report = Report(f"Which of {names} answer", [check_result.verdict], {"model": names}, check_result.tables())
+        run.report = Report(f"Availability of {names}", [check_result.verdict], {"model": names}, check_result.tables())
         answering = sum(row.available for row in check_result.models)
         if not answering:
             failures = [

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agentlab.runs.sanitize import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -128,7 +130,7 @@ def svg(figure: "Figure") -> str:
     FigureCanvasSVG(figure)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "agentlab", "font.sans-serif": ["DejaVu Sans"]}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
-    text = buffer.getvalue()
+    text = visible(buffer.getvalue())
     root = text.index("<svg")
     start = text.index(">", root) + 1
     return (

@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -85,3 +86,14 @@ def test_equal_figures_are_equal_bytes():
     pictures = {svg(new_figure()[0]) for _ in range(2)}
     assert len(pictures) == 1
     assert pictures.pop().startswith("<svg")
+
+
+def test_a_label_is_text_whatever_it_holds():
+    figure, axes = new_figure()
+    axes.plot([0, 1], label="</svg><script>alert(1)</script>\x1b]]>")
+    axes.set_title("<img src=x onerror=alert(1)>")
+    legend_below(figure)
+    picture = svg(figure)
+    assert not re.search(r"<script|<img|\x1b", picture)
+    assert picture.count("</svg>") == 1
+    ElementTree.fromstring(picture)
