@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,9 @@ def svg(figure: "Figure") -> str:
 
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "agentlab", "font.sans-serif": ["DejaVu Sans"]}):
+    look: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "agentlab", "font.sans-serif": ["DejaVu Sans"]}
+    with rc_context(look), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font draws it, this one measures
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
     text = visible(buffer.getvalue())
     root = text.index("<svg")

@@ -91,9 +91,10 @@ def test_equal_figures_are_equal_bytes():
 def test_a_label_is_text_whatever_it_holds():
     figure, axes = new_figure()
     axes.plot([0, 1], label="</svg><script>alert(1)</script>\x1b]]>")
-    axes.set_title("<img src=x onerror=alert(1)>")
+    axes.set_title("温度 <img src=x onerror=alert(1)>")
     legend_below(figure)
     picture = svg(figure)
     assert not re.search(r"<script|<img|\x1b", picture)
     assert picture.count("</svg>") == 1
+    assert "温度" in picture
     ElementTree.fromstring(picture)
