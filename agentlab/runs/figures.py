@@ -129,8 +129,10 @@ def svg(figure: "Figure") -> str:
 
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
-    look: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "agentlab", "font.sans-serif": ["DejaVu Sans"]}
-    with rc_context(look), warnings.catch_warnings():
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "agentlab", "font.sans-serif": ["DejaVu Sans"]}),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font draws it, this one measures
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
     text = visible(buffer.getvalue())
