@@ -154,7 +154,7 @@ class Spending(RunRecorder):
     def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - as of `RunRecorder`
         """Nothing: every answer becomes an event with its cost."""
 
-    def spent(self) -> Usage:
+    def total_usage(self) -> Usage:
         """What the run's remote answers have cost so far, those of earlier sessions included."""
         answers = [
             event.data["answer"]
