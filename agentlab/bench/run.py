@@ -22,6 +22,7 @@ from agentlab.bench.quality.asking import GIVEN, run_quality
 from agentlab.bench.quality.plan import plan_quality
 from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
+from agentlab.experiment import open_router
 from agentlab.llm import providers
 from agentlab.llm.budget import priced_usage
 from agentlab.llm.config import ChatModelConfig, LLMConfig
@@ -140,10 +141,7 @@ class BenchExperiment:
 
     def _router(self, llm: LLMConfig, recorder: RunRecorder | None = None) -> "Router":
         """With a recorder, what earlier sessions of the run spent counts towards its budget."""
-        from agentlab.llm.router import Router
-
-        env, workspace, stop = self.context.env, self.context.workspace, self.context.stop
-        return Router(llm, env=env, workspace=workspace, recorder=recorder, stop=stop, in_callers_loop=True)
+        return open_router(llm, self.context, recorder, in_callers_loop=True)
 
     def _load(self, run: OpenRun, llm: LLMConfig) -> tuple[BenchResult, RunOutcome]:
         from agentlab.bench.load.tables import load_report

@@ -29,6 +29,7 @@ from agentlab.compress.tools import (
 from agentlab.compress.transfer import best_first
 from agentlab.config.base import StrictModel
 from agentlab.errors import UsageError
+from agentlab.experiment import open_router
 from agentlab.llm.load import check_optional
 from agentlab.llm.tool_loop import Action, converse
 from agentlab.llm.types import Message
@@ -290,17 +291,14 @@ def _first(families: Mapping[str, list[Params]]) -> list[Params]:
 
 
 @contextmanager
-def open_router(
+def open_agent_router(
     config: CompressConfig, context: Context, recorder: "RunRecorder | None" = None
 ) -> Iterator["Router | None"]:
     """The way to the agent's models; None where there is no agent."""
     if (config.planner != "agent" and config.control == "light") or not config.llm.candidates(TERMS.propose):
         yield None
         return
-    from agentlab.llm.router import Router
-
-    workspace = context.workspace
-    with Router(config.llm, env=context.env, workspace=workspace, recorder=recorder, stop=context.stop) as router:
+    with open_router(config.llm, context, recorder) as router:
         yield router
 
 
@@ -332,7 +330,7 @@ def alone(
     finished = [experiment for experiment in experiments if experiment.status == "finished"]
     comparable, elsewhere = on_one_text(finished, base, run)
     situation = Situation(read_goal(config.goal), ScreenRules(space), trials, comparable, elsewhere)
-    with open_router(config, context) as router:
+    with open_agent_router(config, context) as router:
         agent = Agent(router, situation)
         advice = agent.reflect() if has_ended else agent.plan()
         return advice.model_copy(update={"goal": str(situation.goal)})

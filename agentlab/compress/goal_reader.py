@@ -10,6 +10,7 @@ from pydantic import Field
 from agentlab.compress.goal import EXAMPLES, Goal, UnreadGoalError, plain, read_goal, unknown
 from agentlab.config.base import StrictModel
 from agentlab.errors import UsageError
+from agentlab.experiment import open_router
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.load import check_optional
 from agentlab.llm.options import Options
@@ -82,11 +83,9 @@ def settle(config: Any, context: "Context") -> Any:
         return config
     except UnreadGoalError as error:
         unread = error
-    from agentlab.llm.router import Router
-
     check_optional(config.llm, context)
     name, messages = _readers(config.llm)[0], [Message("system", _PROMPT), Message("user", config.goal)]
-    with Router(config.llm, env=context.env, workspace=context.workspace, stop=context.stop) as router:
+    with open_router(config.llm, context) as router:
         try:
             options = Options(model=name, max_tokens=1024)
             parts = router.complete_sync(messages, TASK, GoalParts, options=options).value.parts

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import machine
-from agentlab.compress.agent import open_router
+from agentlab.compress.agent import open_agent_router
 from agentlab.compress.base_compression import CompressPart, open_workshop
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.experiment_memory import known_rate, memory_of
@@ -189,7 +189,7 @@ def _search(request: Mapping[str, Any], pipes: child.Pipes, messages: "queue.Sim
     usual, joules = known_rate(config, base, context.workspace), best_source(config.energy.watts).joules
     meter = Meter(joules, request["grams"], config.budget.limits, before, record, usual=usual)
     meter.others = CompressCost(**request["others"])
-    with machine.torch_threads(threads), open_router(config, context, RunRecorder(run)) as router:
+    with machine.torch_threads(threads), open_agent_router(config, context, RunRecorder(run)) as router:
         workshop = cache(partial(open_workshop, part, config, context, threads, meter))
         part.open_search(workshop, meter, context.stop.check, router).run()
 

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from agentlab import machine
-from agentlab.compress.agent import open_router
+from agentlab.compress.agent import open_agent_router
 from agentlab.compress.base_compression import CompressPart, Search, open_workshop
 from agentlab.compress.config import CompressConfig, apply_limits, limits_of
 from agentlab.compress.costs import cheapest, opening, weights_of, work_of, work_of_run
@@ -33,6 +33,7 @@ from agentlab.errors import (
     StorageError,
     UsageError,
 )
+from agentlab.experiment import THREADS, fixed_threads
 from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.models.base_model import BaseFile, find_base, import_base
@@ -45,7 +46,7 @@ from agentlab.study.control import require_pairs
 from agentlab.study.steps import search
 from agentlab.train.base import load_tokenizer, outline
 
-THREADS, INTENSITY = "threads.chosen", "intensity.chosen"
+INTENSITY = "intensity.chosen"
 _PACKAGES = {"kquant": "llama_cpp", "bitsandbytes": "bitsandbytes"} | dict.fromkeys(ON_A_GRID, "compressed_tensors")
 _EXPORTS = 4  # that lie on the disk at a time, about: those on the front
 
@@ -108,12 +109,13 @@ class CompressExperiment:
         if len(self.bases) > 1:
             raise UsageError("Several bases are no single search.", hint="Name one with `base`, and leave `models`.")
         parts, source, config = self._parts(run), best_source(self.config.energy.watts), self.config
-        threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
-        run.emit_once(THREADS, count=threads)
         meter = self._meter(run, source)
-        workshop = cache(partial(self._open_workshop, parts[0], threads, meter))
         try:
-            with machine.torch_threads(threads), open_router(config, self.context, RunRecorder(run)) as router:
+            with (
+                fixed_threads(run, config.threads) as threads,
+                open_agent_router(config, self.context, RunRecorder(run)) as router,
+            ):
+                workshop = cache(partial(self._open_workshop, parts[0], threads, meter))
                 work = OpenCompression(self, run, parts, source)
                 with work.within_budget():
                     self._check_budgets(parts)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from agentlab import machine
 from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
 from agentlab.debate import protocol
@@ -23,19 +22,18 @@ from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import Fitted, fit_votes, primary
 from agentlab.debate.wave import Score, Setting, Wave
 from agentlab.errors import AllModelsFailedError, RunMismatchError, RunUnreadableError, UsageError
+from agentlab.experiment import events_before, fixed_threads, open_router, ready_base
 from agentlab.llm.recorder import RunRecorder
-from agentlab.llm.router import Router
 from agentlab.lora.card import read_card
 from agentlab.lora.catalogue import find as find_adapter
-from agentlab.models.base_model import find_base, import_base
+from agentlab.models.base_model import find_base
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event, first_event_data, require_unchanged
-from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, RunTokens
 from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.tasks.questions import QuizQuestion, digest, generate_questions, jsonl, read_questions
 
-READ, FITTED, HELD, THREADS = "questions.read", "dev.fitted", "wave.finished", "threads.chosen"
+READ, FITTED, HELD = "questions.read", "dev.fitted", "wave.finished"
 QUESTIONS = "questions.jsonl"
 
 
@@ -74,23 +72,15 @@ class DebateExperiment:
         speakers: dict[str, Speakers] = {}
         score: Score = lambda _: {}  # noqa: E731 - nobody tells likelihoods
         if config.llm.models and any(agent.model for agent in config.agents):
-            env, workspace, recorder = context.env, context.workspace, RunRecorder(run)
-            router = Router(config.llm, env=env, workspace=workspace, recorder=recorder, stop=context.stop)
-            stack.enter_context(router)
+            router = stack.enter_context(open_router(config.llm, context, RunRecorder(run)))
             models = {agent.name: agent.model for agent in config.agents if agent.model is not None}
             speakers |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
         base_agents = [agent for agent in config.agents if agent.model is None]
         if base_agents:
             from agentlab.debate.local_agents import local_speakers
 
-            threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
-            run.emit_once(THREADS, count=threads)
-            stack.enter_context(machine.torch_threads(threads))
-            base = find_base(config.base, context.workspace)
-            if base.source is not None:
-                run.stream("base.importing", base.name)
-            path = import_base(base)
-            run.stream("base.loading", base.name)
+            stack.enter_context(fixed_threads(run, config.threads))
+            path = ready_base(run, find_base(config.base, context.workspace))
             local = stack.enter_context(local_speakers(config, path, context.workspace, context.stop.check))
             speakers |= dict.fromkeys((agent.name for agent in base_agents), local)
             score = local.score
@@ -270,18 +260,17 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     """The same for a plan, which may have no rounds."""
     questions = read(config, context)
     agents = tuple(_with_system(agent, context.workspace) for agent in config.agents)
-    events = [] if context.resumed_run is None else read_events(context.resumed_run / "events.jsonl")
     changed = RunMismatchError(
         "The questions are not what they were when the run began.",
         hint="Put the file back as it was, or begin a new run.",
     )
-    require_unchanged(first_event_data(events, READ), changed, sha256=digest(questions))
+    require_unchanged(first_event_data(events_before(context), READ), changed, sha256=digest(questions))
     if any(agent.model is None for agent in config.agents):
         from agentlab.debate.local_agents import check_agents
 
         check_agents(config, context.workspace)
     if any(agent.model is not None for agent in config.agents):
-        with Router(config.llm, env=context.env, workspace=context.workspace) as router:
+        with open_router(config.llm, context) as router:
             router.check()
     return DebateExperiment(config.model_copy(update={"agents": agents}), context, questions)
 

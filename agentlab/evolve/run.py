@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from agentlab import machine
 from agentlab.errors import GateError, MissingFileError, RunMismatchError, UnknownNameError, UsageError
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
 from agentlab.evolve.data import QuestionSplit, lessons, set_of, split
@@ -20,14 +19,14 @@ from agentlab.evolve.report import evolve_report
 from agentlab.evolve.result import ANSWERED, EVOLVED, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
 from agentlab.evolve.verdict import terms_of, verdict
+from agentlab.experiment import events_before, fixed_threads, open_router, ready_base
 from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.lora.card import content_hash
 from agentlab.lora.catalogue import find as find_adapter
-from agentlab.models.base_model import BaseFile, find_base, import_base
+from agentlab.models.base_model import BaseFile, find_base
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event, first_event_data, require_unchanged
-from agentlab.runs.journal import read_events
 from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.search.history import batches
 from agentlab.study.control import require_pairs
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from agentlab.evolve.scoring import Answer
     from agentlab.lora.adapter_profile import Tell
 
-THREADS, PARENTS, SPLIT = "threads.chosen", "parents.read", "split.made"
+PARENTS, SPLIT = "parents.read", "split.made"
 _HINT = "`make personas` trains three parents of the embedded model."
 
 
@@ -66,19 +65,13 @@ class EvolveExperiment:
             RunMismatchError: parents or questions are not those that the run began with.
             AgentlabError: every child failed.
         """
-        from agentlab.llm.router import Router
-
         self._tell_input(run)
-        context = self.context
-        env, workspace, stop, recorder = context.env, context.workspace, context.stop, RunRecorder(run)
-        with (
-            Router(self.config.llm, env=env, workspace=workspace, recorder=recorder, stop=stop) as router,
-            self._answers(run) as answers,
-        ):
-            searches = Searches(self.config, self.genome, self.questions, run, answers, router, context.stop.check)
+        config, check = self.config, self.context.stop.check
+        with open_router(config.llm, self.context, RunRecorder(run)) as router, self._answers(run) as answers:
+            searches = Searches(config, self.genome, self.questions, run, answers, router, check)
             searches.hold()
             contenders = searches.score_contenders()
-            result, outcome = verdict(self.config, self.genome, self.questions, run.events, contenders, router.usage)
+            result, outcome = verdict(config, self.genome, self.questions, run.events, contenders, router.usage)
         children = [row.model_dump() for row in result.trials]
         run.write_json("lineage.json", {"winner": result.winner, "children": children})
         run.write_text("lineage.mmd", mermaid(result.trials, result.winner))
@@ -106,20 +99,16 @@ class EvolveExperiment:
     @contextmanager
     def _answers(self, run: OpenRun) -> Iterator["Answer"]:
         """The population, loaded when it is first asked: a run that only lacks its report loads no model."""
-        config, context = self.config, self.context
-        threads = machine.threads(config.threads or first_event_data(run.events, THREADS).get("count"))
-        run.emit_once(THREADS, count=threads)
-
         done = int(rebuild(run.events).amount_spent("items"))
-        total = self.plan().searches * config.max_items
+        total = self.plan().searches * self.config.max_items
 
         def tell(count: int) -> None:
             nonlocal done
             done += count
-            context.stop.check()
+            self.context.stop.check()
             run.stream(ANSWERED, done=done, total=max(done, total))
 
-        with machine.torch_threads(threads), ExitStack() as stack:
+        with fixed_threads(run, self.config.threads), ExitStack() as stack:
             opened = cache(lambda: stack.enter_context(self._load_population(run, tell)))
             yield lambda children, questions: opened()(children, questions)
 
@@ -128,10 +117,7 @@ class EvolveExperiment:
         from agentlab.evolve.children import Children
         from agentlab.evolve.scoring import open_weighted_children, open_written_children
 
-        if self.base.source is not None:
-            run.stream("base.importing", self.base.name)
-        path = import_base(self.base)
-        run.stream("base.loading", self.base.name)
+        path = ready_base(run, self.base)
         parents, genome, dtype = list(self.parents.values()), self.genome, self.config.dtype
         if isinstance(genome, Coefficients):
             with open_weighted_children(path, parents, genome.weights, dtype, tell) as population:
@@ -159,8 +145,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     learnt, unknown = lessons(parents, context.workspace)
     questions = split(config.tasks, config.seed, context.workspace, learnt)
     genome = _genome(config, parents, check_fit(parents.values(), base))
-    events = [] if context.resumed_run is None else read_events(context.resumed_run / "events.jsonl")
-    _see_sealed(config, events, questions)
+    _see_sealed(config, events_before(context), questions)
     check_optional(config.llm, context)
     return EvolveExperiment(config, context, base, parents, genome, replace(questions, unknown=tuple(unknown)))
 

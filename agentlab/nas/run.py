@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlab import machine
 from agentlab.errors import AgentlabError, ConfigError, DataError
+from agentlab.experiment import open_router
 from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.nas.config import NasConfig, TrialConfig, at_rung, params_of, trial_keys, with_params
@@ -107,20 +108,12 @@ class NasExperiment:
     @contextmanager
     def open_work(self, run: OpenRun) -> Iterator["OpenStudy"]:
         """The study in its run folder, ready for the steps, with its reference lines measured."""
-        from agentlab.llm.router import Router
-
         device = machine.device()
         if device == "cpu":
             import torch
 
             torch.set_num_threads(1)  # these models are too small for more, and one thread makes runs bit-equal
-        with Router(
-            self.config.llm,
-            env=self.context.env,
-            workspace=self.context.workspace,
-            recorder=RunRecorder(run),
-            stop=self.context.stop,
-        ) as router:
+        with open_router(self.config.llm, self.context, RunRecorder(run)) as router:
             setup = setup_of(self.config, self.context, self.series, self.rules, self.default, router, device)
             setup = replace(setup, reviewer=self.reviewer)
             study = setup.study(run, self.config.seed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentlab import machine
 from agentlab.answers.quote import join_under_headings
 from agentlab.errors import AgentlabError, ConfigError
+from agentlab.experiment import open_router
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.trusted_settings import Proofs
@@ -195,16 +196,9 @@ class PipelineExperiment:
     def _router(self, run: OpenRun) -> "Router | None":
         if all(entry.provider == "gguf" for entry in self.config.models.values()):
             return None
-        from agentlab.llm.router import Router
         from agentlab.pipeline.models import Spending
 
-        return Router(
-            self.config.llm,
-            env=self.context.env,
-            workspace=self.context.workspace,
-            recorder=Spending(run),
-            stop=self.context.stop,
-        )
+        return open_router(self.config.llm, self.context, Spending(run))
 
     def _result(self, run: OpenRun, items: Sequence[PipelineItem]) -> tuple[PipelineResult, RunOutcome]:
         stages = stage_results([stage.id for stage in self.config.stages], run.events)
