@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ from agentlab.session import (
     runs_dir_flag,
 )
 from agentlab.session import surroundings as _surroundings
-from agentlab.train.distributed import follow, leading, rank_and_size, stop_with_launcher
+from agentlab.workers.launched import one_leads
 
 from .options import CommonOptions
 from .screen import LiveProgress, Screen
@@ -198,20 +198,16 @@ def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | N
         )
 
 
-@contextmanager
-def _lead_processes(the_command: Command, context: Context, screen: Screen) -> Iterator[None]:
+def _lead_processes(the_command: Command, context: Context, screen: Screen) -> AbstractContextManager[None]:
     """For the one process that does the command. Others that a launcher has started follow it, and end in here."""
-    rank, size = rank_and_size(context.env)
-    if size > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
-        stop_with_launcher(context.env, context.stop)
-    if rank > 0:
-        take_part = the_command.take_part_function()
+
+    @contextmanager
+    def watching() -> Iterator[None]:
         screen.quiet, screen.json_mode = True, False  # the answer is the leader's
         with screen.progress() as progress, _signals(context, progress):
-            sys.exit(follow(rank, lambda run, begin: take_part(run, begin, context), context.stop))
-    with leading(size):
-        yield
+            yield
+
+    return one_leads(context, the_command.take_part_function, watching)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from agentlab import machine
 from agentlab.answers.choices import DECIDES
 from agentlab.config.load import load_resolved
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
+from agentlab.experiment import events_before, fixed_threads, threads_of
 from agentlab.gguf import metadata
 from agentlab.models.base_model import BaseFile, find_base, import_base
 from agentlab.persona import data as conversations
@@ -45,15 +46,15 @@ from agentlab.runs.events import Event, first_event_data
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import OpenRun, RunOutcome
-from agentlab.train import distributed
 from agentlab.train.config import TrainingJob
 from agentlab.train.data_report import Prepared
+from agentlab.workers import launched
 
 if TYPE_CHECKING:
     from agentlab.train.base import TrainingBase
     from agentlab.train.sft import Trained
 
-_BEGUN, _THREADS = "training.begun", "threads.chosen"
+_BEGUN = "training.begun"
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ class PersonaExperiment:
         return [self.folder(persona.name) for persona in self.config.personas]
 
     def run(self, run: OpenRun) -> tuple[PersonasResult, RunOutcome]:
-        threads = threads_of(self.config, run.events)
-        run.emit_once(_THREADS, count=threads)
-        with hold_folders(self.folders), machine.torch_threads(threads):
+        with hold_folders(self.folders), fixed_threads(run, self.config.threads):
             return self._work(run)
 
     def _work(self, run: OpenRun) -> tuple[PersonasResult, RunOutcome]:
@@ -88,7 +87,7 @@ class PersonaExperiment:
         from agentlab.train.scoring import scorer
 
         path = self._checkpoint(run)
-        distributed.call(run.path)
+        launched.call(run.path)
         tokenizer = load_tokenizer(path)
         prepared: dict[str, Prepared] = {}
         for source in self.sources:
@@ -101,8 +100,8 @@ class PersonaExperiment:
             nobody = dict.fromkeys(prepared)
             before = measuring.part("losses of the base", alone, lambda by: self._held_out(by, prepared, nobody))
         self.context.stop.check()
-        run.emit_once(_BEGUN, processes=distributed.rank_and_size(self.context.env)[1])
-        distributed.begin()
+        run.emit_once(_BEGUN, processes=launched.rank_and_size(self.context.env)[1])
+        launched.begin()
         try:
             trained = self._train(run, base, prepared)
         except Interrupted:
@@ -239,11 +238,6 @@ def _tell_measured(run: OpenRun, part: str, done: int, total: int) -> None:
     run.stream("persona.measured", part, done=done, total=total)
 
 
-def threads_of(config: PersonaConfig, events: Sequence[Event]) -> int:
-    """Threads of a run: those that it was begun with, as they decide last bits, unless its config says otherwise."""
-    return machine.threads(config.threads or first_event_data(events, _THREADS).get("count"))
-
-
 def _check_processes(config: PersonaConfig, context: Context, events: Sequence[Event]) -> None:
     """See that this training can be done by so many processes: they decide its steps.
 
@@ -251,7 +245,7 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
         UsageError: adapters are trained together by one.
         RunMismatchError: the run was begun by more or fewer.
     """
-    size = distributed.rank_and_size(context.env)[1]
+    size = launched.rank_and_size(context.env)[1]
     if size > 1 and config.together and len(config.personas) > 1:
         raise UsageError(
             f"Personas are trained together by one process, and {size} were launched.",
@@ -285,7 +279,7 @@ def foresee(config: PersonaConfig, context: Context) -> PersonaExperiment:
 
 def read_input(config: PersonaConfig, context: Context) -> PersonaExperiment:
     """What is trained on what, in any process that takes part; where the adapters go is not looked at."""
-    events = [] if context.resumed_run is None else read_events(context.resumed_run / "events.jsonl")
+    events = events_before(context)
     _check_processes(config, context, events)
     base, sources = find_base(config.base, context.workspace), read_sources(config, context.workspace)
     check_unchanged(sources, events)
@@ -314,7 +308,7 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     begin()
     events = read_events(run / "events.jsonl")
     check_unchanged(experiment.sources, events)  # with what the owner has read
-    with machine.torch_threads(threads_of(config, events)):
+    with machine.torch_threads(threads_of(config.threads, events)):
         stop = context.stop
         job = partial(TrainingJob, config.lora, config.training, seed=config.seed, stopped=lambda: stop.is_requested)
         for source, persona_data in zip(experiment.sources, prepared, strict=True):

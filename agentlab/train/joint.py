@@ -25,11 +25,11 @@ from agentlab.train.base import TrainingBase
 from agentlab.train.collate import Collator
 from agentlab.train.config import Tell, TrainingJob
 from agentlab.train.dataset import TrainingSplit
-from agentlab.train.distributed import rank_and_size
 from agentlab.train.loss import learnt_losses, mean_of
 from agentlab.train.schedule import resolve_batching, side_by_side
 from agentlab.train.sft import Trained, explain_errors, memory_needed, origin_of
 from agentlab.train.state import Batch, TrainingState
+from agentlab.workers.launched import rank_and_size
 
 
 def train_adapters(base: TrainingBase, splits: Sequence[TrainingSplit], job: TrainingJob) -> tuple[Trained, ...]:

@@ -23,8 +23,8 @@ from agentlab.train.checkpoints import Progress
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.data_report import tokens_of
 from agentlab.train.dataset import TrainingSplit
-from agentlab.train.distributed import RESUME, lost_another
 from agentlab.workers import memory
+from agentlab.workers.launched import RESUME, lost_another
 
 
 @dataclass(frozen=True, slots=True)

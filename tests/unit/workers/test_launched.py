@@ -9,8 +9,8 @@ from torch.distributed import HashStore
 
 from agentlab.errors import AgentlabError, DataError, Interrupted
 from agentlab.runs.stop import StopFlag
-from agentlab.train import distributed
-from agentlab.train.distributed import follow, leading, lost_another, rank_and_size
+from agentlab.workers import launched
+from agentlab.workers.launched import follow, leading, lost_another, rank_and_size
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 Begin = Callable[[], object]
@@ -20,9 +20,9 @@ Begin = Callable[[], object]
 def _store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides in this process, and little patience."""
     store = HashStore()
-    monkeypatch.setattr(distributed, "_store", lambda: store)
-    monkeypatch.setattr(distributed, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(distributed, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(launched, "_store", lambda: store)
+    monkeypatch.setattr(launched, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(launched, "_PATIENCE_SECONDS", 0.3)
 
 
 class Follower:
@@ -50,7 +50,7 @@ def lead(error: Exception, *, called: bool = True, until: threading.Event | None
     """A leader that fails."""
     with leading(2):
         if called:
-            distributed.call(Path("run"))
+            launched.call(Path("run"))
         assert until is None or until.wait(5)
         raise error
 
@@ -64,9 +64,9 @@ def test_launchers_say_who_is_who() -> None:
 
 def test_one_process_has_nobody_to_call() -> None:
     with leading(1):
-        distributed.call(Path("run"))
-        distributed.begin()
-    assert distributed._store().num_keys() == 0
+        launched.call(Path("run"))
+        launched.begin()
+    assert launched._store().num_keys() == 0
 
 
 def test_followers_load_when_called_train_when_it_begins_and_end_with_the_leader() -> None:
@@ -83,10 +83,10 @@ def test_followers_load_when_called_train_when_it_begins_and_end_with_the_leader
     follower = Follower(take_part)
     with leading(2):
         assert not loaded.wait(0.05)
-        distributed.call(Path("/runs/one"))
+        launched.call(Path("/runs/one"))
         assert loaded.wait(5)
         assert not trained.wait(0.05)
-        distributed.begin()
+        launched.begin()
         assert trained.wait(5)
         assert not follower.ends_within(0.05), "it stays until the leader has ended"
     assert follower.ends_within(5)
@@ -123,7 +123,7 @@ def test_what_befalls_a_follower_alone_is_told_by_it() -> None:
 
     follower = Follower(take_part)
     with leading(2):
-        distributed.call(Path("run"))
+        launched.call(Path("run"))
         assert follower.ends_within(5)
     assert isinstance(follower.error, AgentlabError)
     assert follower.error.message == "Process 1: The training ran out of memory."
@@ -142,7 +142,7 @@ def test_a_stopped_follower_does_not_wait_for_a_silent_leader() -> None:
 
 def test_a_leader_does_not_wait_for_followers_that_are_dead() -> None:
     with leading(2):
-        distributed.begin()
+        launched.begin()
 
 
 def test_a_lost_process_is_told_from_other_errors() -> None:

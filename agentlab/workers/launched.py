@@ -8,16 +8,19 @@ collectives, which give up on a process that is late: the leader may import, sco
 import contextlib
 import ctypes
 import importlib
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from agentlab.errors import AgentlabError, Interrupted
+from agentlab.runs.context import Context
 from agentlab.runs.stop import StopFlag
 
 _RUN, _BEGIN, _END, _LEFT = "run", "begin", "end", "left"
@@ -30,6 +33,7 @@ _PR_SET_PDEATHSIG = 1
 RESUME = "Its own lines say why. Go on with --resume, in as many processes."
 
 TakePart = Callable[[Path, Callable[[], object]], object]
+CapabilityPart = Callable[[Path, Callable[[], object], Context], object]
 _leader: ContextVar["_Leader | None"] = ContextVar("leader", default=None)  # a launch is this process's own
 
 
@@ -56,6 +60,28 @@ def lost_another(error: BaseException) -> bool:
     from torch import distributed
 
     return isinstance(error, distributed.DistError) or _LOST in str(error)
+
+
+@contextlib.contextmanager
+def one_leads(
+    context: Context,
+    load_take_part: Callable[[], CapabilityPart],
+    watching: Callable[[], AbstractContextManager[object]],
+) -> Iterator[None]:
+    """Carry out the `with` block in one process of a launch. The others take part in its work, and exit in here.
+
+    `watching`: what a process that takes part has around its work.
+    """
+    rank, size = rank_and_size(context.env)
+    if size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
+        stop_with_launcher(context.env, context.stop)
+    if rank > 0:
+        take_part = load_take_part()
+        with watching():
+            sys.exit(follow(rank, lambda run, begin: take_part(run, begin, context), context.stop))
+    with leading(size):
+        yield
 
 
 @contextlib.contextmanager
