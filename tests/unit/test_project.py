@@ -1,14 +1,17 @@
 """Promises of the project files that nothing else would notice if they broke."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -75,3 +78,72 @@ def test_no_module_imports_one_that_leads_back_to_it() -> None:
     """Imports inside functions and for types alone count, too: a circle that is hidden has to be read as one."""
     graph = grimp.build_graph("agentlab", cache_dir=None)
     TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()
+
+
+IMPORT_STRING = re.compile(r"(?P<module>agentlab(\.\w+)+)(:\w[\w.]*)?")
+IMPORTERS = {"import_module", "__import__", "imported", "run_module"}
+
+
+def height_of(module: str, layers: Sequence[str]) -> int | None:
+    """Where the layers of the project have a module, from the top; None for what stands above them all."""
+    for height, layer in enumerate(layers):
+        if any(module == part or module.startswith(f"{part}.") for part in layer.split(" | ")):
+            return height
+    return None
+
+
+def hidden_imports(source: str) -> Iterator[str]:
+    """Modules that a file names in strings for something to import; `?` is one that it computes."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
+            if match := IMPORT_STRING.fullmatch(node.value):
+                yield match["module"]
+        elif isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in IMPORTERS:
+                named = node.args[0]
+                yield named.value if isinstance(named, ast.Constant) and isinstance(named.value, str) else "?"
+
+
+def upward_imports(module: str, source: str, layers: Sequence[str]) -> list[str]:
+    """What a module imports by a string although it stands above it."""
+    own_height = height_of(module, layers)
+    if own_height is None:
+        return []
+    heights = {name: -1 if name == "?" else height_of(name, layers) for name in hidden_imports(source)}
+    return sorted(name for name, height in heights.items() if height is not None and height < own_height)
+
+
+# Registries, whose tables let a lower package make what a higher one brings, and who computes what it imports.
+KNOWN_UPWARD = {
+    "agentlab.plugins": ["?"],
+    "agentlab.study.executor": ["agentlab.nas.objective"],
+    "agentlab.study.worker": ["?"],  # as its parent says, from that table
+}
+
+
+def test_no_string_imports_what_stands_above() -> None:
+    layers = next(c["layers"] for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    upward: dict[str, list[str]] = {}
+    for path in sorted((REPOSITORY / "agentlab").rglob("*.py")):
+        module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        if names := upward_imports(module, path.read_text(), layers):
+            upward[module] = names
+    assert upward == KNOWN_UPWARD
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'import_module("agentlab.integrations.deep_agent")',
+        'importlib.import_module("agentlab.integrations")',
+        '__import__("agentlab.doctor.examine")',
+        'imported("agentlab.integrations.mlflow:log_run")',
+        'import_module(f"agentlab.integrations.{name}")',
+        'TABLE = {"mlflow": "agentlab.integrations.mlflow:log_run"}',
+    ],
+)
+def test_a_hidden_import_is_seen(source: str) -> None:
+    layers = ["cli", "agentlab.doctor | agentlab.integrations", "agentlab.compress"]
+    assert upward_imports("agentlab.compress.run", source, layers)
+    assert upward_imports("agentlab.integrations.x", source, layers) in ([], ["?"])
