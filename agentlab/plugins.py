@@ -31,15 +31,33 @@ class Registry(Generic[T]):
 
         return [*self.table, *sorted(entry_points(group=self.group).names - self.table.keys())]
 
-    def load(self, name: str) -> T:
-        """Raises as `where` does, and AgentlabError where what a package declares cannot be imported."""
+    def require(self, name: str, *others: str) -> str:
+        """The name, for a field of a config. Any that is neither known nor of `others` is refused as by a Literal."""
+        from pydantic_core import PydanticCustomError
+
+        if name not in self.table and name not in others and name not in (names := self.names):
+            *first, last = map(repr, (*names, *others))
+            expected = f"{', '.join(first)} or {last}"
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        return name
+
+    def load(self, name: str, kind: type | None = None) -> T:
+        """The thing of that name; one of a package is a `kind`.
+
+        Raises:
+            UnknownNameError: as of `where`.
+            AgentlabError: what a package declares cannot be imported, or is no such thing.
+        """
         where = self.where(name)
         try:
-            return cast(T, imported(where))
+            thing = imported(where)
         except Exception as error:
             if name in self.table or isinstance(error, AgentlabError):
                 raise
             raise self.unusable(name, str(error)) from error
+        if kind is not None and not isinstance(thing, kind):
+            raise self.unusable(name, f"it is no {kind.__name__}")
+        return cast(T, thing)
 
     def unusable(self, name: str, why: str) -> AgentlabError:
         """What to raise where a package's thing is not what it should be."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.meter import CompressStage
-from agentlab.compress.recipe import ON_A_GRID, Recipe
+from agentlab.compress.recipe import Recipe
 from agentlab.compress.texts import MOST
 from agentlab.gguf import metadata
 from agentlab.models.base_model import BaseFile
@@ -52,8 +52,8 @@ def stages_of(
     read = _PASS * weights * text.calibration * text.length
     train = _TRAIN * weights * recovery.steps * recovery.batch * text.length
     measure = _MEASURING + _RUNTIME * weights + 2 * _PASS * weights * text.held_out * text.length
-    gguf, grid = recipe.format == "gguf", recipe.quantizer in ON_A_GRID
-    rounding = solve if recipe.quantizer in ("gptq", "awq") else 1.5 * touch
+    gguf, grid = recipe.format == "gguf", recipe.on_grid
+    rounding = solve if grid and recipe.quantizer != "rtn" else 1.5 * touch
     stages = [
         (recipe.cut, CompressStage("calibrate", read, "statistics")),
         (recipe.structure != "none", CompressStage("cut", touch, shape)),

@@ -1,6 +1,7 @@
 """A model quantized or pruned in place, one decoder layer after the other, by the statistics of one calibration."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -11,16 +12,15 @@ from agentlab.compress.architecture import INPUTS, Check, LayerInput, layer_name
 from agentlab.compress.calibration import CalibrationStatistics, LayerStatistics
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.pruners import Pattern, check_pattern, magnitude, sparsegpt, wanda
-from agentlab.compress.quantizers import Curvature, awq_scales, gptq, rtn
+from agentlab.compress.quantizers import Curvature, GridQuantizer, awq_scales
 from agentlab.errors import DataError
 
-Quantizer = Literal["rtn", "gptq", "awq", "awq-gptq"]
 Pruner = Literal["magnitude", "wanda", "sparsegpt"]
 
 
 @torch.no_grad()
 def quantize(
-    model: Any, statistics: CalibrationStatistics, method: Quantizer, grid: Grid, *, check: Check
+    model: Any, statistics: CalibrationStatistics, method: GridQuantizer, grid: Grid, *, check: Check
 ) -> dict[str, Codes]:
     """Round all linear layers of the decoder; embedding and head stay as they are.
 
@@ -30,7 +30,6 @@ def quantize(
 
     Args:
         model: float32; afterwards its weights are what the codes stand for.
-        method: awq-gptq looks for factors first and rounds with them as gptq does.
 
     Returns:
         Codes by the name of the module.
@@ -41,17 +40,14 @@ def quantize(
     all_codes: dict[str, Codes] = {}
     for index, layer, layer_statistics in _layers(model, statistics, check):
         squares = dict(layer_statistics.squares)
-        if method.startswith("awq"):
+        if method.scales_inputs:
             for layer_input in reversed(INPUTS):  # what comes before is itself scaled by what it reads, later
                 scales = _awq_factors(layer, layer_input, squares[layer_input.key], grid, model.config)
                 _fold(layer, layer_input, scales)
                 squares[layer_input.key] = squares[layer_input.key] / scales / scales[:, None]
         for layer_input in INPUTS:
-            rounding = partial(rtn, grid=grid)
-            if method.endswith("gptq"):
-                rounding = partial(gptq, curvature=_curvature(squares, layer_input, index), grid=grid)
-            elif method == "awq":
-                rounding = partial(rtn, grid=grid, importance=squares[layer_input.key].diagonal())
+            with _naming(index, layer_input):
+                rounding = method.rounding(squares[layer_input.key], grid)
             codes = {layer_name(index, name): rounding(_weight(layer, name)) for name in layer_input.readers}
             put_weights(model, codes)
             all_codes |= codes
@@ -75,7 +71,8 @@ def prune(model: Any, statistics: CalibrationStatistics, method: Pruner, pattern
             if method == "wanda":
                 pruned = partial(wanda, diagonal=layer_statistics.squares[layer_input.key].diagonal(), pattern=pattern)
             elif method == "sparsegpt":
-                curvature = _curvature(layer_statistics.squares, layer_input, index, by_activation=False)
+                with _naming(index, layer_input):
+                    curvature = Curvature.of(layer_statistics.squares[layer_input.key], by_activation=False)
                 pruned = partial(sparsegpt, curvature=curvature, pattern=pattern)
             put_weights(model, {layer_name(index, name): pruned(_weight(layer, name)) for name in layer_input.readers})
 
@@ -91,9 +88,11 @@ def _weight(layer: Any, name: str) -> Tensor:
     return weight.float()
 
 
-def _curvature(squares: Any, layer_input: LayerInput, index: int, *, by_activation: bool = True) -> Curvature:
+@contextmanager
+def _naming(index: int, layer_input: LayerInput) -> Iterator[None]:
+    """Say of which layer the squares are that can be none of inputs."""
     try:
-        return Curvature.of(squares[layer_input.key], by_activation=by_activation)
+        yield
     except ValueError as error:
         raise DataError(
             f"{layer_name(index, layer_input.readers[0])}: {error}.", hint="Use more calibration text."

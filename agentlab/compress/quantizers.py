@@ -1,7 +1,11 @@
-"""Ways to round a matrix to a grid: to the nearest, with errors made good by later inputs, with scaled inputs."""
+"""Ways to round a matrix to a grid: to the nearest, with errors made good by later inputs, with scaled inputs.
+
+`recipe.QUANTIZERS` names them; a package's is such a `GridQuantizer`, too.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
@@ -133,3 +137,20 @@ def work_through(weights: Tensor, factor: Tensor, encode: Callable[[int, Tensor]
             errors[row] = (part[row] - encode(start + row, part[row])) / upper[row, row]
             part[row + 1 :].addr_(upper[row, row + 1 :], errors[row], alpha=-1)
         weights[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class GridQuantizer:
+    """How all matrices that read one input are rounded.
+
+    `rounding`: from X^T X / n of the input, float32, and a grid, to what rounds a matrix (outputs, inputs); it raises
+    ValueError for squares that can be none. `scales_inputs`: AWQ's factors come first, so these are of scaled inputs.
+    """
+
+    rounding: Callable[[Tensor, Grid], Callable[[Tensor], Codes]]
+    scales_inputs: bool = False
+
+
+RTN = GridQuantizer(lambda _, grid: partial(rtn, grid=grid))
+GPTQ = GridQuantizer(lambda squares, grid: partial(gptq, curvature=Curvature.of(squares), grid=grid))
+AWQ = GridQuantizer(lambda squares, grid: partial(rtn, grid=grid, importance=squares.diagonal()), scales_inputs=True)

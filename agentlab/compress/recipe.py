@@ -1,25 +1,42 @@
 """A recipe: which stages a model goes through, in which order, and what may follow what. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import Key
 from agentlab.gguf.engine import KvType
+from agentlab.plugins import Registry
 from agentlab.search.constraints import Constraint, Forbids
 from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
+
+if TYPE_CHECKING:
+    from agentlab.compress.quantizers import GridQuantizer
 
 Structure = Literal["none", "width", "layers"]
 Recovery = Literal["none", "lora", "distil"]
 Pruner = Literal["none", "magnitude", "wanda", "sparsegpt"]
 Sparsity = Annotated[float, Field(gt=0, lt=1)] | Literal["2:4", "4:8"]
-Quantizer = Literal["none", "rtn", "gptq", "awq", "bitsandbytes", "kquant"]
 Format = Literal["gguf", "compressed-tensors", "bitsandbytes", "transformers"]
-ON_A_GRID = ("rtn", "gptq", "awq")
-_QUANTIZERS = (*ON_A_GRID, "bitsandbytes", "kquant")
+QUANTIZERS: Registry["GridQuantizer"] = Registry(  # on a grid of integers
+    "quantizer",
+    "agentlab.quantizers",
+    {
+        "rtn": "agentlab.compress.quantizers:RTN",
+        "gptq": "agentlab.compress.quantizers:GPTQ",
+        "awq": "agentlab.compress.quantizers:AWQ",
+    },
+)
+_OFF_GRID = ("none", "bitsandbytes", "kquant")  # a format of their own each
+_QUANTIZERS = (*QUANTIZERS.table, "bitsandbytes", "kquant")
+Quantizer = Annotated[
+    str,
+    AfterValidator(lambda name: QUANTIZERS.require(name, *_OFF_GRID)),
+    WithJsonSchema({"enum": ["none", *_QUANTIZERS], "type": "string"}),
+]
 
 _BLOCK = 32  # neighbouring weights of the smallest block of llama.cpp's types
 
@@ -55,7 +72,7 @@ class Recipe(StrictModel):
             yield ("pruning_sparsity",), "goes with a pruner: magnitude, wanda or sparsegpt"
         if self.quantizer == "none" and self.quantization_bits != 16:
             yield ("quantizer",), f"say how to come to {self.quantization_bits} bits: {', '.join(_QUANTIZERS)}"
-        if self.quantizer in (*ON_A_GRID, "bitsandbytes") and self.quantization_bits not in (4, 8):
+        if (self.on_grid or self.quantizer == "bitsandbytes") and self.quantization_bits not in (4, 8):
             yield ("quantization_bits",), f"what {self.quantizer} makes is exported with 4 or 8 bits"
         if self.quantizer == "kquant" and self.quantization_bits not in KQUANTS:
             yield ("quantization_bits",), f"llama.cpp has {', '.join(map(str, KQUANTS))}"
@@ -63,6 +80,11 @@ class Recipe(StrictModel):
             yield ("quantizer",), "this is the base as it is"
         if self.cache != "f16" and self.quantizer != "kquant":
             yield ("cache",), "is llama.cpp's: it goes with the quantizer kquant"
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether it makes integers on a grid, which all are packed alike."""
+        return self.quantizer not in _OFF_GRID
 
     @property
     def cut(self) -> bool:
@@ -90,7 +112,7 @@ class Recipe(StrictModel):
 
     @property
     def format(self) -> Format:
-        if self.quantizer in ON_A_GRID:
+        if self.on_grid:
             return "compressed-tensors"
         formats: dict[str, Format] = {"kquant": "gguf", "bitsandbytes": "bitsandbytes"}
         return formats.get(self.quantizer, "transformers")
@@ -108,7 +130,7 @@ class Recipe(StrictModel):
             {"lora": "LoRA", "distil": "distilled"}.get(self.recovery, ""),
             "words of the text" if self.vocabulary == "seen" else "",
             bits,
-            f"groups of {self.group}" if self.quantizer in ON_A_GRID else "",
+            f"groups of {self.group}" if self.on_grid else "",
             "importance" if self.importance and self.quantizer == "kquant" else "",
             f"cache {self.cache}" if self.cache != "f16" else "",
         ]
@@ -137,7 +159,7 @@ _SPACE: dict[str, dict[str, Any]] = {
     "quantization_bits": {
         "type": "categorical", "choices": [2, 3, 4, 5, 6, 8], "when": {"quantizer": ["rtn", "awq", "gptq", "kquant"]}
     },
-    "group": {"type": "categorical", "choices": [32, 64, 128], "when": {"quantizer": ["rtn", "awq", "gptq"]}},
+    "group": {"type": "categorical", "choices": [32, 64, 128], "when": {"quantizer": []}},
     "importance": {"type": "categorical", "choices": [False, True], "when": {"quantizer": ["kquant"]}},
 }  # fmt: skip
 
@@ -172,6 +194,7 @@ def default_space(recipes: Sequence[Recipe]) -> SpaceConfig:
     for name, parent in (("quantization_bits", "quantizer"), ("pruning_sparsity", "pruner")):
         if name in space:
             space[name]["when"] = {parent: [value for value in space[parent]["choices"] if value != "none"]}
+    space["group"]["when"] = {"quantizer": [name for name in space["quantizer"]["choices"] if name not in _OFF_GRID]}
     if "pruner" in space:
         del space["recovery"]["when"]  # a rule says instead what there is to recover from
     return SpaceConfig.model_validate(space)
@@ -183,10 +206,12 @@ def rules(space: SpaceConfig) -> list[Constraint]:
     if "pruner" in space.root:
         uncut["pruner"] = ("none",)
     unchanged = {**uncut, "vocabulary": ("all",)} if "vocabulary" in space.root else uncut
+    searched = [value for value in getattr(space.root.get("quantizer"), "choices", ()) if value not in _OFF_GRID]
+    on_grid = tuple(dict.fromkeys((*QUANTIZERS.table, *searched)))  # those of a package, too
     all_of_them = [
         Forbids(forbids={**unchanged, "quantizer": ("none",)}),
         Forbids(forbids={**uncut, "recovery": ("lora", "distil")}),
-        Forbids(forbids={"quantizer": (*ON_A_GRID, "bitsandbytes"), "quantization_bits": (2, 3, 5, 6)}),
+        Forbids(forbids={"quantizer": (*on_grid, "bitsandbytes"), "quantization_bits": (2, 3, 5, 6)}),
     ]
     return [rule for rule in all_of_them if set(rule.names) <= set(space.root)]
 

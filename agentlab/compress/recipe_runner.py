@@ -31,7 +31,7 @@ from agentlab.compress.layerwise import prune, quantize
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Floats, Measures, Side
 from agentlab.compress.pruners import PATTERNS, drop_layers, narrow
-from agentlab.compress.recipe import KQUANTS, Recipe, layers_left, width_left
+from agentlab.compress.recipe import KQUANTS, QUANTIZERS, Recipe, layers_left, width_left
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.texts import MOST, SHIPPED, pieces, windows
@@ -317,11 +317,11 @@ class RealWorkshop:
             return write_bitsandbytes(folder, recipe.quantization_bits, out), {}
         model = load_base(folder, "fp32", "sdpa").model
         codes: dict[str, Codes] = {}
-        if recipe.quantizer in ("rtn", "gptq", "awq"):
+        if recipe.on_grid:
             statistics = self._statistics(folder, model)
             self._stage("quantize")
             grid = Grid(recipe.quantization_bits, recipe.group)
-            codes = quantize(model, statistics, recipe.quantizer, grid, check=self._check)
+            codes = quantize(model, statistics, QUANTIZERS.load(recipe.quantizer), grid, check=self._check)
             write_packed(model, codes, folder, out, "bfloat16", self._check)
         else:
             write_dense(model, folder, out, "bfloat16", self._check)

@@ -19,7 +19,7 @@ from agentlab.compress.intensity import Intensity, fetch_intensity, key_of, look
 from agentlab.compress.meter import CompressCost, EnergySource, Meter, best_source, budget_remark
 from agentlab.compress.objective import Workshop
 from agentlab.compress.processes import search_side_by_side
-from agentlab.compress.recipe import ON_A_GRID
+from agentlab.compress.recipe import QUANTIZERS
 from agentlab.compress.report import compress_report
 from agentlab.compress.result import SPENT, TERMS, CompressPlan, CompressResult, charges, plan_of
 from agentlab.compress.texts import MOST, SHIPPED, check_enough, pieces
@@ -47,7 +47,8 @@ from agentlab.study.steps import search
 from agentlab.train.base import load_tokenizer, outline
 
 INTENSITY = "intensity.chosen"
-_PACKAGES = {"kquant": "llama_cpp", "bitsandbytes": "bitsandbytes"} | dict.fromkeys(ON_A_GRID, "compressed_tensors")
+_PACKAGES = {"kquant": "llama_cpp", "bitsandbytes": "bitsandbytes"}
+_GRID_PACKAGE = "compressed_tensors"  # writes what any grid gives
 _EXPORTS = 4  # that lie on the disk at a time, about: those on the front
 
 
@@ -309,7 +310,11 @@ def _check_budget(config: CompressConfig, base: BaseFile, rate: CompressCost) ->
 
 def _check_packages(quantizers: Iterable[str]) -> None:
     for quantizer in sorted(quantizers):
-        package = _PACKAGES[quantizer]
+        if quantizer not in (*_PACKAGES, *QUANTIZERS.table):
+            from agentlab.compress.quantizers import GridQuantizer
+
+            QUANTIZERS.load(quantizer, GridQuantizer)
+        package = _PACKAGES.get(quantizer, _GRID_PACKAGE)
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(
                 f"{quantizer} needs the package {package}, which is not installed.",

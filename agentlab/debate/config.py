@@ -8,12 +8,12 @@ from pydantic import Field
 from agentlab.answers.compare import normal
 from agentlab.config.base import EnvPath, StrictModel, machine_field, preset_field
 from agentlab.config.keys import Key
+from agentlab.debate.rules import JUDGE, RuleName, is_by_confidence
 from agentlab.llm.config import LLMConfig
 from agentlab.runs.comparability import Basis
 from agentlab.train.config import Figures
 
 Topology = Literal["none", "ring", "star", "random", "full"]
-Rule = Literal["majority", "confidence", "softmax", "borda", "trajectory", "judge"]
 Confidence = Literal["said", "logprob", "p_true"]
 Control = Literal["samples", "vote", "single", "length"]
 
@@ -75,7 +75,7 @@ class TurnConfig(StrictModel):
 class VoteConfig(StrictModel):
     """The one figure that the verdict is about, fixed before the run. Everything else is exploratory."""
 
-    rule: Rule = Field("majority", description="How the answers of a round become one.")
+    rule: RuleName = Field("majority", description="How the answers of a round become one.")
     round: int | None = Field(None, ge=0, description="After which round; null is the last.")
     against: Control = Field(
         "samples",
@@ -110,14 +110,14 @@ class DebateConfig(StrictModel):
         yield from self._topic_problems()
         if self.vote.round is not None and self.vote.round > self.protocol.rounds:
             yield ("vote", "round"), f"there are {self.protocol.rounds} rounds (protocol.rounds)"
-        if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != "judge":
+        if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != JUDGE:
             yield ("vote", "round"), "the vote after round 0 would be compared with itself: name a later round"
-        if self.vote.rule == "judge" and self.protocol.judge is None:
+        if self.vote.rule == JUDGE and self.protocol.judge is None:
             yield ("vote", "rule"), "nobody judges: name an agent with protocol.judge"
         if self.turn.form == "json" and all(agent.model is None for agent in self.agents):
             yield ("turn", "form"), "json is for models of `llm`; agents of `base` answer in words"
         hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
-        if self.vote.rule in ("confidence", "softmax") and self.turn.confidence != "said" and hosted:
+        if hosted and self.turn.confidence != "said" and is_by_confidence(self.vote.rule):
             yield ("vote", "rule"), "models of `llm` tell no confidence but their word: set turn.confidence to said"
 
     def _agent_problems(self) -> Iterator[tuple[Key, str]]:

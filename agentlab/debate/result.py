@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from agentlab.answers.calibration import Bin
-from agentlab.debate.config import Confidence, Rule
+from agentlab.debate.config import Confidence
 from agentlab.debate.config import Control as Against
+from agentlab.debate.rules import UsedRule
 from agentlab.runs.document import (
     AnswerDocument,
     Block,
@@ -56,7 +57,7 @@ class RuleResult(Plain):
     """A vote after a round, and how much better it is than what is held against the debate."""
 
     round: int
-    rule: Rule
+    rule: UsedRule
     accuracy: BoundedShare
     gain: BoundedDifference | None
 
@@ -157,7 +158,7 @@ class DebateResult(AnswerDocument):
     questions: int
     dev: int
     best: str
-    rule: Rule
+    rule: UsedRule
     round: int
     against: Against
     control: Control

@@ -16,6 +16,7 @@ from agentlab.debate.plan import DebatePlan, plan_of
 from agentlab.debate.report import debate_report
 from agentlab.debate.result import TOPIC, DebateResult
 from agentlab.debate.routed_agents import RoutedSpeakers
+from agentlab.debate.rules import JUDGE
 from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
@@ -226,7 +227,7 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     transcript = load_transcript(config, events)
     if set(transcript.questions).isdisjoint(question.id for question in test):
         raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
-    if config.vote.rule == "judge":
+    if config.vote.rule == JUDGE:
         if not transcript.ballots:
             hint = "Begin one with protocol.judge, or vote by another rule."
             raise UsageError("Nobody judged in this run.", hint=hint)

@@ -10,7 +10,7 @@ import numpy as np
 
 from agentlab.answers.votes import Tally
 from agentlab.debate import measures
-from agentlab.debate.config import DebateConfig, Rule, VoteConfig
+from agentlab.debate.config import DebateConfig, VoteConfig
 from agentlab.debate.protocol import Rounds
 from agentlab.debate.result import (
     NAMES,
@@ -23,8 +23,9 @@ from agentlab.debate.result import (
     VoteOutcome,
     sentence,
 )
+from agentlab.debate.rules import JUDGE, is_by_confidence
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
-from agentlab.debate.voting import RULES, DebateCase, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
+from agentlab.debate.voting import DebateCase, Fitted, Tallies, at_round, cases_of, primary, rules_of, vote_by, votes
 from agentlab.llm.policy import BREAKER_OPEN
 from agentlab.runs.document import BoundedDifference, BoundedShare
 from agentlab.stats.control import LEVEL, Control, ControlComparison, Evidence, judge, not_measured
@@ -33,8 +34,7 @@ from agentlab.tasks.labelled import share_of
 from agentlab.tasks.questions import QuizQuestion
 
 LEAST_QUESTIONS = 100
-Compared = str | tuple[int, Rule]  # an arm, or a round and rule
-_OF_SAMPLES: tuple[Rule, ...] = ("confidence", "softmax")  # rules that mean something to samples of one agent
+Compared = str | tuple[int, str]  # an arm, or a round and rule
 _SHOWN = 2  # questions of a kind
 
 
@@ -141,13 +141,13 @@ def _arms(
     best = [agent.name for agent in config.agents].index(fitted.best)
     outcomes: dict[ArmName, list[_ArmOutcome]] = {}
 
-    def build_outcome(case: DebateCase, rule: Rule, rounds: Rounds) -> _ArmOutcome:
+    def build_outcome(case: DebateCase, rule: str, rounds: Rounds) -> _ArmOutcome:
         right = case.marks[vote_by(rule, rounds, fitted, config).winner]
         return _ArmOutcome(right, list(chain.from_iterable(rounds)))
 
     for case, tallies in zip(cases, case_tallies, strict=True):
         debate_turns = list(chain.from_iterable(case.debate[: last + 1]))
-        judged = case.ballots if rule == "judge" else ()
+        judged = case.ballots if rule == JUDGE else ()
         debate = _ArmOutcome(case.marks[_configured_tally(tallies, config).winner], debate_turns, judged)
         arms: dict[ArmName, _ArmOutcome] = {
             "debate": debate,
@@ -155,7 +155,7 @@ def _arms(
             "single": build_outcome(case, "majority", [[case.debate[0][best]]]),
         }
         if case.samples:
-            counted: Rule = rule if rule in _OF_SAMPLES else "majority"
+            counted = rule if is_by_confidence(rule) else "majority"
             arms["samples"] = build_outcome(case, counted, [_as_many(case.samples, debate.tokens)])
         if len(case.length) >= min(last + 1, len(case.debate)):
             arms["length"] = build_outcome(case, rule, case.length[: last + 1])
@@ -311,12 +311,12 @@ def _failure_remarks(transcript: Held) -> Iterator[str]:
 
 def _rules(
     cases: Sequence[DebateCase], case_tallies: Sequence[Sequence[Tallies]], config: DebateConfig
-) -> list[tuple[int, Rule, list[bool]]]:
+) -> list[tuple[int, str, list[bool]]]:
     """Of each round and rule that all questions have, on which of them its answer is right."""
-    scored_rules: list[tuple[int, Rule, list[bool]]] = []
+    scored_rules: list[tuple[int, str, list[bool]]] = []
     for number in range(config.protocol.rounds + 1 if cases else 0):
         tallies = [at_round(per_round, config, number) for per_round in case_tallies]
-        for rule in RULES:
+        for rule in rules_of(config):
             if all(rule in by_rule for by_rule in tallies):
                 right = [case.marks[by_rule[rule].winner] for case, by_rule in zip(cases, tallies, strict=True)]
                 scored_rules.append((number, rule, right))

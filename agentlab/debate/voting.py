@@ -7,20 +7,19 @@ from functools import cached_property
 from itertools import chain
 from math import log
 from statistics import fmean
-from typing import get_args
 
 from pydantic import Field
 
 from agentlab.answers.calibration import Platt, fit
-from agentlab.answers.votes import Tally, borda, softmax, trajectory, vote
-from agentlab.debate.config import Confidence, DebateConfig, Rule
+from agentlab.answers.votes import Tally, vote
+from agentlab.debate.config import Confidence, DebateConfig
 from agentlab.debate.protocol import Rounds, by_round
+from agentlab.debate.rules import JUDGE, VOTING_RULES, DebateVotes, load_rule
 from agentlab.debate.transcript import Ballot, Held, Turn
 from agentlab.runs.document import Plain
 from agentlab.tasks.questions import QuizQuestion
 
-RULES: tuple[Rule, ...] = get_args(Rule)
-Tallies = dict[Rule, Tally[str]]
+Tallies = dict[str, Tally[str]]  # by rule
 
 _TEMPERATURES = (2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
 _UNKNOWN, _LEAST = 0.5, 1e-4  # weight of an answer without a confidence, and of any answer
@@ -121,45 +120,34 @@ def _likelihood(cases: Sequence[DebateCase], fitted: Fitted, config: DebateConfi
 # -- votes ----------------------------------------------------------------------------------------------------------
 
 
+def rules_of(config: DebateConfig) -> list[str]:
+    """By which a debate is counted: all of ours, and the one of a package that its config names."""
+    return list(dict.fromkeys((*VOTING_RULES.table, config.vote.rule, JUDGE)))
+
+
 def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequence[Ballot] = ()) -> list[Tallies]:
     """What each rule makes of one question, behind each round that was held; `judge` in rounds that were judged."""
     tallies: list[Tallies] = []
     for number in range(len(rounds)):
         so_far = rounds[: number + 1]
-        tallies.append({rule: vote_by(rule, so_far, fitted, config) for rule in RULES if rule != "judge"})
+        tallies.append({rule: vote_by(rule, so_far, fitted, config) for rule in rules_of(config) if rule != JUDGE})
     for ballot in ballots:
-        tallies[ballot.round]["judge"] = vote([ballot.answer])
+        tallies[ballot.round][JUDGE] = vote([ballot.answer])
     return tallies
 
 
-def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) -> Tally[str]:
+def vote_by(rule: str, rounds: Rounds, fitted: Fitted, config: DebateConfig) -> Tally[str]:
     """What a rule makes of one question behind these rounds; ties go to the agent named first.
 
-    On an agent's Borda ballot stands its answer, and behind it what it held before, the latest first: of all answers
-    these are the ones it ranked itself. The others share the points that are left. Where a judge is to decide and
-    there is none, the majority does.
+    Where a judge is to decide and there is none, the majority does.
     """
-    answers = [_answers(turns) for turns in rounds]
-    last = answers[-1]
-    match rule:
-        case "borda":
-            return borda([_borda_ballot(ranking) for ranking in zip(*reversed(answers), strict=True)])
-        case "trajectory":
-            return trajectory(answers)
-        case "confidence" | "softmax":
-            confidences = [fitted.probability(turn, config.turn.confidence) for turn in rounds[-1]]
-            sure = [max(_UNKNOWN if confidence is None else confidence, _LEAST) for confidence in confidences]
-            return vote(last, sure if rule == "confidence" else softmax(sure, fitted.temperature))
-    return vote(last)
-
-
-def _answers(turns: Sequence[Turn]) -> list[str | None]:
-    return [turn.answer for turn in turns]
-
-
-def _borda_ballot(ranking: Sequence[str | None]) -> list[str]:
-    """Empty if the agent's answer, the first, could not be read."""
-    return [] if ranking[0] is None else [answer for answer in ranking if answer is not None]
+    voting_rule = load_rule("majority" if rule == JUDGE else rule)
+    answers = [[turn.answer for turn in turns] for turns in rounds]
+    sure: list[float] = []
+    for turn in rounds[-1] if voting_rule.by_confidence else ():
+        confidence = fitted.probability(turn, config.turn.confidence)
+        sure.append(max(_UNKNOWN if confidence is None else confidence, _LEAST))
+    return voting_rule.count(DebateVotes(answers, sure, fitted.temperature))
 
 
 def primary(config: DebateConfig) -> int:

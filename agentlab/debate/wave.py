@@ -16,6 +16,7 @@ from agentlab.answers.extract import letter
 from agentlab.answers.judge import JudgeBallot, JudgeCase, JudgeStanding, decide_many, tournament
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import Form, is_settled, messages, schema, turn_of
+from agentlab.debate.rules import JUDGE
 from agentlab.debate.speakers import Panel, TurnReply, TurnRequest
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.llm.types import Message
@@ -115,7 +116,7 @@ class Wave:
         token_goals: dict[str, int] = {}
         for question in self.questions:
             token_goals[question.id] = sum(turn.tokens for turn in chain.from_iterable(self.rounds[question.id]))
-        for ballot in self.ballots if config.vote.rule == "judge" else ():
+        for ballot in self.ballots if config.vote.rule == JUDGE else ():
             token_goals[ballot.question] += ballot.tokens
         sample_turns: dict[str, list[Turn]] = {q.id: [] for q in self.questions}
         while samples := self._plan_samples(index, token_goals, sample_turns):

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
-from agentlab.errors import UnknownNameError
 from agentlab.plugins import Registry
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Proposal, Proposer, Trial
@@ -15,33 +13,23 @@ from agentlab.search.types import Proposal, Proposer, Trial
 if TYPE_CHECKING:
     import numpy as np
 
-_TABLE = {
-    "gp": "agentlab.search.optuna_proposer:arm",
-    "tpe": "agentlab.search.optuna_proposer:arm",
-    "auto": "agentlab.search.optuna_proposer:arm",
-    "random": "agentlab.search.arms:random_arm",
-    "ga": "agentlab.search.evolution:arm",
-    "one-plus-lambda": "agentlab.search.evolution:arm",
-    "cma-es": "agentlab.search.evolution:arm",
-    "map-elites": "agentlab.search.evolution:arm",
-}
-
 Arm = Callable[[str, SearchSpace, int], Proposer]  # (name, space, seed); what it proposes is not screened yet
 
-ARMS: Registry[Arm] = Registry("search arm", "agentlab.arms", _TABLE)
-
-
-def _require_known_arm(name: str) -> str:
-    try:
-        ARMS.where(name)
-    except UnknownNameError as error:
-        *first, last = map(repr, ARMS.names)
-        expected = f"{', '.join(first)} or {last}"
-        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected}) from error
-    return name
-
-
-ArmName = Annotated[str, AfterValidator(_require_known_arm), WithJsonSchema({"type": "string", "enum": [*_TABLE]})]
+ARMS: Registry[Arm] = Registry(
+    "search arm",
+    "agentlab.arms",
+    {
+        "gp": "agentlab.search.optuna_proposer:arm",
+        "tpe": "agentlab.search.optuna_proposer:arm",
+        "auto": "agentlab.search.optuna_proposer:arm",
+        "random": "agentlab.search.arms:random_arm",
+        "ga": "agentlab.search.evolution:arm",
+        "one-plus-lambda": "agentlab.search.evolution:arm",
+        "cma-es": "agentlab.search.evolution:arm",
+        "map-elites": "agentlab.search.evolution:arm",
+    },
+)
+ArmName = Annotated[str, AfterValidator(ARMS.require), WithJsonSchema({"type": "string", "enum": [*ARMS.table]})]
 
 
 def random_arm(name: str, space: SearchSpace, seed: int) -> "RandomProposer":  # noqa: ARG001 - as all arms are made

@@ -39,7 +39,8 @@ from agentlab.compress.calibration import calibrate
 from agentlab.compress.checkpoint_formats import write_packed
 from agentlab.compress.export_check import divergences
 from agentlab.compress.grid import Grid
-from agentlab.compress.layerwise import Pruner, Quantizer, prune, quantize
+from agentlab.compress.layerwise import Pruner, prune, quantize
+from agentlab.compress.recipe import QUANTIZERS
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.models.base_model import find_base, import_base
 from agentlab.runs.atomic import write_json
@@ -151,9 +152,9 @@ class Bench:
     def kl(self, model: Any) -> float:
         return Divergence.of(divergences(model, self.reference)).kl
 
-    def quantized(self, method: Quantizer) -> None:
+    def quantized(self, method: str) -> None:
         model, out = self.model(), self.folder / method
-        work = partial(quantize, model, self.statistics, method, GRID, check=nothing)
+        work = partial(quantize, model, self.statistics, QUANTIZERS.load(method), GRID, check=nothing)
         codes, seconds = spent(work)
         write_packed(model, codes, self.base, out, "bfloat16", nothing)
         told(self.rows, method, scored(out, self.reference), seconds + (method != "rtn") * self.calibrating)

@@ -9,6 +9,7 @@ import torch
 from agentlab.compress.calibration import calibrate
 from agentlab.compress.grid import Grid
 from agentlab.compress.layerwise import prune, quantize
+from agentlab.compress.recipe import QUANTIZERS
 from agentlab.train.base import load_base
 from tests.bench.bases import rotated, windows
 
@@ -39,7 +40,7 @@ def test_the_order_of_the_methods_on_real_weights(float32_checkpoint: Path, tmp_
     for method in ("rtn", "gptq", "magnitude", "wanda", "sparsegpt"):
         model.model.layers.load_state_dict(weights)
         if method in ("rtn", "gptq"):
-            quantize(model, statistics, method, Grid(3, 64), **HOW)
+            quantize(model, statistics, QUANTIZERS.load(method), Grid(3, 64), **HOW)
         else:
             prune(model, statistics, method, 0.5, **HOW)
         kl[method] = float((before.exp() * (before - logs())).sum(-1).mean())

@@ -11,7 +11,7 @@ from agentlab.compress.architecture import linears
 from agentlab.compress.grid import Grid
 from agentlab.compress.layerwise import Pruner, prune, quantize
 from agentlab.compress.pruners import Pattern, magnitude, sparsegpt, wanda
-from agentlab.compress.quantizers import Curvature, squared_error
+from agentlab.compress.quantizers import GPTQ, Curvature, squared_error
 from agentlab.errors import UsageError
 
 from .decoders import decoder, nothing, statistics
@@ -64,7 +64,7 @@ def test_zeros_stay_when_the_rest_is_rounded(tmp_path: Path) -> None:
     calibration = statistics(model, tmp_path)
     prune(model, calibration, "sparsegpt", 0.5, check=nothing)
     zeros = {name: module.weight == 0 for name, module in linears(model).items()}
-    quantize(model, calibration, "gptq", Grid(4, 32), check=nothing)
+    quantize(model, calibration, GPTQ, Grid(4, 32), check=nothing)
     for name, module in linears(model).items():
         assert not module.weight[zeros[name]].any()
 

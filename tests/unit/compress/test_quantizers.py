@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agentlab.compress.architecture import linears, on_a_grid
 from agentlab.compress.grid import Codes, Grid
-from agentlab.compress.layerwise import Quantizer, quantize
-from agentlab.compress.quantizers import Curvature, awq_scales, gptq, rtn, squared_error
+from agentlab.compress.layerwise import quantize
+from agentlab.compress.quantizers import AWQ, GPTQ, RTN, Curvature, GridQuantizer, awq_scales, gptq, rtn, squared_error
 from agentlab.errors import UsageError
 
 from .decoders import KINDS, decoder, logits, nothing, statistics
@@ -111,10 +111,10 @@ def test_groups_that_do_not_fit() -> None:
 def test_whole_models_in_order_of_what_they_lose(kind: str, tmp_path: Path) -> None:
     before = logits(decoder(kind)).log_softmax(-1)
     divergences = {}
-    methods: tuple[Quantizer, ...] = ("rtn", "gptq", "awq", "awq-gptq")
-    for method in methods:
+    quantizers = {"rtn": RTN, "gptq": GPTQ, "awq": AWQ, "awq-gptq": GridQuantizer(GPTQ.rounding, scales_inputs=True)}
+    for method, quantizer in quantizers.items():
         model = decoder(kind)
-        codes = quantize(model, statistics(model, tmp_path), method, Grid(3, 32), check=nothing)
+        codes = quantize(model, statistics(model, tmp_path), quantizer, Grid(3, 32), check=nothing)
         assert codes.keys() == linears(model).keys()
         after = logits(model).log_softmax(-1)
         divergences[method] = float((before.exp() * (before - after)).sum(-1).mean())
@@ -127,9 +127,9 @@ def test_factors_alone_change_nothing(kind: str, tmp_path: Path) -> None:
     changes = {"attention_bias": True, "mlp_bias": True} if kind == "llama" else {}
     model = decoder(kind, **changes)
     before = logits(model)
-    quantize(model, statistics(model, tmp_path), "awq", Grid(8, None), check=nothing)
+    quantize(model, statistics(model, tmp_path), AWQ, Grid(8, None), check=nothing)
     plain = decoder(kind, **changes)
-    quantize(plain, statistics(plain, tmp_path), "rtn", Grid(8, None), check=nothing)
+    quantize(plain, statistics(plain, tmp_path), RTN, Grid(8, None), check=nothing)
     assert (logits(model) - before).abs().max() < 3 * (logits(plain) - before).abs().max()
 
 

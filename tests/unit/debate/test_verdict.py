@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from agentlab.answers.calibration import Platt
 from agentlab.debate.config import DebateConfig, VoteConfig
 from agentlab.debate.result import DebateResult
+from agentlab.debate.rules import JUDGE, VOTING_RULES
 from agentlab.debate.transcript import Ballot
 from agentlab.debate.verdict import right_on, verdict
-from agentlab.debate.voting import RULES, Fitted, fit_votes
+from agentlab.debate.voting import Fitted, fit_votes
 from agentlab.tasks.questions import QuizQuestion
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
@@ -250,7 +251,12 @@ TURNS = st.lists(
 
 
 @settings(max_examples=40)
-@given(TURNS, st.sampled_from(RULES), st.sampled_from(["samples", "vote", "single", "length"]), st.booleans())
+@given(
+    TURNS,
+    st.sampled_from([*VOTING_RULES.table, JUDGE]),
+    st.sampled_from(["samples", "vote", "single", "length"]),
+    st.booleans(),
+)
 def test_whatever_is_said_comes_to_figures_that_json_can_hold(answers, rule, against, stops):
     """Of each question: what both agents say at first, in the debate, and rereading; some are over after that."""
     quiz = questions(len(answers))
