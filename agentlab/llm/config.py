@@ -18,8 +18,6 @@ from agentlab.config.base import StrictModel, budget_field, machine_field
 from agentlab.llm.provider_config import (
     ROLES,
     Cap,
-    GgufProvider,
-    HfProvider,
     Name,
     Price,
     Provider,
@@ -202,19 +200,8 @@ class LLMConfig(StrictModel):
     def total(self, name: str) -> float:
         """Seconds after which a call has to be over if this model is the one that answers."""
         provider = self.providers[self.models[name].provider]
-        return provider.total if isinstance(provider, GgufProvider | HfProvider) else self.defaults.timeout.total
+        return float(getattr(provider, "total", self.defaults.timeout.total))
 
     def caps(self, name: str) -> tuple[Cap, ...]:
         model = self.models[name]
-        return _CAPS.get(self.providers[model.provider].kind, _ALL) if model.caps is None else model.caps
-
-
-_ALL: tuple[Cap, ...] = ("tools", "schema", "json", "embeddings")
-# What each kind of provider can do; a plug-in can do all unless its models say less.
-_CAPS: dict[str, tuple[Cap, ...]] = {
-    "openai_compat": _ALL,
-    "anthropic": ("tools", "schema"),
-    "gguf": ("schema", "json"),
-    "hf": (),
-    "scripted": ("tools", "schema", "json"),
-}
+        return self.providers[model.provider].caps if model.caps is None else model.caps

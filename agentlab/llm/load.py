@@ -8,7 +8,6 @@ from agentlab.config.load import load
 from agentlab.config.overrides import Override
 from agentlab.errors import AgentlabError, MissingError
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.providers import ProviderContext, build
 from agentlab.runs.context import Context
 
@@ -41,7 +40,7 @@ def absent(config: LLMConfig, context: Context) -> dict[str, str]:
     """What is wrong with the local files of a config, model or adapter, by provider; empty when they are there."""
     around, problems = ProviderContext(context.env, context.workspace), dict[str, str]()
     for name, provider in config.providers.items():
-        if isinstance(provider, GgufProvider | HfProvider):
+        if provider.is_local:
             try:
                 build(name, provider, around)
             except AgentlabError as error:

@@ -7,14 +7,26 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from agentlab.config.base import EnvPath, EnvText, SecretRef, StrictModel
 from agentlab.config.trust import is_trusted
 from agentlab.errors import UntrustedHostError
+from agentlab.llm.provider_kinds import FACTORIES
 
 # Where well-known keys belong: these hosts and those below them.
 _HOSTS_BY_KEY: Mapping[str, tuple[str, ...]] = {
@@ -112,6 +124,9 @@ Name = Annotated[EnvText, Field(min_length=1, max_length=200)]
 Place = Annotated[EnvPath, Field(min_length=1, max_length=4096)]  # a name or a path
 
 
+Cap = Literal["tools", "schema", "json", "embeddings"]
+
+
 class ProviderLimits(StrictModel):
     """What a provider allows. Calls beyond wait their turn; null is unknown."""
 
@@ -122,8 +137,17 @@ class ProviderLimits(StrictModel):
     )
 
 
-class _Endpoint(StrictModel):
+class ProviderConfig(StrictModel):
+    """An entry of `providers`. What a kind can do, and where it runs, stands with its class."""
+
     kind: str
+    caps: ClassVar[tuple[Cap, ...]] = ("tools", "schema", "json", "embeddings")
+    is_local: ClassVar[bool] = False
+
+
+class EndpointConfig(ProviderConfig):
+    """One that is reached by HTTP. Its key goes to its own host, and its limits hold, whoever brings the kind."""
+
     base_url: BaseUrl = Field(description="Up to and without /chat/completions; https, or http on this machine.")
     api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
     limits: ProviderLimits = Field(default_factory=ProviderLimits, description="What the provider allows.")
@@ -134,7 +158,7 @@ class _Endpoint(StrictModel):
         return None if self.api_key is None else self.api_key[2:-1]
 
 
-class OpenAICompatProvider(_Endpoint):
+class OpenAICompatProvider(EndpointConfig):
     """Any endpoint that speaks OpenAI's chat completions: OpenRouter, OpenAI, vLLM, llama.cpp, Ollama, LM Studio."""
 
     kind: Literal["openai_compat"]
@@ -143,18 +167,21 @@ class OpenAICompatProvider(_Endpoint):
     )
 
 
-class AnthropicProvider(_Endpoint):
+class AnthropicProvider(EndpointConfig):
     """Anthropic's own Messages API: its OpenAI-compatible layer ignores response formats."""
 
     kind: Literal["anthropic"]
+    caps = ("tools", "schema")
     base_url: BaseUrl = Field("https://api.anthropic.com", description="Up to and without /v1/messages.")
     api_key: SecretRef = Field("${ANTHROPIC_API_KEY}", description="The variable that holds the key.")
 
 
-class GgufProvider(StrictModel):
+class GgufProvider(ProviderConfig):
     """A GGUF file that runs here, in a process of its own."""
 
     kind: Literal["gguf"]
+    caps = ("schema", "json")
+    is_local = True
     model_path: Place = Field(description="A catalogue name such as smollm2-135m, or the path of a GGUF file.")
     adapter: Place | None = Field(None, description="A GGUF adapter for it, in `adapters/` or by its path.")
     context: int = Field(2048, ge=128, le=1_048_576, description="Tokens of prompt and answer together.")
@@ -163,13 +190,15 @@ class GgufProvider(StrictModel):
     )
 
 
-class HfProvider(StrictModel):
+class HfProvider(ProviderConfig):
     """A checkpoint of transformers that runs here, with a LoRA adapter if one is named.
 
     Providers of one checkpoint share a process, whatever their adapters.
     """
 
     kind: Literal["hf"]
+    caps = ()
+    is_local = True
     model_path: Place = Field(description="A folder with config.json and safetensors, in `models/` or by its path.")
     adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or by its path.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -178,10 +207,11 @@ class HfProvider(StrictModel):
     total: float = Field(600, gt=0, le=86_400, description="Seconds for one answer: a safety net.")
 
 
-class ScriptedProvider(StrictModel):
+class ScriptedProvider(ProviderConfig):
     """A fake for demonstrations and tests; no model is asked."""
 
     kind: Literal["scripted"]
+    caps = ("tools", "schema", "json")
     mode: Literal["replies", "first", "random", "adversarial", "garbage", "stuck", "refuse"] = Field(
         "first",
         description="replies: those listed, in turn; first, random, adversarial: the schema's first, any or last "
@@ -201,8 +231,8 @@ class ScriptedProvider(StrictModel):
         return self
 
 
-class PluginProvider(StrictModel):
-    """A provider that an installed package brings, through the entry-point group `agentlab.providers`."""
+class PluginProvider(ProviderConfig):
+    """A provider that an installed package brings, and whose factory has no `config` of its own."""
 
     kind: str = Field(min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict, description="Read by the plug-in, and only there.")
@@ -212,18 +242,28 @@ class PluginProvider(StrictModel):
     def _refuse_unknown_kind(cls, tree: object) -> object:
         if isinstance(tree, dict) and set(tree) - {"kind", "options"}:
             raise ValueError(
-                f"there is no provider kind {tree.get('kind')!r}; known are {', '.join(SHIPPED_KINDS)}; "
+                f"there is no provider kind {tree.get('kind')!r}; known are {', '.join(FACTORIES.names)}; "
                 "one from a plug-in has `options` and nothing else"
             )
         return tree
 
 
-SHIPPED_KINDS = ("openai_compat", "anthropic", "gguf", "hf", "scripted")
+def _validate_by_kind(tree: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """By the config of the factory that the table, or a package, has for the kind."""
+    kind = tree.get("kind") if isinstance(tree, dict) else None
+    if isinstance(tree, ProviderConfig) or not isinstance(kind, str) or kind not in FACTORIES.names:
+        return tree if isinstance(tree, ProviderConfig) else validate(tree)
+    config = getattr(FACTORIES.load(kind), "config", None)
+    return validate(tree) if config is None else config.model_validate(tree, context=info.context)
+
+
+# Those whose keys are in the documentation, and which need nothing imported to be checked.
+_SHIPPED = ("openai_compat", "anthropic", "gguf", "hf", "scripted")
 
 
 def _kind_of(provider: object) -> str:
     kind = provider.get("kind") if isinstance(provider, dict) else getattr(provider, "kind", None)
-    return kind if isinstance(kind, str) and kind in SHIPPED_KINDS else "plugin"
+    return kind if isinstance(kind, str) and kind in _SHIPPED else "plugin"
 
 
 Provider = Annotated[
@@ -232,14 +272,13 @@ Provider = Annotated[
     | Annotated[GgufProvider, Tag("gguf")]
     | Annotated[HfProvider, Tag("hf")]
     | Annotated[ScriptedProvider, Tag("scripted")]
-    | Annotated[PluginProvider, Tag("plugin")],
+    | Annotated[SerializeAsAny[PluginProvider], WrapValidator(_validate_by_kind), Tag("plugin")],
     Discriminator(_kind_of),
 ]
 
 RoleName = Literal["primary", "duplicate", "reserve", "fallback"]
 ROLES: tuple[RoleName, ...] = ("primary", "duplicate", "reserve", "fallback")
 
-Cap = Literal["tools", "schema", "json", "embeddings"]
 Strategy = Literal["single", "fallback", "fastest", "best_of_two", "best_of_n", "adaptive"]
 
 

@@ -14,7 +14,7 @@ from agentlab.bench.failures import cause_of, group_of, message_of
 from agentlab.errors import AgentlabError, GateError, Interrupted, LLMTimeoutError, UsageError
 from agentlab.llm.concurrency import all_of
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.provider_config import GgufProvider, HfProvider, RoleName, ScriptedProvider
+from agentlab.llm.provider_config import RoleName, ScriptedProvider
 from agentlab.llm.types import Completion, Message
 from agentlab.runs.stop import StopFlag
 
@@ -106,7 +106,7 @@ def _row(name: str, llm: LLMConfig, tally: _CheckTally) -> ModelCheck:
         model=name,
         id=model.id,
         provider=model.provider,
-        local=isinstance(provider, GgufProvider | HfProvider | ScriptedProvider),
+        local=provider.is_local or isinstance(provider, ScriptedProvider),
         free=model.price is not None and model.price.input == model.price.output == 0,
         asked=tally.asked,
         successes=len(tally.totals),

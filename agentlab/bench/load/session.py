@@ -18,7 +18,6 @@ from agentlab.bench.load.stages import is_rising, upcoming
 from agentlab.bench.load.target_asks import Asks
 from agentlab.errors import MissingFileError, ModelFileError, RunUnreadableError
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.types import Usage
 from agentlab.runs.atomic import read_text
 from agentlab.runs.context import Context
@@ -156,7 +155,7 @@ class LoadSession:
     def _add(self, stage: LoadStage, facts: dict[str, Any], records: Sequence[Record]) -> StageRow:
         target = self._targets[stage.target]
         model = self._llm.models[target.model] if target.model else None
-        local = model is not None and isinstance(self._llm.providers[model.provider], GgufProvider | HfProvider)
+        local = model is not None and self._llm.providers[model.provider].is_local
         price = model.price if model else None
         lag = facts.get("client_lag")
         stage_facts = StageFacts(

@@ -1,4 +1,4 @@
-"""Kinds of providers: a table of import strings, and one entry-point group for those of other packages."""
+"""From a provider of the config to the model that is asked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,18 +6,9 @@ from typing import Any, Protocol
 
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import Timeout
+from agentlab.llm.provider_config import EndpointConfig, require_trust
+from agentlab.llm.provider_kinds import FACTORIES
 from agentlab.llm.types import ChatModel
-from agentlab.plugins import Registry
-
-GROUP = "agentlab.providers"
-
-PROVIDERS: dict[str, str] = {
-    "anthropic": "agentlab.llm.providers.anthropic:build",
-    "gguf": "agentlab.llm.providers.local:gguf",
-    "hf": "agentlab.llm.providers.local:hf",
-    "openai_compat": "agentlab.llm.providers.openai_compat:build",
-    "scripted": "agentlab.llm.providers.scripted:build",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +37,15 @@ class Factory(Protocol):
         """
 
 
-FACTORIES: Registry[Factory] = Registry("provider kind", GROUP, PROVIDERS)
-
-
 def build(name: str, provider: Any, surroundings: ProviderContext) -> ChatModel:
     """The model of a provider of the config.
 
     Raises:
         UnknownNameError: no such kind, here or in a plug-in.
+        UntrustedHostError: its key may not go to its host.
         MissingError: its key, file or package is not there.
     """
-    return FACTORIES.load(provider.kind)(name, provider, surroundings)
+    factory: Factory = FACTORIES.load(provider.kind)
+    if isinstance(provider, EndpointConfig) and provider.key_name is not None:  # before a stranger's code has the key
+        require_trust(provider.key_name, provider.base_url, surroundings.env)
+    return factory(name, provider, surroundings)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from agentlab import errors
-from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of, require_trust
+from agentlab.llm.provider_config import EndpointConfig, host_of, require_trust
 from agentlab.llm.providers import ProviderContext
 from agentlab.llm.providers.faults import error_from
 from agentlab.llm.transport import HttpReply, Transport
@@ -57,7 +57,7 @@ class RefusableFields:
         return True
 
 
-def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surroundings: ProviderContext) -> str | None:
+def key_of(name: str, provider: EndpointConfig, surroundings: ProviderContext) -> str | None:
     """The key of a provider of the config; None when it needs none.
 
     Raises:

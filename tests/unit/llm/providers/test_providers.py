@@ -7,18 +7,14 @@ from types import ModuleType
 import pytest
 
 from agentlab.errors import BadRequestError, UnknownNameError
-from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
-from agentlab.llm.provider_config import SHIPPED_KINDS, OpenAICompatProvider, PluginProvider, ScriptedProvider
-from agentlab.llm.providers import PROVIDERS, ProviderContext, build
+from agentlab.llm.provider_config import OpenAICompatProvider, PluginProvider, ScriptedProvider
+from agentlab.llm.provider_kinds import FACTORIES
+from agentlab.llm.providers import ProviderContext, build
 from agentlab.llm.providers.openai_compat import request_body
 from agentlab.llm.types import Message, ModelRequest
 from agentlab.runs.redact import Redactor
-
-
-def test_the_table_and_the_config_know_the_same_kinds():
-    assert set(PROVIDERS) == set(SHIPPED_KINDS)
 
 
 def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
@@ -28,7 +24,7 @@ def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
     package = ModuleType("some_package")
     package.factory = factory
     monkeypatch.setitem(sys.modules, "some_package", package)
-    point = EntryPoint("mine", "some_package:factory", providers.GROUP)
+    point = EntryPoint("mine", "some_package:factory", FACTORIES.group)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
     result = build("p", PluginProvider(kind="mine", options={"a": 1}), ProviderContext({}, home))
     assert result == ("p", {"a": 1}, home)
