@@ -12,17 +12,17 @@ from agentlab.compress.agent import Agent, AgentProposer
 from agentlab.compress.config import CompressConfig, apply_limits, point
 from agentlab.compress.control import agent_control, joules_of, pair_of, paired_control, share
 from agentlab.compress.costs import stages_of, weights_of, work_of
-from agentlab.compress.experiment_memory import CompressMemory, RememberedExperiment, hash_parts
+from agentlab.compress.experiment_memory import CompressMemory, RememberedExperiment
 from agentlab.compress.goal import read_goal
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Opener, RecipeObjective, Workshop, alone
-from agentlab.compress.recipe import Limit, Recipe, left_out, recipe_of
-from agentlab.compress.result import BASE, TERMS, TEXTS, Advice, CompressModelResult, RecipeRow
+from agentlab.compress.recipe import Limit, left_out, recipe_of
+from agentlab.compress.result import BASE, TERMS, Advice, CompressModelResult, RecipeRow
+from agentlab.compress.run_memory import RunMemory
 from agentlab.compress.texts import MOST
 from agentlab.compress.tools import Situation
 from agentlab.compress.transfer import Recalling, score_forecasts
 from agentlab.compress.verdict import CONFIRMATIONS, BaseFacts, forecast_remark, verdict
-from agentlab.errors import ModelFileError, RunMismatchError, StorageError
 from agentlab.models.base_model import BaseFile, import_base
 from agentlab.runs.atomic import delete
 from agentlab.runs.branch import RunBranch
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 PORTFOLIO = "portfolio"  # known recipes alone; a branch carries out what the search left out of them
 MADE = "made"  # the branch in which a winner is made of which nothing but the measures is left
-MEMORY, PLANNED, REFLECTED, CONCLUDED = "memory.read", "agent.planned", "agent.reflected", "search.concluded"
+PLANNED, REFLECTED, CONCLUDED = "agent.planned", "agent.reflected", "search.concluded"
 CONFIRMED = "winner.confirmed"
 
 
@@ -72,7 +72,7 @@ class CompressPart:
     def __init__(
         self, run: OpenRun, base: BaseFile, name: str, config: CompressConfig, memory: CompressMemory | None
     ) -> None:
-        self.run, self.base, self.name, self._config, self._memory = run, base, name, config, memory
+        self.run, self.base, self.name, self._config = run, base, name, config
         self._goal = read_goal(config.goal)
         self._study: OpenRun | RunBranch = RunBranch(run, name) if name else run
         pairs = range(config.control_seeds if config.control == "full" else 0)
@@ -82,7 +82,7 @@ class CompressPart:
         self._made, self._beside = self._branches[MADE], {str(rival): self._branches[rival] for rival in config.beside}
         self._place = f"exports/{name}" if name else "exports"
         self._exports = run.folder.folder(self._place).path
-        self._forgotten = ""
+        self._memory = RunMemory(memory, config, run, name, base.path.name, self._study)
 
     @property
     def _limits(self) -> list[Limit]:
@@ -115,7 +115,7 @@ class CompressPart:
             self.run.stream("base.loading", dense)
         space, recipes = apply_limits(config, self._limits, self.base.name)
         portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in recipes]
-        remembered, elsewhere = self._recall_experiments(space)
+        remembered, elsewhere = self._memory.recall(space)
         measured_elsewhere = [experiment.elsewhere for experiment in elsewhere]
 
         def situation(history: Sequence[Trial]) -> Situation:
@@ -156,22 +156,34 @@ class CompressPart:
             asks=lambda plain: AgentProposer.of(plain, planned, situation),
         )
 
-        def conclude() -> None:
-            self._compare(replace(setup, router=None), portfolio)
-            for _ in range(2 * CONFIRMATIONS):  # each may have to be made again before
-                if unconfirmed := self._find_unconfirmed():
-                    self._confirm(unconfirmed, replace(setup, router=None), workshop, meter)
-            if pairing:
-                self._pair(replace(setup, starts=portfolio[: config.first], router=pairing), meter, elsewhere)
-            if router:
-                self._advice(self._study, REFLECTED, str(config.budget.trials), meter, router, situation)
-            self._tick(starts, has_ended=True)
-            if str(config.budget.trials) not in self._event_data(CONCLUDED):
-                trials = [trial.as_trial() for trial in self.search_trials]
-                scores = score_forecasts(space, trials, measured_elsewhere)
-                self._study.emit(CONCLUDED, str(config.budget.trials), **scores)
-
+        conclude = partial(self._conclude, setup, portfolio, workshop, meter, elsewhere, situation, pairing)
         return Search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts), conclude)
+
+    def _conclude(
+        self,
+        setup: Setup,
+        portfolio: Sequence[Proposal],
+        workshop: Opener,
+        meter: Meter,
+        elsewhere: Sequence[RememberedExperiment],
+        situation: Callable[[Sequence[Trial]], Situation],
+        pairing: "Router | None",
+    ) -> None:
+        """After the last step of a search; `pairing` is the way to the models of a full control."""
+        trials, plain_setup = str(self._config.budget.trials), replace(setup, router=None)
+        self._compare(plain_setup, portfolio)
+        for _ in range(2 * CONFIRMATIONS):  # each may have to be made again before
+            if unconfirmed := self._find_unconfirmed():
+                self._confirm(unconfirmed, plain_setup, workshop, meter)
+        if pairing:
+            self._pair(replace(setup, starts=portfolio[: self._config.first], router=pairing), meter, elsewhere)
+        if setup.router:
+            self._advice(self._study, REFLECTED, trials, meter, setup.router, situation)
+        self._tick(setup.starts, has_ended=True)
+        if trials not in self._event_data(CONCLUDED):
+            history = [trial.as_trial() for trial in self.search_trials]
+            forecasts = score_forecasts(setup.rules.space, history, [experiment.elsewhere for experiment in elsewhere])
+            self._study.emit(CONCLUDED, trials, **forecasts)
 
     def _cheapest_first(self, starts: Sequence[Proposal], space: SearchSpace) -> list[Proposal]:
         """By forecast in powers of two: a small budget is to measure something. What was proposed already stays so."""
@@ -294,85 +306,11 @@ class CompressPart:
         experiment = None if branch is self._made else remembered.get(key)
         if experiment is None or experiment.is_near(self._goal):
             return None
-        result = experiment.result(self._goal, self._find_export(experiment))
+        result = experiment.result(self._goal, self._memory.find_export(experiment))
         return result if branch is self._study else replace(result, metrics=alone(result.metrics))
 
-    def _recall_experiments(
-        self, space: SearchSpace
-    ) -> tuple[dict[str, RememberedExperiment], list[RememberedExperiment]]:
-        """What earlier runs have measured: of this base on this text, by its point of the space, and of others.
-
-        What was known when the run began is known when it goes on, and nothing else.
-        """
-        if self._memory is None:
-            return {}, []
-        if not first_event_data(self._study.events, MEMORY):
-            # A search that was begun without experiments goes on without them.
-            experiments = [] if self.search_trials else list(self._memory.experiments())
-            usable = [experiment.key for experiment in experiments if experiment.key == self._key(experiment.recipe)]
-            finished = [experiment for experiment in experiments if experiment.status == "finished"]
-            other_keys = [experiment.key for experiment in finished if experiment.texts != self._texts()]
-            self._study.emit(MEMORY, keys=usable, elsewhere=other_keys)
-        recorded = first_event_data(self._study.events, MEMORY)
-        keys_here, keys_elsewhere = set(recorded["keys"]), set(recorded["elsewhere"])
-        if missing := (keys_here | keys_elsewhere) - {experiment.key for experiment in self._memory.experiments()}:
-            raise RunMismatchError(
-                f"{len(missing)} of the experiments that the run began with are gone from its memory.",
-                hint="Put them back, or begin a new run.",
-            )
-        experiments = list(self._memory.within(space))
-        comparable = [experiment for experiment in experiments if experiment.key in keys_here]
-        elsewhere = [experiment for experiment in experiments if experiment.key in keys_elsewhere]
-        return {space.key(experiment.recipe): experiment for experiment in comparable}, elsewhere
-
-    def _texts(self) -> str:
-        texts = first_event_data(self.run.events, TEXTS, self.name)
-        return hash_parts(texts["fingerprint"], texts["sha256"], self._config.text.model_dump(exclude={"file"}))
-
-    def _training(self, recipe: Recipe) -> str:
-        config = self._config
-        return "" if recipe.recovery == "none" else hash_parts(config.recovery.model_dump(), config.seed)
-
-    def _key(self, params: Params) -> str:
-        recipe = recipe_of(params)
-        return hash_parts(self._texts(), self._training(recipe), recipe.model_dump(exclude_defaults=True))
-
-    def _find_export(self, experiment: RememberedExperiment) -> str | None:
-        path = None if self._memory is None else self._memory.export(experiment.key)
-        return None if path is None else str(path)
-
     def remember(self) -> None:
-        if self._memory is None or not first_event_data(self.run.events, TEXTS, self.name):
-            return
-        experiments, exports = list[RememberedExperiment](), dict[str, Path]()
-        branches = (self._study, *self._branches.values())
-        for trial in chain.from_iterable(rebuild(branch.events).trials for branch in branches):
-            params, result = trial.proposal.params, trial.result
-            if result is None or "shares" not in result.metrics or "then" in result.metrics:
-                continue  # a crash may have been bad luck, and what was remembered is there
-            key = self._key(params)
-            experiments.append(
-                RememberedExperiment(
-                    key=key,
-                    base=self.base.path.name,
-                    texts=self._texts(),
-                    training=self._training(recipe_of(params)),
-                    recipe=dict(params),
-                    status=result.status,
-                    error=result.error,
-                    metrics={name: value for name, value in result.metrics.items() if name not in ("file", "thought")},
-                    objectives=list(result.objectives),
-                    windows=list(result.items),
-                    run=self.run.id,
-                )
-            )
-            file = self._exports / str(result.metrics.get("file"))
-            if file.exists():
-                exports[key] = file
-        try:
-            self._memory.keep(experiments, exports)
-        except (ModelFileError, StorageError) as error:  # no reason to lose the report
-            self._forgotten = f"Nothing was remembered: {error.message} {error.hint or ''}".strip()
+        self._memory.keep((self._study, *self._branches.values()), self._exports)
 
     def result(self) -> CompressModelResult:
         measured = first_event_data(self.run.events, BASE, self.name)
@@ -395,7 +333,7 @@ class CompressPart:
         last = {name: list(entries.values())[-1] for name, entries in advice_by_kind.items() if entries}
         advice = {name: Advice.model_validate(content) for name, content in last.items()}
         scores = next(reversed(self._event_data(CONCLUDED).values()), None)
-        notes = filter(None, [forecast_remark(scores) if scores else "", self._forgotten])
+        notes = filter(None, [forecast_remark(scores) if scores else "", self._memory.problem])
         return result.model_copy(update={"pairs": pairs, "remarks": [*result.remarks, *notes], **advice})
 
     def tidy(self) -> None:

@@ -58,6 +58,11 @@ class StrictModel(BaseModel):
         _make_strict(schema)
         return schema
 
+    @classmethod
+    def model_for(cls, data: Mapping[str, Any]) -> "type[StrictModel]":  # noqa: ARG003 - for those that look
+        """What a mapping is checked by, where that depends on what the mapping says."""
+        return cls
+
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What is wrong between the parts of a whole config, each with its place; asked when it is loaded."""
         yield from ()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Discriminator, RootModel
 from pydantic.fields import FieldInfo
 
+from agentlab.config.base import StrictModel
 from agentlab.config.keys import Key, child
 
 Model = type[BaseModel]
@@ -44,7 +45,7 @@ def fitting_models(annotation: Any, data: Any) -> list[Model]:
     """The models an annotation allows for a mapping; a literal such as `kind: gguf` settles which one."""
     if not isinstance(data, Mapping):
         return []
-    models = [m for m in _alternatives(annotation) if _is_model(m)]
+    models = [m.model_for(data) if issubclass(m, StrictModel) else m for m in _alternatives(annotation) if _is_model(m)]
     if len(models) == 1:
         return models
     fits = {m: _literal_fit(m, data) for m in models}

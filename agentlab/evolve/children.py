@@ -11,7 +11,7 @@ from typing import Any, cast
 from agentlab.evolve.genome import BASE, BLEND, Child
 from agentlab.evolve.recipes import RecipeGenome
 from agentlab.lora.card import content_hash
-from agentlab.lora.operators import MUTATIONS, OPERATORS
+from agentlab.lora.operators import OPERATORS, is_mutation
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
 from agentlab.runs.atomic import delete
@@ -74,7 +74,7 @@ class Children:
             method = str(params["operator"])
             if method == BLEND:
                 recipe = plan(adapters, "concat")
-            elif method in MUTATIONS:
+            elif is_mutation(method):
                 recipe = plan(adapters, method, rank=rank, seed=seed, step=float(params["step"]))
             else:
                 share, alike = float(params["share"]), len({content_hash(adapter.path) for adapter in adapters}) == 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from agentlab.evolve.config import GenomeConfig
 from agentlab.evolve.genome import BASE, BLEND, PARENT
-from agentlab.lora.operators import MUTATIONS
+from agentlab.lora.operators import is_mutation
 from agentlab.search.parameters import Categorical, Integer, Real
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial
@@ -47,11 +47,11 @@ class RecipeGenome:
 
     @property
     def pairs(self) -> tuple[str, ...]:
-        return tuple(name for name in self.config.operators if name not in MUTATIONS)
+        return tuple(name for name in self.config.operators if not is_mutation(name))
 
     @property
     def alone(self) -> tuple[str, ...]:
-        return tuple(name for name in self.config.operators if name in MUTATIONS)
+        return tuple(name for name in self.config.operators if is_mutation(name))
 
     @property
     def starts(self) -> Iterator[Proposal]:

@@ -237,6 +237,17 @@ class PluginProvider(ProviderConfig):
     kind: str = Field(min_length=1)
     options: dict[str, JsonValue] = Field(default_factory=dict, description="Read by the plug-in, and only there.")
 
+    @classmethod
+    def model_for(cls, data: Mapping[str, object]) -> type[StrictModel]:
+        """The config of the factory that the table, or a package, has for the kind."""
+        kind = data.get("kind")
+        if not isinstance(kind, str) or kind in _SHIPPED or kind not in FACTORIES.names:
+            return cls
+        model = getattr(FACTORIES.load(kind), "config", cls)
+        if not (isinstance(model, type) and issubclass(model, ProviderConfig)):
+            raise FACTORIES.unusable(kind, "its config is no ProviderConfig")
+        return model
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_kind(cls, tree: object) -> object:
@@ -249,12 +260,10 @@ class PluginProvider(ProviderConfig):
 
 
 def _validate_by_kind(tree: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    """By the config of the factory that the table, or a package, has for the kind."""
-    kind = tree.get("kind") if isinstance(tree, dict) else None
-    if isinstance(tree, ProviderConfig) or not isinstance(kind, str) or kind not in FACTORIES.names:
-        return tree if isinstance(tree, ProviderConfig) else validate(tree)
-    config = getattr(FACTORIES.load(kind), "config", None)
-    return validate(tree) if config is None else config.model_validate(tree, context=info.context)
+    if isinstance(tree, ProviderConfig):
+        return tree
+    model = PluginProvider.model_for(tree) if isinstance(tree, dict) else PluginProvider
+    return validate(tree) if model is PluginProvider else model.model_validate(tree, context=info.context)
 
 
 # Those whose keys are in the documentation, and which need nothing imported to be checked.

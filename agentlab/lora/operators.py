@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 GROUP = "agentlab.lora_operators"
 
+MUTATIONS = {  # of one adapter; the others combine several
+    "values": "agentlab.lora.mutation:VALUES",
+    "rotate": "agentlab.lora.mutation:ROTATE",
+    "directions": "agentlab.lora.mutation:DIRECTIONS",
+}
 OPERATORS: "Registry[Operator]" = Registry(
     "method",
     GROUP,
@@ -23,9 +28,11 @@ OPERATORS: "Registry[Operator]" = Registry(
         "ties": "agentlab.lora.sparse:TIES",
         "dare": "agentlab.lora.sparse:DARE",
         "svd-cross": "agentlab.lora.blend:SVD_CROSS",
-        "values": "agentlab.lora.mutation:VALUES",
-        "rotate": "agentlab.lora.mutation:ROTATE",
-        "directions": "agentlab.lora.mutation:DIRECTIONS",
+        **MUTATIONS,
     },
 )
-MUTATIONS = ("values", "rotate", "directions")  # of one adapter; the others combine several
+
+
+def is_mutation(name: str) -> bool:
+    """Whether an operator changes one adapter."""
+    return name in MUTATIONS or OPERATORS.load(name).alone

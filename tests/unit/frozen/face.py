@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 from typing_extensions import is_protocol
 
+from agentlab.compress.quantizers import GridQuantizer
+from agentlab.compress.recipe import QUANTIZERS
+from agentlab.debate.rules import VOTING_RULES, DebateVotes, VotingRule
 from agentlab.errors import AllModelsFailedError
 from agentlab.llm.manager import ModelTally, Response
 from agentlab.llm.providers import FACTORIES, ProviderContext
@@ -34,6 +37,9 @@ PLUGIN_FACES: dict[str, type] = {
     "arm, trial": Trial,
     "arm, proposal": Proposal,
     "aggregation": Aggregation,
+    "voting rule": VotingRule,
+    "voting rule, votes": DebateVotes,
+    "quantizer": GridQuantizer,
 }
 # What users' programs are handed by what they import.
 FACE_RESULTS: dict[str, type] = {
@@ -52,7 +58,7 @@ _PUBLIC_IMPORT = re.compile(r"^ {4,}from (agentlab[\w.]*) import ([\w, ]+)$", re
 
 def list_plugins() -> list[str]:
     lines: list[str] = []
-    for registry in (FACTORIES, OPERATORS, AGGREGATIONS, ARMS, OBJECTIVES):
+    for registry in (FACTORIES, QUANTIZERS, VOTING_RULES, OPERATORS, AGGREGATIONS, ARMS, OBJECTIVES):
         lines += [f"{registry.group}: {name}" for name in registry.table]
     for role, face in PLUGIN_FACES.items():
         lines += _list_members(role, face)
