@@ -21,7 +21,7 @@ from agentlab.compress.result import BASE, TERMS, Advice, CompressModelResult, R
 from agentlab.compress.run_memory import RunMemory
 from agentlab.compress.texts import MOST
 from agentlab.compress.tools import Situation
-from agentlab.compress.transfer import Recalling, score_forecasts
+from agentlab.compress.transfer import MeasuredRecipe, Recalling, score_forecasts
 from agentlab.compress.verdict import CONFIRMATIONS, BaseFacts, forecast_remark, verdict
 from agentlab.models.base_model import BaseFile, import_base
 from agentlab.runs.atomic import delete
@@ -116,29 +116,18 @@ class CompressPart:
         space, recipes = apply_limits(config, self._limits, self.base.name)
         portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in recipes]
         remembered, elsewhere = self._memory.recall(space)
-        measured_elsewhere = [experiment.elsewhere for experiment in elsewhere]
 
         def situation(history: Sequence[Trial]) -> Situation:
             return Situation(self._goal, ScreenRules(space), history, list(remembered.values()), elsewhere)
 
         pairing, router = router, router if config.planner == "agent" else None
         planned = self._plan(self._study, meter, router, situation) if router else []
-        remembered_starts = [Proposal(experiment.recipe, "memory") for experiment in remembered.values()]
-        first = self._cheapest_first(portfolio if config.planner == PORTFOLIO else portfolio[: config.first], space)
-        starts = [*remembered_starts, *(proposal for proposal in first if space.key(proposal.params) not in remembered)]
+        starts = self._starts(portfolio, remembered, space)
         trials = len(starts) if config.planner == PORTFOLIO else len(remembered) + config.budget.trials
 
         def check() -> None:
             stop()
             meter.stage("propose")
-
-        def arm(name: ArmName, space: SearchSpace, seed: int) -> Proposer:
-            return Recalling(ARMS.load(name)(name, space, seed), space, measured_elsewhere)
-
-        def executor(branch: OpenRun | RunBranch) -> TrialExecutor:
-            before = partial(self._find_known, branch, space, remembered)
-            first, export_path = config.text.held_out, partial(self._out, branch)
-            return LocalExecutor(RecipeObjective(workshop, self._goal, first, meter, export_path, before, self.tidy))
 
         setup = Setup(
             terms=TERMS,
@@ -147,17 +136,29 @@ class CompressPart:
             base=config.arm,
             budget={"trials": trials},
             evaluator=lambda *_: ParetoEvaluator(TERMS),
-            executor=executor,
+            executor=partial(self._executor, workshop, meter, space, remembered),
             check=check,
             router=router,
             options=config.options,
             share=share,
-            arm=arm,
+            arm=partial(_recalling_arm, [experiment.elsewhere for experiment in elsewhere]),
             asks=lambda plain: AgentProposer.of(plain, planned, situation),
         )
 
         conclude = partial(self._conclude, setup, portfolio, workshop, meter, elsewhere, situation, pairing)
         return Search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts), conclude)
+
+    def _executor(
+        self,
+        workshop: Opener,
+        meter: Meter,
+        space: SearchSpace,
+        remembered: Mapping[str, RememberedExperiment],
+        branch: OpenRun | RunBranch,
+    ) -> TrialExecutor:
+        before = partial(self._find_known, branch, space, remembered)
+        first, export_path = self._config.text.held_out, partial(self._out, branch)
+        return LocalExecutor(RecipeObjective(workshop, self._goal, first, meter, export_path, before, self.tidy))
 
     def _conclude(
         self,
@@ -184,6 +185,15 @@ class CompressPart:
             history = [trial.as_trial() for trial in self.search_trials]
             forecasts = score_forecasts(setup.rules.space, history, [experiment.elsewhere for experiment in elsewhere])
             self._study.emit(CONCLUDED, trials, **forecasts)
+
+    def _starts(
+        self, portfolio: Sequence[Proposal], remembered: Mapping[str, RememberedExperiment], space: SearchSpace
+    ) -> list[Proposal]:
+        """What is remembered, which costs nothing, and then what of the portfolio is not."""
+        known = [Proposal(experiment.recipe, "memory") for experiment in remembered.values()]
+        first = portfolio if self._config.planner == PORTFOLIO else portfolio[: self._config.first]
+        unknown = [start for start in self._cheapest_first(first, space) if space.key(start.params) not in remembered]
+        return [*known, *unknown]
 
     def _cheapest_first(self, starts: Sequence[Proposal], space: SearchSpace) -> list[Proposal]:
         """By forecast in powers of two: a small budget is to measure something. What was proposed already stays so."""
@@ -342,6 +352,10 @@ class CompressPart:
         for path in sorted(self._exports.iterdir()) if self._exports.is_dir() else []:
             if path.name not in kept_files:
                 delete(path)
+
+
+def _recalling_arm(elsewhere: Sequence[MeasuredRecipe], name: ArmName, space: SearchSpace, seed: int) -> Proposer:
+    return Recalling(ARMS.load(name)(name, space, seed), space, elsewhere)
 
 
 def open_workshop(part: CompressPart, config: CompressConfig, context: Context, threads: int, meter: Meter) -> Workshop:

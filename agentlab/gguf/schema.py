@@ -6,34 +6,21 @@ it asks for the properties in the order of the schema, for numbers without an ex
 no property that the schema does not name unless `additionalProperties` is given.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, localcontext
 from functools import reduce
-from itertools import product
 from typing import Any
 
 from agentlab.errors import BadRequestError
 from agentlab.gguf.grammar_terminals import MAX_REPEATS, MOST_DIGITS, between, pattern_rule
+from agentlab.gguf.schema_merge import MOST_PARTS, TELLING, TYPES, json_text, kinds_of, merge_schemas, types_of
 
 _DEEPEST = 64
-_MOST_PARTS = 20_000  # a fraction of a second; references with keywords beside them are written out wherever they stand
 _DECIMALS, _MOST_DECIMALS = 3, 12  # after the point: so many more than the bounds of a number have
 _LARGEST = Decimal(10) ** 30
 _NOTES = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$defs", "definitions"}
 _NOTES |= {"$schema", "$id", "$comment"}
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_TELLING = {  # without `type`, the keywords say what is meant
-    "object": ("properties", "required", "additionalProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": ("minLength", "maxLength", "pattern", "format"),
-    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
-}
 _NEVER = r"[\x7F]"  # stands nowhere outside of a string
-_STRICTER: Mapping[str, Callable[[Any, Any], Any]] = {
-    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems"), max),
-    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems"), min),
-}
 _HEX = "[0-9a-fA-F]"
 _CHAR = (  # no raw control characters, and no half of a character
     r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" ([0-9a-cA-CefEF] HEX HEX HEX | [dD] [0-7] HEX HEX))'
@@ -96,7 +83,7 @@ class _Rules:
         try:
             if self._depth > _DEEPEST:
                 raise ValueError("it is nested too deeply")
-            if self._parts > _MOST_PARTS:
+            if self._parts > MOST_PARTS:
                 raise ValueError("it has too many parts and combinations of them")
             return self._of(schema)
         finally:
@@ -123,9 +110,9 @@ class _Rules:
                 )
         if "enum" in schema or "const" in schema:
             return self._values(schema)
-        types = _types(schema)
+        types = types_of(schema)
         if len(types) != 1:
-            return self._any() if types == list(_TYPES) else self._either([{**schema, "type": kind} for kind in types])
+            return self._any() if types == list(TYPES) else self._either([{**schema, "type": kind} for kind in types])
         return self._rule_of_type(types[0], schema)
 
     def _rule_of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
@@ -212,11 +199,11 @@ class _Rules:
     def _values(self, schema: Mapping[str, Any]) -> str:
         values = schema["enum"] if "enum" in schema else [schema["const"]]
         if "enum" in schema and "const" in schema:
-            values = [value for value in values if _text(value) == _text(schema["const"])]
-        fitting = [value for value in values if "type" not in schema or _kinds(value) & {*_types(schema)}]
+            values = [value for value in values if json_text(value) == json_text(schema["const"])]
+        fitting = [value for value in values if "type" not in schema or kinds_of(value) & {*types_of(schema)}]
         if not fitting:
             raise _NothingFits("none of its values is of its type")
-        return f"({' | '.join(dict.fromkeys(literal(_text(value)) for value in fitting))})"
+        return f"({' | '.join(dict.fromkeys(literal(json_text(value)) for value in fitting))})"
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         form, min_length, max_length = str(schema.get("format")), schema.get("minLength", 0), schema.get("maxLength")
@@ -248,7 +235,7 @@ class _Rules:
         # no escapes: they could write a name otherwise
         alternatives = [f'[^"\\\\\\x7F\\x00-\\x1F{codes}] {self._char()}*']
         alternatives += [
-            f"{literal(_text(letter)[1:-1])} {self._string_other_than(endings)}"
+            f"{literal(json_text(letter)[1:-1])} {self._string_other_than(endings)}"
             for letter, endings in following.items()
         ]
         return f"({' | '.join(alternatives)}){'' if '' in names else '?'}"
@@ -287,7 +274,7 @@ class _Rules:
         starts: list[str] = []  # what may come first
         for name, part in properties.items():
             try:
-                pairs.append((f'{literal(_text(name))} space ":" space {self.of(part)}', name in required))
+                pairs.append((f'{literal(json_text(name))} space ":" space {self.of(part)}', name in required))
             except _NothingFits:
                 if name in required:
                     raise
@@ -305,53 +292,9 @@ class _Rules:
         return self._add_rule(f'"{{" space {inner} space "}}"')
 
 
-def merge_schemas(first: Any, second: Any) -> Any:
-    """What fits both schemas, as far as keywords can be put together; of others the first one's stays."""
-    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
-        return first and second if isinstance(first, bool) else second and first
-    both, all_of = {**second, **first}, [*first.get("allOf", []), *second.get("allOf", [])]
-    for key in first.keys() & second.keys():
-        first_value, second_value = first[key], second[key]
-        match key:
-            case "properties":
-                both[key] = {
-                    **first_value,
-                    **{k: merge_schemas(first_value[k], v) if k in first_value else v for k, v in second_value.items()},
-                }
-            case "required":
-                both[key] = list(dict.fromkeys([*first_value, *second_value]))
-            case "type":
-                both[key] = _common(_types(first), _types(second))
-            case "enum":
-                both[key] = [value for value in first_value if _text(value) in map(_text, second_value)]
-            case _ if key in _STRICTER:
-                both[key] = _STRICTER[key](first_value, second_value)
-            case "items" | "additionalProperties":
-                both[key] = merge_schemas(first_value, second_value)
-            case "const" if _text(first_value) != _text(second_value):
-                both["enum"] = []
-            case "$ref" if first_value != second_value:
-                all_of += [{key: both.pop(key)}, {key: second_value}]
-            case "anyOf" | "oneOf" if first_value != second_value:
-                both[key] = _pairs(first_value, second_value)
-    return both | ({"allOf": all_of} if all_of else {})
-
-
-def _pairs(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
-    if len(first) * len(second) > _MOST_PARTS:
-        raise ValueError("it has too many combinations")
-    return [{"allOf": list(pair)} for pair in product(first, second)]
-
-
-def _common(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """The types that two lists allow: an integer is a number."""
-    common = [kind for kind in first if kind in second or (kind == "integer" and "number" in second)]
-    return common + [kind for kind in second if kind == "integer" and "number" in first and kind not in first]
-
-
 def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, int]:
     """The least and the largest number, and how many decimals it is written with."""
-    bounds = {key: Decimal(str(schema[key])) for key in _TELLING["number"] if _kinds(schema.get(key)) & {"number"}}
+    bounds = {key: Decimal(str(schema[key])) for key in TELLING["number"] if kinds_of(schema.get(key)) & {"number"}}
     exponents = [int(bound.normalize().as_tuple().exponent) for bound in bounds.values()]
     decimals = (
         0 if schema.get("type") == "integer" else min(_MOST_DECIMALS, max([0, *(-e for e in exponents)]) + _DECIMALS)
@@ -371,24 +314,6 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, 
     return low, high, decimals
 
 
-def _types(schema: Mapping[str, Any]) -> list[str]:
-    kind = schema.get("type")
-    if kind is None:
-        implied_types = [kind for kind, keywords in _TELLING.items() if schema.keys() & keywords]
-        return implied_types or list(_TYPES)
-    return [kind] if isinstance(kind, str) else list(kind)
-
-
-def _kinds(value: Any) -> set[str]:
-    if value is None or isinstance(value, bool):
-        return {"null" if value is None else "boolean"}
-    if isinstance(value, int | float):
-        return {"number", "integer"} if value == int(value) else {"number"}
-    if isinstance(value, str):
-        return {"string"}
-    return {"array" if isinstance(value, list) else "object"}
-
-
 def _check_order(minimum: int, maximum: int | None) -> None:
     if maximum is not None and maximum < minimum:
         raise _NothingFits(f"at least {minimum} are more than at most {maximum}")
@@ -396,9 +321,3 @@ def _check_order(minimum: int, maximum: int | None) -> None:
 
 def _is_free(schema: Mapping[str, Any]) -> bool:
     return not schema.keys() - _NOTES
-
-
-def _text(value: Any) -> str:
-    """A value as JSON; half a character, which UTF-8 does not have, is written out."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return json.dumps(value) if any("\ud800" <= c <= "\udfff" for c in text) else text

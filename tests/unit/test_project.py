@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import grimp
@@ -147,3 +148,20 @@ def test_a_hidden_import_is_seen(source: str) -> None:
     layers = ["cli", "agentlab.doctor | agentlab.integrations", "agentlab.compress"]
     assert upward_imports("agentlab.compress.run", source, layers)
     assert upward_imports("agentlab.integrations.x", source, layers) in ([], ["?"])
+
+
+MOST_LINES, MOST_BODY_LINES = 400, 50
+
+
+def test_files_and_functions_are_as_short_as_contributing_says() -> None:
+    rule = f"Files have at most {MOST_LINES} lines, bodies of functions at most {MOST_BODY_LINES}"
+    assert rule in " ".join((REPOSITORY / "CONTRIBUTING.md").read_text().split())
+    too_long: list[str] = []
+    for path in chain((REPOSITORY / "agentlab").rglob("*.py"), (REPOSITORY / "cli").rglob("*.py")):
+        source = path.read_text()
+        too_long += [f"{path}: {count}" for count in [source.count("\n")] if count > MOST_LINES]
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                count = (node.end_lineno or 0) - node.body[0].lineno + 1
+                too_long += [f"{path} {node.name}: {count}"] if count > MOST_BODY_LINES else []
+    assert too_long == []

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from agentlab.errors import BadRequestError
-from agentlab.gguf.schema import grammar_of, literal, merge_schemas
+from agentlab.gguf.schema import grammar_of, literal
+from agentlab.gguf.schema_merge import merge_schemas
 
 
 @pytest.mark.parametrize(
