@@ -43,7 +43,7 @@ from agentlab.gguf.writing import tensor_names, write_gguf
 from agentlab.hf.checkpoint import CONFIG
 from agentlab.runs.atomic import make_folder, write_bytes, write_json
 from agentlab.runs.context import Context
-from agentlab.runs.events import first_event_data, require_unchanged
+from agentlab.runs.events import first_event_data, has_changed
 from agentlab.runs.run import OpenRun
 from agentlab.stats.divergence import Divergence
 from agentlab.train.base import load_base
@@ -96,10 +96,10 @@ class RealWorkshop:
 
     def _tell_input(self) -> None:
         now = {"sha256": self._texts.sha256, "fingerprint": self._base.fingerprint}
-        changed = RunMismatchError(
-            "The base or the text is not what it was when the run began.", hint="Put it back, or begin a new run."
-        )
-        require_unchanged(first_event_data(self._run.events, TEXTS, self._name), changed, **now)
+        if has_changed(first_event_data(self._run.events, TEXTS, self._name), **now):
+            raise RunMismatchError(
+                "The base or the text is not what it was when the run began.", hint="Put it back, or begin a new run."
+            )
         self._run.emit_once(TEXTS, self._name, source=self._texts.source, **now)
         weights = sum(parameter.numel() for parameter in self._base.model.parameters())
         side_bytes = sum(file.stat().st_size for file in [self._base.path / CONFIG, *files_beside(self._base.path)])

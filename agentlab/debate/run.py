@@ -29,7 +29,7 @@ from agentlab.lora.card import read_card
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.models.base_model import find_base
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event, first_event_data, require_unchanged
+from agentlab.runs.events import Event, first_event_data, has_changed
 from agentlab.runs.manifest import Metric, RunTokens
 from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.tasks.questions import QuizQuestion, digest, generate_questions, jsonl, read_questions
@@ -219,10 +219,10 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
         RunUnreadableError: its events were damaged.
     """
     questions = _topic(config) or read_questions(folder / QUESTIONS)
-    changed = RunMismatchError(
-        "The run's questions are not those that were asked.", hint=f"Restore {folder / QUESTIONS}."
-    )
-    require_unchanged(first_event_data(events, READ), changed, sha256=digest(questions))
+    if has_changed(first_event_data(events, READ), sha256=digest(questions)):
+        raise RunMismatchError(
+            "The run's questions are not those that were asked.", hint=f"Restore {folder / QUESTIONS}."
+        )
     test = protocol.split(config, questions)[1]
     transcript = load_transcript(config, events)
     if set(transcript.questions).isdisjoint(question.id for question in test):
@@ -261,11 +261,11 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     """The same for a plan, which may have no rounds."""
     questions = read(config, context)
     agents = tuple(_with_system(agent, context.workspace) for agent in config.agents)
-    changed = RunMismatchError(
-        "The questions are not what they were when the run began.",
-        hint="Put the file back as it was, or begin a new run.",
-    )
-    require_unchanged(first_event_data(events_before(context), READ), changed, sha256=digest(questions))
+    if has_changed(first_event_data(events_before(context), READ), sha256=digest(questions)):
+        raise RunMismatchError(
+            "The questions are not what they were when the run began.",
+            hint="Put the file back as it was, or begin a new run.",
+        )
     if any(agent.model is None for agent in config.agents):
         from agentlab.debate.local_agents import check_agents
 

@@ -26,7 +26,7 @@ from agentlab.lora.card import content_hash
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.models.base_model import BaseFile, find_base
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event, first_event_data, require_unchanged
+from agentlab.runs.events import Event, first_event_data, has_changed
 from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.search.history import batches
 from agentlab.study.control import require_pairs
@@ -157,25 +157,23 @@ def _genome(config: EvolveConfig, parents: Mapping[str, Path], modules: Sequence
 
 
 def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: QuestionSplit) -> None:
-    changed = RunMismatchError(
-        "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
-    )
-    hashes = {"train": digest(questions.train), "test": digest(questions.test)}
-    require_unchanged(first_event_data(events, SPLIT), changed, **hashes)
-    seen = UsageError(
-        "The sealed split of this run is open: a longer search would choose with its answers known.",
-        hint="Start a new run with the larger budget.",
-    )
+    if has_changed(first_event_data(events, SPLIT), train=digest(questions.train), test=digest(questions.test)):
+        raise RunMismatchError(
+            "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
+        )
     limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
-    require_unchanged(first_event_data(events, OPENED), seen, **limits)
+    if has_changed(first_event_data(events, OPENED), **limits):
+        raise UsageError(
+            "The sealed split of this run is open: a longer search would choose with its answers known.",
+            hint="Start a new run with the larger budget.",
+        )
 
 
 def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[str, str]:
     """The content hash of each parent, which is that of the run's beginning."""
-    changed = RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
     hashes = {name: content_hash(folder) for name, folder in parents.items()}
-    for name, sha256 in hashes.items():
-        require_unchanged(first_event_data(events, PARENTS, name), changed, sha256=sha256)
+    if any(has_changed(first_event_data(events, PARENTS, name), sha256=sha256) for name, sha256 in hashes.items()):
+        raise RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
     return hashes
 
 

@@ -17,7 +17,6 @@ from agentlab.nas.result import NasResult
 from agentlab.nas.study import TERMS, setup_of
 from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
-from agentlab.runs.events import require_unchanged
 from agentlab.runs.run import OpenRun, RunOutcome
 from agentlab.search.arms import ARMS
 from agentlab.search.screen import ScreenEstimate, ScreenLimits, ScreenRules
@@ -128,13 +127,12 @@ class NasExperiment:
         from agentlab.nas.baselines import reference_lines
 
         fingerprint = self.series.fingerprint
-        error = DataError(
-            f"{self.series.source} has changed since the run began; its errors could not be compared.",
-            hint="Put the old file back, or start a new run.",
-        )
-        for event in run.events:
-            if event.type == "study.opened":
-                require_unchanged(read_undamaged(event, lambda e: {"data": e.data["data"]}), error, data=fingerprint)
+        openings = [event for event in run.events if event.type == "study.opened"]
+        if any(read_undamaged(event, lambda e: e.data["data"]) != fingerprint for event in openings):
+            raise DataError(
+                f"{self.series.source} has changed since the run began; its errors could not be compared.",
+                hint="Put the old file back, or start a new run.",
+            )
         run.emit(
             "study.opened",
             summary=describe_series(self.series, self.config.data),

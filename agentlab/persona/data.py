@@ -14,7 +14,7 @@ from agentlab.errors import MissingFileError, RunMismatchError
 from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import Persona, PersonaConfig
 from agentlab.runs.document import AnswerDocument, Block, Heading, Table, Text
-from agentlab.runs.events import Event, first_event_data, require_unchanged
+from agentlab.runs.events import Event, first_event_data, has_changed
 from agentlab.train.data_report import Data, DataReport, Prepared, prepare, read_data, survey
 from agentlab.train.masks import Example
 
@@ -100,12 +100,11 @@ def check_unchanged(sources: Sequence[PersonaSource], events: Sequence[Event]) -
     for source in sources:
         before, files = first_event_data(events, CHECKED, source.name), (source.data.learnt, source.data.held_out)
         for (key, now), file in zip(source.hashes.items(), files, strict=True):
-            if file is not None:
-                error = RunMismatchError(
+            if file is not None and has_changed(before, **{key: now}):
+                raise RunMismatchError(
                     f"{file.path} is not what it was when the training of {source.name} began.",
                     hint="Put the file back as it was, or begin a new run to train on the new one.",
                 )
-                require_unchanged(before, error, **{key: now})
 
 
 def held_out(prepared: Mapping[str, Prepared]) -> dict[str, Sequence[Example]]:

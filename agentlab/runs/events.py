@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agentlab.errors import AgentlabError
-
 VERSION = 1
 _KINDS = {"seq": (int,), "t": (int, float), "type": (str,), "id": (str,), "data": (dict,), "v": (int,)}
 
@@ -46,13 +44,12 @@ def first_event_data(events: Iterable[Event], type: str, id: str = "") -> Mappin
     return next((event.data for event in events if event.type == type and event.id == id), {})
 
 
-def require_unchanged(noted: Mapping[str, Any], error: AgentlabError, **now: object) -> None:
-    """Raise `error` unless a run goes on with the input that it was begun with.
+def has_changed(noted: Mapping[str, Any], **now: object) -> bool:
+    """Whether a run would go on with another input than that of its beginning.
 
     `noted` is what the event says of the input, `now` the same fields at present. What it leaves out is not compared.
     """
-    if any(noted.get(key, value) != value for key, value in now.items()):
-        raise error
+    return any(noted.get(key, value) != value for key, value in now.items())
 
 
 class EventSink(Protocol):
