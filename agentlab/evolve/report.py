@@ -42,7 +42,7 @@ def evolve_report(run: OpenRun, result: EvolveResult, facts: Mapping[str, str]) 
     if result.models:
         blocks += [Heading("Language models"), model_table(result.models)]
     return Report(
-        title=f"Evolve {facts['adapters']} on {facts['data']}",
+        title=f"Evolve {facts['adapters']} of {facts['model']}",
         verdict=result.verdict,
         facts=facts,
         body=blocks,
@@ -160,7 +160,7 @@ def fitness_by_generation(result: EvolveResult) -> str:
     figure, panels = new_panels(4, 9.6)
     for axes, name in zip(panels, ("fitness", "task", "cooperation", "novelty"), strict=True):
         _term(axes, result, name)
-        axes.set(xlabel="generation", ylabel="probability of the right answer" if name == "task" else name)
+        axes.set(xlabel="generation", ylabel=name)
         whole_numbers(axes)
     legend_below(figure, panels[0])
     return svg(figure)
