@@ -26,7 +26,7 @@ def main() -> int:
         found = find_spec("cli")
         origin = Path(found.origin).resolve() if found and found.origin else None
         if origin is None or origin.parent.parent != checkout:
-            sys.stderr.write(f"error: the folder `cli` of {checkout} is missing or hidden by {origin}\n")
+            sys.stderr.write(f"error: the folder `cli` of {checkout} is missing or shadowed by {origin}\n")
             return 1
         name = "cli.main"
     return int(import_module(name).main(sys.argv[1:]))

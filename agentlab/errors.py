@@ -96,8 +96,8 @@ class UntrustedHostError(MissingError):
         self.variable, self.host = variable, host
         belongs = f", which belongs to {' or '.join(homes)}," if homes else ""
         super().__init__(
-            f"The config sends {variable}{belongs} to {host}, and you have not said that it may go there.",
-            hint=f"If you trust {host} with it: agentlab llm trust {variable} {host}",
+            f"The config sends {variable}{belongs} to {host}, which you have not allowed.",
+            hint=f"If you trust {host} with it, run: agentlab llm trust {variable} {host}",
         )
 
 

@@ -26,7 +26,7 @@ def open_file(path: Path) -> BufferedReader:
         OSError: it cannot be opened, or is no regular file; its `strerror` says which.
     """
     if "\0" in str(path):
-        raise OSError(errno.EINVAL, "its name holds a NUL character", str(path))
+        raise OSError(errno.EINVAL, "its name contains a NUL byte", str(path))
     _require_regular(path, path.stat())  # first: to open a device may already do something
     return open(path, "rb", opener=_open_regular)
 
@@ -65,13 +65,13 @@ def written_path(text: str | Path) -> Path:
         ConfigError: there is no such home, or it is empty, which would be the current folder.
     """
     if not str(text).strip():
-        raise ConfigError("A path is empty.", hint="Write one, or leave its key out.")
+        raise ConfigError("A path is empty.", hint="Set it, or remove its key.")
     try:
         return Path(text).expanduser() if str(text).startswith("~") else Path(text)
     except (RuntimeError, ValueError) as error:  # ValueError: a NUL in the name of the user
         raise ConfigError(
-            f"{str(text)[:200]!r} names a home folder that is not known here.",
-            hint="Write the whole path; a name that begins with ~ needs it, too.",
+            f"{str(text)[:200]!r} starts with a home folder that cannot be found.",
+            hint="Use the absolute path, also for a file whose name starts with ~.",
         ) from error
 
 

@@ -62,8 +62,8 @@ class Registry(Generic[T]):
     def unusable(self, name: str, why: str) -> AgentlabError:
         """What to raise where a package's thing is not what it should be."""
         return AgentlabError(
-            f"The {self.kind} {name} of a package cannot be used: {why}",
-            hint=f"It is {self.where(name)}: install a version of that package that fits, or name another {self.kind}.",
+            f"The {self.kind} {name} from an installed package cannot be used: {why}",
+            hint=f"It is {self.where(name)}: install a compatible version of that package, or use another {self.kind}.",
         )
 
     def where(self, name: str) -> str:

@@ -181,8 +181,8 @@ def run_to_its_end(
 
     if resume is not None and config is not None:
         raise UsageError(
-            "A resumed run has its own config; another cannot be given with it.",
-            hint="Drop `config`; a larger budget is given by what the run may cost.",
+            "A resumed run uses its own config; another cannot be given.",
+            hint="Remove `config`; to extend the run, raise its budget.",
         )
     context = surroundings(os.environ, Path.cwd())
     folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
@@ -275,7 +275,7 @@ def go_on(
     refused = [f"{d.key}: {d.old!r} -> {d.new!r}" for d in changed if d.role is None]
     if refused:
         raise RunMismatchError(
-            "A resumed run keeps its experiment; only its budget and where it runs may change. "
+            "A resumed run keeps its experiment; only its budget and where it runs can change. "
             f"Refused: {'; '.join(refused)}.",
             hint="Start a new run for a different experiment.",
         )
@@ -350,7 +350,7 @@ def _recorded_end(run: OpenRun, edge: RunEnvironment, resume: str, watch: Watch)
         run.interrupt()
         raise
     except KeyboardInterrupt as stopped:
-        stopped.add_note(f"To go on: {resume}")
+        stopped.add_note(f"To continue: {resume}")
         run.close()  # it may have come between two writes: what is whole is read again
         with OpenRun.resume(run.path, edge) as again:
             again.interrupt()
@@ -375,4 +375,4 @@ def _remedy(error: StorageError) -> str:
     while isinstance(cause, StorageError):
         cause = cause.__cause__
     full = not isinstance(cause, OSError) or cause.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "Free some space" if full else "Mend that"
+    return "Free some space" if full else "Fix that"

@@ -23,12 +23,12 @@ _FORMATS = ("gguf", "peft")
 _METHODS = f"{', '.join(name for name in OPERATORS.table if name not in MUTATIONS)}, or one that a package brings."
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAME)]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not be there.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to create; it must not exist.")]
 Base = Annotated[
     str | None,
-    typer.Option("--base", metavar="NAME", help="The base model, a name or path; what the adapter says by default."),
+    typer.Option("--base", metavar="NAME", help="The base model, a name or path; the adapter's own by default."),
 ]
-AnyBase = Annotated[bool, typer.Option("--any-base", help="Although the base models differ.")]
+AnyBase = Annotated[bool, typer.Option("--any-base", help="Allow different base models.")]
 
 _BLEND = """Examples:
 
@@ -104,7 +104,7 @@ def show(ctx: typer.Context, name: Name) -> None:
 def diff(
     ctx: typer.Context,
     first: Name,
-    second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter that is compared with it.")],
+    second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter to compare it with.")],
 ) -> None:
     """Compare what two adapters change, module by module, and how they were made."""
     from agentlab.lora.adapter_profile import likenesses
@@ -132,14 +132,17 @@ def blend(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help=_NAME)],
     out: Out,
     weights: Annotated[
-        str | None, typer.Option(metavar="W,W...", help="One per adapter; equal shares of 1 by default.")
+        str | None,
+        typer.Option(metavar="W,W...", help="One weight per adapter; equal weights that add up to 1 by default."),
     ] = None,
     method: Annotated[str, typer.Option(metavar="KIND", help=_METHODS)] = "sum",
-    rank: Annotated[int | None, typer.Option(min=1, help="Of the child; the parents' largest by default.")] = None,
-    density: Annotated[
-        float | None, typer.Option(help="Share of entries to keep, where the method drops some; 0.5 by default.")
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Rank of the new adapter; the parents' largest by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what the method draws.")] = 0,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries to keep, for methods that drop some; 0.5 by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the method's random choices.")] = 0,
     any_base: AnyBase = False,
 ) -> None:
     """Combine adapters of one base model into a new one, as the changes they make, not as their factors."""
@@ -200,7 +203,7 @@ def export(
     ctx: typer.Context,
     name: Name,
     format_: Annotated[str, typer.Option("--format", metavar="KIND", help="gguf (llama.cpp) or peft.")],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="The file or folder to make; it must not be there.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="The file or folder to create; it must not exist.")],
     base: Base = None,
     dtype: Annotated[
         str | None, typer.Option(metavar="KIND", help="peft: float32 (default), bfloat16 or float16.")
@@ -222,7 +225,7 @@ def export(
         ("--any-base", any_base, "gguf"),
     ):
         if is_given and format_ != owner:
-            raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Drop {flag}.")
+            raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Remove {flag}.")
     path, target = find(from_here(name), workspace), Path.cwd() / out
     if format_ == "peft":
         _export_peft(screen, path, target, dtype or "float32")

@@ -73,7 +73,7 @@ class TerminalReviewer:
         self._screen.prompt(text)
         line = next(self._lines, None)
         if line is None:
-            raise Interrupted("Nobody answers: the input has ended.", signal=_SIGINT)
+            raise Interrupted("No answer: the input has ended.", signal=_SIGINT)
         return line.strip()
 
 
@@ -98,8 +98,8 @@ def edit(params: Mapping[str, Value], words: list[str]) -> tuple[dict[str, Value
             try:
                 changed[names[0]] = yaml.safe_load(text)
             except yaml.YAMLError:
-                wrong.append(f"{text!r} is no value")
-    return changed, wrong if words else ["no change was named"]
+                wrong.append(f"{text!r} is not a valid value")
+    return changed, wrong if words else ["no change was given"]
 
 
 def _lines(stop: StopFlag) -> Iterator[str]:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from agentlab.compress.result import CompressModelResult
 
 app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
-memory = typer.Typer(help="What runs have measured, which later ones begin with.", no_args_is_help=True)
+memory = typer.Typer(help="What earlier runs have measured; later runs start from it.", no_args_is_help=True)
 app.add_typer(memory, name="memory")
 
 WorkspaceDir = Annotated[
-    Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory unless told.")
+    Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory by default.")
 ]
-BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="Only of this base.")]
+BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="Only this base model.")]
 
 _EXAMPLES = """Examples:
 
@@ -79,28 +79,31 @@ def run(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help='What for: "smallest with < 5 % loss".', rich_help_panel=CONFIG),
+        typer.Option(metavar="TEXT", help='The objective: "smallest with < 5 % loss".', rich_help_panel=CONFIG),
     ] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="The least divergence within a size: 100MB, 2GB.", rich_help_panel=CONFIG),
+        typer.Option(metavar="SIZE", help="Lowest divergence within a size: 100MB, 2GB.", rich_help_panel=CONFIG),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text to calibrate and measure on.", rich_help_panel=CONFIG)
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Recipes of the search.", rich_help_panel=CONFIG)] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Number of recipes in the search.", rich_help_panel=CONFIG)
+    ] = None,
     carbon_budget: Annotated[
         str | None,
-        typer.Option(metavar="MASS", help="CO2 at most: 0.5g, 0.1kg; a bare number is kg.", rich_help_panel=CONFIG),
+        typer.Option(metavar="MASS", help="Maximum CO2: 0.5g, 0.1kg; a bare number is in kg.", rich_help_panel=CONFIG),
     ] = None,
     workspace_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What earlier runs have measured.", rich_help_panel=CONFIG)
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the measurements of earlier runs.", rich_help_panel=CONFIG),
     ] = None,
     control_seeds: Annotated[
         int | None, typer.Option(min=6, help="Pairs of searches with --control full.", rich_help_panel=CONFIG)
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Agree to how a language model reads the goal.", rich_help_panel=RUN)
+        bool, typer.Option("--yes", "-y", help="Accept how a language model interprets the goal.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
     """Quantize, prune, recover and distil a model, and measure every file that comes out.
@@ -113,9 +116,13 @@ def run(
 
     screen = screen_of(ctx)
     if fit is not None and objective is not None:
-        raise UsageError("--fit is an objective of its own.", hint=f'Say --objective "least kl with size < {fit}".')
+        raise UsageError(
+            "--fit and --objective cannot be combined.", hint=f'Use --objective "least kl with size < {fit}".'
+        )
     if control_seeds is not None and common.control != "full":
-        raise UsageError("--control-seeds counts pairs of searches, which only --control full runs.", hint="Add it.")
+        raise UsageError(
+            "--control-seeds counts pairs of searches, which only --control full runs.", hint="Add --control full."
+        )
     flags: dict[str, tuple[str, Any]] = {
         "base": ("--base", None if base is None else from_here(base)),
         "goal": ("--objective", objective) if fit is None else ("--fit", f"minimise kl with size < {fit}"),
@@ -132,13 +139,13 @@ def run(
 @with_output
 def evaluate(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of compress: its name, a unique prefix, or last.")],
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of lm-evaluation-harness.")],
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="The base model, if the run has several.")] = None,
     include_path: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N items of each task.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
     runs_dir: RunsDir = None,
 ) -> None:
@@ -193,13 +200,15 @@ def list_(ctx: typer.Context, base: BaseName = None, workspace_dir: WorkspaceDir
 @with_output
 def query(
     ctx: typer.Context,
-    settings: Annotated[list[str], typer.Argument(metavar="SETTING=VALUE...", help="What recipes must have.")],
+    settings: Annotated[
+        list[str], typer.Argument(metavar="SETTING=VALUE...", help="Settings that the recipes must have.")
+    ],
     base: BaseName = None,
     workspace_dir: WorkspaceDir = None,
 ) -> None:
     """List the experiments whose recipes have these settings."""
     if wrong := [setting for setting in settings if "=" not in setting]:
-        raise UsageError(f"{wrong[0]!r} sets nothing.", hint="Say it like this: quantizer=gptq.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write it as in quantizer=gptq.")
     _answer(ctx, "query", workspace_dir, base, dict(setting.split("=", 1) for setting in settings), None)
 
 
@@ -207,7 +216,7 @@ def query(
 @with_output
 def best(
     ctx: typer.Context,
-    objective: Annotated[str, typer.Option(metavar="TEXT", help="What for.")] = "smallest with < 5 % loss",
+    objective: Annotated[str, typer.Option(metavar="TEXT", help="The objective.")] = "smallest with < 5 % loss",
     base: BaseName = None,
     workspace_dir: WorkspaceDir = None,
 ) -> None:
@@ -237,7 +246,7 @@ def plan(
     ctx: typer.Context,
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name, or a YAML file.")] = None,
     base: Annotated[str | None, typer.Option(metavar="NAME", help="A model's name, or a checkpoint folder.")] = None,
-    objective: Annotated[str | None, typer.Option(metavar="TEXT", help="What for.")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="TEXT", help="The objective.")] = None,
     workspace_dir: WorkspaceDir = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
 ) -> None:
@@ -277,12 +286,12 @@ def plan(
 @with_output
 def reflect(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of compress: its name, a unique prefix, or last.")],
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="The base model, if the run has several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Ask the agent what was learnt in a run, and what a further one should try."""
+    """Ask the agent what a run has taught, and what the next one should try."""
     from agentlab.compress.agent import alone
     from agentlab.compress.config import CompressConfig
     from agentlab.compress.run_status import trials_of
@@ -302,7 +311,9 @@ def reflect(
     ).config
     names = [find_base(base_name, context.workspace).path.name for base_name in config.bases]
     if (len(names) > 1 and base is None) or (base is not None and base not in names):
-        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {name}' for name in names)}.")
+        raise UsageError(
+            "The run has several base models.", hint=f"Choose one: {', '.join(f'--base {name}' for name in names)}."
+        )
     chosen = base or names[0]
     with screen.progress() as bar:
         bar.update("reflecting")
@@ -315,12 +326,14 @@ def reflect(
 @with_output
 def watch(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")] = "last",
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run of compress: its name, a unique prefix, or last.")
+    ] = "last",
     runs_dir: RunsDir = None,
 ) -> None:
-    """Show the front, the budget and the list of what is to do, while a run goes on.
+    """Show the front, the budget and the to-do list of a running run.
 
-    In a terminal it is drawn anew until the run ends, or Ctrl-C; else it is shown once.
+    In a terminal it is redrawn until the run ends or Ctrl-C; otherwise it is shown once.
     """
     import sys
     import time
@@ -360,21 +373,22 @@ def watch(
 @with_output
 def deploy(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of compress: its name, a unique prefix, or last.")],
     format_: Annotated[
-        Literal["docker", "k8s"], typer.Option("--format", help="A Dockerfile with all it needs; k8s: manifests, too.")
+        Literal["docker", "k8s"],
+        typer.Option("--format", help="docker: a Dockerfile with all it needs; k8s: manifests as well."),
     ] = "docker",
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
-    image: Annotated[str, typer.Option(metavar="NAME", help="The name that the image gets.")] = "compressed",
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="The base model, if the run has several.")] = None,
+    image: Annotated[str, typer.Option(metavar="NAME", help="The name of the image.")] = "compressed",
     wheel: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The wheel of agentlab; made of the checkout unless told.")
+        Path | None, typer.Option(metavar="FILE", help="The wheel of agentlab; built from the checkout by default.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files are written.")] = Path("deploy"),
     runs_dir: RunsDir = None,
 ) -> None:
     """Write the files that serve the winner: an OpenAI-compatible endpoint with a health check.
 
-    Nothing is built or sent. The token that clients have to send comes from the environment when the container starts.
+    Nothing is built or sent. The token that clients must send comes from the environment when the container starts.
     """
     from agentlab.compress.deploy import deploy as write
     from agentlab.compress.result import CompressResult
@@ -395,6 +409,8 @@ def _one_of(models: "list[CompressModelResult]", base: str | None) -> "CompressM
     """The base that is meant, of a run with one or several."""
     model = next((candidate for candidate in models if base in (None, candidate.base)), None)
     if model is None or (base is None and len(models) > 1):
-        options = ", ".join(f"--base {candidate.base}" for candidate in models)
-        raise UsageError("Which base?", hint=f"Say one: {options}.")
+        raise UsageError(
+            "The run has several base models.",
+            hint=f"Choose one: {', '.join(f'--base {candidate.base}' for candidate in models)}.",
+        )
     return model

@@ -51,11 +51,11 @@ def show(
 def validate(
     ctx: typer.Context,
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH", help="The files; all presets without any.")
+        list[str] | None, typer.Argument(metavar="PATH", help="The files to check; all presets by default.")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--command", metavar="COMMAND", help="What the files are for, if their folder does not say."),
+        typer.Option("--command", metavar="COMMAND", help="The command of the files, if their folder does not say."),
     ] = None,
 ) -> None:
     """Check configs and list everything that is wrong with them."""

@@ -53,17 +53,21 @@ _EXAMPLES = """Examples:
 def run(
     ctx: typer.Context,
     common: CommonOptions,
-    topic: Annotated[str | None, typer.Option(metavar="TEXT", help="What is debated.", rich_help_panel=CONFIG)] = None,
+    topic: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The topic of the debate.", rich_help_panel=CONFIG)
+    ] = None,
     questions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled questions, JSONL.", rich_help_panel=CONFIG)
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=0, help="After everybody's own answer; 0 checks and plans.", rich_help_panel=CONFIG),
+        typer.Option(min=0, help="Rounds after the first answers; 0 only checks and plans.", rich_help_panel=CONFIG),
     ] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="An agent: the base under this adapter. Repeat it.", rich_help_panel=CONFIG),
+        typer.Option(
+            metavar="NAME", help="An agent: the base model with this adapter; repeatable.", rich_help_panel=CONFIG
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
@@ -72,7 +76,7 @@ def run(
         str | None, typer.Option(metavar="KIND", help="none, ring, star, random, full.", rich_help_panel=CONFIG)
     ] = None,
     vote: Annotated[
-        str | None, typer.Option(metavar="RULE", help="The vote that the verdict is about.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="RULE", help="The voting rule of the verdict.", rich_help_panel=CONFIG)
     ] = None,
 ) -> None:
     """Let agents debate, and measure whether it was worth it.
@@ -102,12 +106,12 @@ def run(
 @with_output
 def replay(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A debate: its name, a unique prefix, last.")],
-    vote: Annotated[str | None, typer.Option(metavar="RULE", help="By another rule than the run's own.")] = None,
-    round_: Annotated[int | None, typer.Option("--round", min=0, help="After another round.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A debate: its name, a unique prefix, or last.")],
+    vote: Annotated[str | None, typer.Option(metavar="RULE", help="Use this rule instead of the run's own.")] = None,
+    round_: Annotated[int | None, typer.Option("--round", min=0, help="Vote after this round.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Vote again on what was said in a run; no model is asked, and nothing is written."""
+    """Vote again on the answers of a run; no model is called and nothing is written."""
     from agentlab.config.load import load_resolved
     from agentlab.config.overrides import Override
     from agentlab.debate.config import DebateConfig

@@ -48,7 +48,7 @@ QUESTIONS = """Examples:
 
 Adapters = Annotated[
     list[str] | None,
-    typer.Option("--adapter", metavar="NAME", help="An adapter, by name or path; of a server, as it is served."),
+    typer.Option("--adapter", metavar="NAME", help="An adapter, by name or path; with a server, its name there."),
 ]
 
 
@@ -58,17 +58,17 @@ def evaluate(
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of the harness.")],
     adapter: Adapters = None,
     base: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The base model; what the adapters say by default.")
+        str | None, typer.Option(metavar="NAME", help="The base model; the adapters' own by default.")
     ] = None,
     include_path: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML; for lighteval a Python file."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N items of each task.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
     backend: Annotated[Literal["lm-eval", "lighteval"], typer.Option(help="The harness.")] = "lm-eval",
     base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask a chat server instead, up to its /v1.")
+        str | None, typer.Option(metavar="URL", help="URL of a chat server to use instead, ending in /v1.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="What the server calls the base model.")] = None,
 ) -> None:
@@ -86,14 +86,14 @@ def evaluate(
     names = [name for name in tasks.split(",") if name]
     if (base_url is None) != (model is None) or (base_url is not None and base is not None):
         raise UsageError(
-            "--base-url and --model go together, without --base.", hint="Leave both out to compute in this process."
+            "--base-url and --model go together, without --base.", hint="Leave both out to run in this process."
         )
     if not names or (base_url is None and base is None and not adapter):
-        raise UsageError("There is nothing to evaluate.", hint="Name --tasks, and --adapter or --base.")
+        raise UsageError("There is nothing to evaluate.", hint="Add --tasks, and --adapter or --base.")
     with screen.progress() as bar:
         if base_url is None or model is None:
             if backend == "lighteval":
-                raise UsageError("lighteval asks a server.", hint="Name it: --base-url URL --model NAME.")
+                raise UsageError("lighteval needs a server.", hint="Add --base-url URL --model NAME.")
             label, evaluations = _in_process(screen, bar, names, include_path or (), adapter or (), base, limit)
         else:
             adapter_names, env, label, evaluations = (
@@ -118,12 +118,12 @@ def evaluate(
 @with_output
 def questions(
     ctx: typer.Context,
-    tasks: Annotated[str, typer.Argument(metavar="A,B", help="Tasks of lm-eval: of multiple choice or short answers.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file of questions, JSONL.")],
+    tasks: Annotated[str, typer.Argument(metavar="A,B", help="Tasks of lm-eval: multiple-choice or short-answer.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file of questions to write.")],
     include_path: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N items of each task.")] = None,
 ) -> None:
     """Write tasks of lm-evaluation-harness as questions to debate; the debate itself does not need the harness."""
     from agentlab.integrations.lm_eval import Tasks
@@ -175,14 +175,14 @@ def ping(
     persona: Annotated[
         list[str], typer.Option("--persona", metavar="NAME", help="An adapter, by name or path; repeatable.")
     ],
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What everybody is asked.")],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="The prompt for all personas.")],
     base: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The base model; what the adapters say by default.")
+        str | None, typer.Option(metavar="NAME", help="The base model; the adapters' own by default.")
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask the models of a server instead, up to its /v1.")
+        str | None, typer.Option(metavar="URL", help="URL of a server to use instead, ending in /v1.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Tokens of an answer, at most.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Maximum tokens of an answer.")] = 64,
 ) -> None:
     """Ask personas the same, twice: their answers side by side, and who answers like another.
 
@@ -202,7 +202,9 @@ def ping(
     screen = screen_of(ctx)
     context, text = surroundings(screen), question(prompt)
     if base_url is not None and base is not None:
-        raise UsageError("--base is of this process, --base-url of a server.", hint="Give one of them.")
+        raise UsageError(
+            "--base runs in this process, --base-url on a server; they cannot be combined.", hint="Use one of them."
+        )
     refused: dict[str, AgentlabError] = {}
     if base_url is not None:
         cast = personas.cast_of_server(base_url, persona, context.env)

@@ -12,7 +12,7 @@ def doctor(
     ctx: typer.Context,
     require: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="Exit with 3 unless these rows are ok."),
+        typer.Option(metavar="NAME,...", help="Exit with 3 unless these checks are ok."),
     ] = None,
 ) -> None:
     """Check Python, libraries, GPU, memory, disk, keys and the embedded model, each with its remedy.

@@ -65,7 +65,7 @@ def run(
     common: CommonOptions,
     parent: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="An adapter that is bred from. Repeat it.", rich_help_panel=CONFIG),
+        typer.Option(metavar="NAME", help="An adapter to breed from; repeatable.", rich_help_panel=CONFIG),
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
@@ -74,15 +74,18 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Questions with choices and answers.", rich_help_panel=CONFIG),
     ] = None,
-    algorithm: Annotated[str | None, typer.Option(metavar="NAME", help="Who breeds.", rich_help_panel=CONFIG)] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The search strategy.", rich_help_panel=CONFIG)
+    ] = None,
     max_items: Annotated[
-        int | None, typer.Option(min=1, help="Answers in a search, of all children.", rich_help_panel=CONFIG)
+        int | None, typer.Option(min=1, help="Model answers in one search, over all children.", rich_help_panel=CONFIG)
     ] = None,
     parents: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="A B", help="With --child: cross these two.", rich_help_panel=ONCE)
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="With --child: the two parents to cross.", rich_help_panel=ONCE),
     ] = None,
     child: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Make this adapter, without a search.", rich_help_panel=ONCE)
+        str | None, typer.Option(metavar="NAME", help="Create this adapter, without a search.", rich_help_panel=ONCE)
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="Share of the first parent; 0.5 by default.", rich_help_panel=ONCE)
@@ -91,13 +94,14 @@ def run(
         float | None, typer.Option(help="Share of modules that mutate; 0.03 by default.", rich_help_panel=ONCE)
     ] = None,
     mut_std: Annotated[
-        float | None, typer.Option(help="By what share of its norm; 0.01 by default.", rich_help_panel=ONCE)
+        float | None,
+        typer.Option(help="Size of a mutation, as a share of the norm; 0.01 by default.", rich_help_panel=ONCE),
     ] = None,
 ) -> None:
     """Breed adapters that answer better than those they come from.
 
-    Children are scored on questions that the search sees. Of each search one winner is named, and then a sealed split
-    is opened once: it tells what evolution added to the best parent, to their blend, and to random search.
+    Children are scored on questions that the search sees. The winner of each search is then scored once on a
+    sealed split, which shows what evolution added over the best parent, over their blend, and over random search.
     """
     from .launch import launch
 
@@ -131,7 +135,7 @@ def _cross(
     from .launch import surroundings
 
     if child is None or parents is None:
-        raise UsageError("--parents A B and --child NAME go together.", hint="A search takes --parent, repeated.")
+        raise UsageError("--parents A B and --child NAME go together.", hint="For a search, repeat --parent.")
     searching = (
         common.preset,
         common.sets,
@@ -142,8 +146,8 @@ def _cross(
     )
     if any(searching) or common.dry_run:
         raise UsageError(
-            "--child makes an adapter at once; CONFIG, --set, --dry-run and what else belongs to a run means nothing.",
-            hint="Beside it stand --alpha, --mut, --mut-std and --seed.",
+            "--child makes an adapter at once; CONFIG, --set, --dry-run and other options of a run do not apply.",
+            hint="It takes --alpha, --mut, --mut-std and --seed.",
         )
     workspace = surroundings(screen).workspace
     folders = [find(from_here(name), workspace) for name in parents]
@@ -163,10 +167,10 @@ _SEEDS = (0.5, 0.03, 0.01)  # --alpha, --mut, --mut-std
 @with_output
 def export(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An evolution: its name, a unique prefix, last.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of evolve: its name, a unique prefix, or last.")],
     id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="A child; the winner by default.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder to make; adapters/gen_NNNN/ID by default.")
+        Path | None, typer.Option(metavar="DIR", help="The folder to create; adapters/gen_NNNN/ID by default.")
     ] = None,
     runs_dir: RunsDir = None,
 ) -> None:

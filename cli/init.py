@@ -13,7 +13,9 @@ from .options import screen_of, with_output
 @with_output
 def init(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The workspace; made if it is not there.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The workspace; created if it does not exist.")
+    ] = Path(),
 ) -> None:
     """Make a folder a workspace: example configs, data folders, .env.example and .gitignore. Overwrites nothing.
 

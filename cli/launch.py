@@ -69,7 +69,7 @@ def with_consent(context: Context, screen: Screen, progress: LiveProgress, *, ye
         if yes:
             screen.say(summary)
             return True
-        screen.prompt(f"{summary}\nGo on with that? [y/N] ")
+        screen.prompt(f"{summary}\nContinue? [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     is_interactive = not screen.json_mode and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
@@ -111,13 +111,13 @@ def _launch(
     if common.resume is not None:
         if common.preset is not None:
             raise UsageError(
-                "--resume reads the run's own config; a CONFIG cannot be given with it.",
-                hint=f"Drop {common.preset!r}; a larger budget is given by its flag.",
+                "--resume uses the run's own config; CONFIG cannot be given as well.",
+                hint=f"Remove {common.preset!r}; to extend the run, use the flag of its budget.",
             )
         if common.run_name is not None:
             raise UsageError(
-                "--resume goes on in the run's own folder; --run-name cannot be given with it.",
-                hint="Drop --run-name, or drop --resume to start a new run.",
+                "--resume continues in the run's own folder; --run-name cannot be given as well.",
+                hint="Remove --run-name, or remove --resume to start a new run.",
             )
         record = find_to_resume(folder, common.resume, name)
         _resume(the_command, record, overrides, screen, context, reviewer, dry_run=common.dry_run)
@@ -168,13 +168,13 @@ def _resume(
         approve = reviewer is not None
         session = go_on(the_command, record, overrides, context=context, planning=dry_run, approve=approve)
     if isinstance(session, FinishedRun):
-        screen.say(f"{record.id} is complete; raise its budget to go on.")
+        screen.say(f"{record.id} is complete; raise its budget to continue.")
         screen.answer(the_command.name, session.result, run=reference(record, "completed"))
     elif dry_run:
         screen.answer(the_command.name, session.experiment.plan(), run=reference(record, record.status))
     else:
         if reviewer is None and the_command.was_reviewed(record.known_events()):
-            screen.say(f"nobody is asked before the trials of {record.id} any more; --approve asks as before")
+            screen.say(f"trials of {record.id} are no longer approved one by one; add --approve to keep that")
         _carry_out(session, screen, reviewer)
 
 
@@ -219,7 +219,7 @@ def _signals(context: Context, progress: LiveProgress) -> Iterator[None]:
             progress.abandon()
             os._exit(128 + number)
         context.stop.request(number)
-        progress.interject("stopping after this step; once more to leave at once")
+        progress.interject("stopping after this step; press again to stop at once")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it

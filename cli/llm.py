@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .screen import Screen
 
-app = typer.Typer(help="Talk to models and personas; show who is asked, and what it took so far.", no_args_is_help=True)
+app = typer.Typer(help="Talk to models and personas; show the routing and the usage so far.", no_args_is_help=True)
 _ASK = """Examples:
 
   # the embedded model
@@ -44,14 +44,15 @@ Adapters = Annotated[
     typer.Option("--adapter", metavar="NAME", help="A persona, by name or path; several answer side by side."),
 ]
 Model = Annotated[
-    str | None, typer.Option(metavar="NAME", help="A model of the config or of this machine; of adapters the base.")
+    str | None,
+    typer.Option(metavar="NAME", help="A model of the config or of this machine; with adapters, their base."),
 ]
 System = Annotated[
     str | None, typer.Option(metavar="TEXT", help="The system message; by default the one a persona was trained with.")
 ]
-Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 is the likeliest answer.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at a temperature above 0.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Tokens of an answer, at most.")]
+Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 always takes the most likely token.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed for sampling at a temperature above 0.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Maximum tokens of an answer.")]
 MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on paid models.")]
 
 
@@ -62,7 +63,7 @@ MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend
 def show(
     ctx: typer.Context,
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A preset of configs/llm or a path; embedded without one.")
+        str | None, typer.Argument(metavar="CONFIG", help="A preset of configs/llm or a path; embedded by default.")
     ] = None,
     set_: Set = None,
 ) -> None:
@@ -82,7 +83,7 @@ def show(
 @app.command(epilog="Examples: agentlab llm stats · agentlab llm stats --json | jq '.result.models[].cost_usd'")
 @with_output
 def stats(ctx: typer.Context) -> None:
-    """Print what each model of this workspace has done: last answer, successes, errors by kind, tokens, spend."""
+    """Print the usage of each model in this workspace: last answer, successes, errors by kind, tokens, spend."""
     from agentlab.llm.ledger.statistics import read_statistics
 
     from .launch import surroundings
@@ -96,7 +97,7 @@ def stats(ctx: typer.Context) -> None:
 def ask(
     ctx: typer.Context,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="The question; - or nothing reads standard input.")
+        str | None, typer.Argument(metavar="PROMPT", help="The question; - or no question reads standard input.")
     ] = None,
     adapter: Adapters = None,
     model: Model = None,
@@ -107,7 +108,7 @@ def ask(
     max_cost: MaxCost = None,
     set_: Set = None,
 ) -> None:
-    """Ask a model or personas once; the answer is printed while it comes."""
+    """Ask a model or personas one question; the answer is streamed."""
     import asyncio
 
     from agentlab.llm.options import Options
@@ -157,9 +158,9 @@ def chat(
 def trust(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The variable that holds the key.")],
-    host: Annotated[str, typer.Argument(metavar="HOST", help="The host that it may be sent to.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The host that may receive it.")],
 ) -> None:
-    """Let a key go to a host that agentlab does not know as its own; kept for you, outside of workspaces."""
+    """Allow a key to be sent to a host that agentlab does not know; stored for your user, outside of workspaces."""
     import os
 
     from agentlab.config.trust import confirm
@@ -195,7 +196,7 @@ def _talk(
         elif isinstance(override.value, str):
             name = override.value
         else:
-            raise UsageError("`llm` takes the name of a preset here.", hint="`agentlab configs list llm` shows all.")
+            raise UsageError("Here, `llm` must be the name of a preset.", hint="`agentlab configs list llm` shows all.")
     if max_cost is not None:
         overrides.append(Override("budget.per_run_usd", max_cost, "--max-cost"))
 
@@ -208,5 +209,5 @@ def _talk(
         importing(screen),
     )
     if not cast.together:
-        screen.say("they do not fit into the memory together: each is loaded for its turn")
+        screen.say("they do not fit into memory together; each is loaded when its turn comes")
     return Talk(cast, context, options, None if system is None else typed_text(system), live=not screen.json_mode)

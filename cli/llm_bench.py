@@ -60,10 +60,11 @@ Models = Annotated[
     typer.Option("--model", metavar="NAME", help="A model, or strategy:NAME; repeatable.", rich_help_panel=CONFIG),
 ]
 SavePriors = Annotated[
-    bool, typer.Option("--save-priors", help="Tell the ledger, for the strategy adaptive.", rich_help_panel=RUN)
+    bool,
+    typer.Option("--save-priors", help="Record the results in the ledger, for strategy adaptive.", rich_help_panel=RUN),
 ]
-MaxSeconds = Annotated[float | None, typer.Option(min=0, help="Seconds in all.", rich_help_panel=CONFIG)]
-Slo = Annotated[float | None, typer.Option(min=0, help="Objective: milliseconds, at most.", rich_help_panel=CONFIG)]
+MaxSeconds = Annotated[float | None, typer.Option(min=0, help="Time limit in seconds.", rich_help_panel=CONFIG)]
+Slo = Annotated[float | None, typer.Option(min=0, help="Objective: maximum milliseconds.", rich_help_panel=CONFIG)]
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
@@ -76,29 +77,33 @@ def run(
         str | None, typer.Option(help="closed, poisson, constant or sweep.", rich_help_panel=CONFIG)
     ] = None,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Requests at a time, a stage each.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="N,N", help="Requests at once, one stage each.", rich_help_panel=CONFIG)
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="R,R", help="Requests per second, a stage each; Poisson.", rich_help_panel=CONFIG),
+        typer.Option(metavar="R,R", help="Requests per second, one stage each; Poisson.", rich_help_panel=CONFIG),
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests of a stage.", rich_help_panel=CONFIG)] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests per stage.", rich_help_panel=CONFIG)] = None,
     max_seconds: MaxSeconds = None,
-    prompt_tokens: Annotated[int | None, typer.Option(min=8, help="Of a prompt.", rich_help_panel=CONFIG)] = None,
-    output_tokens: Annotated[int | None, typer.Option(min=1, help="Of an answer.", rich_help_panel=CONFIG)] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=8, help="Tokens of a prompt.", rich_help_panel=CONFIG)
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=CONFIG)
+    ] = None,
     slo_ttft_ms: Slo = None,
     slo_itl_ms: Slo = None,
     slo_e2e_ms: Slo = None,
     prefix_cache: Annotated[
-        bool, typer.Option("--prefix-cache", help="Let all prompts begin alike.", rich_help_panel=CONFIG)
+        bool, typer.Option("--prefix-cache", help="Start all prompts with the same text.", rich_help_panel=CONFIG)
     ] = False,
     save_priors: SavePriors = False,
 ) -> None:
     """Measure the speed of language models under load.
 
-    Requests are sent so many at a time, or at a rate that does not wait for the answers; the report says how long the
-    first and the last token took from the scheduled moment, how many answers met the objective, and what this client
-    itself can do.
+    Requests are sent at a fixed concurrency, or at a rate that does not wait for the answers. The report says how long
+    the first and the last token took from the scheduled moment, how many answers met the objective, and what this
+    client itself can do.
     """
     if rate is not None and mode is None and common.resume is None:
         mode = "poisson"
@@ -142,10 +147,11 @@ def quality_(ctx: typer.Context, common: CommonOptions, model: Models = None, sa
 @with_output
 def compare(
     ctx: typer.Context,
-    first: Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="The run that is compared with it.")],
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, or last.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
     target: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Twice: a target of the first, and one of the second.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Give it twice: a target of the first run, then one of the second."),
     ] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 5 if the second is worse.")] = False,
     runs_dir: RunsDir = None,
@@ -159,7 +165,7 @@ def compare(
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
     if target and len(target) != 2:
-        raise UsageError("--target names what is compared with what.", hint="Give it twice, once for each run.")
+        raise UsageError("--target must be given twice.", hint="Give it twice, once for each run.")
     pair = (target[0], target[1]) if target else None
     runs = (find(folder, name, "llm-bench").path for name in (first, second))
     answer = compare_runs(*runs, targets=pair)
@@ -204,4 +210,4 @@ def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> list
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{flag} {text!r} is no list of numbers.", hint=f"Write {flag} 1,2,4.") from None
+        raise UsageError(f"{flag} {text!r} is not a list of numbers.", hint=f"Write {flag} 1,2,4.") from None

@@ -183,7 +183,7 @@ def _trusts(error: UntrustedHostError, screen: Screen) -> bool:
     """Ask whether a key may go to a host, where somebody is there to answer; remember a yes."""
     if screen.json_mode or sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    screen.prompt(f"{error.message}\nSend {error.variable} to {error.host}, now and later? [y/N] ")
+    screen.prompt(f"{error.message}\nSend {error.variable} to {error.host}, from now on? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         return False
     from agentlab.config.trust import confirm
@@ -207,8 +207,8 @@ def _refuse_empty(argv: Sequence[str]) -> None:
         if equals and not value.strip() and flag not in _MAY_BE_EMPTY:
             where = flag if flag.startswith("-") and flag != "--" else "the command" if not flag else repr(flag)
             raise UsageError(
-                f"The argument behind {where} is empty.",
-                hint="Is a variable of the shell not set? Give a value, or leave the argument out.",
+                f"The argument after {where} is empty.",
+                hint="Is a shell variable unset? Give a value, or leave the argument out.",
             )
 
 
@@ -239,9 +239,9 @@ def _surroundings(error: Exception) -> AgentlabError | None:
             hint="Close other programs, or raise the limit that is set for this one (`ulimit -v` shows it).",
         )
     if isinstance(error, RuntimeError) and message.startswith("symlink loop"):  # of Path.resolve, up to Python 3.12
-        return StorageError(f"{error}.", hint="Remove the link that leads to itself, or name another place.")
+        return StorageError(f"{error}.", hint="Remove the link that points to itself, or use another path.")
     if isinstance(error, FileNotFoundError) and not error.filename:
-        return UsageError("The current folder is no longer there.", hint="Change to another one: cd ~")
+        return UsageError("The current folder no longer exists.", hint="Change to another one: cd ~")
     return None
 
 

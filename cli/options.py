@@ -21,7 +21,7 @@ CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
 Also = Literal["max_cost", "control"]  # shared options that not every command takes
 _ORDER = "agentlab.order"
 
-RunsDir = Annotated[Path | None, typer.Option(help="The folder that holds run folders.", rich_help_panel=RUN)]
+RunsDir = Annotated[Path | None, typer.Option(help="The folder of all runs.", rich_help_panel=RUN)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.", rich_help_panel=CONFIG),
@@ -49,10 +49,10 @@ def _output(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only the answer and errors.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--quiet", "-q", help="Print only the answer and errors.", rich_help_panel=OUTPUT)
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="More lines; the traceback of an error.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--verbose", "-v", help="Print more, and the traceback of an error.", rich_help_panel=OUTPUT)
     ] = False,
     debug: Annotated[
         bool,
@@ -132,9 +132,9 @@ def _common_options(
     ] = None,
     set_: Set = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and its cost; write nothing.", rich_help_panel=RUN)
+        bool, typer.Option("--dry-run", help="Print the plan and its cost; run and write nothing.", rich_help_panel=RUN)
     ] = False,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run.", rich_help_panel=RUN)] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue a run.", rich_help_panel=RUN)] = None,
     run_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name the run folder.", rich_help_panel=RUN)
     ] = None,
@@ -144,7 +144,8 @@ def _common_options(
         float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on models.", rich_help_panel=CONFIG)
     ] = None,
     control: Annotated[
-        str | None, typer.Option(metavar="KIND", help="How the agent is compared.", rich_help_panel=CONFIG)
+        str | None,
+        typer.Option(metavar="KIND", help="How the agent is compared with a baseline.", rich_help_panel=CONFIG),
     ] = None,
 ) -> dict[str, Any]:
     order = ctx.meta[_ORDER]
@@ -237,7 +238,7 @@ class InOrder(typer.core.TyperCommand):
                 raise
             if word in group.command.commands:
                 raise UsageError(
-                    f"{word!r} is a subcommand, which comes first.", hint=f"See `{group.command_path} {word} --help`."
+                    f"{word!r} is a subcommand and must come first.", hint=f"See `{group.command_path} {word} --help`."
                 ) from error
             raise UnknownNameError(
                 f"{group.info_name} preset or subcommand",

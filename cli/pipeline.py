@@ -62,28 +62,30 @@ _LONGEST_INPUT = 32_768  # as in `PipelineConfig.input`
 
 Models = Annotated[
     Path | None,
-    typer.Option("--models", metavar="FILE", help="The half with the models.", rich_help_panel=CONFIG),
+    typer.Option("--models", metavar="FILE", help="The file with the models.", rich_help_panel=CONFIG),
 ]
 Pipeline = Annotated[
     Path | None,
     typer.Option(
-        "--pipeline", metavar="FILE", help="The half with the stages; replaces CONFIG.", rich_help_panel=CONFIG
+        "--pipeline", metavar="FILE", help="The file with the stages; replaces CONFIG.", rich_help_panel=CONFIG
     ),
 ]
 Mode = Annotated[str | None, typer.Option(help="base or manual.", rich_help_panel=CONFIG)]
 InputText = Annotated[
-    str | None, typer.Option("--input", metavar="TEXT", help="What the first stage reads.", rich_help_panel=CONFIG)
+    str | None, typer.Option("--input", metavar="TEXT", help="The input of the first stage.", rich_help_panel=CONFIG)
 ]
 InputFile = Annotated[
     str | None,
-    typer.Option("--input-file", metavar="FILE", help="The same from a file; - is stdin.", rich_help_panel=CONFIG),
+    typer.Option(
+        "--input-file", metavar="FILE", help="Read the input from a file; - is stdin.", rich_help_panel=CONFIG
+    ),
 ]
 Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", metavar="FILE", help="A JSONL file, one input per line.", rich_help_panel=CONFIG),
 ]
 Cache = Annotated[str | None, typer.Option(help="use, refresh or off.", rich_help_panel=RUN)]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, or last.")]
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
@@ -99,9 +101,9 @@ def run(
     inputs: Inputs = None,
     cache: Cache = None,
 ) -> None:
-    """Run a pipeline: its stages one after another, local models within the memory there is, remote ones beside them.
+    """Run a pipeline: its stages one after another, local models within the available memory, remote ones in parallel.
 
-    Every answer is kept and found again: a run that is repeated asks nothing, one that is changed asks what follows
+    Every answer is cached: a repeated run calls no model, and a changed one calls models only for what follows
     from the change.
     """
     _launch(ctx, common, models, pipeline, mode, (input_, input_file, inputs), cache)
@@ -161,11 +163,12 @@ def _halves(common: CommonOptions, models: Path | None, pipeline: Path | None) -
     """The options with the file of the stages as their config."""
     if pipeline is None:
         if models is not None and common.preset is None and common.resume is None:
-            raise UsageError("--models names one half; the stages are missing.", hint="Give --pipeline FILE as well.")
+            raise UsageError("--models is given without stages.", hint="Add --pipeline FILE.")
         return common
     if common.preset is not None:
         raise UsageError(
-            "--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {common.preset!r} or --pipeline."
+            "--pipeline replaces CONFIG; only one of them can be given.",
+            hint=f"Remove {common.preset!r} or --pipeline.",
         )
     return replace(common, preset=_path(pipeline))
 
@@ -179,7 +182,7 @@ def _short(text: str) -> str:
     """A text that a config may hold."""
     if len(text) > _LONGEST_INPUT:
         raise UsageError(
-            f"The input has more than {_LONGEST_INPUT} characters, the most that a config holds.",
+            f"The input has more than {_LONGEST_INPUT} characters, the limit of a config.",
             hint="Save it in a file and give --input-file FILE.",
         )
     return text
@@ -247,7 +250,7 @@ def _load_config(
     from .launch import surroundings
 
     if pipeline is not None and config is not None:
-        raise UsageError("--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {config!r}.")
+        raise UsageError("--pipeline replaces CONFIG; only one of them can be given.", hint=f"Remove {config!r}.")
     context = surroundings(screen_of(ctx))
     ref = config if pipeline is None else _path(pipeline)
     changes = [] if models is None else [Override("models_file", str(models), "--models")]
@@ -264,7 +267,7 @@ def _load_config(
 def rerun(
     ctx: typer.Context,
     run: RunName,
-    start: Annotated[str, typer.Option("--from", metavar="STAGE", help="The first stage that runs again.")],
+    start: Annotated[str, typer.Option("--from", metavar="STAGE", help="The first stage to run again.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.")
     ] = None,
@@ -273,7 +276,7 @@ def rerun(
     run_name: Annotated[str | None, typer.Option(metavar="NAME", help="Name the run folder.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Run again from one stage on, as a child of the run: what lies before is taken over."""
+    """Run again from one stage on, as a child of the run: earlier stages are reused."""
     from agentlab.config.overrides import Override
     from agentlab.runs.store import find
 
@@ -314,7 +317,7 @@ def tree(ctx: typer.Context, runs_dir: RunsDir = None) -> None:
 def diff(
     ctx: typer.Context,
     first: RunName,
-    second: Annotated[str, typer.Argument(metavar="RUN", help="The run that is compared with it.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
     runs_dir: RunsDir = None,
 ) -> None:
     """Compare two runs: what was configured differently, and which stages answered differently."""
@@ -339,7 +342,7 @@ def why(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of that run.")],
     runs_dir: RunsDir = None,
 ) -> None:
-    """Say where each answer of a stage came from, and what made it a new question."""
+    """Show where each answer of a stage came from, and why it was not a cache hit."""
     from agentlab.pipeline.branches.why import explain_stage as explained
     from agentlab.runs.store import find
 
@@ -354,9 +357,9 @@ def why(
 @with_output
 def gc(
     ctx: typer.Context,
-    days: Annotated[float, typer.Option(min=0, help="Keep what was used in the last days.")] = 30.0,
+    days: Annotated[float, typer.Option(min=0, help="Keep answers used in the last DAYS days.")] = 30.0,
 ) -> None:
-    """Remove kept answers that nobody used of late. Runs lose nothing: each holds its own texts."""
+    """Remove cached answers that have not been used lately. Runs lose nothing: each keeps its own texts."""
     import time
 
     from agentlab.pipeline.store import gc as collect

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, search, show and export runs of pipelines.", no_args_is_help=True)
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, or last.")]
 
 
 def context_and_store(ctx: typer.Context) -> "tuple[Context, Store]":
@@ -45,7 +45,7 @@ def open_history(ctx: typer.Context, runs_dir: Path | None) -> "PipelineHistory"
 def list_(
     ctx: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only runs with this status.")] = None,
-    most: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    most: Annotated[int, typer.Option(min=1, help="Number of runs, newest first.")] = 50,
     runs_dir: RunsDir = None,
 ) -> None:
     """List runs with the beginning of their input."""
@@ -62,15 +62,17 @@ def list_(
 @with_output
 def search(
     ctx: typer.Context,
-    query: Annotated[str, typer.Argument(metavar="WORDS", help="Words that all occur in an input or an answer.")],
-    most: Annotated[int, typer.Option(min=1, help="How many, the best first.")] = 20,
+    query: Annotated[str, typer.Argument(metavar="WORDS", help="Words that must all occur in an input or an answer.")],
+    most: Annotated[int, typer.Option(min=1, help="Number of runs, best match first.")] = 20,
     runs_dir: RunsDir = None,
 ) -> None:
     """Search the inputs and answers of all runs."""
     from agentlab.pipeline.history.listing import SearchView, quote_query
 
     if not quote_query(query):
-        raise UsageError(f"{query!r} has no word to search for.", hint="Give letters or digits that occur in a text.")
+        raise UsageError(
+            f"{query!r} contains no word to search for.", hint="Give letters or digits that occur in a text."
+        )
     with open_history(ctx, runs_dir) as history:
         screen_of(ctx).answer("pipeline history search", SearchView(query=query, hits=history.search(query, most)))
 
@@ -94,7 +96,7 @@ def export(
     ctx: typer.Context,
     run: RunName,
     form: Annotated[str, typer.Option("--format", help="json, md or html.")] = "json",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; the screen without it.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write; the screen by default.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
     """Write a run as one text: JSON for programs, Markdown or a page for readers."""

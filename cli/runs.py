@@ -98,12 +98,12 @@ def compare(
 @with_output
 def resume_(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its whole name, or last[:COMMAND].")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its full name, or last[:COMMAND].")],
     set_: Set = None,
     approve: Approve = False,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Go on with an interrupted run, or extend a finished one by a larger budget."""
+    """Continue an interrupted run, or extend a finished one with a larger budget."""
     from agentlab.commands import command
     from agentlab.config.overrides import parse
     from agentlab.errors import UsageError
@@ -115,7 +115,7 @@ def resume_(
     context = surroundings(screen)
     record = store.find_to_resume(runs_folder(context, runs_dir), run)
     if approve and not _asks(ctx, record.manifest.command):
-        raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
+        raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Remove --approve.")
     reviewer = terminal_reviewer(context, screen) if approve else None
     resume_run(
         command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context, reviewer
@@ -178,15 +178,15 @@ def report(
             )
     screen.answer("runs report", views.PathLine(path=str(page)))
     if open_ and not webbrowser.open(page.as_uri()):
-        screen.warn(f"no browser could be started; open {page}")
+        screen.warn(f"could not start a browser; open {page}")
 
 
 @app.command(epilog="Example: agentlab runs rm 2026-11-21T14-32-05-nas-3f2a9c --yes")
 @with_output
 def rm(
     ctx: typer.Context,
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove, by their whole names.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove, by their full names.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     runs_dir: RunsDir = None,
 ) -> None:
     """Remove run folders for good."""

@@ -8,15 +8,15 @@ from agentlab.errors import UsageError
 
 from .options import RunsDir, screen_of, with_output
 
-app = typer.Typer(
-    help="Log runs and their trials to MLflow, and ask it about them (extra mlflow).", no_args_is_help=True
-)
+app = typer.Typer(help="Log runs and their trials to MLflow, and query it (extra mlflow).", no_args_is_help=True)
 
 Store = Annotated[
     str | None,
     typer.Option(metavar="FILE|URI", help="An SQLite file, or a tracking URI; mlflow.db in .agentlab by default."),
 ]
-Settings = Annotated[list[str] | None, typer.Argument(metavar="SETTING=VALUE...", help="What trials must have.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="SETTING=VALUE...", help="Settings that the trials must have.")
+]
 Of = Annotated[str | None, typer.Option("--command", help="Only this command's trials.")]
 
 
@@ -61,10 +61,10 @@ def query(ctx: typer.Context, settings: Settings = None, of: Of = None, store: S
 def best(
     ctx: typer.Context,
     settings: Settings = None,
-    metric: Annotated[str, typer.Option(metavar="NAME", help="Of the trials; value is what the search is for.")] = (
-        "value"
-    ),
-    direction: Annotated[Literal["lower", "higher"], typer.Option(help="What is better.")] = "lower",
+    metric: Annotated[
+        str, typer.Option(metavar="NAME", help="A metric of the trials; value is the objective of the search.")
+    ] = ("value"),
+    direction: Annotated[Literal["lower", "higher"], typer.Option(help="Which direction is better.")] = "lower",
     of: Of = None,
     store: Store = None,
 ) -> None:
@@ -77,7 +77,7 @@ def best(
 
 def _settings(texts: list[str] | None) -> dict[str, str]:
     if wrong := [text for text in texts or () if "=" not in text]:
-        raise UsageError(f"{wrong[0]!r} sets nothing.", hint="Say it like this: model.e_layers=2.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write it as in model.e_layers=2.")
     return dict(text.split("=", 1) for text in texts or ())
 
 

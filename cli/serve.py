@@ -72,31 +72,34 @@ def serve(
     ] = None,
     host: Annotated[
         str,
-        typer.Option(help="The address to listen at; one that others reach needs a token.", rich_help_panel=_LISTEN),
+        typer.Option(
+            help="The address to listen on; an address that other machines can reach needs a token.",
+            rich_help_panel=_LISTEN,
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.", rich_help_panel=_LISTEN)
+        int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.", rich_help_panel=_LISTEN)
     ] = 8484,
     token_env: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The variable with the token that clients have to send; AGENTLAB_SERVE_TOKEN if that is set.",
+            help="The variable with the token that clients must send; AGENTLAB_SERVE_TOKEN if it is set.",
             rich_help_panel=_LISTEN,
         ),
     ] = None,
     at_once: Annotated[
-        int, typer.Option(min=1, max=1024, help="Requests that are answered at a time.", rich_help_panel=_LISTEN)
+        int, typer.Option(min=1, max=1024, help="Maximum requests in flight.", rich_help_panel=_LISTEN)
     ] = 64,
     max_cost: Annotated[
         float | None,
-        typer.Option(metavar="USD", min=0, help="Spend at most this on models, until it ends.", rich_help_panel=CONFIG),
+        typer.Option(metavar="USD", min=0, help="Spend at most this on models in total.", rich_help_panel=CONFIG),
     ] = None,
     set_: Set = None,
 ) -> None:
     """Serve models and strategies to any program that speaks OpenAI's protocol.
 
-    A client names a model of CONFIG, or how its models are put to use: agentlab/single, agentlab/fallback,
+    A client names a model of CONFIG, or a strategy over its models: agentlab/single, agentlab/fallback,
     agentlab/fastest, agentlab/best-of-two, agentlab/best-of-n, agentlab/adaptive; agentlab is what CONFIG says.
     Ctrl-C ends it; requests in flight are answered first.
     """
@@ -125,6 +128,6 @@ def serve(
         sys.stdout.flush()  # who started this waits for the address
         if not is_loopback(url):
             screen.warn("questions, answers and the token travel unencrypted; put a proxy with TLS in front")
-        screen.hint("Ctrl-C ends it")
+        screen.hint("Ctrl-C stops it")
 
     run(setup, GatewaySettings(host, port, token_env, at_once), context, ready=ready, say=screen.say)

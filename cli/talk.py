@@ -11,7 +11,7 @@ from agentlab.persona.talk import SpeakerAnswer, Talk, TalkTurn
 from .screen import Screen
 
 _MOST_BYTES = 1 << 20  # of a question
-_COMMANDS = "/system TEXT, /reset, /help, /exit; Ctrl-C stops an answer, twice leaves"
+_COMMANDS = "/system TEXT, /reset, /help, /exit; Ctrl-C stops an answer, twice exits"
 
 
 async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
@@ -23,7 +23,7 @@ async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
     answers, errors, last = list[SpeakerAnswer](), list[AgentlabError](), None
     with screen.progress() as bar:
         names = ", ".join(speaker.name for speaker in talk.speakers)
-        bar.update(f"waiting for {names} to begin; a local model is loaded first")
+        bar.update(f"waiting for the first token of {names}; a local model is loaded first")
         async with contextlib.aclosing(talk.ask(text)) as pieces:
             async for speaker, piece in pieces:
                 bar.close()
@@ -36,7 +36,7 @@ async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
                     screen.write("" if piece.text.endswith("\n") else "\n")
                     answers.append(piece)
                     if piece.finish == "length":
-                        screen.hint("the answer is cut off: --max-tokens N lets it be longer")
+                        screen.hint("the answer was cut off; raise --max-tokens N")
                 else:
                     errors.append(piece)
     if errors:
@@ -70,7 +70,7 @@ def conversation(screen: Screen, talk: Talk) -> Iterator[TalkTurn]:
                 raise
             stopped = True
             screen.prompt("\n")
-            screen.hint("Ctrl-C once more leaves")
+            screen.hint("press Ctrl-C again to exit")
         except AgentlabError as error:
             if screen.json_mode or not sys.stdin.isatty():
                 raise
@@ -84,13 +84,13 @@ def _obey(screen: Screen, talk: Talk, line: str) -> bool:
         return False
     if word == "/reset":
         talk.reset()
-        screen.say("what was said is forgotten")
+        screen.say("the conversation was cleared")
     elif word == "/system":
         talk.system = argument.strip() or talk.system
         for speaker in talk.speakers:
             screen.say(f"{speaker.name + ': ' if speaker.name else ''}{talk.system_of(speaker) or 'no system message'}")
     else:
-        screen.say(_COMMANDS if word == "/help" else f"there is no {word}; there are {_COMMANDS}")
+        screen.say(_COMMANDS if word == "/help" else f"unknown command {word}; known: {_COMMANDS}")
     return True
 
 
@@ -121,7 +121,7 @@ def prompt(question: str | None) -> str:
     else:
         text = _read(sys.stdin.buffer.read)
     if not text.strip():
-        raise UsageError("There is no question.", hint='Write agentlab llm ask "..."; - reads standard input.')
+        raise UsageError("There is no question.", hint='Use agentlab llm ask "..."; - reads standard input.')
     return text
 
 
@@ -148,4 +148,4 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise UsageError("What is asked is not UTF-8.", hint="Convert it, for example with iconv.") from error
+        raise UsageError("The question is not UTF-8.", hint="Convert it, for example with iconv.") from error

@@ -48,7 +48,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Conversations of one persona, JSONL.", rich_help_panel=CONFIG)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The adapter's folder.", rich_help_panel=CONFIG)
+        Path | None, typer.Option(metavar="DIR", help="Folder of the adapter.", rich_help_panel=CONFIG)
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
@@ -58,10 +58,12 @@ def run(
     bsz: Annotated[int | None, typer.Option(min=1, help="Conversations per step.", rich_help_panel=CONFIG)] = None,
     grad_accum: Annotated[
         int | None,
-        typer.Option("--grad-accum", "--grad_accum", min=1, help="Steps added up.", rich_help_panel=CONFIG),
+        typer.Option(
+            "--grad-accum", "--grad_accum", min=1, help="Batches accumulated per step.", rich_help_panel=CONFIG
+        ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Look at the conversations and stop.", rich_help_panel=RUN)
+        bool, typer.Option("--check", help="Check the conversations and stop.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
     """Train LoRA adapters from conversations, on a CPU or a GPU, and compare them with the base and one another.
@@ -75,7 +77,7 @@ def run(
 
     if out is not None and data is None and common.resume is None and common.preset is None:
         raise UsageError(
-            "--out names the folder of one adapter; the default trains three.", hint="Give --data FILE too."
+            "--out is the folder of one adapter, but the default config trains three.", hint="Add --data FILE."
         )
     flags: dict[str, tuple[str, Any]] = {
         "personas": ("--data", None if data is None else [_persona(data, out)]),

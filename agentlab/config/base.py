@@ -114,11 +114,11 @@ def expand(text: str, env: Mapping[str, str], endings: tuple[str, ...] = SENT) -
             return "$"
         if not name.endswith(endings) and name not in listed:
             raise ValueError(
-                f"${{{name}}} is not expanded here, but only variables whose names end in {', '.join(endings)}; "
+                f"${{{name}}} is not expanded: only variables whose names end in {', '.join(endings)} are; "
                 f"to allow it, export {EXPAND}={name}"
             )
         if holds_secret(env.get(name, ""), env):
-            raise ValueError(f"${{{name}}} holds a secret, which may stand in `api_key` alone")
+            raise ValueError(f"${{{name}}} is a secret, which is allowed only in `api_key`")
         content = env.get(name) or match["default"]
         if content is None:
             raise ValueError(f"the environment variable {name} is not set")

@@ -41,8 +41,8 @@ def read_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     for name in (TRUST, EXPAND):
         if name in variables:
             raise ConfigError(
-                f"{path} may not set {name}: a workspace does not decide what is trusted.",
-                hint=f"Remove the line; if you want it, export {name} in your shell.",
+                f"{path} may not set {name}: a workspace cannot decide what is trusted.",
+                hint=f"Remove the line; to set it, export {name} in your shell.",
             )
     return {**variables, **environ}
 
@@ -68,7 +68,7 @@ def parse_env(text: str, label: str) -> dict[str, str]:
 def _value(raw: str, where: str) -> str:
     """Single quotes keep everything, double quotes know escapes, a bare value ends at ` #`."""
     if "\0" in raw:
-        raise ConfigError(f"{where} holds a NUL character.")
+        raise ConfigError(f"{where} contains a NUL byte.")
     if not raw.startswith(("'", '"')):
         return re.split(r"(?:^|\s)#", raw, maxsplit=1)[0].strip()
     match = (_SINGLE if raw[0] == "'" else _DOUBLE).match(raw)

@@ -27,7 +27,7 @@ def split(text: str) -> Key:
     """
     parts, remainder = split_prefix(text)
     if remainder:
-        raise ValueError(f"the key {text!r} holds an equals sign outside quotes")
+        raise ValueError(f"the key {text!r} has an equals sign outside quotes")
     return parts
 
 
@@ -69,7 +69,7 @@ def _part(text: str, start: int) -> tuple[str, int]:
             raise ValueError(f"a quote in the key {text!r} is not closed") from error
         stop = _find_end(text, end)
         if text[end:stop].strip():
-            raise ValueError(f"the key {text!r} goes on after a closing quote; a dot is missing")
+            raise ValueError(f"the key {text!r} continues after a closing quote; a dot is missing")
         return part, stop
     stop = _find_end(text, start)
     part = text[start:stop].strip()

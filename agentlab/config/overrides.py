@@ -39,8 +39,8 @@ def parse(text: str) -> Override:
     key = join(parts)
     if not remainder[1:].strip():
         raise ConfigError(
-            f"{key}= behind --set has no value.",
-            hint=f"Is a variable of the shell not set? --set {key}=null resets the key.",
+            f"{key}= has no value.",
+            hint=f"Is a shell variable unset? --set {key}=null resets the key.",
         )
     if len(parts) > MAX_DEPTH:
         raise ConfigError(f"--set {key[:40]}... is nested deeper than {MAX_DEPTH} levels.")
@@ -101,7 +101,7 @@ def address(tree: Mapping[str, Any], override: Override) -> Key:
         elif isinstance(node, Mapping) or node is None:
             node = node.get(part) if node else None
         else:
-            raise ConfigError(f"{override.origin}: {override.key}: {join(path)} is a single value, without keys.")
+            raise ConfigError(f"{override.origin}: {override.key}: {join(path)} is a single value and has no keys.")
         path.append(part)
     return tuple(path)
 
@@ -123,7 +123,7 @@ def _index(items: list[Any], part: str, override: Override, path: Sequence[str])
     if part.isdecimal() and int(part) < len(items):
         return str(int(part))
     names = ", ".join(chain.from_iterable(_names(item)[:1] for item in items))
-    listed = f"known are {names}" if names else f"it has {len(items)}, counted from 0"
+    listed = f"known: {names}" if names else f"it has {len(items)}, counted from 0"
     raise ConfigError(f"{override.origin}: {override.key}: {join(path)} has no element {part!r}; {listed}.")
 
 

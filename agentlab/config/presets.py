@@ -54,7 +54,7 @@ def path_file(ref: str, base: Path) -> ConfigFile:
         ConfigError: it leads to no place.
     """
     if "\0" in ref:
-        raise ConfigError(f"{ref[:80]!r} is no path: it holds a NUL character.")
+        raise ConfigError(f"{ref[:80]!r} is not a valid path: it contains a NUL byte.")
     return ConfigFile(base / written_path(ref), ref)
 
 
@@ -68,7 +68,7 @@ def named_files(folder: str, name: str, workspace: Workspace) -> list[ConfigFile
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name[:80]!r} cannot be the name of a preset in configs/{folder}.",
-            hint="A name has letters, digits, dots, dashes and underscores.",
+            hint="Use letters, digits, dots, dashes and underscores.",
         )
     label = f"configs/{folder}/{name}.yaml"
     candidates = [root / folder / f"{name}.yaml" for root in _roots(workspace)]
@@ -129,7 +129,7 @@ class Sources:
         """
         file_chain = (*above, file)
         if len(file_chain) > MAX_FILES:
-            raise ConfigError(f"{file_chain[0].label} leads to more than {MAX_FILES - 1} files in a row.")
+            raise ConfigError(f"{file_chain[0].label} builds on more than {MAX_FILES - 1} other files.")
         tree = read_yaml(read_text(file.path, file.label), file.label)
         below: list[Layer] = []
         for key in (_EXTENDS, *self.includes):
@@ -142,7 +142,7 @@ class Sources:
             unvisited = [candidate for candidate in candidates if candidate.path.resolve() not in visited]
             if not unvisited:
                 labels = " -> ".join(visited_file.label for visited_file in file_chain)
-                raise ConfigError(f"{where}: {labels} -> {name} is a circle.")
+                raise ConfigError(f"{where}: {labels} -> {name} is a cycle.")
             below += self.layers(unvisited[0], file_chain)
         return [*below, Layer(tree.data, {key: f"{file.label}:{position}" for key, position in tree.places.items()})]
 
@@ -176,5 +176,5 @@ class Sources:
                 return [candidate]
         raise ConfigError(
             f"{where}: there is no file {name}.",
-            hint=f"It was looked for in {self.workspace.root}, and beside {file.label}.",
+            hint=f"Searched in {self.workspace.root} and next to {file.label}.",
         )

@@ -39,11 +39,12 @@ def confirm(key: str, host: str, env: Mapping[str, str]) -> Path:
     pair = f"{key}@{host.lower()}"
     if not _PAIR.fullmatch(pair):
         raise UsageError(
-            f"{pair!r} is not a variable and a host.", hint="Example: agentlab llm trust MY_API_KEY llm.example.org"
+            f"{pair!r} does not name a variable and a host.",
+            hint="Example: agentlab llm trust MY_API_KEY llm.example.org",
         )
     path = trust_file(env)
     if path is None:
-        raise StorageError("There is no home folder to keep this in.", hint=f"export {TRUST}={pair}")
+        raise StorageError("There is no home folder to store this in.", hint=f"export {TRUST}={pair}")
     if pair in _kept_pairs(path):
         return path
     try:

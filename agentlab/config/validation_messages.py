@@ -65,7 +65,7 @@ def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label
 
 def complaint(problem: Mapping[str, Any]) -> str:
     """One of pydantic's complaints about what is no config, with the place that it is about."""
-    where = ".".join(map(str, problem["loc"])) or "all of it"
+    where = ".".join(map(str, problem["loc"])) or "the whole"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
 
 
@@ -189,4 +189,4 @@ def _unknown(subject: str, name: str, known_names: Sequence[str]) -> str:
     near = get_close_matches(name, known_names, n=1, cutoff=0.6)
     if near:
         return f"unknown {subject}; did you mean {near[0]}?"
-    return f"unknown {subject}; known are {', '.join(known_names)}" if known_names else f"unknown {subject}"
+    return f"unknown {subject}; known: {', '.join(known_names)}" if known_names else f"unknown {subject}"

@@ -31,15 +31,15 @@ _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 
 # What PyYAML says, and what it means. The first match counts.
 _MEANING = (
-    (r"character '\t'", "a tab cannot indent; use spaces"),
-    ("cannot start any token", "this character starts no value; put the value in quotes"),
-    ("mapping values are not allowed", "a colon is not expected here; quote the text, or mind the indentation"),
+    (r"character '\t'", "tabs cannot indent; use spaces"),
+    ("cannot start any token", "a value cannot start with this character; put it in quotes"),
+    ("mapping values are not allowed", "unexpected colon; quote the text, or check the indentation"),
     ("could not find expected ':'", "a key without a colon"),
     ("expected <block end>", "the indentation does not fit the lines above, or a bracket or quote is not closed"),
     ("unexpected end of stream", "a quote is not closed"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing"),
     ("found undefined alias", "this alias has no anchor"),
-    ("found another document", "a config is one document; a second one starts here"),
+    ("found another document", "a config must be one document; a second one starts here"),
 )
 
 
@@ -101,7 +101,7 @@ def read_yaml(text: str, label: str) -> YamlTree:
     if node is None:
         return YamlTree({}, {})
     if not isinstance(node, yaml.MappingNode):
-        raise _error(label, node.start_mark, "a config is a mapping of keys to values")
+        raise _error(label, node.start_mark, "a config must be a mapping of keys to values")
     builder = _TreeBuilder(label)
     return YamlTree(builder.value(node, ()), builder.places)
 
@@ -174,7 +174,7 @@ def _compose(text: str, label: str) -> yaml.Node | None:
         meaning = next((plain for sign, plain in _MEANING if sign in problem), problem)
         raise _error(label, error.problem_mark or error.context_mark, meaning) from error
     except (ValueError, OverflowError) as error:  # PyYAML on an escape such as \UFFFFFFFF
-        raise ConfigError(f"{label}: an escape sequence names no character.") from error
+        raise ConfigError(f"{label}: an escape sequence is invalid.") from error
 
 
 def _error(label: str, mark: yaml.Mark | None, sentence: str) -> ConfigError:
@@ -198,7 +198,7 @@ class _TreeBuilder:
             return [self._element(item, (*path, str(i))) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
-        raise _error(self.label, node.start_mark, f"the tag {node.tag} is not read; only plain data is")
+        raise _error(self.label, node.start_mark, f"the tag {node.tag} is not supported; only plain data is")
 
     def _element(self, node: yaml.Node, path: Key) -> Any:
         self.places[path] = YamlPlace.of(node.start_mark)
@@ -219,9 +219,9 @@ class _TreeBuilder:
     def _key(self, node: yaml.Node) -> str:
         """A key is its text, as written: `on` and `1` are names here."""
         if not isinstance(node, yaml.ScalarNode):
-            raise _error(self.label, node.start_mark, "a key is a single word or text")
+            raise _error(self.label, node.start_mark, "a key must be a single value")
         if node.value == "<<":
-            raise _error(self.label, node.start_mark, "merge keys are not read; use `extends`")
+            raise _error(self.label, node.start_mark, "merge keys are not supported; use `extends`")
         return self._encodable(node)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
@@ -241,18 +241,18 @@ class _TreeBuilder:
                 case "null":
                     return None
         except ValueError as error:
-            raise _error(self.label, node.start_mark, "this is not a number that can be used") from error
-        raise _error(self.label, node.start_mark, f"the tag {node.tag} is not read; only plain data is")
+            raise _error(self.label, node.start_mark, "this is not a valid number") from error
+        raise _error(self.label, node.start_mark, f"the tag {node.tag} is not supported; only plain data is")
 
     def _finite(self, node: yaml.ScalarNode) -> float:
         value = math.nan if node.value.lstrip("+-").lower() in (".inf", ".nan") else float(node.value)
         if not math.isfinite(value):
-            raise _error(self.label, node.start_mark, "numbers are finite; `null` is the default of a key")
+            raise _error(self.label, node.start_mark, "numbers must be finite; `null` resets a key to its default")
         return value
 
     def _encodable(self, node: yaml.ScalarNode) -> str:
         try:
             node.value.encode()
         except UnicodeEncodeError as error:
-            raise _error(self.label, node.start_mark, "the text holds half a character") from error
+            raise _error(self.label, node.start_mark, "the text contains half of a surrogate pair") from error
         return str(node.value)

@@ -32,7 +32,7 @@ _ENOUGH_DISK, _LITTLE_DISK = 3 << 30, 400 << 20
 _NF4_ERROR = 0.16
 _REBUILD_LLAMA = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 # Takes as long as the first install. Nothing needs it: what was found out is remembered, and answers are right.
-_FASTER = f"Answers are right, only slower. A build for any processor may use more of this one: {REBUILD}"
+_FASTER = f"Answers are correct, only slower. A generic build may make better use of this processor: {REBUILD}"
 Status = Literal["ok", "warn", "missing"]
 
 
@@ -75,7 +75,7 @@ class DoctorReport(AnswerDocument):
         failed = [by_name[name] for name in names if by_name[name].status != "ok"]
         if failed:
             details = "; ".join(f"{row.name}: {row.detail}" for row in failed)
-            raise MissingError(f"Required and not there: {details}.", hint=failed[0].remedy)
+            raise MissingError(f"Required but missing: {details}.", hint=failed[0].remedy)
 
 
 def python(version: tuple[int, int, int]) -> DoctorRow:
@@ -127,7 +127,7 @@ def gpu(finding: Found) -> DoctorRow:
         size = seen.get("device_memory_bytes")
         detail = seen["device_name"] + (f", {size / 1e9:.0f} GB" if size else "")
         return _row("gpu", "ok", detail)
-    remedy = "Nothing needs one. If the machine has a CUDA device, install a CUDA build of torch (pytorch.org)."
+    remedy = "A GPU is optional. If the machine has a CUDA device, install a CUDA build of torch (pytorch.org)."
     return _row("gpu", "warn", "none that torch can use; everything runs on the CPU", remedy)
 
 
@@ -145,11 +145,11 @@ def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str
     answer; None if it does.
     """
     if model is None:
-        return _row("engine", "missing", "no model to try it with", "agentlab models pull")
+        return _row("engine", "missing", "no model to test it with", "agentlab models pull")
     if problem:
         return _row("engine", "missing", f"{model} does not answer: {problem}", REBUILD)
     detail = "; ".join([f"{model} answers", *(f"{user} with {settings}" for user, settings in used.items())])
-    detail += "".join(f"; not {settings}: {reason}" for settings, reason in against.items())
+    detail += "".join(f"; {settings} not used: {reason}" for settings, reason in against.items())
     return _row("engine", "warn", detail, _FASTER) if against else _row("engine", "ok", detail)
 
 
@@ -162,7 +162,7 @@ def gpu_offload(llama: Found, hardware: Found) -> DoctorRow:
         return _row("gpu-offload", "ok", "llama.cpp was built with it")
     if hardware.values.get("device") == "cuda":
         return _row("gpu-offload", "warn", "llama.cpp was built for the CPU only", remedy)
-    return _row("gpu-offload", "warn", "CPU build, as fits this machine", f"With a GPU: {remedy}")
+    return _row("gpu-offload", "warn", "CPU build, right for this machine", f"With a GPU: {remedy}")
 
 
 def bitsandbytes(finding: Found) -> DoctorRow:
@@ -182,17 +182,17 @@ def keys(env: Mapping[str, str]) -> DoctorRow:
     key_names = [name for name in KEYS if env.get(name)]
     if key_names:
         return _row("keys", "ok", ", ".join(key_names))
-    remedy = f"For hosted models put one of {', '.join(KEYS)} into the environment or into .env of the workspace."
-    return _row("keys", "warn", "none; the embedded model needs none", remedy)
+    remedy = f"For hosted models, set one of {', '.join(KEYS)} in the environment or in .env of the workspace."
+    return _row("keys", "warn", "none; the embedded model needs no key", remedy)
 
 
 def folders(problems: Mapping[str, str | None]) -> DoctorRow:
     """Whether the workspace's folders can be written: folder -> what is wrong, None when nothing is."""
     wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if wrong:
-        remedy = "Give yourself write permission, or set AGENTLAB_HOME to a folder of your own."
+        remedy = "Make them writable, or set AGENTLAB_HOME to a folder of your own."
         return _row("folders", "missing", "; ".join(wrong), remedy)
-    return _row("folders", "ok", f"{', '.join(problems)} can be written")
+    return _row("folders", "ok", f"{', '.join(problems)} are writable")
 
 
 def model(name: str, path: str | None, problem: str | None) -> DoctorRow:

@@ -52,8 +52,8 @@ def understand(status: int, out: bytes, log: bytes) -> Found:
     try:
         values = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        return Found(error="it said nothing that makes sense")
-    return Found(values=values) if isinstance(values, dict) else Found(error="it said nothing that makes sense")
+        return Found(error="it gave no usable answer")
+    return Found(values=values) if isinstance(values, dict) else Found(error="it gave no usable answer")
 
 
 def _hardware() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from agentlab.workers.templates import TemplateRefusesError, prepare, render
 
 _TOP_P = 0.95  # llama.cpp's own
 _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text
-_REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` makes a new one."
+_REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` rebuilds it."
 
 
 class GgufDecoder:
@@ -40,7 +40,7 @@ class GgufDecoder:
         self._template = self._native.template() or ""
         if not self._template:
             raise ModelFileError(
-                f"{config.path} holds no chat template, so it cannot be talked to.",
+                f"{config.path} has no chat template, so it cannot chat.",
                 hint="Use an instruct model, for example `agentlab models pull smollm2-135m`.",
             )
         self._tokens = dict(zip(("bos_token", "eos_token"), self._native.ends(), strict=True))
@@ -104,17 +104,17 @@ class GgufDecoder:
         try:
             prompt = render(self._template, messages, self._tokens)
         except TemplateRefusesError as error:
-            raise BadRequestError(f"The model's chat template refuses the messages: {error}.") from error
+            raise BadRequestError(f"The model's chat template rejects the messages: {error}.") from error
         tokens = self._native.tokenize(prompt)
         if not tokens:
-            raise BadRequestError("The model's chat template makes an empty prompt of the messages.")
+            raise BadRequestError("The model's chat template turns the messages into an empty prompt.")
         return tokens
 
 
 def _grammar(schema: Mapping[str, Any]) -> str:
     grammar = grammar_of(schema)
     if len(grammar) > _MAX_GRAMMAR:
-        raise BadRequestError(f"The schema makes a grammar of {len(grammar)} characters; bound its repeats.")
+        raise BadRequestError(f"The schema makes a grammar of {len(grammar)} characters; limit its repetitions.")
     return grammar
 
 

@@ -36,5 +36,5 @@ class EngineConfig:
         if self.kv_type != "f16" and not self.flash:
             raise ConfigError(
                 f"An attention cache of type {self.kv_type} needs flash attention.",
-                hint="Turn flash attention on, or keep the cache in f16.",
+                hint="Enable flash attention, or keep the cache in f16.",
             )

@@ -66,7 +66,7 @@ def quantize_gguf(
     if kind not in TYPES:
         raise UnknownNameError("type of llama.cpp", kind, list(TYPES))
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is there already.", hint="Choose another name, or remove the file.")
+        raise UsageError(f"{out} already exists.", hint="Choose another name, or remove the file.")
     temporary = out.with_name(f".{out.name[:64]}.{secrets.token_hex(4)}.tmp")
     matrix = temporary.with_suffix(".importance")
     request = {"op": "quantize", "source": str(source.absolute()), "out": str(temporary.absolute())}

@@ -53,7 +53,7 @@ def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
     _api.llama_log_set(collect_errors, ctypes.c_void_p(0))
     source, out = (os.fsencode(request[key]) for key in ("source", "out"))
     if _api.llama_model_quantize(source, out, ctypes.byref(params)):
-        reason = " ".join(errors[-3:]) or "it does not say why."
+        reason = " ".join(errors[-3:]) or "it gave no reason."
         raise ModelFileError(f"llama.cpp cannot quantize {request['source']}: {reason[:400]}")
     with Path(request["out"]).open("rb+") as file:
         os.fsync(file.fileno())

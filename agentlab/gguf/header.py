@@ -76,7 +76,7 @@ def read_header(path: Path) -> Header:
             raise ValueError("it does not begin with GGUF")
         version = reader.number("<I")
         if version not in (2, 3):
-            raise ValueError(f"it has version {version}, and 2 and 3 are understood")
+            raise ValueError(f"it has version {version}; 2 and 3 are supported")
         tensor_count = reader.count(_MAX_TENSORS, "tensors")
         key_count = reader.count(_MAX_KEYS, "keys")
         keys = {reader.text(_MAX_NAME): reader.value() for _ in range(key_count)}

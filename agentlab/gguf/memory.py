@@ -61,9 +61,9 @@ class MemoryShape:
     def __post_init__(self) -> None:
         """Raises ValueError for what no engine can be made with."""
         if self.context < 1 or self.batch < 1 or self.gpu_layers < -1:
-            raise ValueError("context and batch are at least 1, and gpu_layers at least -1")
+            raise ValueError("context and batch must be at least 1, and gpu_layers at least -1")
         if self.kv_type not in _BLOCKS:
-            raise ValueError(f"{self.kv_type} is no type of attention cache")
+            raise ValueError(f"{self.kv_type} is not a type of attention cache")
         if self.kv_type != "f16" and not self.flash:
             raise ValueError(f"an attention cache of type {self.kv_type} needs flash attention")
 

@@ -13,7 +13,7 @@ from agentlab.gguf.header import KEPT_ARRAY, Header, Tensor, constants, read_hea
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _MAX_PARTS = 1000
-_AGAIN = "Get the file again; `agentlab models list` shows the ones that are here."
+_AGAIN = "Download the file again; `agentlab models list` shows the models on this machine."
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 # Rows of such a model cannot be cut into the 256s that a type with K needs; llama.cpp then takes the other.
 _STAND_INS = {"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
@@ -59,7 +59,9 @@ def parts(path: Path) -> list[Path]:
         return [path]
     count = int(match["count"])
     if not 1 <= int(match["number"]) <= count <= _MAX_PARTS:
-        raise ModelFileError(f"{path} is not one of 1 to {_MAX_PARTS} parts by its name.", hint="Rename the file.")
+        raise ModelFileError(
+            f"{path} does not have a part number of 1 to {_MAX_PARTS} in its name.", hint="Rename the file."
+        )
     return [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
@@ -72,19 +74,23 @@ def read(path: Path) -> GgufMetadata:
     """
     if path.is_dir():
         raise ModelFileError(
-            f"{path} is a folder, not a GGUF file.", hint="Name the file in it; of a model in parts, the first."
+            f"{path} is a folder, not a GGUF file.", hint="Give the file in it; for a model in parts, the first one."
         )
     if not path.is_file():
-        raise MissingFileError(f"There is no model file {path}.", hint="`agentlab models list` shows what is there.")
+        raise MissingFileError(
+            f"There is no model file {path}.", hint="`agentlab models list` shows the models on this machine."
+        )
     files = parts(path)
     if path != files[0]:
-        raise ModelFileError(f"{path} is a later part of a model.", hint=f"Name the first part, {files[0].name}.")
+        raise ModelFileError(
+            f"{path} is not the first part of its model.", hint=f"Use the first part, {files[0].name}."
+        )
     headers = []
     for number, file in enumerate(files):
         if not file.is_file():
             raise MissingFileError(
-                f"Part {number + 1} of {len(files)} of {path} is not there: {file.name}.",
-                hint="All parts lie in one folder.",
+                f"Part {number + 1} of {len(files)} of {path} is missing: {file.name}.",
+                hint="All parts must be in one folder.",
             )
         try:
             headers.append(read_header(file))
@@ -142,7 +148,7 @@ def _describe(headers: Sequence[Header]) -> GgufMetadata:
     tensors = list(chain.from_iterable(header.tensors for header in headers))
     architecture = keys.get("general.architecture")
     if not isinstance(architecture, str) or not tensors:
-        raise ValueError("it holds no model")
+        raise ValueError("it contains no model")
     shape = _Shape(keys, architecture)
     layers, embedding = shape.number("block_count"), shape.number("embedding_length")
     heads = shape.number("attention.head_count")

@@ -24,9 +24,9 @@ _WARNING, _CONTINUED = 3, 5  # ggml_log_level: debug 1, info 2, warning 3, error
 _PIECE_BYTES = 1024
 _BUFFER = re.compile(rb"(\S+) model buffer size")
 _TOP_K, _MIN_P = 40, 0.05  # llama.cpp's own
-_IF_MEMORY = "If memory is what it lacks, use a smaller context, batch or model."
+_IF_MEMORY = "If it ran out of memory, use a smaller context, batch or model."
 _OF_THIS_MODEL = (
-    "An adapter fits its own base model; `agentlab adapters export NAME --format gguf --out NAME.gguf` makes one."
+    "An adapter fits only its own base model; `agentlab adapters export NAME --format gguf --out NAME.gguf` makes one."
 )
 _KV_TYPES = {"f16": 1, "q8_0": llama_cpp.GGML_TYPE_Q8_0, "q4_0": llama_cpp.GGML_TYPE_Q4_0}
 _api: Any = llama_cpp  # its functions are typed for pointers that it does not export
@@ -72,7 +72,7 @@ class Native:
 
     def _or_fail(self, handle: Any, action: str, hint: str = _IF_MEMORY) -> Any:
         if not handle:
-            reason = " ".join(self._log) or "it does not say why."
+            reason = " ".join(self._log) or "it gave no reason."
             raise ModelFileError(f"llama.cpp cannot {action}: {reason}", hint=hint)
         return handle
 
@@ -135,7 +135,7 @@ class Native:
             batch = _api.llama_batch_get_one(array, len(tokens))
         status = _api.llama_decode(self._context, batch)
         if status:
-            raise WorkerDiedError(f"llama.cpp could not go on (status {status}): {' '.join(self._log)}")
+            raise WorkerDiedError(f"llama.cpp could not continue (status {status}): {' '.join(self._log)}")
 
     def window(self, tokens: Sequence[int]) -> Any:
         """Logits behind each of `tokens`, a text of its own: float32 (tokens, vocabulary). Raises as `evaluate`."""
@@ -147,7 +147,7 @@ class Native:
                 batch.token[position], batch.pos[position], batch.logits[position] = token, position, 1
                 batch.n_seq_id[position], batch.seq_id[position][0] = 1, 0
             if status := _api.llama_decode(self._context, batch):
-                raise WorkerDiedError(f"llama.cpp could not read a window (status {status}): {' '.join(self._log)}")
+                raise WorkerDiedError(f"llama.cpp could not evaluate a window (status {status}): {' '.join(self._log)}")
         finally:
             _api.llama_batch_free(batch)
         rows = _api.llama_get_logits(self._context)

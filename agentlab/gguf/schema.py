@@ -220,7 +220,7 @@ class _Rules:
             return self._add_rule(f'"-"? ("0" | [1-9] [0-9]{{0,{MOST_DIGITS - 1}}}){fraction}')
         alternatives = between(low, high, decimals)
         if not alternatives:
-            raise _NothingFits("no number lies between its bounds")
+            raise _NothingFits("no number is between its bounds")
         return self._add_rule(" | ".join(alternatives))
 
     def _string_other_than(self, names: Sequence[str]) -> str:
@@ -310,7 +310,7 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, 
             highs.append((highest - (key[0] == "e")) / unit)
     low, high = max(lows, default=None), min(highs, default=None)
     if max((abs(bound) for bound in (low, high) if bound is not None), default=Decimal(0)) > _LARGEST:
-        raise _NothingFits("no number that can be written lies between its bounds")
+        raise _NothingFits("no representable number is between its bounds")
     return low, high, decimals
 
 

@@ -15,7 +15,7 @@ _LLAMA3 = (
 )
 _PATTERNS = {_LLAMA3: "llama-bpe", _LLAMA3.replace("{1,3}", ""): "qwen2"}  # llama.cpp knows them by name alone
 _SPACE = "▁"
-_HINT = "Known are those of GPT-2, SmolLM2, Llama 2, Llama 3, Qwen2 and Qwen3."
+_HINT = "Supported are the tokenizers of GPT-2, SmolLM2, Llama 2, Llama 3, Qwen2 and Qwen3."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def _vocabulary(path: Path, size: int) -> Vocabulary:
     names = {token_id: text for text, token_id in model["vocab"].items()}
     names |= {token_id: token["content"] for token_id, token in added.items()}
     if model.get("type") != "BPE" or max(names) >= size:
-        raise ModelFileError(f"{path} is a tokenizer that no GGUF file holds ({model.get('type')}).", hint=_HINT)
+        raise ModelFileError(f"{path} is a tokenizer that GGUF does not support ({model.get('type')}).", hint=_HINT)
     tokens = [names.get(token_id, f"[PAD{token_id}]") for token_id in range(size)]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     spm = bool(model.get("byte_fallback"))
@@ -86,7 +86,7 @@ def _pre(path: Path, splitter: Any) -> str:
         return "smollm"
     pattern = parts[0].get("pattern", {}).get("Regex") if kinds == ["Split", "ByteLevel"] else None
     if pattern not in _PATTERNS:
-        raise ModelFileError(f"{path} splits text in a way that llama.cpp has no name for.", hint=_HINT)
+        raise ModelFileError(f"{path} splits text in a way that llama.cpp does not support.", hint=_HINT)
     return _PATTERNS[pattern]
 
 

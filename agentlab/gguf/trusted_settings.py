@@ -163,7 +163,7 @@ def disagreement(expected: "Row", actual: "Row") -> str | None:
     from agentlab.stats.divergence import log_softmax
 
     if not actual.max() < np.inf:  # nor is it for NaN; a token may be ruled out by -inf
-        return "its logits are no numbers"
+        return "its logits are not numbers"
     p, q = (np.maximum(log_softmax(row.astype(np.float64)), -1e4) for row in (expected, actual))
     likely = p > -30.0
     divergence = float((np.exp(p[likely]) * (p - q)[likely]).sum())
@@ -200,7 +200,7 @@ def _ask(
         finished = not channel.send(job, _SECONDS)
         while not finished and time.monotonic() < deadline:
             if cancelled():
-                raise LLMCancelledError("The call was cancelled while its model's engine was tried.")
+                raise LLMCancelledError("The call was cancelled while its model's engine was being tested.")
             message = channel.receive(_POLL_SECONDS) or {}
             report.trying = message.get("trying", report.trying)
             report.verdicts |= message.get("verdict", {})

@@ -13,17 +13,17 @@ REBUILD = (
     "--no-binary llama-cpp-python llama-cpp-python"
 )
 _LESS = "Use a smaller context (`context`), a smaller model, or close other programs."
-_DOCTOR = f"`agentlab doctor` tries the engine by itself. If that dies too, a build for any processor helps: {REBUILD}"
-_FILE = "Leave the file alone while it is in use; `agentlab models list` shows where it lies."
+_DOCTOR = f"`agentlab doctor` tests the engine by itself. If that fails too, rebuild it for any processor: {REBUILD}"
+_FILE = "Do not change the file while it is in use; `agentlab models list` shows where it is."
 
 CAUSES: exit_status.Causes = {
-    signal.SIGABRT: ("a check inside llama.cpp failed, most often for want of memory", _LESS),
+    signal.SIGABRT: ("a check inside llama.cpp failed, usually for lack of memory", _LESS),
     signal.SIGSEGV: ("llama.cpp crashed", _DOCTOR),
     signal.SIGBUS: ("the model file changed or became unreadable while it was in use", _FILE),
     signal.SIGILL: ("llama.cpp was built for another processor, or by a compiler that gets this one wrong", _DOCTOR),
-    signal.SIGFPE: ("llama.cpp crashed in its arithmetic", _DOCTOR),
-    signal.SIGKILL: ("it was killed, most likely by the system for want of memory", _LESS),
-    signal.SIGTERM: ("somebody stopped it", "Ask again: the next call starts a new one."),
+    signal.SIGFPE: ("llama.cpp crashed in an arithmetic operation", _DOCTOR),
+    signal.SIGKILL: ("it was killed, most likely by the system for lack of memory", _LESS),
+    signal.SIGTERM: ("it was stopped from outside", "Try again: the next call starts a new one."),
 }
 _FAULTS = {signal.SIGILL, signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT}
 _FAULTY = re.compile(rf"died.*: .*\(({'|'.join(sorted(fault.name for fault in _FAULTS))})\)")

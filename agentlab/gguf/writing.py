@@ -38,7 +38,7 @@ def gguf_writer(out: Path, architecture: str) -> Iterator[Any]:
     from gguf import GGUFWriter
 
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is there already.", hint="Choose another name, or remove the file.")
+        raise UsageError(f"{out} already exists.", hint="Choose another name, or remove the file.")
     temporary = out.with_name(f".{out.name[:64]}.{secrets.token_hex(4)}.tmp")
     with storage_errors(out):
         writer = GGUFWriter(temporary, architecture)
@@ -118,11 +118,11 @@ def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Call
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)
     elif "lm_head.weight" not in tensors:
-        raise ModelFileError(f"{checkpoint} holds no lm_head.weight, and its config says that it has one.")
+        raise ModelFileError(f"{checkpoint} has no lm_head.weight, although its config says so.")
     tensors = {ours: where for ours, where in tensors.items() if not ours.endswith(_COMPUTED)}
     names = {ours: name_of(ours) for ours in tensors}
     if strange := [ours for ours, theirs in names.items() if theirs is None]:
-        raise ModelFileError(f"{checkpoint}: {strange[0]} has no place in a GGUF file.")
+        raise ModelFileError(f"{checkpoint}: {strange[0]} cannot be stored in a GGUF file.")
     rows = tensors["model.embed_tokens.weight"][1][0]
     vocabulary = read_vocabulary(checkpoint, rows)
     matrix = GGMLQuantizationType[matrix_type.upper()]
@@ -167,7 +167,7 @@ def _tensors(checkpoint: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{file} is damaged: {str(error)[:200]}") from error
     if "model.embed_tokens.weight" not in tensors:
-        raise ModelFileError(f"{checkpoint} holds no model.embed_tokens.weight.")
+        raise ModelFileError(f"{checkpoint} has no model.embed_tokens.weight.")
     return tensors
 
 
@@ -288,7 +288,7 @@ def rotation(config: Mapping[str, Any]) -> dict[str, Any]:
     rope["rope_type"] = kind = rope.get("rope_type") or rope.get("type") or "default"
     rope["rope_theta"] = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
     if config.get("use_sliding_window") or (rope.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise ModelFileError("Sliding windows and rotations of a part of a head cannot be written to a GGUF file.")
+        raise ModelFileError("Sliding windows and partial rotary embeddings cannot be written to a GGUF file.")
     if kind not in _ROTATIONS:
         raise ModelFileError(f"Rotary embeddings of type {kind} cannot be written to a GGUF file.")
     if kind == "yarn" and any(rope.get(key) not in (None, usual) for key, usual in _YARN.items()):

@@ -186,7 +186,9 @@ class AnswerBatch:
     def _expect(self, rows: Sequence[AnswerRow]) -> None:
         for row in rows:
             if not row.prompt or row.max_tokens < 1 or (row.temperature > 0 and row.generator is None):
-                raise UsageError("A row needs a prompt, a token to answer with, and to draw it, a generator.")
+                raise UsageError(
+                    "A row needs a prompt, max_tokens of at least 1 and, at a temperature above 0, a generator."
+                )
         self._coming.update(rows)
 
     def _pieces(self, rows: Sequence[AnswerRow], piece: int | None = None) -> Iterator[Read]:

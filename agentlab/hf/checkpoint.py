@@ -19,8 +19,8 @@ from agentlab.runs.atomic import read_text
 from agentlab.workers import memory
 
 CONFIG = "config.json"
-NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
-_AGAIN = "Copy or download the checkpoint again, from whom you trust."
+NEEDED = "A checkpoint needs config.json, safetensors and a tokenizer, and an architecture built into transformers."
+_AGAIN = "Copy or download the checkpoint again, from a source you trust."
 _MOST_BYTES = {"tokenizer_config.json": 16 << 20, "added_tokens.json": 16 << 20}  # vocabularies name their extra tokens
 _MOST_OTHERS = 4 << 20
 _BESIDE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -93,7 +93,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelFileError(f"transformers cannot load {folder}: it has no {CONFIG}.", hint=NEEDED)
     if (folder / "adapter_config.json").exists():
         raise ModelFileError(
-            f"{folder} holds adapter_config.json: transformers would load the model that is named there.",
+            f"{folder} holds adapter_config.json: transformers would load the model that it names.",
             hint="Keep adapters and checkpoints in folders of their own.",
         )
     config = _read(path)
@@ -185,7 +185,7 @@ def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> Non
         for value in setting if isinstance(setting, list) else [setting]:
             if value is not None:
                 _check_size(path, name, value, limit)
-    kinds = ((_FLAGS, bool, "true or false"), (_TEXTS, str, "a text"), (_TABLES, dict, "a mapping"))
+    kinds = ((_FLAGS, bool, "true or false"), (_TEXTS, str, "a string"), (_TABLES, dict, "a mapping"))
     for names, kind, expected in kinds:
         for name in names:
             if config.get(name) is not None and not isinstance(config[name], kind):
@@ -194,27 +194,29 @@ def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> Non
         setting = config.get(name)
         for value in setting if isinstance(setting, list) else [setting]:
             if value is not None and (type(value) is not int or not -1 <= value < _MOST_WORDS):
-                raise _wrong(path, name, value, f"the number of a token, below {_MOST_WORDS:,}")
+                raise _wrong(path, name, value, f"a token id below {_MOST_WORDS:,}")
     _check_together(path, config, weights)
 
 
 def _check_together(path: str, config: Mapping[str, Any], weights: _Weights) -> None:
     if config.get("quantization_config") and not weights.packed:
-        raise _wrong(path, "quantization_config", "there", "left out, for the weights in the files are not quantised")
+        raise _wrong(path, "quantization_config", "there", "absent, because the weights in the files are not quantized")
     layers, width, heads = (_first(config, names) for names in (_LAYERS, _WIDTHS, _HEADS))
     if layers > weights.layers:
         raise _wrong(path, _LAYERS[0], layers, f"at most {weights.layers:,}, the number of layers in the files")
     if weights.sides and width and width not in weights.sides:
-        raise _wrong(path, _WIDTHS[0], width, "the side of any tensor in the files")
+        raise _wrong(path, _WIDTHS[0], width, "a dimension of any tensor in the files")
     inner = config.get("intermediate_size")
     for name, size in (("vocab_size", config.get("vocab_size")), ("intermediate_size", inner), ("hidden_size", width)):
         if type(size) is int and size * width > weights.bits:
-            raise _wrong(path, name, size, f"so few that {width:,} numbers for each fit into the files")
+            raise _wrong(path, name, size, f"small enough for {width:,} numbers each to fit into the files")
     derives_head_dim = config.get("head_dim") is None
     if heads and derives_head_dim and width % heads:
         raise _wrong(path, _HEADS[0], heads, f"a divisor of the width, {width:,}")
     if heads and derives_head_dim and (width // heads) % 2 and any(name.startswith("rope") for name in config):
-        raise _wrong(path, _HEADS[0], heads, "such that each head has an even width, which rotary positions need")
+        raise _wrong(
+            path, _HEADS[0], heads, "a number that gives each head an even width, as rotary embeddings require"
+        )
     key_value_heads = config.get("num_key_value_heads")
     if heads and type(key_value_heads) is int and heads % key_value_heads:
         raise _wrong(path, _HEADS[0], heads, f"a multiple of num_key_value_heads, {key_value_heads}")
@@ -235,7 +237,7 @@ def _check_template(path: Path, template: Any) -> None:
     for entry in several:
         text = entry.get("template") if isinstance(entry, dict) and isinstance(entry.get("name"), str) else None
         if not isinstance(text, str) or len(text) > _MOST_TEMPLATE:
-            raise _wrong(path, "chat_template", entry, f"a text of at most {_MOST_TEMPLATE:,} characters")
+            raise _wrong(path, "chat_template", entry, f"a string of at most {_MOST_TEMPLATE:,} characters")
 
 
 def _weights(folder: Path) -> _Weights:
@@ -245,7 +247,7 @@ def _weights(folder: Path) -> _Weights:
     packed = False
     for path in folder.glob("*.safetensors"):
         if not path.is_file():  # a pipe would be waited for
-            raise ModelFileError(f"transformers cannot load {folder}: {path.name} is no file.", hint=_AGAIN)
+            raise ModelFileError(f"transformers cannot load {folder}: {path.name} is not a file.", hint=_AGAIN)
         try:
             with safe_open(path, framework="np") as file:
                 names.update(file.keys())

@@ -46,7 +46,7 @@ class HfDecoder:
             self._open.enter_context(pack_weights(self._model))
         if not self._tokenizer.chat_template:
             raise ModelFileError(
-                f"{path} holds no chat template, so it cannot be talked to.",
+                f"{path} has no chat template, so it cannot chat.",
                 hint="Use an instruct model, for example `agentlab models import smollm2-135m`.",
             )
         self._adapters = self._open.enter_context(rowwise(self._model, [], any_base=True))
@@ -116,8 +116,8 @@ class HfDecoder:
         base = read_card(adapter).base
         if base.fingerprint and base.fingerprint != fingerprint_of(self._path):
             raise UsageError(
-                "it was trained on another base model, as its fingerprint says.",
-                hint=f"The base that it was trained on lay at {base.path or 'an unknown place'}; use that one.",
+                "its fingerprint shows that it was trained on another base model.",
+                hint=f"Use the base that it was trained on: {base.path or 'its path is unknown'}.",
             )
 
     def _may_enter(self, row: AnswerRow) -> bool:
@@ -141,7 +141,7 @@ class HfDecoder:
             return None
         if not tokens:
             if row not in self._batch:
-                raise WorkerDiedError("The model failed in the middle of an answer.", hint="Ask again.")
+                raise WorkerDiedError("The model failed in the middle of an answer.", hint="Try again.")
             inside = {queued_row: waiting for queued_row, waiting in self._rows.items() if waiting is not None}
             for advance in (self._batch.step, self._batch.read):
                 for token in advance():
@@ -158,13 +158,13 @@ class HfDecoder:
         try:
             prompt = render_chat(self._tokenizer, messages, prompt=True)
         except TemplateRefusesError as error:
-            raise BadRequestError(f"The model's chat template refuses the messages: {error}.") from error
+            raise BadRequestError(f"The model's chat template rejects the messages: {error}.") from error
         try:
             tokens: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         except (TypeError, UnicodeError) as error:  # the first is how tokenizers say it
-            raise BadRequestError("The prompt holds half of a character (a lone surrogate).") from error
+            raise BadRequestError("The prompt contains half of a character (a lone surrogate).") from error
         if not tokens:
-            raise BadRequestError("The model's chat template makes an empty prompt of the messages.")
+            raise BadRequestError("The model's chat template turns the messages into an empty prompt.")
         return tokens
 
 

@@ -28,7 +28,9 @@ class HfConfig:
 
 def _explain_death(status: int, log: str) -> tuple[str, str | None]:
     cause, hint = exit_status.describe(status)
-    memory_hint = "Ask again; if it dies again, ask less at a time, use a smaller model, or close other programs."
+    memory_hint = (
+        "Try again; if it dies again, send fewer requests at once, use a smaller model, or close other programs."
+    )
     return cause, memory_hint if hint is None or memory.ran_out(RuntimeError(log)) else hint
 
 

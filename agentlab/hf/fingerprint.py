@@ -24,7 +24,9 @@ def fingerprint_of(folder: Path) -> str:
     candidates = chain.from_iterable(folder.glob(pattern) for pattern in _DECIDING)
     files = sorted({path for path in candidates if path.is_file()})
     if not files:
-        raise MissingFileError(f"{folder} is no checkpoint folder.", hint="`agentlab models list` shows what is there.")
+        raise MissingFileError(
+            f"{folder} is not a checkpoint folder.", hint="`agentlab models list` shows the models on this machine."
+        )
     for path in files:
         status = path.stat()
         digest.update(f"{path.name}={_of_file(path.absolute(), status.st_size, status.st_mtime_ns)}\n".encode())

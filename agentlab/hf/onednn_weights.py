@@ -69,8 +69,8 @@ def _product(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -
     """`torch.nn.Linear.forward`, from a packed weight."""
     if x.requires_grad and torch.is_grad_enabled():
         raise UsageError(
-            "A model with packed weights was asked for a gradient.",
-            hint="Train it outside of the `pack_weights` block.",
+            "Packed weights have no gradients.",
+            hint="Train the model outside the `pack_weights` block.",
         )
     output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return output

@@ -90,7 +90,7 @@ def unmergeable(model: Any) -> str | None:
     if unsupported:
         return f"{name} has layers of {', '.join(sorted(unsupported))}: its rows are computed one by one."
     if not _takes_positions(model.__class__):
-        return f"{name} takes no positions: its rows are computed one by one."
+        return f"{name} does not accept position ids: its rows are computed one by one."
     rope_parameters = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
     ropes = {rope.get("rope_type") for rope in (rope_parameters, *rope_parameters.values()) if isinstance(rope, dict)}
     if ropes & {"dynamic", "longrope"}:

@@ -140,7 +140,7 @@ class Evaluation(AnswerDocument):
             columns[f"{name} − {BASE}"] = lambda line, name=name: _difference_text(line.adapters[name])
         caption = f"{self.harness}; the base is {self.base}."
         if names:
-            caption += " Differences are on the same items, tested exactly, as one family corrected by Holm."
+            caption += " Differences are paired by item, with exact tests, Holm-corrected as one family."
         return [table(self.lines, columns, caption), Text(caption), Text(f"Written: {', '.join(self.files)}")]
 
 
@@ -185,7 +185,9 @@ def unique_names(names: Iterable[str]) -> list[str]:
     """
     adapter_names = list(dict.fromkeys(names))
     if BASE in adapter_names:
-        raise UsageError(f"An adapter is called {BASE}, as the base model is here.", hint="Give it another name.")
+        raise UsageError(
+            f"An adapter is named {BASE}, which is reserved for the base model.", hint="Give it another name."
+        )
     return adapter_names
 
 
@@ -207,6 +209,6 @@ def local(
     if len(paths) != 1:
         raise UsageError(
             f"The adapters have different base models: {', '.join(sorted(path.name for path in paths))}.",
-            hint="Evaluate those of each base apart.",
+            hint="Evaluate the adapters of each base separately.",
         )
     return paths.pop(), folders_by_name

@@ -68,14 +68,14 @@ class AgentlabChatModel(BaseChatModel):
     config: str | Path | LLMConfig = "embedded"
     task: str = "chat"
     strategy: Strategy | None = None
-    model_name: str | None = Field(None, alias="model", description="Only this model of the config.")
+    model_name: str | None = Field(None, alias="model", description="Use only this model of the config.")
     temperature: float | None = None
     max_tokens: int | None = None
     top_p: float | None = None
     seed: int = 0
     stop: list[str] | None = None
-    timeout: float | None = Field(None, description="Seconds for a call, other models included.")
-    max_retries: int | None = Field(None, description="Further tries at the same model.")
+    timeout: float | None = Field(None, description="Timeout of a call in seconds, including other models.")
+    max_retries: int | None = Field(None, description="Retries of the same model.")
     streaming: bool = False
     _router: Router = PrivateAttr()
 

@@ -42,7 +42,7 @@ def _calls(calls: Sequence[ToolCall]) -> tuple[list[Any], list[Any]]:
     for call in calls:
         arguments = call_arguments(call)
         if arguments is None:
-            wrong.append(invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error="no JSON object"))
+            wrong.append(invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error="not a JSON object"))
         else:
             right.append(tool_call(name=call.name, args=arguments, id=call.id))
     return right, wrong

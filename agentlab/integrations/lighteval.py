@@ -27,7 +27,7 @@ def scorer(
     program = shutil.which("lighteval")
     if program is None:
         raise MissingExtraError(
-            "There is no program lighteval.",
+            "The program lighteval is not installed.",
             hint="Install it in an environment of its own, pip install 'lighteval[litellm]', and add its bin to PATH.",
         )
     if len(files) > 1 or any(not file.is_file() for file in files):
@@ -59,10 +59,12 @@ def _run(program: str, scratch: Path, base_url: str, model: str, words: Sequence
     results = sorted(scratch.glob("results/**/results_*.json"))
     silent = _SILENT in done.stdout + done.stderr
     if done.returncode or silent or not results:
-        message = " ".join((done.stderr or done.stdout).split())[-300:] or "it said nothing"
+        message = " ".join((done.stderr or done.stdout).split())[-300:] or "it printed no error"
         if silent:
             message = "the server refused or failed some of its requests, which it scores as empty answers"
-        raise AgentlabError(f"lighteval failed for {model}: {message}", hint="Do its tasks run without agentlab?")
+        raise AgentlabError(
+            f"lighteval failed for {model}: {message}", hint="Check that its tasks run without agentlab."
+        )
     tree = json.loads(results[-1].read_text())
     measures: dict[Key, Measure] = {}
     for task, metrics in tree["results"].items():

@@ -78,7 +78,9 @@ class Tasks:
         """
         for folder in folders:
             if not folder.is_dir():
-                raise MissingFileError(f"There is no folder {folder}.", hint="--include-path holds tasks as YAML.")
+                raise MissingFileError(
+                    f"There is no folder {folder}.", hint="--include-path takes a folder of YAML tasks."
+                )
         with quietly():
             self._manager = TaskManager(include_path=[str(folder) for folder in folders])
         for name in names:
@@ -106,7 +108,7 @@ class Tasks:
         for name, task in self._loaded["tasks"].items():
             choice = self.kinds[name] == "multiple_choice"
             if not choice and self.kinds[name] != _GENERATED:
-                raise UsageError(f"{name} has no answers.", hint="Name tasks of multiple choice or of short answers.")
+                raise UsageError(f"{name} has no answers.", hint="Use multiple-choice or short-answer tasks.")
             with _loading(name):
                 for position, doc in enumerate(islice(task.eval_docs, limit)):
                     choices, target = list(task.doc_to_choice(doc)) if choice else None, task.doc_to_target(doc)
@@ -218,8 +220,8 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         settings = normalize_gen_kwargs(dict(gen_kwargs), self.max_gen_toks)
         if settings["do_sample"]:
             raise UsageError(
-                "A task draws its answers at random; in process the likeliest is taken.",
-                hint="Put it to a server: --base-url URL --model NAME.",
+                "A task samples its answers; in this process only greedy decoding is supported.",
+                hint="Use a server: --base-url URL --model NAME.",
             )
         answer_end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = tuple(stop for stop in handle_stop_sequences(settings["until"], eos=answer_end) if stop)
@@ -264,7 +266,7 @@ def scorer(
     unsupported_tasks = [name for name, kind in tasks.kinds.items() if kind != _GENERATED]
     if unsupported_tasks:
         raise UsageError(
-            f"A chat endpoint tells no likelihood of a given text, which {', '.join(unsupported_tasks[:5])} needs.",
+            f"A chat endpoint gives no likelihood of a given text, which {', '.join(unsupported_tasks[:5])} needs.",
             hint="Leave out --base-url: such tasks run in process, with --adapter and --base.",
         )
     return lambda model: tasks.put_to(_server_client(base_url, model, env), limit, model)
@@ -323,7 +325,7 @@ def _asking(server: str | None) -> Iterator[None]:
                 hint="Is it running, does it serve the model, and is --base-url right, with its /v1?",
             ) from error
         if isinstance(error, ValueError):
-            raise UsageError(f"lm-eval refuses: {_short(error)}") from error
+            raise UsageError(f"lm-eval reports: {_short(error)}") from error
         raise
 
 

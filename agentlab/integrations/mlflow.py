@@ -101,7 +101,7 @@ def _open_client(store: str, *, new: bool) -> Iterator[Any]:
     parts, file = urlsplit(store), None
     if parts.scheme.startswith("http") and parts.password:
         raise UsageError(
-            "The address holds a password.", hint="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            "The address contains a password.", hint="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
     if "://" not in store or store.startswith("sqlite:///"):
         file = Path.cwd() / written_path(store.removeprefix("sqlite:///"))

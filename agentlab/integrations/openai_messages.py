@@ -28,7 +28,7 @@ def messages_of(documents: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
 def _message(document: Mapping[str, Any]) -> Message:
     role = _ROLES.get(document["role"], document["role"])
     if role not in ("system", "user", "assistant", "tool"):
-        raise BadRequestError(f"A message has the role {role!r}, which no model knows.")
+        raise BadRequestError(f"A message has the role {role!r}, which is not supported.")
     calls = tuple(_call(call) for call in document.get("tool_calls") or ())
     return Message(role, _text(document.get("content")), calls, document.get("tool_call_id") or "")
 
@@ -47,8 +47,8 @@ def _text(content: Any) -> str:
     kinds = {str(part.get("type")) for part in parts} - {"text", *_SILENT}
     if kinds:
         raise BadRequestError(
-            f"A message holds {', '.join(sorted(kinds))}; models are asked with text only.",
-            hint="Leave it out, or describe it in words.",
+            f"A message holds {', '.join(sorted(kinds))}; only text is supported.",
+            hint="Remove it, or describe it in words.",
         )
     return "\n".join(str(part["text"]) for part in parts if part.get("type") == "text")
 

@@ -27,7 +27,7 @@ class ProjectFiles:
             MissingFileError: it is not there.
         """
         if not root.is_dir():
-            raise MissingFileError(f"There is no project folder {root}.", hint="Make it first, or name another one.")
+            raise MissingFileError(f"There is no project folder {root}.", hint="Create it first, or use another one.")
         self.root = root.resolve()
 
     def listing(self) -> list[str]:

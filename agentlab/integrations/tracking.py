@@ -146,7 +146,7 @@ class TrackedTrials(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.trials:
-            return [Text("No trial that was logged is like this. See: agentlab runs mlflow log --help")]
+            return [Text("No logged trial matches. See: agentlab runs mlflow log --help")]
         columns: dict[str, Callable[[Tracked], str | float | None]] = {
             "run": lambda trial: trial.run,
             "trial": lambda trial: trial.trial,
@@ -167,7 +167,7 @@ class LoggedRun(AnswerDocument):
     trials: int
 
     def blocks(self) -> list[Block]:
-        return [Text(f"{self.trials} trials of the run {self.tracked} of the experiment {self.experiment}.")]
+        return [Text(f"{self.trials} trials of the run {self.tracked} in the experiment {self.experiment}.")]
 
 
 def having(trials: Iterable[Tracked], settings: Mapping[str, str]) -> list[Tracked]:

@@ -114,7 +114,7 @@ class Admission:
                 async with asyncio.timeout(patience := max(0.0, self.patience_for_place)):
                     await slots.take()
             except TimeoutError:
-                error = LLMTimeoutError(f"No place became free within {patience:.3g} seconds.")
+                error = LLMTimeoutError(f"No slot became free within {patience:.3g} seconds.")
                 raise self._note_error(candidate, error) from None
             try:
                 if self._delay(candidate) <= 0 or self._may_probe(candidate):
@@ -145,9 +145,9 @@ class Admission:
     def _never(self, candidate: RouterCandidate, delay: float) -> AgentlabError | None:
         """Why it will not be asked in this call, however long that waits."""
         if self._time(candidate) <= 0:
-            return LLMTimeoutError("Not asked: the time of the call is over.")
+            return LLMTimeoutError("Not asked: the call is out of time.")
         if self._question.fail_fast and self._guard(candidate).state(self._now()) == "open":
-            return ServerFaultError(f"{policy.BREAKER_OPEN}, and is left alone for another {delay:.0f} seconds.")
+            return ServerFaultError(f"{policy.BREAKER_OPEN}; the next try is in {delay:.0f} s.")
         if delay < math.inf:
             return None
         reason = self._services.out_of_use[candidate.name]
@@ -177,4 +177,4 @@ class Admission:
 
 
 def _patience(wait: float) -> RateLimitedError:
-    return RateLimitedError(f"It is to be left alone for {wait:.0f} seconds.", retry_after=wait)
+    return RateLimitedError(f"The model asked for a pause; retry in {wait:.0f} s.", retry_after=wait)

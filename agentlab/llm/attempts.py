@@ -192,11 +192,11 @@ class AttemptLoop:
                         await reply.request_reply(services.client_of(candidate.name), request, self._now, on_delta)
                 except TimeoutError:
                     seconds = (clock.when() or 0.0) - self._question.start
-                    error = errors.LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
+                    error = errors.LLMTimeoutError(f"The answer was not complete within {seconds:.3g} seconds.")
                 except AgentlabError as failure:
                     error = failure
                 except asyncio.CancelledError:
-                    error = errors.LLMCancelledError("The caller gave up.")
+                    error = errors.LLMCancelledError("The caller cancelled the call.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's; its text may hold anything, so it stays here
                     LOG.debug("%s failed: %s", candidate.name, services.redactor.scrub(repr(failure)))
@@ -247,7 +247,7 @@ class AttemptLoop:
         if error is not None and policy.rule_for(error).disables:
             reason = self._scrub_error(error)
             services.out_of_use[candidate.name] = reason
-            LOG.warning("%s is not asked any more: %s", candidate.name, reason.message)
+            LOG.warning("%s is out of use: %s", candidate.name, reason.message)
 
     def _note(
         self, candidate: RouterCandidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None

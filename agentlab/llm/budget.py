@@ -72,10 +72,10 @@ class RouterBudget:
         spent_usd += self._reserved
         if spent_usd >= limit if cost is None else cost > 0 and spent_usd + cost > limit:
             raise BudgetExceededError(
-                f"The next call of a language model would exceed the budget of the {span}: "
+                f"The next language-model call would exceed the budget of the {span}: "
                 + f"{spent_usd:.4f} of {limit:g} "
-                + ("USD are spent." if cost is None else f"USD are spent and it may cost {cost:.4f}."),
-                hint=f"Raise it ({flag}), or use a model that costs nothing, such as the embedded one.",
+                + ("USD are spent." if cost is None else f"USD are spent, and the call may cost {cost:.4f}."),
+                hint=f"Raise it ({flag}), or use a free model, such as the embedded one.",
             )
 
     def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> float | None:

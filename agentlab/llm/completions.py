@@ -61,7 +61,7 @@ def build_call(
         ContextOverflowError: the prompt cannot fit into any of their windows.
     """
     if options.temperature is not None and not 0 <= options.temperature < math.inf:
-        raise BadRequestError(f"The temperature {options.temperature} is not a finite number from 0 on.")
+        raise BadRequestError(f"The temperature {options.temperature} is not a finite number of at least 0.")
     temperature, max_tokens = config.sampling(task)
     json_schema = options.json_schema if schema is None else structured.schema_of(schema)
     request = ModelRequest(
@@ -108,14 +108,14 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: ModelR
     if request.tools:
         candidates = tuple(candidate for candidate in candidates if "tools" in candidate.caps)
         if not candidates:
-            hint = "Name one that can, or see `caps` of the models."
-            raise BadRequestError(f"None of the models of {task} can do this: tools.", hint=hint)
+            hint = "Use a model that does, or check `caps` of the models."
+            raise BadRequestError(f"None of the models of {task} supports tools.", hint=hint)
     minimum = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN  # tokens
     fitting = tuple(candidate for candidate in candidates if candidate.context is None or candidate.context > minimum)
     if not fitting:
         raise ContextOverflowError(
-            f"The prompt of {task}, about {tokens_of(request.messages)} tokens, is longer than its models can hold.",
-            hint="Shorten it, or name a model with a larger window.",
+            f"The prompt of {task}, about {tokens_of(request.messages)} tokens, exceeds the context of its models.",
+            hint="Shorten it, or use a model with a larger context window.",
         )
     return fitting
 

@@ -35,34 +35,36 @@ class ChatModelConfig(StrictModel):
     provider: str = Field(description="A name in `providers`.")
     id: Name = Field(description="The provider's name for it, such as anthropic/claude-3.5-sonnet.")
     tier: Tier = Field("full", description="pick: one letter; edit: one flat change; full: a whole JSON document.")
-    context: int | None = Field(None, ge=128, description="Tokens of prompt and answer together; null is unknown.")
-    price: Price | None = Field(None, description="Null is unknown, which is not free.")
+    context: int | None = Field(
+        None, ge=128, description="Context window: tokens of prompt and answer together; null means unknown."
+    )
+    price: Price | None = Field(None, description="null means unknown, not free.")
     caps: tuple[Cap, ...] | None = Field(
-        None, description="What it can do, if less than its kind of provider: tools, schema, json, embeddings."
+        None, description="Its capabilities, if fewer than its provider's: tools, schema, json, embeddings."
     )
 
 
 class TaskConfig(StrictModel):
-    """What differs for one task."""
+    """Settings of one task."""
 
     strategy: Strategy | None = Field(None, description="How the task chooses among its models.")
-    cache: bool | None = Field(None, description="Whether its answers may come from the response cache.")
+    cache: bool | None = Field(None, description="Whether answers may come from the response cache.")
     roles: tuple[RoleName, ...] | None = Field(None, min_length=1, description="Only these roles, in this order.")
-    temperature: float | None = Field(None, ge=0, le=2, description="0 is the most likely answer.")
-    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Tokens of the answer, at most.")
+    temperature: float | None = Field(None, ge=0, le=2, description="0 always takes the most likely token.")
+    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Maximum tokens of an answer.")
 
 
 class Timeout(StrictModel):
-    """Four clocks, in seconds. A local model has only a safety net, `providers.NAME.total`."""
+    """Four timeouts, in seconds. A local model has only a safety net, `providers.NAME.total`."""
 
-    connect: float = Field(5, gt=0, le=600, description="Until the connection stands.")
+    connect: float = Field(5, gt=0, le=600, description="Until the connection is open.")
     first_token: float = Field(30, gt=0, le=3600, description="Until the answer begins.")
-    idle: float = Field(20, gt=0, le=3600, description="Silence within the answer.")
-    total: float = Field(200, gt=0, le=86_400, description="For the call, retries and other models included.")
+    idle: float = Field(20, gt=0, le=3600, description="Longest pause within the answer.")
+    total: float = Field(200, gt=0, le=86_400, description="For the whole call, including retries and other models.")
 
 
 class Weights(StrictModel):
-    """What is preferred: utility = quality - latency - cost, each times its weight."""
+    """Preferences: utility = quality - latency - cost, each times its weight."""
 
     quality: float = Field(1.0, ge=0, le=100, description="Weight of the share of good answers.")
     latency: float = Field(0.2, ge=0, le=100, description="Weight of log(1 + seconds / 10).")
@@ -70,40 +72,40 @@ class Weights(StrictModel):
 
 
 class DefaultsConfig(StrictModel):
-    """What holds for every task that says nothing else."""
+    """The defaults of every task."""
 
     strategy: Strategy = Field(
         "fallback",
         description="single: the first model, then those of role fallback; fallback: all roles in order; fastest: the "
-        "quickest primary first; best_of_two, best_of_n: several primaries at a time, judged by a duplicate; adaptive: "
-        "by what was learnt of quality, latency and cost.",
+        "quickest primary first; best_of_two, best_of_n: several primaries at once, judged by a duplicate; adaptive: "
+        "by learned quality, latency and cost.",
     )
     answers: int = Field(3, ge=2, le=8, description="Answers that `best_of_n` compares.")
     weights: Weights = Field(default_factory=Weights, description="What `adaptive` prefers.")
     hedge: float = Field(
-        0, ge=0, le=0.5, description="Share of calls that may ask a second model when the first is slow to begin."
+        0, ge=0, le=0.5, description="Share of calls that may ask a second model when the first is slow to answer."
     )
-    cache: bool = Field(False, description="Answer a question that was answered before from the response cache.")
-    timeout: Timeout = Field(default_factory=Timeout, description="When to give a provider up.")
-    retries: int = Field(1, ge=0, le=5, description="Further tries at the same model, for errors that may pass.")
-    temperature: float = Field(0, ge=0, le=2, description="0 is the most likely answer.")
-    max_tokens: int = Field(256, ge=1, le=131_072, description="Tokens of the answer, at most.")
+    cache: bool = Field(False, description="Answer repeated requests from the response cache.")
+    timeout: Timeout = Field(default_factory=Timeout, description="When to give up on a provider.")
+    retries: int = Field(1, ge=0, le=5, description="Retries of the same model after transient errors.")
+    temperature: float = Field(0, ge=0, le=2, description="0 always takes the most likely token.")
+    max_tokens: int = Field(256, ge=1, le=131_072, description="Maximum tokens of an answer.")
 
 
 class RouterBudgetConfig(StrictModel):
-    """What paid models may cost."""
+    """Spending limits for paid models."""
 
     per_run_usd: float = budget_field(1.0, ge=0, description="USD for all calls of a run, earlier sessions included.")
     per_day_usd: float | None = budget_field(
-        None, ge=0, description="USD for all calls of this workspace in a day (UTC), as its ledger knows them."
+        None, ge=0, description="USD for all calls of this workspace in a day (UTC), as recorded in its ledger."
     )
 
 
 class LedgerConfig(StrictModel):
     """The workspace's memory of calls, statistics, spend and answers: `.agentlab/llm.sqlite`."""
 
-    enabled: bool = Field(True, description="False: nothing is remembered between processes.")
-    keep_days: int = Field(30, ge=1, le=3650, description="Days for which single calls and cached answers are kept.")
+    enabled: bool = Field(True, description="false: nothing is kept between processes.")
+    keep_days: int = Field(30, ge=1, le=3650, description="Days to keep single calls and cached answers.")
 
 
 class LLMConfig(StrictModel):
@@ -111,15 +113,18 @@ class LLMConfig(StrictModel):
 
     providers: dict[str, Provider] = Field(default_factory=dict, description="Endpoints and local files.")
     models: dict[str, ChatModelConfig] = Field(
-        default_factory=dict, description="Their models, under names of our own."
+        default_factory=dict, description="Models of these providers, under names of your choice."
     )
     roles: RolesConfig = Field(default_factory=RolesConfig, description="The order in which models are tried.")
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Exceptions for single tasks.")
-    defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Clocks, retries and sampling.")
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Settings of single tasks.")
+    defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Timeouts, retries and sampling.")
     budget: RouterBudgetConfig = Field(default_factory=RouterBudgetConfig, description="What it may cost.")
-    ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is remembered between runs.")
+    ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is kept between runs.")
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="Of each local model; null is half of OMP_NUM_THREADS, or of the cores."
+        None,
+        ge=1,
+        le=1024,
+        description="Threads of each local model; null means half of OMP_NUM_THREADS, or of the cores.",
     )
 
     @model_validator(mode="before")
@@ -161,7 +166,7 @@ class LLMConfig(StrictModel):
 
     def _find_unused(self) -> Iterator[str]:
         if self.models and not self.used_models():
-            yield "roles: no role names a model, so none would ever be asked"
+            yield "roles: no role names a model, so none could be used"
             return
         for task in self.tasks:
             if self.models and not self.candidates(task):

@@ -77,7 +77,7 @@ class LoggedChatModel:
                 parts.append(delta.text)
                 yield delta
         finally:
-            self._say(f"{self._name} said, within {time.perf_counter() - start:.2f} s\n{''.join(parts)}")
+            self._say(f"{self._name} answered within {time.perf_counter() - start:.2f} s\n{''.join(parts)}")
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
 
@@ -114,8 +114,8 @@ class Connections:
         model = self._model(name)
         if not callable(getattr(model, "embed", None)):
             raise BadRequestError(
-                "This provider makes no embeddings.",
-                hint="Use a model of a provider of kind openai_compat, such as nomic-embed-text of an Ollama server.",
+                "This provider does not support embeddings.",
+                hint="Use a model of an openai_compat provider, such as nomic-embed-text on an Ollama server.",
             )
         return cast(EmbeddingModel, model)
 

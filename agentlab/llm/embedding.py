@@ -27,13 +27,15 @@ async def embed(
         AllModelsFailedError, BadRequestError: none answered, or all refused.
     """
     if not 0 < len(texts) <= MOST_TEXTS:
-        raise errors.BadRequestError(f"There are {len(texts)} texts to embed; 1 to {MOST_TEXTS} can be.")
+        raise errors.BadRequestError(f"The call has {len(texts)} texts to embed; it takes 1 to {MOST_TEXTS}.")
     unknown = next((name for name in names if name not in config.models), None)
     if unknown is not None:
         raise errors.UnknownNameError("model", unknown, list(config.models))
     able = [candidate_of(config, name) for name in names if "embeddings" in config.caps(name)]
     if not able:
-        raise errors.BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
+        raise errors.BadRequestError(
+            "None of the models supports embeddings.", hint="Add a model that does, with `embeddings` in its `caps`."
+        )
     question = RouterQuestion(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
     call = _EmbeddingCall(question, services)
     failed: list[Attempt] = []
@@ -80,7 +82,7 @@ class _EmbeddingCall:
         """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
         services = self._services
         if self._admission.seconds_left <= 0:
-            raise errors.LLMTimeoutError("Not asked: the time of the call is over.")
+            raise errors.LLMTimeoutError("Not asked: the call is out of time.")
         model = services.embedder(candidate.name)
         cost = estimate(candidate.price, self._question.request.messages, 0)
         services.budget.reserve(cost)
@@ -95,7 +97,7 @@ class _EmbeddingCall:
                         answer = await model.embed(candidate.id, texts)
                     usage = priced_usage(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
                 except asyncio.CancelledError:
-                    error = errors.LLMCancelledError("The caller gave up.")
+                    error = errors.LLMCancelledError("The caller cancelled the call.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
                     error = _explain_failure(failure, self._admission.end - self._question.start)
@@ -105,7 +107,7 @@ class _EmbeddingCall:
         finally:
             services.budget.settle(cost, usage, answered=answer is not None)
         if error is not None or answer is None:
-            raise error or errors.ServerFaultError("There were no vectors.")
+            raise error or errors.ServerFaultError("No embeddings arrived.")
         return Embeddings(answer.vectors, usage)
 
     def _learn(self, candidate: RouterCandidate, error: AgentlabError | None, usage: Usage, timing: Timing) -> None:
@@ -121,5 +123,5 @@ def _explain_failure(failure: Exception, seconds: float) -> AgentlabError:
     if isinstance(failure, AgentlabError):
         return failure
     if isinstance(failure, TimeoutError):
-        return errors.LLMTimeoutError(f"There were no vectors within {seconds:.3g} seconds.")
+        return errors.LLMTimeoutError(f"No embeddings arrived within {seconds:.3g} seconds.")
     return errors.ServerFaultError(f"The provider failed: {type(failure).__name__}.")  # its words may hold anything

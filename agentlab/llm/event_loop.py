@@ -44,8 +44,8 @@ class LoopThread:
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise UsageError(
-                "A language model cannot be waited for while the answer of another one is being checked.",
-                hint="Ask before or after, or use `await router.complete(...)` in a coroutine.",
+                "A language model cannot be called while the answer of another one is being checked.",
+                hint="Call it before or after, or use `await router.complete(...)` in a coroutine.",
             )
         return self._send(coroutine)
 
@@ -124,21 +124,21 @@ class CallersLoop:
         """Raises UsageError always: there is no loop to submit to."""
         coroutine.close()
         raise UsageError(
-            "This router lives in the loop of its caller.", hint="Use `await router.complete(...)` and `aclose`."
+            "This router runs in the event loop of its caller.", hint="Use `await router.complete(...)` and `aclose`."
         )
 
     def close(self, release: Release) -> None:  # noqa: ARG002 - as of `LoopThread`
         """Raises UsageError unless `aclose` was called: closing needs the loop."""
         if not self._closed:
-            raise UsageError("This router lives in the loop of its caller.", hint="Use `await router.aclose()`.")
+            raise UsageError("This router runs in the event loop of its caller.", hint="Use `await router.aclose()`.")
 
     def _check(self) -> None:
         current_loop = asyncio.get_running_loop()
         self._loop = self._loop or current_loop
         if self._loop is not current_loop:
             raise UsageError(
-                "This router lives in the loop in which it was first used, and this is another one.",
-                hint="Make one router in each loop, or leave out `in_callers_loop`: then any loop may use it.",
+                "This router belongs to the event loop in which it was first used; this is another one.",
+                hint="Make one router for each loop, or leave out `in_callers_loop` so that any loop can use it.",
             )
 
     async def aclose(self, release: Release) -> None:
@@ -168,7 +168,7 @@ class Live:
     def completion(self) -> Completion[str]:
         """The whole answer, who gave it, and what it took. Raises RuntimeError while it is not over."""
         if self._completion is None:
-            raise RuntimeError("the answer is not complete: read it to its end first")
+            raise RuntimeError("the answer is not complete; read the stream to its end first")
         return self._completion
 
     async def __aiter__(self) -> AsyncGenerator[Delta, None]:

@@ -66,5 +66,5 @@ def check_optional(config: LLMConfig, context: Context) -> None:
         try:
             router.check()
         except MissingError as error:
-            error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
+            error.hint = f"{error.hint or ''} Or run without a language model: --set llm=none.".lstrip()
             raise

@@ -26,7 +26,7 @@ class Rule:
     cools: bool = False  # the model asks to be left alone for a while, and may be asked again after that
     disables: bool = False  # the model is of no use before the configuration changes
     refuses: bool = False  # the model does not take this request; if no model does, the request is at fault
-    remedy: str = "`agentlab llm show` says who is asked."  # where the error itself does not say what to do
+    remedy: str = "`agentlab llm show` lists the models in use."  # where the error itself does not say what to do
 
 
 def _fault(remedy: str) -> Rule:
@@ -35,37 +35,43 @@ def _fault(remedy: str) -> Rule:
 
 _RULES: dict[type[AgentlabError], Rule] = {
     errors.HostBusyError: Rule(
-        again=True, move_on=True, remedy="Ask less at a time (`providers.NAME.limits.concurrency`)."
+        again=True, move_on=True, remedy="Send fewer requests at once (`providers.NAME.limits.concurrency`)."
     ),
-    errors.LLMConnectionError: _fault("See that the server runs, and that `base_url` is right."),
+    errors.LLMConnectionError: _fault("Check that the server is running and that `base_url` is right."),
     errors.LLMTimeoutError: Rule(
         move_on=True,
         trips=True,
-        remedy="Give it longer (--set llm.defaults.timeout.first_token=60), or see how busy the server is.",
+        remedy="Raise the timeout (--set llm.defaults.timeout.first_token=60), or check the load of the server.",
     ),
-    errors.LLMTruncatedError: Rule(move_on=True, trips=True, remedy="The log of the server may say why it stopped."),
+    errors.LLMTruncatedError: Rule(move_on=True, trips=True, remedy="The server's log may say why it stopped."),
     errors.RateLimitedError: Rule(
         move_on=True,
         cools=True,
-        remedy="Wait, ask less at a time (`providers.NAME.limits`), or see what the account may still use.",
+        remedy="Wait, send fewer requests at once (`providers.NAME.limits`), or check the quota of the account.",
     ),
-    errors.QuotaError: Rule(move_on=True, cools=True, remedy="See what the account may still use."),
-    errors.ServerFaultError: _fault("The log of the server, or the provider's status page, may say more."),
+    errors.QuotaError: Rule(move_on=True, cools=True, remedy="Check the quota and the credit of the account."),
+    errors.ServerFaultError: _fault("The server's log or the provider's status page may say more."),
     errors.AuthError: Rule(move_on=True, disables=True, remedy="Check the key."),
     errors.UnknownModelError: Rule(
-        move_on=True, disables=True, remedy="See that the model's `id` is the provider's name for it, and `base_url`."
+        move_on=True,
+        disables=True,
+        remedy="Check that `id` is the provider's name for the model, and check `base_url`.",
     ),
     errors.BadRequestError: Rule(
-        move_on=True, refuses=True, remedy="See that the model's `id` is right, and that it takes what is asked of it."
+        move_on=True,
+        refuses=True,
+        remedy="Check the model's `id`, and that the model supports what the request asks for.",
     ),
     errors.ContextOverflowError: Rule(
-        move_on=True, refuses=True, remedy="Shorten the prompt, or name a model with a larger window."
+        move_on=True, refuses=True, remedy="Shorten the prompt, or use a model with a larger context window."
     ),
     # what one provider refuses to talk about is not smuggled past it
-    errors.ContentFilterError: Rule(remedy="Put it otherwise, or name another model."),
-    errors.MalformedReplyError: _fault("See that `base_url` leads to a model's API, and ends before its last path."),
-    errors.SchemaError: Rule(move_on=True, remedy="Take a larger model."),  # was asked again already
-    errors.WorkerDiedError: _fault("`agentlab doctor` tries the local model."),
+    errors.ContentFilterError: Rule(remedy="Rephrase the prompt, or use another model."),
+    errors.MalformedReplyError: _fault(
+        "Check that `base_url` points to a model API, without the last path such as /chat/completions."
+    ),
+    errors.SchemaError: Rule(move_on=True, remedy="Use a larger model."),  # was asked again already
+    errors.WorkerDiedError: _fault("`agentlab doctor` tests the local model."),
     errors.LLMCancelledError: Rule(),
     errors.BudgetExceededError: Rule(),
     errors.UsageError: Rule(),  # the caller's slip, whatever model is asked
@@ -104,15 +110,15 @@ def verdict(
     the remedy of the first error; `retry_after` is in seconds, where all models asked for patience.
     """
     if not attempts:
-        return AllModelsFailedError(f"No language model can take the request of {task}.", hint=_OTHERWISE.remedy)
+        return AllModelsFailedError(f"No language model accepts the request of {task}.", hint=_OTHERWISE.remedy)
     first, kinds = attempts[0], [kind_of(attempt.error) for attempt in attempts]
     hint = hint or rule_of(kinds[0]).remedy
     if kinds[0] is not None and all(rule_of(kind).refuses for kind in kinds):
-        others_note = " No other model takes it, either." if len({failure.model for failure in attempts}) > 1 else ""
+        others_note = " No other model accepts it either." if len({failure.model for failure in attempts}) > 1 else ""
         return kinds[0](f"{first.model}: {first.message}{others_note}", hint=hint)
     lines = tuple(f"{failure.model}: {failure.error}: {failure.message}" for failure in attempts)
     return AllModelsFailedError(
-        f"No language model answered {task}; the first said: {lines[0]}",
+        f"No language model answered {task}; the first error: {lines[0]}",
         failures=lines,
         hint=hint,
         retry_after=retry_after,

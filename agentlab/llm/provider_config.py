@@ -82,11 +82,11 @@ def check_base_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not a URL such as https://openrouter.ai/api/v1")
     if not (url.isascii() and url.isprintable()) or " " in url:
-        raise ValueError(f"{url!r} holds characters that no URL may hold")
+        raise ValueError(f"{url!r} contains characters that are not allowed in a URL")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("a base URL holds no user, query or fragment; a key belongs in `api_key`")
+        raise ValueError("a base URL has no user, query or fragment; a key belongs in `api_key`")
     if not _NETLOC.fullmatch(parts.netloc):  # `[::1].example.org` is no name, and is read in more than one way
-        raise ValueError(f"{parts.netloc!r} is no name or address of a host")
+        raise ValueError(f"{parts.netloc!r} is not a host name or address")
     if parts.scheme == "http" and not is_loopback(url):
         raise ValueError(f"{url} would send prompts and keys unencrypted; use https, or a tunnel to 127.0.0.1")
     return url.rstrip("/")
@@ -128,12 +128,12 @@ Cap = Literal["tools", "schema", "json", "embeddings"]
 
 
 class ProviderLimits(StrictModel):
-    """What a provider allows. Calls beyond wait their turn; null is unknown."""
+    """A provider's limits. Further calls wait their turn; null means unknown."""
 
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
     tpm: int | None = Field(None, ge=1, description="Tokens per minute, prompts and answers together.")
     concurrency: int = Field(
-        64, ge=1, le=1024, description="Calls at a time; fewer after the provider said that it is too much."
+        64, ge=1, le=1024, description="Calls at once; reduced when the provider reports overload."
     )
 
 
@@ -148,9 +148,9 @@ class ProviderConfig(StrictModel):
 class EndpointConfig(ProviderConfig):
     """One that is reached by HTTP. Its key goes to its own host, and its limits hold, whoever brings the kind."""
 
-    base_url: BaseUrl = Field(description="Up to and without /chat/completions; https, or http on this machine.")
+    base_url: BaseUrl = Field(description="The URL without /chat/completions; https, or http on this machine.")
     api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
-    limits: ProviderLimits = Field(default_factory=ProviderLimits, description="What the provider allows.")
+    limits: ProviderLimits = Field(default_factory=ProviderLimits, description="The provider's limits.")
 
     @property
     def key_name(self) -> str | None:
@@ -163,7 +163,7 @@ class OpenAICompatProvider(EndpointConfig):
 
     kind: Literal["openai_compat"]
     lora: int | None = Field(
-        None, ge=0, description="Of a llama.cpp server: the adapter that answers, by its number there (/lora-adapters)."
+        None, ge=0, description="For a llama.cpp server: the adapter to use, by its number in /lora-adapters."
     )
 
 
@@ -172,7 +172,7 @@ class AnthropicProvider(EndpointConfig):
 
     kind: Literal["anthropic"]
     caps = ("tools", "schema")
-    base_url: BaseUrl = Field("https://api.anthropic.com", description="Up to and without /v1/messages.")
+    base_url: BaseUrl = Field("https://api.anthropic.com", description="The URL without /v1/messages.")
     api_key: SecretRef = Field("${ANTHROPIC_API_KEY}", description="The variable that holds the key.")
 
 
@@ -183,10 +183,17 @@ class GgufProvider(ProviderConfig):
     caps = ("schema", "json")
     is_local = True
     model_path: Place = Field(description="A catalogue name such as smollm2-135m, or the path of a GGUF file.")
-    adapter: Place | None = Field(None, description="A GGUF adapter for it, in `adapters/` or by its path.")
-    context: int = Field(2048, ge=128, le=1_048_576, description="Tokens of prompt and answer together.")
+    adapter: Place | None = Field(
+        None, description="A GGUF adapter for the model, in `adapters/` or given by its path."
+    )
+    context: int = Field(
+        2048, ge=128, le=1_048_576, description="Context window: tokens of prompt and answer together."
+    )
     total: float = Field(
-        300, gt=0, le=86_400, description="Seconds for one answer. A safety net: the limit of an answer is its tokens."
+        300,
+        gt=0,
+        le=86_400,
+        description="Timeout of one answer in seconds, a safety net; an answer is limited by max_tokens.",
     )
 
 
@@ -199,43 +206,45 @@ class HfProvider(ProviderConfig):
     kind: Literal["hf"]
     caps = ()
     is_local = True
-    model_path: Place = Field(description="A folder with config.json and safetensors, in `models/` or by its path.")
-    adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or by its path.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="What it computes in; auto is the type it is stored in. bfloat16 changes some answers."
+    model_path: Place = Field(
+        description="A folder with config.json and safetensors, in `models/` or given by its path."
     )
-    total: float = Field(600, gt=0, le=86_400, description="Seconds for one answer: a safety net.")
+    adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or given by its path.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="The type to compute in; auto means the stored type. bfloat16 changes some answers."
+    )
+    total: float = Field(600, gt=0, le=86_400, description="Timeout of one answer in seconds, a safety net.")
 
 
 class ScriptedProvider(ProviderConfig):
-    """A fake for demonstrations and tests; no model is asked."""
+    """A fake for demonstrations and tests; no model is called."""
 
     kind: Literal["scripted"]
     caps = ("tools", "schema", "json")
     mode: Literal["replies", "first", "random", "adversarial", "garbage", "stuck", "refuse"] = Field(
         "first",
-        description="replies: those listed, in turn; first, random, adversarial: the schema's first, any or last "
+        description="replies: the listed ones in turn; first, random, adversarial: the schema's first, any or last "
         "choice; garbage: no JSON; stuck: never answers; refuse: connection refused.",
     )
     replies: tuple[str, ...] = Field(
         (),
-        description="The answers of mode `replies`, starting over at the end. Where tools are offered, one that is "
-        '{"tool": name, "arguments": {...}} calls it.',
+        description="The answers of mode `replies`, in turn, over and over. Where tools are offered, a reply "
+        '{"tool": name, "arguments": {...}} calls that tool.',
     )
     seed: int = Field(0, ge=0, description="Seed of mode `random`.")
 
     @model_validator(mode="after")
     def _replies_and_mode(self) -> "ScriptedProvider":
         if (self.mode == "replies") != bool(self.replies):
-            raise ValueError("`replies` and `mode: replies` belong together")
+            raise ValueError("`replies` and `mode: replies` must be used together")
         return self
 
 
 class PluginProvider(ProviderConfig):
-    """A provider that an installed package brings, and whose factory has no `config` of its own."""
+    """A provider from an installed package whose factory has no `config` of its own."""
 
     kind: str = Field(min_length=1)
-    options: dict[str, JsonValue] = Field(default_factory=dict, description="Read by the plug-in, and only there.")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="Settings that only the plug-in reads.")
 
     @classmethod
     def model_for(cls, data: Mapping[str, object]) -> type[StrictModel]:
@@ -253,7 +262,7 @@ class PluginProvider(ProviderConfig):
     def _refuse_unknown_kind(cls, tree: object) -> object:
         if isinstance(tree, dict) and set(tree) - {"kind", "options"}:
             raise ValueError(
-                f"there is no provider kind {tree.get('kind')!r}; known are {', '.join(FACTORIES.names)}; "
+                f"there is no provider kind {tree.get('kind')!r}; known: {', '.join(FACTORIES.names)}; "
                 "one from a plug-in has `options` and nothing else"
             )
         return tree
@@ -299,9 +308,9 @@ class Price(StrictModel):
 
 
 class RolesConfig(StrictModel):
-    """Who is asked, by name in `models`; the first of `primary` first, the last of `fallback` last."""
+    """The models to use, by name in `models`, in order from the first `primary` to the last `fallback`."""
 
-    primary: tuple[str, ...] = Field((), description="Asked first.")
-    duplicate: tuple[str, ...] = Field((), description="As good as the primary, at another provider.")
-    reserve: tuple[str, ...] = Field((), description="Asked when those fail.")
-    fallback: tuple[str, ...] = Field((), description="The last resort, such as a local model.")
+    primary: tuple[str, ...] = Field((), description="Used first.")
+    duplicate: tuple[str, ...] = Field((), description="Equivalent to the primary, at another provider.")
+    reserve: tuple[str, ...] = Field((), description="Used when those fail.")
+    fallback: tuple[str, ...] = Field((), description="Last resort, such as a local model.")

@@ -78,7 +78,7 @@ def error_from(data: Mapping[str, Any]) -> AgentlabError:
     """The recorded error, of its own class. Raises RunUnreadableError if no such class can have been recorded."""
     kind = policy.kind_of(str(data["kind"]))
     if kind is None:
-        raise RunUnreadableError(f"The run recorded an unknown error, {data['kind']!r}.")
+        raise RunUnreadableError(f"The run recorded an unknown kind of error, {data['kind']!r}.")
     if issubclass(kind, errors.AllModelsFailedError):
         return kind(data["message"], failures=data["failures"], hint=data["hint"])
     return kind(data["message"], hint=data["hint"])

@@ -46,28 +46,30 @@ _MINE = ("llm", "providers", "models", "roles")  # every other key means what it
 class RolesLayoutSettings(StrictModel):
     """The section `llm`."""
 
-    default_provider: str | None = Field(None, description="Where models are that no provider lists.")
+    default_provider: str | None = Field(None, description="The provider of models that no provider lists.")
     default_model: str | None = Field(None, description="The first primary model, unless a role names it.")
-    timeout: float | None = Field(None, gt=0, le=86_400, description="Seconds for a call, other models included.")
-    retry_attempts: int | None = Field(None, ge=0, le=5, description="Further tries at the same model.")
-    strategy: Strategy = Field("single", description="How a call chooses among the models.")
-    model_roles: RolesConfig = Field(RolesConfig(), description="Who is asked.")
+    timeout: float | None = Field(
+        None, gt=0, le=86_400, description="Timeout of a call in seconds, including other models."
+    )
+    retry_attempts: int | None = Field(None, ge=0, le=5, description="Retries of the same model.")
+    strategy: Strategy = Field("single", description="How a call chooses among its models.")
+    model_roles: RolesConfig = Field(RolesConfig(), description="The models to use, by role.")
 
 
 class Definition(StrictModel):
-    """What a mapping of models says under a model's name."""
+    """The settings of one model."""
 
-    id: str | None = Field(None, description="The provider's name for it, if it is another.")
-    tier: Tier | None = Field(None, description="How much can be asked of it.")
-    context: int | None = Field(None, ge=128, description="Tokens of prompt and answer together.")
+    id: str | None = Field(None, description="The provider's name for the model, if different.")
+    tier: Tier | None = Field(None, description="The limits of the provider.")
+    context: int | None = Field(None, ge=128, description="Context window: tokens of prompt and answer together.")
     price: Price | None = Field(None, description="USD per million tokens.")
-    caps: tuple[Cap, ...] | None = Field(None, description="What it can do, if less than its kind of provider.")
+    caps: tuple[Cap, ...] | None = Field(None, description="Its capabilities, if fewer than its provider's.")
 
 
 class ListedDefinition(Definition):
     """What a list of models says of one."""
 
-    name: str | None = Field(None, description="A name of our own, for the roles; the id if left out.")
+    name: str | None = Field(None, description="A name for use in the roles; the id by default.")
 
 
 def convert_layout(tree: Tree) -> Tree:
@@ -86,7 +88,7 @@ def convert_layout(tree: Tree) -> Tree:
         for name, definition in _definitions(entry.pop("models", None), f"providers.{provider}.models", wrong):
             if name not in listed or provider == settings.default_provider:
                 listed[name] = {"provider": provider, "id": name, **definition}
-    wrong += [f"{key}: belongs to the other layout; here `llm.model_roles` says it" for key in _MINE[2:] if key in tree]
+    wrong += [f"{key}: belongs to the other layout; use `llm.model_roles` here" for key in _MINE[2:] if key in tree]
     roles = _roles(settings, listed)
     named = chain.from_iterable(roles.values())
     unlisted = [name for name in named if name not in listed]
@@ -166,7 +168,7 @@ def _find_missing(
 ) -> Iterator[str]:
     """What is missing for every role to lead to a model."""
     if not any(roles.values()):
-        yield "llm: no model is named; give `default_model`, or `model_roles.primary`"
+        yield "llm: no model is named; set `default_model` or `model_roles.primary`"
     known_providers = tuple(dict.fromkeys((*providers, *WELL_KNOWN)))
     if settings.default_provider and settings.default_provider not in known_providers:
         yield f"llm.default_provider: {describe_unknown_name('provider', settings.default_provider, known_providers)}"
@@ -182,7 +184,7 @@ def _complete_entry(name: str, entry: Tree, wrong: list[str]) -> Tree:
     if "kind" in entry and entry["kind"] != well_known.get("kind"):
         return entry
     if not well_known:
-        wrong.append(f"providers.{name}: base_url is required; known by name are {', '.join(WELL_KNOWN)}")
+        wrong.append(f"providers.{name}: base_url is required, except for {', '.join(WELL_KNOWN)}")
     return {**well_known, **entry}
 
 

@@ -271,8 +271,8 @@ class Router:
             variable = self._redactor.variable_in(address)
             if variable and variable not in env.get(EXPAND, "").split(","):
                 raise ConfigError(
-                    f"The id or the address of models.{name} holds the value of {variable}, which is sent to nobody.",
-                    hint=f"Write it without; or allow it with {EXPAND}={variable}.",
+                    f"The id or the address of models.{name} contains the value of {variable}; secrets are never sent.",
+                    hint=f"Remove it, or allow it with {EXPAND}={variable}.",
                 )
 
     def _refuse_secrets(self, request: ModelRequest) -> None:
@@ -280,8 +280,8 @@ class Router:
         for _, text in texts_of(request):
             if variable := self._redactor.variable_in(text):
                 raise DataError(
-                    f"The prompt holds the value of {variable}, which is sent to nobody.",
-                    hint="Leave it out of the prompt; or unset the variable if its value is no secret.",
+                    f"The prompt contains the value of {variable}; secrets are never sent.",
+                    hint="Remove it from the prompt, or unset the variable if its value is not a secret.",
                 )
 
     async def _answer(self, router_call: RouterCall, sink: Sink | None = None) -> RouterOutcome:

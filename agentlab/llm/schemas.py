@@ -53,9 +53,11 @@ def validator_of(schema: Mapping[str, Any]) -> Callable[[Any], Problems]:
         validator = extend(Draft202012Validator, counted)(schema, registry=Registry())
         next(validator.iter_errors({}), None)  # one that goes round in a circle shows now
     except SchemaError as error:
-        raise BadRequestError(f"The schema of the answer is no JSON schema: {error.message[:_WIDTH]}") from None
+        raise BadRequestError(
+            f"The schema of the answer is not a valid JSON schema: {error.message[:_WIDTH]}"
+        ) from None
     except Unresolvable as error:
-        raise BadRequestError(f"The schema of the answer refers to what is not there: {error}"[:_WIDTH]) from None
+        raise BadRequestError(f"The schema of the answer has a reference without a target: {error}"[:_WIDTH]) from None
     except (RecursionError, _TooManySteps):
         raise BadRequestError("The schema of the answer contains itself, or is nested too deeply.") from None
 
@@ -114,11 +116,11 @@ def _own_keywords(steps: _Steps) -> dict[str, Callable[..., Any]]:
 
 def _check_bounds(schema: Mapping[str, Any]) -> None:
     for refused in _find_refusals(schema):
-        raise BadRequestError(f"The schema of the answer holds {refused}, which is not supported.")
+        raise BadRequestError(f"The schema of the answer contains {refused}, which is not supported.")
     if _weight(schema, schema, {}) > _LARGEST:
         raise BadRequestError(
-            f"The schema of the answer holds more than {_LARGEST} schemas, its references written out.",
-            hint="Ask for less at a time, or refer to a definition less often.",
+            f"The schema of the answer has more than {_LARGEST} schemas after its references are expanded.",
+            hint="Use a smaller schema, or refer to definitions less often.",
         )
 
 

@@ -93,7 +93,7 @@ class Strategist:
         if question.task not in self.warned:
             self.warned.add(question.task)
             missing = "a second model of role primary" if len(primaries) < 2 else "a model of role duplicate, to judge"
-            LOG.warning("%s: comparing answers needs %s; one model is asked instead.", question.task, missing)
+            LOG.warning("%s: comparing answers needs %s; a single model is used instead.", question.task, missing)
         return ()
 
 

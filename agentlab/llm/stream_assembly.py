@@ -62,7 +62,7 @@ class ModelReply:
         if uncalled:
             self._calls.clear()
         if not self._calls and not any(part.strip() for part in self._parts):
-            problem = "calls a tool, and none was offered" if uncalled else "is empty"
+            problem = "calls a tool, but none was offered" if uncalled else "is empty"
             raise MalformedReplyError(f"The answer {problem}.")
 
     def _take(self, delta: Delta) -> None:

@@ -139,7 +139,7 @@ class Transport:
         neighbours = [neighbour for neighbour in self._lanes if neighbour is not lane]
         count = sum(neighbour.connected for neighbour in neighbours if neighbour not in self._idle)
         if count or any(neighbour.alive > start - _ALIVE_SECONDS for neighbour in neighbours):
-            return HostBusyError(f"{host} has no place for more of our requests than {count}.", connections=count)
+            return HostBusyError(f"{host} accepts no more than {count} of our requests at once.", connections=count)
         return failed
 
     async def close(self) -> None:
@@ -297,7 +297,7 @@ class HttpReply:
 
     def _broken(self, error: TimeoutError | httpx.HTTPError) -> RemoteError:
         if isinstance(error, TimeoutError):
-            silence = f"Silence for {self._timeout.idle:g} seconds within the answer."
+            silence = f"The answer paused for more than {self._timeout.idle:g} seconds."
             return LLMTimeoutError(silence if self._begun else _no_answer(self._timeout))
         message = f"The connection broke: {type(error).__name__}."
         return errors.LLMTruncatedError(message) if self._begun else LLMConnectionError(message)
@@ -321,16 +321,16 @@ def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > LARGEST_ERROR or time.monotonic() > until:
-                    raise LLMTimeoutError(f"{host} sends too much, or too slowly.")
+                    raise LLMTimeoutError(f"{host} sent too much, or too slowly.")
             if response.status_code != httpx.codes.OK:
-                raise MalformedReplyError(f"{host} answers with status {response.status_code}.")
+                raise MalformedReplyError(f"{host} answered with status {response.status_code}.")
         return json.loads(content)
     except httpx.TimeoutException:
         raise LLMTimeoutError(f"{host} did not answer within {seconds:g} seconds.") from None
     except httpx.HTTPError as error:
         raise _connection_error(error, host) from None
     except ValueError as error:
-        raise MalformedReplyError(f"{host} answers with no JSON.") from error
+        raise MalformedReplyError(f"{host} did not answer with JSON.") from error
 
 
 def _tls(base_url: str) -> ssl.SSLContext:
@@ -347,20 +347,24 @@ def _no_answer(timeout: Timeout) -> str:
 def _connection_error(error: httpx.HTTPError, host: str) -> LLMConnectionError | MalformedReplyError:
     """Never quotes the library: its words may hold a header, and with it the key."""
     if isinstance(error, httpx.ConnectTimeout):
-        return LLMConnectionError(f"No connection to {host} in time.", hint="Is the endpoint up, and the network?")
+        return LLMConnectionError(
+            f"The connection to {host} timed out.", hint="Check that the endpoint and the network are up."
+        )
     if isinstance(error, httpx.ConnectError):
-        return LLMConnectionError(f"Cannot connect to {host}.", hint="Is the server running, and the address right?")
+        return LLMConnectionError(
+            f"Cannot connect to {host}.", hint="Check that the server is running and that the address is right."
+        )
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
-        return MalformedReplyError(f"{host} does not speak HTTP as agreed.")
+        return MalformedReplyError(f"{host} does not speak valid HTTP.")
     return LLMConnectionError(f"The connection to {host} broke: {type(error).__name__}.")
 
 
 def _refuse_detours(response: httpx.Response) -> None:
     if 300 <= response.status_code < 400:
-        target = host_of(response.headers.get("location", "")) or "another place"
+        target = host_of(response.headers.get("location", "")) or "another address"
         raise MalformedReplyError(
-            f"The endpoint redirects to {target}; that is not followed, because the key would go with it.",
-            hint="Put the final address into `base_url`.",
+            f"The endpoint redirects to {target}; the redirect is not followed because it would pass on the key.",
+            hint="Set `base_url` to the final address.",
         )
     if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-        raise MalformedReplyError("The reply is compressed, which was not asked for.")
+        raise MalformedReplyError("The reply is compressed although no compression was requested.")

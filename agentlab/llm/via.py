@@ -18,7 +18,7 @@ def marks(header: str) -> tuple[str, ...]:
     """The marks in a header. Raises ValueError if it holds anything else."""
     header_marks = tuple(mark.strip() for mark in header.split(",")) if header else ()
     if not all(_MARK.fullmatch(mark) for mark in header_marks):
-        raise ValueError(f"{HEADER} holds marks of gateways, separated by commas")
+        raise ValueError(f"{HEADER} must list gateway ids, separated by commas")
     return header_marks
 
 

@@ -69,7 +69,7 @@ class Routing(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.models:
-            return [Text(f"{self.source} names no model: every decision is made without one.")]
+            return [Text(f"{self.source} has no model: every decision is made without one.")]
         return [
             Heading("Tasks"),
             table(
@@ -90,7 +90,7 @@ class Routing(AnswerDocument):
                     "model": lambda model: model.name,
                     "provider": lambda model: model.provider,
                     "id": lambda model: model.id,
-                    "roles": lambda model: ", ".join(model.roles) or "none: never asked",
+                    "roles": lambda model: ", ".join(model.roles) or "none: never used",
                     "tier": lambda model: model.tier,
                     "context": lambda model: figure_or_dash(model.context, "", UNKNOWN),
                     "USD per Mtok": _price,
@@ -107,7 +107,7 @@ class Routing(AnswerDocument):
                     "key": lambda line: line.key and f"{line.key} ({'set' if line.key_set else 'not set'})",
                     "rpm": lambda line: figure_or_dash(line.rpm, "", UNKNOWN),
                     "tpm": lambda line: figure_or_dash(line.tpm, "", UNKNOWN),
-                    "at a time": lambda line: line.concurrency,
+                    "at once": lambda line: line.concurrency,
                 },
             ),
             *(Text(f"Not usable: {line.problem}") for line in self.providers if line.problem),
@@ -117,10 +117,10 @@ class Routing(AnswerDocument):
 
     def _limits(self) -> str:
         clocks = ", ".join(f"{name.replace('_', ' ')} {seconds:g} s" for name, seconds in self.timeout.items())
-        day = "no limit a day" if self.per_day_usd is None else f"{self.per_day_usd:g} USD a day"
-        hedge = f"; a second model besides for {self.hedge:.0%} of the calls" if self.hedge else ""
-        memory = "the ledger remembers calls" if self.ledger else "nothing is remembered between processes"
-        return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD a run, {day}; {memory}."
+        day = "no daily limit" if self.per_day_usd is None else f"{self.per_day_usd:g} USD per day"
+        hedge = f"; up to {self.hedge:.0%} of the calls are hedged with a second model" if self.hedge else ""
+        memory = "calls are recorded in the ledger" if self.ledger else "nothing is kept between processes"
+        return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD per run, {day}; {memory}."
 
 
 def _price(model: RouterModelLine) -> str:

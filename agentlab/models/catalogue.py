@@ -125,16 +125,16 @@ def copy_verified(stream: IO[bytes], target: Path, row: CatalogueRow, origin: st
         while block := stream.read(min(_BLOCK, bytes_left + 1)):
             bytes_left -= len(block)
             if bytes_left < 0:
-                raise ModelFileError(f"{origin} delivers more than the {row.bytes} bytes of {row.file}.")
+                raise ModelFileError(f"{origin} delivered more than the {row.bytes} bytes of {row.file}.")
             digest.update(block)
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
     if bytes_left:
-        raise ModelFileError(f"{origin} delivers {row.bytes - bytes_left} bytes of {row.file} instead of {row.bytes}.")
+        raise ModelFileError(f"{origin} delivered {row.bytes - bytes_left} bytes of {row.file} instead of {row.bytes}.")
     if digest.hexdigest() != row.sha256:
-        raise ModelFileError(f"{origin} delivers a {row.file} with the wrong SHA-256, {digest.hexdigest()}.")
+        raise ModelFileError(f"{origin} delivered a {row.file} with the wrong SHA-256, {digest.hexdigest()}.")
 
 
 def _retry_hint(row: CatalogueRow) -> str:
-    return f"Get it again with `agentlab models pull {row.name}`."
+    return f"Fetch it again with `agentlab models pull {row.name}`."

@@ -24,7 +24,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 _PROMPT = [{"role": "user", "content": "What is the capital of France?"}]
 _TOKENIZER_BYTES = 16 << 20
-_ANSWERS = "It can still answer, in a pipeline or as a language model: for that it only has to lie in models/."
+_ANSWERS = "It can still answer in a pipeline or as a language model: put the file into models/."
 
 
 def as_dtype(name: str) -> Dtype:
@@ -52,7 +52,7 @@ def import_gguf(path: Path, target: Path, dtype: Dtype) -> Path:
         StorageError: too little space, or the folder cannot be written.
     """
     if target.exists():
-        raise UsageError(f"{target} exists already.", hint="Choose another folder with --out, or move this one away.")
+        raise UsageError(f"{target} already exists.", hint="Choose another folder with --out, or move this one away.")
     shape = metadata.read(path)
     needed = shape.parameters * (4 if dtype == "float32" else 2) + _TOKENIZER_BYTES
     with stage(target.parent, needed, f"importing {path.name}") as scratch, _without_bars():
@@ -107,7 +107,7 @@ def _render(tokenizer: Any) -> str:
         return render_chat(tokenizer, _PROMPT, prompt=True)
     except TemplateRefusesError as error:
         raise ModelFileError(
-            f"The chat template refuses a question: {error}.", hint="Use a model with another one."
+            f"The chat template rejects a question: {error}.", hint="Use a model with a different chat template."
         ) from error
 
 

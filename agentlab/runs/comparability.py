@@ -39,13 +39,13 @@ def differences(first: MeasuredRun, second: MeasuredRun, basis: Basis) -> list[s
     `basis` is that of the command, if it is the same.
     """
     if first.command != second.command:
-        return [f"one run is of {first.command}, the other of {second.command}"]
+        return [f"one run is from {first.command}, the other from {second.command}"]
     a, b = _data(first.events, basis), _data(second.events, basis)
     both_known = bool(a) and bool(b)
     keys = basis.keys if both_known and a == b else basis.keys + basis.data_keys
     reasons = _describe_differences(keys, flatten(first.config), flatten(second.config))
     if both_known and a != b and not reasons:
-        reasons = ["the content of the data differs"]
+        reasons = ["the data files differ"]
     return reasons
 
 

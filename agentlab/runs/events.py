@@ -33,7 +33,7 @@ class Event:
             raw = json.loads(line)
             fields = {name: raw[name] for name in _KINDS}
             if any(type(value) not in _KINDS[name] for name, value in fields.items()) or not math.isfinite(raw["t"]):
-                raise ValueError("not an event: a field is of another kind")
+                raise ValueError("not an event: a field has the wrong type")
             return cls(**fields)
         except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not an event: {error}") from error

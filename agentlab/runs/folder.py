@@ -22,12 +22,12 @@ def check_name(runs_dir: Path, name: str) -> None:
     """Raise UsageError if no run of this name can be made in this folder: it is no file name, or taken."""
     if not is_run_name(name):
         raise UsageError(
-            f"{name!r} cannot name a run.",
+            f"{name!r} is not a valid run name.",
             hint="Use up to 80 letters, digits, dots, dashes and underscores, not starting with a dot; not `last`.",
         )
     if os.path.lexists(runs_dir / name):
         raise UsageError(
-            f"There already is a run named {name}.",
+            f"There is already a run named {name}.",
             hint=f"Choose another --run-name, or continue it with --resume {name}.",
         )
 
@@ -46,7 +46,7 @@ class Folder:
             raise UsageError(f"{name!r} is not the name of a file inside {self.path.name}.")
         path = self.path.joinpath(*parts)
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise UsageError(f"{path} is a link that leads out of {self.path.name}.", hint="Remove the link.")
+            raise UsageError(f"{path} is a link that points outside of {self.path.name}.", hint="Remove the link.")
         make_folder(path.parent)
         return path
 

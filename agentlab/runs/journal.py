@@ -25,7 +25,7 @@ def _parse(path: Path) -> tuple[list[Event], int]:
     for number, line in enumerate(_lines(path), start=1):
         if torn:  # and yet the file goes on
             raise RunUnreadableError(
-                f"{path} is damaged in line {number - 1}.", hint="Restore the file from a copy, or start a new run."
+                f"{path} is damaged at line {number - 1}.", hint="Restore the file from a copy, or start a new run."
             )
         try:
             event = Event.from_json(line.decode())
@@ -36,7 +36,8 @@ def _parse(path: Path) -> tuple[list[Event], int]:
             raise RunUnreadableError(f"{path} was written by a newer agentlab.", hint="Upgrade agentlab to read it.")
         if event.seq != len(events):
             raise RunUnreadableError(
-                f"{path} lacks events before line {number}.", hint="Restore the file from a copy, or start a new run."
+                f"{path} is missing events before line {number}.",
+                hint="Restore the file from a copy, or start a new run.",
             )
         events.append(event)
         size += len(line)
@@ -52,7 +53,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     except OSError as error:
         raise RunUnreadableError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run folder?") from error
     if len(line) == _MAX_LINE:
-        raise RunUnreadableError(f"{path} holds a line that is no event.", hint="Is this a run folder?")
+        raise RunUnreadableError(f"{path} contains a line that is not an event.", hint="Is this a run folder?")
 
 
 class Journal:

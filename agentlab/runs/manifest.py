@@ -73,7 +73,7 @@ class Manifest(_Frozen):
     started: str | None = None
     ended: str | None = None
     resumed: list[str] = Field(default_factory=list, description="When it was resumed.")
-    parent: str | None = Field(None, description="The run this one was derived from.")
+    parent: str | None = Field(None, description="The run that this one was derived from.")
     seconds: float = Field(0.0, description="Wall time over all its sessions.")
     tokens: RunTokens = RunTokens()
     cost_usd: float | None = None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MASK = "[redacted]"
 
-_HINT = "Write something else there; or unset the variable if its value is no secret."
+_HINT = "Write something else there, or unset the variable if its value is not a secret."
 _LARGEST_FILE, _LONGEST_PATH = 64 << 20, 4096
 _CONTEXT = 16  # characters that decide, from before a piece, whether a secret begins with it
 # Text that is all punctuation and literals of JSON is structure: to mask it would make a file unreadable.
@@ -210,11 +210,15 @@ def refuse_secrets(config: Mapping[str, Any], workspace: Workspace, redactor: Re
     """
     for key, text in texts_of(config):
         if variable := redactor.variable_in(text):
-            raise ConfigError(f"{key}: holds the value of {variable}, which no run folder keeps.", hint=_HINT)
+            raise ConfigError(f"{key}: contains the value of {variable}; run folders never store secrets.", hint=_HINT)
         if redactor.mask(text) != text:
-            raise ConfigError(f"{key}: holds what looks like a key, which no run folder keeps.", hint=_HINT)
+            raise ConfigError(
+                f"{key}: contains what looks like an API key; run folders never store secrets.", hint=_HINT
+            )
         if variable := _variable_in_file(text, workspace, redactor):
-            raise ConfigError(f"{key}: {text} holds the value of {variable}, which no run folder keeps.", hint=_HINT)
+            raise ConfigError(
+                f"{key}: {text} contains the value of {variable}; run folders never store secrets.", hint=_HINT
+            )
 
 
 def _variable_in_file(name: str, workspace: Workspace, redactor: Redactor) -> str | None:

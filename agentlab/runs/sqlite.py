@@ -62,10 +62,10 @@ class Schema:
         if application == version == tables == 0:
             return True
         if application != self.application:
-            raise ForeignFileError(f"{path} is another program's database.", hint="Move it away.")
+            raise ForeignFileError(f"{path} belongs to another program.", hint="Move it away.")
         if version != self.version:
             raise ForeignFileError(
-                f"{path} was written by a newer agentlab (version {version}, known is {self.version}).",
+                f"{path} was written by a newer agentlab (version {version}; this one reads {self.version}).",
                 hint="Update agentlab, or move the file away.",
             )
         return False

@@ -22,7 +22,7 @@ from agentlab.runs.manifest import Manifest, Status, elapsed_seconds, read_manif
 from agentlab.runs.run import LOCK
 
 _MAX_TEXT, _MAX_PROOF = 64 << 20, 4 << 10
-_NOT_OURS = "It is a link, was renamed, or is no run at all. If you know what it is, delete it yourself."
+_NOT_OURS = "It is a link, was renamed, or is not a run. If you know what it is, delete it yourself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def find(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
     if command and record.manifest.command != command:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{command}`.",
-            hint=f"`last:{command}` is the last one of {command}.",
+            hint=f"`last:{command}` is the latest run of {command}.",
         )
     return record
 
@@ -125,7 +125,7 @@ def _last(runs_dir: Path, listing: Listing, name: str, command: str | None) -> R
     wanted_command = name.partition(":")[2] or command
     fitting = [run for run in listing.runs if not wanted_command or run.manifest.command == wanted_command]
     if not fitting:
-        hint = f"No {wanted_command + ' ' if wanted_command else ''}run lies in {runs_dir}."
+        hint = f"There is no {wanted_command + ' ' if wanted_command else ''}run in {runs_dir}."
         raise UnknownNameError("run", name, [run.id for run in listing.runs], hint=hint)
     return fitting[-1]
 
@@ -152,7 +152,7 @@ def match(name: str, names: Sequence[str]) -> str:
     if not name or not fitting:
         raise UnknownNameError("run", name, list(names), hint="See `agentlab runs list`.")
     if len(fitting) > 1:
-        raise UsageError(f"{name!r} fits {len(fitting)} runs.", hint=f"Say which: {', '.join(fitting[:8])}.")
+        raise UsageError(f"{name!r} matches {len(fitting)} runs.", hint=f"Use one of: {', '.join(fitting[:8])}.")
     return fitting[0]
 
 
@@ -171,7 +171,7 @@ def require_whole_name(runs_dir: Path, name: str) -> str:
         return name
     full_name = find(runs_dir, name).id if _is_last(name) else match(name, names)
     raise UsageError(
-        f"{name!r} is short for {full_name}; a run is changed by its whole name.", hint=f"Write {full_name}."
+        f"{name!r} is short for {full_name}; only the full name is accepted here.", hint=f"Write {full_name}."
     )
 
 
@@ -215,15 +215,15 @@ def check_removable(runs_dir: Path, *run_ids: str) -> None:
         folder = runs_dir / run_id
         if runs_dir.is_symlink():
             raise RunUnreadableError(
-                f"{runs_dir} is a link, and nothing is deleted through one.",
+                f"{runs_dir} is a link, and nothing is deleted through a link.",
                 hint=f"Name the folder itself: --runs-dir {quote(str(runs_dir.resolve()))}",
             )
         if not is_run(folder):
             raise RunUnreadableError(
-                f"{folder} is not deleted: nothing in it proves that it is the run {run_id}.", hint=_NOT_OURS
+                f"{folder} was not deleted: nothing in it proves that it is the run {run_id}.", hint=_NOT_OURS
             )
         if is_held(folder / LOCK):
-            raise RunLockedError(f"The run {run_id} is being worked on.", hint="Stop it first.")
+            raise RunLockedError(f"The run {run_id} is in use by another process.", hint="Stop it first.")
 
 
 def remove(runs_dir: Path, *run_ids: str) -> None:

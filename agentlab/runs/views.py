@@ -59,7 +59,7 @@ class RunList(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.runs:
-            return [Text("There is no such run yet. Try: agentlab nas demo")]
+            return [Text("No runs found. Start one with: agentlab nas demo")]
         rows = []
         for run in self.runs:
             headline = "  ".join(f"{name} {number(value)}" for name, value in run.headline.items())
@@ -86,7 +86,7 @@ class RunView(AnswerDocument):
     manifest: dict[str, Any]
     status: str
     path: str
-    seconds: float = Field(description="Wall time of all sessions; of one that nobody has ended, up to its last event.")
+    seconds: float = Field(description="Wall time of all sessions; for an unfinished one, up to its last event.")
     result: dict[str, Any] | None = None
     details: AnswerDocument | None = Field(None, exclude=True)
 

@@ -144,9 +144,9 @@ def schema(kind: str) -> ConfigSchema:
     """
     model = _model(kind)
     json_schema = _for_files(model.model_json_schema())
-    named = {"extends": "A preset or path that is laid under this file."}
+    named = {"extends": "A preset or path that this file extends."}
     if issubclass(model, StrictModel):
-        named |= dict.fromkeys(model.includes, "The path of a file that is laid under this one.")
+        named |= dict.fromkeys(model.includes, "The path of a file that this one builds on.")
     files = {key: {"type": "string", "description": description} for key, description in named.items()}
     return ConfigSchema(kind=kind, json_schema={**json_schema, "properties": files | json_schema["properties"]})
 

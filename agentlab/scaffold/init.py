@@ -155,7 +155,7 @@ class InitResult(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         blocks: list[Block] = [Code("\n".join(self.created))] if self.created else []
-        kept_note = f"; {len(self.kept)} were there already and are unchanged" if self.kept else ""
+        kept_note = f"; {len(self.kept)} already existed and are unchanged" if self.kept else ""
         blocks.append(Text(f"{len(self.created)} files created in {self.root}{kept_note}."))
         if self.missing_ignore_rules:
             blocks += [Text("Your own .gitignore lacks these lines:"), Code("\n".join(self.missing_ignore_rules))]

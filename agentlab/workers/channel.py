@@ -73,7 +73,7 @@ class Channel:
                 try:
                     data = data[os.write(self._stdin, data) :]
                 except BrokenPipeError as error:
-                    raise EOFError("the worker is gone") from error
+                    raise EOFError("the worker has exited") from error
         return True
 
     def receive(self, seconds: float) -> dict[str, Any] | None:
@@ -86,9 +86,9 @@ class Channel:
         deadline = time.monotonic() + seconds
         while b"\n" not in self._received:
             if len(self._received) > self._longest:
-                raise ValueError("a line without end")
+                raise ValueError("a line is too long")
             if not self._open:
-                raise EOFError("the worker is gone")
+                raise EOFError("the worker has exited")
             ready = self._selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 return None

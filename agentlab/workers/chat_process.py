@@ -74,7 +74,7 @@ class _Line:
             return False
         try:
             if not self.channel.alive():
-                raise EOFError("the worker is gone")
+                raise EOFError("the worker has exited")
             return self.channel.send(message, seconds)
         finally:
             self._sending.release()
@@ -150,7 +150,7 @@ class ChatProcess:
     def chat(self, request: EngineRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
         """Stream an answer; see `ChatEngine.chat`. Loading has its own clock, `ChatWorker.load_seconds`."""
         if request.max_tokens < 1:
-            raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
+            raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it must be at least 1.")
         if not request.messages:
             raise errors.BadRequestError("There are no messages to answer.")
         job = {field.name: getattr(request, field.name) for field in fields(request)}
@@ -241,8 +241,8 @@ class ChatProcess:
                 reply = line.receive(call, _POLL_SECONDS)
                 if reply is not None and _is_last(reply):
                     return
-        message = f"The process that holds {self._worker.name} was ended: it did not stop another answer in time."
-        line.end(WorkerDiedError(message, hint="Ask again."))
+        message = f"The process running {self._worker.name} was stopped: it did not cancel another answer in time."
+        line.end(WorkerDiedError(message, hint="Try again."))
 
     def _report_death(self, line: _Line) -> NoReturn:
         status, log = line.end()
@@ -251,7 +251,7 @@ class ChatProcess:
         moment = "" if line.loaded else " while it loaded the model"
         cause, hint = self._worker.death(status, log)
         tail = last_words(log)
-        message = f"The process that holds {self._worker.name} died{moment}: {cause}."
+        message = f"The process running {self._worker.name} died{moment}: {cause}."
         raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)
 
 
@@ -260,7 +260,7 @@ def _hold_lock(lock: threading.Semaphore, cancelled: Callable[[], bool]) -> Iter
     """Not reentrant: a generator may be finished by another thread than began it."""
     while not lock.acquire(timeout=_POLL_SECONDS):
         if cancelled():
-            raise LLMCancelledError("The call was cancelled while it waited for the model.")
+            raise LLMCancelledError("The call was cancelled while waiting for the model.")
     try:
         yield
     finally:

@@ -8,13 +8,13 @@ _LOG_LINES, _LOG_WIDTH = 12, 200
 Causes = Mapping[int, tuple[str, str | None]]  # number of a signal -> (cause, hint)
 
 _CAUSES: Causes = {
-    signal.SIGABRT: ("a check inside a library failed, most often for want of memory", None),
+    signal.SIGABRT: ("a check inside a library failed, usually for lack of memory", None),
     signal.SIGSEGV: ("a library crashed", None),
     signal.SIGBUS: ("a file changed or became unreadable while it was in use", None),
     signal.SIGILL: ("a library was built for another processor", None),
-    signal.SIGFPE: ("a library crashed in its arithmetic", None),
-    signal.SIGKILL: ("it was killed, most likely by the system for want of memory", None),
-    signal.SIGTERM: ("somebody stopped it", None),
+    signal.SIGFPE: ("a library crashed in an arithmetic operation", None),
+    signal.SIGKILL: ("it was killed, most likely by the system for lack of memory", None),
+    signal.SIGTERM: ("it was stopped from outside", None),
 }
 
 
@@ -29,8 +29,8 @@ def describe(status: int, causes: Causes = _CAUSES) -> tuple[str, str | None]:
         cause, hint = causes[number]
         return f"{cause} ({signal.Signals(number).name})", hint
     if status == 0:
-        return "it ended without a word", None
-    return f"it ended with status {status}", "`agentlab doctor` checks the installation."
+        return "it exited without a message", None
+    return f"it exited with status {status}", "`agentlab doctor` checks the installation."
 
 
 def last_words(log: str) -> str:

@@ -91,7 +91,9 @@ class _Renderer:
                 raise TemplateRefusesError(f"no process can be started: {error.strerror or error}") from error
             if answer is None:
                 late = -status == signal.SIGPROF
-                raise TemplateRefusesError(f"it takes more than {SECONDS:g} seconds" if late else "it ends its process")
+                raise TemplateRefusesError(
+                    f"it takes more than {SECONDS:g} seconds" if late else "it crashes its process"
+                )
             return answer
 
     def _ask_process(self, request: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:

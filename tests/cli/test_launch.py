@@ -68,7 +68,7 @@ def test_of_runs_that_take_one_name_at_once_one_has_it(tmp_path: Path, monkeypat
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", raced)
-    with pytest.raises(UsageError, match="There already is a run named mine"):
+    with pytest.raises(UsageError, match="There is already a run named mine"):
         OpenRun.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment())
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

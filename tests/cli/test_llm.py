@@ -75,7 +75,7 @@ def test_show_of_the_default_needs_nothing(workspace: Path, capsys: pytest.Captu
 
 def test_show_of_no_models_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["llm", "show", "none"]) == 0
-    assert "names no model" in capsys.readouterr().out
+    assert "has no model" in capsys.readouterr().out
 
 
 def test_show_reads_the_layout_with_model_roles(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_stats_of_a_new_workspace(workspace: Path, capsys: pytest.CaptureFixture
     assert answer(capsys, "stats")["models"] == []
     assert not (workspace / ".agentlab").exists()  # looking writes nothing
     assert main(["llm", "stats"]) == 0
-    assert "No language model was asked" in capsys.readouterr().out
+    assert "No language model has been called" in capsys.readouterr().out
 
 
 def test_stats_of_each_model(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +117,7 @@ def test_stats_of_each_model(ledger: Path, capsys: pytest.CaptureFixture[str]) -
 def test_stats_name_their_units_and_a_model_that_only_failed(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["llm", "stats"]) == 0
     head, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
-    assert head[-3:] == ["spent USD", "first token s, p50 / p90", "whole answer s, p50 / p90"]
+    assert head[-3:] == ["USD spent", "first token (s), p50 / p90", "whole answer (s), p50 / p90"]
     (gone_row,) = (row for row in rows if row[0] == "gone")
     assert gone_row == ["gone", "never", "unknown", "0", "LLMConnectionError 1", *["unknown"] * 5]
 

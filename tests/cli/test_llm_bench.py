@@ -93,7 +93,7 @@ def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--concurrency", "1,x"), "is no list of numbers"),
+        (("--concurrency", "1,x"), "is not a list of numbers"),
         (("--model", "nobody"), "no target named 'nobody'"),
         (("--mode", "sideways"), "load.mode"),
         (("--set", "llm=none"), "no language model"),

@@ -148,7 +148,7 @@ def test_a_chat_through_a_pipe_answers_line_by_line_and_ends_with_it(workspace: 
     done = piped(workspace, stdin_bytes, "chat")
     assert (done.returncode, done.stdout) == (0, "One river.\nTwo rivers.\n"), done.stderr
     assert "Be short." in done.stderr
-    assert "there is no /nonsense; there are /system" in done.stderr
+    assert "unknown command /nonsense; known: /system" in done.stderr
     exited = piped(workspace, b"One?\n/exit\nTwo?\n", "chat", "--json")
     assert [turn["question"] for turn in json.loads(exited.stdout)["result"]["turns"]] == ["One?"]
     closed = subprocess.run(
@@ -219,13 +219,13 @@ def test_ctrl_c_stops_an_answer_and_twice_leaves(workspace: Path) -> None:
     chat.wait_for("Who?")
     time.sleep(1)
     chat.interrupt()
-    chat.wait_for("once more leaves")
+    chat.wait_for("again to exit")
     chat.wait_for("> ")
     chat.type("/help\n")
     chat.wait_for("/reset")
     chat.wait_for("> ")
     chat.interrupt()  # the line between them makes it the first one again
-    chat.wait_for("once more leaves")
+    chat.wait_for("again to exit")
     chat.wait_for("> ")
     chat.interrupt()
     assert chat.end() == 130
@@ -239,7 +239,7 @@ def test_a_real_answer_is_stopped_in_its_middle_and_the_same_worker_answers_on(w
     chat.wait_for("lighthouse.")
     chat.wait_for(" the ")
     chat.interrupt()
-    chat.wait_for("once more leaves")
+    chat.wait_for("again to exit")
     chat.wait_for("> ")
     chat.type("What is the capital of France?\n")
     chat.wait_for("France?")

@@ -215,7 +215,7 @@ def test_a_mistyped_word_is_compared_with_presets_and_subcommands(
 
 def test_a_subcommand_comes_first(agentlab: Call) -> None:
     answer = agentlab("nas", "--seed", "3", "predict")
-    assert (answer.code, "'predict' is a subcommand, which comes first" in answer.err) == (2, True)
+    assert (answer.code, "'predict' is a subcommand and must come first" in answer.err) == (2, True)
 
 
 def test_a_preset_may_not_bear_the_name_of_a_subcommand(agentlab: Call, workspace: Path) -> None:

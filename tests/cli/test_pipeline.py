@@ -387,7 +387,7 @@ def test_a_secret_is_in_no_text_that_is_kept(agentlab: Call, monkeypatch: pytest
     plain = write("plain.yaml", {**REMOTE, "params": {"key": "x"}}, stages(secret_stage))
     for words in ((path, "--input", "say it"), (plain, "--input", "say planted-secret-value")):
         answer = agentlab("pipeline", *words, "--json")
-        assert (answer.code, "holds the value of SOME_API_KEY" in answer.err) == (2, True), answer.err
+        assert (answer.code, "contains the value of SOME_API_KEY" in answer.err) == (2, True), answer.err
         assert "planted-secret-value" not in answer.out + answer.err
     files = [p for p in Path().rglob("*") if p.is_file() and p.name != "secret.yaml"]
     assert [p for p in files if b"planted-secret-value" in p.read_bytes()] == []

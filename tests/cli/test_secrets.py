@@ -104,7 +104,7 @@ def test_a_secret_where_only_a_name_may_stand_is_refused_before_anything_is_writ
 ) -> None:
     monkeypatch.setenv("DB_PASSWORD", "x9y8z7-Secret")
     answer = agentlab("train-persona", "--set", "personas=[{name: x9y8z7-Secret, data: a.jsonl}]")
-    assert (answer.code, "personas.name: holds the value of DB_PASSWORD" in answer.err) == (2, True)
+    assert (answer.code, "personas.name: contains the value of DB_PASSWORD" in answer.err) == (2, True)
     assert "x9y8z7" not in answer.err
     assert not (workspace / "runs").exists()
 

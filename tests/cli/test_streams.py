@@ -132,7 +132,7 @@ def test_a_current_folder_that_is_gone_is_no_bug(
     (workspace / "gone").rmdir()
     for words in (("runs", "list", "--runs-dir", "x"), ("nas", "demo", "--dry-run"), ("configs", "list")):
         answer = agentlab(*words)
-        assert (answer.code, answer.err.splitlines()[0]) == (2, "error: The current folder is no longer there.")
+        assert (answer.code, answer.err.splitlines()[0]) == (2, "error: The current folder no longer exists.")
     done = shell("adapters", "list", "--json")  # loads torch, whose MKL would end the process
     assert (done.returncode, json.loads(done.stdout)["error"]["exit_code"]) == (2, 2)
 

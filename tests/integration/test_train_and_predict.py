@@ -80,5 +80,5 @@ def test_a_training_goes_on_like_any_run(
 
 def test_a_tag_that_is_no_file_name_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nas", "train", "demo", "--tag=../x", *QUICK]) == 2
-    assert "cannot name a run" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "is not a valid run name" in json.loads(capsys.readouterr().out)["error"]["message"]
     assert not (workspace / "runs").exists()

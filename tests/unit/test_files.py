@@ -61,7 +61,7 @@ def test_what_is_written_in_a_copied_folder_stays_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["~nosuchuser", "~nosuchuser/models/x.gguf", "~a\0b/x"])
 def test_a_home_of_nobody_is_no_path(text: str, tmp_path: Path) -> None:
     for use in (written_path, Workspace(tmp_path, tmp_path).resolve):
-        with pytest.raises(ConfigError, match="home folder that is not known"):
+        with pytest.raises(ConfigError, match="home folder that cannot be found"):
             use(text)
     for name in ("AGENTLAB_HOME", "AGENTLAB_CACHE"):
         with pytest.raises(ConfigError, match="home folder"):

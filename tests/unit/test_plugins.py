@@ -83,7 +83,9 @@ def test_an_entry_point_is_read_as_its_standard_says(plug_in):
 
 def test_a_package_that_is_broken_is_named_and_a_table_that_is_wrong_is_our_fault(plug_in):
     plug_in(GROUP, "hurt = plugged_hurt:value", "1 / 0")
-    with pytest.raises(AgentlabError, match="The thing hurt of a package cannot be used: division by zero") as caught:
+    with pytest.raises(
+        AgentlabError, match="The thing hurt from an installed package cannot be used: division by zero"
+    ) as caught:
         THINGS.load("hurt")
     assert "plugged_hurt:value" in caught.value.hint
     plug_in(GROUP, "bare = plugged_bare", "")

@@ -104,7 +104,7 @@ def not_ours() -> StorageError:
         (Interrupted("Stopped."), "interrupted", "agentlab runs resume mine"),
         (AgentlabError("No luck.", hint="Try again."), "failed", "Try again."),
         (StorageError("Disk full."), "failed", "Free some space, then: agentlab runs resume mine"),
-        (not_ours(), "failed", "Mend that, then: agentlab runs resume mine"),
+        (not_ours(), "failed", "Fix that, then: agentlab runs resume mine"),
     ],
 )
 def test_an_error_is_recorded_and_names_its_run(context: Context, error: AgentlabError, status: str, hint: str) -> None:
@@ -140,7 +140,7 @@ def test_ctrl_c_between_two_writes_leaves_a_run_to_go_on_with(context: Context) 
     record = find(context.workspace.runs, "mine")
     assert [event.type for event in record.events()] == ["run.started", "trial.proposed", "run.interrupted"]
     assert (record.manifest.status, record.active) == ("interrupted", False)
-    assert caught.value.__notes__ == ["To go on: agentlab runs resume mine"]
+    assert caught.value.__notes__ == ["To continue: agentlab runs resume mine"]
 
 
 # -- how it starts --------------------------------------------------------------------------------------------------

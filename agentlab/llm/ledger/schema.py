@@ -75,10 +75,10 @@ def explain_error(error: Exception, path: Path) -> str:
     if isinstance(error, StorageError):
         return " ".join(filter(None, (error.message, error.hint)))
     if is_busy(error):
-        return f"{path} is locked by another process; see which one has it open."
+        return f"{path} is locked by another process; find and stop the one that has it open."
     code = getattr(error, "sqlite_errorcode", None)
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or isinstance(error, ValueError | TypeError):
-        return f"{path} is damaged ({error}). Move it away: a new one is made by itself."
+        return f"{path} is damaged ({error}). Move it away; a new one is created automatically."
     return f"{path} cannot be used: {error}."
 
 

@@ -174,7 +174,7 @@ class Writer:
                 self._answers -= sum(isinstance(event, PendingAnswer) for event in batch)
         if self._dropped and not self._told:
             self._told = True
-            self._say(f"The ledger {self._path} is too slow: {self._dropped} calls or more are missing in it.")
+            self._say(f"The ledger {self._path} is too slow: {self._dropped} or more calls were not recorded.")
 
     def _renew(self, db: sqlite3.Connection) -> None:
         when = self._when
@@ -190,7 +190,7 @@ class Writer:
             self.alive = False
             self._queue.clear()
         self._fresh.set()
-        self._say(f"What language models do is remembered in memory only. {explain_error(error, self._path)}")
+        self._say(f"Language-model calls are recorded in memory only. {explain_error(error, self._path)}")
 
 
 class SqliteLedger:

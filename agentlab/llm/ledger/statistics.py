@@ -43,7 +43,7 @@ class LedgerStatistics(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.models:
-            return [Text("No language model was asked in this workspace yet.")]
+            return [Text("No language model has been called in this workspace yet.")]
         return [
             table(
                 self.models,
@@ -55,11 +55,11 @@ class LedgerStatistics(AnswerDocument):
                     "errors": lambda line: ", ".join(f"{kind} {count}" for kind, count in line.errors.items()) or 0,
                     "tokens in": lambda line: figure_or_dash(line.input_tokens, "", UNKNOWN),
                     "tokens out": lambda line: figure_or_dash(line.output_tokens, "", UNKNOWN),
-                    "spent USD": _cost_text,
-                    "first token s, p50 / p90": lambda line: _pair(line.first_p50, line.first_p90),
-                    "whole answer s, p50 / p90": lambda line: _pair(line.total_p50, line.total_p90),
+                    "USD spent": _cost_text,
+                    "first token (s), p50 / p90": lambda line: _pair(line.first_p50, line.first_p90),
+                    "whole answer (s), p50 / p90": lambda line: _pair(line.total_p50, line.total_p90),
                 },
-                "Took: the last answer. p50 / p90: median and 90th percentile over the answers. Times are UTC.",
+                "Took: time of the last answer. p50 / p90: median and 90th percentile over all answers. Times are UTC.",
             )
         ]
 

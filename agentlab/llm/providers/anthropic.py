@@ -53,7 +53,7 @@ class AnthropicModel:
 def request_body(request: ModelRequest) -> dict[str, Any]:
     """The JSON to send, always streamed. Raises BadRequestError if the API has no word for what is asked."""
     if request.json_only and request.schema is None:
-        raise BadRequestError("Anthropic's API has no mode for JSON without a schema.", hint="Give a schema.")
+        raise BadRequestError("Anthropic's API has no JSON mode without a schema.", hint="Give a schema.")
     system = "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content)
     body: dict[str, Any] = {
         "model": request.model,
@@ -104,7 +104,9 @@ def _use(call: ToolCall) -> dict[str, Any]:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise BadRequestError(f"The arguments of the tool call {call.id} are no JSON object, and cannot be sent back.")
+        raise BadRequestError(
+            f"The arguments of the tool call {call.id} are not a JSON object and cannot be sent back."
+        )
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
@@ -134,7 +136,7 @@ def compilable(schema: Mapping[str, Any]) -> dict[str, Any]:
         unknown["minItems"], narrowed["minItems"] = narrowed["minItems"], 1
     if schema.get("type") == "object" or "properties" in schema:
         if "properties" not in schema or schema.get("additionalProperties", False) is not False:
-            raise BadRequestError("Anthropic's API takes no schema of an object whose properties are not all listed.")
+            raise BadRequestError("Anthropic's API does not accept schemas of objects with unlisted properties.")
         narrowed["additionalProperties"] = False
     if unknown:
         narrowed["description"] = f"{narrowed.get('description', '')} {json.dumps(unknown)}".strip()

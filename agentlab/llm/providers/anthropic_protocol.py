@@ -69,7 +69,7 @@ class MessageReader:
         message = _document(body.decode(errors="replace"))
         content = message.get("content")
         if not isinstance(content, list):
-            raise MalformedReplyError("The reply holds no content.")
+            raise MalformedReplyError("The reply has no content.")
         parts = [self._block(index, mapping(block), is_whole=True) for index, block in enumerate(content)]
         return Delta(
             "".join(part.text for part in parts),
@@ -88,7 +88,7 @@ class MessageReader:
                 return Delta(reasoning=text_of(block.get("thinking"), "thinking"))
             case "tool_use":
                 if not isinstance(index, int) or index in self._calls:
-                    raise MalformedReplyError("The reply's content blocks are not numbered, each once.")
+                    raise MalformedReplyError("The reply's content blocks are not numbered uniquely.")
                 position = self._calls[index] = len(self._calls)
                 arguments = json.dumps(block.get("input") or {}) if is_whole or block.get("input") else ""
                 identity, name = text_of(block.get("id"), "tool call id"), text_of(block.get("name"), "tool name")
@@ -106,7 +106,7 @@ class MessageReader:
                 index = event.get("index")
                 position = self._calls.get(index) if isinstance(index, int) else None
                 if position is None:
-                    raise MalformedReplyError("The reply goes on with a tool call that never began.")
+                    raise MalformedReplyError("The reply continues a tool call that never began.")
                 arguments = text_of(piece.get("partial_json"), "tool call's arguments")
                 return Delta(tools=(ToolPiece(position, arguments=arguments),)) if arguments else Delta()
         return Delta()
@@ -114,7 +114,7 @@ class MessageReader:
     def _finish(self, holder: Mapping[str, Any]) -> str | None:
         reason = holder.get("stop_reason")
         if reason == "refusal":
-            raise errors.ContentFilterError("The model refuses to answer.")
+            raise errors.ContentFilterError("The model refused to answer.")
         if not reason:
             return None
         self.finished = True

@@ -127,7 +127,7 @@ def gguf(name: str, provider: GgufProvider, surroundings: ProviderContext) -> Lo
     if path.is_dir():
         raise ConfigError(
             f"llm.providers.{name}.model_path: {path} is a folder, not a GGUF file.",
-            hint="`agentlab models list` shows the GGUF files that are there; a folder needs `kind: hf`.",
+            hint="`agentlab models list` shows the GGUF files on this machine; a folder needs `kind: hf`.",
         )
     read(path)  # a broken file is said before any work
     adapter = None if provider.adapter is None else _gguf_adapter(name, provider.adapter, surroundings.workspace)
@@ -141,7 +141,7 @@ def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
     path, where = adapter_place(name, workspace), f"llm.providers.{provider}.adapter"
     if path.is_dir():
         raise ConfigError(
-            f"{where}: {path} is a folder, and llama.cpp takes a GGUF file.",
+            f"{where}: {path} is a folder, but llama.cpp needs a GGUF file.",
             hint=f"`agentlab adapters export {quote(name)} --format gguf --out FILE` makes one; `kind: hf` takes the "
             "folder.",
         )
@@ -160,8 +160,8 @@ def hf(name: str, provider: HfProvider, surroundings: ProviderContext) -> LocalC
     path = store.find(provider.model_path, surroundings.workspace)
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise ConfigError(
-            f"{where}.model_path: {path} is no checkpoint folder with config.json and safetensors.",
-            hint="`agentlab models import smollm2-135m` makes one of the embedded model; a GGUF file needs "
+            f"{where}.model_path: {path} is not a checkpoint folder with config.json and safetensors.",
+            hint="`agentlab models import smollm2-135m` makes one from the embedded model; a GGUF file needs "
             "`kind: gguf`.",
         )
     adapter = None if provider.adapter is None else hf_adapter(where, provider.adapter, surroundings.workspace)
@@ -185,7 +185,7 @@ def hf_adapter(where: str, name: str, workspace: Workspace) -> Path:
         )
     if not (path / _WEIGHTS).is_file():
         raise ConfigError(
-            f"{where}.adapter: {path} holds no {_WEIGHTS}.",
-            hint="Weights in another format may hold code, and are not read; save the adapter again as safetensors.",
+            f"{where}.adapter: {path} has no {_WEIGHTS}.",
+            hint="Weights in other formats can contain code and are not read; save the adapter as safetensors.",
         )
     return path

@@ -67,7 +67,7 @@ class OpenAICompatModel:
             RemoteError: as of `stream`.
         """
         if len(texts) > MOST_TEXTS:
-            raise BadRequestError(f"{len(texts)} texts are more than one call takes.", hint=f"At most {MOST_TEXTS}.")
+            raise BadRequestError(f"{len(texts)} texts are too many for one call.", hint=f"Send at most {MOST_TEXTS}.")
         vectors: list[Vector] = []
         usage = Usage()
         for start in range(0, len(texts), BATCH):
@@ -76,7 +76,7 @@ class OpenAICompatModel:
                 async with self._endpoint.post("/embeddings", {"model": model, "input": list(batch)}) as reply:
                     part = parse_embeddings(await reply.document(), len(batch))
             except errors.UnknownModelError as error:
-                raise BadRequestError(f"It makes no embeddings: {error.message}") from None
+                raise BadRequestError(f"The model does not support embeddings: {error.message}") from None
             vectors += part.vectors
             usage += part.usage
         check_one_length(vectors)
@@ -136,7 +136,7 @@ def _tool_choice(choice: str) -> str | dict[str, Any]:
 def check_one_length(vectors: Sequence[Vector]) -> None:
     """Raise MalformedReplyError for vectors of different lengths, which cannot be compared with each other."""
     if len({len(vector) for vector in vectors}) > 1:
-        raise MalformedReplyError("The reply's vectors are not of one length.")
+        raise MalformedReplyError("The reply's vectors differ in length.")
 
 
 def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
@@ -150,15 +150,15 @@ def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
     document = _document(body.decode(errors="replace"))
     rows = document.get("data")
     if not rows:
-        raise BadRequestError("It makes no embeddings: the reply holds none.")
+        raise BadRequestError("The model does not support embeddings: the reply has none.")
     if not isinstance(rows, list) or len(rows) != expected_count:
         vectors_there = len(rows) if isinstance(rows, list) else 0
-        raise MalformedReplyError(f"The reply holds {vectors_there} vectors for {expected_count} texts.")
+        raise MalformedReplyError(f"The reply has {vectors_there} vectors for {expected_count} texts.")
     vectors: dict[int, Vector] = {}
     for position, row in enumerate(rows):
         index = mapping(row).get("index", position)
         if not isinstance(index, int) or not 0 <= index < expected_count or index in vectors:
-            raise MalformedReplyError("The reply's vectors are not numbered from 0 on, each once.")
+            raise MalformedReplyError("The reply's vectors are not numbered uniquely from 0.")
         vectors[index] = _vector(mapping(row).get("embedding"))
     usage = mapping(document.get("usage"))
     in_order = tuple(vectors[index] for index in range(expected_count))
@@ -167,13 +167,13 @@ def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
 
 def _vector(numbers: object) -> Vector:
     if not isinstance(numbers, list) or not 0 < len(numbers) <= _LONGEST_VECTOR:
-        raise MalformedReplyError(f"A vector of the reply is no list of 1 to {_LONGEST_VECTOR} numbers.")
+        raise MalformedReplyError(f"A vector of the reply is not a list of 1 to {_LONGEST_VECTOR} numbers.")
     try:
         vector = tuple(float(number) for number in numbers if type(number) in (int, float))
     except OverflowError:  # JSON knows whole numbers of any size
         vector = ()
     if len(vector) != len(numbers) or not all(map(math.isfinite, vector)):
-        raise MalformedReplyError("A vector of the reply holds something that is no finite number.")
+        raise MalformedReplyError("A vector of the reply contains a value that is not a finite number.")
     return vector
 
 
@@ -205,12 +205,12 @@ class ChatReader:
         document = _document(body.decode(errors="replace"))
         choice = _first_choice(document)
         if not choice:
-            raise MalformedReplyError("The reply holds no choices.")
+            raise MalformedReplyError("The reply has no choices.")
         return self._delta(mapping(choice.get("message")), choice, document)
 
     def _delta(self, message: Mapping[str, Any], choice: Mapping[str, Any], document: Mapping[str, Any]) -> Delta:
         if message.get("refusal"):
-            raise errors.ContentFilterError("The model refuses to answer.")
+            raise errors.ContentFilterError("The model refused to answer.")
         content, calls, finish = message.get("content"), message.get("tool_calls"), choice.get("finish_reason")
         usage, thought = document.get("usage"), message.get("reasoning") or message.get("reasoning_content")
         if finish:
@@ -274,7 +274,7 @@ def _finish(reason: object) -> str:
     if reason == "content_filter":
         raise errors.ContentFilterError("The provider's filter stopped the answer.")
     if reason == "error":
-        raise errors.ServerFaultError("The provider gave up within the answer.")
+        raise errors.ServerFaultError("The provider reported an error within the answer.")
     return clean(reason, LONGEST_FINISH)
 
 

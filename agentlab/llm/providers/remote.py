@@ -77,7 +77,9 @@ def key_of(name: str, provider: EndpointConfig, surroundings: ProviderContext) -
     if not key:
         raise errors.MissingKeyError(f"The provider {name} needs a key, and {variable} is not set.", hint=remedy)
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise errors.MissingKeyError(f"{variable} holds characters that no key has, such as a line break.", hint=remedy)
+        raise errors.MissingKeyError(
+            f"{variable} contains characters that are invalid in a key, such as a line break.", hint=remedy
+        )
     return key
 
 
@@ -156,7 +158,7 @@ class Endpoint:
         error.message = self._redactor.scrub(error.message)
         error.args = (error.message,)
         if isinstance(error, errors.AuthError) and error.hint is None:
-            error.hint = f"Check {self._key_name}." if self._key_name else "The endpoint asks for a key: set `api_key`."
+            error.hint = f"Check {self._key_name}." if self._key_name else "The endpoint requires a key: set `api_key`."
         return error
 
     async def close(self) -> None:
@@ -188,4 +190,4 @@ async def _before(until: float, events: AsyncIterator[str]) -> str | None:
         async with asyncio.timeout_at(until):
             return await anext(events, None)
     except TimeoutError:
-        raise errors.LLMTimeoutError("The end of the stream did not come.") from None
+        raise errors.LLMTimeoutError("The stream ended early.") from None

@@ -44,10 +44,10 @@ class ScriptedModel:
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta]:
         self.requests.append(request)
         if self._script.mode == "refuse":
-            raise LLMConnectionError("The scripted model refuses the connection.")
+            raise LLMConnectionError("The scripted model refused the connection.")
         if self._script.mode == "stuck":
             await asyncio.sleep(self._patience)
-            raise LLMTimeoutError(f"The scripted model said nothing for {self._patience:g} seconds.")
+            raise LLMTimeoutError(f"The scripted model sent nothing for {self._patience:g} seconds.")
         prompt_words = sum(len(message.content.split()) for message in request.messages)
         tool = _demanded_tool(request)
         if tool is not None and self._script.mode != "replies":

@@ -139,7 +139,7 @@ class Gateway:
             call = read_embedding(request.state.tree)
             strategy, model = names.meaning(call.model, self._config)
             if strategy is not None and model is None:
-                raise RefusedError("model: vectors are not compared; name a model, or `agentlab`.", param="model")
+                raise RefusedError("model: embeddings have no strategies; name a model, or `agentlab`.", param="model")
             count.model = call.model
             embed_task = self._router.embed(call.input, options=Options(model=model))
             served_by, embeddings = await unless_gone(request.receive, embed_task)
@@ -205,7 +205,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise LLMCancelledError("The client left.")
+        raise LLMCancelledError("The client disconnected.")
     finally:
         await give_up(task, watch)
         del task  # an error holds this frame: the two would keep the question in memory

@@ -141,7 +141,7 @@ class Sampled(GatewayRequest):
     def sampling(self) -> Options:
         """How to sample, as the router takes it. Raises RefusedError for `stream_options` without a stream."""
         if self.stream_options is not None and not self.stream:
-            raise param_refusal("stream_options", "only a request with stream: true has them")
+            raise param_refusal("stream_options", "only allowed with stream: true")
         return Options(
             temperature=self.temperature,
             max_tokens=clamp_tokens(self.max_tokens),
@@ -188,11 +188,11 @@ class Format(RequestDocument):
     def bounded_schema(self, param: str) -> Mapping[str, Any] | None:
         """The schema, if there is one; RefusedError if it is missing or too large. `param`: where the format stands."""
         if (self.type == "json_schema") != (self.definition is not None):
-            raise param_refusal(param, "type json_schema and a schema belong together")
+            raise param_refusal(param, "type json_schema and a schema must be used together")
         parts: list[Any] = [self.definition]
         for count, part in enumerate(parts):
             if count > _MOST_SCHEMA:
-                raise param_refusal(param, f"a schema may have {_MOST_SCHEMA} objects and lists")
+                raise param_refusal(param, f"a schema may have at most {_MOST_SCHEMA} objects and lists")
             inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
             parts += [node for node in inner if isinstance(node, dict | list)]
         return self.definition
@@ -216,7 +216,7 @@ def chosen_tool(choice: Any, name: Callable[[Mapping[str, Any]], Any]) -> Any:
         return choice
     named = name(choice) if isinstance(choice, dict) and choice.get("type") == "function" else None
     if not isinstance(named, str):
-        raise PydanticCustomError("choice", "auto, none, required or a function by its name")
+        raise PydanticCustomError("choice", "must be auto, none, required or a function by its name")
     return named
 
 
@@ -229,9 +229,9 @@ def checked_tools(tools: Sequence[Function], choice: str | None, param_pattern: 
     names = [tool.name for tool in tools]
     for index, name in enumerate(names):
         if name in _CHOICES or name in names[:index]:
-            raise param_refusal(param_pattern.format(index), f"{name!r} is taken")
+            raise param_refusal(param_pattern.format(index), f"the name {name!r} is used twice")
     if choice is not None and (choice not in _CHOICES or (choice == "required" and not names)) and choice not in names:
-        raise param_refusal("tool_choice", "no tool of the request can be called so")
+        raise param_refusal("tool_choice", "it must name a tool of the request")
     return tuple(tool.ours() for tool in tools)
 
 

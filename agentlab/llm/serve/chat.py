@@ -67,9 +67,9 @@ class _Message(RequestDocument):
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
         if self.tool_calls and self.role != "assistant":
-            raise PydanticCustomError("role", "only an assistant's message has tool_calls")
+            raise PydanticCustomError("role", "only assistant messages may have tool_calls")
         if (self.tool_call_id is not None) != (self.role == "tool"):
-            raise PydanticCustomError("role", "tool_call_id belongs to a tool's message, and only there")
+            raise PydanticCustomError("role", "tool messages need a tool_call_id, and no others may have one")
         if self.content is None and self.role != "assistant":
             raise PydanticCustomError("role", "content is missing")
         return self
@@ -118,7 +118,7 @@ class ChatCompletionsRequest(Sampled):
 
     def options(self) -> Options:
         if None not in (self.max_tokens, self.max_completion_tokens):
-            raise param_refusal("max_tokens", "max_completion_tokens means the same; send one of them")
+            raise param_refusal("max_tokens", "same as max_completion_tokens; send only one of them")
         sampling, format_ = self.sampling(), self.response_format
         functions = [tool.function for tool in self.tools or ()]
         return replace(

@@ -39,12 +39,12 @@ class _Stream(h11.Connection):
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = 0
             if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
-                raise h11.RemoteProtocolError("two lengths: a proxy in front may have taken the other one")
+                raise h11.RemoteProtocolError("two content lengths: a proxy in front may use the other one")
         elif isinstance(event, h11.Data):
             self._pieces, self._bytes = self._pieces + 1, self._bytes + len(event.data)
             if self._pieces > _FREE_PIECES + self._bytes // _PIECE_BYTES:
                 self.status = 413
-                raise h11.RemoteProtocolError("too many pieces")
+                raise h11.RemoteProtocolError("too many chunks")
         return event
 
 
@@ -120,7 +120,7 @@ class GatewayConnection(H11Protocol):
             self._stuck.cancel()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
-        self._refuse(self.conn.status, "invalid_http", "The request is no HTTP that is understood here.")
+        self._refuse(self.conn.status, "invalid_http", "The request is not valid HTTP.")
 
     def _watch(self) -> None:
         """Set the deadline of what the client owes now, if that has changed."""
@@ -147,7 +147,7 @@ class GatewayConnection(H11Protocol):
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self.transport.abort()  # it has not said a word
         else:
-            self._refuse(408, "timeout", "The request did not come in time.")
+            self._refuse(408, "timeout", "The request did not arrive in time.")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer in place of the routes, if no answer has begun, and close."""

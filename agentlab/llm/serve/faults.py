@@ -78,7 +78,7 @@ def fault_of(error: AgentlabError, redactor: Redactor) -> Fault:
 
 def internal() -> Fault:
     """A bug of the gateway: nothing about it leaves the process."""
-    body = _document("The gateway failed; its log says how.", "server_error", "internal_error", None)
+    body = _document("The gateway failed; see its log.", "server_error", "internal_error", None)
     return Fault(500, body, _ENOUGH)
 
 

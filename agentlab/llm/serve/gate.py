@@ -65,7 +65,7 @@ class Bodies:
                         _check_size(len(body))
                         reserved_bytes += self._take(len(body) - _SMALL - reserved_bytes)
             except ClientDisconnect:
-                raise LLMCancelledError("The client left.") from None
+                raise LLMCancelledError("The client disconnected.") from None
             async with self._turn:
                 await asyncio.sleep(0)  # others are heard between two bodies, each of which takes its time
                 tree = _parse_body(body)
@@ -80,7 +80,7 @@ class Bodies:
         extra_bytes = max(0, extra_bytes)
         if extra_bytes > self._left:
             raise RefusedError(
-                "Other large requests are being read; come back in a moment.",
+                "Other large requests are being read; retry in a moment.",
                 status=503,
                 code="overloaded",
                 headers={**_CLOSE, "Retry-After": str(_BUSY_SECONDS)},
@@ -163,7 +163,7 @@ class Gate:
             await self._admit_request(scope, receive, note_send)
         except asyncio.CancelledError:  # the server stops, and has waited long enough
             if not has_begun:
-                fault = fault_of(LLMCancelledError("The gateway stops."), self._redactor)
+                fault = fault_of(LLMCancelledError("The gateway is shutting down."), self._redactor)
                 await fault_response(fault)(scope, receive, send)
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: a client must never see more than a document
@@ -195,7 +195,7 @@ class Gate:
     async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._metrics.in_flight >= self._rules.at_once and not self._rules.make_room():
             raise RefusedError(
-                f"{self._rules.at_once} requests are being answered, which is the limit.",
+                f"{self._rules.at_once} requests are in flight, which is the limit.",
                 status=503,
                 code="overloaded",
                 headers={"Retry-After": str(_BUSY_SECONDS)},
@@ -210,12 +210,12 @@ class Gate:
         """A page of somebody else's in a browser on this machine must not ask: not even one that has bent its name."""
         host = headers.get("host", "").lower()
         if host and not _HOST.fullmatch(host):
-            raise RefusedError("The Host header is no host and port.", status=403, code="foreign_host")
+            raise RefusedError("The Host header is not a host and port.", status=403, code="foreign_host")
         if self._rules.local and not is_loopback(f"http://{host}"):
             raise RefusedError("The Host header does not name this machine.", status=403, code="foreign_host")
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"http://{host}":
-            raise RefusedError("Pages of another origin may not ask.", status=403, code="foreign_origin")
+            raise RefusedError("Requests from pages of another origin are refused.", status=403, code="foreign_origin")
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
         if self._rules.token is None:
@@ -224,7 +224,7 @@ class Gate:
         right = hmac.compare_digest(client_token.strip().encode("utf-8"), self._rules.token.encode("utf-8"))
         if scheme.lower() != "bearer" or not right:
             raise RefusedError(
-                "The gateway asks for its token, as `Authorization: Bearer ...`.",
+                "The gateway requires its token, as `Authorization: Bearer ...`.",
                 status=401,
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
@@ -237,6 +237,6 @@ class Gate:
             raise RefusedError(f"{error}.", code="invalid_header") from None
         if self._rules.mark in passed or len(passed) >= via.MOST:
             raise RefusedError(
-                "The request has come back to this gateway: its models lead in a circle.", status=508, code="circle"
+                "The request came back to this gateway: its models form a loop.", status=508, code="circle"
             )
         via.enter((*passed, self._rules.mark))

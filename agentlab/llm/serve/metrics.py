@@ -52,12 +52,12 @@ class GatewayMetrics:
         for (model, now), state in product(states.items(), STATES):
             standing[("model", model), ("state", state)] = int(state == now)
         families: tuple[tuple[str, str, str, Mapping[_Labels, float]], ...] = (
-            ("requests_in_flight", "gauge", "Requests being answered.", {(): self.in_flight}),
-            ("requests_total", "counter", "Requests that have ended.", self._requests),
+            ("requests_in_flight", "gauge", "Requests in flight.", {(): self.in_flight}),
+            ("requests_total", "counter", "Finished requests.", self._requests),
             ("tokens_total", "counter", "Tokens of answers, where providers report them.", self._tokens),
             ("spend_usd_total", "counter", "USD of answers whose cost is known.", self._spend),
             ("unpriced_requests_total", "counter", "Answers whose cost is unknown, not free.", self._unpriced),
-            ("model_state", "gauge", "1 for the state in which a model's circuit breaker is.", standing),
+            ("model_state", "gauge", "1 for the current state of a model's circuit breaker.", standing),
         )
         for name, kind, about, samples in families:
             yield from _family(f"agentlab_{name}", kind, about, samples)

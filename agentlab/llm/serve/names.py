@@ -38,12 +38,12 @@ def check(config: LLMConfig) -> None:
     """Raise ConfigError if there is no model to offer, or one that bears a name of the gateway."""
     if not config.models:
         raise ConfigError(
-            "The config names no language model, so there is nothing to serve.",
+            "The config has no language model, so there is nothing to serve.",
             hint="Choose one, for example `agentlab serve embedded`; `agentlab configs list llm` shows all.",
         )
     taken_names = [name for name in config.models if name == DEFAULT or name in STRATEGIES]
     if taken_names:
         raise ConfigError(
-            "\n".join(f"models.{name}: the gateway offers a strategy under this name" for name in taken_names),
+            "\n".join(f"models.{name}: the gateway uses this name for a strategy" for name in taken_names),
             hint="Give the model another name.",
         )

@@ -165,7 +165,7 @@ def _signals(server: uvicorn.Server, *, say: Callable[[str], None]) -> Iterator[
             server.force_exit = True
         else:
             server.should_exit = True
-            say(f"stopping: requests in flight have {_GRACE_SECONDS} seconds; once more to leave at once")
+            say(f"stopping: requests in flight have {_GRACE_SECONDS} seconds; press again to stop at once")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -188,16 +188,18 @@ def token_of(settings: GatewaySettings, context: Context) -> str | None:
     token = context.env.get(variable, "").strip()
     if token:
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise UsageError(f"{variable} holds characters that no token has.", hint=f"Make one: {_MAKE_ONE}")
+            raise UsageError(
+                f"{variable} contains characters that are invalid in a token.", hint=f"Create one: {_MAKE_ONE}"
+            )
         return token
     if settings.token_env is not None:
-        hint = f"Make a token: export {variable or TOKEN}=$({_MAKE_ONE})"
+        hint = f"Create a token: export {variable or TOKEN}=$({_MAKE_ONE})"
         raise MissingKeyError(f"{variable or 'The variable of --token-env'} is not set.", hint=hint)
     if not is_loopback(settings.url):
         raise UsageError(
-            f"Others can reach {settings.host}: whoever finds the port could spend your keys.",
+            f"Other machines can reach {settings.host}: anybody who finds the port could use your keys.",
             hint=f"Set a token, which clients send as their API key: export {TOKEN}=$({_MAKE_ONE}); "
-            "or leave --host out, to serve this machine alone.",
+            "or leave out --host to serve only this machine.",
         )
     return None
 
@@ -220,7 +222,7 @@ def most_connections(at_once: int, files: int) -> int:
     spare_files = files - _OWN_FILES - _AT_A_TIME
     limit = max(spare_files - 2 * at_once, spare_files // 3)
     if limit < 1:
-        raise UsageError(f"The system allows {files} open files, which are too few.", hint="Allow more: ulimit -n 1024")
+        raise UsageError(f"The system allows only {files} open files.", hint="Allow more: ulimit -n 1024")
     return min(limit, _IDLE + 2 * at_once)
 
 
@@ -232,10 +234,10 @@ def listen(settings: GatewaySettings) -> socket.socket:
         )[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no name of a host"
+        reason = getattr(error, "strerror", None) or "it is not a host name"
         raise UsageError(
             f"Cannot listen at port {settings.port} of {settings.host}: {reason}.",
-            hint="Another program, or another gateway, may use it: --port 0 takes a free one.",
+            hint="Another program or gateway may be using it; --port 0 takes a free one.",
         ) from None
     # asyncio does so only for sockets it has made; without it the end of each answer waits 40 ms for the client's nod
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -251,12 +253,12 @@ def refuse_circles(config: LLMConfig, settings: GatewaySettings) -> None:
     if not (is_loopback(settings.url) or open_to_all):
         return  # a provider without TLS is on loopback, where this gateway is not
     circles = [
-        f"providers.{name}.base_url: {url} is this gateway, which would ask itself without end"
+        f"providers.{name}.base_url: {url} is this gateway, which would call itself forever"
         for name, provider in config.providers.items()
         if is_loopback(url := getattr(provider, "base_url", "")) and _port_of(url) == settings.port
     ]
     if circles:
-        raise ConfigError("\n".join(circles), hint="Serve at another --port, or name the model's own address.")
+        raise ConfigError("\n".join(circles), hint="Use another --port, or set the address of the model's own server.")
 
 
 def _port_of(url: str) -> int:

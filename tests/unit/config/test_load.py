@@ -88,11 +88,11 @@ def test_circles_and_long_chains_end(lay: Lay, own_workspace: Workspace) -> None
     write(own_workspace.configs / "lab" / "a.yaml", "extends: b\n")
     write(own_workspace.configs / "lab" / "b.yaml", "seed: 1\nextends: a\n")
     assert lines(lay, "a") == [
-        "configs/lab/b.yaml:2:1: extends: configs/lab/a.yaml -> configs/lab/b.yaml -> a is a circle."
+        "configs/lab/b.yaml:2:1: extends: configs/lab/a.yaml -> configs/lab/b.yaml -> a is a cycle."
     ]
     for i in range(12):
         write(own_workspace.configs / "lab" / f"c{i}.yaml", f"extends: c{i + 1}\n")
-    assert lines(lay, "c0") == ["configs/lab/c0.yaml leads to more than 7 files in a row."]
+    assert lines(lay, "c0") == ["configs/lab/c0.yaml builds on more than 7 other files."]
 
 
 def test_extends_names_one_file(lay: Lay, own_workspace: Workspace) -> None:
@@ -177,15 +177,15 @@ def test_all_errors_come_at_once_with_file_line_column_and_key(lay: Lay, own_wor
         "sed: 3\nrounds: 0\ntraining:\n  epochs: many\n  optimizer:\n    name: Adamm\n    lr: 2\n    momentum: 1\n",
     )
     assert lines(lay, "bad.yaml", "seed=1.5", "training.epochs.x=1", "zzz=1") == [
-        "--set: training.epochs.x: training.epochs is a single value, without keys.",
+        "--set: training.epochs.x: training.epochs is a single value and has no keys.",
         "--set: seed: must be a whole number, not 1.5",
         "bad.yaml:2:1: rounds: must be at least 1, not 0",
         "bad.yaml:4:3: training.epochs: must be a whole number, not 'many'",
         "bad.yaml:6:5: training.optimizer.name: must be 'Adam' or 'SGD', not 'Adamm'",
         "bad.yaml:7:5: training.optimizer.lr: must be at most 1, not 2",
-        "bad.yaml:8:5: training.optimizer.momentum: unknown key; known are name, lr, clip",
+        "bad.yaml:8:5: training.optimizer.momentum: unknown key; known: name, lr, clip",
         "bad.yaml:1:1: sed: unknown key; did you mean seed?",
-        "--set: zzz: unknown key; known are seed, rounds, threads, training, stages, space, notes, llm",
+        "--set: zzz: unknown key; known: seed, rounds, threads, training, stages, space, notes, llm",
     ]
 
 

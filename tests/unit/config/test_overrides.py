@@ -96,10 +96,10 @@ def test_a_null_on_the_way_becomes_a_mapping() -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("seed.x", "--set: seed.x: seed is a single value, without keys."),
-        ("stages.other.x", "--set: stages.other.x: stages has no element 'other'; known are draft, check."),
-        ("stages.2", "--set: stages.2: stages has no element '2'; known are draft, check."),
-        ("stages.-1", "--set: stages.-1: stages has no element '-1'; known are draft, check."),
+        ("seed.x", "--set: seed.x: seed is a single value and has no keys."),
+        ("stages.other.x", "--set: stages.other.x: stages has no element 'other'; known: draft, check."),
+        ("stages.2", "--set: stages.2: stages has no element '2'; known: draft, check."),
+        ("stages.-1", "--set: stages.-1: stages has no element '-1'; known: draft, check."),
         ("list.5", "--set: list.5: list has no element '5'; it has 2, counted from 0."),
     ],
 )

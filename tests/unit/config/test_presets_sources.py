@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_told_with_the_line_that_names_it(cook: Cook
 def test_two_files_that_name_each_other_are_a_circle(errors: Errors, root: Path) -> None:
     (root / "a.yaml").write_text("parts_file: b.yaml\n")
     (root / "b.yaml").write_text("\nparts_file: ./sub/../a.yaml\n")
-    assert errors("a.yaml") == ["b.yaml:2:1: parts_file: a.yaml -> b.yaml -> ./sub/../a.yaml is a circle."]
+    assert errors("a.yaml") == ["b.yaml:2:1: parts_file: a.yaml -> b.yaml -> ./sub/../a.yaml is a cycle."]
 
 
 def test_a_misspelt_key_of_the_other_file_comes_with_its_name(errors: Errors, root: Path) -> None:

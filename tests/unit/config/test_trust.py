@@ -30,7 +30,7 @@ def test_it_is_kept_where_configurations_are(tmp_path: Path) -> None:
     ("key", "host"), [("", "a.org"), ("A", ""), ("A B", "a.org"), ("A", "a.org,B@b.org"), ("A", "a\nb")]
 )
 def test_what_is_no_pair_is_refused(tmp_path: Path, key: str, host: str) -> None:
-    with pytest.raises(UsageError, match="is not a variable and a host"):
+    with pytest.raises(UsageError, match="does not name a variable and a host"):
         confirm(key, host, {"HOME": str(tmp_path)})
     assert list(tmp_path.iterdir()) == []
 

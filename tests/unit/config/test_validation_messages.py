@@ -72,13 +72,13 @@ def complaints(tmp_path: Path) -> Callable[..., list[str]]:
     ("rule", "complaint"),
     [
         ("tekst", ": unknown kind 'tekst'; did you mean text?"),
-        ("xyz", ": unknown kind 'xyz'; known are text, judge"),
+        ("xyz", ": unknown kind 'xyz'; known: text, judge"),
         ("{kind: jugde}", ".kind: unknown kind 'jugde'; did you mean judge?"),
         ("{model: m}", ": kind is required"),
         ("judge", ".model: is required"),
         ("{kind: judge}", ".model: is required"),
         ("{kind: judge, modle: m, model: n}", ".modle: unknown key; did you mean model?"),
-        ("{kind: judge, model: m, judge: 1}", ".judge: unknown key; known are kind, model, width"),
+        ("{kind: judge, model: m, judge: 1}", ".judge: unknown key; known: kind, model, width"),
         ("{kind: judge, model: m, width: {}}", ".width: must be a whole number or a number, not a mapping"),
         # a key of the same name as the tag
         ("{kind: text, text: t, txet: t}", ".txet: unknown key; did you mean text?"),
@@ -101,14 +101,14 @@ def test_a_list_is_not_too_short_because_its_elements_are_wrong(complaints: Call
 
 def test_an_element_is_addressed_by_its_id(complaints: Callable[..., list[str]]) -> None:
     assert complaints(FILE, "steps.second.rule.kind=text") == [
-        "f.yaml:7:5: steps.1.rule.model: unknown key; known are kind, text, judge"
+        "f.yaml:7:5: steps.1.rule.model: unknown key; known: kind, text, judge"
     ]
     assert complaints(FILE, "steps.second.rule.kind=txt") == [
         "--set: steps.1.rule.kind: unknown kind 'txt'; did you mean text?"
     ]
     assert complaints(FILE, "steps.third.rule=text") == [
-        "--set: steps.third.rule: steps has no element 'third'; known are first, second."
+        "--set: steps.third.rule: steps has no element 'third'; known: first, second."
     ]
     assert complaints(FILE, "steps.first.rule.kind=judge") == [
-        "--set: steps.first.rule.kind: steps.0.rule is a single value, without keys."
+        "--set: steps.first.rule.kind: steps.0.rule is a single value and has no keys."
     ]

@@ -72,24 +72,24 @@ def test_every_key_and_element_knows_its_place() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- 1\n- 2\n", "f.yaml:1:1: a config is a mapping of keys to values."),
-        ("just text", "f.yaml:1:1: a config is a mapping of keys to values."),
-        ("a:\n\tb: 1\n", "f.yaml:2:1: a tab cannot indent; use spaces."),
+        ("- 1\n- 2\n", "f.yaml:1:1: a config must be a mapping of keys to values."),
+        ("just text", "f.yaml:1:1: a config must be a mapping of keys to values."),
+        ("a:\n\tb: 1\n", "f.yaml:2:1: tabs cannot indent; use spaces."),
         ("a: 1\nb: 2\na: 3\n", "f.yaml:3:1: a is given twice; first on line 1."),
         ("a: [1, 2\nb: 3\n", "f.yaml:2:2: a bracket is not closed, or a comma is missing."),
         ("a: 'x\n", "f.yaml:2:1: a quote is not closed."),
-        ("a: b: c\n", "f.yaml:1:5: a colon is not expected here; quote the text, or mind the indentation."),
-        ("a: @x\n", "f.yaml:1:4: this character starts no value; put the value in quotes."),
+        ("a: b: c\n", "f.yaml:1:5: unexpected colon; quote the text, or check the indentation."),
+        ("a: @x\n", "f.yaml:1:4: a value cannot start with this character; put it in quotes."),
         ("a: *x\n", "f.yaml:1:4: this alias has no anchor."),
-        ("a: 1\n---\nb: 2\n", "f.yaml:2:1: a config is one document; a second one starts here."),
-        ("a: .inf\n", "f.yaml:1:4: numbers are finite; `null` is the default of a key."),
-        ("a: 1e999\n", "f.yaml:1:4: numbers are finite; `null` is the default of a key."),
-        ("a: !!int x\n", "f.yaml:1:4: this is not a number that can be used."),
-        ("? [a]\n: 1\n", "f.yaml:1:3: a key is a single word or text."),
-        ('a: "\\ud800"\n', "f.yaml:1:4: the text holds half a character."),
-        ('a: "\\UFFFFFFFF"\n', "f.yaml: an escape sequence names no character."),
+        ("a: 1\n---\nb: 2\n", "f.yaml:2:1: a config must be one document; a second one starts here."),
+        ("a: .inf\n", "f.yaml:1:4: numbers must be finite; `null` resets a key to its default."),
+        ("a: 1e999\n", "f.yaml:1:4: numbers must be finite; `null` resets a key to its default."),
+        ("a: !!int x\n", "f.yaml:1:4: this is not a valid number."),
+        ("? [a]\n: 1\n", "f.yaml:1:3: a key must be a single value."),
+        ('a: "\\ud800"\n', "f.yaml:1:4: the text contains half of a surrogate pair."),
+        ('a: "\\UFFFFFFFF"\n', "f.yaml: an escape sequence is invalid."),
         ("a: 1\nb: \x00\n", "f.yaml:2: a control character is not allowed in YAML."),
-        ("a: &x {b: 1}\nc: {<<: *x}\n", "f.yaml:2:5: merge keys are not read; use `extends`."),
+        ("a: &x {b: 1}\nc: {<<: *x}\n", "f.yaml:2:5: merge keys are not supported; use `extends`."),
     ],
 )
 def test_broken_yaml_is_explained(text: str, message: str) -> None:
@@ -101,7 +101,7 @@ def test_broken_yaml_is_explained(text: str, message: str) -> None:
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!binary", "!!timestamp", "!mine"])
 @pytest.mark.parametrize("body", ["x", "[x]", "{a: x}"])
 def test_only_plain_data_is_read(tag: str, body: str) -> None:
-    with pytest.raises(ConfigError, match=r"^f\.yaml:1:4: the tag .* is not read"):
+    with pytest.raises(ConfigError, match=r"^f\.yaml:1:4: the tag .* is not supported"):
         read_yaml(f"a: {tag} {body}\n", "f.yaml")
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_config_is_explained(tmp_path: Path) -> None:
 )
 def test_a_number_of_many_digits_is_refused(number: str) -> None:
     for read in (read_value, lambda text, label: read_yaml(f"a: {text}", label)):
-        with pytest.raises(ConfigError, match=r"x:1:\d: this is not a number that can be used"):
+        with pytest.raises(ConfigError, match=r"x:1:\d: this is not a valid number"):
             read(number, "x")
 
 

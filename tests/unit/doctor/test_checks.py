@@ -100,7 +100,7 @@ def test_the_engine_says_which_settings_it_has_and_why_not_others() -> None:
     assert "pipeline with repacked weights and flash attention" in row.detail
     row = checks.engine("m", {"nas and llm": "plain settings"}, {"repacked weights": "it dies (SIGILL)"}, None)
     assert row.status == "warn"
-    assert "nas and llm with plain settings; not repacked weights: it dies (SIGILL)" in row.detail
+    assert "nas and llm with plain settings; repacked weights not used: it dies (SIGILL)" in row.detail
     for remedy in (row.remedy, checks.engine("m", {}, {}, "it died (SIGILL)").remedy):
         assert "CMAKE_ARGS=-DGGML_NATIVE=off" in (remedy or "")
     assert checks.engine(None, {}, {}, None).status == "missing"

@@ -146,7 +146,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 def test_a_later_part_is_no_model(tmp_path: Path) -> None:
     write_parts(tmp_path)
-    with pytest.raises(ModelFileError, match="later part") as caught:
+    with pytest.raises(ModelFileError, match="not the first part") as caught:
         read(tmp_path / "big-00002-of-00003.gguf")
     assert "big-00001-of-00003.gguf" in (caught.value.hint or "")
 

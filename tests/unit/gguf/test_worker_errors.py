@@ -15,7 +15,7 @@ from agentlab.workers.exit_status import describe
         (signal.SIGABRT, "check inside llama.cpp"),
         (signal.SIGSEGV, "crashed"),
         (signal.SIGILL, "another processor"),
-        (signal.SIGKILL, "want of memory"),
+        (signal.SIGKILL, "lack of memory"),
     ],
 )
 def test_a_signal_is_named_however_it_is_reported(number: signal.Signals, word: str) -> None:
@@ -40,7 +40,7 @@ def test_every_death_by_a_signal_names_a_remedy(number: int) -> None:
 def test_the_library_is_at_fault_unless_somebody_or_memory_was(number: int, expected: str | None) -> None:
     assert fault(-number, "GGML_ASSERT failed") == fault(128 + number, "") == expected
     assert fault(-number, "std::bad_alloc") is None
-    message = f"The process that holds m died: {describe(-number, CAUSES)[0]}."
+    message = f"The process running m died: {describe(-number, CAUSES)[0]}."
     assert at_fault(WorkerDiedError(message)) is (expected is not None)
     assert not at_fault(WorkerDiedError(f"{message}\nfailed to allocate"))
 
@@ -72,10 +72,8 @@ def test_want_of_memory_is_known_in_all_its_words(message: str, kind: type[Agent
 @pytest.mark.parametrize(("number", "expected"), [(9, True), (6, True), (11, False), (15, False)])
 def test_a_worker_killed_while_loading_ran_out_and_one_killed_later_did_not(number: int, expected: bool) -> None:
     cause, _ = describe(-number, CAUSES)
-    assert (
-        out_of_memory(WorkerDiedError(f"The process that holds m died while it loaded the model: {cause}.")) is expected
-    )
-    assert not out_of_memory(WorkerDiedError(f"The process that holds m died: {cause}."))
+    assert out_of_memory(WorkerDiedError(f"The process running m died while it loaded the model: {cause}.")) is expected
+    assert not out_of_memory(WorkerDiedError(f"The process running m died: {cause}."))
 
 
 def test_a_damaged_file_is_not_want_of_memory() -> None:

@@ -154,7 +154,7 @@ def test_weights_that_are_not_quantised_are_not_said_to_be(copy: Path) -> None:
 def test_a_pipe_is_not_waited_for(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     os.mkfifo(copy / "model.safetensors")
-    with pytest.raises(ModelFileError, match="is no file"):
+    with pytest.raises(ModelFileError, match="is not a file"):
         read_config(copy)
 
 

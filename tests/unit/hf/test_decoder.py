@@ -113,7 +113,7 @@ def test_an_answer_does_not_depend_on_the_day(decoder):
 def test_what_does_not_fit_is_refused_before_anything_is_computed(decoder):
     with pytest.raises(ContextOverflowError, match=r"3 tokens.* 62"):
         ask(decoder, max_tokens=62)
-    with pytest.raises(BadRequestError, match=r"refuses the messages.*never"):
+    with pytest.raises(BadRequestError, match=r"rejects the messages.*never"):
         ask(decoder, [{"role": "user", "content": "no"}])
 
 

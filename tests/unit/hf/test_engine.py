@@ -10,7 +10,7 @@ from agentlab.hf.engine import HfConfig, HfEngine
 @pytest.mark.parametrize(
     ("status", "log", "remedy"),
     [
-        (-9, "", "Ask again"),
+        (-9, "", "Try again"),
         (70, "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried", "smaller model"),
         (70, "KeyError: 3", "agentlab doctor"),
     ],

@@ -84,5 +84,5 @@ def test_each_file_keeps_the_items_without_their_texts(tmp_path: Path) -> None:
 
 def test_no_adapter_is_called_as_the_base_is() -> None:
     assert unique_names(["a", "b", "a"]) == ["a", "b"]
-    with pytest.raises(UsageError, match="is called base"):
+    with pytest.raises(UsageError, match="is named base"):
         unique_names(["base"])

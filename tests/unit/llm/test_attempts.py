@@ -73,7 +73,7 @@ def test_nobody_is_asked_after_the_clock_has_run_out(among, speaker):
     router = among({"one": Blocking(""), "two": second}, defaults=SILENT | {"timeout": {"total": 0.1}}, ledger=ledger)
     with pytest.raises(AllModelsFailedError) as failed:
         router.complete_sync(ASK, "t")
-    assert failed.value.failures[-1] == "two: LLMTimeoutError: Not asked: the time of the call is over."
+    assert failed.value.failures[-1] == "two: LLMTimeoutError: Not asked: the call is out of time."
     assert second.requests == []
     assert router.guards["two"].state(time.monotonic()) == "closed"
     assert ledger.arm("t", "two", time.time()).failures == 0
@@ -108,7 +108,7 @@ def test_a_tool_call_that_nobody_asked_for_is_a_failure_and_the_next_model_answe
     models = {"one": speaker("", tools=CALL), "two": speaker("yes")}
     answer = among(models, defaults={"retries": 0}).complete_sync(ASK, "t", options=tools)
     assert (answer.text, answer.tool_calls) == ("yes", ())
-    assert "calls a tool, and none was offered" in answer.attempts[0].message
+    assert "calls a tool, but none was offered" in answer.attempts[0].message
     pieces, answer = heard(among(models, defaults={"retries": 0}), tools)
     assert ([piece.text for piece in pieces], answer.text) == (["yes"], "yes")
 
@@ -169,7 +169,7 @@ def test_a_model_that_is_out_of_use_says_why_every_time(among, speaker, caplog):
             router.complete_sync(ASK, "t", call_id=str(index))
         assert "the key was refused" in failed.value.failures[0]
         assert failed.value.hint == "Check THE_KEY."
-    assert "is not asked any more" in caplog.text
+    assert "is out of use" in caplog.text
 
 
 def test_a_call_that_is_given_up_has_paid_for_what_came(among, speaker):

@@ -95,7 +95,7 @@ def test_two_names_of_one_model_are_asked_once():
         (small(tasks={"judge": {"roles": ["reserve"]}}), "tasks.judge.roles: no model has these roles"),
         (small(providers={"here": {"kind": "gguff", "model_path": "x"}}), "no provider kind 'gguff'"),
         (small(providers={"here": {"kind": "gguf", "model_path": "x", "base_url": "y"}}), "Extra inputs"),
-        (small(providers={"here": {"kind": "scripted", "mode": "replies"}}), "belong together"),
+        (small(providers={"here": {"kind": "scripted", "mode": "replies"}}), "must be used together"),
         (small(providers={"here": {"kind": "openai_compat", "base_url": "http://x.org"}}), "unencrypted"),
         (small(models={"small": {"provider": "here", "id": "${NO_SUCH_MODEL}"}}), "NO_SUCH_MODEL is not set"),
         (small(defaults={"timeout": {"total": 0}}), "greater than 0"),

@@ -41,7 +41,7 @@ def test_a_thread_does_not_wait_for_itself():
     home = LoopThread()
 
     async def asks_while_it_runs():
-        with pytest.raises(UsageError, match="cannot be waited for"):
+        with pytest.raises(UsageError, match="cannot be called while"):
             home.submit(answer())
         return await home.run(answer())  # waiting without holding up the thread is well
 

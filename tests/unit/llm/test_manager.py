@@ -64,7 +64,7 @@ def test_models_that_fail_are_replaced_and_counted(make):
 def test_when_all_fail_the_response_says_so_and_nothing_is_raised(make):
     response = ask(make(primary=["e/500"], fallback=["f/404"]))
     assert (response.success, response.content, response.model_name) == (False, "", "")
-    assert "the first said" in response.error
+    assert "the first error" in response.error
 
 
 def test_a_missing_key_is_no_exception_either(workspace):

@@ -50,7 +50,7 @@ def said(*attempts):
 def test_if_all_refuse_the_first_refusal_is_told_with_its_model_and_a_remedy():
     error = said(("a", "BadRequestError", "HTTP 400: no."), ("b", "ContextOverflowError", "HTTP 400: long."))
     assert type(error) is errors.BadRequestError
-    assert error.message == "a: HTTP 400: no. No other model takes it, either."
+    assert error.message == "a: HTTP 400: no. No other model accepts it either."
     assert "`id`" in error.hint
     assert said(("a", "ContextOverflowError", "HTTP 413."), ("a", "BadRequestError", "x")).message == "a: HTTP 413."
 
@@ -59,7 +59,7 @@ def test_if_all_refuse_the_first_refusal_is_told_with_its_model_and_a_remedy():
 def test_if_only_some_refuse_it_is_a_failure_of_all_and_the_first_is_told(second_error):
     error = said(("a", "BadRequestError", "HTTP 400: no."), ("b", second_error, "x"))
     assert type(error) is errors.AllModelsFailedError
-    assert error.message == "No language model answered t; the first said: a: BadRequestError: HTTP 400: no."
+    assert error.message == "No language model answered t; the first error: a: BadRequestError: HTTP 400: no."
     assert error.failures[1] == f"b: {second_error}: x"
     assert "`id`" in error.hint
 

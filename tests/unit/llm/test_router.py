@@ -179,7 +179,7 @@ def test_when_all_fail_every_attempt_has_a_line(serve, route, refusing_url, key)
         ["m1", "AuthError"],
     ]
     assert "nas.propose" in caught.value.message
-    assert caught.value.hint == "Is the server running, and the address right?"
+    assert caught.value.hint == "Check that the server is running and that the address is right."
     assert key not in repr(caught.value) + "".join(lines)
 
 
@@ -591,6 +591,6 @@ def test_a_key_in_a_name_or_an_address_is_sent_to_nobody(home, where):
     (model if where == "id" else provider)[where] = key if where == "id" else f"http://127.0.0.1:9/{key}/v1"
     tree = {"providers": {"p": provider}, "models": {"m": model}, "roles": {"primary": ["m"]}}
     config = LLMConfig.model_validate(tree, context={"env": {}})
-    with pytest.raises(errors.ConfigError, match=r"models.m holds the value of MY_API_KEY"):
+    with pytest.raises(errors.ConfigError, match=r"models.m contains the value of MY_API_KEY"):
         Router(config, env={"MY_API_KEY": key}, workspace=home)
     Router(config, env={"MY_API_KEY": key, "AGENTLAB_EXPAND": "MY_API_KEY"}, workspace=home).close()

@@ -24,10 +24,10 @@ def test_references_within_the_schema_are_followed():
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "objct"}, "no JSON schema"),
+        ({"type": "objct"}, "not a valid JSON schema"),
         ({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}}, "reference to 'http"),
         ({"items": [{"$ref": "file:///etc/passwd"}]}, "reference to 'file"),
-        ({"$ref": "#/$defs/missing"}, "not there"),
+        ({"$ref": "#/$defs/missing"}, "reference without a target"),
         ({"$ref": "#"}, "contains itself"),
         ({"patternProperties": {"^(a+)+$": {}}}, "patternProperties"),
         ({"pattern": "(?:" * 25 + "a" + "){1,50}" * 25}, "groups within groups"),

@@ -12,7 +12,7 @@ def test_marks(header):
 
 @pytest.mark.parametrize("header", ["x", "0123", "0123456789abcdef,", "0123456789abcdef\r\nX: y", "0" * 33])
 def test_what_is_no_mark(header):
-    with pytest.raises(ValueError, match="marks"):
+    with pytest.raises(ValueError, match="gateway ids"):
         via.marks(header)
 
 

@@ -25,7 +25,7 @@ def test_the_promised_bytes_are_copied_and_verified(row: CatalogueRow, tmp_path:
         (CONTENT[:-1], "instead of"),
         (CONTENT + b"x", "more than"),
         (CONTENT[:-1] + b"x", "SHA-256"),
-        (b"", "delivers 0"),
+        (b"", "delivered 0"),
     ],
 )
 def test_anything_else_is_refused(row: CatalogueRow, tmp_path: Path, content: bytes, complaint: str) -> None:

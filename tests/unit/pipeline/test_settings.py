@@ -71,9 +71,9 @@ def test_a_crash_is_tried_once_more() -> None:
 
 
 def test_a_fault_of_the_engine_is_answered_by_its_plain_settings() -> None:
-    died = WorkerDiedError("The process that holds m died: llama.cpp crashed (SIGSEGV).")
+    died = WorkerDiedError("The process running m died: llama.cpp crashed (SIGSEGV).")
     assert climbed(died, Rung(engine(), 64)) == ["plain engine settings", "a new process"]
-    killed = WorkerDiedError("The process that holds m died: it was killed (SIGKILL).")
+    killed = WorkerDiedError("The process running m died: it was killed (SIGKILL).")
     assert climbed(killed, Rung(engine(), 64)) == ["a new process"]
 
 

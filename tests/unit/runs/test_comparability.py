@@ -32,7 +32,7 @@ def test_what_is_tried_may_differ() -> None:
         ({"horizon": 12}, "data.horizon: 24 and 12"),
         ({"path": None, "sha": "bb"}, "data.path: weather.csv and none"),
         ({"target": "wind", "sha": "bb"}, "data.target: temp and wind"),
-        ({"sha": "bb"}, "the content of the data differs"),
+        ({"sha": "bb"}, "the data files differ"),
     ],
 )
 def test_what_it_is_tried_on_may_not(changes: dict[str, Any], reason: str) -> None:
@@ -54,7 +54,7 @@ def test_what_was_measured_on_has_a_name() -> None:
 
 
 def test_runs_of_two_commands_measured_two_things() -> None:
-    assert reasons(nas(), MeasuredRun("pipeline", {})) == ["one run is of nas, the other of pipeline"]
+    assert reasons(nas(), MeasuredRun("pipeline", {})) == ["one run is from nas, the other from pipeline"]
 
 
 def test_a_persona_is_judged_by_its_own_conversations() -> None:
@@ -62,7 +62,7 @@ def test_a_persona_is_judged_by_its_own_conversations() -> None:
         return MeasuredRun("train-persona", config, [Event(0, 1.0, "data.checked", "tom", {"sha256": sha})])
 
     assert reasons(run("aa", lora={"r": 8}), run("aa", lora={"r": 16})) == []
-    assert reasons(run("aa"), run("bb")) == ["the content of the data differs"]
+    assert reasons(run("aa"), run("bb")) == ["the data files differ"]
     assert reasons(run("aa", base="small"), run("aa", base="large")) == ["base: small and large"]
 
 

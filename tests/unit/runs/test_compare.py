@@ -70,7 +70,7 @@ def test_of_runs_on_the_same_data_the_better_is_named(tmp_path: Path) -> None:
     [
         ("data: {horizon: 12}\n", "aa", "data.horizon: none and 12"),
         ("data: {path: other.csv}\n", "bb", "data.path: none and other.csv"),
-        ("seed: 0\n", "bb", "the content of the data differs"),
+        ("seed: 0\n", "bb", "the data files differ"),
     ],
 )
 def test_of_runs_on_other_data_none_is_better(tmp_path: Path, config: str, sha: str, reason: str) -> None:

@@ -40,7 +40,7 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     outside.mkdir()
     inside.mkdir()
     (inside / "link").symlink_to(outside)
-    with pytest.raises(UsageError, match="is a link that leads out of inside"):
+    with pytest.raises(UsageError, match="is a link that points outside of inside"):
         Folder(inside).write_text(name, "x")
     assert list(outside.iterdir()) == []
 

@@ -271,7 +271,7 @@ def test_a_hostile_events_file_is_unreadable(tmp_path: Path, monkeypatch: pytest
         journal_module.read_events(path)
     monkeypatch.setattr(journal_module, "_MAX_LINE", 1000)
     path.write_bytes(content + b"x" * 1000)
-    with pytest.raises(RunUnreadableError, match="no event"):
+    with pytest.raises(RunUnreadableError, match="not an event"):
         journal_module.read_events(path)
 
 

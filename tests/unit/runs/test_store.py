@@ -116,14 +116,14 @@ def test_a_name_that_begins_with_last_is_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("short", ["exp", "exp-abc", "abcdef", "last", "last:nas"])
 def test_what_changes_a_run_takes_its_whole_name(tmp_path: Path, short: str) -> None:
     _create(tmp_path, "nas", "exp-abcdef", 1.0)
-    with pytest.raises(UsageError, match=r"is short for exp-abcdef; .* whole name") as caught:
+    with pytest.raises(UsageError, match=r"is short for exp-abcdef; .* full name") as caught:
         store.require_whole_name(tmp_path, short)
     assert caught.value.hint == "Write exp-abcdef."
     assert store.require_whole_name(tmp_path, "exp-abcdef") == "exp-abcdef"
     if short.startswith("last"):
         assert store.find_to_resume(tmp_path, short).id == "exp-abcdef"
     else:
-        with pytest.raises(UsageError, match="whole name"):
+        with pytest.raises(UsageError, match="full name"):
             store.find_to_resume(tmp_path, short)
 
 

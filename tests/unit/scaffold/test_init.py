@@ -104,5 +104,5 @@ def test_a_file_in_the_way_is_reported(tmp_path: Path) -> None:
 def test_what_is_printed(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("")
     blocks = init(tmp_path).blocks()
-    assert any(isinstance(b, Text) and "1 were there already" in b.text for b in blocks)
+    assert any(isinstance(b, Text) and "1 already existed" in b.text for b in blocks)
     assert blocks[-1] == Code("\n".join(IGNORE_RULES))

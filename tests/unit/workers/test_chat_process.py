@@ -182,7 +182,7 @@ def test_more_calls_than_there_is_room_for_wait_and_can_be_given_up(process: Cha
     waiting = Caller(process, ask("hi"))
     time.sleep(0.2)
     waiting.leave()
-    assert "waited" in str(waiting.over().error)
+    assert "waiting" in str(waiting.over().error)
     patient = Caller(process, ask("hi"))
     callers[1].leave()
     assert "".join(patient.over().said) == "hello!"

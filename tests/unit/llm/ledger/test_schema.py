@@ -46,7 +46,7 @@ def test_a_file_is_opened_again_and_keeps_its_rows(tmp_path, sample):
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("CREATE TABLE theirs (x)", "another program's"),
+        ("CREATE TABLE theirs (x)", "another program"),
         (f"PRAGMA application_id = {0x61676C62}; PRAGMA user_version = {SCHEMA.version + 1}", "newer agentlab"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_queue_that_is_full_drops_and_says_so_once(path, opened, warnings, sam
         connection.execute("COMMIT")
     ledger.close()
     assert len(warnings) == 1
-    assert "missing" in warnings[0]
+    assert "not recorded" in warnings[0]
     (row,) = read_statistics(path).models
     assert 10 <= row.answered < 100
 

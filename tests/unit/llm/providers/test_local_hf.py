@@ -40,7 +40,7 @@ def test_a_name_that_nothing_bears(home, checkpoint):
 def test_a_gguf_file_is_no_checkpoint(home):
     home.models.mkdir(parents=True)
     (home.models / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ConfigError, match=r"llm\.providers\.here\.model_path.*no checkpoint") as caught:
+    with pytest.raises(ConfigError, match=r"llm\.providers\.here\.model_path.*not a checkpoint") as caught:
         make(home, "x.gguf")
     assert "kind: gguf" in caught.value.hint
 
@@ -55,7 +55,7 @@ def test_an_adapter_is_found_by_name_or_path(home, checkpoint):
     folder = home.adapters / "mine"
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"holds no adapter_model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"has no adapter_model\.safetensors"):
         make(home, adapter="mine")
     (folder / "adapter_model.safetensors").write_bytes(b"")
     make(home, adapter="mine")

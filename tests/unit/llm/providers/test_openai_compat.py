@@ -198,7 +198,7 @@ FAULTS = {
     "comments for ever": (lambda s: s.drips(HEAD), errors.LLMTimeoutError, "did not begin"),
     "a role, then comments": (lambda s: s.drips(HEAD, ROLE), errors.LLMTimeoutError, "did not begin"),
     "one byte at a time, never a line": (lambda s: s.drips(HEAD, piece=b"d"), errors.LLMTimeoutError, "did not begin"),
-    "stalls in the middle": (lambda s: s.silent(HEAD, event("Par")), errors.LLMTimeoutError, "Silence"),
+    "stalls in the middle": (lambda s: s.silent(HEAD, event("Par")), errors.LLMTimeoutError, "The answer paused"),
     "resets before the answer": (lambda s: s.resets(HEAD), errors.LLMConnectionError, "broke"),
     "hangs up without a word": (lambda s: s.raw(), errors.LLMConnectionError, "broke"),
     "resets in the middle": (lambda s: s.resets(HEAD, event("Par")), errors.LLMTruncatedError, "broke"),

@@ -55,7 +55,7 @@ def test_batches_of_different_lengths_are_refused(serve, embed, monkeypatch):
     monkeypatch.setattr(openai_compat, "BATCH", 1)
     server = serve()
     server(server.status(200, {"data": [row(0, 1)]}), server.status(200, {"data": [row(0, 1, 2)]}))
-    with pytest.raises(errors.MalformedReplyError, match="one length"):
+    with pytest.raises(errors.MalformedReplyError, match="differ in length"):
         embed(server.url, "a", "b")
 
 
@@ -76,14 +76,14 @@ def test_more_texts_than_one_call_takes(embed, refusing_url, monkeypatch):
     [
         ({"data": [row(0, 1)]}, "1 vectors for 2 texts"),
         ({"data": "x"}, "0 vectors for 2 texts"),
-        ({"data": [row(0, 1), row(0, 2)]}, "each once"),
-        ({"data": [row(0, 1), row(7, 2)]}, "each once"),
-        ({"data": [row(0, 1), row(1, 1, 2)]}, "one length"),
+        ({"data": [row(0, 1), row(0, 2)]}, "uniquely"),
+        ({"data": [row(0, 1), row(7, 2)]}, "uniquely"),
+        ({"data": [row(0, 1), row(1, 1, 2)]}, "differ in length"),
         ({"data": [row(0), row(1)]}, "1 to 65536 numbers"),
-        ({"data": [row(0, 1), row(1, "x")]}, "no finite number"),
-        ({"data": [row(0, 1), row(1, True)]}, "no finite number"),
-        ({"data": [row(0, 1), row(1, None)]}, "no finite number"),
-        ({"data": [row(0, 1), row(1, 10**400)]}, "no finite number"),
+        ({"data": [row(0, 1), row(1, "x")]}, "not a finite number"),
+        ({"data": [row(0, 1), row(1, True)]}, "not a finite number"),
+        ({"data": [row(0, 1), row(1, None)]}, "not a finite number"),
+        ({"data": [row(0, 1), row(1, 10**400)]}, "not a finite number"),
         ({"data": [row(0, 1), 7]}, "1 to 65536 numbers"),
         ("no JSON", "not JSON"),
     ],

@@ -41,7 +41,7 @@ def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
     chat_only = build("p", ScriptedProvider(kind="scripted"), ProviderContext({}, home))
     connections = Connections(LLMConfig(), {}, home, Redactor([]), {"a": model, "b": chat_only})
     assert connections.embedder("a") is model
-    with pytest.raises(BadRequestError, match="no embeddings") as caught:
+    with pytest.raises(BadRequestError, match="not support embeddings") as caught:
         connections.embedder("b")
     assert "openai_compat" in caught.value.hint
 

@@ -159,7 +159,7 @@ class TestTheRest:
         client = gateway("404")
         reply = client.post("/embeddings", json={"model": "404", "input": "a"})
         assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
-        assert "makes no embeddings" in reply.json()["error"]["message"]
+        assert "does not support embeddings" in reply.json()["error"]["message"]
         assert "Not asked again" not in ask(client).text
 
     def test_metrics(self, gateway, ask):

@@ -42,7 +42,7 @@ class TestToken:
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
     def test_elsewhere_it_is_a_duty(self, context, host):
-        with pytest.raises(UsageError, match="Others can reach") as caught:
+        with pytest.raises(UsageError, match="Other machines can reach") as caught:
             token_of(GatewaySettings(host=host), context())
         assert TOKEN in str(caught.value.hint)
         assert token_of(GatewaySettings(host=host), context(**{TOKEN: SECRET})) == SECRET
