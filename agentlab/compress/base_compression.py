@@ -219,11 +219,11 @@ class CompressPart:
         plans = self._event_data(PLANNED)
         plan = Advice.model_validate(plans[""]) if plans else None
         if plan is not None and plan.by:  # what rules name is not done before all else
-            steps += [(f"{step} (said by {plan.by})", has_ended) for step in plan.todos]
+            steps += [(f"{step} (suggested by {plan.by})", has_ended) for step in plan.todos]
             planned_recipes = [str(recipe_of(recipe["params"])) for recipe in plan.recipes]
             steps += [(f"measure {recipe}", recipe in done) for recipe in planned_recipes]
-        steps.append((f"search, {config.budget.trials} recipes in all", has_ended))
-        steps += [(f"hold it against {name}", has_ended) for name in config.beside]
+        steps.append((f"search, {config.budget.trials} recipes in total", has_ended))
+        steps += [(f"compare with {name}", has_ended) for name in config.beside]
         lines = "".join(f"- [{'x' if done else ' '}] {text}\n" for text, done in dict(steps).items())
         self.run.write_text(f"todo-{self.name}.md" if self.name else "todo.md", lines)
 
@@ -317,8 +317,8 @@ class CompressPart:
         keys_here, keys_elsewhere = set(recorded["keys"]), set(recorded["elsewhere"])
         if missing := (keys_here | keys_elsewhere) - {experiment.key for experiment in self._memory.experiments()}:
             raise RunMismatchError(
-                f"{len(missing)} of the experiments that the run began with are gone from its memory.",
-                hint="Put them back, or begin a new run.",
+                f"{len(missing)} of the experiments that the run started from are missing in its memory.",
+                hint="Restore them, or start a new run.",
             )
         experiments = list(self._memory.within(space))
         comparable = [experiment for experiment in experiments if experiment.key in keys_here]
@@ -372,7 +372,9 @@ class CompressPart:
         try:
             self._memory.keep(experiments, exports)
         except (ModelFileError, StorageError) as error:  # no reason to lose the report
-            self._forgotten = f"Nothing was remembered: {error.message} {error.hint or ''}".strip()
+            self._forgotten = (
+                f"The experiments could not be saved to memory: {error.message} {error.hint or ''}".strip()
+            )
 
     def result(self) -> CompressModelResult:
         measured = first_event_data(self.run.events, BASE, self.name)
