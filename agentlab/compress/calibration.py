@@ -53,7 +53,7 @@ class CalibrationStatistics:
                 return LayerStatistics(squares, file.get_tensor("sizes"), float(file.get_tensor("influence")))
         except (SafetensorError, OSError) as error:
             raise ModelFileError(
-                f"{path} is corrupt: {str(error)[:200]}.", hint=f"Delete {self.folder}; it will be recomputed."
+                f"{path} is damaged: {str(error)[:200]}.", hint=f"Delete {self.folder}; it will be recomputed."
             ) from error
 
     def influences(self) -> list[float]:
@@ -139,7 +139,7 @@ def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: in
             if not torch.isfinite(rows).all():
                 raise DataError(
                     f"On the calibration text, the input of {layer_name(index, module)} is not finite.",
-                    hint="Load the model in float32, or check whether its weights are corrupt.",
+                    hint="Load the model in float32, or check whether its weights are damaged.",
                 )
             note(key, rows.T @ rows / tokens)
             if key == "channels":

@@ -187,7 +187,7 @@ class RealWorkshop:
             if not torch.isfinite(logits).all():
                 raise ModelFileError(
                     f"The outputs of {self._base.path.name} are not finite.",
-                    hint="Its weights are corrupt, or it cannot be computed in float32: download it again.",
+                    hint="Its weights are damaged, or it cannot be computed in float32: download it again.",
                 )
             return np.asarray(logits.log_softmax(-1).cpu())
 

@@ -168,7 +168,7 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is corrupt: {str(error)[:200]}.", hint=DAMAGED) from error
+        raise ModelFileError(f"{path} is damaged: {str(error)[:200]}.", hint=DAMAGED) from error
 
 
 def _describe(path: Path, file: Any, settings: AdapterSettings) -> dict[str, Module]:

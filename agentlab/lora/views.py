@@ -68,7 +68,7 @@ class AdapterList(AnswerDocument):
                 "made": lambda line: line.made and line.made[:16].replace("T", " "),
             },
         )
-        return [rows, *(Text(f"{line.name} is corrupt: {line.problem}") for line in self.adapters if line.problem)]
+        return [rows, *(Text(f"{line.name} is damaged: {line.problem}") for line in self.adapters if line.problem)]
 
 
 class AdapterView(AnswerDocument):

@@ -256,4 +256,4 @@ def _weights(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_weights(path.read_bytes()))
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{WEIGHTS} is corrupt: {str(error)[:200]}") from error
+        raise ValueError(f"{WEIGHTS} is damaged: {str(error)[:200]}") from error

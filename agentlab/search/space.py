@@ -122,7 +122,7 @@ class SearchSpace:
             elif name not in params:
                 complaints.append(f"{name} is missing")
             elif not spec.contains(value := params[name]):
-                complaints.append(f"{name} = {show(value)} is out of range: expected {spec.describe()}")
+                complaints.append(f"{name} = {show(value)} is invalid; expected {spec.describe()}")
             else:
                 legal[name] = value  # type: ignore[assignment] # `contains` has just said so
         return complaints or self.broken_rules(legal)

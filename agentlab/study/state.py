@@ -196,7 +196,7 @@ def read_undamaged(event: Event, reader: Callable[[Event], T]) -> T:
     try:
         return reader(event)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise RunUnreadableError(f"Event {event.seq} ({event.type}) is corrupt: {error!r}.") from error
+        raise RunUnreadableError(f"Event {event.seq} ({event.type}) is damaged: {error!r}.") from error
 
 
 @dataclass

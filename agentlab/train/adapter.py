@@ -83,7 +83,7 @@ def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: Trainin
     layers = {name.removeprefix(PREFIX): module for name, module in model.named_modules() if hasattr(module, "lora_A")}
     tensor_names = {f"{PREFIX}{name}.lora_{side}.weight" for name, side in product(layers, "AB")}
     if unplaced := sorted(weights.keys() - tensor_names):
-        raise ValueError(f"the adapter folder lacks {unplaced[0]} and {len(unplaced) - 1} more tensors")
+        raise ValueError(f"the adapter has no tensor for {unplaced[0]} and {len(unplaced) - 1} others")
 
     def delta(name: str, module: Any) -> LoraDelta:
         a, b = (

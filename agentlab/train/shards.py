@@ -165,7 +165,7 @@ def _files(folder: Path) -> list[str]:
             raise ValueError("it refers to files elsewhere")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(
-            f"{index} is corrupt: {str(error)[:200]}.", hint="Download the checkpoint again."
+            f"{index} is damaged: {str(error)[:200]}.", hint="Download the checkpoint again."
         ) from error
     return names
 
@@ -180,5 +180,5 @@ def _open_safetensors(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ModelFileError(
-            f"{path} is corrupt: {str(error)[:200]}.", hint="Download the checkpoint again."
+            f"{path} is damaged: {str(error)[:200]}.", hint="Download the checkpoint again."
         ) from error

@@ -124,7 +124,7 @@ def test_without_a_yes_nothing_is_done_and_the_rule_is_named(tmp_path: Path) -> 
     assert "--yes" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="Nobody has agreed"):
         settle(config(GERMAN, [SMALL, LITTLE]), Context(workspace, {}, ask_consent=lambda _: False))
-    with pytest.raises(UsageError, match=r"'klein'.*could not read it"):
+    with pytest.raises(UsageError, match=r"'klein'.*could not interpret it"):
         settle(config(GERMAN, [SMALL]), Context(workspace, {}, ask_consent=lambda _: True))
 
 

@@ -164,7 +164,7 @@ def test_numbers_that_do_not_fit_into_float32_are_refused(tmp_path: Path) -> Non
     one = random_delta((8, 6), 4, seed=1)
     huge = {QUERY: LoraDelta(one.a, one.b / one.b.abs().max() * 3e38)}
     adapter = Adapter(write_folder(tmp_path / "huge", huge, lora_alpha=8))
-    with pytest.raises(ModelFileError, match=r"q_proj hold numbers up to 3e\+38"):
+    with pytest.raises(ModelFileError, match=r"q_proj have values up to 3e\+38"):
         export_gguf(adapter, tmp_path / "a.gguf", SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["huge"]
 

@@ -71,8 +71,8 @@ def broken(name: str) -> dict[str, object]:
     [
         ("embedding", "trains embeddings"),
         ("whole weight", r"lm_head\.weight"),
-        ("no prefix", "holds the tensor"),
-        ("path in a name", "holds the tensor"),
+        ("no prefix", "contains the tensor"),
+        ("path in a name", "contains the tensor"),
         ("magnitudes", "lora_magnitude_vector"),
         ("convolution", "not a matrix"),
         ("integers", "not a matrix"),

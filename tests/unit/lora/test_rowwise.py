@@ -153,7 +153,7 @@ def test_adapters_come_and_go(kind: str, request: pytest.FixtureRequest) -> None
         torch.testing.assert_close(model(IDS).logits, said([one, two], ROWS), rtol=1e-5, atol=1e-5)
         adapters.drop(0)
         assert torch.equal(model(IDS).logits, before)  # rows are the base's until it is said anew
-        with pytest.raises(UsageError, match="Row for adapter 0"):
+        with pytest.raises(UsageError, match="There is no adapter 0"):
             adapters.rows([0, BASE, 1, 0])
         assert adapters.put(one) == 0
         adapters.rows([0, BASE, 1, 1])

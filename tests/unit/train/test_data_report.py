@@ -70,9 +70,9 @@ def test_what_to_think_about_is_said(write):
     assert report.leaked_share == pytest.approx(2 / 3)
     warnings_text = " ".join(report.warnings)
     for words in (
-        "6 assistant turns to learn from; below 50",
+        "6 assistant turns for training; an adapter learns little from fewer than 50",
         "1 conversations trained on repeat earlier ones",
-        "1 conversations trained on are longer than training.max_length; their oldest 4 turns are dropped",
+        "1 conversations trained on exceed training.max_length, so their oldest 4 turns are dropped",
         "2 of 3 held-out conversations were seen in training",
     ):
         assert words in warnings_text
@@ -90,5 +90,5 @@ def test_little_that_is_learnt_and_nothing_that_is_held_out(write):
 
 def test_problems_name_the_file_they_are_in(write):
     good, bad = write("a.jsonl", chat("q", "a")), write("b.jsonl", chat("q", "a"), chat("q", "the dog " * 300))
-    with pytest.raises(DataError, match=r"b\.jsonl:2: its last question and answer take"):
+    with pytest.raises(DataError, match=r"b\.jsonl:2: the last question and answer have"):
         prepared(good, bad)
