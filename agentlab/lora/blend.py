@@ -125,7 +125,7 @@ def slerp(first: LoraDelta, second: LoraDelta, fraction: float) -> LoraDelta:
         DataError: the shapes differ.
     """
     if not 0 <= fraction <= 1:
-        raise UsageError(f"{fraction} is not between 0 and 1.")
+        raise UsageError(f"The fraction {fraction} is not between 0 and 1.")
     weights = (1 - fraction, fraction)
     sizes = geometry.norm(first) * geometry.norm(second)
     angle = math.acos(max(-1.0, min(1.0, geometry.inner(first, second) / sizes))) if sizes > 0 else 0.0
@@ -187,7 +187,7 @@ def cross_directions(first: LoraDelta, second: LoraDelta, share: float, generato
         DataError: the shapes differ.
     """
     if not 0 <= share <= 1:
-        raise UsageError(f"{share} is not between 0 and 1.")
+        raise UsageError(f"The share {share} is not between 0 and 1.")
     shape_of((first, second))
     mother, father = decompose(first), decompose(second)
     count = max(len(mother.s), len(father.s))

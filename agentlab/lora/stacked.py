@@ -60,7 +60,7 @@ def check_rows(rows: Sequence[int], slots: Collection[int]) -> None:
     wrong = [row for row in rows if row != BASE and row not in slots]
     if wrong or not rows:
         raise UsageError(
-            f"There is no adapter {wrong[0]} among {len(slots)}." if wrong else "A batch needs at least one row.",
+            f"A row names adapter {wrong[0]}, but there are {len(slots)}." if wrong else "A batch needs at least one row.",
             hint="Adapters are numbered from 0; BASE is the base model alone.",
         )
 

@@ -112,5 +112,5 @@ def test_ranks_that_add_up_to_more_than_vllm_takes_are_said(tmp_path: Path) -> N
         served = plan_serving({"cut": cut})
         assert served.problems == ()
         assert served.flags[served.flags.index("--max-lora-rank") + 1] == "32"
-    with pytest.raises(UsageError, match="more than the 8192"):
+    with pytest.raises(UsageError, match="exceeds the limit of 8192"):
         plan([*wide] * 14, "concat")

@@ -164,13 +164,13 @@ def test_two_bases_under_one_name_are_two(tmp_path: Path, parents: list[Adapter]
         ("average", {}, "method named 'average'"),
         ("sum", {"weights": [1]}, "2 finite weights"),
         ("sum", {"weights": [1, float("nan")]}, "2 finite weights"),
-        ("sum", {"density": 0.5}, "means nothing to sum"),
-        ("ties", {"density": 0}, "outside 0 to 1"),
+        ("sum", {"density": 0.5}, "sum has no density"),
+        ("ties", {"density": 0}, "outside the range 0 to 1"),
         ("concat", {"rank": 4}, "sum of its parents' ranks"),
         ("sum", {"rank": 0}, "rank 0"),
-        ("sum", {"rank": 10_000}, "more than the 8192"),
-        ("slerp", {"weights": [0.6, 0.6]}, "shares of 1"),
-        ("svd-cross", {"weights": [-0.5, 1.5]}, "shares of 1"),
+        ("sum", {"rank": 10_000}, "exceeds the limit of 8192"),
+        ("slerp", {"weights": [0.6, 0.6]}, "add up to 1"),
+        ("svd-cross", {"weights": [-0.5, 1.5]}, "add up to 1"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(
@@ -183,7 +183,7 @@ def test_what_cannot_be_is_refused_at_once(
 def test_slerp_takes_two_and_a_blend_more_than_one(parents: list[Adapter]) -> None:
     with pytest.raises(UsageError, match="two adapters, not 3"):
         plan([*parents, parents[0]], "slerp")
-    with pytest.raises(UsageError, match="needs two"):
+    with pytest.raises(UsageError, match="needs at least two"):
         plan(parents[:1], "sum")
 
 

@@ -119,7 +119,7 @@ def test_the_oldest_pairs_are_dropped_until_it_fits_and_the_system_turn_stays():
         assert "Be kind" in text
         assert "third" in text
         assert ("first" in text, "second" in text) == (pairs < 1, pairs < 2)
-    with pytest.raises(DataError, match=rf"takes? {lengths[2]} tokens, but max_length is {lengths[2] - 1}"):
+    with pytest.raises(DataError, match=rf"have {lengths[2]} tokens, but max_length is {lengths[2] - 1}"):
         example(conversation, tokenizer, lengths[2] - 1)
 
 
@@ -139,7 +139,7 @@ def test_a_template_that_rewrites_history_is_named_with_the_turn():
     tokenizer = bytewise(THINKING)
     thought = "<think>hm</think>A dog"
     assert learnt(tokenizer, *_tokens(example(chat("Q", thought), tokenizer, LONG))) == [f"{thought}<|im_end|>"]
-    with pytest.raises(DataError, match=r"message 2: the chat template of .* writes this turn otherwise once others"):
+    with pytest.raises(DataError, match=r"message 2: the chat template of .* renders this turn differently once others"):
         example(chat("Q", thought, "Q", "A"), tokenizer, LONG)
 
 
@@ -166,7 +166,7 @@ def test_a_template_that_ends_some_answers_otherwise_is_refused():
 
 def test_a_template_that_refuses_the_turns_is_quoted():
     tokenizer = bytewise("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML)
-    with pytest.raises(DataError, match="refuses it: no system"):
+    with pytest.raises(DataError, match="rejects it: no system"):
         example(chat("Q", "A", system="Be kind"), tokenizer, LONG)
 
 
