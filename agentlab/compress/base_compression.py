@@ -317,7 +317,7 @@ class CompressPart:
         keys_here, keys_elsewhere = set(recorded["keys"]), set(recorded["elsewhere"])
         if missing := (keys_here | keys_elsewhere) - {experiment.key for experiment in self._memory.experiments()}:
             raise RunMismatchError(
-                f"{len(missing)} of the experiments that the run started from are missing in its memory.",
+                f"{len(missing)} of the experiments that the run started from are missing from its memory.",
                 hint="Restore them, or start a new run.",
             )
         experiments = list(self._memory.within(space))

@@ -226,7 +226,7 @@ def _make_bound(noun: "_GoalToken", sign: int, number: float, unit: str) -> Boun
     units = ("%",) if quality else _UNITS[measure]
     share = measure in ("size", "loss") and (not unit or (measure, unit) == ("size", "%"))
     wrong = {
-        "bounds it from the wrong side; reverse the sign": sign != noun.sign,
+        "is a bound on the wrong side; reverse the sign": sign != noun.sign,
         f"cannot be checked here: {_ELSEWHERE}; bound the loss instead": noun.text == "accuracy",
         "has a unit that does not fit this measure": unit not in units or noun.text == "latency",
         "cannot be met by any recipe": limit <= 0,

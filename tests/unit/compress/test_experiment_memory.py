@@ -110,7 +110,7 @@ def test_what_is_no_experiment_is_named_before_a_run_begins(tmp_path: Path, chan
 def test_a_memory_that_cannot_be_written_is_named_before_a_run_begins(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "file/below"):
-        with pytest.raises(StorageError, match="is no folder"):
+        with pytest.raises(StorageError, match="is not a writable folder"):
             CompressMemory(tmp_path / name).check()
 
 

@@ -157,7 +157,7 @@ def test_what_other_processes_of_the_run_have_spent_counts_for_the_limit() -> No
     clock.now += 3.0
     meter.check()
     meter.others = CompressCost(seconds=8.0)
-    with pytest.raises(OverBudgetError, match="work has passed the budget of 10 seconds; 11 are spent"):
+    with pytest.raises(OverBudgetError, match="work exceeded the budget of 10 seconds; 11 are spent"):
         meter.check()
     assert meter.total.seconds == 3.0
 
@@ -170,7 +170,7 @@ def test_what_was_spent_since_the_last_record_is_told_as_spent_not_as_forecast()
     clock.now += 1.5
     with pytest.raises(OverBudgetError) as caught:
         meter.check()
-    assert "work has passed the budget of 10 seconds; 11 are spent." in caught.value.message
+    assert "work exceeded the budget of 10 seconds; 11 are spent." in caught.value.message
 
 
 @pytest.mark.parametrize("is_readable", [True, False])

@@ -266,7 +266,7 @@ def test_after_three_that_are_not_confirmed_nothing_reaches_the_goal(
     scattered(monkeypatch, CHOOSE=dict.fromkeys((8, 6, 5, 4, 3), 0.01), CONFIRM=dict.fromkeys((8, 6, 5, 4, 3), 0.09))
     with (
         new_run(root) as run,
-        pytest.raises(GateError, match=r"on fresh text: misses, perplexity \+9.* no choice saw"),
+        pytest.raises(GateError, match=r"on fresh text: misses, perplexity \+9.* no choice was based on"),
     ):
         scripted(root, **FEW).run(run)
     tried = [event.id for event in run.events if event.type == "winner.confirmed"]
@@ -282,7 +282,7 @@ def test_where_the_text_is_too_little_the_report_says_that_nothing_was_confirmed
         result, _ = scripted(root, **FEW).run(run)
     (model,) = result.models
     assert model.winner is not None
-    assert "no choice saw" not in model.sentence
+    assert "no choice was based on" not in model.sentence
     assert "The figures are not confirmed on fresh text: the text has too few unused held-out windows." in model.remarks
 
 
@@ -411,7 +411,7 @@ def test_an_agent_plans_proposes_and_reflects_and_the_report_says_what_it_was_wo
     assert model.reflection is not None
     assert model.control is not None
     assert outcome.control == model.control
-    assert any("share of trials" in remark or "was not measured" in remark for remark in model.remarks)
+    assert any("of the trials were assigned" in remark or "was not measured" in remark for remark in model.remarks)
     assert result.calls.answered == result.calls.calls > 0
     todo = (run.path / "todo.md").read_text().splitlines()
     assert "- [x] look at six bits (said by m)" in todo
@@ -455,7 +455,7 @@ def test_nothing_feasible_within_the_budget_is_a_missed_gate(root: Path) -> None
 def test_a_budget_without_room_for_one_recipe_is_refused_before_work(
     root: Path, budget: dict[str, Any], unit: str
 ) -> None:
-    expected = rf"No recipe was measured.* no room for one recipe of small.* is forecast to take .* {unit}"
+    expected = rf"No recipe was measured.* too small for even one recipe of small.* is forecast to take .* {unit}"
     with new_run(root) as run, pytest.raises(GateError, match=expected) as caught:
         scripted(root, budget=budget).run(run)
     assert caught.value.exit_code == 5
@@ -492,7 +492,7 @@ def test_a_plan_says_what_a_run_is_forecast_to_take(root: Path) -> None:
     assert 12 * 20 < one.forecast["joules"] < 16 * 20  # to start what opens, measures and looks twice, at 20 W a core
     assert one.forecast["memory"] > 0
     assert one.forecast["disk"] > 0
-    assert "nothing is measured yet" in one.foreseen
+    assert "nothing has been measured yet" in one.foreseen
     assert "end early" not in one.foreseen
     tight = scripted(root, portfolio=[KQUANT], first=1, beside=[], budget={"trials": 1, "joules": 100}).plan()
     assert tight.foreseen.endswith("this exceeds the budget of joules, so the run would end early")
@@ -572,7 +572,7 @@ def test_a_point_of_an_own_space_that_means_nothing_fails_alone(root: Path) -> N
     with new_run(root) as run:
         experiment = scripted(root, space=space, constraints=[], portfolio=eight, first=1, budget={"trials": 2})
         result, _ = experiment.run(run)
-    assert ["llama.cpp has" in row.failed for row in result.models[0].rows] == [False, True]
+    assert ["llama.cpp supports" in row.failed for row in result.models[0].rows] == [False, True]
 
 
 def test_what_is_not_there_is_named_before_work(root: Path) -> None:
@@ -622,7 +622,7 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(root: Path) -> None:
     shutil.rmtree(root / "memory")
     with (
         OpenRun.resume(root / "runs" / "lost", RunEnvironment()) as run,
-        pytest.raises(RunMismatchError, match="are gone from its memory"),
+        pytest.raises(RunMismatchError, match="are missing from its memory"),
     ):
         scripted(root, **few).run(run)
 
@@ -774,7 +774,7 @@ PAIRED: dict[str, Any] = {"planner": "tpe", "control": "full", "control_seeds": 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"control_seeds": 5}, "cannot show anything"),
+        ({"control_seeds": 5}, "too few to reach significance"),
         ({"budget": {"trials": 2}}, "proposes after the first 2 recipes"),
         ({"llm": {}}, "a model of `llm`"),
     ],
@@ -791,6 +791,6 @@ def test_a_full_control_that_the_budget_cuts_short_is_not_measured(root: Path) -
     (model,) = result.models
     assert model.control is not None
     assert model.control.verdict == "not_measured"
-    assert "of at least 6 pairs" in model.control.note
+    assert "at least 6 are needed" in model.control.note
     assert model.pairs[-1].agent is None
     assert any("budget of 95 seconds" in remark for remark in result.remarks)

@@ -165,10 +165,10 @@ def test_what_does_not_fit_is_refused(stack: Stack) -> None:
         applied(stack, model, [0, 3])
     with pytest.raises(UsageError, match="needs at least one row"):
         applied(stack, model, [])
-    with pytest.raises(UsageError, match=r"no layer model\.layers\.0"):
+    with pytest.raises(UsageError, match=r"changes model\.layers\.0.*, a layer the model does not have"):
         applied(stack, torch.nn.Sequential(torch.nn.Linear(2, 2)), [0])
     model.model.layers[1].self_attn.q_proj = torch.nn.Linear(32, 16)
-    with pytest.raises(UsageError, match="maps 32 numbers to 16"):
+    with pytest.raises(UsageError, match="maps 32 to 16 features"):
         applied(stack, model, [0])
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -79,7 +79,7 @@ def test_what_to_think_about_is_said(write):
     page = markdown("Data", report.blocks())
     assert "| 1 | 2 | all turns |" in page
     assert "| 2 | 4 | the first question |" in page
-    assert "Warning: there are 6 assistant turns" in page
+    assert "Warning: only 6 assistant turns" in page
 
 
 def test_little_that_is_learnt_and_nothing_that_is_held_out(write):
