@@ -414,7 +414,7 @@ def test_an_agent_plans_proposes_and_reflects_and_the_report_says_what_it_was_wo
     assert any("of the trials were assigned" in remark or "was not measured" in remark for remark in model.remarks)
     assert result.calls.answered == result.calls.calls > 0
     todo = (run.path / "todo.md").read_text().splitlines()
-    assert "- [x] look at six bits (said by m)" in todo
+    assert "- [x] look at six bits (suggested by m)" in todo
     assert all(line.startswith("- [x]") for line in todo)
 
 
