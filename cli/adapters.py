@@ -18,29 +18,31 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, inspect, compare, blend, merge and export LoRA adapters.", no_args_is_help=True)
 
-_NAME = "A name that `agentlab adapters list` shows, or a path with a slash."
+_NAME = "A name from `agentlab adapters list`, or a path with a slash."
 _FORMATS = ("gguf", "peft")
-_METHODS = f"{', '.join(name for name in OPERATORS.table if name not in MUTATIONS)}, or one that a package brings."
+_METHODS = (
+    f"{', '.join(name for name in OPERATORS.table if name not in MUTATIONS)}, or a method from an installed package."
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAME)]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not be there.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the result.")]
 Base = Annotated[
     str | None,
-    typer.Option("--base", metavar="NAME", help="The base model, a name or path; what the adapter says by default."),
+    typer.Option("--base", metavar="NAME", help="Base model, a name or path; default: the one the adapter names."),
 ]
-AnyBase = Annotated[bool, typer.Option("--any-base", help="Although the base models differ.")]
+AnyBase = Annotated[bool, typer.Option("--any-base", help="Proceed even if the base models differ.")]
 
 _BLEND = """Examples:
 
-  # two personas, 60 to 40, cut to the larger of their ranks
+  # two personas, 60 to 40, truncated to the larger rank
 
   agentlab adapters blend analyst poet --weights 0.6,0.4 --out adapters/both
 
-  # exact: ranks add
+  # exact: the ranks add up
 
   agentlab adapters blend analyst poet critic --method concat --out adapters/council
 
-  # whole directions of either parent, drawn by a seed
+  # whole singular directions from either parent, drawn by seed
 
   agentlab adapters blend analyst poet --method svd-cross --seed 7 --out adapters/child
 """
@@ -67,7 +69,7 @@ def _progress_callback(bar: "LiveProgress", action: str) -> "Callable[[int, int,
 @app.command("list", epilog="Example: agentlab adapters list --json")
 @with_output
 def list_(ctx: typer.Context) -> None:
-    """List the adapters of the workspace, and what is wrong with damaged ones."""
+    """List the adapters of the workspace; damaged ones with their problem."""
     from agentlab.lora.catalogue import list_adapters
     from agentlab.lora.views import AdapterList
 
@@ -80,7 +82,7 @@ def list_(ctx: typer.Context) -> None:
 @app.command(epilog="Example: agentlab adapters show analyst")
 @with_output
 def show(ctx: typer.Context, name: Name) -> None:
-    """Show an adapter: settings, norms and spectrum of its change, card, and how vLLM serves it."""
+    """Show an adapter: its settings, card, norms and spectrum, and how to serve it with vLLM."""
     from agentlab.lora.adapter_profile import anatomy
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
@@ -104,7 +106,7 @@ def show(ctx: typer.Context, name: Name) -> None:
 def diff(
     ctx: typer.Context,
     first: Name,
-    second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter that is compared with it.")],
+    second: Annotated[str, typer.Argument(metavar="NAME", help="Adapter to compare with.")],
 ) -> None:
     """Compare what two adapters change, module by module, and how they were made."""
     from agentlab.lora.adapter_profile import likenesses
@@ -132,17 +134,20 @@ def blend(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help=_NAME)],
     out: Out,
     weights: Annotated[
-        str | None, typer.Option(metavar="W,W...", help="One per adapter; equal shares of 1 by default.")
+        str | None,
+        typer.Option(metavar="W,W...", help="One weight per adapter; default: equal weights that add up to 1."),
     ] = None,
     method: Annotated[str, typer.Option(metavar="KIND", help=_METHODS)] = "sum",
-    rank: Annotated[int | None, typer.Option(min=1, help="Of the child; the parents' largest by default.")] = None,
-    density: Annotated[
-        float | None, typer.Option(help="Share of entries to keep, where the method drops some; 0.5 by default.")
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Rank of the result; default: the largest rank of the parents.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what the method draws.")] = 0,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries to keep, for methods that drop some; default: 0.5.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for methods that draw at random.")] = 0,
     any_base: AnyBase = False,
 ) -> None:
-    """Combine adapters of one base model into a new one, as the changes they make, not as their factors."""
+    """Combine adapters of one base model into a new one, by blending their weight changes rather than their factors."""
     from agentlab.lora.catalogue import find
     from agentlab.lora.products import BlendResult
     from agentlab.lora.reading import Adapter
@@ -171,11 +176,11 @@ def merge(
     out: Out,
     base: Base = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="KIND", help="float32 or bfloat16; the base's own by default.")
+        str | None, typer.Option(metavar="KIND", help="float32 or bfloat16; default: that of the base.")
     ] = None,
     any_base: AnyBase = False,
 ) -> None:
-    """Add an adapter to its base model for good: a new checkpoint, compared with base and adapter."""
+    """Merge an adapter into its base model: a new checkpoint, which is compared with base plus adapter."""
     from agentlab.lora.catalogue import find
     from agentlab.lora.reading import Adapter
     from agentlab.models.importer import as_dtype
@@ -200,14 +205,14 @@ def export(
     ctx: typer.Context,
     name: Name,
     format_: Annotated[str, typer.Option("--format", metavar="KIND", help="gguf (llama.cpp) or peft.")],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="The file or folder to make; it must not be there.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="New file or folder for the result.")],
     base: Base = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="KIND", help="peft: float32 (default), bfloat16 or float16.")
+        str | None, typer.Option(metavar="KIND", help="For peft: float32 (default), bfloat16 or float16.")
     ] = None,
     any_base: AnyBase = False,
 ) -> None:
-    """Write an adapter for llama.cpp, or as a plain PEFT folder in which all modules have one rank and scale."""
+    """Export an adapter for llama.cpp, or as a PEFT folder whose modules all have the same rank and scale."""
     from agentlab.lora.catalogue import find
 
     from .launch import surroundings
@@ -222,7 +227,7 @@ def export(
         ("--any-base", any_base, "gguf"),
     ):
         if is_given and format_ != owner:
-            raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Drop {flag}.")
+            raise UsageError(f"{flag} requires --format {owner}.", hint=f"Remove {flag}.")
     path, target = find(from_here(name), workspace), Path.cwd() / out
     if format_ == "peft":
         _export_peft(screen, path, target, dtype or "float32")
@@ -266,4 +271,4 @@ def _numbers(text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"{text!r} is not a list of numbers.", hint="Write --weights 0.6,0.4") from error
+        raise UsageError(f"{text!r} is not a list of numbers.", hint="For example: --weights 0.6,0.4") from error

@@ -23,14 +23,14 @@ from .options import (
 if TYPE_CHECKING:
     from agentlab.compress.result import CompressModelResult
 
-app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
-memory = typer.Typer(help="What runs have measured, which later ones begin with.", no_args_is_help=True)
+app = typer.Typer(cls=DefaultsToRun, help="Compress a language model within an energy budget.")
+memory = typer.Typer(help="Results of earlier runs, which later runs start from.", no_args_is_help=True)
 app.add_typer(memory, name="memory")
 
 WorkspaceDir = Annotated[
-    Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory unless told.")
+    Path | None, typer.Option("--workspace-dir", metavar="DIR", help="Folder of the results; default: compress-memory.")
 ]
-BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="Only of this base.")]
+BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="Only results for this base.")]
 
 _EXAMPLES = """Examples:
 
@@ -38,15 +38,15 @@ _EXAMPLES = """Examples:
 
   agentlab compress demo
 
-  # known recipes first, then an optimiser over all of them
+  # known recipes first, then an optimiser
 
   agentlab compress --objective "maximise speed with < 2 % loss"
 
-  # the best that fits
+  # the best quality that fits a size
 
   agentlab compress --fit 100MB
 
-  # half a gram of CO2, and no more
+  # at most half a gram of CO2
 
   agentlab compress --carbon-budget 0.5g
 
@@ -54,7 +54,7 @@ _EXAMPLES = """Examples:
 
   agentlab compress --base models/mine --text notes.txt
 
-  # go on after a Ctrl-C
+  # continue after a Ctrl-C
 
   agentlab compress --resume last
 """
@@ -63,7 +63,7 @@ _EVAL = """Examples:
 
   agentlab compress eval last --tasks mixed --include-path configs/debate/tasks
 
-  # public tasks, whose data sets are fetched once
+  # public tasks; their data sets are downloaded once
 
   agentlab compress eval last --tasks arc_easy,hellaswag,mmlu --limit 100
 """
@@ -75,47 +75,56 @@ def run(
     ctx: typer.Context,
     common: CommonOptions,
     base: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A model's name, or a checkpoint folder.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="NAME", help="Model name or checkpoint folder.", rich_help_panel=CONFIG)
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help='What for: "smallest with < 5 % loss".', rich_help_panel=CONFIG),
+        typer.Option(metavar="TEXT", help='Objective, such as "smallest with < 5 % loss".', rich_help_panel=CONFIG),
     ] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="The least divergence within a size: 100MB, 2GB.", rich_help_panel=CONFIG),
+        typer.Option(
+            metavar="SIZE", help="Keep the quality as high as this size allows: 100MB, 2GB.", rich_help_panel=CONFIG
+        ),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text to calibrate and measure on.", rich_help_panel=CONFIG)
+        Path | None, typer.Option(metavar="FILE", help="Text for calibration and measuring.", rich_help_panel=CONFIG)
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Recipes of the search.", rich_help_panel=CONFIG)] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of recipes.", rich_help_panel=CONFIG)
+    ] = None,
     carbon_budget: Annotated[
         str | None,
-        typer.Option(metavar="MASS", help="CO2 at most: 0.5g, 0.1kg; a bare number is kg.", rich_help_panel=CONFIG),
+        typer.Option(metavar="MASS", help="CO2 limit: 0.5g, 0.1kg; a plain number is in kg.", rich_help_panel=CONFIG),
     ] = None,
     workspace_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What earlier runs have measured.", rich_help_panel=CONFIG)
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with the results of earlier runs.", rich_help_panel=CONFIG),
     ] = None,
     control_seeds: Annotated[
         int | None, typer.Option(min=6, help="Pairs of searches with --control full.", rich_help_panel=CONFIG)
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Agree to how a language model reads the goal.", rich_help_panel=RUN)
+        bool,
+        typer.Option("--yes", "-y", help="Accept a language model's interpretation of the goal.", rich_help_panel=RUN),
     ] = False,
 ) -> None:
     """Quantize, prune, recover and distil a model, and measure every file that comes out.
 
-    A search begins with recipes that are known to be good and goes on with an optimiser; the whole list of known
-    recipes runs beside it. The report has the front of size, divergence and speed, and the command that loads the
-    winner.
+    The search starts with recipes that are known to be good and continues with an optimiser; for comparison, the
+    whole list of known recipes is measured as well. The report shows the trade-off between size, divergence and speed,
+    and the command that loads the winner.
     """
     from .launch import launch
 
     screen = screen_of(ctx)
     if fit is not None and objective is not None:
-        raise UsageError("--fit is an objective of its own.", hint=f'Say --objective "least kl with size < {fit}".')
+        raise UsageError(
+            "--fit and --objective cannot be combined: --fit is an objective itself.",
+            hint=f'Use --objective "least kl with size < {fit}".',
+        )
     if control_seeds is not None and common.control != "full":
-        raise UsageError("--control-seeds counts pairs of searches, which only --control full runs.", hint="Add it.")
+        raise UsageError("--control-seeds requires --control full.", hint="Add --control full.")
     flags: dict[str, tuple[str, Any]] = {
         "base": ("--base", None if base is None else from_here(base)),
         "goal": ("--objective", objective) if fit is None else ("--fit", f"minimise kl with size < {fit}"),
@@ -132,20 +141,20 @@ def run(
 @with_output
 def evaluate(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Compression run: its name, a unique prefix, or last.")],
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of lm-evaluation-harness.")],
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="The base, if the run has several.")] = None,
     include_path: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder with your own tasks, as YAML.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first items of each task.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for NAME_eval.json.")] = Path("out"),
     runs_dir: RunsDir = None,
 ) -> None:
-    """Score the base of a run and the exports on its front on tasks of lm-evaluation-harness.
+    """Score the base of a run, and its best exports, on tasks of lm-evaluation-harness.
 
-    The numbers of each export are computed in float32, those of a GGUF file as well. Differences to the base are
-    paired, item by item. Needs the extra eval.
+    All exports, GGUF files included, are evaluated in float32. Differences from the base are paired by item.
+    Requires the extra eval.
     """
     from tempfile import TemporaryDirectory
 
@@ -164,7 +173,9 @@ def evaluate(
     model = _one_of(read_result(record, CompressResult).models, base)
     exports = {name: record.path / model.exports / file for name, file in model.kept_files.items()}
     if lost_paths := [str(path) for path in exports.values() if not path.exists()]:
-        raise MissingFileError(f"The run has lost {', '.join(lost_paths)}.", hint="Compress again, or put it back.")
+        raise MissingFileError(
+            f"Missing from the run: {', '.join(lost_paths)}.", hint="Restore them, or compress again."
+        )
     with screen.progress() as bar, TemporaryDirectory(dir=context.workspace.root) as scratch:
         bar.update("loading tasks and data sets")
         loaded, evaluations = lm_eval.Tasks([name for name in tasks.split(",") if name], include_path or ()), {}
@@ -185,7 +196,7 @@ def evaluate(
 @memory.command("list", epilog="Example: agentlab compress memory list --json")
 @with_output
 def list_(ctx: typer.Context, base: BaseName = None, workspace_dir: WorkspaceDir = None) -> None:
-    """List the experiments, each with the run that measured it and where its export lies."""
+    """List the experiments, with the run that measured each and the path of its export."""
     _answer(ctx, "list", workspace_dir, base, {}, None)
 
 
@@ -193,13 +204,13 @@ def list_(ctx: typer.Context, base: BaseName = None, workspace_dir: WorkspaceDir
 @with_output
 def query(
     ctx: typer.Context,
-    settings: Annotated[list[str], typer.Argument(metavar="SETTING=VALUE...", help="What recipes must have.")],
+    settings: Annotated[list[str], typer.Argument(metavar="SETTING=VALUE...", help="Settings the recipes must have.")],
     base: BaseName = None,
     workspace_dir: WorkspaceDir = None,
 ) -> None:
     """List the experiments whose recipes have these settings."""
     if wrong := [setting for setting in settings if "=" not in setting]:
-        raise UsageError(f"{wrong[0]!r} sets nothing.", hint="Say it like this: quantizer=gptq.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="For example: quantizer=gptq")
     _answer(ctx, "query", workspace_dir, base, dict(setting.split("=", 1) for setting in settings), None)
 
 
@@ -207,11 +218,11 @@ def query(
 @with_output
 def best(
     ctx: typer.Context,
-    objective: Annotated[str, typer.Option(metavar="TEXT", help="What for.")] = "smallest with < 5 % loss",
+    objective: Annotated[str, typer.Option(metavar="TEXT", help="Objective.")] = "smallest with < 5 % loss",
     base: BaseName = None,
     workspace_dir: WorkspaceDir = None,
 ) -> None:
-    """Show the best experiment for an objective, on each base and text."""
+    """Show the best experiment for an objective, per base and text."""
     _answer(ctx, "best", workspace_dir, base, {}, objective)
 
 
@@ -235,13 +246,13 @@ def _answer(
 @with_output
 def plan(
     ctx: typer.Context,
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name, or a YAML file.")] = None,
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="A model's name, or a checkpoint folder.")] = None,
-    objective: Annotated[str | None, typer.Option(metavar="TEXT", help="What for.")] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="Preset name or YAML file.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="Model name or checkpoint folder.")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="TEXT", help="Objective.")] = None,
     workspace_dir: WorkspaceDir = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
 ) -> None:
-    """Ask the agent for its plan alone: steps, and recipes with estimates from what is remembered."""
+    """Ask the agent for a plan only: steps, and recipes with estimates from earlier runs."""
     from agentlab.compress.agent import alone
     from agentlab.config.overrides import Override, parse
     from agentlab.session import begin
@@ -277,12 +288,12 @@ def plan(
 @with_output
 def reflect(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Compression run: its name, a unique prefix, or last.")],
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="The base, if the run has several.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Ask the agent what was learnt in a run, and what a further one should try."""
+    """Ask the agent what a run has shown, and what the next one should try."""
     from agentlab.compress.agent import alone
     from agentlab.compress.config import CompressConfig
     from agentlab.compress.run_status import trials_of
@@ -302,7 +313,9 @@ def reflect(
     ).config
     names = [find_base(base_name, context.workspace).path.name for base_name in config.bases]
     if (len(names) > 1 and base is None) or (base is not None and base not in names):
-        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {name}' for name in names)}.")
+        raise UsageError(
+            "The run has several bases.", hint=f"Choose one: {', '.join(f'--base {name}' for name in names)}."
+        )
     chosen = base or names[0]
     with screen.progress() as bar:
         bar.update("reflecting")
@@ -315,12 +328,14 @@ def reflect(
 @with_output
 def watch(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")] = "last",
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Compression run: its name, a unique prefix, or last.")
+    ] = "last",
     runs_dir: RunsDir = None,
 ) -> None:
-    """Show the front, the budget and the list of what is to do, while a run goes on.
+    """Show the best recipes, the budget and the to-do list of a run in progress.
 
-    In a terminal it is drawn anew until the run ends, or Ctrl-C; else it is shown once.
+    In a terminal the view is refreshed until the run ends or you press Ctrl-C; otherwise it is printed once.
     """
     import sys
     import time
@@ -360,21 +375,25 @@ def watch(
 @with_output
 def deploy(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Compression run: its name, a unique prefix, or last.")],
     format_: Annotated[
-        Literal["docker", "k8s"], typer.Option("--format", help="A Dockerfile with all it needs; k8s: manifests, too.")
+        Literal["docker", "k8s"],
+        typer.Option(
+            "--format", help="docker: a Dockerfile and everything it needs; k8s: Kubernetes manifests as well."
+        ),
     ] = "docker",
-    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
-    image: Annotated[str, typer.Option(metavar="NAME", help="The name that the image gets.")] = "compressed",
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="The base, if the run has several.")] = None,
+    image: Annotated[str, typer.Option(metavar="NAME", help="Name of the image.")] = "compressed",
     wheel: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The wheel of agentlab; made of the checkout unless told.")
+        Path | None, typer.Option(metavar="FILE", help="Wheel of agentlab; default: built from the checkout.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files are written.")] = Path("deploy"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = Path("deploy"),
     runs_dir: RunsDir = None,
 ) -> None:
     """Write the files that serve the winner: an OpenAI-compatible endpoint with a health check.
 
-    Nothing is built or sent. The token that clients have to send comes from the environment when the container starts.
+    Nothing is built or uploaded. The token that clients must send is read from the environment when the container
+    starts.
     """
     from agentlab.compress.deploy import deploy as write
     from agentlab.compress.result import CompressResult
@@ -396,6 +415,7 @@ def _one_of(models: "list[CompressModelResult]", base: str | None) -> "CompressM
     model = next((candidate for candidate in models if base in (None, candidate.base)), None)
     if model is None or (base is None and len(models) > 1):
         raise UsageError(
-            "Which base?", hint=f"Say one: {', '.join(f'--base {candidate.base}' for candidate in models)}."
+            "The run has several bases.",
+            hint=f"Choose one: {', '.join(f'--base {candidate.base}' for candidate in models)}.",
         )
     return model

@@ -24,11 +24,11 @@ app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Inform
 
 _EXAMPLES = """Examples:
 
-  # seconds, to see what it does
+  # a demo, takes seconds
 
   agentlab nas demo
 
-  # hourly weather of New York; nothing else is needed
+  # hourly weather of New York (embedded data)
 
   agentlab nas --max-iterations 20
 
@@ -36,11 +36,11 @@ _EXAMPLES = """Examples:
 
   agentlab nas --data my.csv --date-column date --target load --horizon 24
 
-  # without a language model: the classical optimiser alone
+  # with the classical optimiser alone, no language model
 
   agentlab nas etth1 --data ETTh1.csv --set llm=none
 
-  # two trials at a time; look at every proposal before it is trained
+  # two trials at a time; approve every proposal before it is trained
 
   agentlab nas --workers 2 --approve
 
@@ -48,11 +48,11 @@ _EXAMPLES = """Examples:
 
   agentlab nas demo --control full
 
-  # go on with a finished run
+  # continue a finished run
 
   agentlab nas --resume last --max-iterations 40
 
-  # forecast with the winner: the steps after the last row of a file
+  # forecast the steps after the last row of a file with the winner
 
   agentlab nas predict last --input my.csv --output forecast.csv
 """
@@ -60,15 +60,13 @@ _EXAMPLES = """Examples:
 # What `train` sets: one trial, one training of it, nobody who proposes.
 _TRAIN_OVERRIDES = {"max_iterations": 1, "llm": "none", "space": {}, "evaluator.repeats": 0, "finals.count": 0}
 
-Data = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A CSV file with a date column.", rich_help_panel=CONFIG)
-]
-DateColumn = Annotated[str | None, typer.Option(help="Its date column.", rich_help_panel=CONFIG)]
-Target = Annotated[str | None, typer.Option(help="The column to forecast.", rich_help_panel=CONFIG)]
-Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.", rich_help_panel=CONFIG)]
+Data = Annotated[Path | None, typer.Option(metavar="FILE", help="CSV file with a date column.", rich_help_panel=CONFIG)]
+DateColumn = Annotated[str | None, typer.Option(help="Name of the date column.", rich_help_panel=CONFIG)]
+Target = Annotated[str | None, typer.Option(help="Column to forecast.", rich_help_panel=CONFIG)]
+Horizon = Annotated[int | None, typer.Option(min=1, help="Number of steps to forecast.", rich_help_panel=CONFIG)]
 Forecaster = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run (its name, a unique prefix, last), or the path of an exported folder."),
+    typer.Argument(metavar="RUN", help="Run (its name, a unique prefix, or last), or path of an exported folder."),
 ]
 
 
@@ -81,7 +79,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Trials in all, the default one too; with --control full, trainings of each study.",
+            help="Total number of trials, the default one included; with --control full, trainings per study.",
             rich_help_panel=CONFIG,
         ),
     ] = None,
@@ -99,13 +97,13 @@ def run(
 ) -> None:
     """Search the architecture of the Informer forecaster on your series.
 
-    An agent proposes what to try next, each trial is trained and measured on validation data, and the report says
-    how the winner compares with simple forecasts and whether the agent helped.
+    An agent proposes what to try next, and each trial is trained and scored on validation data. The report says how
+    the winner compares with baselines and whether the agent helped.
     """
     from .launch import launch
 
     if control_seeds is not None and common.control != "full":
-        raise UsageError("--control-seeds counts pairs of studies, which only --control full runs.", hint="Add it.")
+        raise UsageError("--control-seeds requires --control full.", hint="Add --control full.")
     overrides = common.overrides(
         **{
             "max_iterations": ("--max-iterations", max_iterations),
@@ -136,13 +134,13 @@ def _series(
 def train(
     ctx: typer.Context,
     common: CommonOptions,
-    tag: Annotated[str | None, typer.Option(help="A word for the run folder's name.", rich_help_panel=RUN)] = None,
+    tag: Annotated[str | None, typer.Option(help="Label in the name of the run folder.", rich_help_panel=RUN)] = None,
     data: Data = None,
     date_column: DateColumn = None,
     target: Target = None,
     horizon: Horizon = None,
 ) -> None:
-    """Train one configuration, score it and export it, without any search.
+    """Train, score and export a single configuration, without a search.
 
     CONFIG is a preset, a file, or the config_used.yaml of an earlier trial.
     """
@@ -162,14 +160,14 @@ def predict_(
     ctx: typer.Context,
     run: Forecaster,
     data: Annotated[
-        Path, typer.Option("--input", metavar="FILE", help="A CSV file with the columns the model was trained on.")
+        Path, typer.Option("--input", metavar="FILE", help="CSV file with the columns the model was trained on.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "--out", metavar="FILE", help="The CSV file to write; stdout by default.")
+        Path | None, typer.Option("--output", "--out", metavar="FILE", help="CSV file to write; default: stdout.")
     ] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Forecast with the winner of a search: the steps that follow the last row of a file."""
+    """Forecast the steps after the last row of a file with the winner of a search."""
     from agentlab.nas.export import find_artefact
     from agentlab.nas.predict import predict
 
@@ -189,10 +187,10 @@ def predict_(
 def export(
     ctx: typer.Context,
     run: Forecaster,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the exported model.")],
     runs_dir: RunsDir = None,
 ) -> None:
-    """Copy the winner of a search into a folder of its own, which forecasts without its run."""
+    """Copy the winner of a search into a standalone folder that forecasts without the run."""
     from agentlab.nas.export import ExportAnswer, export_artefact, find_artefact
 
     from .launch import reference, runs_folder, surroundings

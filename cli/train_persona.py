@@ -21,11 +21,11 @@ _EXAMPLES = """Examples:
 
   agentlab train-persona --data talks.jsonl --out adapters/mine --r 32 --epochs 2 --bsz 4 --grad-accum 4
 
-  # are the conversations sound? nothing is loaded and nothing trained
+  # check the conversations without loading or training a model
 
   agentlab train-persona --data talks.jsonl --check
 
-  # three personas in the same steps; on a GPU their rows stand side by side in one batch
+  # three personas at once; on a GPU they share each batch
 
   agentlab train-persona --set together=true
 
@@ -33,7 +33,7 @@ _EXAMPLES = """Examples:
 
   agentlab train-persona qwen3-4b-qlora --set base=models/Qwen3-4B-Instruct-2507
 
-  # go on after a Ctrl-C
+  # continue after a Ctrl-C
 
   agentlab train-persona --resume last
 """
@@ -45,29 +45,32 @@ def run(
     ctx: typer.Context,
     common: CommonOptions,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Conversations of one persona, JSONL.", rich_help_panel=CONFIG)
+        Path | None,
+        typer.Option(metavar="FILE", help="Conversations of one persona, as JSONL.", rich_help_panel=CONFIG),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The adapter's folder.", rich_help_panel=CONFIG)
+        Path | None, typer.Option(metavar="DIR", help="Folder of the adapter.", rich_help_panel=CONFIG)
     ] = None,
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="MODEL", help="Model name or checkpoint folder.", rich_help_panel=CONFIG)
     ] = None,
     r: Annotated[int | None, typer.Option(min=1, help="Rank of the adapter.", rich_help_panel=CONFIG)] = None,
     epochs: Annotated[float | None, typer.Option(min=0, help="Passes over the data.", rich_help_panel=CONFIG)] = None,
     bsz: Annotated[int | None, typer.Option(min=1, help="Conversations per step.", rich_help_panel=CONFIG)] = None,
     grad_accum: Annotated[
         int | None,
-        typer.Option("--grad-accum", "--grad_accum", min=1, help="Steps added up.", rich_help_panel=CONFIG),
+        typer.Option(
+            "--grad-accum", "--grad_accum", min=1, help="Gradient accumulation steps.", rich_help_panel=CONFIG
+        ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Look at the conversations and stop.", rich_help_panel=RUN)
+        bool, typer.Option("--check", help="Check the conversations, then stop.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
     """Train LoRA adapters from conversations, on a CPU or a GPU, and compare them with the base and one another.
 
-    The loss counts the assistant's turns only, whatever the chat template; the best adapter by held-out conversations
-    is kept in adapters/NAME with a card that says what it was made of.
+    Only the assistant's turns count for the loss, whatever the chat template. The adapter with the lowest held-out loss
+    is kept in adapters/NAME, with a card that records how it was made.
     """
     from dataclasses import replace
 
@@ -75,7 +78,8 @@ def run(
 
     if out is not None and data is None and common.resume is None and common.preset is None:
         raise UsageError(
-            "--out names the folder of one adapter; the default trains three.", hint="Give --data FILE too."
+            "--out names the folder of a single adapter, but the default config trains three.",
+            hint="Add --data FILE to train one.",
         )
     flags: dict[str, tuple[str, Any]] = {
         "personas": ("--data", None if data is None else [_persona(data, out)]),
