@@ -129,7 +129,7 @@ class Agent:
             wrong = [problem for _, problem in wish.recipe.problems()]
             wrong = wrong or _unsearched_settings(wish.recipe, params) or reasons(params)
             if wrong:
-                raise UsageError(f"It cannot be tried: {'; '.join(wrong)}.")
+                raise UsageError(f"Cannot try this recipe: {'; '.join(wrong)}.")
             wished.append((params, one_line(wish.reason)))
             return "It is carried out next."
 
@@ -148,7 +148,7 @@ class Agent:
                 if tier == "pick" or (tier == "edit" and len(families) > 1):
                     return self._pick_family(task, question, families, by, learnt)
                 answer = self._ask_model(task, request)
-                failure = "" if answer else " The model was asked, and said nothing that can be used."
+                failure = "" if answer else " The model was asked, but gave no usable answer."
             except LLM_FAILURES as error:
                 failure = f" The model gave no usable answer ({one_line(error.message)})."
         if answer is None:
@@ -198,7 +198,7 @@ class Agent:
         chosen = names[LETTERS.index(answer.value.choice)]  # type: ignore[attr-defined] # a schema of one field
         chosen_first = {chosen: families[chosen], **families}
         return Advice(
-            output=f"{by} chose {chosen} of {', '.join(names)}. {self._by_rule(chosen_first, learnt)}",
+            output=f"{by} chose '{chosen}' from {', '.join(names)}. {self._by_rule(chosen_first, learnt)}",
             recipes=self._add_estimates(families[chosen]),
             by=by,
         )
@@ -206,9 +206,9 @@ class Agent:
     def _by_rule(self, families: Mapping[str, list[Params]], learnt: Sequence[str]) -> str:
         rows = self.situation.rows()
         if learnt:
-            return f"Learnt from {len(rows)} measured recipes: {'; '.join(learnt[:_MOST])}."
-        intro = f"{len(rows)} recipes of this base are known. " if rows else ""
-        return f"{intro}Goal: {self.situation.goal}. Kinds of recipes to look at: {', '.join(families) or 'none left'}."
+            return f"Lessons from {len(rows)} measured recipes: {'; '.join(learnt[:_MOST])}."
+        intro = f"{len(rows)} recipes of this base are already measured. " if rows else ""
+        return f"{intro}Goal: {self.situation.goal}. Kinds of recipes to try: {', '.join(families) or 'none left'}."
 
     def _talk(self, task: str, request: str, last: Action) -> None:
         """A conversation with all tools and specialists. The action that ends it stands first."""
@@ -360,4 +360,4 @@ class AgentProposer(LLMProposer):
             return super()._full(history)
         agent = Agent(self.router, self.situation(history), f"{self.scope}{len(history)}/")
         proposal = agent.propose(self.rules.against(history))
-        return ([Proposal(proposal[0], self.name, proposal[1])], "") if proposal else ([], "it asked for no recipe")
+        return ([Proposal(proposal[0], self.name, proposal[1])], "") if proposal else ([], "it proposed no recipe")

@@ -43,11 +43,13 @@ def check_architecture(config: Any) -> None:
         ModelFileError: it is of another architecture, or has layers of several kinds.
     """
     kind = str(getattr(config, "model_type", None))
-    hint = f"Known: {', '.join(KNOWN)}, dense and with full attention."
+    hint = f"Supported: {', '.join(KNOWN)}, dense and with full attention."
     if kind not in KNOWN:
         raise ModelFileError(f"Models of type {kind} cannot be compressed.", hint=hint)
     if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
-        raise ModelFileError(f"This {kind} has layers with a sliding window, which cannot be compressed.", hint=hint)
+        raise ModelFileError(
+            f"This {kind} model has layers with sliding-window attention, which cannot be compressed.", hint=hint
+        )
 
 
 def layers_of(model: Any) -> Any:

@@ -241,11 +241,11 @@ class CompressPart:
         plans = self._event_data(PLANNED)
         plan = Advice.model_validate(plans[""]) if plans else None
         if plan is not None and plan.by:  # what rules name is not done before all else
-            steps += [(f"{step} (said by {plan.by})", has_ended) for step in plan.todos]
+            steps += [(f"{step} (suggested by {plan.by})", has_ended) for step in plan.todos]
             planned_recipes = [str(recipe_of(recipe["params"])) for recipe in plan.recipes]
             steps += [(f"measure {recipe}", recipe in done) for recipe in planned_recipes]
-        steps.append((f"search, {config.budget.trials} recipes in all", has_ended))
-        steps += [(f"hold it against {name}", has_ended) for name in config.beside]
+        steps.append((f"search, {config.budget.trials} recipes in total", has_ended))
+        steps += [(f"compare with {name}", has_ended) for name in config.beside]
         lines = "".join(f"- [{'x' if done else ' '}] {text}\n" for text, done in dict(steps).items())
         self.run.write_text(f"todo-{self.name}.md" if self.name else "todo.md", lines)
 

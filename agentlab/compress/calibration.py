@@ -53,7 +53,7 @@ class CalibrationStatistics:
                 return LayerStatistics(squares, file.get_tensor("sizes"), float(file.get_tensor("influence")))
         except (SafetensorError, OSError) as error:
             raise ModelFileError(
-                f"{path} is damaged: {str(error)[:200]}.", hint=f"Delete {self.folder}; it is computed again."
+                f"{path} is damaged: {str(error)[:200]}.", hint=f"Delete {self.folder}; it will be recomputed."
             ) from error
 
     def influences(self) -> list[float]:
@@ -102,7 +102,8 @@ def calibrate(
     available = machine.memory().available if memory is None else memory
     if needed > available:
         raise UsageError(
-            f"Calibration takes {needed / 2**20:.0f} MiB beside the model; there are {available / 2**20:.0f} MiB.",
+            f"Calibration needs {needed / 2**20:.0f} MiB in addition to the model, but only "
+            f"{available / 2**20:.0f} MiB are available.",
             hint="Use fewer or shorter calibration windows.",
         )
     make_folder(folder)
@@ -137,8 +138,8 @@ def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: in
             rows = inputs[0].reshape(-1, inputs[0].shape[-1]).float()
             if not torch.isfinite(rows).all():
                 raise DataError(
-                    f"The input of {layer_name(index, module)} is not finite on the calibration text.",
-                    hint="Load the model in float32, or see whether its weights are damaged.",
+                    f"On the calibration text, the input of {layer_name(index, module)} is not finite.",
+                    hint="Load the model in float32, or check whether its weights are damaged.",
                 )
             note(key, rows.T @ rows / tokens)
             if key == "channels":

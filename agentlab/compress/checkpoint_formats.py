@@ -208,5 +208,5 @@ def _parts(model: Any, codes: Mapping[str, Codes], kind: torch.dtype) -> Parts:
 
 def _raw(name: str, tensor: Tensor) -> Any:
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise DataError(f"{name} would hold numbers that are infinite or none.", hint="Write float32.")
+        raise DataError(f"{name} would contain infinite or NaN values.", hint="Write float32 instead.")
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

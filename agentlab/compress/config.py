@@ -36,7 +36,7 @@ def grams(mass: str | float) -> float:
     """
     match = _MASS.fullmatch(str(mass).strip().lower())
     if match is None or float(match["number"]) <= 0:
-        raise ValueError(f"{mass!r} is no mass of CO2: say 0.5g, 100g or 0.1kg")
+        raise ValueError(f"{mass!r} is not a valid CO2 mass; use for example 0.5g, 100g or 0.1kg")
     return float(match["number"]) * _GRAMS[match["unit"] or "kg"]
 
 
@@ -56,21 +56,23 @@ def _goal(text: str) -> str:
 
 
 class TextConfig(StrictModel):
-    """Text for statistics, and other text for measuring."""
+    """The text for calibration, and separate text for measuring."""
 
-    file: EnvPath | None = Field(None, description="A text file with paragraphs; null is Python's own help.")
-    length: int = Field(256, ge=16, le=4096, description="Tokens of a window.")
-    calibration: int = Field(16, ge=1, le=4096, description="Windows that statistics are taken on.")
-    held_out: int = Field(8, ge=1, le=1024, description="Windows of the first look; near a bound, up to 64.")
+    file: EnvPath | None = Field(None, description="A text file with paragraphs; null uses Python's own help.")
+    length: int = Field(256, ge=16, le=4096, description="Tokens per window.")
+    calibration: int = Field(16, ge=1, le=4096, description="Windows for calibration.")
+    held_out: int = Field(
+        8, ge=1, le=1024, description="Held-out windows for the first measurement; up to 64 are used near a bound."
+    )
 
 
 class RecoveryConfig(StrictModel):
-    """Training after a cut."""
+    """Training after a cut, to recover quality."""
 
-    steps: int = Field(40, ge=1, le=100_000, description="Steps of the optimiser.")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="At its peak.")
-    rank: int = Field(16, ge=1, le=256, description="Of the LoRA that recovers.")
-    batch: int = Field(4, ge=1, le=1024, description="Windows of a step.")
+    steps: int = Field(40, ge=1, le=100_000, description="Optimiser steps.")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="Peak learning rate.")
+    rank: int = Field(16, ge=1, le=256, description="Rank of the LoRA used for recovery.")
+    batch: int = Field(4, ge=1, le=1024, description="Windows per step.")
 
 
 def _country(value: float | str) -> float | str:
@@ -82,28 +84,29 @@ def _country(value: float | str) -> float | str:
 
 
 class EnergyConfig(StrictModel):
-    """What a joule is, where no counter of the processor can be read, and what it emits."""
+    """How energy is estimated where no hardware counter is available, and how much CO2 it emits."""
 
-    watts: float = Field(20.0, gt=0, le=10_000, description="Of a busy core, for the estimate.")
+    watts: float = Field(20.0, gt=0, le=10_000, description="Assumed power of a busy CPU core, in watts.")
     intensity: Annotated[Annotated[float, Field(gt=0, le=5_000)] | str, AfterValidator(_country)] = Field(
-        400.0, description="Grams of CO2 a kilowatt-hour: a number, or a country, as Germany, DEU or DE."
+        400.0, description="Carbon intensity in g CO2 per kWh: a number, or a country as Germany, DEU or DE."
     )
     zone: EnvText | None = Field(
-        None, description=f"Ask Electricity Maps for its zone, as DE; the key is in {KEY}. Null asks nobody."
+        None,
+        description=f"Electricity Maps zone to query, such as DE; requires {KEY} to be set. Null queries no service.",
     )
     service: Annotated[str, AfterValidator(check_base_url)] = Field(
-        "https://api.electricitymaps.com/v3", description="The address of that service, or of one like it."
+        "https://api.electricitymaps.com/v3", description="API address of Electricity Maps or a compatible service."
     )
 
 
 class CompressBudgetConfig(StrictModel):
-    """The first limit that is reached ends the work; no stage begins that is forecast to pass one."""
+    """Limits of a run. The first one reached ends it; a stage forecast to exceed a limit is not started."""
 
-    trials: int = budget_field(12, ge=1, le=10_000, description="Recipes of the search.")
-    seconds: float | None = budget_field(None, gt=0, description="Seconds of work; null is no bound.")
-    joules: float | None = budget_field(None, gt=0, description="Joules; null is no bound.")
+    trials: int = budget_field(12, ge=1, le=10_000, description="Maximum number of recipes in the search.")
+    seconds: float | None = budget_field(None, gt=0, description="Seconds of work; null sets no limit.")
+    joules: float | None = budget_field(None, gt=0, description="Energy in joules; null sets no limit.")
     carbon: Annotated[str | float | None, AfterValidator(_mass)] = budget_field(
-        None, description="CO2: 0.5g, 100g, 0.1kg; a bare number is in kg. Null is no bound."
+        None, description="CO2: 0.5g, 100g, 0.1kg; a plain number is in kg. Null sets no limit."
     )
 
     @property
@@ -116,40 +119,52 @@ class CompressBudgetConfig(StrictModel):
 class CompressConfig(StrictModel):
     """One `agentlab compress` run."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of trainings.")
-    base: EnvPath = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of all trainings.")
+    base: EnvPath = Field("smollm2-135m", description="Model name, or path of a checkpoint folder.")
     models: tuple[EnvPath, ...] | None = Field(
         None,
         min_length=1,
         max_length=16,
-        description="Several bases, side by side, under one budget; null: `base` alone.",
+        description="Several bases to compress under one shared budget; null uses `base` alone.",
     )
-    text: TextConfig = Field(TextConfig(), description="What it is calibrated and measured on.")
+    text: TextConfig = Field(TextConfig(), description="Text for calibration and measuring.")
     goal: Annotated[str, AfterValidator(_goal)] = Field(
-        "smallest with < 5 % loss", description="One measure to improve, bounds on others, in a sentence."
+        "smallest with < 5 % loss", description="One measure to optimise and bounds on others, as a sentence."
     )
-    portfolio: tuple[Recipe, ...] | None = Field(None, max_length=64, description="Recipes to begin with; null: ours.")
-    first: int = Field(4, ge=1, le=64, description="Recipes of the portfolio that the search begins with.")
-    space: SpaceConfig | None = Field(None, description="What is searched; null: all that is shipped.")
-    constraints: tuple[Constraint, ...] | None = Field(None, description="Rules of the space; null: ours.")
+    portfolio: tuple[Recipe, ...] | None = Field(
+        None, max_length=64, description="Known recipes to start from; null uses the built-in ones."
+    )
+    first: int = Field(4, ge=1, le=64, description="How many recipes of the portfolio the search starts with.")
+    space: SpaceConfig | None = Field(None, description="What is searched; null searches every built-in technique.")
+    constraints: tuple[Constraint, ...] | None = Field(
+        None, description="Constraints on the space; null uses the built-in ones."
+    )
     planner: Literal["portfolio", "tpe", "random", "agent"] = Field(
-        "agent", description="Who proposes after the first recipes: nobody else, an optimiser, or a model of `llm` too."
+        "agent",
+        description="What proposes recipes after the first ones: only the portfolio, an optimiser, or an agent "
+        "that also uses a model of `llm`.",
     )
-    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models of the agent; without one it is `tpe`.")
-    options: int = Field(4, ge=2, le=8, description="Candidates that a small model of `llm` chooses from.")
+    llm: LLMConfig = preset_field(
+        "llm", LLMConfig(), description="Models for the agent; without one, the planner is `tpe`."
+    )
+    options: int = Field(4, ge=2, le=8, description="Number of candidates that a small model of `llm` chooses from.")
     beside: tuple[Literal["portfolio", "random", "tpe"], ...] = Field(
-        ("portfolio",), description="What the search is held against, each at the cost of the search."
+        ("portfolio",), description="Baselines for the search, each run at the cost of the search."
     )
     control: Literal["light", "full"] = Field(
-        "light", description="How the agent is compared: by a coin within the search, or also by pairs of searches."
+        "light",
+        description="How the agent's benefit is measured: by random assignment within the search, or also by "
+        "paired searches.",
     )
-    control_seeds: int = Field(8, ge=5, le=100, description="Pairs of searches under full control.")
+    control_seeds: int = Field(8, ge=5, le=100, description="Number of pairs of searches with --control full.")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
-    memory: EnvPath = Field("compress-memory", description="The folder of what runs have measured.")
-    remember: bool = Field(True, description="Begin with what lies there, and add to it.")
+    memory: EnvPath = Field("compress-memory", description="Folder with the results of earlier runs.")
+    remember: bool = Field(True, description="Start from the results in `memory`, and add new ones.")
     energy: EnergyConfig = Field(EnergyConfig(), description="Energy and CO2.")
-    budget: CompressBudgetConfig = Field(CompressBudgetConfig(), description="What it may cost.")
-    threads: int | None = machine_field(None, ge=1, le=1024, description="Of the models; null is one per core.")
+    budget: CompressBudgetConfig = Field(CompressBudgetConfig(), description="Limits of the run.")
+    threads: int | None = machine_field(
+        None, ge=1, le=1024, description="Threads for running models; null uses one per core."
+    )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if unread := refusal(self.goal, self.llm):
@@ -158,22 +173,28 @@ class CompressConfig(StrictModel):
             for key, problem in recipe.problems():
                 yield ("portfolio", str(index), *key), problem
         if len(set(self.beside)) < len(self.beside):
-            yield ("beside",), "one is named twice"
+            yield ("beside",), "contains a duplicate"
         if len(set(self.bases)) < len(self.bases):
-            yield ("models",), "one is named twice"
+            yield ("models",), "contains a duplicate"
         if self.first > len(self.recipes):
-            yield ("first",), f"the portfolio has {len(self.recipes)}"
+            yield ("first",), f"the portfolio has only {len(self.recipes)} recipes"
         if any(recipe.recovery != "none" for recipe in self.recipes):
             learnt = self.text.calibration - SCORED
             if learnt < 1:
-                yield ("text", "calibration"), f"a recovery is scored on {SCORED} windows, and learns the others"
+                yield (
+                    ("text", "calibration"),
+                    f"recovery uses {SCORED} windows for scoring and needs at least one more for training",
+                )
             elif self.recovery.steps * self.recovery.batch > _MOST_EPOCHS * learnt:
-                yield ("recovery", "steps"), f"would see each of {learnt} windows more than {_MOST_EPOCHS} times"
+                yield (
+                    ("recovery", "steps"),
+                    f"would repeat each of the {learnt} training windows more than {_MOST_EPOCHS} times",
+                )
         yield from self._impossible_choices()
         space = SearchSpace.of(self.searched_space)
         for index, recipe in enumerate(self.recipes):
             if outside := space.problems(point(recipe, space)) or _unsearched_settings(recipe, space):
-                yield ("portfolio", str(index)), f"is no point of `space`: {'; '.join(outside)}"
+                yield ("portfolio", str(index)), f"lies outside `space`: {'; '.join(outside)}"
 
     def _impossible_choices(self) -> Iterator[tuple[Key, str]]:
         for name, spec in self.searched_space.root.items():
@@ -227,8 +248,8 @@ def apply_limits(config: CompressConfig, limits: Sequence[Limit], base: str) -> 
     recipes = [recipe for recipe in config.recipes if not space.problems(point(recipe, space))]
     if not recipes:
         raise UsageError(
-            f"No recipe of the portfolio can be carried out on {base}. {left_out(limits)}",
-            hint="Name others in `portfolio`, or another base.",
+            f"No recipe of the portfolio can be applied to {base}. {left_out(limits)}",
+            hint="Choose other recipes in `portfolio`, or another base.",
         )
     return space, recipes
 
@@ -240,7 +261,7 @@ def point(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:
 
 def _unsearched_settings(recipe: Recipe, space: SearchSpace) -> list[str]:
     settings = recipe.model_dump(exclude_defaults=True)
-    return [f"{name} is no parameter of it" for name in settings if name not in space.parameters]
+    return [f"{name} is not searched" for name in settings if name not in space.parameters]
 
 
 MEASURED = Basis(

@@ -64,17 +64,20 @@ def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | No
     comparison = ControlComparison(
         agent="language model as proposer",
         control=describe_proposers(trial.proposal.source for trial, _ in assigned if trial.arm == "control"),
-        metric="hypervolume gained a kilojoule, by trial",
+        metric="hypervolume gained per kilojoule and trial",
         unit="hypervolume a kJ",
         direction="higher",
-        budget=f"{len(assigned)} trials, assigned by a coin that favours whoever gains more a joule",
+        budget=f"{len(assigned)} trials, randomly assigned with odds that favour whichever gains more per joule",
     )
     values = [volume / energy if energy else 0.0 for _, (volume, energy) in assigned]
     by_agent, odds = [trial.arm == "agent" for trial, _ in assigned], [trial.probability for trial, _ in assigned]
     rng = np.random.default_rng([seed, _STREAM, len(trials)])
     control = light_study(comparison, values, by_agent, rng, probability=odds)
     verdict = verdict_sentence(control, "the agent", f"trials, {sum(by_agent)} of them the agent's")
-    note = f"Its share of the trials ended at {odds[-1]:.0%}. Only --control full can say that it helped or hurt."
+    note = (
+        f"By the end, {odds[-1]:.0%} of the trials were assigned to it. Only --control full can show "
+        "that it helped or hurt."
+    )
     return control, f"{verdict} {note}"
 
 
@@ -117,8 +120,9 @@ def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str],
         metric="hypervolume of a search",
         unit="hypervolume",
         direction="higher",
-        budget=f"{joules:.0f} J in each search, thinking included; seed and first recipes are the same in a pair, and "
-        "each recipe is measured once and charged to whoever takes it",
+        budget=f"{joules:.0f} J in each search, including the model's calls; both searches of a pair share "
+        "seed and first recipes, and each recipe is measured once and charged to every search that "
+        "uses it",
     )
     control = judge_pairs(comparison, pairs, seed)
     return control, verdict_sentence(control, "the agent", "pairs of searches")

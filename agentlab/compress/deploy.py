@@ -142,20 +142,20 @@ def deploy(
         StorageError: the wheel cannot be made.
     """
     if not _IMAGE.fullmatch(image):
-        raise UsageError(f"{image!r} is no name of an image.", hint="Say it like this: --image registry/compressed:1.")
+        raise UsageError(f"{image!r} is not a valid image name.", hint="For example: --image registry/compressed:1")
     winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is None or winner.file is None:
         raise UsageError("The run has no winner to serve.", hint="Compress again with a goal that can be reached.")
     export = exports / winner.file
     if not export.exists():
-        raise MissingFileError(f"The run has lost {export}.", hint="Compress again, or put it back.")
+        raise MissingFileError(f"The export {export} of this run is missing.", hint="Restore it, or compress again.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already.", hint="Name a folder that is not there yet: --out DIR.")
+        raise UsageError(f"{out} already exists.", hint="Use a new folder: --out DIR")
     _require_chat_template(export)
     if wheel is not None and not wheel.is_file():
-        raise MissingFileError(f"There is no wheel {wheel}.")
+        raise MissingFileError(f"No such wheel: {wheel}.")
     if wheel is not None and not _WHEEL.fullmatch(wheel.name):
-        raise UsageError(f"{wheel.name!r} is no name of a wheel.", hint="Name one that `pip wheel` has made.")
+        raise UsageError(f"{wheel.name!r} is not a valid wheel name.", hint="Use a wheel built by `pip wheel`.")
     make_folder(out / "model")
     package = _wheel(wheel, out)
     copy: Callable[[Path, Path], object] = shutil.copytree if export.is_dir() else shutil.copy2
@@ -191,7 +191,7 @@ def _require_chat_template(path: Path) -> None:
 
         has_template = metadata.read(path).chat_template
     if not has_template:
-        raise UsageError(f"{path.name} holds no chat template: it cannot be talked to.", hint="Use an instruct model.")
+        raise UsageError(f"{path.name} has no chat template, so it cannot serve chats.", hint="Use an instruct model.")
 
 
 def pins() -> str:
@@ -211,11 +211,13 @@ def _wheel(wheel: Path | None, out: Path) -> str:
     direct_url = json.loads(importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")
     source = urlsplit(direct_url.get("url", ""))
     if source.scheme != "file" or not direct_url.get("dir_info", {}).get("editable"):
-        raise UsageError("agentlab was not installed from a checkout.", hint="Name its wheel: --wheel FILE.")
+        raise UsageError(
+            "Cannot build a wheel: agentlab was not installed from a checkout.", hint="Pass its wheel: --wheel FILE"
+        )
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out)]
     env = machine.inherited_environment(pip=True)
     process = subprocess.run([*command, unquote(source.path)], capture_output=True, text=True, check=False, env=env)
     wheels = sorted(out.glob("*.whl"))
     if process.returncode or not wheels:
-        raise StorageError(f"The wheel cannot be made: {process.stderr[-300:].strip()}", hint="Name one: --wheel FILE.")
+        raise StorageError(f"Building the wheel failed: {process.stderr[-300:].strip()}", hint="Pass one: --wheel FILE")
     return wheels[0].name

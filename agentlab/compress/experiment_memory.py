@@ -139,8 +139,8 @@ class CompressMemory:
         existing = next(folder for folder in (self._folder, *self._folder.parents) if os.path.lexists(folder))
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise StorageError(
-                f"Nothing can be remembered in {self._folder}: {existing} is no folder that can be written.",
-                hint="Name another with --workspace-dir, or --set remember=false.",
+                f"Cannot write to the memory folder {self._folder}: {existing} is not a writable folder.",
+                hint="Choose another with --workspace-dir, or use --set remember=false.",
             )
         for _ in self.experiments():
             pass
@@ -161,7 +161,9 @@ class CompressMemory:
                 if not (experiment.parsed_recipe and path.stem == experiment.key and all(map(math.isfinite, figures))):
                     raise ValueError
             except (ValueError, KeyError, TypeError) as error:
-                raise ModelFileError(f"{path} is no experiment.", hint="Remove it: it is only remembered.") from error
+                raise ModelFileError(
+                    f"{path} is not a valid experiment.", hint="Delete it; experiments are only a cache."
+                ) from error
             yield experiment
 
     def within(self, space: SearchSpace) -> Iterator[RememberedExperiment]:
@@ -214,7 +216,7 @@ class MemoryListing(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.total:
-            return [Text("Nothing is remembered yet: agentlab compress begins it.")]
+            return [Text("The memory is empty; agentlab compress fills it.")]
         columns: dict[str, Callable[[RememberedExperiment], str | float | None]] = {
             "key": lambda experiment: experiment.key,
             "base": lambda experiment: experiment.base,

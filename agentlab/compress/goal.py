@@ -16,10 +16,10 @@ Verdict = Literal["meets", "undecided", "misses"]
 Measure = Literal["size", "speed", "loss", "kl"]
 Slot = Literal["objective", "bounds", "data", "device", "filler"]
 WORDS: Mapping[Measure, str] = {
-    "size": "bytes of the file, as a share of the bfloat16 base",
-    "speed": "tokens decoded a second, as a multiple of the source in the same runtime",
-    "loss": "rise of perplexity on held-out text, in the runtime",
-    "kl": "divergence from the base on held-out text, in the runtime, in nats a token",
+    "size": "size of the file relative to the bfloat16 base",
+    "speed": "decoding speed relative to the source file in the same runtime",
+    "loss": "increase of perplexity on held-out text, in the runtime",
+    "kl": "KL divergence from the base on held-out text, in the runtime, in nats per token",
 }
 _HIGHER, _QUALITY = ("speed",), {"loss", "kl"}
 Measured = Mapping[Measure, float]
@@ -28,8 +28,8 @@ _LONGEST = 300  # characters
 _BEYOND = 10.0  # what a recipe outside the bounds is worth at least: nothing inside them is worse
 _MASSES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 EXAMPLES = '"smallest with loss < 2 %", "maximise speed with < 2 % loss", "minimise kl with size < 100 MB"'
-_HINT = f"Say it like this: {EXAMPLES}."
-_UNWANTED = "nobody wants that of a compressed model: say smallest, fastest or best"
+_HINT = f"For example: {EXAMPLES}."
+_UNWANTED = "this would make the model worse; use smallest, fastest or best"
 _ELSEWHERE = "bounds are on held-out text of the run (`--text`), and `agentlab compress eval` scores tasks"
 
 _FILLERS = (
@@ -226,11 +226,11 @@ def _make_bound(noun: "_GoalToken", sign: int, number: float, unit: str) -> Boun
     units = ("%",) if quality else _UNITS[measure]
     share = measure in ("size", "loss") and (not unit or (measure, unit) == ("size", "%"))
     wrong = {
-        "limits what there can only be too little of: turn the sign": sign != noun.sign,
-        f"is not measured: {_ELSEWHERE}; bound the loss": noun.text == "accuracy",
-        "is in no unit that it is measured in": unit not in units or noun.text == "latency",
-        "can be met by no recipe": limit <= 0,
-        "is more than all of it: name a unit, as % or MB": share and limit > 1,
+        "is a bound on the wrong side; reverse the sign": sign != noun.sign,
+        f"cannot be checked here: {_ELSEWHERE}; bound the loss instead": noun.text == "accuracy",
+        "has a unit that does not fit this measure": unit not in units or noun.text == "latency",
+        "cannot be met by any recipe": limit <= 0,
+        "exceeds the whole: add a unit, such as % or MB": share and limit > 1,
     }
     for reason in (reason for reason, holds in wrong.items() if holds):
         side = "at least" if sign > 0 else "at most"
@@ -267,10 +267,12 @@ class _Sentence:
         self.slots = {index: _ALONE[token.kind] for index, token in enumerate(self.tokens) if token.kind in _ALONE}
         self.wrong = [f"{t.text!r}: {t.reason}." for t in self.tokens if t.kind == "refused"]
         self.wrong += [
-            f"{phrase!r}: bound the measure itself, as in 'speed at least 1x'." for phrase in _LOSS_OF.findall(line)
+            f"{phrase!r}: bound the measure directly, as in 'speed at least 1x'." for phrase in _LOSS_OF.findall(line)
         ]
         if fast := re.search(r"\bfast(?:er|est)? (?:compression|quantization)\b", line):
-            self.wrong.append(f"{fast[0]!r} may be a fast model or much compression: say 'most speed' or 'least size'.")
+            self.wrong.append(
+                f"{fast[0]!r} is ambiguous: use 'most speed' for a fast model, 'least size' for a small one."
+            )
 
     def bounds(self) -> Iterator[Bound]:
         """All that have a sign, a number and a name, which is behind the number or before the sign."""
@@ -299,7 +301,7 @@ class _Sentence:
             if match["keep"] is not None and (aim.measure in _QUALITY if verb.kind == "mild" else aim.text in _KEPT):
                 self.slots[positions[1]] = "bounds"
             elif match["keep"] is not None:
-                example = "bound it, as in 'speed at least 1x' or 'size at most 60 %'"
+                example = "give a bound, as in 'speed at least 1x' or 'size at most 60 %'"
                 self.wrong.append(f"'{verb.text} {aim.text}': {example}.")
                 self.slots[positions[1]] = "bounds"
             elif aim.measure is not None:
@@ -319,19 +321,19 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
         UnreadGoalError: nothing is wrong, but there are words that the rules do not know. Both name such words.
     """
     if len(text) > _LONGEST:
-        raise UsageError(f"A goal of {len(text)} characters is too long.", hint=_HINT)
+        raise UsageError(f"The goal is too long ({len(text)} characters).", hint=_HINT)
     line = _Sentence(plain(text))
     bounds, kinds, wrong = tuple(line.bounds()), {token.kind for token in line.tokens}, line.wrong
     aims = list(dict.fromkeys(line.aims()))
     unread = [t.text for index, t in enumerate(line.tokens) if index not in line.slots and t.kind != "refused"]
     if "open" in kinds and any(bound.measure in _QUALITY for bound in bounds):
-        wrong.append("'any loss' stands beside a bound on it.")
+        wrong.append("'any loss' contradicts the bound on the loss.")
     if len(aims) > 1 and not unread:
-        wrong.append(f"{text!r} names more than one measure to improve, {' and '.join(aims)}: bound all but one.")
+        wrong.append(f"{text!r} has more than one objective ({' and '.join(aims)}): keep one and bound the others.")
     if not (aims or unread or kinds & {"compression", "edge"}):
-        wrong.append(f"{text!r} names nothing to improve.")
+        wrong.append(f"{text!r} has no objective.")
     if unread:
-        wrong.append(f"Not understood in the goal {text!r}: {', '.join(map(repr, unread))}.")
+        wrong.append(f"The goal {text!r} contains unknown words: {', '.join(map(repr, unread))}.")
     if wrong:
         raise (UnreadGoalError if unread and len(wrong) == 1 else UsageError)(" ".join(wrong), hint=_HINT)
     goal = Goal(aims[0] if aims else "size", bounds, "edge" if "edge" in kinds else "")
@@ -339,7 +341,7 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
         goal = replace(goal, bounds=(*bounds, _AGGRESSIVE if "aggressive" in kinds else _DEFAULT))
     bounding = [token.text for index, token in enumerate(line.tokens) if line.slots[index] == "bounds"]
     if bounding and not goal.bounds and "open" not in kinds:
-        raise UsageError(f"{' '.join(bounding)!r} bounds what is to be improved anyway: drop one.", hint=_HINT)
+        raise UsageError(f"{' '.join(bounding)!r} is a bound on the objective itself: drop one of them.", hint=_HINT)
     return goal, [(token.text, line.slots[index]) for index, token in enumerate(line.tokens)]
 
 

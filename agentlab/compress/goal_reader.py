@@ -55,7 +55,12 @@ def refusal(goal: str, llm: LLMConfig) -> str:
     try:
         read_goal(goal)
     except UnreadGoalError as error:
-        return "" if _readers(llm) else f"{error.message} {error.hint} Or let a model of 1B parameters or more read it."
+        return (
+            ""
+            if _readers(llm)
+            else f"{error.message} {error.hint} Or use a language model of 1B parameters or more, which can "
+            "read free text."
+        )
     return ""
 
 
@@ -91,12 +96,14 @@ def settle(config: Any, context: "Context") -> Any:
             parts = router.complete_sync(messages, TASK, GoalParts, options=options).value.parts
             goal = goal_of(config.goal, parts)
         except (*LLM_FAILURES, UsageError) as error:
-            raise UsageError(f"{unread.message} {name} could not read it: {error.message}", hint=unread.hint) from error
+            raise UsageError(
+                f"{unread.message} {name} could not interpret it: {error.message}", hint=unread.hint
+            ) from error
     quotes = "; ".join(f"{part.slot} {part.quote!r}: {part.rule}" for part in parts)
-    reading = f"{name} reads the goal {config.goal!r} as {str(goal)!r} ({quotes})."
+    reading = f"{name} interprets the goal {config.goal!r} as {str(goal)!r} ({quotes})."
     if context.ask_consent is None or not context.ask_consent(reading):
-        statement = reading if context.ask_consent is None else "The goal stays as it was."
-        raise UsageError(f"{statement} Nobody has agreed to a reading of it.", hint=f'Say "{goal}", or add --yes.')
+        statement = reading if context.ask_consent is None else "The interpretation was rejected."
+        raise UsageError(f"{statement} It must be confirmed before the run.", hint=f'Use "{goal}", or add --yes.')
     return config.model_copy(update={"goal": str(goal)})
 
 

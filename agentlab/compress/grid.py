@@ -25,9 +25,11 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
-            raise UsageError(f"Weights cannot be rounded to {self.bits} bits.", hint="Use 2, 3, 4 or 8.")
+            raise UsageError(f"Weights cannot be quantized to {self.bits} bits.", hint="Use 2, 3, 4 or 8.")
         if self.group is not None and self.group < _SMALLEST_GROUP:
-            raise UsageError(f"A group of {self.group} is too small.", hint=f"Use {_SMALLEST_GROUP} or more, or null.")
+            raise UsageError(
+                f"A group of {self.group} weights is too small.", hint=f"Use {_SMALLEST_GROUP} or more, or null."
+            )
 
     def __str__(self) -> str:
         return f"int{self.bits} in {f'groups of {self.group}' if self.group else 'rows'}"

@@ -54,9 +54,7 @@ def key_of(service: str, env: Mapping[str, str]) -> str:
     """
     require_trust(KEY, service, env)
     if not env.get(KEY):
-        raise MissingKeyError(
-            f"{KEY} is not set.", hint="Set it in the environment or in .env, or leave out energy.zone."
-        )
+        raise MissingKeyError(f"{KEY} is not set.", hint="Set it in the environment or in .env, or remove energy.zone.")
     return env[KEY]
 
 
@@ -81,11 +79,11 @@ def fetch_intensity(
         answer = fetch(service, "/carbon-intensity/latest", {"zone": zone}, {"auth-token": key}, _SECONDS)
         last = {"grams": float(answer["carbonIntensity"]), "at": now}
         if not 0 <= last["grams"] < _MOST_GRAMS:
-            raise ValueError(f"{last['grams']} g a kWh")
+            raise ValueError(f"{last['grams']} g per kWh is out of range")
     except (RemoteError, ValueError, KeyError, TypeError) as error:
-        reason = error.message if isinstance(error, RemoteError) else "it says no intensity."
+        reason = error.message if isinstance(error, RemoteError) else "the answer has no carbon intensity."
         before = _build_intensity(zone, cached[zone]) if zone in cached else otherwise
-        return Intensity(before.grams, f"{before.source}; the service did not help: {reason}")
+        return Intensity(before.grams, f"{before.source}; the service gave no current value: {reason}")
     make_folder(cache.parent)
     write_json(cache, {**cached, zone: last})
     return _build_intensity(zone, last)

@@ -119,12 +119,12 @@ class Meter:
         """
         self.flush()
         self._stage = name
-        self._enforce_limits(self.total, f"{name} cannot begin within")
+        self._enforce_limits(self.total, f"{name} cannot start within")
         names = [stage.name for stage in self._ahead]
         ahead = self._ahead[names.index(name) :] if name in names else [CompressStage(name, _UNSIZED)]
         self._ahead, self._work = ahead[1:] if name in names else self._ahead, ahead[0].work
         if name in names or name in self._known:
-            self._enforce_limits(self.total, f"{name} is expected to pass", forecast(ahead, self._known, self._usual))
+            self._enforce_limits(self.total, f"{name} is expected to exceed", forecast(ahead, self._known, self._usual))
 
     def check(self) -> None:
         """Call it within loops.
@@ -134,7 +134,7 @@ class Meter:
         """
         if self._clock() - self._seconds >= INTERVAL:
             self.flush()
-        self._enforce_limits(self.total + self._since(), f"{self._stage} has passed")
+        self._enforce_limits(self.total + self._since(), f"{self._stage} exceeded")
 
     def flush(self) -> None:
         cost = self._since()
@@ -157,10 +157,10 @@ class Meter:
         for unit, limit in self._limits.items():
             used, need = (cost + self.others).units[unit], expected.units[unit]
             if used + need > limit:
-                needed = f", and {need:.3g} are forecast, measuring included" if need else ""
+                needed = f", and {need:.3g} more are forecast (measuring included)" if need else ""
                 raise OverBudgetError(
                     f"{subject} the budget of {limit:g} {unit}; {used:.4g} are spent{needed}.",
-                    hint="Raise it to go on: --set budget.*, with --resume.",
+                    hint="To continue, raise it: --set budget.* with --resume.",
                 )
 
 

@@ -55,9 +55,11 @@ class Measures:
         if self.kl_computed is not None:
             allowed = _KL_RELOADED * self.kl_computed + _KL_ROUNDING
             if abs(self.kl_weights - self.kl_computed) > allowed:
-                problems.append(f"read back, its KL is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}")
+                problems.append(
+                    f"read back from the file, the KL is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}"
+                )
         if self.kl > max(_KL_RUNTIME * self.kl_weights, self.kl_weights + _KL_MORE):
-            problems.append(f"its runtime has a KL of {self.kl:.4g}, the weights {self.kl_weights:.4g}")
+            problems.append(f"the KL is {self.kl:.4g} in the runtime, but {self.kl_weights:.4g} for the weights")
         return problems
 
 
@@ -170,7 +172,7 @@ class RecipeObjective:
             measures = self.workshop().make(recipe, out)
             measured = {key: value for key, value in asdict(measures).items() if key != "windows"}
             finite = math.isfinite(measures.kl + measures.loss + measures.kl_weights + (measures.kl_computed or 0))
-            faults = measures.faults() if finite else ["it answers with numbers that are not finite"]
+            faults = measures.faults() if finite else ["its outputs are not finite"]
             looked = self._read_figures(recipe, out.with_name(measures.file), measures) if finite else {}
         finally:
             making_cost = self._thought()

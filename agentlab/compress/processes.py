@@ -98,7 +98,7 @@ def _start_worker(threads: int) -> Channel:
     try:
         return Channel(__name__, machine.worker_environment(threads))
     except OSError as error:
-        raise WorkerDiedError(f"No process can be started: {error.strerror or error}.") from error
+        raise WorkerDiedError(f"Cannot start a process: {error.strerror or error}.") from error
 
 
 def _other_costs(run: OpenRun, name: str) -> dict[str, float]:
@@ -133,7 +133,7 @@ def _listen(run: OpenRun, name: str, working: dict[str, Channel]) -> None:
     except EOFError:
         status, log = working.pop(name).dispose()
         cause, hint = exit_status.describe(status)
-        description = f"The process that compressed {name} died: {cause}.\n{exit_status.last_words(log)}"
+        description = f"The process compressing {name} died: {cause}.\n{exit_status.last_words(log)}"
         raise WorkerDiedError(description.strip(), hint=hint) from None
 
 

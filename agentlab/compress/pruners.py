@@ -29,11 +29,11 @@ def check_pattern(pattern: Pattern, inputs: int) -> None:
         kept_count, group_size = pattern
         if not 0 < kept_count < group_size or BLOCK % group_size or inputs % group_size:
             raise UsageError(
-                f"{kept_count} of {group_size} weights cannot be kept where a layer has {inputs} inputs.",
+                f"Cannot keep {kept_count} of every {group_size} weights in a layer with {inputs} inputs.",
                 hint="Use 2:4, 4:8, or a share such as 0.5.",
             )
     elif not 0 < pattern < 1:
-        raise UsageError(f"{pattern} of the weights cannot be zero.", hint="Name a share such as 0.5.")
+        raise UsageError(f"A sparsity of {pattern} is not possible.", hint="Use a share such as 0.5.")
 
 
 def magnitude(weight: Tensor, pattern: Pattern) -> Tensor:
@@ -105,7 +105,7 @@ def narrow(model: Any, statistics: CalibrationStatistics, width: int) -> None:
     """
     inner = model.config.intermediate_size
     if not 0 < width < inner:
-        raise UsageError(f"The MLP has {inner} channels; {width} cannot stay.", hint=f"Keep 1 to {inner - 1}.")
+        raise UsageError(f"The MLP has {inner} channels; it cannot be cut to {width}.", hint=f"Keep 1 to {inner - 1}.")
     for index, layer in enumerate(layers_of(model)):
         channels = statistics.layer(index, model.device).channels.topk(width).indices.sort().values
         for name in _MLP:
@@ -130,7 +130,7 @@ def drop_layers(model: Any, influences: Sequence[float], count: int) -> list[int
     """
     layers = layers_of(model)
     if not 0 < count < len(layers):
-        raise UsageError(f"Of {len(layers)} layers {count} cannot go.", hint=f"Take out 1 to {len(layers) - 1}.")
+        raise UsageError(f"Cannot remove {count} of {len(layers)} layers.", hint=f"Remove 1 to {len(layers) - 1}.")
     dropped = sorted(sorted(range(len(layers)), key=influences.__getitem__)[:count])
     model.model.layers = torch.nn.ModuleList([layer for index, layer in enumerate(layers) if index not in dropped])
     for index, layer in enumerate(model.model.layers):

@@ -52,7 +52,7 @@ class Curvature:
                 factor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
                 return cls(diagonal, order, factor.float())
             damping *= 10
-        raise ValueError("the squares of the inputs are no positive matrix")
+        raise ValueError("the Hessian of the inputs is not positive definite")
 
 
 def rtn(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> Codes:

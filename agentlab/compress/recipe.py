@@ -65,21 +65,21 @@ class Recipe(StrictModel):
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if not self.cut and self.recovery != "none":
-            yield ("recovery",), "there is nothing to recover from without a cut in structure, or pruned weights"
+            yield ("recovery",), "there is nothing to recover from: no structure is cut and no weights are pruned"
         if self.structure != "none" and self.kept == 1.0:
-            yield ("kept",), f"a cut of {self.structure} that keeps all is none"
+            yield ("kept",), f"keeping 100 % of the {self.structure} is not a cut"
         if (self.pruner == "none") != (self.pruning_sparsity is None):
-            yield ("pruning_sparsity",), "goes with a pruner: magnitude, wanda or sparsegpt"
+            yield ("pruning_sparsity",), "requires a pruner: magnitude, wanda or sparsegpt"
         if self.quantizer == "none" and self.quantization_bits != 16:
-            yield ("quantizer",), f"say how to come to {self.quantization_bits} bits: {', '.join(_QUANTIZERS)}"
+            yield ("quantizer",), f"required for {self.quantization_bits} bits: choose {', '.join(_QUANTIZERS)}"
         if (self.on_grid or self.quantizer == "bitsandbytes") and self.quantization_bits not in (4, 8):
-            yield ("quantization_bits",), f"what {self.quantizer} makes is exported with 4 or 8 bits"
+            yield ("quantization_bits",), f"{self.quantizer} supports 4 or 8 bits"
         if self.quantizer == "kquant" and self.quantization_bits not in KQUANTS:
-            yield ("quantization_bits",), f"llama.cpp has {', '.join(map(str, KQUANTS))}"
+            yield ("quantization_bits",), f"llama.cpp supports {', '.join(map(str, KQUANTS))} bits"
         if self.quantizer == "none" and not self.has_own_checkpoint:
-            yield ("quantizer",), "this is the base as it is"
+            yield ("quantizer",), "this recipe does not change the base"
         if self.cache != "f16" and self.quantizer != "kquant":
-            yield ("cache",), "is llama.cpp's: it goes with the quantizer kquant"
+            yield ("cache",), "requires the quantizer kquant (llama.cpp)"
 
     @property
     def on_grid(self) -> bool:
@@ -108,7 +108,7 @@ class Recipe(StrictModel):
     @property
     def research(self) -> str:
         """Why its export is of no use yet, and stays off the front; empty where it is."""
-        return "" if self.pruner == "none" else "research only: no format here stores or computes less for zeros"
+        return "" if self.pruner == "none" else "research only: no supported format stores or computes less for zeros"
 
     @property
     def format(self) -> Format:
@@ -250,15 +250,19 @@ def shape_limits(shape: Mapping[str, Any], why_not_gguf: str, space: SpaceConfig
     if not why_not_gguf and hidden % _BLOCK:
         why_not_gguf = f"{uneven} width of {hidden}"
     small_cache: dict[str, tuple[Value, ...]] = {"cache": get_args(KvType)[1:]}
-    uncut_reason = f"{KQUANTS[8]} without a cut of the width ({uneven} inner width of {inner})"
+    uncut_reason = f"{KQUANTS[8]} without a width cut ({uneven} inner width of {inner})"
     all_heads, in_gguf = heads * head, not why_not_gguf
     cases: list[tuple[object, dict[str, tuple[Value, ...]], str]] = [
         (why_not_gguf, kquant, f"k-quants ({why_not_gguf.rstrip('.')})"),
-        (in_gguf and all_heads % _BLOCK, eight, f"{KQUANTS[8]} ({uneven} {all_heads} numbers of all heads)"),
+        (in_gguf and all_heads % _BLOCK, eight, f"{KQUANTS[8]} ({uneven} total width of all heads, {all_heads})"),
         (in_gguf and inner % _BLOCK, {"structure": ("none", "layers"), **eight}, uncut_reason),
-        (in_gguf and head % _BLOCK, small_cache, f"a smaller cache ({uneven} width of a head, {head})"),
-        (wide, {"structure": ("width",), "kept": wide}, f"{_cuts('width', wide)} (none of {inner} channels would go)"),
-        (deep, {"structure": ("layers",), "kept": deep}, f"{_cuts('layers', deep)} (none of {layers} would go)"),
+        (in_gguf and head % _BLOCK, small_cache, f"a quantized KV cache ({uneven} head width of {head})"),
+        (
+            wide,
+            {"structure": ("width",), "kept": wide},
+            f"{_cuts('width', wide)} (would remove none of {inner} channels)",
+        ),
+        (deep, {"structure": ("layers",), "kept": deep}, f"{_cuts('layers', deep)} (would remove none of {layers})"),
     ]
     rules = [(_forbidden(space, values), reason) for holds, values, reason in cases if holds]
     return [Limit(rule, reason) for rule, reason in rules if rule is not None]
@@ -284,7 +288,7 @@ def _forbidden(space: SpaceConfig, values: Mapping[str, tuple[Value, ...]]) -> F
 def left_out(limits: Sequence[Limit]) -> str:
     """The remark on all that a base cannot go through; empty where there is nothing."""
     reasons = "; ".join(reason for _, reason in limits)
-    return f"Left out, for this base cannot go through it: {reasons}." if limits else ""
+    return f"Excluded, because this base does not support it: {reasons}." if limits else ""
 
 
 def recipe_of(params: Params) -> Recipe:

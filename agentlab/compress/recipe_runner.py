@@ -98,7 +98,7 @@ class RealWorkshop:
         now = {"sha256": self._texts.sha256, "fingerprint": self._base.fingerprint}
         if has_changed(first_event_data(self._run.events, TEXTS, self._name), **now):
             raise RunMismatchError(
-                "The base or the text is not what it was when the run began.", hint="Put it back, or begin a new run."
+                "The base or the text has changed since the run started.", hint="Restore it, or start a new run."
             )
         self._run.emit_once(TEXTS, self._name, source=self._texts.source, **now)
         weights = sum(parameter.numel() for parameter in self._base.model.parameters())
@@ -186,8 +186,8 @@ class RealWorkshop:
             logits = self._base.model(torch.tensor([window], device=self._base.model.device)).logits[0, :-1].float()
             if not torch.isfinite(logits).all():
                 raise ModelFileError(
-                    f"{self._base.path.name} answers with numbers that are not finite.",
-                    hint="Its weights are damaged, or it cannot be computed in float32: get it again.",
+                    f"The outputs of {self._base.path.name} are not finite.",
+                    hint="Its weights are damaged, or it cannot be computed in float32: download it again.",
                 )
             return np.asarray(logits.log_softmax(-1).cpu())
 

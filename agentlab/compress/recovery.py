@@ -69,7 +69,7 @@ def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check:
         check()
         logits = model(window[None].to(model.device)).logits[0].float()
         if not torch.isfinite(logits).all():
-            raise DataError("The logits of the original are not finite.", hint="Load it in float32.")
+            raise DataError("The logits of the base model are not finite.", hint="Load it in float32.")
         likeliest = logits.log_softmax(-1).topk(min(_KEPT, logits.shape[-1] - 1))
         tokens.append(likeliest.indices.int().cpu())
         logs.append(likeliest.values.cpu())

@@ -35,18 +35,20 @@ def compress_report(run: OpenRun, result: CompressResult) -> Report:
 
 def _details(run: OpenRun, model: CompressModelResult, goal: str, plot: str) -> list[Block]:
     blocks: list[Block] = []
-    other_title = "These read its format as well, and were not tried here:"
-    for text, commands in (("The winner loads with:", model.loads[:1]), (other_title, model.loads[1:])):
+    other_title = "Other programs that read this format (not tested here):"
+    for text, commands in (("Load the winner with:", model.loads[:1]), (other_title, model.loads[1:])):
         blocks += [Text(text), Code("\n".join(commands), command=True)] if commands else []
     if any(row.kl is not None for row in model.rows):
         run.write_text(plot, front_plot(model))
-        blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line, with speeds"))
+        blocks.append(
+            Figure(plot, "Size and KL of every recipe, by family; the line is the Pareto front, labelled with speeds")
+        )
     blocks += [_runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
     if any(row.source not in ("portfolio", "memory") for row in model.rows):
         blocks.append(_proposals(model))
     if model.pairs:
         blocks += [Heading("With and without the agent"), pair_table(model.pairs, TERMS, "Hypervolume", "joules")]
-    for title, advice in (("The agent's plan", model.plan), ("What the agent makes of it", model.reflection)):
+    for title, advice in (("The agent's plan", model.plan), ("The agent's conclusions", model.reflection)):
         if advice is not None:
             blocks += [Heading(title), *advice.blocks()]
     return blocks
@@ -57,9 +59,9 @@ def _proposals(model: CompressModelResult) -> Block:
         "": lambda row: row.id,
         "recipe": lambda row: row.recipe,
         "proposed by": lambda row: row.source,
-        "since": lambda row: row.why,
+        "reason": lambda row: row.why,
     }
-    return table(model.rows, columns, f"Who proposed what; {legend(row.source for row in model.rows)}")
+    return table(model.rows, columns, f"Who proposed each recipe: {legend(row.source for row in model.rows)}")
 
 
 def _runtime(model: CompressModelResult) -> Block:
@@ -67,14 +69,14 @@ def _runtime(model: CompressModelResult) -> Block:
         "": lambda row: row.id,
         "recipe": lambda row: row.recipe,
         "load, s": lambda row: figure_or_dash(row.load, ".2f"),
-        "reading, tokens/s": lambda row: figure_or_dash(row.prefill, ".0f"),
-        "writing, tokens/s": lambda row: figure_or_dash(row.decode, ".1f"),
-        "peak, MiB": lambda row: mebibytes(row.peak),
+        "prefill, tokens/s": lambda row: figure_or_dash(row.prefill, ".0f"),
+        "decode, tokens/s": lambda row: figure_or_dash(row.decode, ".1f"),
+        "peak memory, MiB": lambda row: mebibytes(row.peak),
     }
     if any(row.gpu for row in model.best):
         columns["GPU busy"] = lambda row: figure_or_dash(row.gpu.get("busy"), ".0%")
         columns["watts"] = lambda row: figure_or_dash(row.gpu.get("watts"), ".0f")
-    return table(model.best, columns, "The best in their runtimes, each in a process of its own")
+    return table(model.best, columns, "The best recipes in their runtimes, each in its own process")
 
 
 def _energy(result: CompressResult) -> list[Block]:
@@ -86,7 +88,7 @@ def _energy(result: CompressResult) -> list[Block]:
         recipes += [(f"{prefix}{row.id}: {row.recipe}", row.model_dump()) for row in model.rows if row.seconds]
     return [
         Text(f"{result.seconds:.0f} s of work, {cost}"),
-        _costs("stage", stages, "By stage; what is common to recipes is done once"),
+        _costs("stage", stages, "By stage; work shared by several recipes is counted once"),
         _costs("recipe", recipes, "By recipe, measuring included"),
     ]
 
@@ -118,7 +120,7 @@ def front_plot(model: CompressModelResult) -> str:
             axes.annotate(f"{row.speed:.2f}x", points[row.id], (5, 5), textcoords="offset points", fontsize=SMALL)
     if model.winner is not None:
         axes.plot(*points[model.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
-    axes.axvline(model.source / model.dense, color="0.8", lw=1, ls="--", label="the source file")
-    axes.set(xlabel="bytes, as a share of the bfloat16 base", ylabel="KL from the base, nats a token", yscale="log")
+    axes.axvline(model.source / model.dense, color="0.8", lw=1, ls="--", label="source file")
+    axes.set(xlabel="size relative to the bfloat16 base", ylabel="KL from the base, nats per token", yscale="log")
     legend_below(figure)
     return svg(figure)

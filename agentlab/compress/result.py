@@ -129,10 +129,10 @@ class Advice(AnswerDocument):
         if self.recipes:
             columns: dict[str, Callable[[dict[str, Any]], str | float | None]] = {
                 "recipe": lambda recipe: str(recipe_of(recipe["params"])),
-                "bytes, estimated": lambda recipe: figure_or_dash(recipe.get("estimate", {}).get("size"), ".0%"),
-                "KL, estimated": lambda recipe: number(recipe.get("estimate", {}).get("kl")),
+                "estimated size": lambda recipe: figure_or_dash(recipe.get("estimate", {}).get("size"), ".0%"),
+                "estimated KL": lambda recipe: number(recipe.get("estimate", {}).get("kl")),
             }
-            caption = "Recipes to try; estimates come from what was measured of others"
+            caption = "Recipes to try; estimates are based on other measured recipes"
             blocks.append(table(self.recipes, columns, caption))
         if self.forecast:
             blocks.append(Text(f"Forecast of the run: {self.forecast}."))
@@ -219,20 +219,20 @@ def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) 
         {
             "": lambda r: r.id + (" *" if r.id == model.winner else ""),
             "recipe": lambda r: r.recipe,
-            "format, mostly in": lambda r: f"{r.format}, {_largest(r.held)}" if r.held else r.format,
+            "format, main type": lambda r: f"{r.format}, {_largest(r.held)}" if r.held else r.format,
             "MiB": lambda r: mebibytes(r.size),
             "of bfloat16": lambda r: figure_or_dash(r.share, ".0%"),
-            "bits a weight": lambda r: figure_or_dash(r.bits, ".2f"),
+            "bits per weight": lambda r: figure_or_dash(r.bits, ".2f"),
             "KL": lambda r: number(r.kl),
             "perplexity": lambda r: with_interval(r.loss, r.within.get("loss"), "+.1%"),
             "windows": lambda r: r.windows or None,
-            "same token": lambda r: figure_or_dash(r.top1, ".1%"),
+            "same top token": lambda r: figure_or_dash(r.top1, ".1%"),
             "speed": speed_of,
             "verdict": lambda r: "" if r.failed else r.verdict,
             "note": lambda r: r.failed or "; ".join(_notes(r)),
         },
-        f"Measured on the files, in the runtime that each is for. *: {goal}. Perplexity beside the "
-        "base, and speed beside the source file, with intervals of their means",
+        f"Each file is measured in its own runtime. * is the winner for the goal: {goal}. Perplexity "
+        "is relative to the base and speed to the source file; intervals are for the mean.",
     )
 
 
@@ -247,12 +247,12 @@ def speed_of(row: RecipeRow) -> str:
     if row.speed is None:
         return "–"
     low, high = row.within.get("speed", (row.speed, row.speed))
-    return f"{row.speed:.2f}x" if is_narrow(low, high) else f"unknown, {low:.2f}x to {high:.2f}x"
+    return f"{row.speed:.2f}x" if is_narrow(low, high) else f"unclear, {low:.2f}x to {high:.2f}x"
 
 
 def _notes(row: RecipeRow) -> list[str]:
     measured = f"measured by {row.remembered}" if row.remembered else ""
-    return [*filter(None, [row.research, measured]), *(f"not {bound}" for bound in row.broken)]
+    return [*filter(None, [row.research, measured]), *(f"fails {bound}" for bound in row.broken)]
 
 
 def _largest(bytes_by_type: Mapping[str, int]) -> str:
@@ -286,29 +286,33 @@ class CompressPlan(AnswerDocument):
     @property
     def foreseen(self) -> str:
         memory, disk = (self.forecast[resource] / 2**30 for resource in ("memory", "disk"))
-        room = f"{memory:.1f} GiB of memory, {disk:.1f} on the disk" if disk else "memory and disk once it is imported"
+        room = (
+            f"{memory:.1f} GiB of memory, {disk:.1f} GiB of disk"
+            if disk
+            else "memory and disk unknown until it is imported"
+        )
         costs = "{seconds:.0f} s, {joules:.0f} J, {grams:.2g} g of CO2".format(**self.forecast)
         beyond = [unit for unit, limit in self.limits.items() if self.forecast[unit] > limit]
-        early = f"; more than the budget of {' and '.join(beyond)}, so it is to end early" if beyond else ""
-        return f"about {costs}, {room}; by sizes and remembered runs, nothing is measured yet{early}"
+        early = f"; this exceeds the budget of {' and '.join(beyond)}, so the run would end early" if beyond else ""
+        return f"about {costs}, {room}; based on sizes and earlier runs, nothing has been measured yet{early}"
 
     @property
     def summary(self) -> str:
         limits = "".join(f", at most {limit:g} {unit}" for unit, limit in self.limits.items())
         recipes = f"{self.trials} recipes{' each' if len(self.bases) > 1 else ''}"
-        rivals = f", beside {', '.join(self.beside)}" if self.beside else ""
+        rivals = f", compared with {', '.join(self.beside)}" if self.beside else ""
         return f"{', '.join(self.bases)}: {self.goal}; {recipes}{rivals}{limits}"
 
     def blocks(self) -> list[Block]:
         limits = ", ".join(f"{limit:g} {unit}" for unit, limit in self.limits.items())
-        then = f"{self.planner}, up to {self.trials} recipes; held against {', '.join(self.beside) or 'nothing'}"
+        then = f"{self.planner}, up to {self.trials} recipes; baselines: {', '.join(self.beside) or 'none'}"
         rows = [
             *(("base", f"{name}{' (imported first, once)' if name in self.imports else ''}") for name in self.bases),
             ("goal", f"{self.goal} ({self.measure})"),
             ("text", self.text),
-            ("begins with", f"the first {min(self.first, len(self.portfolio))} of {len(self.portfolio)} known recipes"),
+            ("starts with", f"the first {min(self.first, len(self.portfolio))} of {len(self.portfolio)} known recipes"),
             ("then", then),
-            ("at most", limits or "no bound on time, energy or CO2"),
+            ("limits", limits or "no limit on time, energy or CO2"),
             ("forecast", self.foreseen),
             *self.left_out.items(),
         ]
@@ -328,8 +332,8 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forec
         imports=[base.path.name for base in bases if not base.path.is_dir()],
         goal=str(goal),
         measure="; ".join(f"{measure}: {MEASURES[measure]}" for measure in MEASURES if measure in goal.measures),
-        text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
-        f"out, of {text.length} tokens",
+        text=f"{text.file or 'the Python help'}: {text.calibration} windows for calibration, "
+        f"{text.held_out} held out, {text.length} tokens each",
         portfolio=[str(recipe) for recipe in config.recipes if str(recipe) in possible],
         first=config.first,
         trials=config.budget.trials,
@@ -345,7 +349,7 @@ def _planner(config: CompressConfig) -> str:
     models = config.llm.candidates(TERMS.propose)
     if config.planner != "agent":
         return config.planner
-    return f"agent ({', '.join(models)}) beside {config.arm}" if models else f"{config.arm} (no language model)"
+    return f"agent ({', '.join(models)}) with {config.arm}" if models else f"{config.arm} (no language model)"
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------

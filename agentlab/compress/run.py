@@ -108,7 +108,9 @@ class CompressExperiment:
             UsageError: there are several bases, which are searched in processes.
         """
         if len(self.bases) > 1:
-            raise UsageError("Several bases are no single search.", hint="Name one with `base`, and leave `models`.")
+            raise UsageError(
+                "This needs a single base, but `models` names several.", hint="Set `base`, and remove `models`."
+            )
         parts, source, config = self._parts(run), best_source(self.config.energy.watts), self.config
         meter = self._meter(run, source)
         try:
@@ -147,13 +149,16 @@ class CompressExperiment:
         models = [part.result() for part in parts]
         calls, model_calls = totals(run.events, RunRecorder(run).total_usage()), model_rows(run.events, TERMS)
         stage_costs = _stage_costs(run)
-        remarks = [] if end_reason is None else [f"The budget ended the work: {end_reason}"]
+        remarks = [] if end_reason is None else [f"The run ended early because of the budget: {end_reason}"]
         remarks += budget_remark(self.config.budget.limits, sum(stage_costs.values(), CompressCost()))
         result, outcome = answer(models, self.goal, stage_costs, self._energy(run, source), remarks, calls, model_calls)
         run.report = compress_report(run, result)
         if not any(model.winner for model in models):
-            end_note = "" if end_reason is None else f" The budget ended the work: {end_reason}"
-            hint = "The report shows what was tried. Ask for less, or give half as much again as a dry run forecasts: "
+            end_note = "" if end_reason is None else f" The run ended early because of the budget: {end_reason}"
+            hint = (
+                "The report shows what was tried. Relax the goal, or raise the budget to about 1.5 times the "
+                "forecast of --dry-run: "
+            )
             hint += "--carbon-budget, --set budget.joules or budget.seconds."
             raise GateError(f"{result.sentence}{end_note}", hint=hint)
         return result, outcome
@@ -180,7 +185,7 @@ class CompressExperiment:
 
     def _energy(self, run: OpenRun, source: EnergySource) -> str:
         intensity, kind = self._intensity(run), "measured" if source.measured else "estimated"
-        return f"{kind}: {source.label}; {intensity.grams:g} g a kWh, {intensity.source}"
+        return f"{kind}: {source.label}; {intensity.grams:g} g CO2 per kWh, {intensity.source}"
 
     def _open_workshop(self, part: CompressPart, threads: int, meter: Meter) -> Workshop:
         meter.stage("open")
@@ -267,12 +272,12 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     if config.control == "full" and not (config.llm.candidates(TERMS.propose) and config.first < config.budget.trials):
         raise ConfigError(
             f"control: full compares what a model of `llm` proposes after the first {config.first} recipes.",
-            hint="Name a model, as --set llm=embedded, and more --trials than that; or use --control light.",
+            hint="Set a model, as --set llm=embedded, and more --trials than that; or use --control light.",
         )
     bases = tuple(find_base(name, context.workspace) for name in config.bases)
     folders = [base.path.name for base in bases]
     if alike := {name for name in folders if folders.count(name) > 1}:
-        raise UsageError(f"Two bases are called {', '.join(sorted(alike))}.", hint="Rename the folder of one of them.")
+        raise UsageError(f"Two bases share the name {', '.join(sorted(alike))}.", hint="Rename one of the folders.")
     if config.energy.zone is not None:
         key_of(config.energy.service, context.env)
     text = config.text
@@ -303,8 +308,9 @@ def _check_budget(config: CompressConfig, base: BaseFile, rate: CompressCost) ->
     for unit, limit in config.budget.limits.items():
         if least_cost.units[unit] > limit:
             raise BudgetExceededError(
-                f"The budget of {limit:g} {unit} has no room for one recipe of {base.name}: the cheapest, {recipe}, is "
-                f"forecast to take {full_cost.units[unit]:.3g} {unit}, measuring included."
+                f"The budget of {limit:g} {unit} is too small for even one recipe of {base.name}: the "
+                f"cheapest, {recipe}, is forecast to take {full_cost.units[unit]:.3g} {unit}, measuring "
+                "included."
             )
 
 
@@ -318,7 +324,7 @@ def _check_packages(quantizers: Iterable[str]) -> None:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(
                 f"{quantizer} needs the package {package}, which is not installed.",
-                hint=f"pip install {package.replace('_', '-')}, or leave {quantizer} out of `portfolio` and `space`.",
+                hint=f"pip install {package.replace('_', '-')}, or remove {quantizer} from `portfolio` and `space`.",
             )
 
 
@@ -337,7 +343,8 @@ def _room_for(folder: Path, config: CompressConfig, root: Path) -> tuple[int, in
     limit = machine.memory().available
     if memory > limit:
         raise ModelFileError(
-            f"{folder.name} takes {memory / 2**30:.1f} GiB of memory to compress; there are {limit / 2**30:.1f} GiB.",
+            f"Compressing {folder.name} needs {memory / 2**30:.1f} GiB of memory, but only "
+            f"{limit / 2**30:.1f} GiB are available.",
             hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
         )
     cut_recipes = [recipe for recipe in config.recipes if recipe.has_own_checkpoint]
@@ -349,7 +356,8 @@ def _room_for(folder: Path, config: CompressConfig, root: Path) -> tuple[int, in
     free = shutil.disk_usage(root).free
     if needed > free:
         raise StorageError(
-            f"Compressing {folder.name} takes {needed / 2**30:.1f} GiB on the disk; {root} has {free / 2**30:.1f} GiB.",
+            f"Compressing {folder.name} needs {needed / 2**30:.1f} GiB of disk, but {root} has only "
+            f"{free / 2**30:.1f} GiB free.",
             hint="Free some space, or choose another workspace with AGENTLAB_HOME.",
         )
     return memory, needed

@@ -50,8 +50,8 @@ class RunMemory:
         keys_here, keys_elsewhere = set(recorded["keys"]), set(recorded["elsewhere"])
         if missing := (keys_here | keys_elsewhere) - {experiment.key for experiment in self.memory.experiments()}:
             raise RunMismatchError(
-                f"{len(missing)} of the experiments that the run began with are gone from its memory.",
-                hint="Put them back, or begin a new run.",
+                f"{len(missing)} of the experiments that the run started from are missing from its memory.",
+                hint="Restore them, or start a new run.",
             )
         experiments = list(self.memory.within(space))
         comparable = [experiment for experiment in experiments if experiment.key in keys_here]

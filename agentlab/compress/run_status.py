@@ -67,7 +67,7 @@ class Watched(AnswerDocument):
                 "speed": lambda row: f"{row.speed:.2f}x",
             }
             failed = f", {base.failed} failed" if base.failed else ""
-            blocks.append(table(base.front, columns, f"The front of {base.measured} measured recipes{failed}"))
+            blocks.append(table(base.front, columns, f"Pareto front of {base.measured} measured recipes{failed}"))
         return blocks
 
 

@@ -44,16 +44,16 @@ def pieces(path: Path | None) -> dict[str, str]:
 
         return dict(topics)
     if not path.is_file():
-        raise MissingFileError(f"There is no text file {path}.", hint="Name one with --text, or leave it out.")
+        raise MissingFileError(f"No such text file: {path}.", hint="Pass another with --text, or omit it.")
     try:
         text = read_text(path, _MOST).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text: {error}") from error
+        raise DataError(f"{path} is not UTF-8 text: {error}") from error
     except ValueError as error:
-        raise DataError(f"{path} cannot be used: {error}.", hint="A part of it will do.") from error
+        raise DataError(f"Cannot use {path}: {error}.", hint="A part of the file is enough.") from error
     paragraphs = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
     if not paragraphs:
-        hint = "Calibration needs some thousand words of text like that of later use."
+        hint = "Calibration needs a few thousand words of text similar to later use."
         raise DataError(f"{path} is empty.", hint=hint)
     return paragraphs
 
@@ -114,8 +114,8 @@ def _sides(parts: Mapping[str, str]) -> tuple[str, str]:
 def _refuse_short(source: str, available: Sequence[int], counts: Sequence[int], length: int) -> None:
     if short := [f"{present} of {count}" for present, count in zip(available, counts, strict=True) if present < count]:
         raise DataError(
-            f"{source} has too little text: {' and '.join(short)} windows of {length} tokens.",
-            hint="Give more text, in paragraphs; or ask for less: --set text.length=128 or text.held_out=4.",
+            f"{source} is too short: it yields {' and '.join(short)} windows of {length} tokens.",
+            hint="Use a longer text with paragraphs, or need less of it: --set text.length=128 or text.held_out=4.",
         )
 
 

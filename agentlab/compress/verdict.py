@@ -235,11 +235,16 @@ def _is_dominated(trial: TrialState, rivals: Sequence[TrialState]) -> bool:
 
 
 def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence[str]) -> list[str]:
-    remarks = [f"At equal cost the search's recipes are those of {name}: there is nothing to compare." for name in same]
+    remarks = [
+        f"At equal cost the search and {name} have the same recipes, so there is nothing to compare." for name in same
+    ]
     if volumes:
         sides = [f"at {v.joules / 1e3:.2f} kJ each: search {v.search:.4f}, {v.name} {v.other:.4f}" for v in volumes]
         named = f": {', '.join(beyond)}" if beyond else ""
-        remarks.append(f"Hypervolume {'; '.join(sides)}. {len(beyond)} found that no recipe of these dominates{named}.")
+        remarks.append(
+            f"Hypervolume {'; '.join(sides)}. The search found {len(beyond)} recipes that no recipe of "
+            f"the baselines dominates{named}."
+        )
     return remarks
 
 
@@ -253,21 +258,21 @@ def _name(trial: TrialState) -> str:
 
 def _sentence(winner: RecipeRow | None, goal: Goal, base: BaseFacts, rows: Sequence[RecipeRow]) -> str:
     if winner is not None and winner.size is not None:
-        begins = "The winner is no smaller than the source file: " if winner.size >= base.source else ""
+        begins = "The winner is not smaller than the source file: " if winner.size >= base.source else ""
         return (
-            f"{begins}{winner.id} ({winner.recipe}): {winner.size / 2**20:.1f} MiB, {winner.share:.0%} of the bfloat16 "
-            f"base, {winner.size / base.source:.0%} of the source file; {_quality(winner)}; speed beside the source "
-            f"{speed_of(winner)}."
+            f"{begins}{winner.id} ({winner.recipe}): {winner.size / 2**20:.1f} MiB, {winner.share:.0%} of "
+            f"the bfloat16 base, {winner.size / base.source:.0%} of the source file; {_quality(winner)}; "
+            f"speed relative to the source {speed_of(winner)}."
         )
     done = [row for row in rows if not row.failed]
     if not done:
         reason = next((f": {row.id} ({row.recipe}): {row.failed}" for row in rows if row.failed), "")
         return f"No recipe was measured{reason}."
     nearest = min(done, key=lambda row: _worth(row, goal))
-    lacks = [*(f"not {bound}" for bound in nearest.broken), *filter(None, [nearest.research])]
+    lacks = [*(f"fails {bound}" for bound in nearest.broken), *filter(None, [nearest.research])]
     if nearest.confirmed:
-        lacks.append(f"on other text: {nearest.confirmed.verdict}, {_quality(nearest)}")
-    near = f"The nearest is {nearest.id} ({nearest.recipe}): {'; '.join(lacks) or 'undecided'}."
+        lacks.append(f"on fresh text: {nearest.confirmed.verdict}, {_quality(nearest)}")
+    near = f"The closest is {nearest.id} ({nearest.recipe}): {'; '.join(lacks) or 'undecided'}."
     return f"No recipe reaches the goal ({goal}). {near}"
 
 
@@ -277,29 +282,31 @@ def _quality(row: RecipeRow) -> str:
     figures, within = (confirmation.figures, confirmation.within) if confirmation else (_shares(row), row.within)
     parts = [f"perplexity {with_interval(figures['loss'], within.get('loss'), '+.2%')}"]
     parts += [f"KL {with_interval(figures['kl'], within.get('kl'), '.4f')}"] if "kl" in figures else []
-    return ", ".join(parts) + (f", on {confirmation.windows} windows that no choice saw" if confirmation else "")
+    return ", ".join(parts) + (
+        f", on {confirmation.windows} held-out windows that no choice was based on" if confirmation else ""
+    )
 
 
 def _remarks(base: BaseFacts, rows: Sequence[RecipeRow], winner: RecipeRow | None) -> list[str]:
     remarks = [base.left_out] if base.left_out else []
     if winner and not (winner.confirmed and winner.confirmed.windows):
-        reason = "the text has too few windows that no choice saw" if winner.confirmed else "the work ended before"
-        remarks.append(f"Nothing was confirmed: {reason}.")
+        reason = "the text has too few unused held-out windows" if winner.confirmed else "the run ended before"
+        remarks.append(f"The figures are not confirmed on fresh text: {reason}.")
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
-        was = f"is quantised itself ({base.stored})" if stored else "lies on a 4-bit grid: it was quantised once"
+        was = f"is already quantised ({base.stored})" if stored else "lies on a 4-bit grid, so it was quantised before"
         remarks.append(
-            f"The source {was}, and its dequantised weights are the base: a recipe that meets its grid loses nothing "
-            "here, which says nothing of other models."
+            f"The source {was}, and the base is its dequantised weights: recipes on the same grid appear "
+            "lossless here, which says nothing about other models."
         )
     if base.odd[0] and any(row.family == "k-quant" for row in rows):
         remarks.append(
-            f"llama.cpp holds {base.odd[0]} of {base.odd[1]} matrices in another type than a k-quant names, for 256 "
-            "does not divide their rows; the bits a weight are those of the file."
+            f"llama.cpp stores {base.odd[0]} of {base.odd[1]} matrices in another type than the k-quant's "
+            "name says, because 256 does not divide their rows; bits per weight are those of the file."
         )
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))
-        remarks.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
+        remarks.append(f"{len(saved)} of {len(rows)} recipes are reused from earlier runs: {runs}.")
     if slow := [row.id for row in rows if row.front and row.within.get("speed", (0, row.speed or 1))[1] < 1]:
         remarks.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")
     return remarks
@@ -308,9 +315,10 @@ def _remarks(base: BaseFacts, rows: Sequence[RecipeRow], winner: RecipeRow | Non
 def forecast_remark(scores: Mapping[str, float]) -> str:
     """How good forecasts were, see `transfer.score_forecasts`."""
     return (
-        f"A forecast of each recipe, made of what was known before it, would have been off by a factor of "
-        f"{scores['kl']:.2f} in KL, {scores['size']:.2f} in bytes and {scores['joules']:.2f} in joules (medians of "
-        f"{scores['count']:.0f}): so much are the estimates of this base worth."
+        "A forecast of each recipe from earlier measurements alone would have been off by a factor "
+        f"of {scores['kl']:.2f} in KL, {scores['size']:.2f} in bytes and {scores['joules']:.2f} in "
+        f"joules (medians over {scores['count']:.0f} recipes); estimates for this base are about as "
+        "accurate."
     )
 
 

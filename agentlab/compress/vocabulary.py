@@ -99,12 +99,12 @@ def _byte_level(folder: Path) -> dict[str, Any]:
         kind = content["model"].get("type")
         parts = json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{folder} has no {_TOKENIZER} that can be read: {str(error)[:200]}.") from error
+        raise ModelFileError(f"Cannot read {_TOKENIZER} of {folder}: {str(error)[:200]}.") from error
     if kind != "BPE" or content["model"].get("byte_fallback") or '"ByteLevel"' not in parts:
         name = "SentencePiece" if kind == "Unigram" or content["model"].get("byte_fallback") else str(kind)
         raise ModelFileError(
             f"The vocabulary of {folder.name} is of type {name}; only byte-level BPE can be cut.",
-            hint="Leave the vocabulary as it is.",
+            hint="Leave the vocabulary unchanged.",
         )
     return dict(content)
 

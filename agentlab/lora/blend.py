@@ -125,7 +125,7 @@ def slerp(first: LoraDelta, second: LoraDelta, fraction: float) -> LoraDelta:
         DataError: the shapes differ.
     """
     if not 0 <= fraction <= 1:
-        raise UsageError(f"{fraction} is not a fraction between 0 and 1.")
+        raise UsageError(f"The fraction {fraction} is not between 0 and 1.")
     weights = (1 - fraction, fraction)
     sizes = geometry.norm(first) * geometry.norm(second)
     angle = math.acos(max(-1.0, min(1.0, geometry.inner(first, second) / sizes))) if sizes > 0 else 0.0
@@ -142,12 +142,12 @@ def shape_of(deltas: Sequence[LoraDelta]) -> tuple[int, int]:
         DataError: the shapes differ.
     """
     if not deltas:
-        raise UsageError("There is no adapter to combine.")
+        raise UsageError("There are no adapters to combine.")
     shapes = {delta.shape for delta in deltas}
     if len(shapes) > 1:
         raise DataError(
             f"The adapters change matrices of different shapes: {sorted(shapes)}.",
-            hint="They were trained on different base models; combine adapters of one base model.",
+            hint="They were trained on different base models; combine adapters of the same base model.",
         )
     return deltas[0].shape
 
@@ -156,15 +156,15 @@ def check_weights(deltas: Sequence[LoraDelta], weights: Sequence[float]) -> None
     """One finite weight per delta, or a `UsageError`."""
     if len(weights) != len(deltas) or not all(math.isfinite(weight) for weight in weights):
         raise UsageError(
-            f"{len(deltas)} adapters need {len(deltas)} finite weights; these are {list(weights)}.",
-            hint="Give one number per adapter, in the same order.",
+            f"{len(deltas)} adapters need {len(deltas)} finite weights, got {list(weights)}.",
+            hint="Pass one number per adapter, in the same order.",
         )
 
 
 def check_rank(rank: int) -> None:
     """A rank of at least 1, or a `UsageError`."""
     if rank < 1:
-        raise UsageError(f"An adapter cannot have rank {rank}.", hint="Give a rank of 1 or more.")
+        raise UsageError(f"An adapter cannot have rank {rank}.", hint="Use a rank of 1 or more.")
 
 
 def _sum(deltas: Sequence[LoraDelta], recipe: BlendRecipe, _: torch.Generator) -> Truncated:
@@ -187,7 +187,7 @@ def cross_directions(first: LoraDelta, second: LoraDelta, share: float, generato
         DataError: the shapes differ.
     """
     if not 0 <= share <= 1:
-        raise UsageError(f"{share} is not a share between 0 and 1.")
+        raise UsageError(f"The share {share} is not between 0 and 1.")
     shape_of((first, second))
     mother, father = decompose(first), decompose(second)
     count = max(len(mother.s), len(father.s))

@@ -148,11 +148,11 @@ def read_card(folder: Path) -> Card:
     try:
         document = json.loads(read_text(path, _MOST_BYTES))
         if not isinstance(document, dict):
-            raise ValueError("it is not a JSON object")
+            raise ValueError("not a JSON object")
         return Card.model_validate(document)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} cannot be read: {str(error)[:200]}.", hint="Remove it: the adapter works without its card."
+            f"Cannot read {path}: {str(error)[:200]}.", hint="Delete it; the adapter works without its card."
         ) from error
 
 

@@ -13,7 +13,7 @@ from agentlab.lora.card import Card, read_card
 if TYPE_CHECKING:
     from agentlab.lora.reading import Adapter
 
-_HINT = "`agentlab adapters list` shows all; a path is given with a slash."
+_HINT = "For the available ones, see `agentlab adapters list`; a path needs a slash."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def find(name: str, workspace: Workspace) -> Path:
     if "/" in name or "\\" in name or name.startswith("~"):
         path = workspace.resolve(name)
         if not path.is_dir():
-            raise MissingFileError(f"There is no adapter folder {path}.", hint=_HINT)
+            raise MissingFileError(f"No such adapter folder: {path}.", hint=_HINT)
         return path
     folders = {path.name: path for path in _folders(workspace)}
     if name not in folders:
@@ -96,7 +96,7 @@ def _entry(path: Path) -> AdapterEntry:
     except AgentlabError as error:
         problem = error.message
     except OSError as error:
-        problem = f"{path} cannot be read: {error.strerror or error}."
+        problem = f"Cannot read {path}: {error.strerror or error}."
     size, written_at = _measure(path)
     return AdapterEntry(path.name, path, size, written_at, shape, card, problem)
 

@@ -20,7 +20,7 @@ from agentlab.runs.atomic import read_text
 
 _CONFIG = "config.json"
 _MOST_BYTES = 4 << 20
-_ANOTHER = "Get the base model again, or name another copy of it with --base."
+_ANOTHER = "Download the base model again, or pass another copy of it with --base."
 _MOST = 1 << 20  # blocks, heads or numbers of a token
 # model_type of transformers -> general.architecture of llama.cpp, where the adapter can be converted
 _ARCHITECTURES = {
@@ -68,7 +68,9 @@ def gguf_base(path: Path) -> GgufBase:
 def _of_gguf(path: Path) -> GgufBase:
     model = metadata.read(path)
     if len(set(model.heads_kv)) != 1:
-        raise DataError(f"{path} has layers with different numbers of heads, for which adapters are not exported.")
+        raise DataError(
+            f"{path} has a different number of heads in some layers, which adapter export does not support."
+        )
     key, value = model.key_length, model.value_length
     return GgufBase(model.architecture, model.layers, model.embedding, model.heads, model.heads_kv[0], key, value)
 
@@ -76,12 +78,12 @@ def _of_gguf(path: Path) -> GgufBase:
 def _of_checkpoint(path: Path) -> GgufBase:
     if not path.is_file():
         raise MissingFileError(
-            f"{path.parent} has no {path.name}.", hint="Name a checkpoint folder or a GGUF file with --base."
+            f"{path.parent} has no {path.name}.", hint="Pass a checkpoint folder or a GGUF file with --base."
         )
     try:
         config = json.loads(read_text(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {str(error)[:200]}.", hint=_ANOTHER) from error
+        raise DataError(f"Cannot read {path}: {str(error)[:200]}.", hint=_ANOTHER) from error
     if not isinstance(config, dict):
         raise DataError(f"{path} is not a JSON object.", hint=_ANOTHER)
     kind = str(config.get("model_type"))[:64]
@@ -98,12 +100,12 @@ def _of_checkpoint(path: Path) -> GgufBase:
 def _number(path: Path, config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if type(value) is not int or not 1 <= value <= _MOST:
-        raise DataError(f"{path}: {key} is {str(value)[:64]}, not a number of 1 to {_MOST}.", hint=_ANOTHER)
+        raise DataError(f"{path}: {key} is {str(value)[:64]}; expected a number from 1 to {_MOST}.", hint=_ANOTHER)
     return value
 
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
-_REWRITE = "write it again with `agentlab adapters export`, which gives every module one rank and scale"
+_REWRITE = "export it with `agentlab adapters export`, which gives every module the same rank and scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def plan_serving(adapters: Mapping[str, Adapter]) -> ServePlan:
     problems = list(chain.from_iterable(_problems(name, adapter) for name, adapter in adapters.items()))
     bases = {adapter.settings.base for adapter in adapters.values()}
     if len(bases) > 1:
-        problems.append(f"One server has one base model; these adapters have {len(bases)}.")
+        problems.append(f"One server has one base model, but these adapters have {len(bases)}.")
     largest = max((_rank(adapter) for adapter in adapters.values()), default=1)
     room = next((rank for rank in RANKS if rank >= largest), RANKS[-1])
     modules = tuple(f"{name}={adapter.path.resolve()}" for name, adapter in adapters.items())
@@ -138,15 +140,15 @@ def _rank(adapter: Adapter) -> int:
 def _problems(name: str, adapter: Adapter) -> list[str]:
     problems = []
     if "=" in name or any(character.isspace() for character in name):
-        problems.append(f"{name!r} cannot be a name in --lora-modules: no spaces and no =.")
+        problems.append(f"{name!r} cannot be used in --lora-modules: it must not contain spaces or =.")
     if _rank(adapter) > RANKS[-1]:
-        problems.append(f"{name} has rank {_rank(adapter)}; vLLM takes {RANKS[-1]} at most: truncate it.")
+        problems.append(f"{name} has rank {_rank(adapter)}, but vLLM supports at most {RANKS[-1]}: truncate it.")
     scales = {module.scale for module in adapter.modules.values()}
     if scales != {adapter.settings.scale(adapter.settings.r, adapter.settings.lora_alpha)}:
-        problems.append(f"{name} has modules of different rank or alpha, and vLLM would scale them alike: {_REWRITE}.")
+        problems.append(f"{name} has modules of different rank or alpha, but vLLM scales all alike: {_REWRITE}.")
     if adapter.settings.fan_in_fan_out:
-        problems.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM does not look at.")
+        problems.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM ignores.")
     outside = [module_name for module_name in adapter.modules if not any(map(str.isdecimal, module_name.split(".")))]
     if outside:
-        problems.append(f"{name} changes {outside[0]}, outside the model's layers; vLLM may not load that.")
+        problems.append(f"{name} changes {outside[0]}, outside the model's layers; vLLM may not load it.")
     return problems

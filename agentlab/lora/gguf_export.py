@@ -63,7 +63,7 @@ def export_gguf(adapter: Adapter, out: Path, base: GgufBase) -> None:
     from gguf import GGUFType, Keys, LlamaFileType
 
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is there already.", hint="Choose another name, or remove the file.")
+        raise UsageError(f"{out} already exists.", hint="Choose another name, or delete the file.")
     names = _gguf_names(adapter, base)
     alpha = max(module.rank for module in adapter.modules.values())
     size = sum(4 * module.rank * (module.inputs + module.outputs) for module in adapter.modules.values())
@@ -89,13 +89,13 @@ def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
         if tensor_name is None or tensor_name in _NO_SERVER:
             raise DataError(
                 f"{adapter.path}: {module} cannot be part of a GGUF adapter for {base.architecture}.",
-                hint="llama.cpp takes the linear layers inside the blocks only; train without embeddings and head.",
+                hint="llama.cpp supports only linear layers inside the blocks; train without embeddings and head.",
             )
         shape, expected = adapter.modules[module].shape, base.shape_of(tensor_name)
         if any(due not in (None, side) for side, due in zip(shape, expected, strict=True)):
             raise DataError(
-                f"{adapter.path}: {module} is {_by(shape)}, and {_by(expected)} in the base model.",
-                hint="The adapter belongs to another base model; name the right one with --base.",
+                f"{adapter.path}: {module} is {_by(shape)}, but {_by(expected)} in the base model.",
+                hint="The adapter belongs to another base model; pass the right one with --base.",
             )
         names[module] = tensor_name
     return names
@@ -118,7 +118,7 @@ def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, st
         for tensor in (a, b):
             stored = tensor.float().contiguous()
             if not torch.isfinite(stored).all():
-                raise DataError(f"{adapter.path}: {module} holds numbers that are infinite or none in float32.")
+                raise DataError(f"{adapter.path}: {module} contains infinite or NaN values in float32.")
             writer.write_tensor_data(stored.numpy().view(Complete))
 
 
@@ -128,5 +128,5 @@ def _reorder_rows(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:
     if base.architecture != "llama" or heads is None:
         return b
     if b.shape[0] % (2 * heads):
-        raise DataError(f"{module} has {b.shape[0]} rows, which {heads} heads do not divide into pairs.")
+        raise DataError(f"{module} has {b.shape[0]} rows, which cannot be split into pairs by {heads} heads.")
     return paired_rows(b, heads)

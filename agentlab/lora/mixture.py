@@ -80,7 +80,9 @@ class Mixture(Stack):
         return Weighted(a[0], b[0], self._table[name][self._places, None])
 
     def put(self, folder: Path) -> int:
-        raise UsageError(f"{folder} cannot join a mixture.", hint="Open another mixture with it among the parents.")
+        raise UsageError(
+            f"{folder} is not among the parents of this mixture.", hint="Open a new mixture that includes it."
+        )
 
     def drop(self, slot: int) -> None:
         """Nothing: `mix` names all children anew."""

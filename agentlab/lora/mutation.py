@@ -86,7 +86,7 @@ def new_directions(delta: LoraDelta, relative: float, count: int, rank: int, gen
     _check(relative)
     check_rank(rank)
     if not 1 <= count <= rank:
-        raise UsageError(f"{count} new directions do not fit into rank {rank}.", hint="Give 1 to the rank.")
+        raise UsageError(f"{count} new directions exceed the rank of {rank}.", hint="Use a count from 1 to the rank.")
     spectrum = decompose(delta)
     strongest = spectrum.select(slice(rank - count)).delta()
     outputs, inputs = delta.shape
@@ -117,7 +117,8 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator, like: torch.Tens
 def _check(relative: float) -> None:
     if not 0 < relative <= _LARGEST:
         raise UsageError(
-            f"A mutation of {relative} times the norm is outside 0 to {_LARGEST:g}.", hint="0.05 is a common step."
+            f"A mutation of {relative} times the norm is outside the range 0 to {_LARGEST:g}.",
+            hint="A common value is 0.05.",
         )
 
 

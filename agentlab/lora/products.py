@@ -45,9 +45,9 @@ class BlendResult(AnswerDocument):
     def blocks(self) -> list[Block]:
         worst = sorted(self.modules.items(), key=lambda pair: pair[1])[:_WORST]
         rows = [("all", f"{self.kept:.2%}"), *((name, f"{share:.2%}") for name, share in worst if share < self.kept)]
-        blocks: list[Block] = [Code(self.path), Table(("module", f"energy within rank {self.rank}"), rows)]
+        blocks: list[Block] = [Code(self.path), Table(("module", f"energy kept at rank {self.rank}"), rows)]
         if self.density is not None:
-            blocks.append(Text(f"{self.method} children are not of low rank: what is missing here is lost for good."))
+            blocks.append(Text(f"Children of {self.method} are not low-rank, so the missing energy is lost."))
         return blocks
 
 
@@ -76,4 +76,4 @@ class ExportResult(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         usage = [Code(f"  {line}") for line in self.usage]
-        return [Code(self.path), *usage, *(Text(f"But {remark}") for remark in self.remarks)]
+        return [Code(self.path), *usage, *(Text(f"Warning: {remark}") for remark in self.remarks)]

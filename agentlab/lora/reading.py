@@ -72,20 +72,18 @@ class Adapter:
         """
         layer = self.modules[module]
         a, b = (self._file.get_tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
-        hint = "The training diverged; train the adapter again with a smaller learning rate."
+        hint = "The training diverged; train the adapter again with a lower learning rate."
         if not all(torch.isfinite(factor.float()).all() for factor in (a, b)):  # larger ones overflow when multiplied
-            raise ModelFileError(
-                f"{self.path}: the factors of {module} hold numbers that are infinite or none.", hint=hint
-            )
+            raise ModelFileError(f"{self.path}: the factors of {module} contain infinite or NaN values.", hint=hint)
         largest = max(float(factor.abs().max()) for factor in (a, b))
         if largest > _MOST_FACTOR:  # small in the product or not: beside others in a batch it would overflow for all
-            raise ModelFileError(f"{self.path}: the factors of {module} hold numbers up to {largest:.2g}.", hint=hint)
+            raise ModelFileError(f"{self.path}: the factors of {module} have values up to {largest:.2g}.", hint=hint)
         norms = float(torch.linalg.vector_norm(a.double()) * torch.linalg.vector_norm(b.double()))
         change = abs(layer.scale) * norms / math.sqrt(layer.outputs * layer.inputs)  # root mean square, at most
         if not change <= _MOST_CHANGE:
             raise ModelFileError(
-                f"{self.path}: its factors change each weight of {module} by up to {change:.2g}, and weights of "
-                "language models are around 1 at most.",
+                f"{self.path}: its factors change each weight of {module} by up to {change:.2g}, but weights "
+                "of language models are at most around 1.",
                 hint=hint,
             )
         return LoraDelta(a, b, layer.scale)
@@ -111,22 +109,23 @@ def union(parents: Sequence[Adapter], *, any_base: bool = False) -> dict[str, tu
         DataError: a module has different shapes or layouts in two of them.
     """
     if not parents:
-        raise UsageError("There is no adapter to combine.")
+        raise UsageError("There are no adapters to combine.")
     first = parents[0]
     shapes: dict[str, tuple[int, int]] = {}
     for parent in parents:
         if parent.settings.base != first.settings.base and not any_base:
             raise UsageError(
-                f"{first.path} belongs to {_base(first)}, {parent.path} to {_base(parent)}.",
-                hint="Combine adapters of one base model and revision, or say that the base models are the same.",
+                f"{first.path} belongs to {_base(first)}, but {parent.path} to {_base(parent)}.",
+                hint="Combine adapters of the same base model and revision, or pass --any-base if the models are "
+                "the same.",
             )
         if parent.settings.fan_in_fan_out != first.settings.fan_in_fan_out:
-            raise DataError(f"{first.path} and {parent.path} differ in fan_in_fan_out: their base models do.")
+            raise DataError(f"{first.path} and {parent.path} differ in fan_in_fan_out, so their base models differ.")
         for name, module in parent.modules.items():
             if shapes.setdefault(name, module.shape) != module.shape:
                 raise DataError(
-                    f"{name} is {module.shape} in {parent.path} and {shapes[name]} in another adapter.",
-                    hint="They were trained on different base models; combine adapters of one base model.",
+                    f"{name} is {module.shape} in {parent.path}, but {shapes[name]} in another adapter.",
+                    hint="They were trained on different base models; combine adapters of the same base model.",
                 )
     return shapes
 
@@ -159,12 +158,13 @@ def _open(path: Path) -> Any:
         pickled = path.with_suffix(".bin").is_file()
         raise MissingFileError(
             f"{path.parent} has no {path.name}{', only a pickled adapter_model.bin' if pickled else ''}.",
-            hint="A pickle can run any code. Load it with PEFT where you trust it and save it again as safetensors."
+            hint="Unpickling can run arbitrary code. If you trust the file, load it with PEFT and save it "
+            "again as safetensors."
             if pickled
-            else "Name a folder that PEFT or `agentlab train-persona` wrote.",
+            else "Use a folder written by PEFT or `agentlab train-persona`.",
         )
     if path.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{path} is larger than {_MOST_BYTES >> 30} GiB: that is no adapter.")
+        raise DataError(f"{path} is larger than {_MOST_BYTES >> 30} GiB, too large for an adapter.")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -174,24 +174,24 @@ def _open(path: Path) -> Any:
 def _describe(path: Path, file: Any, settings: AdapterSettings) -> dict[str, Module]:
     names = list(file.keys())
     if len(names) > _MOST_TENSORS:
-        raise DataError(f"{path} has {len(names)} tensors: that is no adapter.")
+        raise DataError(f"{path} has {len(names)} tensors, too many for an adapter.")
     sides: dict[str, dict[str, tuple[int, int]]] = {}
     for name in names:
         module, side = _parse(path, name)
         sides.setdefault(module, {})[side] = _matrix(path, name, file.get_slice(name))
     if not sides:
-        raise DataError(f"{path} holds no tensors.", hint="Train the adapter again.")
+        raise DataError(f"{path} contains no tensors.", hint="Train the adapter again.")
     ordered = sorted(sides, key=_natural)
     ranks, alphas = settings.ranks(ordered), settings.alphas(ordered)
     modules = {}
     for name in ordered:
         if len(sides[name]) != 2:
-            raise DataError(f"{path}: {name} has one factor only.", hint=DAMAGED)
+            raise DataError(f"{path}: {name} has only one factor.", hint=DAMAGED)
         (rank, inputs), (outputs, inner) = sides[name]["A"], sides[name]["B"]
         if rank != inner or rank != ranks[name]:
             raise DataError(
-                f"{path}: {name} has factors of rank {rank} and {inner}, and {ranks[name]} by its config.",
-                hint="The config and the weights are not of one adapter.",
+                f"{path}: {name} has factors of rank {rank} and {inner}, but its config says {ranks[name]}.",
+                hint="The config and the weights do not belong to the same adapter.",
             )
         _check_target(path, name, settings)
         modules[name] = Module(outputs, inputs, rank, settings.scale(rank, alphas[name]))
@@ -201,7 +201,7 @@ def _describe(path: Path, file: Any, settings: AdapterSettings) -> dict[str, Mod
 def _parse(path: Path, name: str) -> tuple[str, str]:
     match = _TENSOR.fullmatch(name) if len(name) <= 512 else None
     if match is None:
-        kind = "trains embeddings" if "lora_embedding" in name else f"holds the tensor {name[:120]!r}"
+        kind = "trains embeddings" if "lora_embedding" in name else f"contains the tensor {name[:120]!r}"
         raise DataError(
             f"{path} {kind}, which is not part of a plain LoRA adapter for linear layers.",
             hint="Train it with linear layers as target_modules and save it with PEFT.",
@@ -213,11 +213,11 @@ def _matrix(path: Path, name: str, tensor: Any) -> tuple[int, int]:
     shape, kind = tensor.get_shape(), tensor.get_dtype()
     if len(shape) != 2 or kind not in _DTYPES:
         raise DataError(
-            f"{path}: {name} is of type {kind} and shape {list(shape)[:6]}, not a matrix of floats.",
+            f"{path}: {name} is of type {kind} and shape {list(shape)[:6]}, not a float matrix.",
             hint="Only LoRA adapters for linear layers can be combined.",
         )
     if not 1 <= min(shape) <= MOST_RANK or max(shape) > _MOST_SIDE:
-        raise DataError(f"{path}: {name} has the shape {list(shape)}, which no adapter has.")
+        raise DataError(f"{path}: {name} has an invalid shape for an adapter: {list(shape)}.")
     return shape[0], shape[1]
 
 
@@ -226,8 +226,8 @@ def _check_target(path: Path, name: str, settings: AdapterSettings) -> None:
     targets = settings.target_modules
     if isinstance(targets, list) and not any(name == target or name.endswith(f".{target}") for target in targets):
         raise DataError(
-            f"{path} holds weights for {name}, which its target_modules do not name.",
-            hint="The config and the weights are not of one adapter.",
+            f"{path} contains weights for {name}, which is not in its target_modules.",
+            hint="The config and the weights do not belong to the same adapter.",
         )
 
 

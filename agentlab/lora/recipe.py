@@ -56,22 +56,24 @@ def plan(
     if operator.alone != (step is not None) or (operator.alone and len(parents) != 1):
         raise UsageError(f"{method} takes {'one adapter and a step' if operator.alone else 'no step'}.")
     if len(parents) < 2 and not operator.alone:
-        raise UsageError("A blend needs two adapters at least.", hint="Name them one after the other.")
+        raise UsageError("A blend needs at least two adapters.", hint="Pass them one after the other.")
     shares = tuple(weights) if weights is not None else (1 / len(parents),) * len(parents)
     _check_weights(method, shares, len(parents), pair=operator.pair)
     if density is not None and not operator.thins:
         thinning = [name for name in OPERATORS.table if OPERATORS.load(name).thins]
-        raise UsageError(f"A density means nothing to {method}.", hint=f"It belongs to {' and '.join(thinning)}.")
+        raise UsageError(f"{method} has no density.", hint=f"Only {' and '.join(thinning)} use it.")
     if density is not None and not 0 < density <= 1:
-        raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
+        raise UsageError(f"A density of {density} is outside the range 0 to 1.", hint="0.5 keeps half of the entries.")
     if rank is not None and operator.adds_ranks:
-        raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
+        raise UsageError(
+            "The rank of a concatenation is the sum of its parents' ranks.", hint="To set the rank, use --method sum."
+        )
     modules = chain.from_iterable(parent.modules.values() for parent in parents)
     asked_rank = max(module.rank for module in modules) if rank is None else rank
     child_rank = total_rank(parents) if operator.adds_ranks else asked_rank
     check_rank(child_rank)
     if child_rank > MOST_RANK:
-        raise UsageError(f"A rank of {child_rank} is more than the {MOST_RANK} that an adapter can have.")
+        raise UsageError(f"A rank of {child_rank} exceeds the limit of {MOST_RANK}.")
     return BlendRecipe(method, shares, child_rank, (density or _DENSITY) if operator.thins else None, seed, step)
 
 
@@ -123,17 +125,21 @@ def combine(recipe: BlendRecipe, module: str, deltas: Sequence[LoraDelta]) -> Tr
 def _check_weights(method: str, weights: Sequence[float], count: int, *, pair: bool) -> None:
     if len(weights) != count or not all(math.isfinite(weight) for weight in weights):
         raise UsageError(
-            f"{count} adapters need {count} finite weights; these are {list(weights)}.",
-            hint="Give one number per adapter, in the same order: --weights 0.6,0.4",
+            f"{count} adapters need {count} finite weights, got {list(weights)}.",
+            hint="Pass one number per adapter, in the same order: --weights 0.6,0.4",
         )
     if not pair:
         return
     if count != 2:
         raise UsageError(
-            f"{method} combines two adapters, not {count}.", hint="Blend two, and the child with the next."
+            f"{method} combines two adapters, not {count}.",
+            hint="Blend two of them, then blend the result with the next.",
         )
     if min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-        raise UsageError(f"For {method} the weights are shares of 1; these are {list(weights)}.", hint="Say 0.6,0.4.")
+        raise UsageError(
+            f"The weights of {method} must be non-negative and add up to 1, got {list(weights)}.",
+            hint="For example: --weights 0.6,0.4",
+        )
 
 
 def same_base(parents: Sequence[Adapter], *, any_base: bool) -> bool:
@@ -148,8 +154,8 @@ def same_base(parents: Sequence[Adapter], *, any_base: bool) -> bool:
     for parent, print_ in zip(parents, prints, strict=True):
         if print_ != prints[0]:
             raise UsageError(
-                f"{parents[0].path} and {parent.path} were trained on different base models, by their cards.",
-                hint="--any-base combines them all the same, if their matrices have the same shapes.",
+                f"According to their cards, {parents[0].path} and {parent.path} were trained on different base models.",
+                hint="To combine them anyway, add --any-base; their matrices must have the same shapes.",
             )
     return True
 

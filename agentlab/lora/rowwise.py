@@ -140,7 +140,7 @@ class _PeftAdapters:
     """Adapters that PEFT puts into the model, called by their places."""
 
     slow: str | None = (
-        "Its adapters change layers that are not linear: PEFT applies them one after the other, which takes longer."
+        "The adapters change layers that are not linear; PEFT applies them one after the other, which is slower."
     )
 
     def __init__(self, model: Any, hooks: ExitStack, any_base: bool) -> None:
@@ -165,7 +165,7 @@ class _PeftAdapters:
         except (RuntimeError, ValueError) as error:
             raise UsageError(
                 f"{folder} does not fit the model: {str(error)[:300]}",
-                hint="Apply adapters to the base model that they were trained on.",
+                hint="Apply adapters to the base model they were trained on.",
             ) from error
         self._held[slot] = name, adapter
         for stale in set(self._wrapped.peft_config) - {loaded_name for loaded_name, _ in self._held.values()}:

@@ -32,7 +32,7 @@ _BEYOND = {
     "trainable_token_indices": "replaces token embeddings (trainable_token_indices)",
     "target_parameters": "changes bare parameters (target_parameters)",
     "layer_replication": "repeats layers of the base model (layer_replication)",
-    "alora_invocation_tokens": "works from its invocation tokens on only (aLoRA)",
+    "alora_invocation_tokens": "is only active after its invocation tokens (aLoRA)",
     "use_qalora": "is a QA-LoRA adapter",
     "use_bdlora": "is a block-diagonal LoRA adapter",
     "arrow_config": "routes between adapters (arrow_config)",
@@ -48,7 +48,7 @@ _Alpha = Annotated[float, Field(ge=-1e6, le=1e6)]  # some hundreds in practice; 
 
 
 class AdapterSettings(BaseModel):
-    """The keys of the file that matter for the change an adapter makes."""
+    """The keys of the file that determine the change an adapter makes."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -103,13 +103,13 @@ def read_settings(folder: Path) -> AdapterSettings:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise MissingFileError(
-            f"{folder} is no adapter folder: it has no {CONFIG_FILE}.",
-            hint="Name a folder that PEFT or `agentlab train-persona` wrote.",
+            f"{folder} is not an adapter folder: it has no {CONFIG_FILE}.",
+            hint="Use a folder written by PEFT or `agentlab train-persona`.",
         )
     try:
         config = json.loads(read_text(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", hint=DAMAGED) from error
+        raise DataError(f"Cannot read {path}: {error}.", hint=DAMAGED) from error
     if not isinstance(config, dict):
         raise DataError(f"{path} is not a JSON object.", hint=DAMAGED)
     _refuse(folder, config)
@@ -132,10 +132,10 @@ def _refuse(folder: Path, config: Mapping[str, Any]) -> None:
         beyond.append("trains biases (bias is not none)")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGED_BASE):
-        beyond.append(f"belongs to a changed base model (init_lora_weights {start[:40]!r})")
+        beyond.append(f"belongs to a modified base model (init_lora_weights {start[:40]!r})")
     if beyond:
         raise DataError(
-            f"{folder} {', and '.join(beyond)}: that is not a low-rank matrix to add.",
+            f"{folder} {', and '.join(beyond)}, so it is not a plain low-rank change.",
             hint="Train a plain LoRA adapter, or convert this one to plain LoRA with PEFT first.",
         )
 
@@ -146,9 +146,9 @@ def _assign(modules: Iterable[str], patterns: Mapping[str, _Number], default: _N
     names = list(modules)
     if len(names) * len(patterns) > _MOST_MATCHES or any(map(is_costly, patterns)):
         raise DataError(
-            f"The {len(patterns)} keys of rank_pattern or alpha_pattern are too many to match with {len(names)} "
-            "modules, or one has groups within groups.",
-            hint="Use names of modules as keys.",
+            f"The {len(patterns)} keys of rank_pattern or alpha_pattern are too many to match against "
+            f"{len(names)} modules, or one of them has nested groups.",
+            hint="Use module names as keys.",
         )
     deadline = time.monotonic() + _MATCH_SECONDS
     try:
@@ -157,7 +157,7 @@ def _assign(modules: Iterable[str], patterns: Mapping[str, _Number], default: _N
     except (regex.error, RecursionError, OverflowError, TimeoutError) as error:
         raise DataError(
             f"A key of rank_pattern or alpha_pattern cannot be matched: {str(error)[:200] or 'it takes too long'}.",
-            hint="Use names of modules as keys.",
+            hint="Use module names as keys.",
         ) from error
 
 

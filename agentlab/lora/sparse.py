@@ -150,7 +150,7 @@ def _check(
     shape = shape_of(deltas)
     check_weights(deltas, weights)
     if not 0 < density <= 1:
-        raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
+        raise UsageError(f"A density of {density} is outside the range 0 to 1.", hint="0.5 keeps half of the entries.")
     return shape, deltas[0].a.device
 
 

@@ -60,8 +60,10 @@ def check_rows(rows: Sequence[int], slots: Collection[int]) -> None:
     wrong = [row for row in rows if row != BASE and row not in slots]
     if wrong or not rows:
         raise UsageError(
-            f"Row for adapter {wrong[0]} of {len(slots)}." if wrong else "A batch needs a row.",
-            hint="Adapters count from 0; BASE is the base model alone.",
+            f"A row names adapter {wrong[0]}, but there are {len(slots)}."
+            if wrong
+            else "A batch needs at least one row.",
+            hint="Adapters are numbered from 0; BASE is the base model alone.",
         )
 
 
@@ -193,8 +195,8 @@ class Stack:
         x = inputs[0]
         if len(x) != len(self._rows):
             raise UsageError(
-                f"A batch of {len(x)} rows came, and adapters were given for {len(self._rows)}.",
-                hint="Name one adapter per row; beam search and several answers per row repeat the rows.",
+                f"The batch has {len(x)} rows, but adapters were given for {len(self._rows)}.",
+                hint="Give one adapter per row; beam search and several answers per prompt multiply the rows.",
             )
         if self._dropout and module.training:
             x = torch.nn.functional.dropout(x, self._dropout)
@@ -256,8 +258,8 @@ def layer_of(model: Any, name: str) -> Any:
         return model.get_submodule(name)
     except AttributeError:
         raise UsageError(
-            f"The model has no layer {name}, which an adapter changes.",
-            hint="Apply adapters to the base model that they were trained on, unwrapped by PEFT.",
+            f"An adapter changes {name}, a layer the model does not have.",
+            hint="Apply adapters to the base model they were trained on, without a PEFT wrapper.",
         ) from None
 
 
@@ -270,13 +272,13 @@ def linear_layer(model: Any, name: str, inputs: int, outputs: int) -> torch.nn.L
     module = layer_of(model, name)
     if not isinstance(module, torch.nn.Linear):
         raise UsageError(
-            f"{name} is a {type(module).__name__}, not a linear layer: adapters of it cannot be stacked.",
+            f"{name} is a {type(module).__name__}, not a linear layer, so adapters of it cannot be stacked.",
             hint="Use agentlab.lora.rowwise, which applies them through PEFT.",
         )
     if (module.in_features, module.out_features) != (inputs, outputs):
         raise UsageError(
-            f"{name} maps {module.in_features} numbers to {module.out_features}; the adapters' maps {inputs} to "
-            f"{outputs}.",
-            hint="Apply adapters to the base model that they were trained on.",
+            f"{name} maps {module.in_features} to {module.out_features} features, but the adapters map "
+            f"{inputs} to {outputs}.",
+            hint="Apply adapters to the base model they were trained on.",
         )
     return module

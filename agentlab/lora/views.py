@@ -54,7 +54,7 @@ class AdapterList(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.adapters:
-            return [Text("There is no adapter yet: `agentlab train-persona` makes them.")]
+            return [Text("There are no adapters yet; to train one: agentlab train-persona")]
         rows = table(
             self.adapters,
             {
@@ -101,7 +101,9 @@ class AdapterView(AnswerDocument):
         for part in self.parts:
             norms, shares = map(number, (part.mean, part.least, part.most)), map("{:.1%}".format, part.energy)
             rows.append((part.name, f"{part.count}", *norms, *shares, f"{part.directions}"))
-        caption = "Frobenius norms of the change; shares of its energy in each module's strongest directions"
+        caption = (
+            "Frobenius norms of the change, and the share of its energy in the strongest directions of each module"
+        )
         blocks: list[Block] = [
             Table(("setting", "value"), list(self.settings.items())),
             Heading("Change"),
@@ -110,7 +112,7 @@ class AdapterView(AnswerDocument):
         if facts := self.card.facts():
             blocks += [Heading("Card"), Table(("key", "value"), list(facts.items()))]
         blocks += [Heading("Serving with vLLM"), Code(shlex.join(("vllm", "serve", "BASE", *self.serve)))]
-        return [*blocks, *(Text(f"But {remark}") for remark in self.remarks)]
+        return [*blocks, *(Text(f"Warning: {remark}") for remark in self.remarks)]
 
 
 class AdapterDiff(AnswerDocument):
@@ -141,7 +143,10 @@ class AdapterDiff(AnswerDocument):
         )
 
     def blocks(self) -> list[Block]:
-        caption = f"distance: 0 for equal ones, {math.sqrt(2):.2f} for unrelated ones of one norm, 2 for opposite ones"
+        caption = (
+            f"Distance: 0 for identical changes, {math.sqrt(2):.2f} for unrelated ones of equal norm, 2 "
+            "for opposite ones"
+        )
         blocks: list[Block] = [
             _likenesses(self.types, caption),
             Heading("Most different modules"),
@@ -161,7 +166,7 @@ def settings_of(adapter: Adapter) -> dict[str, str]:
     return {
         "base": f"{name or '–'}{f' at {revision}' if revision else ''}",
         "rank": _range(shape.ranks),
-        "alpha": f"{settings.lora_alpha:g}{' and patterns' if settings.alpha_pattern else ''}",
+        "alpha": f"{settings.lora_alpha:g}{', with patterns' if settings.alpha_pattern else ''}",
         "scale": _range(shape.scales),
         "rank-stabilised": "yes" if settings.use_rslora else "no",
         "modules": _count_and_targets(shape),
@@ -193,8 +198,8 @@ def _likenesses(rows: Sequence[Likeness], caption: str) -> Table:
         {
             "module": lambda likeness: likeness.name,
             "count": lambda likeness: likeness.count,
-            "norm of first": lambda likeness: likeness.first,
-            "of second": lambda likeness: likeness.second,
+            "norm (first)": lambda likeness: likeness.first,
+            "norm (second)": lambda likeness: likeness.second,
             "cosine": lambda likeness: f"{likeness.cosine:.4f}",
             "distance": lambda likeness: f"{likeness.distance:.4f}",
         },

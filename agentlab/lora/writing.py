@@ -93,7 +93,7 @@ def write_adapter(
     """
     check_rank(rank)
     if dtype not in _DTYPES:
-        raise UsageError(f"Adapters cannot be stored as {dtype!r}.", hint=f"Known: {', '.join(_DTYPES)}.")
+        raise UsageError(f"Adapters cannot be stored as {dtype!r}.", hint=f"Supported: {', '.join(_DTYPES)}.")
     label, kind = _DTYPES[dtype]
     sides = {}
     for name, (outputs, inputs) in shapes.items():
@@ -126,9 +126,7 @@ def _write_modules(
         for tensor in _pad_factors(delta, rank):
             stored = tensor.to("cpu", kind).contiguous()
             if not torch.isfinite(stored).all():
-                raise DataError(
-                    f"{name} holds numbers that are infinite or none.", hint="Use smaller weights, or float32."
-                )
+                raise DataError(f"{name} contains infinite or NaN values.", hint="Use smaller weights, or float32.")
             file.write(stored.view(torch.uint8).numpy().data)
 
 
@@ -188,10 +186,12 @@ def room_for(out: Path, size: int) -> Iterator[None]:
             make_folder(out.parent)
             free = shutil.disk_usage(out.parent).free
             if free < needed:
-                raise StorageError(f"{out.parent} has {_mebibytes(free)} free; {out.name} takes {_mebibytes(needed)}.")
+                raise StorageError(
+                    f"{out.parent} has only {_mebibytes(free)} free, but {out.name} needs {_mebibytes(needed)}."
+                )
             yield
     except StorageError as error:
-        hint = f"Free some space ({out.name} takes {_mebibytes(needed)}), or name another place with --out."
+        hint = f"Free some space ({out.name} needs {_mebibytes(needed)}), or choose another place with --out."
         raise StorageError(error.message, hint=hint) from error
 
 
@@ -203,7 +203,7 @@ def _mebibytes(size: int) -> str:
 def stage_folder(out: Path, size: int) -> Iterator[Path]:
     """A hidden folder beside `out` that takes its name if all goes well and is removed if not; see `room_for`."""
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
+        raise UsageError(f"{out} already exists.", hint="Choose another name with --out, or delete the folder.")
     with room_for(out, size):
         with hidden_folder(out.parent, _MAKING) as folder:
             yield folder

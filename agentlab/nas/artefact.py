@@ -127,13 +127,13 @@ def _table_problems(artefact: Artefact) -> list[str]:
     channels = len(names)
     expected_targets = tuple(range(channels)) if data.features == "M" else (channels - 1,)
     checks = {
-        "a column is named twice": len(set(names)) < channels,
-        f"the date column {data.date_column!r} is among the columns": data.date_column in names,
+        "duplicate column names": len(set(names)) < channels,
+        f"the date column {data.date_column!r} is among the series columns": data.date_column in names,
         f"features {data.features} does not forecast these targets": targets != expected_targets,
-        f"{scaler.mean.shape} means and {scaler.std.shape} deviations for {channels} columns": (
+        f"expected {channels} means and standard deviations, got shapes {scaler.mean.shape} and {scaler.std.shape}": (
             scaler.mean.shape != (channels,) or scaler.std.shape != (channels,)
         ),
-        "a mean or deviation is not a finite number, or a deviation is not above zero": not (
+        "every mean must be finite, and every standard deviation finite and positive": not (
             np.isfinite(scaler.mean).all() and np.isfinite(scaler.std).all() and (scaler.std > 0).all()
         ),
     }
@@ -141,16 +141,16 @@ def _table_problems(artefact: Artefact) -> list[str]:
 
 
 def _weight_problems(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    problems = [f"the weight {name} is missing" for name in expected if name not in weights]
+    problems = [f"weight {name} is missing" for name in expected if name not in weights]
     for name, value in weights.items():
         if name not in expected:
-            problems.append(f"the network has no weight {name[:100]!r}")
+            problems.append(f"unexpected weight {name[:100]!r}")
         elif value.shape != expected[name].shape:
-            problems.append(f"the weight {name} is {[*value.shape]}, the network has {[*expected[name].shape]}")
+            problems.append(f"weight {name} has shape {[*value.shape]}, expected {[*expected[name].shape]}")
         elif value.dtype != expected[name].dtype:
-            problems.append(f"the weight {name} is {value.dtype}, the network has {expected[name].dtype}")
+            problems.append(f"weight {name} is {value.dtype}, expected {expected[name].dtype}")
         elif not torch.isfinite(value).all():
-            problems.append(f"the weight {name} holds a number that is not finite")
+            problems.append(f"weight {name} contains a non-finite value")
     return problems
 
 
@@ -193,15 +193,15 @@ def read_artefact(path: Path) -> Artefact:
     for name in (WEIGHTS, CONFIG, SCALER, CARD):
         if not (path / name).is_file():
             raise MissingFileError(
-                f"There is no exported model in {path}: {name} is missing.",
-                hint="Name a run, or a folder that `agentlab nas export RUN --out DIR` has written.",
+                f"{path} is not an exported model: {name} is missing.",
+                hint="Name a run, or a folder written by `agentlab nas export RUN --out DIR`.",
             )
     try:
         return _assemble_artefact(path)
     except (ValueError, OSError) as error:
-        raise ModelFileError(f"The exported model {path} cannot be used: {error}.", hint=_AGAIN) from error
+        raise ModelFileError(f"Cannot load the exported model {path}: {error}.", hint=_AGAIN) from error
     except ConfigError as error:
-        raise ModelFileError(f"The exported model {path} cannot be used: {error.message}", hint=_AGAIN) from error
+        raise ModelFileError(f"Cannot load the exported model {path}: {error.message}", hint=_AGAIN) from error
 
 
 def _assemble_artefact(path: Path) -> Artefact:
@@ -212,9 +212,9 @@ def _assemble_artefact(path: Path) -> Artefact:
     frequency = Frequency.parse(scaling.frequency)
     for key in ("columns", "frequency", "date_column", "date_format", "gaps"):
         if getattr(scaling, key) != getattr(trial.data, key):
-            raise ValueError(f"{SCALER} and {CONFIG} disagree about {key}")
+            raise ValueError(f"{SCALER} and {CONFIG} disagree on {key}")
     if unknown := [name for name in scaling.targets if name not in scaling.columns]:
-        raise ValueError(f"{SCALER}: the target {unknown[0]!r} is not among the columns")
+        raise ValueError(f"{SCALER}: target {unknown[0]!r} is not one of the columns")
     artefact = Artefact(
         trial=trial,
         names=scaling.columns,
@@ -225,7 +225,7 @@ def _assemble_artefact(path: Path) -> Artefact:
         card=_card(read_text(path / CARD, MAX_TEXT)),
     )
     if artefact.time_channels != scaling.time_features:
-        raise ValueError(f"{SCALER}: rows {frequency} apart have {artefact.time_channels} time features")
+        raise ValueError(f"{SCALER}: expected {artefact.time_channels} time features for one row per {frequency}")
     return artefact
 
 
@@ -244,15 +244,15 @@ def _card(text: str) -> dict[str, Any]:
         card = json.loads(text)
         json.dumps(card, allow_nan=False)  # Python's reader lets NaN and 1e999 through
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{CARD}: this is not JSON ({str(error)[:200]})") from error
+        raise ValueError(f"{CARD}: not valid JSON ({str(error)[:200]})") from error
     if not isinstance(card, dict):
-        raise ValueError(f"{CARD}: the root is not a mapping")
+        raise ValueError(f"{CARD}: expected a JSON object")
     return card
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
     if (size := path.stat().st_size) > MAX_WEIGHTS:
-        raise ValueError(f"{WEIGHTS} has {size} bytes; at most {MAX_WEIGHTS} are read")
+        raise ValueError(f"{WEIGHTS} has {size} bytes; the limit is {MAX_WEIGHTS}")
     try:
         return dict(load_weights(path.read_bytes()))
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:

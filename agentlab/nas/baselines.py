@@ -52,9 +52,13 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
 
     lines: list[tuple[str, str, Forecast]] = [
         ("mean", "mean of the training part", mean),
-        ("last", "repeat the last value", last),
-        ("season", f"repeat the value {season} steps before ({series.frequency})", seasonal),
-        ("ridge", f"linear in the last {config.input_length} values, less the last; penalty {penalty:g}", ridge),
+        ("last", "last value repeated", last),
+        ("season", f"value {season} steps earlier ({series.frequency})", seasonal),
+        (
+            "ridge",
+            f"linear in the last {config.input_length} values, relative to the last; ridge penalty {penalty:g}",
+            ridge,
+        ),
     ]
     usable_lines = [line for line in lines if line[0] != "season" or 1 < season <= series.split.val[0]]
     return [

@@ -78,7 +78,7 @@ class _State(StrictModel):
         if [epoch.epoch for epoch in self.history] != list(range(len(self.history))):
             raise ValueError("the epochs are not numbered in order")
         if self.best_epoch not in range(max(1, len(self.history))):
-            raise ValueError("the best epoch is none of the finished ones")
+            raise ValueError("best_epoch is not among the finished epochs")
         return self
 
 
@@ -112,7 +112,7 @@ def from_bytes(data: bytes) -> TrialCheckpoint:
         tensors = load(data)
         state = _State.model_validate_json(_metadata(data)[_KEY])
         if state.sha256 != hashlib.sha256(_exchange(data, state.sha256, _UNSIGNED)).hexdigest():
-            raise ValueError("its SHA-256 is another one")
+            raise ValueError("the SHA-256 does not match")
         model, best = _below("model.", tensors), _below("best.", tensors)
         return TrialCheckpoint(
             origin=state.origin,
@@ -128,7 +128,7 @@ def from_bytes(data: bytes) -> TrialCheckpoint:
     except (SafetensorError, ValidationError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunUnreadableError(
-            f"A trial's checkpoint cannot be read: {reason}.", hint="Delete it; the trial then starts again."
+            f"Cannot read the checkpoint of a trial: {reason}.", hint="Delete it; the trial will start over."
         ) from error
 
 

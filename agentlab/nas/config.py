@@ -36,11 +36,11 @@ Rows = Annotated[StrictInt, Field(ge=1)]
 
 
 class SplitConfig(StrictModel):
-    """Consecutive parts of the series, oldest first: three row counts, or three shares of all rows."""
+    """Consecutive parts of the series, oldest first, as three row counts or three shares of all rows."""
 
-    train: Rows | Share = Field(0.6, description="Rows (a whole number) or share (below 1) to train on.")
-    val: Rows | Share = Field(0.2, description="Rows or share that rank the trials.")
-    test: Rows | Share = Field(0.2, description="Rows or share that are scored once, at the end.")
+    train: Rows | Share = Field(0.6, description="Training part: number of rows (an integer) or share (below 1).")
+    val: Rows | Share = Field(0.2, description="Validation part, which ranks the trials: rows or share.")
+    test: Rows | Share = Field(0.2, description="Test part, which is scored once at the end: rows or share.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SplitConfig":
@@ -48,46 +48,54 @@ class SplitConfig(StrictModel):
         if len({type(part) for part in parts}) > 1:
             raise ValueError("give three row counts or three shares, not a mixture")
         if isinstance(self.train, float) and sum(parts) > 1 + 1e-9:
-            raise ValueError(f"the shares add up to {sum(parts):.4g}, more than 1")
+            raise ValueError(f"the shares add up to {sum(parts):.4g}; they must not exceed 1")
         return self
 
 
 class DataConfig(StrictModel):
-    """Which series is forecast, how it is cut, and how it is presented to the model."""
+    """The series to forecast, how it is split, and how the model sees it."""
 
     path: str | None = Field(
         None,
-        description="CSV or CSV.GZ file with one row per time step; null is the embedded New York weather of 2013.",
+        description="CSV or CSV.GZ file with one row per time step; null uses the embedded New York weather of 2013.",
     )
-    separator: Literal[",", ";", "\t", "|"] = Field(",", description="What stands between two fields of the file.")
+    separator: Literal[",", ";", "\t", "|"] = Field(",", description="Field separator of the file.")
     decimal: Literal[".", ","] = Field(
-        ".", description="Decimal mark of its numbers. With a comma, points may stand between thousands: 1.234,5."
+        ".", description="Decimal mark. With a comma, dots may separate thousands: 1.234,5."
     )
-    encoding: str = Field("utf-8", max_length=40, description="Its encoding, such as windows-1252 or latin-1.")
+    encoding: str = Field(
+        "utf-8", max_length=40, description="Text encoding of the file, such as windows-1252 or latin-1."
+    )
     date_column: str = Field("date", min_length=1, description="Column with the time of each row.")
     date_format: str | None = Field(
-        None, description="strptime pattern such as %d/%m/%Y %H:%M; null expects ISO 8601 (2013-01-31 06:00)."
+        None,
+        description="strptime format of the dates, such as %d/%m/%Y %H:%M; null expects ISO 8601 (2013-01-31 06:00).",
     )
     features: Literal["M", "S", "MS"] = Field(
-        "M", description="M: all columns forecast all; S: the target forecasts itself; MS: all forecast the target."
+        "M",
+        description="M: all columns forecast all columns; S: the target forecasts itself; MS: all columns "
+        "forecast the target.",
     )
-    target: str | None = Field(None, description="Target column for S and MS; null is the last column.")
+    target: str | None = Field(None, description="Target column for S and MS; null uses the last column.")
     columns: tuple[str, ...] | None = Field(
-        None, min_length=1, max_length=512, description="Columns to use, in this order; null is all but the date."
+        None, min_length=1, max_length=512, description="Columns to use, in this order; null uses all except the date."
     )
     ignore: tuple[str, ...] = Field(
-        (), max_length=512, description="Columns to leave out, such as remarks; an empty name is a column without one."
+        (),
+        max_length=512,
+        description="Columns to ignore, such as comments; an empty string is a column without a name.",
     )
     frequency: str | None = Field(
         None, description="Time step: 15min, h, 2h, D, W or MS (month start); null infers it from the dates."
     )
     gaps: Literal["error", "ffill", "interpolate"] = Field(
         "error",
-        description="Missing rows and cells: refuse, repeat the last value, or a straight line (which looks ahead).",
+        description="Missing rows and cells: raise an error, repeat the last value (ffill), or interpolate "
+        "linearly (which looks ahead).",
     )
     split: SplitConfig = Field(SplitConfig(), description="Training, validation and test part.")
-    horizon: int = Field(24, ge=1, le=2000, description="Steps to forecast.")
-    input_length: int = Field(96, ge=2, le=4096, description="Steps the encoder sees.")
+    horizon: int = Field(24, ge=1, le=2000, description="Number of steps to forecast.")
+    input_length: int = Field(96, ge=2, le=4096, description="Number of steps the encoder sees.")
     label_share: float = Field(
         0.5, ge=0, le=1, description="Share of the input that the decoder sees again before the forecast."
     )
@@ -103,7 +111,7 @@ class DataConfig(StrictModel):
         except (LookupError, ValueError):
             alike = False
         if not alike:
-            raise ValueError(f"{name!r} is no encoding that can be read; use utf-8, windows-1252 or latin-1")
+            raise ValueError(f"{name!r} is not a supported encoding; use utf-8, windows-1252 or latin-1")
         return name
 
     @property
@@ -118,26 +126,30 @@ class DataConfig(StrictModel):
 
 
 class ModelConfig(StrictModel):
-    """The Informer of arXiv 2012.07436, and three switches beyond the paper."""
+    """The Informer of arXiv 2012.07436, with three options beyond the paper."""
 
-    d_model: int = Field(512, ge=2, le=2048, description="Width of every layer; even, and a multiple of n_heads.")
+    d_model: int = Field(
+        512, ge=2, le=2048, description="Width of every layer; must be even and a multiple of n_heads."
+    )
     n_heads: int = Field(8, ge=1, le=64, description="Attention heads.")
     e_layers: int = Field(2, ge=1, le=6, description="Encoder layers.")
     d_layers: int = Field(1, ge=1, le=6, description="Decoder layers.")
-    ff_multiplier: int = Field(4, ge=1, le=8, description="Width of the feed-forward part, in multiples of d_model.")
-    attention: Literal["prob", "full"] = Field("prob", description="ProbSparse (the paper's) or full self-attention.")
+    ff_multiplier: int = Field(4, ge=1, le=8, description="Width of the feed-forward part as a multiple of d_model.")
+    attention: Literal["prob", "full"] = Field(
+        "prob", description="ProbSparse (as in the paper) or full self-attention."
+    )
     factor: int = Field(5, ge=1, le=20, description="ProbSparse: queries and sampled keys per ln(length).")
-    distil: bool = Field(True, description="Halve the length between encoder layers.")
+    distil: bool = Field(True, description="Halve the sequence length between encoder layers.")
     mix: bool = Field(True, description="Flatten the decoder's self-attention heads first, as the original code does.")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Share of activations dropped while training.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout rate.")
     normalize: bool = Field(False, description="Beyond the paper: standardise each window and undo it on the forecast.")
     shortcut: bool = Field(
         False, description="Beyond the paper: add a linear forecast from the window, centred on its last value."
     )
     faithful: bool = Field(
         False,
-        description="Follow the published code: refuse every switch beyond the paper, and drop attention weights too "
-        "where it does, which is slow on a CPU.",
+        description="Follow the published code: refuse all options beyond the paper, and apply dropout to "
+        "attention weights where the code does (slow on a CPU).",
     )
 
     @model_validator(mode="after")
@@ -146,9 +158,7 @@ class ModelConfig(StrictModel):
             raise ValueError(f"d_model {self.d_model} must be even and a multiple of n_heads {self.n_heads}")
         beyond = [name for name in ("normalize", "shortcut") if getattr(self, name)]
         if self.faithful and beyond:
-            raise ValueError(
-                f"faithful leaves no room for {' and '.join(beyond)}: set them to false, or faithful to false"
-            )
+            raise ValueError(f"faithful excludes {' and '.join(beyond)}: set them to false, or faithful to false")
         return self
 
 
@@ -161,78 +171,87 @@ class OptimizerParams(StrictModel):
 
 
 class TrainingConfig(StrictModel):
-    """How one trial is trained."""
+    """How a trial is trained."""
 
-    optimizer_class: OptimizerName = Field("Adam", description="Optimiser of torch.optim.")
+    optimizer_class: OptimizerName = Field("Adam", description="Optimiser class in torch.optim.")
     optimizer_params: OptimizerParams = Field(OptimizerParams(), description="Arguments of the optimiser.")
-    criterion_class: CriterionName = Field("MSELoss", description="Training loss of torch.nn.")
-    epochs: int = Field(6, ge=1, le=1000, description="Passes over the training windows, at most.")
+    criterion_class: CriterionName = Field("MSELoss", description="Training loss, a class in torch.nn.")
+    epochs: int = Field(6, ge=1, le=1000, description="Maximum number of passes over the training windows.")
     patience: int = Field(
-        3, ge=1, le=1000, description="Stop after this many epochs in which the validation MSE rose above its best."
+        3, ge=1, le=1000, description="Stop after this many consecutive epochs without a lower validation MSE."
     )
     schedule: Literal["halving", "constant"] = Field(
-        "halving", description="Learning rate: halved after each epoch but the first, as published, or kept."
+        "halving",
+        description="Learning rate schedule: halved after every epoch except the first (as published), or constant.",
     )
-    clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; null does not clip.")
+    clip_norm: float | None = Field(None, gt=0, description="Maximum gradient norm; null disables clipping.")
     train_fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of the training windows to use, evenly spread: less is faster and rougher."
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the training windows to use, evenly spread; fewer are faster and less accurate.",
     )
 
     @model_validator(mode="after")
     def _momentum_is_used(self) -> "TrainingConfig":
         if self.optimizer_params.momentum and self.optimizer_class not in WITH_MOMENTUM:
-            raise ValueError(f"{self.optimizer_class} takes no momentum; it is for {' and '.join(WITH_MOMENTUM)}")
+            raise ValueError(f"{self.optimizer_class} does not take momentum; use {' or '.join(WITH_MOMENTUM)}")
         return self
 
 
 class TrialConfig(StrictModel):
-    """Everything that decides what one trial computes, besides the series and the seed."""
+    """Everything that determines the result of a trial, apart from the series and the seed."""
 
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")
     model: ModelConfig = Field(ModelConfig(), description="The network.")
-    training: TrainingConfig = Field(TrainingConfig(), description="Its training.")
+    training: TrainingConfig = Field(TrainingConfig(), description="How it is trained.")
 
     @model_validator(mode="after")
     def _enough_to_halve(self) -> "TrialConfig":
         needed = 2**self.model.e_layers if self.model.distil else 2
         if self.data.input_length < needed:
             raise ValueError(
-                f"input_length {self.data.input_length} cannot be halved between {self.model.e_layers} encoder layers; "
-                f"it takes {needed}, or distil false"
+                f"input_length {self.data.input_length} is too short to be halved between "
+                f"{self.model.e_layers} encoder layers: use at least {needed}, or set distil to false"
             )
         return self
 
 
 class EvaluatorConfig(StrictModel):
-    """When a trial counts as better."""
+    """When a trial counts as better than the best so far."""
 
     repeats: int = Field(
         2,
         ge=0,
         le=20,
-        description="Further trainings of trial 0 with other seeds, which measure the noise; and of the first accepted "
-        "trial of another family.",
+        description="How often trial 0, and the first accepted trial of any other family, is trained again with "
+        "other seeds to measure the noise.",
     )
     noise: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Relative deviation of the validation MSE from seed to seed; null measures it with `repeats`.",
+        description="Relative standard deviation of the validation MSE across seeds; null measures it with `repeats`.",
     )
     family: tuple[str, ...] = Field(
         ("model.normalize", "model.shortcut"),
         max_length=8,
-        description="Searched keys on which the noise depends: trials that differ in them are measured apart.",
+        description="Searched keys on which the noise depends; the noise is measured separately for each "
+        "combination of their values.",
     )
 
 
 class FinalsConfig(StrictModel):
-    """The last round: the best few trials again, at full budget, with several seeds each."""
+    """The last round: the best trials are trained again at full budget with several seeds each."""
 
-    count: int = Field(3, ge=0, le=50, description="Trials in the last round; 0 takes the accepted one as it stands.")
-    seeds: int = Field(3, ge=1, le=50, description="Trainings of each, with different seeds.")
-    train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training windows there.")
-    epochs: int | None = Field(None, ge=1, le=1000, description="Epochs there, at most; null keeps the trial's.")
+    count: int = Field(
+        3, ge=0, le=50, description="Number of trials in the last round; 0 keeps the accepted trial as it is."
+    )
+    seeds: int = Field(3, ge=1, le=50, description="Trainings per trial, each with a different seed.")
+    train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training windows used in the last round.")
+    epochs: int | None = Field(
+        None, ge=1, le=1000, description="Maximum epochs in the last round; null keeps the trial's."
+    )
 
     @property
     def full(self) -> dict[str, Value]:
@@ -242,15 +261,18 @@ class FinalsConfig(StrictModel):
 
 
 class SearchConfig(StrictModel):
-    """Who proposes, and what is refused before it costs a trial."""
+    """Who proposes trials, and which proposals are refused before they cost a trial."""
 
-    base: ArmName = Field(
-        "gp", description="Classical optimiser that is in charge; auto is gp, and tpe beyond 100 trials."
-    )
+    base: ArmName = Field("gp", description="Classical optimiser; auto uses gp, and tpe beyond 100 trials.")
     pick_from: int = Field(
-        2, ge=2, le=8, description="Candidates shown to a small language model; a bad chooser costs less with few."
+        2,
+        ge=2,
+        le=8,
+        description="Candidates offered to a small language model; fewer limit the damage of a bad choice.",
     )
-    memory_mb: int = Field(2048, ge=16, le=1_000_000, description="Refuse a candidate whose training needs more.")
+    memory_mb: int = Field(
+        2048, ge=16, le=1_000_000, description="Refuse a candidate whose training needs more memory (MiB)."
+    )
     max_parameters: int = Field(2_000_000, ge=100, description="Refuse a candidate with more weights.")
 
 
@@ -262,29 +284,30 @@ class NasConfig(StrictModel):
         20,
         ge=1,
         le=100_000,
-        description="Trials in all, those before a resume included; with paired studies, trainings of each.",
+        description="Total number of trials, including those before a resume; with paired studies, trainings per "
+        "study.",
     )
-    max_seconds: float | None = budget_field(None, gt=0, description="Training seconds in all; null is no bound.")
+    max_seconds: float | None = budget_field(None, gt=0, description="Total training seconds; null sets no limit.")
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")
     model: ModelConfig = Field(ModelConfig(), description="The network of trial 0.")
-    training: TrainingConfig = Field(TrainingConfig(), description="The training of trial 0.")
+    training: TrainingConfig = Field(TrainingConfig(), description="How trial 0 is trained.")
     space: SpaceConfig = Field(
-        SpaceConfig({}), description="Dotted name -> range or choices of what is searched; empty trains trial 0 alone."
+        SpaceConfig({}), description="Dotted key -> range or choices to search; empty trains trial 0 alone."
     )
     constraints: tuple[Constraint, ...] = Field((), max_length=64, description="Rules between searched values.")
-    search: SearchConfig = Field(SearchConfig(), description="Proposer and screening.")
+    search: SearchConfig = Field(SearchConfig(), description="Proposers and screening.")
     evaluator: EvaluatorConfig = Field(EvaluatorConfig(), description="When a trial is accepted.")
     finals: FinalsConfig = Field(FinalsConfig(), description="The last round, which picks the winner.")
     control: Literal["light", "full"] = Field(
         "light",
-        description="How the agent's help is measured: by a coin within the run, or also by paired studies with and "
-        "without it.",
+        description="How the agent's benefit is measured: by random assignment of trials within the run, or also "
+        "by paired studies with and without it.",
     )
-    control_seeds: int = Field(8, ge=5, le=100, description="Pairs of studies under full control.")
+    control_seeds: int = Field(8, ge=5, le=100, description="Number of pairs of studies with --control full.")
     workers: int = machine_field(
-        1, ge=1, le=256, description="Trials at a time, each in a process of its own beyond 1."
+        1, ge=1, le=256, description="Trials at a time; with more than 1, each runs in its own process."
     )
-    llm: LLMConfig = preset_field("llm", LLMConfig(), description="A name in configs/llm, or such a mapping.")
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Name of a config in configs/llm, or a mapping.")
 
     @field_validator("space")
     @classmethod

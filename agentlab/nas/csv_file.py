@@ -27,7 +27,7 @@ MAX_CELLS = 50_000_000
 MAX_COLUMNS = 512
 EXPECTED = "Expected: a header line, then one row per time step with a date and numbers, separated by data.separator."
 _FIRST_LINE = 2  # line 1 of the file is the header
-_CUT = "Write the rows and columns you need to a smaller file."
+_CUT = "Write only the rows and columns you need to a smaller file."
 _ETT = {"ETTh1.csv", "ETTh2.csv", "ETTm1.csv", "ETTm2.csv"}
 _GZIP = b"\x1f\x8b"
 _WINDOWS = "windows-1252"  # what Excel writes in western Europe
@@ -72,32 +72,34 @@ def locate(path: Path) -> str:
     except PermissionError as error:
         raise _forbidden_error(path.name) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        raise MissingFileError(f"There is no data file {str(path)[:200]}.", hint=_where(path)) from error
+        raise MissingFileError(f"No such data file: {str(path)[:200]}.", hint=_where(path)) from error
     if stat.S_ISDIR(file_stat.st_mode):
         raise DataError(f"{path} is a folder, not a CSV file.", hint="Name the file: --data FILE")
     if not stat.S_ISREG(file_stat.st_mode):
         raise DataError(
-            f"{path} is a pipe or a device, and a series is read more than once.",
-            hint="Write it to a file first, and name that: --data FILE",
+            f"{path} is a pipe or a device; the data must be a regular file, as it is read more than once.",
+            hint="Save the data to a file and pass it: --data FILE",
         )
     if file_stat.st_size > MAX_BYTES:
-        raise DataError(f"{path.name} has {file_stat.st_size} bytes; at most {MAX_BYTES} are read.", hint=_CUT)
+        raise DataError(f"{path.name} has {file_stat.st_size} bytes; the limit is {MAX_BYTES}.", hint=_CUT)
     return path.name
 
 
 def _forbidden_error(source: str) -> DataError:
-    return DataError(f"{source} may not be read: permission denied.", hint="Change who may read it and its folder.")
+    return DataError(
+        f"Cannot read {source}: permission denied.", hint="Check the permissions of the file and its folder."
+    )
 
 
 def _where(path: Path) -> str:
     if path.name in _ETT:
         return (
-            f"{path.name} is in ETT-small/ of github.com/zhouhaoyi/ETDataset (CC BY-ND 4.0); put it there, or name "
-            "another place: --data FILE"
+            f"{path.name} is in ETT-small/ of github.com/zhouhaoyi/ETDataset (CC BY-ND 4.0): download it "
+            "there, or pass another path: --data FILE"
         )
     if re.search(r"\b[a-z0-9]+:/", str(path)):
-        return "Only local files are read: download it, and name the file: --data FILE"
-    return "Name the file: --data FILE (data.path in a config starts at the workspace)."
+        return "Only local files can be read: download it, then pass the file: --data FILE"
+    return "Pass the file: --data FILE (a relative data.path in a config starts at the workspace)."
 
 
 def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
@@ -115,7 +117,7 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
         names = tuple(str(name).strip() for name in header.iloc[0])
         _require_separator(names, source, config.separator)
         if len(names) > MAX_COLUMNS:
-            raise DataError(f"{source} has {len(names)} columns; at most {MAX_COLUMNS} are read.", hint=_CUT)
+            raise DataError(f"{source} has {len(names)} columns; the limit is {MAX_COLUMNS}.", hint=_CUT)
         rows = min(MAX_ROWS, MAX_CELLS // len(names))
         with _text(path, source, config.encoding) as stream:
             frame: pd.DataFrame = pd.read_csv(
@@ -130,16 +132,16 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
                 **options,
             )
     except pd.errors.EmptyDataError as error:
-        raise DataError(f"{source} is empty, or its line 1 is.", hint=EXPECTED) from error
+        raise DataError(f"{source} is empty, or its first line is.", hint=EXPECTED) from error
     except pd.errors.ParserError as error:
         raise _malformed_error(source, str(error).strip()) from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas has taken the first fields for names of rows
-        raise _malformed_error(source, f"the lines have more fields than the header has names ({len(names)})")
+        raise _malformed_error(source, f"the rows have more fields than the header has names ({len(names)})")
     if len(frame) > rows:
         raise DataError(f"{source} has more than {rows} rows of {len(names)} columns.", hint=_CUT)
     filled = frame.notna().any(axis=1).to_numpy().nonzero()[0]
     if not filled.size:
-        raise DataError(f"{source} has a header and no rows.", hint=EXPECTED)
+        raise DataError(f"{source} has a header but no rows.", hint=EXPECTED)
     return CsvFile(source, names, frame.iloc[: filled[-1] + 1])
 
 
@@ -148,18 +150,18 @@ def _require_separator(names: tuple[str, ...], source: str, separator: str) -> N
     for mark, words in _SEPARATORS.items():
         if mark != separator and mark in names[0] and (len(names) == 1 or mark in ";\t"):
             message = f"{source} is separated by {words}, not by {_SEPARATORS[separator]}."
-            raise refusal(message, "Say so:", {"data.separator": mark})
+            raise refusal(message, "Set it:", {"data.separator": mark})
 
 
 def _malformed_error(source: str, reason: str) -> DataError:
     fields = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
     quote = re.search(r"EOF inside string starting at row (\d+)", reason)
-    hint = "Line 1 is the header, decimals take a point (1.5), and no line ends with a comma."
+    hint = "Line 1 must be the header, decimals use a point (1.5), and lines must not end with a comma."
     if fields:
-        reason = f"line {fields[2]} has {fields[3]} fields and the header {fields[1]}"
+        reason = f"line {fields[2]} has {fields[3]} fields, but the header has {fields[1]}"
     elif quote:
-        reason = f'a quote (") that is opened about line {int(quote[1]) + 1} is never closed'
-        hint = "Close it, or remove it."
+        reason = f'a quote (") opened near line {int(quote[1]) + 1} is never closed'
+        hint = "Close or remove it."
     return DataError(f"{source}: {reason}.", hint=f"{hint} {EXPECTED}")
 
 
@@ -180,7 +182,7 @@ def _text(path: Path, source: str, encoding: str) -> Iterator[IO[bytes]]:
     except PermissionError as error:
         raise _forbidden_error(source) from error
     except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{source} cannot be read: {error}.", hint="Copy the file again; it may be cut off.") from error
+        raise DataError(f"Cannot read {source}: {error}.", hint="Copy the file again; it may be truncated.") from error
 
 
 class BoundedText(io.RawIOBase):
@@ -212,17 +214,19 @@ class BoundedText(io.RawIOBase):
     def _check(self, block: bytes) -> None:
         self._bytes += len(block)
         if self._bytes > self._limit:
-            raise DataError(f"{self._source} unpacks to more than the {self._limit} bytes that are read.", hint=_CUT)
+            raise DataError(f"{self._source} decompresses to more than the limit of {self._limit} bytes.", hint=_CUT)
         if (nul := block.find(b"\0")) >= 0:
             line = self._lines + block.count(b"\n", 0, nul)
-            raise DataError(f"{self._source}: line {line} holds a NUL byte, so it is not text.", hint=EXPECTED)
+            raise DataError(
+                f"{self._source}: line {line} contains a NUL byte, so this is not a text file.", hint=EXPECTED
+            )
         try:
             self._decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             line = self._lines + error.object.count(b"\n", 0, error.start)
             other_encoding = "latin-1" if codecs.lookup(self._encoding) == codecs.lookup(_WINDOWS) else _WINDOWS
             message = f"{self._source} is not {self._encoding.upper()} text (line {line})."
-            advice = "Say what it is, or save it as UTF-8:"
+            advice = "Set its encoding, or save it as UTF-8:"
             raise refusal(message, advice, {"data.encoding": other_encoding}) from error
         ends = block.count(b"\n") + (0 if b"\n" in block else block.count(b"\r"))
         last = max(block.rfind(b"\n"), block.rfind(b"\r"))

@@ -75,18 +75,18 @@ def close_gaps(table: SeriesTable, config: DataConfig) -> SeriesTable:
     if config.gaps == "error":
         row, column = np.argwhere(holes)[0]
         raise refusal(
-            f"{table.source} misses {_counts(absent, cells)}, the first at {grid[row]} in column "
+            f"{table.source} lacks {_counts(absent, cells)}, the first at {grid[row]} in column "
             f"{table.names[column]!r}; the {longest}.",
-            "Choose how to fill them (ffill or interpolate):",
+            "Choose how to fill the gaps (ffill or interpolate):",
             {"data.gaps": "ffill"},
         )
     straight = config.gaps == "interpolate"
     frame = pd.DataFrame(values, copy=False)
     filled = frame.interpolate(limit_direction="both") if straight else frame.ffill().bfill()
-    method = "a straight line" if straight else "the last value before"
+    method = "linear interpolation" if straight else "the last value before"
     notes = [f"Filled with {method}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
     if straight:
-        notes.append("A straight line looks ahead: it is drawn towards the value after the gap")
+        notes.append("Linear interpolation looks ahead, as it uses the value after the gap")
     elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
         notes.append(
             f"{format_count(early, 'cell')} before the first value of a column took that value, which looks ahead"
@@ -131,7 +131,7 @@ def _require_training_values(raw_table: SeriesTable, last: np.datetime64, split:
         name = raw_table.names[empty[0]]
         raise refusal(
             f"{raw_table.source}: column {name!r} has no value in the {split.train[1]} training rows.",
-            "Begin the series later, or leave it out:",
+            "Start the series later, or ignore the column:",
             without(config, name),
         )
 
@@ -151,13 +151,13 @@ def scale(table: SeriesTable, split: Split, config: DataConfig) -> tuple[Scaler,
     for column, name in enumerate(table.names):
         fault = None
         if spread[column] <= _ROUNDING * size[column]:
-            fault = f"never changes in the {split.train[1]} training rows"
+            fault = f"is constant in the {split.train[1]} training rows"
             if size[column] > 2**53 or spread[column]:
-                fault += " by more than the rounding of 64-bit numbers"
+                fault += " (up to 64-bit rounding)"
         elif not usable[column]:
-            fault = "holds numbers that are too large or too small to be scaled"
+            fault = "contains numbers that are too large or too small to standardise"
         if fault:
-            raise refusal(f"{table.source}: column {name!r} {fault}.", "Leave it out:", without(config, name))
+            raise refusal(f"{table.source}: column {name!r} {fault}.", "Ignore it:", without(config, name))
     return scaler, values
 
 
@@ -171,7 +171,7 @@ def split_rows(split: SplitConfig, rows: int, source: str) -> Split:
     train, val, test = (int(end if isinstance(split.train, int) else rows * end + 1e-6) for end in ends)
     if test > rows:
         raise refusal(
-            f"{source}: data.split asks for {test} rows and there are {rows}.",
+            f"{source}: data.split asks for {test} rows, but there are {rows}.",
             "Use shares:",
             {"data.split.train": 0.6, "data.split.val": 0.2, "data.split.test": 0.2},
         )
@@ -189,7 +189,7 @@ def require_windows(split: Split, config: DataConfig, source: str) -> None:
         if not window_starts(split, part, config.input_length, config.horizon):
             needs = config.horizon + (config.input_length if part == "train" else 0)
             raise DataError(
-                f"{source}: the {part} part has {end - first} rows; input length {config.input_length} and horizon "
-                f"{config.horizon} need at least {needs}.",
-                hint="Shorten data.input_length or data.horizon, or give the part more rows in data.split.",
+                f"{source}: the {part} part has {end - first} rows, but input_length {config.input_length} "
+                f"and horizon {config.horizon} need at least {needs}.",
+                hint="Reduce data.input_length or data.horizon, or give this part more rows in data.split.",
             )

@@ -26,7 +26,7 @@ def export_artefact(source: Path, target: Path) -> Path:
         StorageError: it cannot be written.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f"{target} exists already.", hint="Choose another --out, or an empty folder.")
+        raise UsageError(f"{target} already exists.", hint="Use another --out, or an empty folder.")
     artefact = read_artefact(source)
     building = target.with_name(f".{target.name[:64]}.{secrets.token_hex(4)}.tmp")
     try:
@@ -60,9 +60,9 @@ def find_artefact(ref: str, runs_dir: Path, cwd: Path) -> tuple[Path, RunRecord 
         raise
     if not (record.path / WINNER / WEIGHTS).is_file():
         run_reference = record.id if runs_dir == cwd / "runs" else f"{record.id} --runs-dir {quote(str(runs_dir))}"
-        longer = f"Search on: agentlab nas --resume {run_reference} --max-iterations N"
+        longer = f"Continue the search: agentlab nas --resume {run_reference} --max-iterations N"
         raise MissingFileError(
-            f"The run {record.id} is {record.status} and has no winner to forecast with.",
+            f"Run {record.id} is {record.status} and has no winner to forecast with.",
             hint=longer if record.status == "completed" else f"Finish it: agentlab runs resume {run_reference}",
         )
     return record.path / WINNER, record

@@ -109,7 +109,7 @@ def objective(parameters: Mapping[str, Any], report: Report) -> InformerObjectiv
     base = TrialConfig.model_validate(parameters["trial"])
     series = load_series(base.data, Workspace.locate({"AGENTLAB_HOME": parameters["workspace"]}, Path.cwd()))
     if series.fingerprint != parameters["fingerprint"]:
-        raise DataError(f"{series.source} has changed since the study began.", hint="Put the old file back.")
+        raise DataError(f"{series.source} has changed since the study started.", hint="Restore the original file.")
     trials = Folder(Path(parameters["trials"]))
     return InformerObjective(base, series, trials, parameters["device"], report, full=parameters["full"])
 

@@ -37,7 +37,7 @@ class NasPlan(AnswerDocument):
     def blocks(self) -> list[Block]:
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
         finals_note = (
-            f", at most {self.finals_at_most} where its lead does not hold" if self.finals_at_most > self.finals else ""
+            f", at most {self.finals_at_most} if the lead does not hold" if self.finals_at_most > self.finals else ""
         )
         rows = [
             ("series", self.series),
@@ -45,17 +45,21 @@ class NasPlan(AnswerDocument):
             ("further trainings", f"{self.repeats} to measure the noise, {self.finals} in the last round{finals_note}"),
             ("proposers", self.proposers),
             ("searched", ", ".join(self.searched) or "nothing"),
-            ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB to train"),
-            ("time", f"about {duration(self.seconds)} of training, at the pace of trial 0's first steps here"),
+            ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB of memory to train"),
+            (
+                "time",
+                f"about {duration(self.seconds)} of training, extrapolated from the first steps of trial 0 on "
+                "this machine",
+            ),
             ("language model", self.language_model),
         ]
         if self.paired_studies:
             rows.insert(3, ("full control", f"{self.paired_studies} further studies, {self.trials} trainings in each"))
         if self.proposals:
             judged = ", and one for every near tie" if self.judges else ""
-            rows.append(("its calls", f"about {self.proposals} to propose{judged}"))
+            rows.append(("model calls", f"about {self.proposals} to propose{judged}"))
             rows.append(
-                ("its cost", f"at most {self.max_cost_usd:g} USD where a model has a price; local models are free")
+                ("model cost", f"at most {self.max_cost_usd:g} USD for models with a price; local models are free")
             )
         return [Table(("plan", ""), rows)]
 
@@ -76,7 +80,7 @@ def plan_of(
     repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
     final_trainings = min(finals.count, trials) * finals.seeds
     trainings = (1 + paired) * trials + repeats + final_trainings
-    agent_note = " and, for about half of the trials, the language model" if agent else ""
+    agent_note = " ; for about half of the trials, the language model" if agent else ""
     return NasPlan(
         series=describe_series(series, config.data),
         trials=trials,
@@ -111,13 +115,16 @@ def describe_series(series: Series, data: DataConfig) -> str:
 def _idle_target(series: Series, data: DataConfig) -> str:
     if data.features != "M" or data.target in (None, series.names[-1]):
         return ""
-    return f" data.target={data.target} has no effect: data.features=M forecasts every column; set it to MS or S."
+    return (
+        f" data.target={data.target} has no effect because data.features=M forecasts every column; "
+        "use MS or S to forecast only the target."
+    )
 
 
 def describe_models(config: NasConfig) -> str:
     """The language models that may answer, in the order they are asked."""
     names = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates(TERMS.propose)]
-    return " then ".join(names) or "none: the classical optimiser proposes alone"
+    return " then ".join(names) or "none: the classical optimiser proposes every trial"
 
 
 def estimate(trial: TrialConfig, series: Series) -> ScreenEstimate:

@@ -128,7 +128,7 @@ def forecasts(column: str, windows: Sequence["WindowForecast"]) -> str:
         axes.axvline(0, color="0.8", lw=0.8)
         title = f"{column}, forecast from {str(window.dates[0])[:16]}"
         axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
-    panels[-1].set_xlabel("steps from the start of the forecast")
+    panels[-1].set_xlabel("steps ahead")
     legend_below(figure, panels[0])
     return svg(figure)
 
@@ -152,7 +152,7 @@ def importance_bars(shares: Mapping[str, float]) -> str:
     bar_container = axes.barh(positions, [share for _, share in bars], color=colours, height=0.7)
     axes.bar_label(bar_container, [f"{share:.0%}" for _, share in bars], padding=3, fontsize=SMALL)
     axes.set(yticks=positions, yticklabels=[name for name, _ in bars], xticks=[])
-    figure.suptitle("What moved the validation error")
+    figure.suptitle("What affects the validation error")
     axes.tick_params(axis="y", length=0, labelsize=SMALL)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)

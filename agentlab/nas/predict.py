@@ -67,7 +67,7 @@ def read_input(artefact: Artefact, path: Path) -> SeriesTable:
         DataError: the file cannot be used; the hint says what the model reads.
     """
     if not path.exists():
-        raise MissingFileError(f"There is no data file {path}.", hint="Name the file: --input FILE")
+        raise MissingFileError(f"No such data file: {path}.", hint="Name the file: --input FILE")
     # `data.columns` are those of the network, in its order; features M leaves them so
     config = artefact.trial.data.model_copy(update={"path": str(path), "features": "M", "target": None})
     workspace = Workspace(root=path.parent, cache=path.parent)
@@ -97,21 +97,21 @@ def forecast(artefact: Artefact, table: SeriesTable) -> ForecastTable:
     rows = frequency.steps_between(table.dates[0], table.dates[-1]) + 1
     if rows < data.input_length:
         raise DataError(
-            f"{table.source} has {rows} time steps; the model needs the last {data.input_length}.",
-            hint="Give a longer file.",
+            f"{table.source} has {rows} time steps, but the model needs the last {data.input_length}.",
+            hint="Use a longer file.",
         )
     dates = _steps(table.dates[-1], frequency, range(1 - data.input_length, data.horizon + 1))
     if dates[-1] > _LAST_DATE:
-        raise DataError(f"{table.source}: the forecast would reach beyond {_LAST_DATE}.", hint="Check the dates.")
+        raise DataError(f"{table.source}: the forecast would extend beyond {_LAST_DATE}.", hint="Check the dates.")
     window = _window(artefact, table, dates[0])
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused below
         scaled = _run(artefact, artefact.scaler.apply(window.values), time_features(dates, frequency))
         values = artefact.scaler.undo(scaled, artefact.targets)
     if not np.isfinite(values).all():
         raise DataError(
-            f"{table.source}: the forecast is not finite; the last {data.input_length} rows are too far from the "
-            "numbers the model was trained on.",
-            hint="Are they in the same units?",
+            f"{table.source}: the forecast is not finite, because the last {data.input_length} rows are "
+            "too far from the values the model was trained on.",
+            hint="Check that they are in the same units.",
         )
     return ForecastTable(
         date_column=data.date_column,
@@ -164,7 +164,7 @@ def _require_columns(artefact: Artefact, columns: Sequence[str], source: str) ->
     missing = [name for name in artefact.names if name not in columns]
     if missing:
         raise DataError(
-            f"{source} lacks {len(missing)} of {len(artefact.names)} columns of the model: {', '.join(missing)}.",
+            f"{source} lacks {len(missing)} of the model's {len(artefact.names)} columns: {', '.join(missing)}.",
             hint=_expectation(artefact),
         )
 
@@ -173,7 +173,7 @@ def _require_frequency(artefact: Artefact, frequency: str, source: str) -> None:
     trained = str(artefact.frequency)
     if frequency != trained:
         raise DataError(
-            f"{source} has one row per {frequency}; the model was trained on one row per {trained}.",
+            f"{source} has one row per {frequency}, but the model was trained on one row per {trained}.",
             hint=f"Resample the file to one row per {trained}.",
         )
 
@@ -192,8 +192,8 @@ def _expectation(artefact: Artefact) -> str:
     data = artefact.trial.data
     gaps = "no missing values" if data.gaps == "error" else f"gaps filled by {data.gaps}"
     return (
-        f"The model reads dates in {data.date_column!r} ({data.date_format or 'ISO 8601'}), one row per "
-        f"{artefact.frequency}, {gaps}, and the columns {', '.join(artefact.names)}."
+        f"The model expects dates in {data.date_column!r} ({data.date_format or 'ISO 8601'}), one row "
+        f"per {artefact.frequency}, {gaps}, and the columns {', '.join(artefact.names)}."
     )
 
 
@@ -252,6 +252,6 @@ def predict(source: Path, data: Path, target: Path | None) -> ForecastAnswer:
         MissingFileError, ModelFileError, DataError, StorageError: see `read_artefact`, `read_input` and `forecast`.
     """
     if target and target.exists() and data.exists() and target.samefile(data):
-        raise UsageError(f"{target} is the input.", hint="Choose another --output.")
+        raise UsageError(f"{target} is the input file.", hint="Use another --output.")
     artefact = read_artefact(source)
     return ForecastAnswer.of(forecast(artefact, read_input(artefact, data)), target)

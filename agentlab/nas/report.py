@@ -49,7 +49,7 @@ def study_report(run: OpenRun, result: NasResult, base: TrialConfig, series: Ser
         run.write_text(name, picture)
     steps = "1 step" if len(result.by_step) == 1 else f"{len(result.by_step)} steps"
     return Report(
-        title=f"Architecture search: Informer forecasts {series.target_names[-1]}, {steps} ahead",
+        title=f"Architecture search: Informer forecasting {series.target_names[-1]}, {steps} ahead",
         verdict=(headline(result), result.control_note),
         facts={"model": f"Informer, {result.winner.parameters:,} weights", "data": result.series},
         body=blocks(result, base, frozenset(pictures)),
@@ -72,14 +72,14 @@ def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> li
 
 def _quality(result: NasResult) -> list[Block]:
     return [
-        Heading("How good is it"),
+        Heading("How good is it?"),
         Text(
-            f"Errors are on standardised data, over every window of the part. {test_note(result)} The winner's "
-            "figures are means over its trainings, ± one standard deviation."
+            f"Errors are on standardised data, over every window of the part. {test_note(result)} The "
+            "winner's figures are means over its trainings, ± one standard deviation."
         ),
         comparison(result),
         *([published_table(result)] if result.published else []),
-        Figure(_FORECASTS, "Forecasts of the winner on test windows, with what really happened"),
+        Figure(_FORECASTS, "Forecasts of the winner on test windows, and the actual values"),
         Figure(_BY_STEP, "Test error of the winner by forecast step"),
         step_table(result),
         channel_table(result),
@@ -87,11 +87,11 @@ def _quality(result: NasResult) -> list[Block]:
 
 
 def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
-    section: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
+    section: list[Block] = [Heading("Did the agent help?"), Text(result.control_note)]
     if result.pairs:
         section.append(pair_table(result.pairs, TERMS))
     if _PAIRS in pictures:
-        section.append(Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent"))
+        section.append(Figure(_PAIRS, "Lowest validation error in each pair of studies, without and with the agent"))
     section.append(source_table(result))
     if result.models:
         section.append(model_table(result.models))
@@ -102,17 +102,17 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     section: list[Block] = [
         Heading("Trials"),
         Text(
-            f"{result.noise.note} A trial is accepted only if it is better by more than the noise explains: beyond the "
-            "97.5 % quantile of Student's t for the difference of the two means."
+            f"{result.noise.note} A trial is accepted only if it is better by more than the noise can "
+            "explain: beyond the 97.5 % quantile of Student's t for the difference of the two means."
         ),
-        Figure(_ERROR, "Validation error of every trial by its source, the best so far, and the reference lines"),
+        Figure(_ERROR, "Validation error of every trial by source, with the best so far and the reference lines"),
         trial_table(result),
         Figure(_CURVES, "Validation error by epoch of every trial"),
     ]
     if _IMPORTANCES in pictures:
         section += [
             Heading("What mattered"),
-            Figure(_IMPORTANCES, "Share of the differences between trials that each searched key explains"),
+            Figure(_IMPORTANCES, "Share of the variation between trials explained by each searched key"),
             importance_table(result),
         ]
     if result.finalists:
@@ -151,17 +151,18 @@ def finalist_table(result: NasResult) -> Table:
         "mean": lambda f: f.mean,
         "": lambda f: "winner" if f.run_id == result.winner.run_id else "",
     }
-    caption = "Search and last round may train on different shares of the windows, and then have different errors"
+    caption = "The search and the last round may train on different shares of the windows, so their errors can differ"
     return table(result.finalists, columns, caption)
 
 
 def finalist_note(result: NasResult) -> str:
     """Whether the last round decided."""
     if all(row.mean is None for row in result.finalists):
-        return "Every training of the last round failed; the winner is the accepted trial as the search has trained it."
+        return "Every training of the last round failed; the winner is the accepted trial as trained in the search."
     return (
-        "The winner has the lowest mean; a finalist of which a training failed comes after those without failures. "
-        "While the lowest mean lies above what another trial showed in the search, that one enters, too."
+        "The winner has the lowest mean; finalists with a failed training rank after those without. "
+        "As long as another trial showed a lower error in the search than the lowest mean, that "
+        "trial enters the last round, too."
     )
 
 
@@ -170,8 +171,8 @@ def test_note(result: NasResult) -> str:
     if result.test_looks == 1:
         return "The test part was scored once, for the winner."
     return (
-        f"The test part was scored {result.test_looks} times, because the search was extended after its figures had "
-        "been seen; the last ones are a little too good to be true."
+        f"The test part was scored {result.test_looks} times, because the search was extended after "
+        "its test figures had been seen; the last figures are slightly optimistic."
     )
 
 
@@ -186,7 +187,7 @@ def step_table(result: NasResult) -> Table:
 def channel_table(result: NasResult) -> Table:
     """Test error by column."""
     rows = [(c.name, number(c.mse), number(c.rmse)) for c in result.by_channel]
-    columns = ("column", "test MSE", "root mean square error in its units")
+    columns = ("column", "test MSE", "RMSE in original units")
     return Table(columns, rows, "Test error of the winner by column")
 
 
@@ -206,23 +207,23 @@ def trial_table(result: NasResult) -> Table:
         "verdict": lambda t: "accepted" if t.accepted else ("failed" if t.error else ""),
         "weights": lambda t: figure_or_dash(t.parameters or None, ","),
         "seconds": lambda t: figure_or_dash(t.seconds, ".1f"),
-        "differs from trial 0": lambda t: (
-            ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default"
+        "changes to trial 0": lambda t: (
+            ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "none"
         ),
         "note": lambda t: t.error or t.note,
-        "reason of the verdict": lambda t: t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
+        "reason": lambda t: t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
     }
-    return table(result.trials, columns, f"Source, who proposed the trial: {legend(t.source for t in result.trials)}")
+    return table(result.trials, columns, f"Source is who proposed the trial: {legend(t.source for t in result.trials)}")
 
 
 def source_table(result: NasResult) -> Table:
     """How each kind of proposal did."""
     rows = [(s.source, str(s.trials), str(s.failed), str(s.accepted), number(s.best_val_mse)) for s in result.sources]
     columns = ("source", "trials", "failed", "accepted", "best validation MSE")
-    return Table(columns, rows, f"Trials by who proposed them: {legend(s.source for s in result.sources)}")
+    return Table(columns, rows, f"Trials by source: {legend(s.source for s in result.sources)}")
 
 
 def importance_table(result: NasResult) -> Table:
     """How much of the differences between trials each searched key explains."""
     rows = [(key, f"{share:.0%}") for key, share in result.importances.items()]
-    return Table(("key", "share"), rows, "Share of the differences between trials that each key explains")
+    return Table(("key", "share"), rows, "Share of the variation between trials explained by each key")

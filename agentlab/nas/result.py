@@ -142,11 +142,10 @@ def headline(result: NasResult) -> str:
     count = "1 trial" if len(result.trials) == 1 else f"{len(result.trials)} trials"
     shares = [f"{error / best.test_mse - 1:+.1%}" for error in _over_seeds(w) or ()]
     return (
-        f"Winner {w.run_id} of {count} ({w.source}, {meaning(w.source)}): "
-        f"test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
-        f"{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
-        f"{_ratio_words(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}"
-        f"{f'; over seeds {shares[0]} to {shares[1]}' if shares else ''}), "
+        f"Winner {w.run_id} of {count} ({w.source}, {meaning(w.source)}): test MSE "
+        f"{with_spread(w.test_mse, w.test_mse_spread)}{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
+        f"{_ratio_words(w.test_mse / best.test_mse)} the best baseline ({best.name}, "
+        f"{number(best.test_mse)}{f'; over seeds {shares[0]} to {shares[1]}' if shares else ''}), "
         f"{w.parameters:,} weights."
     )
 
@@ -158,17 +157,19 @@ def advice(result: NasResult) -> list[str]:
     if simple < w.test_mse:
         interval = _over_seeds(w)
         if interval is None:
-            verdict = "The simple forecast has the lower test error, and one training does not show by how much"
+            verdict = (
+                "The baseline has the lower test error, but one training cannot show whether the difference is real"
+            )
         elif interval[0] <= simple:
-            verdict = "No difference from the simple forecast is shown"
+            verdict = "The difference from the baseline is not significant"
         else:
-            verdict = "The simple forecast is better"
-        sentences.append(f"{verdict}; use the simple one, or start a new search with more training or trials.")
+            verdict = "The baseline is better"
+        sentences.append(f"{verdict}; use the baseline, or start a new search with more training or trials.")
     if w.unstable:
         sentences.append(
-            f"The winner is unstable: in its {w.trainings} trainings of the last round the validation MSE of "
-            f"{number(w.val_mse)} has a standard deviation of {number(w.val_mse_spread)}, so another training may be "
-            "much worse. The one with the lowest validation error is kept."
+            f"The winner is unstable: over its {w.trainings} trainings of the last round the validation "
+            f"MSE of {number(w.val_mse)} has a standard deviation of {number(w.val_mse_spread)}, so "
+            "another training may be much worse. The training with the lowest validation error is kept."
         )
     return [*sentences, *silent(result.models)]
 
@@ -186,7 +187,7 @@ def comparison(result: NasResult) -> Table:
     return Table(
         ("forecast", "validation MSE", "test MSE", "test MAE"),
         [row for _, row in rows],
-        "The winner beside simple forecasts and published figures, lowest test error first",
+        "The winner, the baselines and published figures, lowest test error first",
     )
 
 

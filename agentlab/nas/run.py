@@ -47,14 +47,14 @@ class NasExperiment:
         repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
         if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS + repeats:
             raise ConfigError(
-                f"Paired studies cannot differ with max_iterations={config.max_iterations}: "
-                f"the trainings of their common first trial are {1 + repeats} already.",
+                f"Paired studies need more than max_iterations={config.max_iterations}: the first trial, "
+                f"which both studies share, already takes {1 + repeats} trainings.",
                 hint="Raise max_iterations, or use --control light.",
             )
         if not config.space.root and config.max_iterations > 1:
             raise ConfigError(
-                "There is nothing to search: `space` is empty.",
-                hint="Name ranges under `space`, or train this one configuration: agentlab nas train",
+                "Nothing to search: `space` is empty.",
+                hint="Add ranges under `space`, or train this one configuration: agentlab nas train",
             )
         self.config = config
         self.context = context
@@ -69,9 +69,9 @@ class NasExperiment:
         problems = self.rules.against(())(self.default)
         if problems:
             raise ConfigError(
-                f"Trial 0, the config as it stands, is not a point of the search space: {'; '.join(problems)}.",
-                hint="Change the key itself, its range under `space`, or the limit: search.memory_mb, "
-                "search.max_parameters.",
+                f"Trial 0 (the config as written) lies outside the search space: {'; '.join(problems)}.",
+                hint="Change the key itself, its range under `space`, or the limit (search.memory_mb, "
+                "search.max_parameters).",
             )
 
     def _estimate(self, params: Params) -> ScreenEstimate:
@@ -130,8 +130,8 @@ class NasExperiment:
         openings = [event for event in run.events if event.type == "study.opened"]
         if any(read_undamaged(event, lambda e: e.data["data"]) != fingerprint for event in openings):
             raise DataError(
-                f"{self.series.source} has changed since the run began; its errors could not be compared.",
-                hint="Put the old file back, or start a new run.",
+                f"{self.series.source} has changed since the run started, so its errors could not be compared.",
+                hint="Restore the original file, or start a new run.",
             )
         run.emit(
             "study.opened",
@@ -182,7 +182,7 @@ class OpenStudy:
         """Train the finalists that are not trained yet, and name the winner."""
         finalist = last_round(self.study, plan, self.setup.check)
         if finalist is None:
-            hint = f"Tracebacks are in {self.run.path / 'events.jsonl'}."
+            hint = f"For the tracebacks, see {self.run.path / 'events.jsonl'}."
             raise AgentlabError(_nothing_left(self.study.state), hint=hint)
         return finalist
 
@@ -250,4 +250,4 @@ def _means(rows: Sequence[Sequence[float]]) -> list[float]:
 def _nothing_left(state: StudyState) -> str:
     errors = [trial.result.error for trial in state.trials if trial.result]
     count = f"All {len(errors)} trials" if len(errors) > 1 else "The only trial"
-    return f"{count} failed; the last one: {errors[-1].rstrip('.') if errors else 'none was run'}."
+    return f"{count} failed; last error: {errors[-1].rstrip('.') if errors else 'none was run'}."

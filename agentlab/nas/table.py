@@ -35,7 +35,7 @@ EMBEDDED = "new_york_weather.csv.gz"
 MAX_NAME = 200  # characters of a column's name
 _MAX_MISSING = 0.5  # a column or a grid with more holes than this would be mostly invented
 _MIDNIGHT = r"(\d{4}-\d\d-\d\d)[T ]00:00(?::00(?:\.0+)?)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)"
-_LEAVE_OUT = "Leave it out:"
+_LEAVE_OUT = "Ignore it:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,18 +80,18 @@ def _position(file: CsvFile, name: str, key: str) -> int:
     if len(positions) > 1:
         column_numbers = " and ".join(str(position + 1) for position in positions)
         raise DataError(
-            f"{file.source}: line 1 names columns {column_numbers} {name[:MAX_NAME]!r}.",
+            f"{file.source}: columns {column_numbers} in line 1 are both named {name[:MAX_NAME]!r}.",
             hint="Give each column its own name.",
         )
     if positions:
         return positions[0]
-    hint = f"Its columns are {', '.join(column[:40] or '(no name)' for column in file.names[:12])}."
+    hint = f"Its columns: {', '.join(column[:40] or '(no name)' for column in file.names[:12])}."
     message = f"{file.source} has no column {name!r} ({key})."
     if key != "data.date_column":
         raise DataError(message, hint=hint)
     dated = [column for index, column in enumerate(file.names) if column and looks_like_dates(file.frame[index])]
     settings = {key: dated[0]} if dated and file.names.count(dated[0]) == 1 else {}
-    raise refusal(message, f"{hint} Line 1 has to name the one with the time:", settings)
+    raise refusal(message, f"{hint} Line 1 must name the column with the dates:", settings)
 
 
 def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
@@ -104,22 +104,26 @@ def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
         if not name:
             raise refusal(
                 f"{source}: column {file.names.index('') + 1} has no name in line 1.",
-                "Name it or remove it (pandas writes its row numbers so: index=False), or leave it out:",
+                "Name or remove it (pandas: to_csv(..., index=False)), or ignore it:",
                 without(config, ""),
             )
         _position(file, name, "data.columns")
         if len(name) > MAX_NAME or not name.replace("\u00a0", " ").isprintable():
             raise DataError(
-                f"{source}: the name of column {file.names.index(name) + 1} in line 1, {name[:40]!r}, is longer than "
-                f"{MAX_NAME} characters or holds control characters.",
-                hint="Give it a short name on one line.",
+                f"{source}: the name of column {file.names.index(name) + 1} in line 1, {name[:40]!r}, is "
+                f"longer than {MAX_NAME} characters or contains control characters.",
+                hint="Use a short name on one line.",
             )
     if len(set(names)) < len(names) or config.date_column in names:
-        raise DataError(f"{source}: data.columns names a column twice, or the date.", hint="Name each column once.")
+        raise DataError(
+            f"{source}: data.columns contains a duplicate, or the date column.", hint="List each column once."
+        )
     target = config.target or names[-1]
     _position(file, target, "data.target")
     if target not in names:
-        raise DataError(f"{source}: the target {target!r} is not among data.columns.", hint=f"Add {target} to them.")
+        raise DataError(
+            f"{source}: the target {target!r} is not in data.columns.", hint=f"Add {target} to data.columns."
+        )
     if config.features == "S":
         return (target,)
     return names if config.features == "M" else (*(name for name in names if name != target), target)
@@ -137,7 +141,7 @@ def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfi
         numbers = pd.to_numeric(column, errors="coerce")
         values: NDArray[np.float64] = numbers.to_numpy(dtype=np.float64)
     except OverflowError as error:  # a whole number beyond all floats
-        large = f"{file.source}: column {name!r} holds a number that is too large."
+        large = f"{file.source}: column {name!r} contains a number that is too large."
         raise refusal(large, _LEAVE_OUT, without(config, name)) from error
     wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(values))
     if wrong.size:
@@ -153,16 +157,16 @@ def _no_number(
 ) -> DataError:
     column, row = file.frame[file.names.index(name)], int(wrong[0])
     value = str(column.iloc[row])[:40]
-    message = f"{file.source}: column {name!r}, line {file.line(row)} is not a finite number: {value!r}."
+    message = f"{file.source}: column {name!r}, line {file.line(row)}: {value!r} is not a finite number."
     if config.decimal == "." and has_decimal_commas(column):
-        return refusal(message, "Its numbers have decimal commas:", {"data.decimal": ","})
+        return refusal(message, "Its numbers use decimal commas:", {"data.decimal": ","})
     written = "1.234,5" if config.decimal == "," else "1234.5"
-    plain = f"With data.decimal {config.decimal!r}, numbers are written {written}, and nothing beside them."
+    plain = f"With data.decimal {config.decimal!r}, numbers must be written like {written}, without other characters."
     if "," in value and any(letter.isdigit() for letter in value):
-        advice = f"{plain} Or leave the column out:"
+        advice = f"{plain} Or ignore the column:"
     elif wrong.size < len(column) / 2:
         rest_note = f" and {format_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
-        advice = f"Correct it{rest_note}; a missing number is an empty field. Or leave the column out:"
+        advice = f"Correct it{rest_note}; leave missing numbers empty. Or ignore the column:"
     else:
         advice = _LEAVE_OUT
     # all such columns at once: there may be hundreds; none where nothing would be left
@@ -192,8 +196,8 @@ def _dates(file: CsvFile, position: int, config: DataConfig) -> Times:
         parsed = pd.to_datetime(text, format=config.date_format or "ISO8601", errors="coerce", utc=True)
     except (ValueError, re.error) as error:  # pandas makes a pattern of it
         raise DataError(
-            f"{file.source}: data.date_format {config.date_format!r} cannot be used: {error}.",
-            hint=f"It takes the directives of strptime: {format_set_options({'data.date_format': '%d.%m.%Y %H:%M'})}",
+            f"{file.source}: invalid data.date_format {config.date_format!r}: {error}.",
+            hint=f"Use strptime directives: {format_set_options({'data.date_format': '%d.%m.%Y %H:%M'})}",
         ) from error
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if bad.size:
@@ -210,18 +214,18 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
     if file.frame.iloc[row].isna().all():
         return DataError(f"{file.source}: line {line} is empty.", hint="Remove it.")
     value_text = "empty" if pd.isna(value) else repr(str(value)[:40])
-    hint = f"It has to follow data.date_format {pattern!r}."
+    hint = f"Dates must match data.date_format {pattern!r}."
     if not pattern:
         option = format_set_options({"data.date_format": "%d.%m.%Y %H:%M"})
-        hint = f"ISO 8601 is expected (2013-01-31 06:00); or say: {option}"
+        hint = f"Use ISO 8601 (2013-01-31 06:00), or set the format: {option}"
     if row == len(text) - 1:
-        hint = "All lines before it have one. Remove it if it holds totals or a remark."
+        hint = "All lines before it have a date. Remove this line if it holds totals or a comment."
     elif row:
-        hint = f"The lines before it have one, and all have to be of one form. {hint}"
+        hint = f"The lines before it have a date, and all dates must have the same format. {hint}"
     message = f"{file.source}: column {column!r}, line {line} is not a date: {value_text}."
     matching_pattern = date_format(text)
     settings = {"data.date_format": matching_pattern} if matching_pattern else {}
-    return refusal(message, "Its dates are read with", settings, hint)
+    return refusal(message, "This setting reads its dates:", settings, hint)
 
 
 def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
@@ -230,15 +234,18 @@ def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
         return
     row = int((steps <= 0).argmax()) + 1
     if (steps < 0).all():
-        fault, hint = f"goes back in time ({dates[row]}), as do all", "Reverse the rows: oldest first."
+        fault, hint = (
+            f"goes back in time ({dates[row]}), like all the others",
+            "Reverse the rows, so that the oldest comes first.",
+        )
     elif steps[row - 1] < 0:
         fault = f"goes back in time ({dates[row]})"
-        hint = "Sort the rows by date, and check that day and month are not confused."
+        hint = "Sort the rows by date, and check that day and month are not swapped."
     else:
         fault = f"repeats the date of the line before ({dates[row]})"
         hint = (
-            "Keep one row per time step, with one column per series; local clock times repeat an hour in autumn, which "
-            "a time zone offset or UTC resolves."
+            "Keep one row per time step, with one column per series. Local time repeats an hour in "
+            "autumn: add a time zone offset, or use UTC."
         )
     raise DataError(f"{file.source}: column {column!r}, line {file.line(row)} {fault}.", hint=hint)
 
@@ -248,25 +255,25 @@ def _frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency:
     try:
         frequency = Frequency.parse(config.frequency) if config.frequency else Frequency.infer(dates)
     except ValueError as error:
-        problem = "data.frequency" if config.frequency else "the time step cannot be inferred"
+        problem = "data.frequency" if config.frequency else "cannot infer the time step"
         raise DataError(
             f"{file.source}: {problem}: {error}.",
-            hint=f"Say it: {format_set_options({'data.frequency': 'h'})} (15min, h, 2h, D, W, MS); "
-            "uneven rows have to be resampled first.",
+            hint=f"Set the time step: {format_set_options({'data.frequency': 'h'})} (15min, h, 2h, D, W, MS); "
+            "resample unevenly spaced rows first.",
         ) from error
     if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - _MAX_MISSING):
         raise DataError(
-            f"{file.source}: at frequency {frequency} most time steps from {dates[0]} to {dates[-1]} have no row.",
-            hint="Give a longer data.frequency, or cut the series to a part without holes.",
+            f"{file.source}: at frequency {frequency}, most time steps from {dates[0]} to {dates[-1]} have no row.",
+            hint="Use a longer data.frequency, or cut the series to a part without gaps.",
         )
     aligned = frequency.align(dates)
     twice = np.concatenate([[False], aligned[1:] == aligned[:-1]])
     off = np.flatnonzero(twice | ~np.isin(aligned, frequency.grid(dates[0], dates[-1])))
     if off.size:
-        rest_note = f", and {off.size - 1} more are" if off.size > 1 else ""
+        rest_note = f", as are {off.size - 1} more" if off.size > 1 else ""
         raise DataError(
-            f"{file.source}: line {file.line(int(off[0]))} ({dates[off[0]]}) is off the grid of frequency {frequency} "
+            f"{file.source}: line {file.line(int(off[0]))} ({dates[off[0]]}) is off the {frequency} grid "
             f"that starts at {dates[0]}{rest_note}.",
-            hint="Give the true step in data.frequency, remove rows that do not belong to it, or resample the series.",
+            hint="Set the correct data.frequency, remove rows that do not belong, or resample the series.",
         )
     return frequency

@@ -29,7 +29,7 @@ class Frequency:
         match = _PATTERN.fullmatch(text)
         unit = _NAMES.get(match["unit"].lower()) if match else None
         if match is None or unit is None:
-            raise ValueError(f"{text!r} is not a time step such as 15min, h, 2h, D, W or MS")
+            raise ValueError(f"{text!r} is not a time step; use one such as 15min, h, 2h, D, W or MS")
         return cls(int(match["count"] or 1) * _MINUTES[unit])
 
     @classmethod
@@ -54,7 +54,7 @@ class Frequency:
         if counts.max() * 2 <= len(steps):
             raise ValueError("no time step is shared by most neighbouring rows")
         if step % 60:
-            raise ValueError(f"rows are {step} seconds apart; a step has to be whole minutes")
+            raise ValueError(f"rows are {step} seconds apart, but a step must be a whole number of minutes")
         return cls(step // 60)
 
     def __str__(self) -> str:

@@ -110,7 +110,7 @@ def train(
     started_from = origin(trial, series, seed)
     if resume is not None and resume.origin != started_from:
         raise RunMismatchError(
-            "The checkpoint is of another trial, series or seed.", hint="Delete it; the trial then starts again."
+            "The checkpoint belongs to another trial, series or seed.", hint="Delete it; the trial will start over."
         )
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
@@ -187,8 +187,8 @@ class _Session:
             _set_generators(at, self.device)
         except (RuntimeError, TypeError) as error:
             raise RunUnreadableError(
-                f"A trial's checkpoint does not fit its training: {str(error)[:200]}",
-                hint="Delete it; the trial then starts again.",
+                f"A checkpoint does not match the training of its trial: {str(error)[:200]}",
+                hint="Delete it; the trial will start over.",
             ) from error
         return at
 

@@ -45,9 +45,9 @@ class Windows:
         start_rows = window_starts(self.series.split, part, self.input_length, self.horizon)
         if not start_rows:
             raise DataError(
-                f"{self.series.source}: the {part} part holds no window of input length {self.input_length} "
-                f"and horizon {self.horizon}.",
-                hint="Shorten data.input_length or data.horizon.",
+                f"{self.series.source}: the {part} part is too short for a window of input_length "
+                f"{self.input_length} and horizon {self.horizon}.",
+                hint="Reduce data.input_length or data.horizon.",
             )
         count = max(1, round(len(start_rows) * fraction))
         picked = torch.arange(count, dtype=torch.int64) * len(start_rows) // count + start_rows.start

@@ -9,7 +9,7 @@ from agentlab.config.base import StrictModel
 from agentlab.search.parameters import same, show
 from agentlab.search.types import Value
 
-Pair = Annotated[tuple[str, str], Field(description="Two parameter names.")]
+Pair = Annotated[tuple[str, str], Field(description="The names of two parameters.")]
 
 
 def _numbers(pair: tuple[str, str], values: Mapping[str, Value]) -> tuple[float, float] | None:
@@ -64,7 +64,9 @@ class AtMost(_Rule):
 class Forbids(_Rule):
     """`forbids: {a: [...], b: [...]}`: not all of the parameters at once have one of the listed values."""
 
-    forbids: dict[str, tuple[Value, ...]] = Field(min_length=1, description="Name -> values of the combination.")
+    forbids: dict[str, tuple[Value, ...]] = Field(
+        min_length=1, description="The forbidden combination: parameter name -> values."
+    )
 
     def describe(self) -> str:
         return "never " + " with ".join(f"{name} in {[*map(show, listed)]}" for name, listed in self.forbids.items())
@@ -86,6 +88,6 @@ Constraint = Annotated[
     Discriminator(
         _form,
         custom_error_type="constraint_form",
-        custom_error_message="a constraint is one of divides: [a, b], at_most: [a, b], forbids: {a: [..], b: [..]}",
+        custom_error_message="a constraint must be one of divides: [a, b], at_most: [a, b], forbids: {a: [..], b: [..]}",
     ),
 ]

@@ -81,10 +81,10 @@ class _Breeder:
         return finished_trials(list(chain.from_iterable(generations(history, self.population))))
 
     def _random(self, rng: np.random.Generator) -> Proposal:
-        return Proposal(self.genome.random(rng), self.name, "at random, there are no parents yet")
+        return Proposal(self.genome.random(rng), self.name, "drawn at random, as there are no parents yet")
 
     def _mutant(self, parent: Trial, step: float, rng: np.random.Generator) -> Proposal:
-        note = f"step of {step:.2g} from trial {parent.number}"
+        note = f"mutation of trial {parent.number} with step size {step:.2g}"
         return Proposal(self.genome.mutate(parent, rng, step), self.name, note)
 
     def _child(self, first: Trial, second: Trial, rng: np.random.Generator) -> Proposal:
@@ -213,8 +213,8 @@ class CmaEs:
         """Raises ConfigError if a parameter is a choice without order: it has no distances."""
         if choices := [name for name, spec in self.space.parameters.items() if not spec.is_ordered]:
             raise ConfigError(
-                f"{self.name} searches numbers, and {', '.join(choices)} has choices without order.",
-                hint="Take ga, one-plus-lambda or map-elites, or leave them out of the space.",
+                f"{self.name} needs numeric parameters, but {', '.join(choices)} has unordered choices.",
+                hint="Use ga, one-plus-lambda or map-elites, or remove it from the space.",
             )
 
     def strategy(self, history: Sequence[Trial]) -> "CMA":

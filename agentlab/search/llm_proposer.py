@@ -81,7 +81,9 @@ class LLMProposer:
         letter = self._call(history, messages, pick_schema(len(shuffled))).choice
         chosen = shuffled[LETTERS.index(letter)]
         rank = options.index(chosen) + 1
-        return [Proposal(chosen.params, self.name, f"chose {rank} of {len(options)} by {chosen.source}")]
+        return [
+            Proposal(chosen.params, self.name, f"chose option {rank} of {len(options)}, proposed by {chosen.source}")
+        ]
 
     def _edit(self, history: Sequence[Trial]) -> tuple[list[Proposal], str]:
         space, best = self.rules.space, _best(history)

@@ -35,7 +35,7 @@ class _Spec(StrictModel):
     """What every parameter has."""
 
     when: dict[str, tuple[Value, ...]] = Field(
-        default_factory=dict, description="Active only while each named parameter has one of the listed values."
+        default_factory=dict, description="Only active while every named parameter has one of the listed values."
     )
 
     @property
@@ -106,15 +106,15 @@ class Integer(_Spec):
     type: Literal["int"]
     low: int = Field(ge=-(2**53), le=2**53, description="Smallest value.")
     high: int = Field(ge=-(2**53), le=2**53, description="Largest value.")
-    step: int = Field(default=1, ge=1, description="Distance between neighbouring values.")
-    log: bool = Field(default=False, description="Search the exponent rather than the value.")
+    step: int = Field(default=1, ge=1, description="Step between neighbouring values.")
+    log: bool = Field(default=False, description="Search on a logarithmic scale.")
 
     @model_validator(mode="after")
     def _range(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
         if self.log and (self.low < 1 or self.step != 1):
-            raise ValueError("a logarithmic scale needs low >= 1 and step 1")
+            raise ValueError("a logarithmic scale requires low >= 1 and step = 1")
         return self
 
     @property
@@ -164,14 +164,14 @@ class Real(_Spec):
     type: Literal["float"]
     low: float = Field(allow_inf_nan=False, description="Smallest value.")
     high: float = Field(allow_inf_nan=False, description="Largest value.")
-    log: bool = Field(default=False, description="Search the exponent rather than the value.")
+    log: bool = Field(default=False, description="Search on a logarithmic scale.")
 
     @model_validator(mode="after")
     def _range(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low {self.low:g} is not below high {self.high:g}")
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError("a logarithmic scale needs low above zero")
+            raise ValueError("a logarithmic scale requires low > 0")
         return self
 
     @property

@@ -52,9 +52,9 @@ class ScreenRules:
             point: Params = params  # type: ignore[assignment] # `problems` has checked every value
             key = self.space.key(point)
             if key == best_key:
-                return [f"it changes nothing in the best configuration (trial {numbers[key]})"]
+                return [f"identical to the best configuration (trial {numbers[key]})"]
             if key in numbers:
-                return [f"it was tried before (trial {numbers[key]})" if numbers[key] >= 0 else "it was turned down"]
+                return [f"already tried in trial {numbers[key]}" if numbers[key] >= 0 else "already turned down"]
             return self._oversize(point)
 
         return reasons
@@ -65,13 +65,13 @@ class ScreenRules:
         try:
             cost = self.estimate(point)
         except ValueError as error:
-            return [f"it cannot be built: {error}"]
+            return [f"cannot be built: {error}"]
         problems = []
         if self.limits.parameters is not None and cost.parameters > self.limits.parameters:
-            problems.append(f"{cost.parameters:,} parameters are above the limit of {self.limits.parameters:,}")
+            problems.append(f"{cost.parameters:,} parameters exceed the limit of {self.limits.parameters:,}")
         if self.limits.memory_bytes is not None and cost.memory_bytes > self.limits.memory_bytes:
             need, limit = cost.memory_bytes / 2**20, self.limits.memory_bytes / 2**20
-            problems.append(f"about {need:,.0f} MiB are above the limit of {limit:,.0f} MiB")
+            problems.append(f"about {need:,.0f} MiB exceed the limit of {limit:,.0f} MiB")
         return problems
 
 
@@ -97,7 +97,7 @@ class ScreenedProposer:
         chosen: dict[str, Proposal] = {}
 
         def refusal_reasons(point: Params) -> list[str]:
-            return ["it was proposed twice"] if space.key(point) in chosen else reasons(point)
+            return ["proposed twice"] if space.key(point) in chosen else reasons(point)
 
         for proposal in self.base.ask(history, n, rng):
             passed = self._passing(proposal, refusal_reasons, rng)
@@ -105,7 +105,7 @@ class ScreenedProposer:
                 chosen[space.key(passed.params)] = passed
         for point in self._random_points(rng) if len(chosen) < n else ():
             if not refusal_reasons(point):
-                chosen[space.key(point)] = Proposal(point, "random", f"{self.name} had nothing that passes")
+                chosen[space.key(point)] = Proposal(point, "random", f"{self.name} had no valid candidate")
             if len(chosen) >= n:
                 break
         return list(chosen.values())[:n]
@@ -121,7 +121,7 @@ class ScreenedProposer:
         point = nearest(space, space.snap(proposal.params, {})[0], lambda near: not refused(near), rng)
         if point is None:
             return None
-        note = f"nearest point that passes; of the first choice: {reasons[0]}"
+        note = f"moved to the nearest valid point; the first choice was refused: {reasons[0]}"
         return Proposal(point, proposal.source, f"{proposal.note}; {note}" if proposal.note else note)
 
     def _random_points(self, rng: "np.random.Generator") -> Iterator[Params]:

@@ -35,7 +35,9 @@ class SpaceConfig(RootModel[dict[str, Parameter]]):
                     raise ValueError(f"{name} depends on {parent}, which is not in the space")
                 unknown = [value for value in values if not self.root[parent].contains(value)]
                 if unknown or not values:
-                    raise ValueError(f"{name} waits for {parent} in {list(values)}, which {parent} cannot be")
+                    raise ValueError(
+                        f"{name} is conditional on {parent} in {list(values)}, which {parent} can never be"
+                    )
         _depths(self.root)
         return self
 
@@ -46,7 +48,7 @@ def _depths(parameters: Mapping[str, Parameter]) -> dict[str, int]:
     while len(depths) < len(parameters):
         ready = [n for n, spec in parameters.items() if n not in depths and spec.when.keys() <= depths.keys()]
         if not ready:
-            raise ValueError(f"the conditions of {', '.join(n for n in parameters if n not in depths)} run in a circle")
+            raise ValueError(f"the conditions of {', '.join(n for n in parameters if n not in depths)} form a cycle")
         for name in ready:
             parent_depths = [depths[parent] for parent in parameters[name].when]
             depths[name] = 1 + max(parent_depths, default=-1)
@@ -86,8 +88,8 @@ class SearchSpace:
             for name in constraint.names:
                 if name not in ordered and name not in known_constants:
                     raise ConfigError(
-                        f"A constraint names {name}, which is neither in the space nor a key of the config.",
-                        hint=f"Searched are: {', '.join(ordered)}.",
+                        f"A constraint names {name}, which is neither in `space` nor a key of the config.",
+                        hint=f"Parameters in `space`: {', '.join(ordered)}.",
                     )
         return cls(ordered, tuple(constraints), known_constants)
 
@@ -116,11 +118,11 @@ class SearchSpace:
         for name, spec in self.parameters.items():
             if not self.is_active(name, legal):
                 if name in params:
-                    complaints.append(f"{name} is set although its condition does not hold")
+                    complaints.append(f"{name} is set, but its condition does not hold")
             elif name not in params:
                 complaints.append(f"{name} is missing")
             elif not spec.contains(value := params[name]):
-                complaints.append(f"{name} = {show(value)} is not {spec.describe()}")
+                complaints.append(f"{name} = {show(value)} is invalid; expected {spec.describe()}")
             else:
                 legal[name] = value  # type: ignore[assignment] # `contains` has just said so
         return complaints or self.broken_rules(legal)
@@ -142,7 +144,7 @@ class SearchSpace:
                 continue
             value = spec.snap(raw[name]) if name in raw else None
             if name in raw and value is None:
-                unusable.append(f"{str(raw[name])!r:.40} is no value for {name}")
+                unusable.append(f"{str(raw[name])!r:.40} is not a valid value of {name}")
             if value is None:
                 value = spec.snap(base.get(name))
             point[name] = spec.decode(0.5) if value is None else value
@@ -218,8 +220,8 @@ class SearchSpace:
             point = self.decode(self.around_centre(unit, share))
             if not self.broken_rules(point):
                 return point
-        problem = f"None of {_DRAWS} random points of the space keeps all constraints."
-        raise ConfigError(problem, hint="Widen `space` or drop a constraint.")
+        problem = f"None of {_DRAWS} random points of the space satisfies all constraints."
+        raise ConfigError(problem, hint="Widen `space` or remove a constraint.")
 
     def points(self, limit: int) -> list[dict[str, Value]] | None:
         """Every valid point, or None when the space is continuous or the walk would visit more than `limit`."""

@@ -12,22 +12,22 @@ Value = bool | int | float | str
 Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional parameters are absent
 
 _SOURCES = {
-    "default": "the config as it stands",
-    "lhs": "a start point of a Latin hypercube",
+    "default": "the config as written",
+    "lhs": "a Latin hypercube sample",
     "gp": "Gaussian process",
     "tpe": "tree-structured Parzen estimator",
     "random": "random search",
     "ga": "genetic algorithm",
     "one-plus-lambda": "(1+lambda) evolution strategy",
-    "cma-es": "evolution strategy with covariance matrix adaptation",
+    "cma-es": "covariance matrix adaptation evolution strategy",
     "map-elites": "MAP-Elites",
     "llm": "the language model",
-    "human": "a proposal that a person changed",
-    "parent": "a parent as it is",
+    "human": "a proposal edited by a person",
+    "parent": "an unchanged parent",
     "blend": "the uniform blend of all parents",
-    "base": "the base alone",
-    "portfolio": "a recipe that is known to be good",
-    "memory": "what earlier runs have measured, here or elsewhere",
+    "base": "the base model alone",
+    "portfolio": "a recipe known to be good",
+    "memory": "the result of an earlier run",
 }
 
 
@@ -35,7 +35,7 @@ def meaning(source: str) -> str:
     """What a proposal's source says, for a reader; an unknown one says itself. Pure."""
     proposer, _, stand_in = source.partition("->")
     if stand_in:
-        return f"{stand_in} in place of {proposer}, which gave no usable answer"
+        return f"{stand_in} instead of {proposer}, which gave no usable answer"
     return _SOURCES.get(source, source)
 
 

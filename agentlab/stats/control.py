@@ -93,12 +93,12 @@ def judge(comparison: ControlComparison, n: int, interval: Interval, study: Stud
     finds also helps its control. An interval with an infinite end is too little data to say anything.
     """
     if not (-float("inf") < interval.low and interval.high < float("inf")):
-        return not_measured(comparison, n, interval.level, f"{n} observations cannot bound the effect")
+        return not_measured(comparison, n, interval.level, f"{n} observations are too few to bound the effect")
     if interval.low <= 0 <= interval.high:
         return _record(comparison, n, interval, "no_measurable_help", "")
     if study == "light":
         looks = "helpful" if interval.low > 0 else "harmful"
-        note = f"It looks {looks}; only paired studies with and without the agent could confirm it."
+        note = f"It looks {looks}, but only paired studies (with and without the agent) could confirm that."
         return _record(comparison, n, interval, "no_measurable_help", note)
     return _record(comparison, n, interval, "helped" if interval.low > 0 else "hurt", "")
 
@@ -109,7 +109,7 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     `agent`: whose help it is about, such as "the agent"; `observations`: what `n` counts, such as "questions".
     """
     if control.estimate is None or control.low is None or control.high is None:
-        return f"Whether {agent} helped was not measured: {control.note.rstrip('.')}."
+        return f"It was not measured whether {agent} helped: {control.note.rstrip('.')}."
     verdicts = {"helped": f"{agent} helped", "hurt": f"{agent} hurt"}
     verdict = verdicts.get(control.verdict, f"no measurable help from {agent}")
     points = control.unit.startswith("share")
@@ -126,9 +126,9 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     )
     if control.verdict == "no_measurable_help" and control.smallest is not None:
         gain = smallest.lstrip("+")
-        sentence += f" One of {gain}{unit} or more would have been shown in four of five cases ({control.supposing})."
+        sentence += f" With 80 % power, a gain of {gain}{unit} or more would have been detected ({control.supposing})."
     elif control.verdict == "no_measurable_help" and control.supposing:
-        sentence += f" Which gain would have been shown is not known: {control.supposing}."
+        sentence += f" The smallest detectable gain is unknown: {control.supposing}."
     return f"{sentence} {control.note}".rstrip()
 
 

@@ -44,18 +44,18 @@ def randomisation_interval(
     """
     y, z = np.asarray(outcomes, dtype=np.float64), np.asarray(treated, dtype=bool)
     if y.ndim != 1 or y.shape != z.shape or z.all() or not z.any():
-        raise ValueError("each outcome needs an assignment, and each arm a unit")
+        raise ValueError("each outcome needs an assignment, and both arms need at least one unit")
     p = np.broadcast_to(np.asarray(probability, dtype=np.float64), y.shape)
     if not ((p >= 0.01) & (p <= 0.99)).all():
-        raise ValueError(f"a probability of {p.min():g} to {p.max():g} leaves an arm (almost) empty")
+        raise ValueError(f"assignment probabilities of {p.min():g} to {p.max():g} would leave an arm (almost) empty")
     y = y - y.mean()  # the difference does not change, its rounding error does
     observed = float(np.average(y[z], weights=1 / p[z]) - np.average(y[~z], weights=1 / (1 - p[~z])))
     if y.size <= _EXACT:
         effects, weights = _exact(y, z, observed, p)
-        method = "randomisation (exact)"
+        method = "randomisation test (exact)"
     else:
         effects, weights = _draw_crossings(y, z, observed, p, rng)
-        method = f"randomisation ({_DRAWS:,} draws)"
+        method = f"randomisation test ({_DRAWS:,} draws)"
     tail = (1 - level) / 2
     low, high = _crossing(effects, weights, tail), -_crossing(-effects, weights, tail)
     return Interval(observed, low, high, level, method)
@@ -112,7 +112,7 @@ def paired_interval(
     """
     a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if a.shape != b.shape:
-        raise ValueError("pairs need both members")
+        raise ValueError("paired samples must have the same length")
     interval = bootstrap_interval(a - b, rng, level=level, resamples=resamples)
     return Interval(interval.estimate, interval.low, interval.high, level, f"paired {interval.method}")
 

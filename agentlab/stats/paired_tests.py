@@ -68,10 +68,10 @@ class _Sample:
     def __init__(self, ours: ArrayLike, theirs: ArrayLike, rng: np.random.Generator) -> None:
         self.ours, self.theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
         if self.ours.ndim != 1 or self.ours.shape != self.theirs.shape or not self.ours.size:
-            raise ValueError("pairs need both members, and there has to be one")
+            raise ValueError("paired samples must have the same length and at least one pair")
         self.differences = self.ours - self.theirs
         if not np.isfinite(self.differences).all():
-            raise ValueError("a comparison needs finite scores")
+            raise ValueError("all scores must be finite")
         self.n = self.differences.size
         self.binary = bool(np.isin(np.concatenate((self.ours, self.theirs)), (0.0, 1.0)).all())
         if not self.binary:
@@ -93,11 +93,11 @@ class _Sample:
         estimate, shows = float(self.differences.mean()), self.p <= 1 - level + 1e-12 and stopped_at is None
         if self.binary:
             shares = paired_share_difference_interval(self.theirs.tolist(), self.ours.tolist(), level=level)
-            low, high, method = shares.low, shares.high, "exact McNemar test, Newcombe's interval"
+            low, high, method = shares.low, shares.high, "exact McNemar test, Newcombe interval"
         else:
             rank = _rank(self._means.size + 1, level)
             low, high = (float("-inf"), float("inf")) if rank is None else (self._means[rank], self._means[-1 - rank])
-            method = f"sign flips ({'exact' if self.n <= _EXACT else f'{_DRAWS:,} draws'})"
+            method = f"sign-flip test ({'exact' if self.n <= _EXACT else f'{_DRAWS:,} draws'})"
         if not shows:
             low, high = min(low, 0.0), max(high, 0.0)
         smallest, supposing = self._smallest(stopped_at or level)
@@ -114,7 +114,7 @@ class _Sample:
             return None, "all differences are equal"
         low, high = deviation_range(deviation, self.n)
         shift = smallest_shift(self.n, level)
-        supposing = f"differences scatter by {deviation:.2g}, {low:.2g} to {high:.2g} at 80 %"
+        supposing = f"standard deviation of the differences {deviation:.2g}, 80 % interval {low:.2g} to {high:.2g}"
         return None if shift is None else shift * deviation, supposing
 
 

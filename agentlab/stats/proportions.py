@@ -16,7 +16,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interva
         ValueError: no observation, or more successes than observations.
     """
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n}")
+        raise ValueError(f"{successes} successes out of {n}")
     z = NormalDist().inv_cdf((1 + level) / 2)
     share, room = successes / n, z * z / n
     middle = (share + room / 2) / (1 + room)
@@ -50,7 +50,7 @@ def paired_share_difference_interval(a: list[float], b: list[float], *, level: f
         ValueError: no pair, or different lengths.
     """
     if len(a) != len(b) or not a:
-        raise ValueError("pairs need both members, and there has to be one")
+        raise ValueError("paired samples must have the same length and at least one pair")
     n = len(a)
     first, second = wilson_interval(sum(a), n, level=level), wilson_interval(sum(b), n, level=level)
     interval = _hybrid(second, first, _correlation(a, b))

@@ -29,7 +29,7 @@ def light_study(
     y, z = np.asarray(values, dtype=np.float64), np.asarray(by_agent, dtype=bool)
     smaller = int(min(z.sum(), (~z).sum()))
     if smaller < MIN_PER_ARM:
-        reason = f"an arm has {smaller} of at least {MIN_PER_ARM} observations"
+        reason = f"one arm has only {smaller} observations; at least {MIN_PER_ARM} are needed"
         return not_measured(comparison, y.size, LEVEL, reason)
     if np.ptp(y) == 0:
         return not_measured(comparison, y.size, LEVEL, f"all {y.size} observations are equal")
@@ -39,7 +39,7 @@ def light_study(
     if control.verdict == "not_measured":
         return control
     smallest = _smallest_effect(better - interval.estimate * z, probability, rng)
-    supposing = "units that scatter as these do" if smallest else "too few units for any"
+    supposing = "assuming the spread of these units" if smallest else "too few units to detect any effect"
     return control.model_copy(update={"smallest": smallest, "supposing": supposing})
 
 
@@ -69,6 +69,6 @@ def full_study(
     """
     ours, theirs = np.asarray(agent, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if ours.size < (fewest_pairs := least_pairs()) and ours.shape == theirs.shape:
-        return not_measured(comparison, ours.size, LEVEL, f"{ours.size} of at least {fewest_pairs} pairs")
+        return not_measured(comparison, ours.size, LEVEL, f"only {ours.size} pairs; at least {fewest_pairs} are needed")
     sides = (-ours, -theirs) if comparison.direction == "lower" else (ours, theirs)
     return judge(comparison, ours.size, compare(*sides, rng), "full")

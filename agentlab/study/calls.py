@@ -179,21 +179,22 @@ def model_table(rows: Sequence[ModelRow]) -> Table:
         "calls": lambda row: row.calls,
         "answered": lambda row: f"{row.answered} of {row.calls}",
         "usable": lambda row: f"{row.usable} of {row.calls}",
-        "share of the trials": lambda row: figure_or_dash(row.share, ".0%"),
+        "share of trials": lambda row: figure_or_dash(row.share, ".0%"),
         "wins": lambda row: figure_or_dash(row.accepted),
-        "tokens in": lambda row: figure_or_dash(row.input_tokens, ",", "unknown"),
-        "tokens out": lambda row: figure_or_dash(row.output_tokens, ",", "unknown"),
+        "input tokens": lambda row: figure_or_dash(row.input_tokens, ",", "unknown"),
+        "output tokens": lambda row: figure_or_dash(row.output_tokens, ",", "unknown"),
         "cost": lambda row: dollars(row.cost_usd),
     }
-    return table(rows, columns, "Language models; an answer is usable if a trial or an opinion came of it")
+    return table(rows, columns, "Language models. An answer is usable if it led to a trial or to an opinion on one.")
 
 
 def opinion_notes(rows: Sequence[ModelRow], terms: StudyTerms) -> list[Block]:
     """What language models said of near ties, held against what followed."""
     return [
         Text(
-            f"Asked whether the gain of a near tie would last, {m.model} said what the further {terms.measurement}s "
-            f"then showed in {m.agreed} of {m.checked} cases. Near ties are {terms.again} whatever a model says."
+            f"When asked whether the gain of a near tie would last, {m.model} agreed with the further "
+            f"{terms.measurement}s in {m.agreed} of {m.checked} cases. Near ties are {terms.again} "
+            "whatever the model says."
         )
         for m in rows
         if m.checked

@@ -60,21 +60,21 @@ def light_control(trials: Sequence[TrialState], seed: int, terms: StudyTerms) ->
     """
     assigned_trials = [trial for trial in trials if trial.arm != "shared"]
     if not any(trial.probability for trial in assigned_trials):
-        return None, "No language model took part, so there is no agent to compare."
+        return None, "No language model took part, so there is no agent to evaluate."
     comparison = ControlComparison(
         agent="language model as proposer",
         control=describe_proposers(trial.proposal.source for trial in assigned_trials if trial.arm == "control"),
         metric=f"improvement of the best {terms.metric} per trial",
         unit="share of the best before",
         direction="higher",
-        budget=f"{len(assigned_trials)} trials, assigned by a fair coin",
+        budget=f"{len(assigned_trials)} trials, randomly assigned with equal probability",
     )
     by_agent = [trial.arm == "agent" for trial in assigned_trials]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])
     control = light_study(comparison, improvements(trials), by_agent, rng, probability=assigned_trials[0].probability)
     agent_reasons = [trial.loss_reason for trial in assigned_trials if trial.arm == "agent"]
     control_reasons = [trial.loss_reason for trial in assigned_trials if trial.arm == "control"]
-    control = unless_lost(control, {"the agent": agent_reasons, "its control": control_reasons})
+    control = unless_lost(control, {"the agent": agent_reasons, "the control": control_reasons})
     return control, light_sentence(control, sum(by_agent))
 
 
@@ -95,7 +95,7 @@ def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Contro
 def light_sentence(control: Control, agent_trials: int) -> str:
     """What a light control says, for a reader."""
     if control.verdict == "not_measured":
-        return f"{verdict_sentence(control, 'the agent', '')} More trials, or --seed, change the draw."
+        return f"{verdict_sentence(control, 'the agent', '')} Run more trials, or change the assignment with --seed."
     return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
 
 
@@ -157,8 +157,9 @@ def require_pairs(control: str, seeds: int, resumes: object) -> None:
     """
     if control == "full" and seeds < least_pairs() and resumes is None:
         raise ConfigError(
-            f"control_seeds: {seeds} pairs cannot show anything, whatever comes out of them.",
-            hint=f"Name {least_pairs()} or more; eight show a difference of 1.2 standard deviations.",
+            f"control_seeds: {seeds} pairs are too few to reach significance.",
+            hint=f"Set control_seeds to {least_pairs()} or more; 8 pairs detect a difference of 1.2 standard "
+            "deviations with 80 % power.",
         )
 
 
@@ -168,13 +169,13 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, te
     A pair with a study in which every trial failed is left out; one that lost trials leaves nothing to compare.
     """
     comparison = ControlComparison(
-        agent="language model as proposer of about half of the trials, and asked about near ties",
+        agent="language model as proposer of about half of the trials, also asked about near ties",
         control=control,
         metric=f"lowest {terms.metric} of a study",
         unit=terms.unit,
         direction="lower",
-        budget=f"at most {budget} {terms.measurement}s in each study, repeats included; seed and first trial are the "
-        "same in a pair",
+        budget=f"at most {budget} {terms.measurement}s in each study, repeats included; both studies of a "
+        "pair share seed and first trial",
     )
     return judge_pairs(comparison, pairs, seed)
 
@@ -186,7 +187,7 @@ def judge_pairs(comparison: ControlComparison, pairs: Sequence[Pair], seed: int)
     record = full_study(comparison, [a for a, _ in complete_pairs], [c for _, c in complete_pairs], rng)
     agent_reasons = [pair.lost[0] for pair in pairs]
     control_reasons = [pair.lost[1] for pair in pairs]
-    return unless_lost(record, {"the agent": agent_reasons, "its control": control_reasons})
+    return unless_lost(record, {"the agent": agent_reasons, "the control": control_reasons})
 
 
 def pair_table(pairs: Sequence[Pair], terms: StudyTerms, higher: str = "", cost_name: str = "") -> Table:
@@ -204,5 +205,5 @@ def pair_table(pairs: Sequence[Pair], terms: StudyTerms, higher: str = "", cost_
         for pair in pairs
     ]
     by, took = "higher by" if higher else "lower by", cost_name or f"{terms.measurement}s"
-    columns = ("seed", "with the agent", "without", f"{took} of both", by)
-    return Table(columns, rows, f"{higher or f'Lowest {terms.metric}'} of paired studies")
+    columns = ("seed", "with agent", "without", f"{took} (with / without)", by)
+    return Table(columns, rows, f"{higher or f'Lowest {terms.metric}'} in the paired studies")

@@ -97,7 +97,7 @@ class SeedEvaluator:
             name = f"trials with {', '.join(f'{key} {value}' for key, value in family)}" if is_by_family else ""
             noises[name] = self.noise_of(trial, state)
         if len(noises) > 1 and "" in noises:
-            noises["all trials, taken for the others,"] = noises.pop("")
+            noises["all trials (used for the others)"] = noises.pop("")
         return " ".join(noise.sentence(self.terms, name) for name, noise in noises.items())
 
     def _family_noise(self, trial: TrialState, state: StudyState) -> Noise:
@@ -115,9 +115,9 @@ class SeedEvaluator:
         try:
             answer = self.router.complete_sync(self.question(trial, best), task=task, schema=Judgement, call_id=call_id)
         except LLM_FAILURES as error:
-            return Repeat(f"{reason}; no judgement: {error.message[:120]}")
+            return Repeat(f"{reason}; no opinion from the model: {error.message[:120]}")
         lasts, explanation = answer.value.decision == "repeat", one_line(answer.value.reason)
-        expects = f"{answer.model} expects it to {'last' if lasts else 'vanish'}: {explanation}"
+        expects = f"{answer.model} expects the gain to {'last' if lasts else 'vanish'}: {explanation}"
         return Repeat(f"{reason}; {expects}", 1 + lasts, Opinion(answer.model, lasts, best.value or 0.0))
 
 
@@ -137,21 +137,19 @@ def by_rule(
     if change < -limit:
         return Decision(True, finding)
     if change >= 0:
-        return Decision(False, finding if change else f"{terms.error} equal to that of {best.id}")
+        return Decision(False, finding if change else f"same {terms.error} as {best.id}")
     if trial.wanted:
         count = len(trial.values)
-        mean = f" as the mean of {count} {terms.measurement}s" if count > 1 else ""
+        mean = f" (mean of {count} {terms.measurement}s)" if count > 1 else ""
         best_noise = noise_of_best or noise
         deviations = " and ".join(dict.fromkeys(f"{n.deviation:.2%}" for n in (noise, best_noise)))
-        explained = f"within the {limit:.1%} that seeds explain (95 %; a seed moves one by {deviations})"
+        explained = f"within the seed noise of {limit:.1%} (95 %; standard deviation per seed {deviations})"
         return Decision(False, f"{finding}{mean}, {explained}")
     return None
 
 
 def _decide_without_best(trial: TrialState) -> Decision:
-    return (
-        Decision(False, "the trial failed") if trial.value is None else Decision(True, "the first trial that finished")
-    )
+    return Decision(False, "failed") if trial.value is None else Decision(True, "first trial that finished")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,7 @@ class PairedItemEvaluator:
         common = min(len(trial.result.items), len(best.result.items))
         interval = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
         ends = f"[{interval.low:+.4g}, {interval.high:+.4g}] over {common} pairs"
-        return Decision(interval.high < 0, f"{self.terms.error} {interval.estimate:+.4g} beside {best.id}, {ends}")
+        return Decision(interval.high < 0, f"{self.terms.error} {interval.estimate:+.4g} against {best.id}, {ends}")
 
     def rank_trials(self, state: StudyState) -> list[TrialState]:
         return by_fronts(state)
@@ -189,11 +187,11 @@ class ParetoEvaluator:
     def judge(self, trial: TrialState, state: StudyState) -> Decision:
         """Accept what no trial before dominates or equals: it is on the front of its time."""
         if trial.value is None:
-            return Decision(False, "the trial failed")
+            return Decision(False, "failed")
         for rival in state.ranking:
             if rival.objectives == trial.objectives or dominates(rival.objectives, trial.objectives):
-                return Decision(False, f"no better than {rival.id} in any respect")
-        return Decision(True, "on the front")
+                return Decision(False, f"not better than {rival.id} in any objective")
+        return Decision(True, "on the Pareto front")
 
     def rank_trials(self, state: StudyState) -> list[TrialState]:
         return by_fronts(state)

@@ -26,22 +26,22 @@ def narrate(event: Event, terms: StudyTerms) -> Narration | None:
         return Narration(line="\n".join(failed))
     match read(event):
         case Branched() as outcome:
-            proposer = "with the language model" if outcome.agent else "without language model"
+            proposer = "with the language model" if outcome.agent else "without a language model"
             return Narration(line=f"paired study {outcome.place} of {outcome.of}, {proposer}, seed {outcome.seed}")
         case Reason(reason) if event.type == "trial.retried":
-            return Narration(line=f"  {name}  once more in a new process: {reason}")
+            return Narration(line=f"  {name}  retrying in a new process: {reason}")
         case Reason(reason):
-            return Narration(line=f"  search ends early: {reason}")
+            return Narration(line=f"  search ended early: {reason}")
         case Decision() as outcome:
             line = None if data[terms.value] is None else _decision(name, outcome, data, terms)  # a failure was told
             # a study beside the main one does not move the bar
             return Narration(line=line, done=None if "/" in name else number_of(name) + 1)
         case Proposal() as outcome:
-            return Narration(line=f"  {name}  turned down, proposed by {outcome.source}")
+            return Narration(line=f"  {name}  proposal of {outcome.source} rejected")
         case TrialResult() as outcome if "-" in name.rpartition("/")[2]:  # the first is told with the decision
             return Narration(line=f"  {name}  {terms.metric} {number(outcome.value)}  {terms.again}")
         case Repeat() as outcome:
-            return Narration(line=f"  {name}  to be {terms.again}: {outcome.reason}")
+            return Narration(line=f"  {name}  will be {terms.again}: {outcome.reason}")
     return None
 
 
@@ -55,11 +55,11 @@ def _call(name: str, data: Mapping[str, Any]) -> str:
     """Which model answered at what length, or why none did; attempts that failed are counted."""
     failed = [attempt for attempt in data["attempts"] if attempt["error"]]
     if data["error"]:
-        return f"  {name}: no answer, {len(failed)} failed: {data['error']['message']}"
+        return f"  {name}: no answer after {len(failed)} failed attempts: {data['error']['message']}"
     usage = data["usage"]
     input_count, output_count = ("?" if usage[key] is None else usage[key] for key in ("input_tokens", "output_tokens"))
-    before = f", after {len(failed)} failed: {failed[-1]['message']}" if failed else ""
-    return f"  {name}: {data['model']} answered, {input_count} + {output_count} tokens{before}"
+    before = f", after {len(failed)} failed attempts: {failed[-1]['message']}" if failed else ""
+    return f"  {name}: {data['model']} answered, {input_count} input + {output_count} output tokens{before}"
 
 
 def is_reviewed(events: Sequence[Event]) -> bool:
@@ -94,7 +94,7 @@ def _proposal(name: str, proposal: Proposed, best: Mapping[str, Any] | None) -> 
         return indent_lines(head, [f"{name}: {as_json(value)}" for name, value in params.items()])
     names = [name for name in dict.fromkeys([*best, *params]) if best.get(name) != params.get(name)]
     lines = [f"{name}: {_of(best, name)} -> {_of(params, name)}" for name in names]
-    return indent_lines(f"{head}; against the best so far:", lines or ["no difference"])
+    return indent_lines(f"{head}; changes to the best so far:", lines or ["none"])
 
 
 def _of(params: Mapping[str, Any], name: str) -> str:

@@ -38,10 +38,14 @@ class Noise:
     def sentence(self, terms: StudyTerms, trials: str = "") -> str:
         """For a reader; `trials` names those that it was measured on, where others have a noise of their own."""
         if not self.trainings:
-            return f"The noise was not measured; {self.deviation:.1%} per {terms.measurement} is taken for it."
+            return (
+                f"The noise was not measured; a standard deviation of {self.deviation:.1%} per "
+                f"{terms.measurement} is assumed."
+            )
         return (
-            f"The seed alone moves a {terms.error}{f' of {trials}' if trials else ''} by {self.deviation:.2%} "
-            f"(one standard deviation), measured on {self.trainings} {terms.measurement}s of the search."
+            f"The seed alone changes the {terms.error}{f' of {trials}' if trials else ''} by "
+            f"{self.deviation:.2%} (one standard deviation, measured on {self.trainings} "
+            f"{terms.measurement}s of the search)."
         )
 
 

@@ -113,7 +113,7 @@ class ProcessExecutor:
             self._hand_out()
             busy = [worker for worker in self._workers if worker.training]
             if not busy:
-                raise IndexError("no training is under way")
+                raise IndexError("no training is running")
             for worker in busy:
                 ending = self._listen(worker)
                 if ending:
@@ -149,7 +149,7 @@ class ProcessExecutor:
             worker = _WorkerProcess(Channel("agentlab.study.worker", self._variables))
         except OSError as error:
             raise AgentlabError(
-                f"A process for trainings cannot be started: {error.strerror or error}.",
+                f"Cannot start a training process: {error.strerror or error}.",
                 hint="Close other programs, or use fewer workers.",
             ) from error
         self._workers.append(worker)
@@ -208,7 +208,7 @@ class ProcessExecutor:
         if message["out_of_memory"]:
             self._discard(worker)
             if worker.trained > 1:
-                self._retry(training, "out of memory in a process that had trained before")
+                self._retry(training, "out of memory in a process that had already trained")
                 return None
         return training.candidate, finite(result)
 
@@ -218,17 +218,17 @@ class ProcessExecutor:
         cause, hint = exit_status.describe(status)
         if not training.deaths:
             training.deaths += 1
-            self._retry(training, f"its process died: {cause}")
+            self._retry(training, f"the process died: {cause}")
             return None
         if not worker.ready:
-            message = f"A process for trainings died while it was set up: {cause}.\n{exit_status.last_words(log)}"
+            message = f"A training process died during set-up: {cause}.\n{exit_status.last_words(log)}"
             raise AgentlabError(message.strip(), hint=hint)
-        return training.candidate, _lost_result(training, f"its process died, twice: {cause}", log)
+        return training.candidate, _lost_result(training, f"the process died twice: {cause}", log)
 
     def _handle_garbled(self, worker: _WorkerProcess, error: ValueError) -> _Ended:
         training = _at_work(worker)
         _, log = self._discard(worker)
-        return training.candidate, _lost_result(training, f"its process broke the protocol: {error}", log)
+        return training.candidate, _lost_result(training, f"the process broke the protocol: {error}", log)
 
     def _retry(self, training: _Training, reason: str) -> None:
         self._give(self._start(), training)
@@ -254,7 +254,7 @@ def _require_protocol(message: Mapping[str, Any]) -> None:
     """Raise ValueError unless a message is one that a worker may send."""
     fields = _EVENTS.get(str(message.get("event")))
     if fields is None or message.keys() != {"event", *fields}:
-        raise ValueError("an unknown kind of message")
+        raise ValueError("unknown message type")
     wrong = [name for name, kinds in fields.items() if not isinstance(message[name], kinds)]
     if wrong or message.get("status", "finished") not in ("finished", "failed"):
-        raise ValueError(f"a {message['event']} with a wrong {' and '.join(wrong) or 'status'}")
+        raise ValueError(f"a {message['event']} message with an invalid {' and '.join(wrong) or 'status'}")

@@ -151,7 +151,7 @@ def _propose(study: Study, state: StudyState) -> None:
     proposer, arm, probability = assign_arm(study, len(history), study.share(state.trials))
     offers = proposer.ask(study.history_filter(history), 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
-        emit(study.run, "search.exhausted", "", Reason("no untried point passes the rules"))
+        emit(study.run, "search.exhausted", "", Reason("no untried configuration satisfies the rules"))
         return
     proposal = _review_proposal(study, state, offers[0])
     if proposal is None:
@@ -180,7 +180,7 @@ def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Pro
 
     def problems(params: Params) -> list[str]:
         point = space.reduce(params)
-        idle = [f"{name} is not searched, or not active with these values" for name in params if name not in point]
+        idle = [f"{name} is not searched, or is inactive with these values" for name in params if name not in point]
         return idle or against(point)
 
     chosen = study.reviewer.review(
@@ -195,7 +195,7 @@ def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Pro
     edited = space.reduce(chosen)
     if edited == dict(proposal.params):
         return proposal
-    return Proposal(edited, "human", f"edited, proposed by {proposal.source}")
+    return Proposal(edited, "human", f"edited by a person, proposed by {proposal.source}")
 
 
 def _record_proposal(study: Study, number: int, proposal: Proposal, arm: Arm, probability: float) -> None:
@@ -256,7 +256,7 @@ def _affordable(study: Study, state: StudyState, trial: TrialState, verdict: Dec
         return replace(verdict, count=int(min(verdict.count, room)))
     final = study.evaluator.judge(replace(trial, wanted=1), state)
     accepted = isinstance(final, Decision) and final.accepted
-    return Decision(accepted, f"{final.reason}; the budget has no room to measure it again")
+    return Decision(accepted, f"{final.reason}; there is no budget left to measure it again")
 
 
 def write_snapshot(study: Study, state: StudyState) -> None:

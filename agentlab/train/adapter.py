@@ -50,7 +50,7 @@ def attach_adapter(base: TrainingBase, lora: LoraConfig, seed: int) -> Iterator[
                 model = peft.get_peft_model(base.model, settings)
             except ValueError as error:
                 raise UsageError(
-                    f"{base.path.name} cannot take this adapter: {str(error)[:300]}", hint=_choice(base.model)
+                    f"Cannot load this adapter on {base.path.name}: {str(error)[:300]}", hint=_choice(base.model)
                 ) from error
         try:
             if lora.frozen_a:
@@ -83,7 +83,7 @@ def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: Trainin
     layers = {name.removeprefix(PREFIX): module for name, module in model.named_modules() if hasattr(module, "lora_A")}
     tensor_names = {f"{PREFIX}{name}.lora_{side}.weight" for name, side in product(layers, "AB")}
     if unplaced := sorted(weights.keys() - tensor_names):
-        raise ValueError(f"the folder of the adapter has no place for {unplaced[0]} and {len(unplaced) - 1} others")
+        raise ValueError(f"the adapter has no tensor for {unplaced[0]} and {len(unplaced) - 1} others")
 
     def delta(name: str, module: Any) -> LoraDelta:
         a, b = (
@@ -126,14 +126,14 @@ def _check_targets(base: TrainingBase, lora: LoraConfig) -> None:
     wrong = [repr(target) for target in lora.targets if not fits(target)]
     if wrong:
         raise UsageError(
-            f"lora.targets: {base.path.name} has no linear layers named {', '.join(wrong)}, its head aside.",
+            f"lora.targets: {base.path.name} has no linear layers named {', '.join(wrong)} (the head is excluded).",
             hint=_choice(base.model),
         )
 
 
 def _choice(model: Any) -> str:
     names = sorted({name.rpartition(".")[2] for name in _linear(model)})
-    return f"Set lora.targets to all-linear, or to some of {', '.join(names)}."
+    return f"Set lora.targets to all-linear, or choose from {', '.join(names)}."
 
 
 def _linear(model: Any) -> dict[str, Any]:

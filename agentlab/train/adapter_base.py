@@ -12,7 +12,7 @@ from agentlab.lora.settings import CONFIG_FILE, read_settings
 from agentlab.models.base_model import BaseFile
 from agentlab.models.store import find, stem_of
 
-_HINT = "Say with --base where the base model lies: a name of `agentlab models list`, or a path with a slash."
+_HINT = "Pass the base model with --base: a name from `agentlab models list`, or a path with a slash."
 
 
 def base_of(adapter: Path, base_name: str | None, workspace: Workspace) -> Path:
@@ -31,7 +31,7 @@ def base_of(adapter: Path, base_name: str | None, workspace: Workspace) -> Path:
         return find(base_name, workspace)
     names = [name for name in (read_card(adapter).base.path, read_settings(adapter).base[0]) if name]
     if not names:
-        raise UsageError(f"{adapter} does not say which base model it belongs to.", hint=_HINT)
+        raise UsageError(f"{adapter} does not name its base model.", hint=_HINT)
     for name in (*names, *(PurePath(name).name for name in names)):
         try:
             return find(name, workspace)
@@ -56,8 +56,8 @@ def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | No
     same = fingerprint == fingerprint_of(base)
     if not same and not any_base:
         raise UsageError(
-            f"{adapter.name} was trained on another base model than {base}: the fingerprints differ.",
-            hint="Name the right one with --base, or take this one all the same with --any-base.",
+            f"{adapter.name} was trained on a different base model than {base}: the fingerprints differ.",
+            hint="Pass the right one with --base, or use this one anyway with --any-base.",
         )
     return same
 
@@ -96,8 +96,8 @@ def check_fit(folders: Collection[Path], base: BaseFile) -> list[str]:
             for name, module in adapter.modules.items():
                 if sorted(layer_of(model, name).weight.shape) != sorted(module.shape):
                     raise UsageError(
-                        f"{folder.name} does not fit {base.path.name}: {name} has another shape.",
-                        hint="Name the base that the adapter was trained on.",
+                        f"{folder.name} does not fit {base.path.name}: {name} has a different shape.",
+                        hint="Use the base that the adapter was trained on.",
                     )
         return modules
 
@@ -107,8 +107,8 @@ def _check_base(folder: Path, base: BaseFile) -> None:
     is_same = None if base.source else same_base(folder, base.path, any_base=True)
     if is_same is False:
         raise UsageError(
-            f"{folder.name} was trained on another base model than {base.path}: the fingerprints differ.",
-            hint="Name the right one with base; `agentlab adapters show` tells it.",
+            f"{folder.name} was trained on a different base model than {base.path}: the fingerprints differ.",
+            hint="Set base to the right one; `agentlab adapters show` names it.",
         )
     base_name = read_settings(folder).base[0]
     if is_same or not base_name or Path(base_name).is_absolute():  # a folder moves; its shapes are seen
@@ -117,6 +117,7 @@ def _check_base(folder: Path, base: BaseFile) -> None:
     ours = {stem_of(name).lower() for name in (base.name, base.path.name, base.file.name if base.file else base.name)}
     if not any(theirs.startswith(name) or name.startswith(theirs) for name in ours):
         raise UsageError(
-            f"{folder.name} names {base_name} as its base model, and nothing shows that {base.path.name} is that one.",
-            hint=f"Name the right one with base. If this one is, say so: base_model_name_or_path in {CONFIG_FILE}.",
+            f"{folder.name} names {base_name} as its base model, and it cannot be verified that "
+            f"{base.path.name} is that model.",
+            hint=f"Set base to the right model. If this is the one, set base_model_name_or_path in {CONFIG_FILE}.",
         )

@@ -23,7 +23,7 @@ from agentlab.train.config import Attention, Precision
 
 _BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _STORED = {"float32": 4, "float16": 2, "bfloat16": 2}
-_IMPORT = "`agentlab models import {name}` makes a checkpoint of it."
+_IMPORT = "To make a checkpoint of it: agentlab models import {name}"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _LESS = "Use --set training.precision=4bit, or a smaller base model."
 
@@ -60,7 +60,7 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Trainin
             model = _read(path, chosen, attention)
         except ImportError as error:
             reason = " ".join(str(error).split())[:300]
-            raise MissingError(f"A library is missing: {reason}", hint=_library(attention)) from error
+            raise MissingError(f"Missing library: {reason}", hint=_library(attention)) from error
     model.requires_grad_(False)
     keep_weights_unpacked(model)
     return TrainingBase(model.eval(), tokenizer, path, chosen, fingerprint_of(path))
@@ -76,7 +76,7 @@ def outline(path: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     check_files(path)
-    with loading(f"{path} is of no architecture that can be used"), quietly(), torch.device("meta"):
+    with loading(f"{path} has an unsupported architecture"), quietly(), torch.device("meta"):
         make: Any = AutoModelForCausalLM.from_config
         return make(AutoConfig.from_pretrained(path, **_LOCAL))
 
@@ -91,7 +91,7 @@ def load_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     check_files(path)
-    with loading(f"{path} has no tokenizer that can be read"), quietly():
+    with loading(f"Cannot read the tokenizer of {path}"), quietly():
         return AutoTokenizer.from_pretrained(path, **_LOCAL)
 
 
@@ -147,7 +147,7 @@ def _read(path: Path, precision: str, attention: Attention) -> Any:
     make: Any = AutoModelForCausalLM.from_pretrained
     model, loading_info = make(path, output_loading_info=True, **options)
     if loading_info["missing_keys"]:  # transformers makes them up
-        raise ValueError(f"its files lack {', '.join(sorted(loading_info['missing_keys'])[:3])}")
+        raise ValueError(f"the checkpoint lacks {', '.join(sorted(loading_info['missing_keys'])[:3])}")
     return model if small else model.to(device)
 
 
@@ -179,12 +179,14 @@ def check_files(path: Path) -> dict[str, Any]:
     if path.is_file():
         raise ModelFileError(f"{path} is a file, not a checkpoint folder.", hint=_IMPORT.format(name=path.stem))
     if not path.is_dir():
-        raise MissingFileError(f"There is no checkpoint folder {path}.", hint="`agentlab models list` shows all.")
+        raise MissingFileError(
+            f"No such checkpoint folder: {path}.", hint="For the available models, see `agentlab models list`."
+        )
     for pattern in ("config.json", "*.safetensors"):
         if not any(path.glob(pattern)):
             gguf = next(path.glob("*.gguf"), None)
             raise MissingFileError(
-                f"{path} is no checkpoint folder: it has no {pattern}.",
+                f"{path} is not a checkpoint folder: it has no {pattern}.",
                 hint=_IMPORT.format(name=gguf.stem) if gguf else NEEDED,
             )
     return read_config(path)
@@ -199,7 +201,8 @@ def _check_memory(path: Path, precision: str) -> None:
     available = machine.gpu_memory() or machine.memory().available
     if needed > available:
         raise ModelFileError(
-            f"{path.name} takes {needed / 2**30:.1f} GiB in {precision}; there are {available / 2**30:.1f} GiB.",
+            f"{path.name} needs {needed / 2**30:.1f} GiB in {precision}, but only {available / 2**30:.1f} "
+            "GiB are available.",
             hint=_LESS,
         )
 
@@ -207,4 +210,4 @@ def _check_memory(path: Path, precision: str) -> None:
 def _library(attention: Attention) -> str:
     if attention == "flash_attention_2":
         return "Install flash-attn on a machine with a GPU, or use --set training.attn_implementation=sdpa."
-    return "Use --set training.precision=bf16, which needs none."
+    return "Use --set training.precision=bf16, which does not need it."

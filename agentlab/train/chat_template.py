@@ -28,15 +28,17 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path or "the base model")
         if not tokenizer.chat_template:
-            raise ModelFileError(f"{self.name} has no chat template, so it cannot be taught to talk.", hint=_INSTRUCT)
+            raise ModelFileError(
+                f"{self.name} has no chat template, so it cannot be trained on conversations.", hint=_INSTRUCT
+            )
         self.tail = self._tail()  # what it writes behind an answer, such as `<|im_end|>` and a newline
         added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
         leading_tokens = [text for text in added if self.tail.lstrip().startswith(text)]
         if not leading_tokens:
             raise ModelFileError(
-                f"Behind an answer, the chat template of {self.name} writes {self.tail!r}, and no token of its own: "
-                "a model that is trained on it never learns to stop.",
-                hint="Let the template write the end-of-turn token, such as eos_token, right behind an answer.",
+                f"After an answer, the chat template of {self.name} writes {self.tail!r} and no end-of-turn "
+                "token, so a model trained on it never learns to stop.",
+                hint="Make the template write the end-of-turn token, such as eos_token, right after an answer.",
             )
         end = max(leading_tokens, key=len)
         self.end = self.tail[: self.tail.index(end) + len(end)]  # the rest of the tail is not the model's to write
@@ -68,9 +70,9 @@ class ChatTemplate:
             text = self.render(_PROBE)
         except TemplateRefusesError as error:
             raise ModelFileError(
-                f"The chat template of {self.name} refuses a question and its answer: {error}.", hint=_INSTRUCT
+                f"The chat template of {self.name} rejects a question with its answer: {error}.", hint=_INSTRUCT
             ) from error
         _, answer, tail = text.rpartition(_PROBE[-1].content)
         if not answer:
-            raise ModelFileError(f"The chat template of {self.name} leaves answers out.", hint=_INSTRUCT)
+            raise ModelFileError(f"The chat template of {self.name} omits answers.", hint=_INSTRUCT)
         return tail

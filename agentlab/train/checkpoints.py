@@ -94,8 +94,8 @@ def last_checkpoint(folder: Path, origin: str) -> TrainingCheckpoint | None:
             continue
         if checkpoint.progress.origin != origin:
             raise RunMismatchError(
-                f"{path} is of a training with other data, settings, base model or seed.",
-                hint=f"Choose another folder, or delete {folder}; the training then starts again.",
+                f"{path} belongs to a training with different data, settings, base model or seed.",
+                hint=f"Choose another folder, or delete {folder}; the training will start over.",
             )
         return checkpoint
     return None
@@ -159,6 +159,6 @@ def restore(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter
     for key, value in state.items():
         name, _, kind = key.rpartition(".")
         if name not in weights or (value.ndim and value.shape != weights[name].shape):
-            raise ValueError(f"the optimiser's state {key} does not fit")
+            raise ValueError(f"optimiser state {key} does not match")
         state_by_index.setdefault(indices[name], {})[kind] = value.clone()
     optimizer.load_state_dict({"state": state_by_index, "param_groups": optimizer.state_dict()["param_groups"]})

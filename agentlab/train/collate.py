@@ -45,7 +45,7 @@ class Collator:
         if self.layout == "flat":
             rows = [list(chain.from_iterable(rows))]
         if self.layout == "padded" and any(len(row) != 1 for row in rows):
-            raise ValueError("a padded row holds one conversation")
+            raise ValueError("a padded row must hold exactly one conversation")
         input_ids = [_input_ids(row) for row in rows]
         longest = max(map(len, input_ids))
         batch = {

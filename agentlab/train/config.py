@@ -19,14 +19,17 @@ class LoraConfig(StrictModel):
     """The shape of an adapter (arXiv 2106.09685)."""
 
     r: int = Field(16, ge=1, le=512, description="Rank.")
-    alpha: float | None = Field(None, gt=0, le=4096, description="Scale times rank; null is twice the rank.")
-    rslora: bool = Field(False, description="Scale by alpha over the root of the rank (arXiv 2312.03732).")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of an adapter's input that is dropped in training.")
+    alpha: float | None = Field(
+        None, gt=0, le=4096, description="The scale is alpha / rank; null sets alpha to twice the rank."
+    )
+    rslora: bool = Field(False, description="Scale by alpha over the square root of the rank (arXiv 2312.03732).")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input during training.")
     targets: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear",
-        description="Names of the modules that get one, such as q_proj; all-linear is every one but the head.",
+        description="Modules that get an adapter, such as q_proj; all-linear selects every linear layer except "
+        "the head.",
     )
-    frozen_a: bool = Field(False, description="Train B alone: adapters of one seed share A, and blend exactly.")
+    frozen_a: bool = Field(False, description="Train only B: adapters with the same seed share A and blend exactly.")
 
     @property
     def scaled_alpha(self) -> float:
@@ -35,35 +38,45 @@ class LoraConfig(StrictModel):
 
 
 class TrainingConfig(StrictModel):
-    """One training. Defaults suit an adapter of a small model; TRL's own are those of a full fine-tuning."""
+    """One training. The defaults suit an adapter of a small model; TRL's defaults are for full fine-tuning."""
 
-    epochs: float = budget_field(3.0, gt=0, le=1000, description="Times that every conversation is seen.")
-    batch_size: int = Field(8, ge=1, le=4096, description="Conversations of a step on one device.")
-    grad_accum: int = Field(1, ge=1, le=4096, description="Steps whose gradients are added up.")
+    epochs: float = budget_field(3.0, gt=0, le=1000, description="Passes over the conversations.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Conversations per step and device.")
+    grad_accum: int = Field(1, ge=1, le=4096, description="Steps whose gradients are accumulated.")
     lr: float = Field(2e-4, gt=0, le=1, description="Learning rate.")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How it falls.")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which it rises.")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Decay of the adapter's weights.")
-    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="Gradients are clipped to this norm.")
-    max_length: int = Field(1024, ge=32, le=1 << 20, description="Tokens of a conversation; older turns are dropped.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rate schedule after the warm-up."
+    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="Warm-up as a share of the steps.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of the adapter.")
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="Maximum gradient norm.")
+    max_length: int = Field(
+        1024,
+        ge=32,
+        le=1 << 20,
+        description="Maximum tokens per conversation; the oldest turns beyond that are dropped.",
+    )
     batching: Literal["auto", "packed", "sorted"] = Field(
-        "auto", description="packed: conversations in one row; sorted: rows of like length; auto: sorted on a CPU."
+        "auto",
+        description="packed: several conversations per row; sorted: rows of similar length; auto: sorted on a CPU.",
     )
-    precision: Precision = machine_field("auto", description="Of the base model; auto: bf16 where it is fast.")
-    attn_implementation: Attention = machine_field("sdpa", description="How attention is computed, to transformers.")
+    precision: Precision = machine_field(
+        "auto", description="Precision of the base model; auto: bf16 where it is fast."
+    )
+    attn_implementation: Attention = machine_field("sdpa", description="attn_implementation, passed to transformers.")
     gradient_checkpointing: Literal["auto", "on", "off"] = machine_field(
-        "auto", description="Compute activations twice to save memory; auto: when an estimate says that it must be."
+        "auto", description="Recompute activations to save memory; auto: only if an estimate says that it is necessary."
     )
-    eval_fraction: float = Field(0.1, ge=0, lt=0.9, description="Share of the conversations that is held out.")
-    evals: int = Field(4, ge=1, le=1000, description="How often the held-out conversations are scored.")
+    eval_fraction: float = Field(0.1, ge=0, lt=0.9, description="Share of the conversations to hold out.")
+    evals: int = Field(4, ge=1, le=1000, description="Number of evaluations on the held-out conversations.")
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many scorings without a better one; null never."
+        None, ge=1, description="Stop after this many evaluations without improvement; null never stops early."
     )
 
     @model_validator(mode="after")
     def _held_out(self) -> "TrainingConfig":
         if self.patience is not None and self.eval_fraction == 0:
-            raise ValueError("patience needs held-out conversations: eval_fraction above 0")
+            raise ValueError("patience requires held-out conversations: set eval_fraction above 0")
         return self
 
 

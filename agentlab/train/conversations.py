@@ -23,7 +23,8 @@ MOST_CONVERSATIONS, MOST_TURNS = 200_000, 512
 _LISTED = 30  # problems in a message
 _ROLES = ("system", "user", "assistant")
 _FORM = (
-    'A line is {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}; '
+    "Each line must be "
+    '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}; '
     "a system message may come first, then user and assistant alternate."
 )
 MOST_BYTES, LONGEST_LINE = 512 << 20, 1 << 20
@@ -72,14 +73,16 @@ def read_conversations(path: Path) -> ConversationFile:
             turns = tuple(ConversationTurn(message["role"], message["content"]) for message in value["messages"])
             conversations.append(Conversation(number, turns))
         if len(conversations) > MOST_CONVERSATIONS:
-            raise DataError(f"{path} has more than {MOST_CONVERSATIONS} conversations.", hint="Train on a part of it.")
+            raise DataError(
+                f"{path} has more than {MOST_CONVERSATIONS} conversations.", hint="Train on a part of the file."
+            )
     refuse(problems, path, _FORM)
     if not conversations:
-        raise DataError(f"{path} holds no conversation.", hint=_FORM)
+        raise DataError(f"{path} contains no conversations.", hint=_FORM)
     return ConversationFile(path, f"sha256:{digest.hexdigest()}", tuple(conversations))
 
 
-def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "learnt from") -> None:
+def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "used for training") -> None:
     """Raise a DataError that lists the first problems and counts the others, if there are any."""
     if not problems:
         return
@@ -94,10 +97,10 @@ def _problems(value: Any) -> Iterator[str]:
         return
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not messages:
-        yield "there are no `messages`"
+        yield "`messages` is missing or empty"
         return
     if len(messages) > MOST_TURNS:
-        yield f"there are {len(messages)} messages, and at most {MOST_TURNS} are taken"
+        yield f"{len(messages)} messages exceed the limit of {MOST_TURNS}"
         return
     wrong: list[str] = []
     for number, message in enumerate(messages, 1):
@@ -107,19 +110,19 @@ def _problems(value: Any) -> Iterator[str]:
 
 def _wrong_in(message: Any) -> Iterator[str]:
     if not isinstance(message, dict):
-        yield "it is no object with `role` and `content`"
+        yield "not an object with `role` and `content`"
         return
     role, content = message.get("role"), message.get("content")
     if role not in _ROLES:
-        yield f"the role is {_value_text(role)}, not one of {', '.join(_ROLES)}"
+        yield f"role is {_value_text(role)}; expected one of {', '.join(_ROLES)}"
     if not isinstance(content, str):
-        yield "the content is no text"
+        yield "content is not a string"
     elif not content.strip():
-        yield "the content is empty"
+        yield "content is empty"
     elif not is_unicode(content):
-        yield "the content holds half of a character (a lone surrogate)"
+        yield "content contains a lone surrogate (half a character)"
     if extra := sorted(message.keys() - {"role", "content"}):
-        yield f"it holds {', '.join(map(_value_text, extra[:3]))} beside role and content, which cannot be learnt"
+        yield f"unsupported keys besides role and content: {', '.join(map(_value_text, extra[:3]))}"
 
 
 def _disorder(roles: Sequence[str]) -> Iterator[str]:
@@ -128,11 +131,11 @@ def _disorder(roles: Sequence[str]) -> Iterator[str]:
     for index, role in enumerate(roles[first:]):
         due = "assistant" if index % 2 else "user"
         if role != due:
-            late = "a system message has to be the first" if role == "system" else f"it is the {due}'s turn"
-            yield f"message {index + first + 1}: the role is {role}, but {late}"
+            late = "a system message must come first" if role == "system" else f"it should be {due}"
+            yield f"message {index + first + 1}: role is {role}, but {late}"
             return
     if roles[-1] != "assistant":
-        yield f"message {len(roles)}: the last turn has to be the assistant's"
+        yield f"message {len(roles)}: the last message must be the assistant's"
 
 
 def is_unicode(text: str) -> bool:
@@ -163,18 +166,18 @@ def read_lines(path: Path, seen: Callable[[bytes], object]) -> Iterator[tuple[in
         DataError: it is no plain file, compressed, or larger than `MOST_BYTES`.
     """
     if not os.path.exists(path):  # noqa: PTH110 - unlike Path.exists, it does not raise where a folder is closed
-        raise MissingFileError(f"There is no data file {path}.", hint="Check the path.")
+        raise MissingFileError(f"No such data file: {path}.", hint="Check the path.")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "a pipe or device"
         raise DataError(
-            f"{path} is {kind}, and conversations are read from a plain file.",
-            hint="Name a JSONL file: it is read again when a run is resumed.",
+            f"{path} is {kind}; conversations must be in a regular file.",
+            hint="Pass a JSONL file; it is read again when a run is resumed.",
         )
     try:
         with path.open("rb") as file:
             yield from _values(file, path, seen)
     except OSError as error:
-        raise MissingFileError(f"The data file {path} cannot be read: {error.strerror}.") from error
+        raise MissingFileError(f"Cannot read the data file {path}: {error.strerror}.") from error
 
 
 def _values(file: IO[bytes], path: Path, seen: Callable[[bytes], object]) -> Iterator[tuple[int, Any]]:
@@ -182,7 +185,7 @@ def _values(file: IO[bytes], path: Path, seen: Callable[[bytes], object]) -> Ite
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
         if number == 1 and line.startswith(_GZIP):
-            raise DataError(f"{path} is compressed (gzip).", hint="Unpack it first: gunzip --keep FILE")
+            raise DataError(f"{path} is compressed (gzip).", hint="Decompress it first: gunzip --keep FILE")
         seen(line)
         is_whole = len(line) <= LONGEST_LINE
         value: Any = BadLineError(f"is longer than {LONGEST_LINE >> 20} MiB")
@@ -197,7 +200,7 @@ def _values(file: IO[bytes], path: Path, seen: Callable[[bytes], object]) -> Ite
             if size > MOST_BYTES:
                 break
         if size > MOST_BYTES:
-            raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB.", hint="Train on a part of it.")
+            raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB.", hint="Train on a part of the file.")
         if value is not None:
             yield number, value
 
@@ -205,7 +208,7 @@ def _values(file: IO[bytes], path: Path, seen: Callable[[bytes], object]) -> Ite
 def _value(line: bytes) -> Any:
     """The value of a line, or what is wrong with it. `null` is no conversation, and so is what is wrong with it."""
     if line.startswith(codecs.BOM_UTF8):
-        return BadLineError("begins with a byte order mark; save the file as UTF-8 without one")
+        return BadLineError("starts with a byte order mark; save the file as UTF-8 without one")
     try:
         value = json.loads(line.decode(), parse_constant=_no_number, parse_int=_integer, object_pairs_hook=_object)
     except UnicodeDecodeError:
@@ -220,18 +223,18 @@ def _value(line: bytes) -> Any:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise BadLineError(f"is not JSON: it holds {name}")
+    raise BadLineError(f"is not valid JSON: it contains {name}")
 
 
 def _integer(digits: str) -> int:
     try:
         return int(digits)
     except ValueError:  # a bound of Python's, since the time that this takes is quadratic
-        raise BadLineError(f"holds an integer of {len(digits)} digits") from None
+        raise BadLineError(f"contains an integer of {len(digits)} digits") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        raise BadLineError("has a key twice in one object")
+        raise BadLineError("has a duplicate key in an object")
     return mapping

@@ -23,11 +23,13 @@ class TokenCounts(Plain):
     """What a tokenizer makes of conversations."""
 
     total: int
-    shortest: int = Field(description="Tokens of a conversation.")
+    shortest: int = Field(description="Tokens of the shortest conversation.")
     median: float
     longest: int
-    learnt: int = Field(description="Tokens that are learnt: the assistant's, each turn's end included.")
-    truncated: int = Field(description="Conversations that are too long and lost their oldest turns.")
+    learnt: int = Field(
+        description="Tokens that contribute to the loss: those of the assistant, including the end of each turn."
+    )
+    truncated: int = Field(description="Conversations that were too long and lost their oldest turns.")
     dropped_turns: int
 
     @property
@@ -41,8 +43,8 @@ class DataSide(Plain):
 
     conversations: int
     turns: int
-    duplicates: int = Field(description="Conversations that repeat an earlier one, turn by turn.")
-    tokens: TokenCounts | None = Field(description="None before there is a tokenizer.")
+    duplicates: int = Field(description="Conversations identical to an earlier one.")
+    tokens: TokenCounts | None = Field(description="None before tokenization.")
 
 
 class Leak(Plain):
@@ -53,7 +55,7 @@ class Leak(Plain):
 
     held_out: int
     train: int
-    turns: int = Field(description="From the first question on, that are the same.")
+    turns: int = Field(description="Number of identical turns, from the first question on.")
     exact: bool
 
     @property
@@ -82,11 +84,11 @@ class DataReport(AnswerDocument):
         trained, held_out = self.train.tokens, self.held_out.tokens
         if trained and held_out:
             rows += [(name, cell(trained), cell(held_out)) for name, cell in _TOKEN_ROWS]
-        blocks: list[Block] = [Table(("", "trained on", "held out"), rows, caption=self.source)]
+        blocks: list[Block] = [Table(("", "training", "held out"), rows, caption=self.source)]
         if self.leaks:
             leak_rows = [(str(leak.held_out), str(leak.train), leak.same) for leak in self.leaks[:_SHOWN]]
-            caption = f"Held out and seen in training: {len(self.leaks)} conversations ({self.leaked_share:.0%})"
-            blocks.append(Table(("held-out line", "training line", "the same is"), leak_rows, caption=caption))
+            caption = f"Held-out conversations that overlap with training: {len(self.leaks)} ({self.leaked_share:.0%})"
+            blocks.append(Table(("held-out line", "training line", "in common"), leak_rows, caption=caption))
         return [*blocks, *(Text(f"Warning: {warning}") for warning in self.warnings)]
 
 
@@ -97,9 +99,9 @@ _ROWS: tuple[tuple[str, Callable[[DataSide], str]], ...] = (
 )
 _TOKEN_ROWS: tuple[tuple[str, Callable[[TokenCounts], str]], ...] = (
     ("tokens", lambda tokens: str(tokens.total)),
-    ("tokens of a conversation", lambda tokens: f"{tokens.shortest} to {tokens.longest}, median {tokens.median:g}"),
-    ("tokens that are learnt", lambda tokens: f"{tokens.learnt} ({tokens.share:.1%})"),
-    ("conversations that are too long", lambda tokens: str(tokens.truncated)),
+    ("tokens per conversation", lambda tokens: f"{tokens.shortest} to {tokens.longest}, median {tokens.median:g}"),
+    ("trained tokens", lambda tokens: f"{tokens.learnt} ({tokens.share:.1%})"),
+    ("truncated conversations", lambda tokens: str(tokens.truncated)),
     ("turns dropped from them", lambda tokens: str(tokens.dropped_turns)),
 )
 
@@ -141,26 +143,26 @@ def tokens_of(examples: Sequence[Example]) -> TokenCounts:
 
 def _warnings(train: DataSide, held_out: DataSide, leaks: int) -> Iterator[str]:
     if train.turns < FEW_TURNS:
-        yield f"there are {train.turns} assistant turns to learn from; below {FEW_TURNS} an adapter learns little."
+        yield f"only {train.turns} assistant turns for training; an adapter learns little from fewer than {FEW_TURNS}."
     if train.tokens and train.tokens.share < LITTLE_LEARNT:
         yield (
-            f"only {train.tokens.share:.1%} of the tokens are learnt: most of the time goes into prompts. Shorten "
-            "system messages and questions, or drop turns whose answers teach nothing."
+            f"only {train.tokens.share:.1%} of the tokens are trained on; most of the time goes into "
+            "prompts. Shorten system messages and questions, or remove turns whose answers teach nothing."
         )
     if not held_out.conversations:
-        yield "nothing is held out, so nobody will see when the adapter begins to learn its data by heart."
-    for name, side in (("trained on", train), ("held out", held_out)):
+        yield "nothing is held out, so overfitting would go unnoticed."
+    for name, side in (("for training", train), ("held out", held_out)):
         if side.duplicates:
-            yield f"{side.duplicates} conversations {name} repeat earlier ones and count as often as they are there."
+            yield f"{side.duplicates} conversations {name} are duplicates, and each copy counts."
         if side.tokens and side.tokens.truncated:
             yield (
-                f"{side.tokens.truncated} conversations {name} are longer than training.max_length; their oldest "
+                f"{side.tokens.truncated} conversations {name} exceed training.max_length, so their oldest "
                 f"{side.tokens.dropped_turns} turns are dropped."
             )
     if leaks:
         yield (
-            f"{leaks} of {held_out.conversations} held-out conversations were seen in training: their loss says how "
-            "well they are remembered."
+            f"{leaks} of {held_out.conversations} held-out conversations overlap with training, so the "
+            "held-out loss partly measures memorisation."
         )
 
 

@@ -110,7 +110,7 @@ def read_shape(path: Path) -> ModelShape:
     from transformers import AutoConfig
 
     read_config(path)
-    with loading(f"{path / 'config.json'} does not tell the model's shape"):
+    with loading(f"{path / 'config.json'} does not give the model's shape"):
         return ModelShape.of(AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False))
 
 

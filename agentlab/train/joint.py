@@ -49,9 +49,13 @@ def train_adapters(base: TrainingBase, splits: Sequence[TrainingSplit], job: Tra
         UsageError: several processes were launched, or as in `train_adapter`, which says what else is raised.
     """
     if not splits or not all(split.train for split in splits):
-        raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
+        raise DataError(
+            "There are no conversations to train on.", hint="Lower training.eval_fraction, or add conversations."
+        )
     if rank_and_size(os.environ)[1] > 1:
-        raise UsageError("Adapters are trained together in one process.", hint="Use --set together=false.")
+        raise UsageError(
+            "Several adapters can only be trained together in a single process.", hint="Use --set together=false."
+        )
     checkpointing = memory_needed(base, splits, job.lora, job.training, together=True).checkpointing
     with explain_errors(job, checkpointing), torch.random.fork_rng():
         joint = _Joint(base, splits, job)
@@ -111,7 +115,7 @@ class _Joint:
                 if self._job.stopped() and not all(state.is_over for state in self._states):
                     for state in self._states:
                         state.save()
-                    raise Interrupted("Stopped on request.", hint="Resume the run; it goes on from this step.")
+                    raise Interrupted("Stopped on request.", hint="Resume the run; it continues from this step.")
 
     def write_adapters(self) -> tuple[Trained, ...]:
         trained: list[Trained] = []

@@ -21,7 +21,7 @@ IGNORED = -100  # label of a token that is not learnt, to torch and transformers
 class UnfitError(ValueError):
     """Nothing can be learnt from a conversation as it is; the message says why, as a whole clause."""
 
-    def __init__(self, message: str, *, remedy: str | None = "choose a base whose template fits them") -> None:
+    def __init__(self, message: str, *, remedy: str | None = "choose a base whose chat template supports them") -> None:
         super().__init__(message)
         self.remedy = remedy  # what helps beside changing the conversation, if anything does
 
@@ -90,7 +90,7 @@ class ConversationEncoder:
         """
         for number, turn in enumerate(conversation.turns, 1):
             if token := self._template.control_in(turn.content):
-                raise UnfitError(f"message {number} spells out the control token {token!r}", remedy=None)
+                raise UnfitError(f"message {number} contains the control token {token!r}", remedy=None)
         first = 1 if conversation.turns[0].role == "system" else 0
         system, dialogue = conversation.turns[:first], conversation.turns[first:]
 
@@ -102,7 +102,7 @@ class ConversationEncoder:
         if pairs is None:
             length = len(without(len(dialogue) // 2 - 1)[0])
             raise UnfitError(
-                f"its last question and answer take {length} tokens, and max_length is {max_length}",
+                f"the last question and answer have {length} tokens, but max_length is {max_length}",
                 remedy="raise training.max_length",
             )
         ids, labels = without(pairs)
@@ -115,14 +115,14 @@ class ConversationEncoder:
             passages = [self._passage(text, turns, n) for n, turn in enumerate(turns) if turn.role == "assistant"]
             ids, spans = self._tokenizer.encode(text, passages)
         except TemplateRefusesError as error:
-            raise UnfitError(f"the chat template of {self._template.name} refuses it: {error}") from error
+            raise UnfitError(f"the chat template of {self._template.name} rejects it: {error}") from error
         except SpanError as error:
-            raise UnfitError(f"{error}; let no message begin or end with whitespace") from error
+            raise UnfitError(f"{error}; remove whitespace at the start and end of messages") from error
         labels = [IGNORED] * len(ids)
         for span in spans:
             if ids[span][-1:] != [self._template.end_token]:
                 raise UnfitError(
-                    f"an answer does not end in the token {self._template.end!r}, so its end would not be learnt"
+                    f"an answer does not end with the token {self._template.end!r}, so its end would not be learnt"
                 )
             labels[span] = ids[span]
         labels[0] = IGNORED
@@ -135,13 +135,13 @@ class ConversationEncoder:
         after = template.render(turns[: index + 1])
         problem = None
         if not text.startswith(after):
-            problem = "writes this turn otherwise once others follow (it drops or changes what was said)"
+            problem = "renders this turn differently once others follow (it drops or changes its text)"
         elif not after.startswith(before):
-            problem = "prompts for this turn otherwise than it writes it (prefixes are not preserved)"
+            problem = "uses a different prompt for this turn than when it renders it (prefixes are not preserved)"
         elif not after.endswith(template.tail):
-            problem = f"does not end this turn with {template.tail!r}, as it ends others"
+            problem = f"does not end this turn with {template.tail!r} as it does others"
         elif _letters(turns[index].content) not in _letters(after[len(before) :]):
-            problem = "does not write what this turn says"
+            problem = "does not render the text of this turn"
         if problem is not None:
             raise UnfitError(f"message {index + 1}: the chat template of {template.name} {problem}")
         return len(before), len(after) - len(template.tail) + len(template.end)

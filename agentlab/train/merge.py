@@ -64,7 +64,7 @@ class MergeResult(AnswerDocument):
     def blocks(self) -> list[Block]:
         blocks: list[Block] = [
             Code(self.path),
-            Text(f"Base: {self.base}, {self.fingerprint}; {self.modules} modules changed, written as {self.dtype}."),
+            Text(f"Base: {self.base}, {self.fingerprint}; {self.modules} modules changed, saved as {self.dtype}."),
         ]
         compared = (
             ("base with the adapter", self.to_adapted),
@@ -73,26 +73,27 @@ class MergeResult(AnswerDocument):
         )
         rows = [_row(name, distance) for name, distance in compared if distance is not None]
         if rows:
-            columns = ("merged model against", "largest", "typical", "divergence", "same next token")
+            columns = ("merged model compared with", "largest", "typical", "divergence", "same next token")
             caption = (
-                f"Differences of logits on probe prompts, computed in {self.computed_in}; divergence of the next token "
-                "in nats"
+                f"Logit differences on probe prompts, computed in {self.computed_in}; divergence of the next "
+                "token in nats"
             )
             blocks.append(Table(columns, rows, caption=caption))
         return [*blocks, *(Text(remark) for remark in self.remarks())]
 
     def remarks(self) -> Iterator[str]:
         if self.to_adapted is None:
-            yield "The logits were not compared: there is too little free memory to load the model."
+            yield "The logits were not compared, because there is too little free memory to load the model."
         if self.same_base is False:
-            yield "The adapter was trained on another base model, by its card."
+            yield "According to its card, the adapter was trained on a different base model."
         if self.same_base is None:
-            yield "The adapter does not say which files its base model had; whether it is this one is not known."
+            yield "The adapter does not record the files of its base model, so it is unknown whether this is the one."
         if self.trained_precision in QUANTISED:
             measured = self.to_trained is not None
             yield (
-                f"The adapter was trained on the base in {self.trained_precision}: merged into {self.dtype} it is not "
-                f"the model that was trained{'; how far its logits are stands in the last row' if measured else ''}."
+                f"The adapter was trained on the base in {self.trained_precision}; merged into {self.dtype}, "
+                "the model differs from the trained "
+                f"one{'; the last row shows by how much' if measured else ''}."
             )
 
 
@@ -127,7 +128,7 @@ def merge(
         StorageError: too little space, or the folder cannot be written.
     """
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
+        raise UsageError(f"{out} already exists.", hint="Choose another name with --out, or delete the folder.")
     config, card = _config(base), read_card(adapter.path)
     checkpoint = open_checkpoint(base)
     check_fit(checkpoint, adapter, tied=config.get("tie_word_embeddings") is True)
@@ -184,17 +185,19 @@ def _config(base: Path) -> dict[str, Any]:
     """The base's config.json, if the base can be merged into."""
     if base.is_file():
         raise DataError(
-            f"{base} is a file; a merge needs a checkpoint folder.",
-            hint="`agentlab models import` makes one from a GGUF file.",
+            f"{base} is a file, but a merge needs a checkpoint folder.",
+            hint="To make one from a GGUF file: agentlab models import",
         )
     if not (base / _CONFIG).is_file():
-        raise MissingFileError(f"{base} is no checkpoint folder: it has no {_CONFIG}.", hint="Name one with --base.")
+        raise MissingFileError(f"{base} is not a checkpoint folder: it has no {_CONFIG}.", hint="Pass one with --base.")
     if not any((base / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise MissingFileError(f"{base} has no tokenizer.", hint="Put the base model's tokenizer files beside it.")
+        raise MissingFileError(
+            f"{base} has no tokenizer.", hint="Copy the base model's tokenizer files into the folder."
+        )
     config = read_config(base)
     if config.get("quantization_config"):
         raise DataError(
-            f"{base} is a quantised checkpoint.", hint="Merge into the 16- or 32-bit one that it was made from."
+            f"{base} is a quantised checkpoint.", hint="Merge into the 16- or 32-bit checkpoint it was made from."
         )
     return config
 
@@ -250,7 +253,7 @@ def logits(base: TrainingBase, adapter: Path | None = None) -> list[torch.Tensor
         ModelFileError: PEFT cannot load the adapter, or the model cannot answer.
     """
     model_name = f"{base.path}{f' with {adapter}' if adapter else ''}"
-    with loading(f"{model_name} does not answer"), quietly(), warnings.catch_warnings():
+    with loading(f"{model_name} cannot be run"), quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT has opinions on every folder
         if adapter is None:
             return [_on_prompt(base.model, base.tokenizer, prompt) for prompt in PROMPTS]
@@ -270,8 +273,8 @@ def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
         text = render_chat(tokenizer, turns, prompt=True)
         if len(text) > _MOST_TEXT:
             raise DataError(
-                f"The chat template makes {len(text):,} characters of a question of {len(prompt)}.",
-                hint="Use the template of the model's makers.",
+                f"The chat template turns a question of {len(prompt)} characters into {len(text):,}.",
+                hint="Use the original chat template of the model.",
             )
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)
     with torch.inference_mode():

@@ -50,7 +50,7 @@ def packed_batches(lengths: Sequence[int], size: int, row_length: int, seed: int
         ValueError: a conversation is longer than a row.
     """
     if max(lengths, default=0) > row_length:
-        raise ValueError(f"a conversation has {max(lengths)} tokens, and a row holds {row_length}")
+        raise ValueError(f"a conversation has {max(lengths)} tokens, but a row holds only {row_length}")
     rng = _generator(seed, epoch)
     order = list(range(len(lengths)))
     rng.shuffle(order)

@@ -98,7 +98,7 @@ def _in_float32(base: TrainingBase) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ModelFileError(
-            f"{base.path.name} does not fit the memory in float32, in which figures are computed.",
+            f"{base.path.name} does not fit into memory in float32, the default for the report's figures.",
             hint="Use --set report.dtype=bfloat16.",
         ) from error
     finally:

@@ -70,7 +70,9 @@ def train_adapter(base: TrainingBase, split: TrainingSplit, job: TrainingJob) ->
         AgentlabError: there is not enough memory, or another process has ended.
     """
     if not split.train:
-        raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
+        raise DataError(
+            "There are no conversations to train on.", hint="Lower training.eval_fraction, or add conversations."
+        )
     with quietly():
         from agentlab.train.trainer import TrainingLoop, generators_kept
 
@@ -97,7 +99,7 @@ def explain_errors(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if lost_another(error):
-            raise AgentlabError("Another process of this training has ended.", hint=RESUME) from error
+            raise AgentlabError("Another process of this training has exited.", hint=RESUME) from error
         if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
             raise
         advice = remedies(job.lora, job.training, checkpointing)
@@ -114,7 +116,10 @@ def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) ->
     if not checkpointing:
         advice.append("--set training.gradient_checkpointing=on")
     advice.append(f"--set training.max_length={max(32, training.max_length // 2)}")
-    return f"Try, in this order: {'; '.join(advice)}. The run goes on from its last checkpoint where settings are kept."
+    return (
+        f"Try, in this order: {'; '.join(advice)}. If the settings that define the training stay the "
+        "same, the run continues from its last checkpoint."
+    )
 
 
 def memory_needed(

@@ -75,7 +75,7 @@ def open_checkpoint(folder: Path) -> ShardedCheckpoint:
                 if tensors[key].label not in _FLOATS:
                     raise DataError(
                         f"{folder / name}: {key} is of type {tensors[key].label}; the checkpoint is quantised.",
-                        hint="Merge into the 16- or 32-bit checkpoint that it was made from.",
+                        hint="Merge into the 16- or 32-bit checkpoint it was made from.",
                     )
     return ShardedCheckpoint(folder, tensors)
 
@@ -88,15 +88,17 @@ def check_fit(checkpoint: ShardedCheckpoint, adapter: Adapter, *, tied: bool) ->
     Raises:
         DataError: one has not.
     """
-    hint = f"{adapter.path} belongs to another base model; name the right one with --base."
+    hint = f"{adapter.path} belongs to another base model; pass the right one with --base."
     for name, module in adapter.modules.items():
         stored = checkpoint.tensors.get(f"{name}.weight")
         if stored is None or (tied and name == "lm_head"):
-            problem = "has no matrix of its own" if tied and name == "lm_head" else "is not there"
+            problem = "shares its matrix with the embeddings" if tied and name == "lm_head" else "is missing"
             raise DataError(f"{checkpoint.folder}: {name}, which the adapter changes, {problem}.", hint=hint)
         expected = module.shape[::-1] if adapter.settings.fan_in_fan_out else module.shape
         if stored.shape != expected:
-            raise DataError(f"{checkpoint.folder}: {name} is {stored.shape}, the adapter's {expected}.", hint=hint)
+            raise DataError(
+                f"{checkpoint.folder}: {name} has shape {stored.shape}, but the adapter's is {expected}.", hint=hint
+            )
 
 
 def write_merged(
@@ -148,7 +150,7 @@ def _raw(block: torch.Tensor, kind: torch.dtype, key: str) -> Any:
     """A buffer of the numbers as they are stored."""
     written = block.to(kind).contiguous()
     if not torch.isfinite(written).all():
-        raise ModelFileError(f"{key} would hold numbers that are infinite or none.", hint="Merge with --dtype float32.")
+        raise ModelFileError(f"{key} would contain infinite or NaN values.", hint="Merge with --dtype float32.")
     return written.reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -160,19 +162,23 @@ def _files(folder: Path) -> list[str]:
         weight_map = json.loads(read_text(index, _MOST_INDEX))["weight_map"]
         names = sorted(set(weight_map.values()))
         if any(PurePath(name).name != name or not name.endswith(".safetensors") for name in names):
-            raise ValueError("it names files elsewhere")
+            raise ValueError("it refers to files elsewhere")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{index} is damaged: {str(error)[:200]}.", hint="Get the checkpoint again.") from error
+        raise ModelFileError(
+            f"{index} is damaged: {str(error)[:200]}.", hint="Download the checkpoint again."
+        ) from error
     return names
 
 
 def _open_safetensors(path: Path) -> Any:
     if not path.is_file():
         raise MissingFileError(
-            f"There is no {path}.",
-            hint="A base is a checkpoint folder with safetensors; `agentlab models import` makes one from a GGUF file.",
+            f"{path} is missing.",
+            hint="A base is a checkpoint folder with safetensors; to make one from a GGUF file: agentlab models import",
         )
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged: {str(error)[:200]}.", hint="Get the checkpoint again.") from error
+        raise ModelFileError(
+            f"{path} is damaged: {str(error)[:200]}.", hint="Download the checkpoint again."
+        ) from error

@@ -63,7 +63,7 @@ class SpanTokenizer:
         swallowed = [token.id for token in left_tokens] == [token.id for token in tokens[covered]]  # by a special token
         if not swallowed and self._join_tokens(left_tokens + right_tokens) != self._join_tokens(tokens[covered]):
             # some tokenizers begin every text with a space of their own
-            raise SpanError(f"the tokenizer joins the end of the prompt and {text[cut:stop]!r} into one token")
+            raise SpanError(f"the tokenizer merges the end of the prompt and {text[cut:stop]!r} into one token")
         tokens[covered] = left_tokens + right_tokens
 
     def _join_tokens(self, tokens: Sequence[_SpanToken]) -> str:
@@ -73,7 +73,7 @@ class SpanTokenizer:
         """How many of the tokens are those of `text[:cut]`."""
         head = self._tokenizer.encode(text[:cut], add_special_tokens=False)
         if list(ids[: len(head)]) != list(head):
-            raise SpanError(f"the tokenizer joins {text[max(0, cut - 12) : cut]!r} and what follows it")
+            raise SpanError(f"the tokenizer merges {text[max(0, cut - 12) : cut]!r} with the text after it")
         return len(head)
 
 
@@ -85,7 +85,7 @@ def _with_offsets(tokenizer: Any) -> Any:
     """A copy whose offsets tile the text: some post-processors take the whitespace out of them."""
     from tokenizers import Tokenizer
 
-    with loading(f"{tokenizer.name_or_path} has no tokenizer that can be read"):
+    with loading(f"Cannot read the tokenizer of {tokenizer.name_or_path}"):
         copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # checks more than the first reading
     copy.post_processor = None  # its tokens are not wanted either
     copy.no_truncation()

@@ -152,7 +152,7 @@ class TrainingLoop(TrainerCallback):
         if not self._state.is_over:
             self._trainer.train()
         if self._interrupted:
-            raise Interrupted("Stopped on request.", hint="Resume the run; it goes on from this step.")
+            raise Interrupted("Stopped on request.", hint="Resume the run; it continues from this step.")
         return self._state.progress, self._state.best()
 
     def wait(self) -> None:

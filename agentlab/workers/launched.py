@@ -30,7 +30,7 @@ _CONNECT_SECONDS = 300.0
 _FAILED = 1
 _LOST = "gloo/transport"  # how gloo says it, in a RuntimeError
 _PR_SET_PDEATHSIG = 1
-RESUME = "Its own lines say why. Go on with --resume, in as many processes."
+RESUME = "For the cause, see its output. Continue with --resume and the same number of processes."
 
 TakePart = Callable[[Path, Callable[[], object]], object]
 CapabilityPart = Callable[[Path, Callable[[], object], Context], object]
@@ -187,7 +187,7 @@ class _RemoteLeader:
             if until is None and self._stop.is_requested:
                 until = time.monotonic() + _PATIENCE_SECONDS
             if until is not None and time.monotonic() > until:
-                raise Interrupted("The first process is silent.", signal=self._stop.signal or signal.SIGTERM)
+                raise Interrupted("The first process does not respond.", signal=self._stop.signal or signal.SIGTERM)
             time.sleep(_PAUSE_SECONDS)
         return message
 
@@ -200,7 +200,7 @@ class _RemoteLeader:
         try:
             return str(self._store.get(word), "utf-8") if self._store.check([word]) else None
         except RuntimeError as error:
-            raise AgentlabError("The first process has gone.", hint=RESUME) from error
+            raise AgentlabError("The first process has exited.", hint=RESUME) from error
 
 
 def _store() -> Any:
@@ -210,8 +210,8 @@ def _store() -> Any:
         store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=_CONNECT_SECONDS)))
     except (RuntimeError, ValueError) as error:
         raise AgentlabError(
-            f"The launcher of these processes cannot be reached: {str(error).splitlines()[0]}",
-            hint="RANK and WORLD_SIZE are set; unset them to train in one process.",
+            f"Cannot reach the launcher of these processes: {str(error).splitlines()[0]}",
+            hint="RANK and WORLD_SIZE are set; unset them to train in a single process.",
         ) from error
     return distributed.PrefixStore("agentlab", store)
 

@@ -53,7 +53,7 @@ def test_debug_shows_prompts_answers_and_differences_but_no_key(
         assert "[user]\n" in text
         assert "your key: [redacted]" in text
         assert "SchemaError" in text
-        assert "against the best so far:" in text
+        assert "changes to the best so far:" in text
         assert "proposed by default" in text
     assert KEY not in captured.out + captured.err + files(run)
     assert "[user]" not in (run / "events.jsonl").read_text()

@@ -120,7 +120,9 @@ def test_work_on_adapters_leaves_nothing_on_a_full_disk(
     disk.fill(free_bytes)
     answer = agentlab("adapters", *PRODUCTS[product])
     refused(answer, disk.path / "made", surprise)
-    assert re.search(r"hint: Free some space \(.+ takes? [\d.]+ Mi?B\), or name another place with --out\.", answer.err)
+    assert re.search(
+        r"hint: Free some space \(.+ needs [\d.]+ Mi?B\), or choose another place with --out\.", answer.err
+    )
     assert answer.out == ""
     assert disk.names() == []
     disk.clear()

@@ -108,7 +108,7 @@ def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys
     assert result["plan"]["output"] == "Six bits next."
     assert [row["params"] for row in result["rows"] if row["source"] == "llm"] == [sixth]
     assert result["reflection"]["output"].startswith("Six bits next.")
-    assert "Whether the agent helped was not measured" in (workspace / "runs" / "r" / "report.md").read_text()
+    assert "It was not measured whether the agent helped" in (workspace / "runs" / "r" / "report.md").read_text()
 
     assert main(["compress", "watch", "r"]) == 0
     page = capsys.readouterr().out
@@ -146,10 +146,10 @@ def test_every_family_is_written_read_back_and_answers(
     winner = next(row for row in result["rows"] if row["id"] == result["winner"])
     assert (winner["verdict"], winner["confirmed"]["verdict"]) == ("meets", "meets")
     assert set(winner["confirmed"]["figures"]) == {"loss", "kl"}  # a bound on KL is confirmed by KL
-    assert f"on {winner['confirmed']['windows']} windows that no choice saw" in result["sentence"]
+    assert f"on {winner['confirmed']['windows']} held-out windows that no choice was based on" in result["sentence"]
     report = (workspace / "runs" / "r" / "report.md").read_text()
     assert result["volumes"] == []  # what the search had by then is the portfolio, which is no rival
-    assert "the search's recipes are those of portfolio: there is nothing to compare" in report
+    assert "At equal cost the search and portfolio have the same recipes, so there is nothing to compare" in report
     assert f"\n{result['loads'][0]}\n" in report
 
 
@@ -261,7 +261,7 @@ def test_a_budget_is_for_all_bases_together(workspace: Path, capsys: pytest.Capt
     assert code in (0, 5)
     joules = sum(event["data"]["joules"] for event in events_of(workspace, "r", "energy.spent"))
     assert 100 < joules < 200 + 2 * 2 * 2 * 20  # two processes, of two threads, an interval of two seconds, 20 W
-    assert "The budget ended the work" in (workspace / "runs" / "r" / "report.md").read_text()
+    assert "The run ended early because of the budget" in (workspace / "runs" / "r" / "report.md").read_text()
 
 
 def test_what_was_measured_is_remembered_and_can_be_asked_for(
@@ -313,8 +313,8 @@ def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.C
     ("change", "code", "message"),
     [
         (["--set", "base=absent"], 2, "absent"),
-        (["--objective", "be nice"], 2, "Not understood in the goal 'be nice': 'nice'"),
-        (["--fit", "2G"], 2, "Not understood in the goal"),
+        (["--objective", "be nice"], 2, "The goal 'be nice' contains unknown words: 'nice'"),
+        (["--fit", "2G"], 2, "contains unknown words"),
         (["--carbon-budget", "lots"], 2, "no mass"),
         (["--text", "absent.txt"], 3, "absent.txt"),
         (["--set", "text.length=4000"], 2, "too little text"),

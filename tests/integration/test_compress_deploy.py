@@ -119,13 +119,13 @@ def test_what_cannot_be_served_is_named_before_anything_is_written(
         assert main(["compress", "deploy", *words]) in (2, 3)  # of usage, or something is missing
         return capsys.readouterr().err
 
-    assert "There is no wheel" in said("r", "--wheel", "absent.whl")
+    assert "No such wheel:" in said("r", "--wheel", "absent.whl")
     (run / "full").mkdir()
     (run / "full" / "mine").touch()
     assert "is there already" in said("r", "--wheel", "agentlab.whl", "--out", "full")
-    assert "is no name of an image" in said("r", "--image", "a b; rm -rf x")
+    assert "is not a valid image name" in said("r", "--image", "a b; rm -rf x")
     (run / "agent lab.whl").touch()
-    assert "is no name of a wheel" in said("r", "--wheel", "agent lab.whl", "--out", "new")
+    assert "is not a valid wheel name" in said("r", "--wheel", "agent lab.whl", "--out", "new")
     assert not (run / "new").exists()
     assert "Which base?" in said("r", "--base", "other")
     assert "rocket" in said("r", "--format", "rocket")

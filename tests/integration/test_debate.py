@@ -108,7 +108,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
     ("words", "message"),
     [
         (["--topic=Trees?", "--questions=quiz.jsonl"], "one thing to debate"),
-        (["--questions=nowhere.jsonl"], "There is no data file"),
+        (["--questions=nowhere.jsonl"], "No such data file:"),
         (["--set=agents=[{name: a}]"], "at least two agents"),
         (["--set=agents=[{name: a}, {name: a}]"], "two agents are called a"),
         (["--set=agents=[{name: a, model: nobody}, {name: b}]"], "no model 'nobody'"),

@@ -98,7 +98,7 @@ def test_a_study_of_a_series_with_holes_says_what_was_filled(
     description = json.loads(capsys.readouterr().out)["result"]["series"]
     assert "shop.csv: 400 rows, 3 columns" in description
     assert "one row per D, 2021-01-01T00:00 to 2022-02-04T00:00" in description
-    assert "Filled with a straight line: 7 missing rows;" in description
+    assert "Filled with linear interpolation: 7 missing rows;" in description
     assert "the longest gap is 7 steps, from 2021-04-11T00:00:00 to 2021-04-17T00:00:00" in description
     assert "looks ahead" in description
     assert main([*words, *tiny, "--max-iterations", "1"]) == 0

@@ -106,7 +106,7 @@ def test_a_reflection_says_what_was_learnt(tmp_path: Path) -> None:
     trials = [*TRIALS, trial(3, kquant(4, importance=True), 0.35, 0.03)]
     situation = Situation(SITUATION.goal, SITUATION.rules, trials)
     advice = asked(tmp_path, llm("pick", mode="first"), "reflect", situation)
-    assert "Learnt from 4 measured recipes" in advice.output
+    assert "Lessons from 4 measured recipes" in advice.output
     assert "importance False -> True" in advice.output
 
 
@@ -119,4 +119,4 @@ def test_a_model_that_only_asks_specialists_is_told_to_decide(tmp_path: Path) ->
         advice = Agent(router, SITUATION).plan()
         assert router.usage.output_tokens == 4 * 2 + 4  # four questions with their answers, and four that were refused
     assert advice.by == ""
-    assert "said nothing that can be used" in advice.output
+    assert "gave no usable answer" in advice.output

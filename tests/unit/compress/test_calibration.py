@@ -72,7 +72,7 @@ def test_numbers_that_are_none_are_traced_to_their_module(tmp_path: Path) -> Non
 
 
 def test_too_little_memory_is_said_before_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Calibration takes") as caught:
+    with pytest.raises(UsageError, match="Calibration needs") as caught:
         calibrate(decoder(), windows(), tmp_path / "none", "x", memory=1 << 10, check=nothing)
     assert "fewer" in (caught.value.hint or "")
     assert not (tmp_path / "none").exists()

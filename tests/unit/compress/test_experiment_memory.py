@@ -99,18 +99,18 @@ def test_what_is_no_experiment_is_named_before_a_run_begins(tmp_path: Path, chan
     memory.check()
     path = tmp_path / "memory" / "experiments" / "rtn-8.json"
     path.write_text(json.dumps({**good.model_dump(), **change}))
-    with pytest.raises(ModelFileError, match=r"rtn-8.json is no experiment"):
+    with pytest.raises(ModelFileError, match=r"rtn-8.json is not a valid experiment"):
         memory.check()
     path.unlink()
     os.mkfifo(path)  # which would be read for ever
-    with pytest.raises(ModelFileError, match=r"rtn-8.json is no experiment"):
+    with pytest.raises(ModelFileError, match=r"rtn-8.json is not a valid experiment"):
         memory.check()
 
 
 def test_a_memory_that_cannot_be_written_is_named_before_a_run_begins(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "file/below"):
-        with pytest.raises(StorageError, match="is no folder"):
+        with pytest.raises(StorageError, match="is not a writable folder"):
             CompressMemory(tmp_path / name).check()
 
 

@@ -102,9 +102,9 @@ def test_other_languages_are_read_by_a_model_that_somebody_agrees_with(
         ([SMALL, ("bounds", "at most 5 %", "loss at most 5 %")], "not in the goal"),
         ([SMALL, SMALL, LITTLE], "in two parts"),
         ([SMALL, LITTLE, ("bounds", " ", "least kl")], "not in the goal"),
-        ([SMALL, ("bounds", "höchstens 5 % Verlust", "speed at most 5 %")], "turn the sign"),
+        ([SMALL, ("bounds", "höchstens 5 % Verlust", "speed at most 5 %")], "reverse the sign"),
         ([SMALL, ("data", "höchstens 5 % Verlust", "on MMLU 5 %")], "held-out text"),
-        ([("objective", "so klein wie möglich", "so klein"), LITTLE], "Not understood"),
+        ([("objective", "so klein wie möglich", "so klein"), LITTLE], "contains unknown words"),
     ],
 )
 def test_a_reading_that_does_not_hold_is_refused(readings: list[Said], message: str) -> None:
@@ -122,9 +122,9 @@ def test_without_a_yes_nothing_is_done_and_the_rule_is_named(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="least size, loss at most 5%") as caught:
         settle(config(GERMAN, [SMALL, LITTLE]), Context(workspace, {}))
     assert "--yes" in (caught.value.hint or "")
-    with pytest.raises(UsageError, match="Nobody has agreed"):
+    with pytest.raises(UsageError, match="must be confirmed"):
         settle(config(GERMAN, [SMALL, LITTLE]), Context(workspace, {}, ask_consent=lambda _: False))
-    with pytest.raises(UsageError, match=r"'klein'.*could not read it"):
+    with pytest.raises(UsageError, match=r"'klein'.*could not interpret it"):
         settle(config(GERMAN, [SMALL]), Context(workspace, {}, ask_consent=lambda _: True))
 
 

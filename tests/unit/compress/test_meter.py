@@ -75,15 +75,15 @@ def test_what_would_pass_the_budget_if_it_cost_as_much_as_the_last_time_is_not_b
         clock.now += seconds
     meter.stage("small")
     clock.now += 1.5
-    with pytest.raises(OverBudgetError, match="large is expected to pass the budget of 10 seconds; 8 are spent"):
+    with pytest.raises(OverBudgetError, match="large is expected to exceed the budget of 10 seconds; 8 are spent"):
         meter.stage("large")
     _, resumed, _ = metered({"seconds": 10}, *records)  # after a kill it knows as much
     resumed.stage("small")
-    with pytest.raises(OverBudgetError, match="large is expected to pass"):
+    with pytest.raises(OverBudgetError, match="large is expected to exceed"):
         resumed.stage("large")
     _, poor, _ = metered({"seconds": 8}, *records)
     poor.stage("new")
-    with pytest.raises(OverBudgetError, match="new cannot begin within the budget"):
+    with pytest.raises(OverBudgetError, match="new cannot start within the budget"):
         metered({"seconds": 7}, *records)[1].stage("new")
 
 
@@ -132,11 +132,13 @@ def test_a_stage_begins_only_if_measuring_fits_as_well() -> None:
     meter.expect([CompressStage("quantize", 1.0), CompressStage("measure", 8.0)])
     meter.stage("quantize")
     clock.now += 3.0
-    with pytest.raises(OverBudgetError, match=r"measure is expected to pass .* are forecast, measuring included"):
+    with pytest.raises(
+        OverBudgetError, match=r"measure is expected to exceed .* more are forecast \(measuring included\)"
+    ):
         meter.stage("measure")
     _, meter, _ = metered({"seconds": 10})
     meter.expect([CompressStage("quantize", 3.0), CompressStage("measure", 8.0)])
-    with pytest.raises(OverBudgetError, match="quantize is expected to pass"):
+    with pytest.raises(OverBudgetError, match="quantize is expected to exceed"):
         meter.stage("quantize")
 
 
@@ -157,7 +159,7 @@ def test_what_other_processes_of_the_run_have_spent_counts_for_the_limit() -> No
     clock.now += 3.0
     meter.check()
     meter.others = CompressCost(seconds=8.0)
-    with pytest.raises(OverBudgetError, match="work has passed the budget of 10 seconds; 11 are spent"):
+    with pytest.raises(OverBudgetError, match="work exceeded the budget of 10 seconds; 11 are spent"):
         meter.check()
     assert meter.total.seconds == 3.0
 
@@ -170,7 +172,7 @@ def test_what_was_spent_since_the_last_record_is_told_as_spent_not_as_forecast()
     clock.now += 1.5
     with pytest.raises(OverBudgetError) as caught:
         meter.check()
-    assert "work has passed the budget of 10 seconds; 11 are spent." in caught.value.message
+    assert "work exceeded the budget of 10 seconds; 11 are spent." in caught.value.message
 
 
 @pytest.mark.parametrize("is_readable", [True, False])

@@ -49,5 +49,5 @@ def test_layers_that_do_nothing_go_first(kind: str, tmp_path: Path) -> None:
     reread = load_base(tmp_path / "out", "fp32", "sdpa").model
     assert torch.equal(logits(reread), before)
     assert reread.generate(torch.tensor([[1, 2]]), max_new_tokens=3, do_sample=False).shape[1] <= 5
-    with pytest.raises(UsageError, match="2 cannot go"):
+    with pytest.raises(UsageError, match="Cannot remove 2"):
         drop_layers(model, [0.1, 0.2], 2)

@@ -36,14 +36,14 @@ def test_a_recipe_says_what_it_is(recipe: dict[str, Any], named: str, family: st
 @pytest.mark.parametrize(
     ("recipe", "key", "message"),
     [
-        ({}, "quantizer", "the base as it is"),
+        ({}, "quantizer", "does not change the base"),
         ({"recovery": "lora", "quantizer": "kquant", "quantization_bits": 8}, "recovery", "nothing to recover from"),
-        ({"structure": "width"}, "kept", "keeps all"),
-        ({"pruner": "wanda"}, "pruning_sparsity", "goes with a pruner"),
+        ({"structure": "width"}, "kept", "is not a cut"),
+        ({"pruner": "wanda"}, "pruning_sparsity", "requires a pruner"),
         ({"pruning_sparsity": 0.5, "quantizer": "gptq", "quantization_bits": 4}, "pruning_sparsity", "a pruner"),
         ({"quantizer": "gptq", "quantization_bits": 3}, "quantization_bits", "4 or 8"),
         ({"quantizer": "bitsandbytes", "quantization_bits": 6}, "quantization_bits", "4 or 8"),
-        ({"quantizer": "kquant", "quantization_bits": 7}, "quantization_bits", "llama.cpp has"),
+        ({"quantizer": "kquant", "quantization_bits": 7}, "quantization_bits", "llama.cpp supports"),
         ({"quantizer": "gptq", "quantization_bits": 4, "cache": "q8_0"}, "cache", "llama.cpp"),
     ],
 )
@@ -78,8 +78,8 @@ def test_masks_are_searched_where_the_portfolio_names_one_and_nowhere_else() -> 
 @pytest.mark.parametrize(
     ("config", "key", "message"),
     [
-        ({"text": {"calibration": 2}}, ("text", "calibration"), "scored on 2 windows"),
-        ({"recovery": {"steps": 100_000}}, ("recovery", "steps"), "each of 14 windows"),
+        ({"text": {"calibration": 2}}, ("text", "calibration"), "uses 2 windows for scoring"),
+        ({"recovery": {"steps": 100_000}}, ("recovery", "steps"), "each of the 14 training windows"),
         ({"space": {"fire": {"type": "categorical", "choices": ["hot"]}}}, ("space", "fire"), "not permitted"),
         ({"space": {"group": {"type": "int", "low": 8, "high": 64}}}, ("space", "group"), "8: "),
     ],
@@ -130,7 +130,7 @@ def test_what_a_base_cannot_go_through_is_known_from_its_shape(
     limits = shape_limits({**SHAPE, **changes}, reason, space)
     assert any(limit.rule.violation(barred) for limit in limits)
     assert not any(limit.rule.violation(offered_still) for limit in limits)
-    assert left_out(limits).startswith("Left out, for this base cannot go through it: ")
+    assert left_out(limits).startswith("Excluded, because this base does not support it: ")
 
 
 def test_an_even_base_can_go_through_all() -> None:

@@ -162,7 +162,7 @@ def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(root: 
 
 
 class Scattered(Formula):
-    """Windows differ: a recipe of so many bits has these rises of perplexity, to choose by and on other text."""
+    """Windows differ: a recipe of so many bits has these rises of perplexity, to choose by and on fresh text."""
 
     CHOOSE: ClassVar = {8: 0.004, 6: 0.02, 5: 0.03, 4: 0.048, 3: 0.2}
     CONFIRM: ClassVar = CHOOSE
@@ -213,17 +213,19 @@ def test_more_windows_are_read_near_a_bound_alone_and_the_winner_is_confirmed(
     low, high = rows[5].confirmed.within["loss"]
     assert low < 0.03 < high
     rise = rows[5].confirmed.figures["loss"]
-    expected_text = f"perplexity {rise:+.2%} [{low:+.2%}, {high:+.2%}], on 64 windows that no choice saw"
+    expected_text = (
+        f"perplexity {rise:+.2%} [{low:+.2%}, {high:+.2%}], on 64 held-out windows that no choice was based on"
+    )
     assert expected_text in model.sentence
     assert outcome.metrics["loss"].value == rows[5].confirmed.figures["loss"]
-    assert not [remark for remark in model.remarks if remark.startswith("Nothing was confirmed")]
+    assert not [remark for remark in model.remarks if remark.startswith("The figures are not confirmed on fresh text")]
 
 
 def test_a_look_that_the_budget_has_no_room_for_leaves_its_recipe_undecided(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(self: Scattered, recipe: Recipe, out: Path, side: str, start: int, stop: int) -> tuple[Any, Any]:
-        raise OverBudgetError("reference is expected to pass the budget")
+        raise OverBudgetError("reference is expected to exceed the budget")
 
     scattered(monkeypatch, read=read)
     with new_run(root) as run:
@@ -232,7 +234,10 @@ def test_a_look_that_the_budget_has_no_room_for_leaves_its_recipe_undecided(
     rows = {row.params["quantization_bits"]: row for row in model.rows}
     assert (rows[4].windows, rows[4].verdict, rows[4].failed) == (8, "undecided", "")
     assert [rows[bits].verdict for bits in (8, 6, 3)] == ["meets", "meets", "misses"]
-    assert any(remark.startswith("Nothing was confirmed: the work ended before") for remark in model.remarks)
+    assert any(
+        remark.startswith("The figures are not confirmed on fresh text: the run ended before")
+        for remark in model.remarks
+    )
 
 
 def test_a_winner_that_other_text_does_not_confirm_makes_way_for_the_next(
@@ -266,7 +271,7 @@ def test_after_three_that_are_not_confirmed_nothing_reaches_the_goal(
     scattered(monkeypatch, CHOOSE=dict.fromkeys((8, 6, 5, 4, 3), 0.01), CONFIRM=dict.fromkeys((8, 6, 5, 4, 3), 0.09))
     with (
         new_run(root) as run,
-        pytest.raises(GateError, match=r"on other text: misses, perplexity \+9.* no choice saw"),
+        pytest.raises(GateError, match=r"on fresh text: misses, perplexity \+9.* no choice was based on"),
     ):
         scripted(root, **FEW).run(run)
     tried = [event.id for event in run.events if event.type == "winner.confirmed"]
@@ -282,8 +287,8 @@ def test_where_the_text_is_too_little_the_report_says_that_nothing_was_confirmed
         result, _ = scripted(root, **FEW).run(run)
     (model,) = result.models
     assert model.winner is not None
-    assert "no choice saw" not in model.sentence
-    assert "Nothing was confirmed: the text has too few windows that no choice saw." in model.remarks
+    assert "no choice was based on" not in model.sentence
+    assert "The figures are not confirmed on fresh text: the text has too few unused held-out windows." in model.remarks
 
 
 def test_a_run_of_an_earlier_version_has_no_intervals_and_reports(root: Path) -> None:
@@ -350,7 +355,9 @@ def test_recipes_of_the_portfolio_are_not_compared_with_themselves(root: Path) -
         result, _ = scripted(root, **FEW).run(run)
     (model,) = result.models
     assert model.volumes == []
-    assert "At equal cost the search's recipes are those of portfolio: there is nothing to compare." in model.remarks
+    assert (
+        "At equal cost the search and portfolio have the same recipes, so there is nothing to compare." in model.remarks
+    )
     assert not [remark for remark in model.remarks if remark.startswith("Hypervolume")]
 
 
@@ -411,10 +418,10 @@ def test_an_agent_plans_proposes_and_reflects_and_the_report_says_what_it_was_wo
     assert model.reflection is not None
     assert model.control is not None
     assert outcome.control == model.control
-    assert any("share of the trials" in remark or "was not measured" in remark for remark in model.remarks)
+    assert any("of the trials were assigned" in remark or "was not measured" in remark for remark in model.remarks)
     assert result.calls.answered == result.calls.calls > 0
     todo = (run.path / "todo.md").read_text().splitlines()
-    assert "- [x] look at six bits (said by m)" in todo
+    assert "- [x] look at six bits (suggested by m)" in todo
     assert all(line.startswith("- [x]") for line in todo)
 
 
@@ -436,7 +443,7 @@ def test_a_hard_budget_ends_the_work_and_keeps_the_best(root: Path, budget: dict
         result, _ = scripted(root, budget={"trials": 10, **budget}).run(run)
     assert len([row for row in result.models[0].rows if not row.failed]) == 3
     assert result.seconds <= 36 + 2  # an interval of checking
-    assert any(remark.startswith("The budget ended the work") for remark in result.remarks)
+    assert any(remark.startswith("The run ended early because of the budget") for remark in result.remarks)
     assert result.models[0].winner is not None
 
 
@@ -455,7 +462,7 @@ def test_nothing_feasible_within_the_budget_is_a_missed_gate(root: Path) -> None
 def test_a_budget_without_room_for_one_recipe_is_refused_before_work(
     root: Path, budget: dict[str, Any], unit: str
 ) -> None:
-    expected = rf"No recipe was measured.* no room for one recipe of small.* is forecast to take .* {unit}"
+    expected = rf"No recipe was measured.* too small for even one recipe of small.* is forecast to take .* {unit}"
     with new_run(root) as run, pytest.raises(GateError, match=expected) as caught:
         scripted(root, budget=budget).run(run)
     assert caught.value.exit_code == 5
@@ -492,10 +499,10 @@ def test_a_plan_says_what_a_run_is_forecast_to_take(root: Path) -> None:
     assert 12 * 20 < one.forecast["joules"] < 16 * 20  # to start what opens, measures and looks twice, at 20 W a core
     assert one.forecast["memory"] > 0
     assert one.forecast["disk"] > 0
-    assert "nothing is measured yet" in one.foreseen
+    assert "nothing has been measured yet" in one.foreseen
     assert "end early" not in one.foreseen
     tight = scripted(root, portfolio=[KQUANT], first=1, beside=[], budget={"trials": 1, "joules": 100}).plan()
-    assert tight.foreseen.endswith("more than the budget of joules, so it is to end early")
+    assert tight.foreseen.endswith("this exceeds the budget of joules, so the run would end early")
     longer = scripted(root, budget={"trials": 20}).plan()
     assert longer.forecast["joules"] > 20 * 5.2 * 20  # seconds that measuring a recipe takes to start
     few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 4}}
@@ -572,7 +579,7 @@ def test_a_point_of_an_own_space_that_means_nothing_fails_alone(root: Path) -> N
     with new_run(root) as run:
         experiment = scripted(root, space=space, constraints=[], portfolio=eight, first=1, budget={"trials": 2})
         result, _ = experiment.run(run)
-    assert ["llama.cpp has" in row.failed for row in result.models[0].rows] == [False, True]
+    assert ["llama.cpp supports" in row.failed for row in result.models[0].rows] == [False, True]
 
 
 def test_what_is_not_there_is_named_before_work(root: Path) -> None:
@@ -582,7 +589,7 @@ def test_what_is_not_there_is_named_before_work(root: Path) -> None:
 
 def test_bases_of_one_name_are_refused(root: Path) -> None:
     shutil.copytree(root / "models" / "small", root / "elsewhere" / "small")
-    with pytest.raises(UsageError, match="Two bases are called small"):
+    with pytest.raises(UsageError, match="Two bases share the name small"):
         scripted(root, models=["small", str(root / "elsewhere" / "small")])
 
 
@@ -602,7 +609,7 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(root: Path) -> None:
     assert {row.remembered for row in old} == {"first"}
     assert sum(row.seconds for row in old) == 0
     assert len([row for row in two.rows if row.arm == "search" and not row.remembered]) == 4
-    assert f"{len(old)} of {len(two.rows)} recipes were measured by earlier runs, and not again: first." in two.remarks
+    assert f"{len(old)} of {len(two.rows)} recipes are reused from earlier runs: first." in two.remarks
     winner = next(row for row in two.rows if row.id == two.winner)
     assert winner.file in exports  # its export was gone, so that it was made again
     assert two.volumes[0].search >= two.volumes[0].other
@@ -622,7 +629,7 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(root: Path) -> None:
     shutil.rmtree(root / "memory")
     with (
         OpenRun.resume(root / "runs" / "lost", RunEnvironment()) as run,
-        pytest.raises(RunMismatchError, match="are gone from its memory"),
+        pytest.raises(RunMismatchError, match="are missing from its memory"),
     ):
         scripted(root, **few).run(run)
 
@@ -634,7 +641,7 @@ def test_what_cannot_be_remembered_costs_no_result(root: Path) -> None:
         (root / "memory").mkdir()
         (root / "memory" / "knowledge").touch()  # no folder
         result, _ = work.run(run)
-    assert result.models[0].remarks[-1].startswith("Nothing was remembered")
+    assert result.models[0].remarks[-1].startswith("The experiments could not be saved to memory")
 
 
 def test_a_mask_in_the_portfolio_hides_nothing_of_the_memory(root: Path) -> None:
@@ -694,7 +701,7 @@ def test_a_graph_whose_budget_is_spent_reports_all_the_same(root: Path, monkeypa
     monkeypatch.setattr(CompressExperiment, "_meter", lambda self, run, source: by_formula(metered(self, run, source)))
     config = {"base": "small", "budget": {"trials": 6, "seconds": 25}, "remember": False}
     state = compress_graph(CompressConfig.model_validate(config)).invoke({})
-    assert "has passed the budget of 25 seconds" in state["over"] or "is expected to pass" in state["over"]
+    assert "exceeded the budget of 25 seconds" in state["over"] or "is expected to exceed" in state["over"]
     assert state["trials"] == 2
 
 
@@ -707,7 +714,7 @@ def test_what_a_base_cannot_go_through_is_left_out_of_the_plan_and_refused_if_no
     assert "k-quants (Rotary embeddings of type dynamic" in plan.left_out["small"]
     assert plan.portfolio
     assert not [recipe for recipe in plan.portfolio if "Q4_K" in recipe or "Q8_0" in recipe]
-    with pytest.raises(UsageError, match="No recipe of the portfolio can be carried out on small") as caught:
+    with pytest.raises(UsageError, match="No recipe of the portfolio can be applied to small") as caught:
         scripted(root, portfolio=[KQUANT], first=1)
     assert caught.value.exit_code == 2
 
@@ -726,7 +733,7 @@ def test_what_a_base_cannot_go_through_is_not_searched_and_the_report_says_so(
     rows = result.models[0].rows
     assert len(rows) >= 10
     assert "kquant" not in {row.params["quantizer"] for row in rows}
-    assert "Left out, for this base cannot go through it: k-quants (no name)." in result.models[0].remarks
+    assert "Excluded, because this base does not support it: k-quants (no name)." in result.models[0].remarks
 
 
 def test_a_full_control_pairs_searches_with_and_without_the_agent_and_measures_no_recipe_twice(
@@ -774,7 +781,7 @@ PAIRED: dict[str, Any] = {"planner": "tpe", "control": "full", "control_seeds": 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"control_seeds": 5}, "cannot show anything"),
+        ({"control_seeds": 5}, "too few to reach significance"),
         ({"budget": {"trials": 2}}, "proposes after the first 2 recipes"),
         ({"llm": {}}, "a model of `llm`"),
     ],
@@ -791,6 +798,6 @@ def test_a_full_control_that_the_budget_cuts_short_is_not_measured(root: Path) -
     (model,) = result.models
     assert model.control is not None
     assert model.control.verdict == "not_measured"
-    assert "of at least 6 pairs" in model.control.note
+    assert "at least 6 are needed" in model.control.note
     assert model.pairs[-1].agent is None
     assert any("budget of 95 seconds" in remark for remark in result.remarks)

@@ -58,7 +58,7 @@ def test_what_is_left_of_a_short_text_is_shared_and_may_be_nothing() -> None:
 
 def test_too_little_text_is_named_with_what_would_do() -> None:
     for refuse in (windows, check_enough):
-        with pytest.raises(DataError, match=r"letters has too little text: .* of 100"):
+        with pytest.raises(DataError, match=r"letters is too short: it yields .* of 100"):
             refuse(Letters(), {"a": "aaa", "b": "bbb"}, "letters", (100, 100), 10)
 
 

@@ -50,4 +50,4 @@ def test_lineage_is_told_to_other_programs(bred: tuple[EvolveResult, Path]) -> N
 def test_what_algorithms_say_of_parents_is_understood() -> None:
     assert parents_in("crossover of trials 3 and 17") == [3, 17]
     assert parents_in("step of 0.05 from trial 4; nearest point that passes") == [4]
-    assert parents_in("at random, there are no parents yet") == []
+    assert parents_in("drawn at random, as there are no parents yet") == []

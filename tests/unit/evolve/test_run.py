@@ -252,8 +252,8 @@ ODD: dict[str, tuple[str, Any]] = {  # what is wrong with a parent, in its confi
     "q_proj is .* in another adapter": (f"{QUERY}A.weight", lambda factor: factor[:, 1:].contiguous()),
     "has factors of rank . and .,": (f"{QUERY}A.weight", lambda factor: factor[1:].contiguous()),
     "names another/model as its base model": ("adapter_config.json", {"base_model_name_or_path": "another/model"}),
-    "hold numbers up to 1e.30": (f"{QUERY}B.weight", lambda factor: factor * 0 + 1e30),
-    "numbers that are infinite or none": (f"{QUERY}B.weight", lambda factor: factor / 0),
+    "have values up to 1e.30": (f"{QUERY}B.weight", lambda factor: factor * 0 + 1e30),
+    "infinite or NaN values": (f"{QUERY}B.weight", lambda factor: factor / 0),
 }
 
 

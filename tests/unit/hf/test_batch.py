@@ -372,7 +372,7 @@ def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]
     wrong = [
         AnswerRow(1, [*range(10, 50), number], 9) for number in range(20, 23)
     ]  # read first, for their common beginning
-    with pytest.raises(UsageError, match="adapter 2 of 2"):
+    with pytest.raises(UsageError, match="adapter 2, but there are 2"):
         batch.admit([*wrong, AnswerRow(2, [10], 5)])
     assert len(batch) == 1
     while batch:

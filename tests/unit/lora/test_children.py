@@ -108,9 +108,9 @@ def test_ranks_that_add_up_to_more_than_vllm_takes_are_said(tmp_path: Path) -> N
     blend(wide, plan(wide, "slerp", rank=32), tmp_path / "cut", nothing)
     with Adapter(tmp_path / "exact") as exact, Adapter(tmp_path / "cut") as cut:
         (problem,) = plan_serving({"exact": exact}).problems
-        assert "rank 600; vLLM takes 512 at most" in problem
+        assert "rank 600, but vLLM supports at most 512" in problem
         served = plan_serving({"cut": cut})
         assert served.problems == ()
         assert served.flags[served.flags.index("--max-lora-rank") + 1] == "32"
-    with pytest.raises(UsageError, match="more than the 8192"):
+    with pytest.raises(UsageError, match="exceeds the limit of 8192"):
         plan([*wide] * 14, "concat")

@@ -29,5 +29,5 @@ def test_a_module_that_is_left_alone_has_a_delta_of_rank_0() -> None:
 
 
 def test_factors_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(DataError, match="do not fit together"):
+    with pytest.raises(DataError, match="do not match"):
         LoraDelta(torch.zeros(3, 5), torch.zeros(7, 2))

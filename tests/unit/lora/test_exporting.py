@@ -87,7 +87,7 @@ def test_and_transformers_computes_with_that_width(tmp_path: Path, kind: str) ->
     ("content", "kind", "words"),
     [
         (None, MissingFileError, "no config.json"),
-        ("{", DataError, "cannot be read"),
+        ("{", DataError, "Cannot read"),
         ("[]", DataError, "not a JSON object"),
         (json.dumps({**LLAMA, "model_type": "mamba"}), UnknownNameError, "mamba"),
         (json.dumps({**LLAMA, "model_type": ["llama"]}), UnknownNameError, "model type"),

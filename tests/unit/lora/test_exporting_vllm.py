@@ -34,7 +34,7 @@ MIXED = {QUERY: random_delta((8, 6), 4, seed=1), DOWN: random_delta((6, 12), 8, 
         ("large", {QUERY: random_delta((8, 6), 600, seed=1)}, {}, "rank 600"),
         ("turned", deltas(1), {"fan_in_fan_out": True}, "transposed"),
         ("head", {"lm_head": random_delta((8, 6), 4, seed=1)}, {"target_modules": ["lm_head"]}, "outside"),
-        ("a name=", deltas(1), {}, "cannot be a name"),
+        ("a name=", deltas(1), {}, "cannot be used in --lora-modules"),
     ],
 )
 def test_what_it_would_refuse_or_get_wrong_is_said(

@@ -77,7 +77,7 @@ def test_children_give_way_to_others(parents: list[Adapter]) -> None:
             mixture.rows([0])
             seen.append(model(ids(1)).logits)
         assert not torch.equal(*seen)
-        with pytest.raises(UsageError, match="Row for adapter 1 of 1"):
+        with pytest.raises(UsageError, match="adapter 1, but there are 1"):
             mixture.rows([1])
     with pytest.raises(UsageError, match="No parent changes lm_head"):
         mixture.mix([{"lm_head": (1.0, 0.0, 0.0)}])

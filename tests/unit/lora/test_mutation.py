@@ -108,5 +108,5 @@ def test_steps_out_of_range_are_refused(relative: float) -> None:
     for mutate in (mutate_values, rotate):
         with pytest.raises(UsageError, match="times the norm"):
             mutate(parent, relative, seeded(1))
-    with pytest.raises(UsageError, match="do not fit"):
+    with pytest.raises(UsageError, match="exceed the rank"):
         new_directions(parent, 0.1, 5, 4, seeded(1))

@@ -71,16 +71,16 @@ def broken(name: str) -> dict[str, object]:
     [
         ("embedding", "trains embeddings"),
         ("whole weight", r"lm_head\.weight"),
-        ("no prefix", "holds the tensor"),
-        ("path in a name", "holds the tensor"),
+        ("no prefix", "contains the tensor"),
+        ("path in a name", "contains the tensor"),
         ("magnitudes", "lora_magnitude_vector"),
-        ("convolution", "not a matrix"),
-        ("integers", "not a matrix"),
-        ("one factor", "one factor only"),
+        ("convolution", "not a float matrix"),
+        ("integers", "not a float matrix"),
+        ("one factor", "only one factor"),
         ("ranks differ", "rank 5 and 4"),
-        ("rank of the config", "5 by its config"),
-        ("not a target", "do not name"),
-        ("rank 0", "no adapter has"),
+        ("rank of the config", "its config says 5"),
+        ("not a target", "not in its target_modules"),
+        ("rank 0", "invalid shape for an adapter"),
     ],
 )
 def test_folders_that_are_no_plain_adapter_are_refused_with_the_reason(tmp_path: Path, name: str, reason: str) -> None:
@@ -106,7 +106,7 @@ def test_numbers_that_are_none_are_found_when_they_are_read(tmp_path: Path) -> N
     modules[QUERY].b[0, 0] = torch.nan
     with Adapter(write_folder(tmp_path / "a", modules)) as adapter:
         assert adapter.delta(DOWN).rank == 4
-        with pytest.raises(ModelFileError, match="infinite or none"):
+        with pytest.raises(ModelFileError, match="infinite or NaN"):
             adapter.delta(QUERY)
 
 
@@ -114,7 +114,7 @@ def test_numbers_that_only_float64_holds_are_none_of_an_adapter(tmp_path: Path) 
     """Multiplied with each other they overflow."""
     one = random_delta((8, 6), 4, seed=1)
     adapter = Adapter(write_folder(tmp_path / "a", {QUERY: LoraDelta(one.a.double(), one.b.double() * 1e200)}))
-    with pytest.raises(ModelFileError, match="infinite or none"):
+    with pytest.raises(ModelFileError, match="infinite or NaN"):
         adapter.delta(QUERY)
 
 

@@ -164,13 +164,13 @@ def test_two_bases_under_one_name_are_two(tmp_path: Path, parents: list[Adapter]
         ("average", {}, "method named 'average'"),
         ("sum", {"weights": [1]}, "2 finite weights"),
         ("sum", {"weights": [1, float("nan")]}, "2 finite weights"),
-        ("sum", {"density": 0.5}, "means nothing to sum"),
-        ("ties", {"density": 0}, "outside 0 to 1"),
+        ("sum", {"density": 0.5}, "sum has no density"),
+        ("ties", {"density": 0}, "outside the range 0 to 1"),
         ("concat", {"rank": 4}, "sum of its parents' ranks"),
         ("sum", {"rank": 0}, "rank 0"),
-        ("sum", {"rank": 10_000}, "more than the 8192"),
-        ("slerp", {"weights": [0.6, 0.6]}, "shares of 1"),
-        ("svd-cross", {"weights": [-0.5, 1.5]}, "shares of 1"),
+        ("sum", {"rank": 10_000}, "exceeds the limit of 8192"),
+        ("slerp", {"weights": [0.6, 0.6]}, "add up to 1"),
+        ("svd-cross", {"weights": [-0.5, 1.5]}, "add up to 1"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(
@@ -183,7 +183,7 @@ def test_what_cannot_be_is_refused_at_once(
 def test_slerp_takes_two_and_a_blend_more_than_one(parents: list[Adapter]) -> None:
     with pytest.raises(UsageError, match="two adapters, not 3"):
         plan([*parents, parents[0]], "slerp")
-    with pytest.raises(UsageError, match="needs two"):
+    with pytest.raises(UsageError, match="needs at least two"):
         plan(parents[:1], "sum")
 
 
@@ -191,7 +191,7 @@ def test_nothing_is_left_of_a_blend_that_failed(tmp_path: Path) -> None:
     shape = {QUERY: (8, 6), DOWN: (6, 12)}
     huge = {name: LoraDelta(*(1e30 * side for side in _sides(dimensions))) for name, dimensions in shape.items()}
     parents = [Adapter(write_folder(tmp_path / name, huge)) for name in "ab"]
-    with pytest.raises(ModelFileError, match="hold numbers up to"):
+    with pytest.raises(ModelFileError, match="have values up to"):
         blend(parents, plan(parents, "sum"), tmp_path / "child", nothing)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 

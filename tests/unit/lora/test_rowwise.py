@@ -101,12 +101,18 @@ def test_other_layers_go_through_peft(conv_folders: list[Path]) -> None:
 @pytest.mark.parametrize("kind", ["linear", "conv_folders"])
 def test_a_row_of_no_adapter_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
     model = {"linear": tiny_model, "conv_folders": convolutional}[kind]()
-    with rowwise(model, request.getfixturevalue(kind)) as adapters, pytest.raises(UsageError, match="adapter 2 of 2"):
+    with (
+        rowwise(model, request.getfixturevalue(kind)) as adapters,
+        pytest.raises(UsageError, match="adapter 2, but there are 2"),
+    ):
         adapters.rows([0, 2])
 
 
 def test_adapters_of_another_model_are_refused(linear: list[Path]) -> None:
-    with pytest.raises(UsageError, match=r"no layer model\.layers"), rowwise(convolutional(), linear):
+    with (
+        pytest.raises(UsageError, match=r"changes model\.layers.*, a layer the model does not have"),
+        rowwise(convolutional(), linear),
+    ):
         pass
 
 
@@ -153,7 +159,7 @@ def test_adapters_come_and_go(kind: str, request: pytest.FixtureRequest) -> None
         torch.testing.assert_close(model(IDS).logits, said([one, two], ROWS), rtol=1e-5, atol=1e-5)
         adapters.drop(0)
         assert torch.equal(model(IDS).logits, before)  # rows are the base's until it is said anew
-        with pytest.raises(UsageError, match="Row for adapter 0"):
+        with pytest.raises(UsageError, match="adapter 0, but there are"):
             adapters.rows([0, BASE, 1, 0])
         assert adapters.put(one) == 0
         adapters.rows([0, BASE, 1, 1])
@@ -167,7 +173,7 @@ def test_an_adapter_that_does_not_fit_changes_nothing(linear: list[Path], conv_f
     with rowwise(model, linear[:1]) as adapters:
         adapters.rows([0] * len(ROWS))
         before = model(IDS).logits
-        with pytest.raises(UsageError, match=r"no layer transformer|layout|belong"):
+        with pytest.raises(UsageError, match=r"changes transformer|layout|belong"):
             adapters.put(conv_folders[0])
         assert torch.equal(model(IDS).logits, before)
 

@@ -104,7 +104,7 @@ def test_answers_are_generated_side_by_side(stack: Stack, peft: Any) -> None:
 def test_the_model_is_left_as_it_was_even_after_an_error(stack: Stack) -> None:
     model, tokens = tiny_model(), ids(2)
     before = model(tokens).logits
-    with pytest.raises(UsageError, match="2 rows came"), stack.apply_to(model, [0, 1, 2]):
+    with pytest.raises(UsageError, match="batch has 2 rows"), stack.apply_to(model, [0, 1, 2]):
         model(tokens)
     assert torch.equal(model(tokens).logits, before)
     assert not any(module._forward_hooks for module in model.modules())
@@ -161,14 +161,14 @@ def applied(stack: Stack, model: Any, rows: Sequence[int]) -> None:
 
 def test_what_does_not_fit_is_refused(stack: Stack) -> None:
     model = tiny_model()
-    with pytest.raises(UsageError, match="adapter 3 of 3"):
+    with pytest.raises(UsageError, match="adapter 3, but there are 3"):
         applied(stack, model, [0, 3])
-    with pytest.raises(UsageError, match="needs a row"):
+    with pytest.raises(UsageError, match="needs at least one row"):
         applied(stack, model, [])
-    with pytest.raises(UsageError, match=r"no layer model\.layers\.0"):
+    with pytest.raises(UsageError, match=r"changes model\.layers\.0.*, a layer the model does not have"):
         applied(stack, torch.nn.Sequential(torch.nn.Linear(2, 2)), [0])
     model.model.layers[1].self_attn.q_proj = torch.nn.Linear(32, 16)
-    with pytest.raises(UsageError, match="maps 32 numbers to 16"):
+    with pytest.raises(UsageError, match="maps 32 to 16 features"):
         applied(stack, model, [0])
     assert not any(module._forward_hooks for module in model.modules())
 

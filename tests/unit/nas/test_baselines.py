@@ -72,7 +72,7 @@ def test_what_repeats_after_a_season_is_solved_by_the_season_line(step, targets,
     series = periodic(step, targets, horizon)
     lines = {line.name: line for line in reference_lines(series, DataConfig(input_length=24, horizon=horizon))}
     season = lines["season"]
-    assert f"{series.frequency.season} steps before ({step})" in season.note
+    assert f"{series.frequency.season} steps earlier ({step})" in season.note
     assert max(season.val_mse, season.val_mae, season.test_mse, season.test_mae) < 1e-9
     assert lines["last"].test_mse > 0.1
 

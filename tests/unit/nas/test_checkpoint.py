@@ -143,14 +143,14 @@ def test_another_seed_configuration_or_series_is_refused(weather, saved, make_se
     different_trial = with_params(TRIAL, {"model.dropout": 0.2})
     for trial, series, seed in ((TRIAL, weather, 1), (different_trial, weather, 0), (TRIAL, make_series(), 0)):
         assert not checkpoint.matches(trial, series, seed)
-        with pytest.raises(RunMismatchError, match="of another trial, series or seed"):
+        with pytest.raises(RunMismatchError, match="to another trial, series or seed"):
             train(trial, series, seed, resume=checkpoint)
 
 
 def test_a_checkpoint_that_claims_to_fit_and_does_not_is_a_typed_error(weather, saved):
     checkpoint = saved[0][0]
     for broken in (replace(checkpoint, model={}), replace(checkpoint, generator=torch.zeros(3, dtype=torch.uint8))):
-        with pytest.raises(RunUnreadableError, match="does not fit"):
+        with pytest.raises(RunUnreadableError, match="does not match"):
             train(TRIAL, weather, 0, resume=broken)
 
 
@@ -259,7 +259,7 @@ def test_a_checkpoint_comes_back_from_bytes_exactly(checkpoint):
 def test_a_changed_byte_anywhere_is_noticed(saved, data):
     blob = bytearray(to_bytes(saved[0][1]))
     blob[data.draw(st.integers(0, len(blob) - 1))] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(RunUnreadableError, match="checkpoint cannot be read"):
+    with pytest.raises(RunUnreadableError, match="Cannot read the checkpoint"):
         from_bytes(bytes(blob))
 
 
@@ -268,14 +268,14 @@ def test_a_changed_weight_and_a_changed_figure_are_noticed(saved):
     figure = str(saved[0][1].history[0].val_mse).encode()
     for damaged in (blob[:-1] + bytes([blob[-1] ^ 1]), blob.replace(figure, figure[:-1] + b"0")):
         assert len(damaged) == len(blob)
-        with pytest.raises(RunUnreadableError, match="its SHA-256 is another one"):
+        with pytest.raises(RunUnreadableError, match="the SHA-256 does not match"):
             from_bytes(damaged)
 
 
 @given(data=st.data())
 def test_a_blob_that_was_cut_off_is_noticed(saved, data):
     blob = to_bytes(saved[0][1])
-    with pytest.raises(RunUnreadableError, match="checkpoint cannot be read"):
+    with pytest.raises(RunUnreadableError, match="Cannot read the checkpoint"):
         from_bytes(blob[: data.draw(st.integers(0, len(blob) - 1))])
 
 
@@ -298,4 +298,4 @@ def test_other_bytes_are_no_checkpoint(blob):
 def test_foreign_safetensors_are_no_checkpoint(saved, make):
     with pytest.raises(RunUnreadableError) as caught:
         from_bytes(make(saved[0][0]))
-    assert caught.value.hint == "Delete it; the trial then starts again."
+    assert caught.value.hint == "Delete it; the trial will start over."

@@ -32,7 +32,7 @@ def test_gaps_are_told_by_number_column_and_length():
     straight = close_gaps(table, DataConfig(gaps="interpolate"))
     assert straight.values[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
     assert "looks ahead" in straight.notes[1]
-    with pytest.raises(DataError, match="misses 4 cells, the first at 2024-01-01T00:00:00 in column 'c1'"):
+    with pytest.raises(DataError, match="lacks 4 cells, the first at 2024-01-01T00:00:00 in column 'c1'"):
         close_gaps(table, DataConfig())
 
 

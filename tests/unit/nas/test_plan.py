@@ -39,9 +39,9 @@ def test_without_a_model_there_are_no_calls_and_no_cost(planned: Callable[..., N
     fact_texts = facts(plan)
     assert fact_texts["trials"] == "10"
     assert fact_texts["proposers"] == "gp"
-    assert fact_texts["trial 0"] == "12,345 weights, about 10 MiB to train"
-    assert fact_texts["language model"] == "none: the classical optimiser proposes alone"
-    assert not {"its calls", "its cost", "full control"} & set(fact_texts)
+    assert fact_texts["trial 0"] == "12,345 weights, about 10 MiB of memory to train"
+    assert fact_texts["language model"] == "none: the classical optimiser proposes every trial"
+    assert not {"model calls", "model cost", "full control"} & set(fact_texts)
 
 
 def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPlan]) -> None:
@@ -49,14 +49,14 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
     assert plan.proposals == 4
     fact_texts = facts(plan)
     assert fact_texts["language model"] == "m (tiny-1)"
-    assert fact_texts["its calls"] == "about 4 to propose"  # a model that only picks is no judge
-    assert "at most 1 USD" in fact_texts["its cost"]
+    assert fact_texts["model calls"] == "about 4 to propose"  # a model that only picks is no judge
+    assert "at most 1 USD" in fact_texts["model cost"]
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "2 to measure the noise, 9 in the last round, at most 24 where its lead does not hold"),
+        ({}, "2 to measure the noise, 9 in the last round, at most 24 if the lead does not hold"),
         (
             {"evaluator": {"noise": 0.05}, "max_iterations": 3},
             "0 to measure the noise, 9 in the last round",
@@ -73,7 +73,7 @@ def test_a_model_that_can_judge_is_asked_about_near_ties_too(planned: Callable[.
     models = {"m": {"provider": "p", "id": "large-1", "tier": "full"}}
     plan = planned(agent=True, llm={**MODEL, "models": models})
     assert plan.judges
-    assert facts(plan)["its calls"] == "about 4 to propose, and one for every near tie"
+    assert facts(plan)["model calls"] == "about 4 to propose, and one for every near tie"
 
 
 def test_full_control_names_its_studies_and_their_calls(planned: Callable[..., NasPlan]) -> None:
@@ -117,4 +117,4 @@ def test_time_counts_every_training_and_shares_it_among_workers(make_series: Cal
     config = NasConfig.model_validate({"max_iterations": 10, "workers": 2, "evaluator": {"repeats": 2}})
     plan = plan_of(config, make_series(), [], ScreenEstimate(1, 1), 3.0, agent=False)
     assert plan.seconds == (10 + 2 + plan.finals) * 3.0 / 2
-    assert "training, at the pace of" in facts(plan)["time"]
+    assert "training, extrapolated from" in facts(plan)["time"]

@@ -142,9 +142,9 @@ def test_where_gaps_are_refused_only_those_of_the_window_count(winner: Artefact,
 
 
 def test_the_last_row_needs_no_neighbours(winner: Artefact, write: Write) -> None:
-    with pytest.raises(DataError, match=f"has {INPUT - 1} time steps; the model needs the last {INPUT}"):
+    with pytest.raises(DataError, match=f"has {INPUT - 1} time steps, but the model needs the last {INPUT}"):
         values(winner, write(slice(0, INPUT - 1)))
-    with pytest.raises(DataError, match=f"has 1 time steps; the model needs the last {INPUT}"):
+    with pytest.raises(DataError, match=f"has 1 time steps, but the model needs the last {INPUT}"):
         values(winner, write(slice(0, 1)))
 
 
@@ -156,7 +156,7 @@ def test_a_compressed_file_is_read_and_judged_alike(winner: Artefact, weather: S
         if columns == weather.names:
             assert values(winner, packed).tobytes() == values(winner, plain).tobytes()
         else:
-            with pytest.raises(DataError, match=f"data.csv.gz lacks 1 of 7 columns of the model: {weather.names[0]}"):
+            with pytest.raises(DataError, match=f"data.csv.gz lacks 1 of the model's 7 columns: {weather.names[0]}"):
                 values(winner, packed)
 
 
@@ -175,7 +175,7 @@ def test_missing_columns_are_named_all(winner: Artefact, weather: SeriesTable, w
 @pytest.mark.parametrize(("step", "name"), [(2, "2h"), (24, "D"), (3, "3h")])
 def test_a_longer_time_step_is_refused_and_both_are_named(winner: Artefact, write: Write, step: int, name: str) -> None:
     path = write(slice(0, 60 * step))
-    with pytest.raises(DataError, match=f"one row per {name}; the model was trained on one row per h"):
+    with pytest.raises(DataError, match=f"one row per {name}, but the model was trained on one row per h"):
         values(winner, without_lines(path, {line for line in range(1, 60 * step + 1) if line % step}))
 
 
@@ -184,19 +184,19 @@ def test_a_shorter_time_step_is_refused_and_both_are_named(winner: Artefact, wri
     header, *lines = path.read_text().splitlines()
     halves = [line.replace(":00:00,", f":{minute}:00,") for line in lines for minute in ("00", "30")]
     path.write_text("\n".join([header, *halves]))
-    with pytest.raises(DataError, match="one row per 30min; the model was trained on one row per h"):
+    with pytest.raises(DataError, match="one row per 30min, but the model was trained on one row per h"):
         values(winner, path)
 
 
 @pytest.mark.parametrize(
     ("damage", "pattern"),
     [
-        (lambda text: text.replace(":00:00,", ":07:00,", 1), "off the grid of frequency h"),
+        (lambda text: text.replace(":00:00,", ":07:00,", 1), "off the h grid"),
         (lambda text: text.replace("2013-01-02", "yesterday"), "is not a date"),
         (lambda text: text.replace(":00:00,", ":00:00,cold", 1), "is not a finite number"),
         (lambda text: text + text.splitlines()[1] + "\n", "goes back in time"),
         (lambda text: "", "is empty"),
-        (lambda text: text.splitlines()[0], "has a header and no rows"),
+        (lambda text: text.splitlines()[0], "has a header but no rows"),
         (lambda text: "\0\1\2", "."),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_what_the_model_reads(
     path.write_text(damage(path.read_text()))
     with pytest.raises(DataError, match=pattern) as caught:
         values(winner, path)
-    assert "The model reads dates in 'date' (ISO 8601), one row per h" in str(caught.value.hint)
+    assert "The model expects dates in 'date' (ISO 8601), one row per h" in str(caught.value.hint)
 
 
 def test_numbers_out_of_all_range_are_refused(winner: Artefact, weather: SeriesTable) -> None:
@@ -217,7 +217,7 @@ def test_numbers_out_of_all_range_are_refused(winner: Artefact, weather: SeriesT
 
 
 def test_a_table_with_another_time_step_is_refused(winner: Artefact, weather: SeriesTable) -> None:
-    with pytest.raises(DataError, match="one row per D; the model was trained on one row per h"):
+    with pytest.raises(DataError, match="one row per D, but the model was trained on one row per h"):
         forecast(winner, replace(weather, frequency=Frequency(1440)))
 
 
@@ -278,7 +278,7 @@ def test_dates_beyond_the_calendar_are_refused(tmp_path: Path) -> None:
 
 
 def test_paths_that_cannot_be_are_refused(winner: Artefact, write: Write, tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no data file .*/none.csv"):
+    with pytest.raises(MissingFileError, match=r"No such data file: .*/none.csv"):
         read_input(winner, tmp_path / "none.csv")
     with pytest.raises(DataError, match="is a folder"):
         read_input(winner, tmp_path)

@@ -49,7 +49,7 @@ def result() -> Callable[..., NasResult]:
         val_mse=0.5,
         trainings=1,
         accepted=True,
-        reason="the first trial that finished",
+        reason="first trial that finished",
         judge="rule",
         parameters=10,
         seconds=1.0,
@@ -117,8 +117,8 @@ def report(result: NasResult, *pictures: str) -> list[Block]:
 def test_questions_are_answered_in_the_order_a_reader_asks(result: Callable[..., NasResult]) -> None:
     blocks = report(result())
     assert headings(blocks) == [
-        "How good is it",
-        "Did the agent help",
+        "How good is it?",
+        "Did the agent help?",
         "Trials",
         "The last round",
         "Best configuration",

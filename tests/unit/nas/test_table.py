@@ -85,21 +85,21 @@ def test_truth_values_are_numbers(workspace):
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        ("date,a,a", "line 1 names columns 2 and 3 'a'"),
-        ("date,date,a", "line 1 names columns 1 and 2 'date'"),
+        ("date,a,a", "columns 2 and 3 in line 1 are both named 'a'"),
+        ("date,date,a", "columns 1 and 2 in line 1 are both named 'date'"),
         ("date,,b", "column 2 has no name in line 1"),
         ("date,  ,b", "column 2 has no name in line 1"),
-        (",a,b", "has no column 'date' (data.date_column). Its columns are (no name), a, b"),
+        (",a,b", "has no column 'date' (data.date_column). Its columns: (no name), a, b"),
         ("Date,a,b", "--set data.date_column=Date"),
-        ("date,a\x1b[31m,b", "column 2 in line 1, 'a\\x1b[31m', is longer than 200 characters or holds control"),
+        ("date,a\x1b[31m,b", "column 2 in line 1, 'a\\x1b[31m', is longer than 200 characters or contains control"),
         (f"date,{'a' * 201},b", "column 2 in line 1"),
         ('date,"a\nb",c', "column 2 in line 1, 'a\\nb'"),
-        ("", "is empty, or its line 1 is"),
-        ("# exported yesterday", "more fields than the header has names (1). Line 1 is the header"),
+        ("", "is empty, or its first line is"),
+        ("# exported yesterday", "more fields than the header has names (1). Line 1 must be the header"),
         ("date;a;b", "is separated by semicolons, not by commas"),
         ("date\ta\tb", "is separated by tabs, not by commas"),
         ("date|a|b", "is separated by bars, not by commas"),
-        ("date," + ",".join(f"c{index}" for index in range(600)), "has 601 columns; at most 512"),
+        ("date," + ",".join(f"c{index}" for index in range(600)), "has 601 columns; the limit is 512"),
     ],
 )
 def test_a_header_that_does_not_name_each_column_once_is_refused(workspace, header, says):
@@ -116,24 +116,30 @@ def test_names_that_are_not_used_may_be_anything(workspace):
     [
         (
             [f'{line[:16]},"1,5",{index}' for index, line in enumerate(rows())],
-            """'1,5'. Its numbers have decimal commas: --set 'data.decimal=","'""",
+            """'1,5' is not a finite number. Its numbers use decimal commas: --set 'data.decimal=","'""",
         ),
-        ([f"{line[:16]},1,5,{index}" for index, line in enumerate(rows())], "decimals take a point"),
-        (changed(20, "2024-01-01T20:00,1,5,2"), "line 22 has 4 fields and the header 3"),
-        (changed(20, '"2024-01-01T20:00,1,5'), "opened about line 22 is never closed"),
-        (changed(20, "2024-01-01T20:00,n/a!,5"), "line 22 is not a finite number: 'n/a!'. Correct it; a missing"),
+        ([f"{line[:16]},1,5,{index}" for index, line in enumerate(rows())], "decimals use a point"),
+        (changed(20, "2024-01-01T20:00,1,5,2"), "line 22 has 4 fields, but the header has 3"),
+        (changed(20, '"2024-01-01T20:00,1,5'), "opened near line 22 is never closed"),
+        (changed(20, "2024-01-01T20:00,n/a!,5"), "line 22: 'n/a!' is not a finite number. Correct it; leave missing"),
         ([*rows()[:20], "", *rows()[20:]], "line 22 is empty"),
-        ([*rows(), "Summe,180,300"], "line 62 is not a date: 'Summe'. All lines before it have one. Remove it if"),
+        (
+            [*rows(), "Summe,180,300"],
+            "line 62 is not a date: 'Summe'. All lines before it have a date. Remove this line if",
+        ),
         ([*(f"202401{n + 1:02d},{n},{n * n}" for n in range(30)), ",1,2"], "line 32 is not a date: empty"),
         ([*rows()[:20], "21.01.2024 20:00,1,1"], "line 22 is not a date: '21.01.2024 20:00'"),
-        (changed(20, "21.01.2024 20:00,1,1"), "The lines before it have one, and all have to be of one form"),
-        (rows()[::-1], "line 3 goes back in time (2024-01-03T10:00:00), as do all. Reverse the rows"),
+        (
+            changed(20, "21.01.2024 20:00,1,1"),
+            "The lines before it have a date, and all dates must have the same format",
+        ),
+        (rows()[::-1], "line 3 goes back in time (2024-01-03T10:00:00), like all the others. Reverse the rows"),
         (rows()[30:] + rows()[:30], "line 32 goes back in time (2024-01-01T00:00:00). Sort the rows"),
         (sorted(rows() * 2), "line 3 repeats the date of the line before"),
-        (["2023-12-31T23:07,1,1", *rows()], "line 3 (2024-01-01T00:00:00) is off the grid of frequency h that starts "),
+        (["2023-12-31T23:07,1,1", *rows()], "line 3 (2024-01-01T00:00:00) is off the h grid that starts "),
         (changed(20, f"2024-01-01T20:00,{'9' * 400},5"), "column 'Umsatz'"),
         (changed(20, f"2024-01-01T20:00,1,{'x' * (2 * MAX_LINE)}"), "line 22 is longer than"),
-        (changed(20, "2024-01-01T20:00,1\x00,5"), "line 22 holds a NUL byte"),
+        (changed(20, "2024-01-01T20:00,1\x00,5"), "line 22 contains a NUL byte"),
         ([line.split(",")[0] for line in rows()], "column 'Umsatz' is missing in 100% of the rows"),
     ],
 )
@@ -144,7 +150,9 @@ def test_each_faulty_line_is_named(workspace, lines, says):
 def test_line_numbers_count_the_breaks_inside_quotes(workspace):
     lines = [f'{line},"first\nsecond"' for line in rows()]
     lines[9] = "2024-01-01T09:00,x,1,"
-    assert "column 'a', line 20 is not a finite" in refused(workspace, lines, "date,a,b,remark", columns=("a", "b"))
+    assert "column 'a', line 20: 'x' is not a finite" in refused(
+        workspace, lines, "date,a,b,remark", columns=("a", "b")
+    )
 
 
 def test_undecodable_text_is_named_by_its_line_wherever_it_stands(workspace):
@@ -159,7 +167,7 @@ def test_undecodable_text_is_named_by_its_line_wherever_it_stands(workspace):
         (b"PK\x03\x04", "an Excel workbook or a ZIP archive"),
         (b"PAR1", "a Parquet file"),
         ("date,a\n".encode("utf-16"), "UTF-16 text"),
-        (bytes(64), "line 1 holds a NUL byte"),
+        (bytes(64), "line 1 contains a NUL byte"),
     ],
 )
 def test_other_kinds_of_files_are_called_by_their_name(workspace, start, says):
@@ -173,7 +181,7 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(workspace):
             read_table(DataConfig(path=path), workspace)
     (workspace.root / "loop.csv").symlink_to("loop.csv")
     for path in ("loop.csv", "a\0b.csv", "a" * 5000):
-        with pytest.raises(MissingFileError, match="There is no data file"):
+        with pytest.raises(MissingFileError, match="No such data file:"):
             read_table(DataConfig(path=path), workspace)
     with pytest.raises(MissingFileError) as caught:
         read_table(DataConfig(path="https://example.org/a.csv"), workspace)
@@ -198,7 +206,7 @@ def test_no_more_than_the_limit_is_unpacked():
     packed = io.BytesIO(gzip.compress(b"a\n" * (1 << 22)))
     with gzip.GzipFile(fileobj=packed) as raw:
         text = io.BufferedReader(BoundedText(raw, "s.csv", limit=1 << 20), 1 << 16)
-        with pytest.raises(DataError, match=r"s\.csv unpacks to more than the 1048576 bytes"):
+        with pytest.raises(DataError, match=r"s\.csv decompresses to more than the limit of 1048576 bytes"):
             text.read()
         assert raw.tell() <= (1 << 20) + (1 << 16)
 

@@ -107,7 +107,7 @@ def scored(test_mse: float, **changes: Any) -> NasResult:
 )
 def test_headline_sets_the_winner_beside_the_best_reference(test_mse: float, words: str) -> None:
     text = headline(scored(test_mse))
-    assert f"{words} the best reference (ridge, 0.4000)" in text
+    assert f"{words} the best baseline (ridge, 0.4000)" in text
     assert "1,234 weights" in text
 
 
@@ -129,19 +129,21 @@ def test_a_mean_over_seeds_says_so_and_shows_its_spread() -> None:
 def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
     assert advice(scored(0.4)) == []
     (text,) = advice(scored(0.5))
-    assert text.startswith("The simple forecast has the lower test error, and one training does not show by how much;")
+    assert text.startswith(
+        "The baseline has the lower test error, but one training cannot show whether the difference is real;"
+    )
     assert "with more training or trials" in text
     (text,) = advice(scored(0.5, trainings=3, test_mse_spread=0.2))
-    assert text.startswith("No difference from the simple forecast is shown;")
+    assert text.startswith("The difference from the baseline is not significant;")
     (text,) = advice(scored(0.5, trainings=3, test_mse_spread=0.001))
-    assert text.startswith("The simple forecast is better; use the simple one")
+    assert text.startswith("The baseline is better; use the baseline")
 
 
 def test_a_winner_whose_trainings_scatter_is_said_to_be_unstable() -> None:
     shaky = scored(0.3, trainings=2, val_mse=0.54, val_mse_spread=0.1273, unstable=True)
     (text,) = advice(shaky)
     assert (
-        "in its 2 trainings of the last round the validation MSE of 0.5400 has a standard deviation of 0.1273" in text
+        "over its 2 trainings of the last round the validation MSE of 0.5400 has a standard deviation of 0.1273" in text
     )
     texts = [block.text for block in shaky.blocks() if isinstance(block, Text)]
     assert text in texts
@@ -165,13 +167,13 @@ def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
     )
     (note,) = opinion_notes([judge_row], TERMS)
     assert isinstance(note, Text)
-    assert "judge said what the further trainings then showed in 1 of 3 cases" in note.text
+    assert "judge agreed with the further trainings in 1 of 3 cases" in note.text
     assert opinion_notes([judge_row.model_copy(update={"checked": 0})], TERMS) == []
 
 
 def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
     study_result = result(trials=[trial(source="lhs"), trial(source="llm->gp")])
-    for words in ("lhs: a start point", "llm->gp: gp in place of llm", "gp: Gaussian process"):
+    for words in ("lhs: a Latin hypercube sample", "llm->gp: gp instead of llm", "gp: Gaussian process"):
         assert words in tables.trial_table(study_result).caption
     assert "gp: Gaussian process" in tables.source_table(study_result).caption
     assert "(gp, Gaussian process)" in headline(result())
@@ -180,13 +182,13 @@ def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
 def test_the_test_part_was_scored_once_or_the_reader_is_told() -> None:
     assert "scored once" in tables.test_note(result())
     assert "scored 3 times" in tables.test_note(result(test_looks=3))
-    assert "too good to be true" in tables.test_note(result(test_looks=3))
+    assert "slightly optimistic" in tables.test_note(result(test_looks=3))
 
 
 def test_a_last_round_in_which_all_failed_did_not_decide() -> None:
     failed = FinalistRow(run_id="run_0001", search_val_mse=0.5, val_mse=[], failed=2, mean=None)
     assert "lowest mean" in tables.finalist_note(result())
-    assert "as the search has trained it" in tables.finalist_note(result(finalists=[failed]))
+    assert "as trained in the search" in tables.finalist_note(result(finalists=[failed]))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_the_trials_say_what_they_changed_how_often_they_were_trained_and_who_ju
     )
     first, second, third = tables.trial_table(study_result).rows
     assert first[2:4] == ["0.5100 (of 3)", "accepted"]
-    assert first[6] == "the default"
+    assert first[6] == "none"
     assert second[3:9] == ["", "1,234", "1.0", "d_model=8", "lower rate", "not worth it (tiny)"]
     assert third[2:8] == ["–", "failed", "–", "–", "d_model=8", "MemoryError"]
     assert {len(row) for row in tables.trial_table(study_result).rows} == {

@@ -38,11 +38,11 @@ def test_who_answers_an_equal_request_otherwise_is_named() -> None:
 
 
 def test_who_does_not_answer_has_a_row_with_the_reason() -> None:
-    first = {**answers(a="Yes."), "b": "its factors hold numbers that are infinite or none."}
+    first = {**answers(a="Yes."), "b": "its factors contain infinite or NaN values."}
     ping = Ping.of("?", first, first, {"c": "it was trained on another base model."})
     assert [(entry.persona, entry.error) for entry in ping.personas] == [
         ("a", None),
-        ("b", "its factors hold numbers that are infinite or none."),
+        ("b", "its factors contain infinite or NaN values."),
         ("c", "it was trained on another base model."),
     ]
     error = ping.gate()

@@ -46,9 +46,9 @@ def test_a_proposal_is_shown_against_the_best_so_far(run: OpenRun, debug: DebugL
         propose(run, "run_0002", d_model=16, attention="prob", factor=5)
     assert seen == [
         'run_0000 proposed by llm\n  d_model: 16\n  attention: "prob"\n  factor: 5',
-        "run_0001 proposed by llm: smaller; against the best so far:\n"
+        "run_0001 proposed by llm: smaller; changes to the best so far:\n"
         '  d_model: 16 -> 8\n  attention: "prob" -> "full"\n  factor: 5 -> (inactive)',
-        "run_0002 proposed by llm; against the best so far:\n  no difference",
+        "run_0002 proposed by llm; changes to the best so far:\n  none",
     ]
 
 

@@ -98,5 +98,5 @@ def test_where_no_other_point_is_left_the_child_is_what_there_is() -> None:
 def test_rules_that_leave_nothing_are_a_clear_error() -> None:
     never = TypeAdapter(list[Constraint]).validate_python([{"forbids": {"x": [1, 2]}}])
     space = SearchSpace.of(SpaceConfig.model_validate({"x": {"type": "int", "low": 1, "high": 2}}), never)
-    with pytest.raises(ConfigError, match="keeps all constraints"):
+    with pytest.raises(ConfigError, match="satisfies all constraints"):
         SpaceGenome(space).mutate(trial({"x": 1}), np.random.default_rng(0), 0.3)

@@ -135,13 +135,17 @@ def test_full_gives_up_to_three_screened_configurations():
         ("pick", {"choice": "Z"}, "SchemaError"),
         ("pick", errors.LLMTimeoutError("The model took too long."), "LLMTimeoutError: The model took too long."),
         ("edit", {"param": "model.depth", "value": 1}, "SchemaError"),
-        ("edit", {"param": "model.kind", "value": "flash"}, "unusable answer: 'flash' is no value for model.kind"),
-        ("edit", {"param": "model.width", "value": 16}, "it changes nothing in the best configuration (trial 1)"),
-        ("edit", {"param": "model.width", "value": 8}, "it was tried before (trial 0)"),
+        (
+            "edit",
+            {"param": "model.kind", "value": "flash"},
+            "unusable answer: 'flash' is not a valid value of model.kind",
+        ),
+        ("edit", {"param": "model.width", "value": 16}, "identical to the best configuration (trial 1)"),
+        ("edit", {"param": "model.width", "value": 8}, "already tried in trial 0"),
         ("edit", {"param": "model.heads", "value": 3}, "does not divide"),
         ("edit", errors.BudgetExceededError("The next call would cost too much."), "BudgetExceededError"),
         ("full", {"reason": "", "candidates": []}, "SchemaError"),
-        ("full", {"reason": "", "candidates": [{"model.width": "wide"}]}, "'wide' is no value for model.width"),
+        ("full", {"reason": "", "candidates": [{"model.width": "wide"}]}, "'wide' is not a valid value of model.width"),
         (
             "full",
             errors.WorkerDiedError("The worker died.\nwith a log"),
@@ -239,7 +243,7 @@ def test_how_many_options_a_small_model_sees_is_set(options):
     proposals = LLMProposer(base, router, rules, ABOUT, options=options).ask(HISTORY, 1, rng())
     lines = router.prompts[0].splitlines()
     assert [line[0] for line in lines if line[1:2] == ")"] == list("ABCDEFGH"[:options])
-    assert f"of {options} by random" in proposals[0].note
+    assert f"of {options}, proposed by random" in proposals[0].note
 
 
 def test_every_entry_of_a_history_is_a_call_of_its_own():
@@ -259,4 +263,4 @@ def test_an_answer_that_a_person_turned_down_before_falls_back():
         [*HISTORY, turned_down], 1, rng()
     )
     assert [p.source for p in proposals] == ["llm->random"]
-    assert "it was turned down" in proposals[0].note
+    assert "already turned down" in proposals[0].note

@@ -51,12 +51,12 @@ class Stubborn:
     ("params", "words"),
     [
         ({"heads": 3, "width": 16}, "does not divide"),
-        ({"heads": 5, "width": 16}, "is not one of"),
+        ({"heads": 5, "width": 16}, "expected one of"),
         ({"heads": 1}, "width is missing"),
-        ({"heads": 2, "width": 16}, "changes nothing in the best configuration (trial 1)"),
-        ({"heads": 2, "width": 8}, "was tried before (trial 0)"),
-        ({"heads": 1, "width": 8}, "was tried before (trial 2)"),  # a failed one
-        ({"heads": 1, "width": 64}, "64,000 parameters are above the limit of 32,000"),
+        ({"heads": 2, "width": 16}, "identical to the best configuration (trial 1)"),
+        ({"heads": 2, "width": 8}, "already tried in trial 0"),
+        ({"heads": 1, "width": 8}, "already tried in trial 2"),  # a failed one
+        ({"heads": 1, "width": 64}, "64,000 parameters exceed the limit of 32,000"),
         ({"heads": 4, "width": 8}, "cannot be built: a head needs"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_refusal_says_why(params, words):
 
 def test_memory_is_held_against_the_configured_limit():
     rules = ScreenRules(SPACE, cost, ScreenLimits(memory_bytes=2**24))
-    assert rules.against([])({"heads": 1, "width": 32}) == ["about 32 MiB are above the limit of 16 MiB"]
+    assert rules.against([])({"heads": 1, "width": 32}) == ["about 32 MiB exceed the limit of 16 MiB"]
     assert rules.against([])({"heads": 1, "width": 16}) == []
 
 
@@ -80,7 +80,7 @@ def test_a_refused_candidate_gives_way_to_its_nearest_neighbour():
     proposal = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
     assert proposal.source == "stubborn"
     assert SPACE.distance(proposal.params, {"heads": 2, "width": 16}) <= 0.25  # one step of one parameter
-    assert "changes nothing" in proposal.note
+    assert "identical to the best" in proposal.note
 
 
 def test_a_point_outside_the_space_is_snapped_first():
@@ -123,13 +123,13 @@ def test_it_goes_by_the_name_of_its_base():
 
 def test_what_a_person_turned_down_is_refused_and_its_neighbour_tried():
     history = [trial(0, {"heads": 2, "width": 8}), trial(-1, {"heads": 2, "width": 16}, None)]
-    assert RULES.against(history)({"heads": 2, "width": 16}) == ["it was turned down"]
+    assert RULES.against(history)({"heads": 2, "width": 16}) == ["already turned down"]
     proposal = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
     assert proposal.params != {"heads": 2, "width": 16}
-    assert "it was turned down" in proposal.note
+    assert "already turned down" in proposal.note
 
 
 def test_what_is_under_way_is_not_proposed_again():
     under_way = Trial(1, Proposal({"heads": 2, "width": 16}, "x"), TrialResult("running"))
     history = [trial(0, {"heads": 2, "width": 8}), under_way]
-    assert RULES.against(history)({"heads": 2, "width": 16}) == ["it was tried before (trial 1)"]
+    assert RULES.against(history)({"heads": 2, "width": 16}) == ["already tried in trial 1"]

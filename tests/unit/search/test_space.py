@@ -88,18 +88,18 @@ def test_a_newly_active_parameter_gets_its_middle_value(space):
 
 def test_what_cannot_be_used_is_said(space):
     _, unusable = space.snap({"model.depth": 3, "model.attention": "flash"}, POINT)
-    assert unusable == ["'model.depth' is not a parameter", "'flash' is no value for model.attention"]
+    assert unusable == ["'model.depth' is not a parameter", "'flash' is not a valid value of model.attention"]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model.d_model": 17}, "is not one of 8, 16, 32"),
+        ({"model.d_model": 17}, "expected one of 8, 16, 32"),
         ({"model.factor": 3}, "condition does not hold"),
         ({"model.attention": "prob"}, "model.factor is missing"),
         ({"model.n_heads": 3}, "model.n_heads = 3 does not divide model.d_model = 16"),
         ({"other": 1}, "other is not a parameter"),
-        ({"training.lr": True}, "training.lr = True is not number"),
+        ({"training.lr": True}, "training.lr = True is invalid; expected number"),
     ],
 )
 def test_problems_are_told_in_words(space, change, words):
@@ -146,14 +146,14 @@ def test_a_continuous_space_cannot(space):
     [
         ({"a": {"type": "int", "low": 3, "high": 1}}, "above high"),
         ({"a": {"type": "int", "low": 0, "high": 5, "log": True}}, "low >= 1"),
-        ({"a": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "above zero"),
+        ({"a": {"type": "float", "low": 0.0, "high": 1.0, "log": True}}, "requires low > 0"),
         ({"a": {"type": "float", "low": 0.0, "high": math.inf}}, "finite"),
         ({"a": {"type": "categorical", "choices": []}}, "at least 1"),
         ({"a": {"type": "categorical", "choices": [1, 1]}}, "listed twice"),
         ({"a": {"type": "normal", "mean": 0}}, "does not match any of the expected tags"),
         ({"a": {"type": "int", "low": 0, "high": 5, "lo": 1}}, "Extra inputs"),
         ({"a": {"type": "int", "low": 0, "high": 5, "when": {"b": [1]}}}, "not in the space"),
-        ({"a": {"type": "int", "low": 0, "high": 5, "when": {"a": [1]}}}, "circle"),
+        ({"a": {"type": "int", "low": 0, "high": 5, "when": {"a": [1]}}}, "cycle"),
     ],
 )
 def test_a_wrong_space_is_refused(raw, words):
@@ -167,7 +167,7 @@ def test_an_empty_space_is_one_of_nothing_to_search():
 
 def test_a_condition_must_be_reachable():
     raw = {**CONFIG, "model.factor": {**CONFIG["model.factor"], "when": {"model.attention": ["flash"]}}}
-    with pytest.raises(ValidationError, match="cannot be"):
+    with pytest.raises(ValidationError, match="can never be"):
         SpaceConfig.model_validate(raw)
 
 
@@ -176,7 +176,7 @@ def test_rules_that_leave_nothing_are_reported():
         SpaceConfig.model_validate({"a": CONFIG["model.d_model"], "b": {"type": "int", "low": 1, "high": 2}}),
         constraints([{"at_most": ["a", "b"]}]),
     )
-    with pytest.raises(ConfigError, match="keeps all constraints"):
+    with pytest.raises(ConfigError, match="satisfies all constraints"):
         space.sample(np.random.default_rng(0))
 
 

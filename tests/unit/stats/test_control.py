@@ -72,12 +72,12 @@ def test_where_nothing_is_shown_the_sentence_says_what_would_have_been():
     sentence = verdict_sentence(judge(share, 200, evidence, "full"), "the agent", "questions")
     assert "of +2.0 points [-1.0, +5.0]" in sentence
     assert "p = 0.21" in sentence
-    assert sentence.endswith("One of 6.0 points or more would have been shown in four of five cases (8 % differ).")
+    assert sentence.endswith("With 80 % power, a gain of 6.0 points or more would have been detected (8 % differ).")
 
 
 def test_what_was_not_measured_is_said_with_its_reason():
     sentence = verdict_sentence(not_measured(WHAT, 1, 0.95, "1 of at least 6 pairs"), "the agent", "pairs")
-    assert sentence == "Whether the agent helped was not measured: 1 of at least 6 pairs."
+    assert sentence == "It was not measured whether the agent helped: 1 of at least 6 pairs."
 
 
 @pytest.mark.parametrize(("low", "high"), [(-math.inf, math.inf), (0.1, math.inf), (-math.inf, -0.1)])

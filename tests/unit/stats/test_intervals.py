@@ -106,7 +106,7 @@ def test_drawn_and_enumerated_assignments_agree(monkeypatch):
     ("y", "z"), [([1.0, 2.0], [True, True]), ([1.0, 2.0], [False, False]), ([1.0], [True, False]), ([], [])]
 )
 def test_an_empty_arm_is_refused(y, z):
-    with pytest.raises(ValueError, match="each arm"):
+    with pytest.raises(ValueError, match="both arms"):
         randomisation_interval(y, z, rng())
 
 
@@ -153,7 +153,7 @@ def test_pairs_cancel_what_they_share():
 def test_samples_too_small_for_a_bootstrap_are_refused():
     with pytest.raises(ValueError, match="two values"):
         bootstrap_interval([1.0], rng())
-    with pytest.raises(ValueError, match="both members"):
+    with pytest.raises(ValueError, match="same length"):
         paired_interval([1.0, 2.0], [1.0], rng())
 
 

@@ -101,7 +101,7 @@ def test_impossible_counts_are_refused(successes, n):
 
 
 def test_pairs_need_both_members():
-    with pytest.raises(ValueError, match="both members"):
+    with pytest.raises(ValueError, match="same length"):
         paired_share_difference_interval([1.0], [])
 
 

@@ -61,11 +61,11 @@ def test_the_smallest_effect_of_a_light_study_is_shown_in_four_of_five_draws_of_
 def test_a_few_pairs_are_not_a_study(pairs):
     record = full_study(LOWER, [0.1] * pairs, [0.2] * pairs, rng())
     assert record.verdict == "not_measured"
-    assert record.note == f"{pairs} of at least 6 pairs"
+    assert record.note == f"only {pairs} pairs; at least 6 are needed"
 
 
 def test_pairs_need_both_members_and_finite_values():
-    with pytest.raises(ValueError, match="both members"):
+    with pytest.raises(ValueError, match="same length"):
         full_study(LOWER, [0.1, 0.2], [0.2], rng())
     with pytest.raises(ValueError, match="finite"):
         full_study(LOWER, [0.1, 0.2, 0.3, 0.4, 0.5, np.nan], np.ones(6), rng())
@@ -119,7 +119,7 @@ def test_pairs_that_all_tie_do_not_say_what_would_have_been_shown():
     record = full_study(HIGHER, np.full(6, 0.7), np.full(6, 0.7), rng())
     assert (record.verdict, record.smallest) == ("no_measurable_help", None)
     assert verdict_sentence(record, "the agent", "pairs").endswith(
-        "Which gain would have been shown is not known: all differences are equal."
+        "The smallest detectable gain is unknown: all differences are equal."
     )
 
 

@@ -135,4 +135,4 @@ def test_a_repeat_that_does_not_fit_leaves_what_stands_without_it() -> None:
         (trial,) = go(study).trials
     assert trial.decision is not None
     assert trial.decision.accepted  # it is the first, and only its noise is unknown
-    assert "no room" in trial.decision.reason
+    assert "no budget left" in trial.decision.reason

@@ -155,7 +155,7 @@ def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: Ope
     assert {pair.spent for pair in pairs} == {(TRIALS, TRIALS)}
     control = full_control(pairs, TRIALS, "gp", 7, TERMS)
     assert (control.verdict, control.estimate) == ("not_measured", None)
-    assert "its control lost trials to a crash or a limit (MemoryError" in control.note
+    assert "the control lost trials to a crash or a limit (MemoryError" in control.note
 
 
 def test_a_pair_holds_the_lowest_errors_of_its_studies(run: OpenRun) -> None:
@@ -194,11 +194,11 @@ def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(r
     assert [pair.control is None for pair in pairs] == [False, False, True, False, False, False]
     control = full_control(pairs, TRIALS, "gp alone", 7, TERMS)
     assert (control.n, control.verdict) == (5, "not_measured")
-    assert "its control lost trials" in control.note
+    assert "the control lost trials" in control.note
 
 
 def test_too_few_pairs_are_refused_before_a_run_but_not_to_an_earlier_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="5 pairs cannot show anything"):
+    with pytest.raises(ConfigError, match="5 pairs are too few to reach significance"):
         require_pairs("full", 5, None)
     require_pairs("full", 5, tmp_path)  # which took five when five were enough
     require_pairs("full", 6, None)

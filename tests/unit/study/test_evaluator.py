@@ -142,8 +142,8 @@ def test_what_the_second_training_says_counts(second: float | None, accepted: bo
 def test_a_tie_after_the_repeat_says_how_wide_the_noise_is() -> None:
     verdict = by_rule(trial(1, 0.499, 0.498), BEST, NOISE)
     assert verdict is not None
-    assert "0.3% lower than run_0000 as the mean of 2 trainings, within the 2.4% that seeds explain" in verdict.reason
-    assert "a seed moves one by 1.00%" in verdict.reason
+    assert "0.3% lower than run_0000 (mean of 2 trainings), within the seed noise of 2.4%" in verdict.reason
+    assert "standard deviation per seed 1.00%" in verdict.reason
 
 
 def test_a_better_known_best_lets_a_smaller_gain_count() -> None:
@@ -153,14 +153,12 @@ def test_a_better_known_best_lets_a_smaller_gain_count() -> None:
 
 
 def test_the_first_success_is_accepted_and_a_failure_never() -> None:
-    assert by_rule(trial(0, 0.5), None, NOISE) == Decision(True, "the first trial that finished")
-    assert by_rule(trial(0, None), None, NOISE) == Decision(False, "the trial failed")
-    assert by_rule(trial(1, None), BEST, NOISE) == Decision(False, "the trial failed")
+    assert by_rule(trial(0, 0.5), None, NOISE) == Decision(True, "first trial that finished")
+    assert by_rule(trial(0, None), None, NOISE) == Decision(False, "failed")
+    assert by_rule(trial(1, None), BEST, NOISE) == Decision(False, "failed")
 
 
-@pytest.mark.parametrize(
-    ("value", "reason"), [(0.5, "equal to that of run_0000"), (0.6, "20.0% higher"), (0.25, "50.0% lower")]
-)
+@pytest.mark.parametrize(("value", "reason"), [(0.5, "as run_0000"), (0.6, "20.0% higher"), (0.25, "50.0% lower")])
 def test_a_reason_says_by_how_much(value: float, reason: str) -> None:
     verdict = by_rule(trial(1, value), BEST, NOISE)
     assert verdict is not None
@@ -178,7 +176,7 @@ def test_whatever_a_model_says_a_near_tie_is_trained_again(answer: str, lasts: b
     verdict = decide(NEAR, BEST, NOISE, router, scope="agent-1/")
     assert isinstance(verdict, Repeat)
     assert (verdict.count, verdict.opinion) == (count, Opinion("tiny", lasts, 0.5))
-    assert f"tiny expects it to {'last' if lasts else 'vanish'}: because" in verdict.reason
+    assert f"tiny expects the gain to {'last' if lasts else 'vanish'}: because" in verdict.reason
     assert router.calls == ["agent-1/run_0001/evaluate"]
 
 

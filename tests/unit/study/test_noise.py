@@ -91,8 +91,8 @@ def test_an_error_of_zero_is_measured_too() -> None:
 @pytest.mark.parametrize(
     ("noise", "words"),
     [
-        (Noise(0.02), "was not measured; 2.0% per training"),
-        (Noise(0.0123, 3, 2), "by 1.23% (one standard deviation), measured on 3"),
+        (Noise(0.02), "was not measured; a standard deviation of 2.0% per training"),
+        (Noise(0.0123, 3, 2), "by 1.23% (one standard deviation, measured on 3"),
     ],
 )
 def test_the_sentence_says_whether_it_was_measured(noise: Noise, words: str) -> None:

@@ -243,7 +243,7 @@ def test_a_crash_is_a_failed_trial_and_the_worker_goes_on(bench: Bench) -> None:
         ("set", "TypeError"),
         ("none", "AttributeError"),
         ("huge", "broke the protocol: a line is too long"),
-        ("exit", "died, twice: it exited with status 70"),
+        ("exit", "died twice: it exited with status 70"),
     ],
 )
 def test_what_cannot_be_a_result_is_a_failed_trial(bench: Bench, kind: str, message: str) -> None:
@@ -371,7 +371,7 @@ def test_an_error_that_is_more_than_its_message_arrives_as_its_base(bench: Bench
 
 
 def test_a_set_up_that_ends_the_process_is_tried_twice_and_raised(bench: Bench) -> None:
-    with pytest.raises(AgentlabError, match="died while it was set up: it exited with status 9"):
+    with pytest.raises(AgentlabError, match="died during set-up: it exited with status 9"):
         run(bench.executor("refuses", kind="exit"))
     assert len(bench.events) == 1
 

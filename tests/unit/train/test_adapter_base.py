@@ -39,7 +39,7 @@ def test_a_base_that_is_not_here_is_said_with_the_remedy(own_workspace: Workspac
     with pytest.raises(UnknownNameError):
         base_of(path, "their", own_workspace)
     nameless = write_folder(own_workspace.adapters / "b", deltas(1), base_model_name_or_path=None)
-    with pytest.raises(UsageError, match="does not say"):
+    with pytest.raises(UsageError, match="does not name its base model"):
         base_of(nameless, None, own_workspace)
 
 
@@ -49,7 +49,7 @@ def test_a_base_is_the_same_by_its_fingerprint(own_workspace: Workspace) -> None
     (path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": fingerprint_of(ours)}}))
     assert same_base(path, ours) is True
     (ours / "config.json").write_text('{"changed": true}')
-    with pytest.raises(UsageError, match="another base model") as another:
+    with pytest.raises(UsageError, match="different base model") as another:
         same_base(path, ours)
     assert "--any-base" in str(another.value.hint)
     assert same_base(path, ours, any_base=True) is False

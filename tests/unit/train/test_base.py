@@ -88,7 +88,7 @@ def test_a_fingerprint_is_that_of_config_weights_and_tokenizer(tmp_path: Path) -
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match="no checkpoint folder"):
+    with pytest.raises(MissingFileError, match="No such checkpoint folder"):
         load_base(tmp_path / "none", "fp32", "sdpa")
     file = tmp_path / "smollm.gguf"
     file.write_bytes(b"GGUF")
@@ -130,7 +130,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     save_file(
         {name: tensor for name, tensor in weights.items() if name != "lm_head.weight"}, folder / "model.safetensors"
     )
-    with pytest.raises(ModelFileError, match=r"lack lm_head\.weight"):
+    with pytest.raises(ModelFileError, match=r"lacks lm_head\.weight"):
         load_base(folder, "fp32", "sdpa")
 
 

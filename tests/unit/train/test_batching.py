@@ -75,7 +75,7 @@ def test_little_is_padding():
 
 
 def test_what_is_longer_than_a_row_is_refused():
-    with pytest.raises(ValueError, match="has 65 tokens, and a row holds 64"):
+    with pytest.raises(ValueError, match="has 65 tokens, but a row holds only 64"):
         packed_batches([3, 65], 2, 64, 0, 0)
 
 

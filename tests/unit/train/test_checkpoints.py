@@ -61,5 +61,5 @@ def test_the_newest_two_are_kept_and_a_damaged_one_counts_as_absent(tmp_path: Pa
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, _checkpoint(3))
-    with pytest.raises(RunMismatchError, match="other data, settings"):
+    with pytest.raises(RunMismatchError, match="different data, settings"):
         last_checkpoint(tmp_path, "elsewhere")

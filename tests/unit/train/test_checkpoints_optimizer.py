@@ -36,5 +36,5 @@ def test_a_state_comes_back_in_any_order_and_again() -> None:
 @pytest.mark.parametrize("change", [{"c.exp_avg": torch.ones(4)}, {"a.exp_avg": torch.ones(3, 2)}])
 def test_a_state_that_does_not_fit_is_refused(change: dict[str, torch.Tensor]) -> None:
     weights = _weights()
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not match"):
         restore(adamw(weights, TrainingConfig(), "cpu"), weights, change)

@@ -44,7 +44,7 @@ def test_one_conversation_a_row_is_padded_on_the_right():
         "labels": [[IGNORED, 11, 12], [IGNORED, 21, IGNORED]],
         "attention_mask": [[1, 1, 1], [1, 1, 0]],
     }
-    with pytest.raises(ValueError, match="holds one conversation"):
+    with pytest.raises(ValueError, match="must hold exactly one conversation"):
         Collator(PAD, "padded")([(A, B)])
 
 

@@ -67,37 +67,37 @@ def content(value):
     ("line", "problem"),
     [
         (b"{", "the line is not JSON: Expecting property name"),
-        (b'\xef\xbb\xbf{"messages": []}', "the line begins with a byte order mark; save the file as UTF-8 without one"),
+        (b'\xef\xbb\xbf{"messages": []}', "the line starts with a byte order mark; save the file as UTF-8 without one"),
         (b'{"messages": "\xff"}', "the line is not UTF-8"),
         (b"[" * 100_000, "the line is nested too deep"),
-        (b'{"id": NaN}', "the line is not JSON: it holds NaN"),
-        (b'{"id": ' + b"9" * 5000 + b"}", "the line holds an integer of 5000 digits"),
-        (b'{"messages": 1, "messages": 2}', "the line has a key twice in one object"),
+        (b'{"id": NaN}', "the line is not valid JSON: it contains NaN"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "the line contains an integer of 5000 digits"),
+        (b'{"messages": 1, "messages": 2}', "the line has a duplicate key in an object"),
         (b"null", "the line is null"),
-        ([], "there are no `messages`"),
-        ("text", "there are no `messages`"),
-        ({}, "there are no `messages`"),
-        ({"messages": {}}, "there are no `messages`"),
-        (of(), "there are no `messages`"),
-        (of(*[U, A] * 300), "there are 600 messages, and at most 512 are taken"),
-        (of(U, "A"), "message 2: it is no object with `role` and `content`"),
-        (of(U, {"content": "A"}), "message 2: the role is missing, not one of system, user, assistant"),
-        (of(U, {"role": "bot\n", "content": "A"}), r"message 2: the role is 'bot\n', not one of"),
-        (of(U, {"role": ["user"], "content": "A"}), "message 2: the role is ['user'], not one of"),
-        (of(U, {"role": "assistant"}), "message 2: the content is no text"),
-        (content(None), "message 2: the content is no text"),
-        (content([{"type": "text", "text": "A"}]), "message 2: the content is no text"),
-        (content(" \n"), "message 2: the content is empty"),
-        (content("\ud83e"), "message 2: the content holds half of a character"),
-        (of(U, {**A, "tool_calls": []}), "message 2: it holds 'tool_calls' beside role and content"),
-        (of(U, S, A), "message 2: the role is system, but a system message has to be the first"),
-        (of(S, S, U, A), "message 2: the role is system, but a system message has to be the first"),
-        (of(A, U), "message 1: the role is assistant, but it is the user's turn"),
-        (of(S, A), "message 2: the role is assistant, but it is the user's turn"),
-        (of(U, U, A), "message 2: the role is user, but it is the assistant's turn"),
-        (of(U, A, A), "message 3: the role is assistant, but it is the user's turn"),
-        (of(U, A, U), "message 3: the last turn has to be the assistant's"),
-        (of(S), "message 1: the last turn has to be the assistant's"),
+        ([], "`messages` is missing or empty"),
+        ("text", "`messages` is missing or empty"),
+        ({}, "`messages` is missing or empty"),
+        ({"messages": {}}, "`messages` is missing or empty"),
+        (of(), "`messages` is missing or empty"),
+        (of(*[U, A] * 300), "600 messages exceed the limit of 512"),
+        (of(U, "A"), "message 2: not an object with `role` and `content`"),
+        (of(U, {"content": "A"}), "message 2: role is missing; expected one of system, user, assistant"),
+        (of(U, {"role": "bot\n", "content": "A"}), r"message 2: role is 'bot\n'; expected one of"),
+        (of(U, {"role": ["user"], "content": "A"}), "message 2: role is ['user']; expected one of"),
+        (of(U, {"role": "assistant"}), "message 2: content is not a string"),
+        (content(None), "message 2: content is not a string"),
+        (content([{"type": "text", "text": "A"}]), "message 2: content is not a string"),
+        (content(" \n"), "message 2: content is empty"),
+        (content("\ud83e"), "message 2: content contains a lone surrogate"),
+        (of(U, {**A, "tool_calls": []}), "message 2: unsupported keys besides role and content: 'tool_calls'"),
+        (of(U, S, A), "message 2: role is system, but a system message must come first"),
+        (of(S, S, U, A), "message 2: role is system, but a system message must come first"),
+        (of(A, U), "message 1: role is assistant, but it should be user"),
+        (of(S, A), "message 2: role is assistant, but it should be user"),
+        (of(U, U, A), "message 2: role is user, but it should be assistant"),
+        (of(U, A, A), "message 3: role is assistant, but it should be user"),
+        (of(U, A, U), "message 3: the last message must be the assistant's"),
+        (of(S), "message 1: the last message must be the assistant's"),
     ],
 )
 def test_a_broken_line_is_named_with_what_is_wrong(write, line, problem):
@@ -108,9 +108,9 @@ def test_a_broken_line_is_named_with_what_is_wrong(write, line, problem):
 def test_all_problems_come_at_once_and_their_list_is_bounded(write):
     path = write(of(A), of({"role": "x", "content": ""}, U), *[{}] * 200)
     message = refusal(path).message
-    assert f"{path}:1: message 1: the role is assistant" in message
-    assert f"{path}:2: message 1: the role is 'x'" in message
-    assert f"{path}:2: message 1: the content is empty" in message
+    assert f"{path}:1: message 1: role is assistant" in message
+    assert f"{path}:2: message 1: role is 'x'" in message
+    assert f"{path}:2: message 1: content is empty" in message
     assert message.endswith("... and 173 more")
     assert len(message.splitlines()) == 32
 
@@ -138,8 +138,8 @@ def test_an_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 
 def test_a_file_without_conversations_and_no_file_at_all(write, tmp_path):
-    assert "holds no conversation" in refusal(write(b"", b" ")).message
-    with pytest.raises(MissingFileError, match="There is no data file"):
+    assert "contains no conversations" in refusal(write(b"", b" ")).message
+    with pytest.raises(MissingFileError, match="No such data file:"):
         read_conversations(tmp_path / "absent.jsonl")
 
 

@@ -46,7 +46,7 @@ def test_the_figures_are_those_of_the_examples(write):
     assert report.leaks == ()
     assert report.warnings == ()
     assert DataReport.model_validate_json(report.model_dump_json()) == report
-    assert f"| tokens that are learnt | {tokens.learnt} (" in markdown("Data", report.blocks())
+    assert f"| trained tokens | {tokens.learnt} (" in markdown("Data", report.blocks())
 
 
 def test_without_a_tokenizer_the_report_says_all_but_the_tokens(write):
@@ -70,25 +70,25 @@ def test_what_to_think_about_is_said(write):
     assert report.leaked_share == pytest.approx(2 / 3)
     warnings_text = " ".join(report.warnings)
     for words in (
-        "6 assistant turns to learn from; below 50",
-        "1 conversations trained on repeat earlier ones",
-        "1 conversations trained on are longer than training.max_length; their oldest 4 turns are dropped",
-        "2 of 3 held-out conversations were seen in training",
+        "6 assistant turns for training; an adapter learns little from fewer than 50",
+        "1 conversations for training are duplicates",
+        "1 conversations for training exceed training.max_length, so their oldest 4 turns are dropped",
+        "2 of 3 held-out conversations overlap with training",
     ):
         assert words in warnings_text
     page = markdown("Data", report.blocks())
     assert "| 1 | 2 | all turns |" in page
     assert "| 2 | 4 | the first question |" in page
-    assert "Warning: there are 6 assistant turns" in page
+    assert "Warning: only 6 assistant turns" in page
 
 
 def test_little_that_is_learnt_and_nothing_that_is_held_out(write):
     warnings_text = " ".join(prepared(write("a.jsonl", *[chat("word " * 50, "a")] * 60)).report.warnings)
-    assert "% of the tokens are learnt" in warnings_text
+    assert "% of the tokens are trained on" in warnings_text
     assert "nothing is held out" in warnings_text
 
 
 def test_problems_name_the_file_they_are_in(write):
     good, bad = write("a.jsonl", chat("q", "a")), write("b.jsonl", chat("q", "a"), chat("q", "the dog " * 300))
-    with pytest.raises(DataError, match=r"b\.jsonl:2: its last question and answer take"):
+    with pytest.raises(DataError, match=r"b\.jsonl:2: the last question and answer have"):
         prepared(good, bad)

@@ -215,7 +215,7 @@ def test_a_training_on_nothing_is_refused(base: TrainingBase, tmp_path: Path) ->
 def test_several_processes_are_refused(base: TrainingBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)  # as launchers do
-    with pytest.raises(UsageError, match="one process") as caught:
+    with pytest.raises(UsageError, match="a single process") as caught:
         together(base, tmp_path)
     assert "together=false" in str(caught.value.hint)
 

@@ -43,7 +43,7 @@ def test_a_special_token_that_swallows_whitespace_keeps_what_is_before_the_passa
 
 
 def test_a_tokenizer_that_puts_a_space_before_every_text_cannot_split_a_word_from_its_space():
-    with pytest.raises(SpanError, match="joins the end of the prompt and 'the' into one token"):
+    with pytest.raises(SpanError, match="merges the end of the prompt and 'the' into one token"):
         SpanTokenizer(spaced("-")).encode("a the dog", [(2, 5)])
 
 
@@ -58,7 +58,7 @@ def test_without_offsets_the_parts_have_to_have_the_tokens_of_the_whole():
 
     ids, (span,) = SpanTokenizer(Pairs()).encode("abcdef", [(2, 4)])
     assert ids[span] == [hash("cd")]
-    with pytest.raises(SpanError, match="the tokenizer joins 'a' and what follows it"):
+    with pytest.raises(SpanError, match="the tokenizer merges 'a' with the text after it"):
         SpanTokenizer(Pairs()).encode("abcdef", [(1, 4)])
 
 
