@@ -88,6 +88,6 @@ Constraint = Annotated[
     Discriminator(
         _form,
         custom_error_type="constraint_form",
-        custom_error_message="a constraint must be one of divides: [a, b], at_most: [a, b], forbids: {a: [..], b: [..]}",
+        custom_error_message="must be one of divides: [a, b], at_most: [a, b], forbids: {a: [..], b: [..]}",
     ),
 ]

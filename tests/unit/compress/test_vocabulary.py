@@ -81,5 +81,5 @@ def test_other_vocabularies_are_refused_by_name(model: dict[str, object], name: 
     with pytest.raises(ModelFileError, match=name):
         cut_vocabulary(decoder(), tmp_path, [1], tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ModelFileError, match="Cannot read tokenizer.json"):
+    with pytest.raises(ModelFileError, match=r"Cannot read tokenizer\.json"):
         cut_vocabulary(decoder(), tmp_path, [1], tmp_path)
