@@ -202,7 +202,7 @@ def test_other_questions_are_another_run(workspace: Path, capsys: pytest.Capture
     quiz(workspace, 13)
     capsys.readouterr()
     assert main(["debate", "--resume", "d"]) == 2
-    assert "not what they were" in capsys.readouterr().err
+    assert "have changed since" in capsys.readouterr().err
 
 
 def test_agents_that_fail_or_say_nothing_are_named_and_lose_nothing(
