@@ -229,7 +229,7 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     """
     questions = _topic(config) or read_questions(folder / QUESTIONS)
     changed = RunMismatchError(
-        f"{QUESTIONS} is not the file of questions that this run asked.", hint=f"Restore {folder / QUESTIONS}."
+        f"{QUESTIONS} does not hold the questions that this run asked.", hint=f"Restore {folder / QUESTIONS}."
     )
     require_unchanged(first_event_data(events, READ), changed, sha256=digest(questions))
     test = protocol.split(config, questions)[1]

@@ -173,12 +173,12 @@ def _genome(config: EvolveConfig, parents: Mapping[str, Path], modules: Sequence
 
 def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: QuestionSplit) -> None:
     changed = RunMismatchError(
-        "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
+        "The questions have changed since the run started.", hint="Restore the file, or start a new run."
     )
     hashes = {"train": digest(questions.train), "test": digest(questions.test)}
     require_unchanged(first_event_data(events, SPLIT), changed, **hashes)
     seen = UsageError(
-        "The sealed split of this run is open: a longer search would choose with its answers known.",
+        "The sealed split of this run is already open, so a longer search would know its answers.",
         hint="Start a new run with the larger budget.",
     )
     limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
@@ -187,7 +187,7 @@ def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Questi
 
 def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[str, str]:
     """The content hash of each parent, which is that of the run's beginning."""
-    changed = RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
+    changed = RunMismatchError("A parent has changed since the run started.", hint="Restore it, or start a new run.")
     hashes = {name: content_hash(folder) for name, folder in parents.items()}
     for name, sha256 in hashes.items():
         require_unchanged(first_event_data(events, PARENTS, name), changed, sha256=sha256)
@@ -211,8 +211,8 @@ def _nothing_found(winner: TrialState, parents: Mapping[str, Path]) -> GateError
     """Why there is no evolved adapter, and what to use instead."""
     instead = {PARENT: f"Use {parents.get(winner.proposal.note)} itself", BASE: "Use the base without an adapter"}
     return GateError(
-        f"Nothing better was found than {describe_start(winner.proposal)}, so there is no evolved adapter to export.",
-        hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} writes it all the same.",
+        f"Nothing better was found than {describe_start(winner.proposal)}: there is no evolved adapter to export.",
+        hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} exports it anyway.",
     )
 
 
@@ -243,7 +243,7 @@ def export_child(
     trials = {trial.id: trial for trial in rebuild(events).trials}
     named = child or first_event_data(events, OPENED).get("named", {}).get(EVOLVED)
     if named is None:
-        raise UsageError("The winner of this run is not named yet.", hint="Name a child with --id, or finish the run.")
+        raise UsageError("This run has not chosen a winner yet.", hint="Name a child with --id, or finish the run.")
     if named not in trials:
         raise UnknownNameError("child", named, list(trials))
     trial, base = trials[named], find_base(config.base, context.workspace)

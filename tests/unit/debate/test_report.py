@@ -47,7 +47,7 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     quiz = questions(30)
     turns = Script(debate=(0.4, 0.3)).turns(quiz)
     without, _ = reported(run, turns, quiz)
-    assert "asked for a choice alone" not in without  # hosts tell no likelihood, and earlier versions did not ask
+    assert "accuracy, choices scored by" not in without  # hosts tell no likelihood, and earlier versions did not ask
 
     def scored(question, right, tokens):
         right_index = TOWNS.index(question.answer)
@@ -67,7 +67,7 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     ]
     (remark,) = result.alone.remarks
     assert (
-        report.index("asked for a choice alone")
+        report.index("accuracy, choices scored by")
         < report.index("shown by sum and not by mean")
         < report.index("## Rounds")
     )
