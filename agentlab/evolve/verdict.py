@@ -233,7 +233,9 @@ def nothing_better(standings: Sequence[EvolveStanding]) -> str:
     if not evolved.start:
         return ""
     neither = " Random search found nothing better either." if random and random.start else ""
-    return f"The search found nothing better than {evolved.start} ({evolved.what}), one of its starting points.{neither} "
+    return (
+        f"The search found nothing better than {evolved.start} ({evolved.what}), one of its starting points.{neither} "
+    )
 
 
 def _subject(evolved: EvolveStanding) -> str:

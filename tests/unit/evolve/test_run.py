@@ -100,9 +100,9 @@ def test_a_run_of_an_earlier_version_goes_on_with_what_it_knows(root: Path, last
         assert [list(entry.tests) for entry in result.standings] == [["mean"]] * 5
         assert [entry.test for entry in result.standings] == [entry.test for entry in full_run.standings]
         assert (result.control, result.sentence) == (full_run.control, full_run.sentence)
-        assert {row[list(standing_table(result).columns).index("test, by sum")] for row in standing_table(result).rows} == {
-            "–"
-        }
+        assert {
+            row[list(standing_table(result).columns).index("test, by sum")] for row in standing_table(result).rows
+        } == {"–"}
 
 
 def test_mean_and_sum_stand_side_by_side_and_where_they_disagree_it_is_said(root: Path) -> None:
