@@ -45,10 +45,10 @@ def ece(points: Sequence[Bin]) -> float:
     """Expected calibration error, in [0, 1]: the mean distance of accuracy and confidence (arXiv 1706.04599, eq. 3).
 
     Raises:
-        ValueError: there is no answer.
+        ValueError: there are no answers.
     """
     if not points:
-        raise ValueError("there is no answer")
+        raise ValueError("there are no answers")
     return fsum(point.count * abs(point.accuracy - point.confidence) for point in points) / sum(b.count for b in points)
 
 
@@ -56,11 +56,11 @@ def brier(confidences: Sequence[float], right: Sequence[bool]) -> float:
     """Mean squared distance of confidence and outcome, in [0, 1] (Brier, 1950, for one of two outcomes).
 
     Raises:
-        ValueError: as of `bins`, or there is no answer.
+        ValueError: as of `bins`, or there are no answers.
     """
     pairs = _pairs(confidences, right)
     if not pairs:
-        raise ValueError("there is no answer")
+        raise ValueError("there are no answers")
     return fsum((confidence - is_right) ** 2 for confidence, is_right in pairs) / len(pairs)
 
 
@@ -102,11 +102,11 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
     that is higher for wrong answers tells nothing that may be relied on: its slope is 0, all get the same probability.
 
     Raises:
-        ValueError: as of `bins`, or there is no answer.
+        ValueError: as of `bins`, or there are no answers.
     """
     pairs = _pairs(confidences, right)
     if not pairs:
-        raise ValueError("there is no answer")
+        raise ValueError("there are no answers")
     import numpy as np
 
     odds = np.array([[_logit(confidence), 1.0] for confidence, _ in pairs])
@@ -124,7 +124,7 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
 
 def _pairs(confidences: Sequence[float], right: Sequence[bool]) -> list[tuple[float, bool]]:
     if not all(0 <= confidence <= 1 for confidence in confidences):
-        raise ValueError("a confidence is a number from 0 to 1")
+        raise ValueError("a confidence must be from 0 to 1")
     return list(zip(confidences, right, strict=True))
 
 

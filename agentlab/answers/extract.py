@@ -157,7 +157,7 @@ def _parse_json(text: str) -> Any:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def first_object(text: str) -> dict[str, Any] | None:
@@ -183,9 +183,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 def pointer_problem(pointer: str) -> str | None:
     """Why a text is no JSON pointer (RFC 6901, section 3); None when it is one."""
     if pointer and not pointer.startswith("/"):
-        return "a JSON pointer begins with /, such as /vote"
+        return "a JSON pointer must begin with /, as in /vote"
     if re.search(r"~(?![01])", pointer):
-        return "in a JSON pointer ~ stands before 0 (for ~) or 1 (for /)"
+        return "in a JSON pointer, write ~0 for ~ and ~1 for /"
     return None
 
 

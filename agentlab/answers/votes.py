@@ -67,7 +67,7 @@ def vote(answers: Sequence[H | None], weights: Sequence[float] | None = None) ->
     if weights is None:
         exact = [Fraction(1)] * len(answers)
     elif len(weights) != len(answers) or not all(isfinite(weight) and weight >= 0 for weight in weights):
-        raise ValueError("each answer needs one weight, and none below zero")
+        raise ValueError("each answer needs one weight, which must not be negative")
     else:
         exact = [Fraction(str(weight)) for weight in weights]
     scores: dict[H, Fraction] = defaultdict(Fraction)
@@ -86,7 +86,7 @@ def softmax(confidences: Sequence[float], temperature: float = 1.0) -> list[floa
         ValueError: the temperature is not above 0.
     """
     if not temperature > 0:
-        raise ValueError("the temperature of a softmax has to be above 0")
+        raise ValueError("the softmax temperature must be above 0")
     highest = max(confidences, default=0.0)
     powers = [exp((confidence - highest) / temperature) for confidence in confidences]
     total = fsum(powers)

@@ -30,10 +30,10 @@ class CheckConfig(StrictModel):
         3,
         ge=1,
         le=100,
-        description="Small requests to each model, one after the other, and one before them to warm up.",
+        description="Small requests to each model, one at a time, after one warm-up request.",
     )
     max_tokens: int = Field(16, ge=1, le=1024, description="Tokens of each answer, at most.")
-    models_at_once: int = Field(4, ge=1, le=64, description="Models that are asked at the same time.")
+    models_at_once: int = Field(4, ge=1, le=64, description="Models checked at the same time.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,12 @@ class BenchConfig(StrictModel):
     check: CheckConfig = Field(CheckConfig(), description="How availability is checked.")
     quality: QualityConfig = Field(QualityConfig(), description="How the answers are judged.")
     save_priors: bool = machine_field(
-        False, description="Tell the workspace's ledger what was measured, for the strategy `adaptive`."
+        False, description="Record the measurements in the workspace's ledger, for the strategy `adaptive`."
     )
     priors_for: tuple[str, ...] = machine_field(
-        (), max_length=64, description="Tasks it is told for, such as nas.propose; empty is the task of the benchmark."
+        (),
+        max_length=64,
+        description="Tasks to record them for, such as nas.propose; empty means the benchmark's own task.",
     )
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="A name in configs/llm, or such a mapping.")
 

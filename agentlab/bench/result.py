@@ -46,7 +46,7 @@ def narrate(event: Event) -> Narration | None:
         case "answer.given":
             return Narration(detail=event.id)
         case "priors.saved":
-            return Narration(line=f"  {data['samples']} requests told to the workspace's ledger")
+            return Narration(line=f"  {data['samples']} requests recorded in the workspace's ledger")
     return None
 
 

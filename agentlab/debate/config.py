@@ -1,4 +1,4 @@
-"""What `agentlab debate` can be told: who debates about what, by which rules, and what is held against the debate."""
+"""Configuration of `agentlab debate`: the agents, the questions, the rules and the baseline."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -22,103 +22,118 @@ AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s/<>
 
 
 class AgentConfig(StrictModel):
-    """One who debates: the base alone or under an adapter, in this process, or a model of `llm`."""
+    """One debating agent: the base model alone or with an adapter, in this process, or a model of `llm`."""
 
-    name: AgentName = Field(description="Of the agent, in transcripts and tables.")
+    name: AgentName = Field(description="Name of the agent in transcripts and tables.")
     system: str | None = Field(
-        None, max_length=20_000, description="System message, a persona in words; null is what the adapter learnt with."
+        None,
+        max_length=20_000,
+        description="System message with the persona; null is the one the adapter was trained with.",
     )
-    adapter: EnvPath | None = Field(None, description="A LoRA adapter of `base`, in `adapters/` or by its path.")
-    model: str | None = Field(None, description="A model of `llm` that answers instead of `base`.")
+    adapter: EnvPath | None = Field(None, description="A LoRA adapter of `base`: a name in `adapters/`, or a path.")
+    model: str | None = Field(None, description="A model of `llm` that answers in place of `base`.")
 
 
 class QuestionsConfig(StrictModel):
-    """Labelled questions, where there is no topic: a file, or else a set that is generated."""
+    """Labelled questions for a debate without a topic: a file or a generated set."""
 
-    file: EnvPath | None = Field(None, description="JSONL with question, answer and perhaps choices in each line.")
-    generate: str = Field("capitals", description="A set that agentlab makes, where there is no file.")
-    count: int = Field(120, ge=1, le=100_000, description="Questions, the first of the file or of the set.")
+    file: EnvPath | None = Field(
+        None, description="JSONL file; each line has a question, an answer and optional choices."
+    )
+    generate: str = Field("capitals", description="The set to generate when no file is given.")
+    count: int = Field(120, ge=1, le=100_000, description="Number of questions, from the start of the file or set.")
     dev: float = Field(
-        0.2, ge=0, lt=1, description="Share of them on which agents, calibration and votes are fitted; never scored."
+        0.2, ge=0, lt=1, description="Share reserved for ranking agents and for calibration; never scored."
     )
 
 
 class ProtocolConfig(StrictModel):
     """Who hears whom, and when a question is settled."""
 
-    rounds: int = Field(1, ge=0, le=16, description="After everybody's own answer; 0 only checks and plans.")
-    topology: Topology = Field("ring", description="ring: the next one; star: all and the first; random: `peers` each.")
-    peers: int = Field(2, ge=1, le=63, description="How many peers an agent hears in topology random.")
-    anonymous: bool = Field(True, description="Peers are shown without their names.")
-    agreement: int | None = Field(
-        None, ge=0, le=100, description="Percent to which agents are told to agree with their peers; null says nothing."
+    rounds: int = Field(1, ge=0, le=16, description="Debate rounds after the first answers; 0 only checks and plans.")
+    topology: Topology = Field(
+        "ring",
+        description="ring: hear the next agent; star: all hear the first, which hears all; random: hear `peers`.",
     )
-    keep: bool = Field(True, description="Agents are told to keep their answer unless a peer refutes it.")
-    stop: bool = Field(True, description="A question is over as soon as all agents agree.")
-    gate: Literal["none", "split"] = Field("none", description="split: debate only where the first answers differ.")
-    judge: AgentName | None = Field(None, description="The agent that judges, for vote.rule judge.")
+    peers: int = Field(2, ge=1, le=63, description="Number of peers each agent hears in topology random.")
+    anonymous: bool = Field(True, description="Show peers without their names.")
+    agreement: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Percentage of cases in which agents are told to agree with peers; null says nothing.",
+    )
+    keep: bool = Field(True, description="Tell agents to keep their answer unless a peer refutes it.")
+    stop: bool = Field(True, description="Stop debating a question once all agents agree.")
+    gate: Literal["none", "split"] = Field(
+        "none", description="split: debate only questions on which the first answers differ."
+    )
+    judge: AgentName | None = Field(None, description="The agent that judges when vote.rule is judge.")
 
 
 class TurnConfig(StrictModel):
     """How an agent answers."""
 
     form: Literal["auto", "text", "json"] = Field(
-        "auto", description="text ends in `Answer:`; json is enforced by the model; auto is json where that can be."
+        "auto", description="text: ends with an `Answer:` line; json: enforced by a schema; auto: json where supported."
     )
-    max_tokens: int = Field(48, ge=1, le=8192, description="Tokens of what is said, at most.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is the likeliest text.")
+    max_tokens: int = Field(48, ge=1, le=8192, description="Maximum tokens per turn.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 is greedy decoding.")
     confidence: Confidence = Field(
-        "logprob", description="said by the agent; probability of the answer's text; or of it being called true."
+        "logprob",
+        description="said: stated by the agent; logprob: probability of the answer; p_true: that it is called true.",
     )
 
 
 class VoteConfig(StrictModel):
-    """The one figure that the verdict is about, fixed before the run. Everything else is exploratory."""
+    """The comparison that the verdict reports, fixed before the run. Everything else is exploratory."""
 
-    rule: RuleName = Field("majority", description="How the answers of a round become one.")
-    round: int | None = Field(None, ge=0, description="After which round; null is the last.")
+    rule: RuleName = Field("majority", description="How the answers of a round are combined.")
+    round: int | None = Field(None, ge=0, description="Round after which to vote; null is the last.")
     against: Control = Field(
         "samples",
-        description="samples: the best agent alone, asked as often as the debate's tokens allow; vote: all agents' own "
-        "answers; single: the best agent's; length: the debate with one's own earlier answers for the peers'.",
+        description="Baseline. samples: the best agent alone, sampled until it has used the debate's tokens; vote: the "
+        "vote on first answers; single: the best agent's first answer; length: own earlier answers instead of peers'.",
     )
-    samples: int = Field(24, ge=1, le=256, description="Samples of a question, at most.")
-    temperature: float = Field(0.7, gt=0, le=2, description="At which they are drawn.")
+    samples: int = Field(24, ge=1, le=256, description="Maximum samples per question.")
+    temperature: float = Field(0.7, gt=0, le=2, description="Temperature of these samples.")
 
 
 class DebateConfig(StrictModel):
     """One `agentlab debate` run."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of samples, order of choices and random peers.")
-    topic: str | None = Field(None, max_length=20_000, description="What is debated; null asks `questions`.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for samples, order of choices and random peers.")
+    topic: str | None = Field(None, max_length=20_000, description="Topic to debate; null debates `questions`.")
     positions: tuple[str, ...] = Field(
-        ("yes", "no"), max_length=32, description="Answers to choose from on a topic; empty leaves it to the agents."
+        ("yes", "no"), max_length=32, description="Answers to choose from on a topic; empty lets the agents choose."
     )
-    questions: QuestionsConfig = Field(QuestionsConfig(), description="What is debated otherwise.")
-    agents: tuple[AgentConfig, ...] = Field((), max_length=64, description="Who debates.")
-    base: EnvPath = Field("smollm2-135m", description="Model of agents without one: a name or checkpoint folder.")
-    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models of agents that name one.")
+    questions: QuestionsConfig = Field(QuestionsConfig(), description="Questions to debate when there is no topic.")
+    agents: tuple[AgentConfig, ...] = Field((), max_length=64, description="The agents that debate.")
+    base: EnvPath = Field("smollm2-135m", description="Model for agents that name none: a name or a checkpoint folder.")
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models for agents that name one.")
     protocol: ProtocolConfig = Field(ProtocolConfig(), description="Who hears whom.")
     turn: TurnConfig = Field(TurnConfig(), description="How an agent answers.")
-    vote: VoteConfig = Field(VoteConfig(), description="What the verdict is about.")
-    dtype: Figures = Field("float32", description="Type that the base computes in; bfloat16 changes some answers.")
-    rows: int = Field(24, ge=1, le=1024, description="Turns side by side: agents times the questions of a wave.")
-    threads: int | None = machine_field(None, ge=1, le=1024, description="Of the base; null is one per core.")
+    vote: VoteConfig = Field(VoteConfig(), description="What the verdict compares.")
+    dtype: Figures = Field("float32", description="Data type for the base model; bfloat16 changes some answers.")
+    rows: int = Field(24, ge=1, le=1024, description="Turns per batch: agents times the questions of a wave.")
+    threads: int | None = machine_field(
+        None, ge=1, le=1024, description="CPU threads for the base model; null is one per core."
+    )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         yield from self._agent_problems()
         yield from self._topic_problems()
         if self.vote.round is not None and self.vote.round > self.protocol.rounds:
-            yield ("vote", "round"), f"there are {self.protocol.rounds} rounds (protocol.rounds)"
+            yield ("vote", "round"), f"must not be above protocol.rounds, which is {self.protocol.rounds}"
         if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != JUDGE:
-            yield ("vote", "round"), "the vote after round 0 would be compared with itself: name a later round"
+            yield ("vote", "round"), "compared with itself in round 0 (vote.against vote); choose a later round"
         if self.vote.rule == JUDGE and self.protocol.judge is None:
-            yield ("vote", "rule"), "nobody judges: name an agent with protocol.judge"
+            yield ("vote", "rule"), "rule judge needs protocol.judge, the name of an agent"
         if self.turn.form == "json" and all(agent.model is None for agent in self.agents):
-            yield ("turn", "form"), "json is for models of `llm`; agents of `base` answer in words"
+            yield ("turn", "form"), "json needs an agent with a model of `llm`; agents of `base` answer in text"
         hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
         if hosted and self.turn.confidence != "said" and is_by_confidence(self.vote.rule):
-            yield ("vote", "rule"), "models of `llm` tell no confidence but their word: set turn.confidence to said"
+            yield ("vote", "rule"), "models of `llm` only state their confidence: set turn.confidence to said"
 
     def _agent_problems(self) -> Iterator[tuple[Key, str]]:
         names = [agent.name for agent in self.agents]
@@ -136,24 +151,24 @@ class DebateConfig(StrictModel):
         if self.protocol.judge is not None and self.protocol.judge not in names:
             yield ("protocol", "judge"), f"no agent is called {self.protocol.judge!r} (known: {', '.join(names)})"
         if self.protocol.topology == "none" and self.protocol.agreement is not None:
-            yield ("protocol", "agreement"), "nobody is heard in topology none, so there is nobody to agree with"
+            yield ("protocol", "agreement"), "agents hear no peers in topology none, so there is nobody to agree with"
         if self.protocol.topology == "none" and self.vote.against == "length":
-            yield ("vote", "against"), "in topology none nobody is heard, so length would be the debate itself"
+            yield ("vote", "against"), "agents hear no peers in topology none, so length would equal the debate"
         if self.protocol.topology == "random" and self.protocol.peers >= max(len(names), 2):
-            yield ("protocol", "peers"), f"{len(names)} agents have {len(names) - 1} peers each"
+            yield ("protocol", "peers"), f"{len(names)} agents have only {len(names) - 1} peers each"
 
     def _topic_problems(self) -> Iterator[tuple[Key, str]]:
         different = {normal(position) for position in self.positions} - {""}
         if len(different) < len(self.positions) or len(different) == 1:
             yield ("positions",), "give at least two different positions, or none"
         if self.topic is not None and not self.topic.strip():
-            yield ("topic",), "it is empty: say what is to be debated"
+            yield ("topic",), "must not be empty: say what to debate"
         if self.questions.file is not None and self.questions.generate != QuestionsConfig().generate:
-            yield ("questions", "generate"), "give one set of questions: questions.file or questions.generate"
+            yield ("questions", "generate"), "set questions.file or questions.generate, not both"
         if self.topic is None and self.positions != DebateConfig.model_fields["positions"].default:
-            yield ("positions",), "they are the answers to a topic; questions have choices of their own"
+            yield ("positions",), "positions are for a topic; questions have their own choices"
         if self.topic is not None and self.questions.file is not None:
-            yield ("topic",), "give one thing to debate: a topic or questions.file"
+            yield ("topic",), "set topic or questions.file, not both"
 
 
 MEASURED = Basis(

@@ -42,7 +42,7 @@ _RIGHT, _LABELS = Message("user", "Is this answer right? Reply with Yes or No.")
 _WORTH = 16  # tokens of a common beginning that are worth being copied
 _MEMORY = 1 << 30  # bytes of keys and values that are kept at least; as many as the weights take, if that is more
 _ENDING = 8  # tokens around an answer, at most
-_LESS = "Use a smaller --set rows=N: fewer turns side by side."
+_LESS = "Lower `rows`, as in --set rows=8, to process fewer turns at once."
 
 
 def check_agents(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
@@ -133,7 +133,7 @@ class LocalSpeakers:
         """At most `rows` turns at a time, by adapter. Where one does not fit the context, its reply says so.
 
         Raises:
-            ModelFileError: so many turns do not fit the memory.
+            ModelFileError: so many turns at once do not fit in memory.
         """
         attempts = [self._begin_turn(request) for request in requests]
         turns = [attempt for attempt in attempts if isinstance(attempt, _Turn)]
@@ -143,7 +143,7 @@ class LocalSpeakers:
                 self._wave(turns[start : start + self._rows])
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error):
-                raise ModelFileError(f"{len(turns)} turns do not fit the memory.", hint=_LESS) from error
+                raise ModelFileError(f"{len(turns)} turns at once do not fit in memory.", hint=_LESS) from error
             raise
         return [attempt if isinstance(attempt, TurnReply) else _build_reply(attempt) for attempt in attempts]
 
@@ -169,12 +169,12 @@ class LocalSpeakers:
             if "p_true" in request.confidences:
                 last = self._template.render([*messages, Message("assistant", "?"), _RIGHT], prompt=True)
         except TemplateRefusesError as error:
-            return TurnReply(error=f"The chat template refuses the messages: {error}.")
+            return TurnReply(error=f"The chat template rejected the messages: {error}.")
         tokens = self._ids(prompt)
         ending = max((len(self._ids(self._plain(choice))) + _ENDING for choice in request.choices), default=0)
         needed = len(self._ids(last)) + request.max_tokens + ending
         if self._context is not None and needed > self._context:
-            reason = f"Prompt and answer take {needed:,} tokens, the context has {self._context:,}."
+            reason = f"Prompt and answer need {needed:,} tokens; the context holds {self._context:,}."
             return TurnReply(error=reason, input_tokens=len(tokens), overflow=True)
         return _Turn(request, messages, prompt, tokens, _Read(self._adapter_indices[request.agent], (), None))
 

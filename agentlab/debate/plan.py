@@ -10,7 +10,7 @@ from agentlab.tasks.questions import QuizQuestion
 
 
 class PlannedAgent(Plain):
-    """One who will debate; `hears` are the peers of the first round on the first question."""
+    """An agent; `hears` are its peers in the first round on the first question."""
 
     name: str
     answers: str
@@ -19,7 +19,7 @@ class PlannedAgent(Plain):
 
 
 class DebatePlan(AnswerDocument):
-    """The answer of `--dry-run` and of `--rounds 0`. Turns and tokens are the most there can be."""
+    """The answer of `--dry-run` and of `--rounds 0`. Turns and tokens are upper bounds."""
 
     agents: list[PlannedAgent]
     base: str | None
@@ -32,12 +32,12 @@ class DebatePlan(AnswerDocument):
     verdict: str
 
     def blocks(self) -> list[Block]:
-        put_aside = f", {self.dev} of them to fit on" if self.dev else ""
+        put_aside = f", {self.dev} of them reserved for calibration" if self.dev else ""
         imported = ", imported first (half a minute, once)" if self.imports else ""
         rows = [
             ("questions", f"{self.questions}{put_aside}"),
-            ("rounds", f"{self.rounds} after everybody's own answer"),
-            ("turns", f"at most {self.turns:,}, of {self.answer_tokens:,} tokens in all"),
+            ("rounds", f"{self.rounds} after the first answers"),
+            ("turns", f"at most {self.turns:,}, with up to {self.answer_tokens:,} answer tokens in total"),
             *([("base", self.base + imported)] if self.base else []),
         ]
         return [self.agent_table(), Table(("plan", ""), rows), Text(self.verdict)]
@@ -47,7 +47,7 @@ class DebatePlan(AnswerDocument):
             self.agents,
             {
                 "agent": lambda a: a.name,
-                "answers through": lambda a: a.answers,
+                "model": lambda a: a.answers,
                 "persona": lambda a: a.persona,
                 "hears": lambda a: ", ".join(a.hears) or "nobody",
             },
@@ -62,7 +62,7 @@ def plan_of(config: DebateConfig, questions: Sequence[QuizQuestion], base: str |
     turns = len(questions) * (first_turns + later_turns) + scored * (later_turns + config.vote.samples)
     agents: list[PlannedAgent] = []
     for index, agent in enumerate(config.agents):
-        base_label = f"the base under {agent.adapter}" if agent.adapter else "the base"
+        base_label = f"base with {agent.adapter}" if agent.adapter else "base"
         persona = textwrap.shorten(agent.system or "", 60, placeholder="...")
         hears = [names[peer] for peer in listeners(config, questions[0].id, 1, index)]
         agents.append(PlannedAgent(name=agent.name, answers=agent.model or base_label, persona=persona, hears=hears))
@@ -82,12 +82,12 @@ def plan_of(config: DebateConfig, questions: Sequence[QuizQuestion], base: str |
 def aim(config: DebateConfig) -> str:
     """What the verdict is about, in words."""
     if config.topic is not None:
-        return "A topic has no right answer: positions and a vote, and no verdict on debating."
+        return "A topic has no right answer, so there are positions and a vote, but no verdict on debating."
     round_ = config.protocol.rounds if config.vote.round is None else config.vote.round
     against = {
-        "samples": "the best agent alone, asked as often as the debate's tokens allow",
-        "vote": "the vote on everybody's own answers",
-        "single": "the best agent's own answer",
-        "length": "the same debate with one's own earlier answers in place of the peers'",
+        "samples": "the best agent alone, sampled until it has used the debate's tokens",
+        "vote": "the vote on the first answers",
+        "single": "the best agent's first answer",
+        "length": "the same debate with the agent's own earlier answers in place of its peers'",
     }[config.vote.against]
-    return f"The verdict: the {config.vote.rule} vote after round {round_} against {against}. All else is exploratory."
+    return f"Verdict: the {config.vote.rule} vote after round {round_} against {against}. All else is exploratory."

@@ -38,19 +38,19 @@ def debate_report(
     blocks = result.tables()
     if result.arms:
         run.write_text(_ACCURACY, accuracies(result))
-        blocks.append(Figure(_ACCURACY, "Share of questions that were right, by round and by arm, with 95 % intervals"))
+        blocks.append(Figure(_ACCURACY, "Accuracy by round and by arm, with 95 % intervals"))
         blocks += [Heading("Rounds"), _rounds(result), _rules(result)]
         blocks += [Heading("Changes of mind"), *_changes(result), _together(result)]
     if result.calibration:
         blocks += [Heading("Confidence"), _calibration(result)]
         run.write_text(_RELIABILITY, reliability(result))
-        blocks.append(Figure(_RELIABILITY, "How often answers of a confidence are right, as given and as fitted"))
-    blocks += [Heading("Who debates"), agents]
+        blocks.append(Figure(_RELIABILITY, "Accuracy at each confidence, raw and calibrated"))
+    blocks += [Heading("Agents"), agents]
     questions_by_id = {question.id: question for question in questions}
     for telling in result.telling:
         blocks += _story(telling, questions_by_id[telling.question], transcript)
     return Report(
-        title=f"Debate of {names} on {subject}",
+        title=f"Debate between {names} on {subject}",
         verdict=result.verdict,
         facts={"agents": names, "data": subject},
         body=blocks,
@@ -69,8 +69,8 @@ def _rounds(result: DebateResult) -> Table:
         unreadable = f"{round_result.unreadable / max(1, round_result.turns):.1%}"
         shares = [str(round_result.agents[name]) for name in agents]
         rows.append((str(round_result.round), str(round_result.debated), unreadable, *shares, str(round_result.oracle)))
-    caption = "Questions that were debated, answers that could not be read, and who was right; 95 % intervals"
-    return Table(("round", "debated", "unreadable", *agents, "anybody"), rows, caption)
+    caption = "Questions debated, unreadable answers, and accuracy with 95 % intervals; any: an agent was right"
+    return Table(("round", "debated", "unreadable", *agents, "any"), rows, caption)
 
 
 def _rules(result: DebateResult) -> Table:
@@ -79,11 +79,11 @@ def _rules(result: DebateResult) -> Table:
         {
             "round": lambda r: r.round,
             "vote": lambda r: r.rule + (" *" if (r.round, r.rule) == (result.round, result.rule) else ""),
-            "right": lambda r: str(r.accuracy),
-            "better by": lambda r: figure_or_dash(r.gain),
+            "accuracy": lambda r: str(r.accuracy),
+            "gain": lambda r: figure_or_dash(r.gain),
         },
-        f"Every vote, and by how many points it is better than {NAMES[result.against].format(best=result.best)}. "
-        "* was named before the run; the others are exploratory",
+        f"Each vote, and its gain in points over {NAMES[result.against].format(best=result.best)}. "
+        "* was chosen before the run; the others are exploratory",
     )
 
 
@@ -101,7 +101,7 @@ def _changes(result: DebateResult) -> Iterator[Block]:
             "wrong to right": lambda c: of(c.gained, c.wrong),
             "convinced": lambda c: of(c.convinced, c.shown),
         },
-        "Misled: right before, heard a wrong answer, and took it over. Convinced: wrong before, heard a right one",
+        "Misled: was right, and adopted a wrong answer it heard. Convinced: was wrong, and adopted a right one",
     )
     tempted = sum(change.tempted for change in result.changes)
     misled = sum(change.misled for change in result.changes)
@@ -109,8 +109,9 @@ def _changes(result: DebateResult) -> Iterator[Block]:
     convinced = sum(change.convinced for change in result.changes)
     if tempted and shown:
         yield Text(
-            f"A wrong peer was believed by {misled / tempted:.0%} of those who were right ({of(misled, tempted)}), "
-            f"a right one by {convinced / shown:.0%} of those who were wrong ({of(convinced, shown)})."
+            f"Right agents that heard a wrong answer adopted it in {misled / tempted:.0%} of cases "
+            f"({of(misled, tempted)}); "
+            f"wrong agents that heard a right one, in {convinced / shown:.0%} ({of(convinced, shown)})."
         )
 
 
@@ -119,15 +120,15 @@ def _together(result: DebateResult) -> Table:
     rows: list[tuple[str, ...]] = []
     for name, coefficients in result.correlations.items():
         rows.append((name, *(number(coefficients[peer], 2) for peer in names)))
-    return Table(("", *names), rows, "Correlation of errors, of the agents' own answers: at 1 voting adds nothing")
+    return Table(("", *names), rows, "Correlation of errors in the first answers: at 1, voting adds nothing")
 
 
 def _calibration(result: DebateResult) -> Table:
     rows: list[tuple[str, int, str, CalibrationScores]] = []
     for calibration in result.calibration:
-        rows.append((calibration.kind, calibration.round, "as given", calibration.before))
+        rows.append((calibration.kind, calibration.round, "raw", calibration.before))
         if calibration.after is not None:
-            state = f"fitted on {result.dev} questions"
+            state = f"calibrated on {result.dev} questions"
             rows.append((calibration.kind, calibration.round, state, calibration.after))
     return table(
         rows,
@@ -139,9 +140,9 @@ def _calibration(result: DebateResult) -> Table:
             "ECE": lambda row: number(row[3].ece, 3),
             "Brier": lambda row: number(row[3].brier, 3),
             "AUROC": lambda row: number(row[3].auroc, 3),
-            "within a question": lambda row: f"{number(row[3].within, 3)} of {row[3].pairs}",
+            "within a question": lambda row: f"{number(row[3].within, 3)} ({row[3].pairs} pairs)",
         },
-        "Within a question: how often, of a right and a wrong answer to it, the right one has the higher confidence",
+        "Within a question: how often a right answer has a higher confidence than a wrong one to the same question",
     )
 
 
@@ -162,27 +163,27 @@ def _story(telling: Telling, question: QuizQuestion, transcript: Held) -> Iterat
     for round_number, (round_turns, vote) in enumerate(voted_rounds):
         for turn in round_turns:
             before = last.get(turn.agent, turn.answer)
-            changed = "" if before == turn.answer else f", was {figure_or_dash(before, otherwise='not to be read')}"
+            changed = "" if before == turn.answer else f", was {figure_or_dash(before, otherwise='unreadable')}"
             rows.append((str(round_number), turn.agent, _format_answer(question, turn.answer) + changed, _cut(turn)))
             last[turn.agent] = turn.answer
         if (ballot := judged.get(round_number)) is not None and ballot.asked:
             unread = f" ({ballot.unread} of {ballot.asked} named no answer)" if ballot.unread else ""
             answer = _format_answer(question, ballot.answer) + unread
-            rows.append((str(round_number), f"{ballot.agent}, judging", answer, _cut(ballot)))
+            rows.append((str(round_number), f"{ballot.agent} (judge)", answer, _cut(ballot)))
         rows.append((str(round_number), "VOTE", _format_answer(question, vote.answer), str(vote)))
-    right = f"Right is {question.answer}. " if question.answer is not None else ""
-    yield Table(("round", "who", "answer", "said"), rows, f"{right}Changes of mind are marked by what was held before")
+    right = f"Correct answer: {question.answer}. " if question.answer is not None else ""
+    yield Table(("round", "agent", "answer", "text"), rows, f"{right}A changed answer shows the previous one")
 
 
 def _format_answer(question: QuizQuestion, answer: str | None) -> str:
     if answer is None:
-        return "(cannot be read)"
+        return "(unreadable)"
     return answer if question.answer is None else f"{answer} ({'right' if question.right(answer) else 'wrong'})"
 
 
 def _cut(turn: Turn) -> str:
     text = turn.text or turn.error
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} characters more]"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [{len(text) - _LONGEST} more characters]"
 
 
 # -- figures --------------------------------------------------------------------------------------------------------
@@ -197,14 +198,14 @@ def accuracies(result: DebateResult) -> str:
         round_axes.plot(numbers, [entry.agents[name].value for entry in result.rounds], color="0.75", lw=1)
     round_axes.plot([], [], color="0.75", label="each agent")
     series = {
-        f"debate, vote by {result.rule}": votes,
+        f"debate, {result.rule} vote": votes,
         NAMES["length"]: dict(enumerate(result.rereading)),
-        "anybody was right": {round_result.round: round_result.oracle for round_result in result.rounds},
+        "any agent was right": {round_result.round: round_result.oracle for round_result in result.rounds},
     }
     for index, (label, shares) in enumerate(series.items()):
         if shares:
             _draw_bars(round_axes, shares, label, index)
-    round_axes.set(xlabel="round", ylabel="share of questions right")
+    round_axes.set(xlabel="round", ylabel="accuracy")
     whole_numbers(round_axes)
     legend_below(figure, round_axes)
     for index, arm in enumerate(reversed(result.arms)):
@@ -213,7 +214,7 @@ def accuracies(result: DebateResult) -> str:
         arm_axes.errorbar(arm.accuracy.value, index, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
     names = [NAMES[arm.arm].format(best=result.best) for arm in reversed(result.arms)]
     arm_axes.set_yticks(range(len(names)), names, fontsize=SMALL)
-    arm_axes.set(xlabel="share of questions right", ylim=(-0.5, len(names) - 0.5))
+    arm_axes.set(xlabel="accuracy", ylim=(-0.5, len(names) - 0.5))
     return svg(figure)
 
 
@@ -231,11 +232,11 @@ def reliability(result: DebateResult) -> str:
     figure, panels = new_panels(len(kinds), 4.0 * len(kinds))
     for axes, calibration in zip(panels, kinds, strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", lw=1, linestyle=":")
-        for index, (label, scores) in enumerate((("as given", calibration.before), ("fitted", calibration.after))):
+        for index, (label, scores) in enumerate((("raw", calibration.before), ("calibrated", calibration.after))):
             if scores is not None:
                 _draw_reliability(axes, scores, f"{label}, ECE {scores.ece:.3f}", index)
         axes.set_title(f"confidence: {calibration.kind}, round {calibration.round}", fontsize=SMALL)
-        axes.set(xlabel="confidence", ylabel="share of answers right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=SMALL, loc="upper left")
     return svg(figure)
 

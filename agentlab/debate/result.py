@@ -37,16 +37,16 @@ _SHOWN = 300  # characters of what somebody says on the screen
 
 
 class ArmResult(Plain):
-    """The debate, or what is held against it, on the same questions."""
+    """The debate or one of its baselines, on the same questions."""
 
     arm: ArmName
-    accuracy: Annotated[BoundedShare, Column("right", str, "By the vote that was named before the run.")]
+    accuracy: Annotated[BoundedShare, Column("accuracy", str, "By the vote chosen before the run.")]
     turns: int
     unreadable: int  # turns without an answer that could be read, which count as wrong
-    tokens: Annotated[int, Column("tokens", ",", "Of prompts with the peers' text, and answers.")]
-    seconds: Annotated[float | None, Column("seconds", ".1f", "None where nobody took the time.")]
+    tokens: Annotated[int, Column("tokens", ",", "Tokens of prompts, with the peers' text, and of answers.")]
+    seconds: Annotated[float | None, Column("seconds", ".1f", "Null where time was not measured.")]
     short: int = 0  # questions on which all samples together took fewer tokens than the debate
-    gain: Annotated[BoundedDifference | None, Column("debate better by", str, "In points, paired by question.")]
+    gain: Annotated[BoundedDifference | None, Column("difference (debate - this)", str, "Points, paired by question.")]
 
     @property
     def unreadable_share(self) -> Annotated[float, Column("unreadable", ".0%")]:
@@ -118,13 +118,13 @@ class Position(Plain):
     """What an agent held about a topic. None: it could not be read."""
 
     agent: Annotated[str, Column("agent")]
-    first: Annotated[str | None, Column("at first")]
+    first: Annotated[str | None, Column("first answer")]
     last: str | None
     confidence: Annotated[float | None, Column("confidence", ".0%")]
 
     @property
-    def end(self) -> Annotated[str | None, Column("in the end")]:
-        return "the same" if self.first == self.last else self.last
+    def end(self) -> Annotated[str | None, Column("final answer")]:
+        return "unchanged" if self.first == self.last else self.last
 
 
 class VoteOutcome(Plain):
@@ -135,7 +135,7 @@ class VoteOutcome(Plain):
     tied: bool
 
     def __str__(self) -> str:
-        return f"{self.share:.0%} of the weight{', a tie that the order of the agents decided' if self.tied else ''}"
+        return f"{self.share:.0%} of the weight{', a tie broken by the order of the agents' if self.tied else ''}"
 
 
 class Telling(Plain):
@@ -193,11 +193,11 @@ class DebateResult(AnswerDocument):
         sentences = []
         for telling in self.telling if self.topic is not None else ():
             changed, last = sum(position.first != position.last for position in self.positions), len(telling.votes) - 1
-            early = "" if last == self.round else ", in which all agreed and nothing was left to debate,"
+            early = "" if last == self.round else " (all agreed, so the debate ended early)"
             sentences.append(
-                f"After round {last}{early} the vote by {self.rule} is for "
+                f"After round {last}{early} the {self.rule} vote is "
                 f"{figure_or_dash(telling.votes[-1].answer)}, with {telling.votes[-1]}; "
-                f"{changed} of {len(self.positions)} agents changed their mind."
+                f"{changed} of {len(self.positions)} agents changed their answer."
             )
         return [*sentences, self.sentence]
 
@@ -215,9 +215,9 @@ class DebateResult(AnswerDocument):
                 "": lambda a: NAMES[a.arm].format(best=self.best) + (" *" if a.arm == self.against else ""),
                 **columns_of(ArmResult, "accuracy", "gain", "unreadable_share", "tokens", "seconds"),
             },
-            f"{self.questions} questions, vote by {self.rule} after round {self.round}. Shares with 95 % intervals; "
-            f"differences in points, by McNemar's exact test, that of * at 95 %, which the verdict is about; the other "
-            f"{self.compared} of this report are exploratory, one family corrected by Holm",
+            f"{self.questions} questions, {self.rule} vote after round {self.round}. Accuracy with 95 % intervals; "
+            f"differences in points by McNemar's exact test. * marks the baseline of the verdict, at 95 %; the other "
+            f"{self.compared} differences in this report are exploratory, Holm-corrected as one family",
         )
 
 
@@ -226,7 +226,7 @@ def sentence(control: Control, accuracy: BoundedShare | None) -> str:
     if control.verdict == "not_measured" or accuracy is None:
         return f"Not measured: {control.note[:1].lower()}{control.note[1:]}"
     verdict = verdict_sentence(control, "debating", "questions")
-    return f"{verdict} The {control.agent}, is right on {accuracy.value:.0%}. Budget: {control.budget}."
+    return f"{verdict} The {control.agent} is right on {accuracy.value:.0%}. Budget: {control.budget}."
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------
@@ -237,17 +237,17 @@ def narrate(event: Event) -> Narration | None:
     data = event.data
     match event.type:
         case "questions.read":
-            return Narration(line=f"  {data['count']} questions, {data['dev']} of them to fit on")
+            return Narration(line=f"  {data['count']} questions, {data['dev']} of them reserved for calibration")
         case "base.importing" | "base.loading":
             return Narration(detail=f"{event.type.removeprefix('base.')} {event.id}")
         case "dev.fitted" if data["questions"]:
             right = ", ".join(f"{name} {share:.0%}" for name, share in data["accuracy"].items())
-            return Narration(line=f"  own answers to {data['questions']} questions to fit on are right: {right}")
+            return Narration(line=f"  accuracy of first answers on {data['questions']} calibration questions: {right}")
         case "turn.said":
             line = f"  round {data['round']}, {data['agent']}: {_cut(data['text'] or data['error'])}"
             return Narration(line=line) if data["question"] == TOPIC else Narration(verbose=line)
         case "wave.finished":
-            so_far = f"right on {data['right']} of {data['scored']}" if data.get("scored") else None
+            so_far = f"{data['right']} of {data['scored']} right" if data.get("scored") else None
             return Narration(detail=so_far, done=data.get("done"), total=data.get("total"))
     return None
 

@@ -164,7 +164,7 @@ class Debates:
         if all(turn.error for turn in transcript.turns):
             raise AllModelsFailedError(
                 f"No turn was answered; {transcript.turns[0].agent}: {transcript.turns[0].error}",
-                hint=f"See {self.run.file('report.html')}; mend what it names, then start a new run.",
+                hint=f"See {self.run.file('report.html')}; fix the errors it lists, then start a new run.",
             )
         accuracy = result.accuracy
         metrics = {} if accuracy is None else {"accuracy": Metric(value=accuracy, direction="higher")}
@@ -186,9 +186,9 @@ def load_transcript(config: DebateConfig, events: Iterable[Event]) -> Held:
         try:
             wave = Held.model_validate({key: value for key, value in event.data.items() if key in Held.model_fields})
         except ValidationError as error:
-            raise RunUnreadableError(f"What was said in {event.id} cannot be read: {str(error)[:300]}") from error
+            raise RunUnreadableError(f"The turns in {event.id} cannot be read: {str(error)[:300]}") from error
         if strangers := {turn.agent for turn in wave.turns} - names:
-            raise RunUnreadableError(f"In {event.id} somebody speaks who is no agent: {', '.join(sorted(strangers))}.")
+            raise RunUnreadableError(f"{event.id} has turns by unknown agents: {', '.join(sorted(strangers))}.")
         waves.append(wave)
     seconds: dict[Arm, float] = {}
     for arm in dict.fromkeys(chain.from_iterable(wave.seconds for wave in waves)):
@@ -221,19 +221,19 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     questions = _topic(config) or read_questions(folder / QUESTIONS)
     if has_changed(first_event_data(events, READ), sha256=digest(questions)):
         raise RunMismatchError(
-            "The run's questions are not those that were asked.", hint=f"Restore {folder / QUESTIONS}."
+            f"{QUESTIONS} does not hold the questions that this run asked.", hint=f"Restore {folder / QUESTIONS}."
         )
     test = protocol.split(config, questions)[1]
     transcript = load_transcript(config, events)
     if set(transcript.questions).isdisjoint(question.id for question in test):
-        raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
+        raise UsageError("This run has not scored a question yet.", hint="Continue it with `agentlab runs resume`.")
     if config.vote.rule == JUDGE:
         if not transcript.ballots:
-            hint = "Begin one with protocol.judge, or vote by another rule."
-            raise UsageError("Nobody judged in this run.", hint=hint)
+            hint = "Choose another rule, or start a run with protocol.judge."
+            raise UsageError("This run has no judge verdicts.", hint=hint)
         if primary(config) != (judged := primary(config.model_copy(update={"vote": named}))):
-            hint = "Vote by another rule, or leave out --round."
-            raise UsageError(f"The judge of this run judged after round {judged} alone.", hint=hint)
+            hint = "Choose another rule, or omit --round."
+            raise UsageError(f"The judge of this run judged only round {judged}.", hint=hint)
     return verdict(test, transcript, Fitted.model_validate(first_event_data(events, FITTED)), config, named)
 
 
@@ -253,7 +253,9 @@ def _form(config: DebateConfig, agent: AgentConfig) -> protocol.Form:
 def prepare(config: DebateConfig, context: Context) -> DebateExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
     if config.protocol.rounds == 0:
-        raise UsageError("With 0 rounds nobody debates.", hint="Add --dry-run to check and plan, or use --rounds 1.")
+        raise UsageError(
+            "protocol.rounds must be at least 1.", hint="Use --rounds 1, or add --dry-run to only check and plan."
+        )
     return foresee(config, context)
 
 
@@ -263,8 +265,8 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     agents = tuple(_with_system(agent, context.workspace) for agent in config.agents)
     if has_changed(first_event_data(events_before(context), READ), sha256=digest(questions)):
         raise RunMismatchError(
-            "The questions are not what they were when the run began.",
-            hint="Put the file back as it was, or begin a new run.",
+            "The questions have changed since the run started.",
+            hint="Restore the file, or start a new run.",
         )
     if any(agent.model is None for agent in config.agents):
         from agentlab.debate.local_agents import check_agents

@@ -223,8 +223,10 @@ def _short(samples: Sequence[_ArmOutcome], debate: Sequence[_ArmOutcome]) -> int
 
 def _budget(arms: Mapping[ArmName, Sequence[_ArmOutcome]], against: ArmName) -> str:
     took = {name: _sum_tokens(arms[name]) for name in ("debate", against) if name in arms}
-    rule = "samples until they reach the debate's tokens, by question" if against == "samples" else "its own tokens"
-    return f"{rule}; {', '.join(f'{name} took {tokens:,}' for name, tokens in took.items())}"
+    rule = (
+        "sampled per question until the debate's tokens are reached" if against == "samples" else "tokens not matched"
+    )
+    return f"{rule}; {', '.join(f'{name} used {tokens:,}' for name, tokens in took.items())}"
 
 
 def _control(
@@ -239,7 +241,7 @@ def _control(
     """The one comparison that was named before the run."""
     against = config.vote.against
     comparison = ControlComparison(
-        agent=f"debate, vote by {config.vote.rule} after round {primary(config)}",
+        agent=f"debate ({config.vote.rule} vote after round {primary(config)})",
         control=NAMES[against].format(best=fitted.best),
         metric="accuracy",
         unit="share of questions",
@@ -250,18 +252,20 @@ def _control(
         return not_measured(comparison, 0, LEVEL, "A topic has no right answer.")
     refuse = partial(not_measured, comparison, n, LEVEL)
     if after:
-        return refuse("This vote was named after the run, so all that it shows is exploratory.")
+        return refuse("This vote was chosen after the run, so its result is exploratory.")
     if against not in arms:
-        return refuse("Nothing was held against the debate.")
+        return refuse("The baseline was not run.")
     turns = chain.from_iterable(outcome.turns for outcome in (*arms["debate"], *arms[against]))
     if against == "samples" and any(turn.text and not turn.tokens for turn in turns):
-        return refuse("A model does not tell its tokens, so equal ones cannot be counted.")
+        return refuse("A model does not report its token counts, so the budgets cannot be matched.")
     if n < LEAST_QUESTIONS:
         smallest = gains[against].smallest
-        seen = "no difference" if smallest is None else f"less than {100 * smallest:.0f} points"
-        return refuse(f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen.")
+        seen = "no difference" if smallest is None else f"only a difference of {100 * smallest:.0f} points or more"
+        return refuse(f"Too few questions ({n}; {LEAST_QUESTIONS} needed); {seen} would be likely to show.")
     if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
-        return refuse(f"The control had fewer tokens on {short} of {n}: raise vote.samples.")
+        return refuse(
+            f"The baseline used fewer tokens than the debate on {short} of {n} questions; raise vote.samples."
+        )
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
     return judge(comparison, n, gains[against], "full")
@@ -273,30 +277,30 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
     first, reread = (arms_by_name[name].gain if name in arms_by_name else None for name in ("vote", "length"))
     if first is not None and reread is not None:
         if reread.low > 0:
-            yield f"Hearing peers is {reread} points better than rereading one's own answers."
+            yield f"Hearing peers gains {reread} points over rereading own answers."
         elif reread.high < 0:
-            yield f"Hearing peers did harm: it is {reread} points against rereading one's own answers."
+            yield f"Hearing peers hurts: {reread} points against rereading own answers."
         elif first.low > 0:
             yield (
-                f"The debate is {first} points better than the vote before it, but it was not seen to be the peers: "
-                f"against rereading one's own answers, in prompts as long, it is {reread} points."
+                f"The debate gains {first} points over the vote on first answers, but hearing peers is not shown to be "
+                f"the cause: against rereading own answers, in prompts as long, the difference is {reread} points."
             )
     if "samples" in arms_by_name and (short := arms_by_name["samples"].short):
-        yield f"Questions on which all samples took fewer tokens than the debate: {short}. Raise vote.samples."
+        yield f"Questions on which all samples used fewer tokens than the debate: {short}. Raise vote.samples."
 
 
 def _failure_remarks(transcript: Held) -> Iterator[str]:
     """What went wrong, of which nothing was lost."""
     if shortened := transcript.shortened:
-        yield f"{shortened} prompts did not fit their context and were put again with the last answers alone."
+        yield f"{shortened} prompts did not fit the context and were sent again with only the latest answers."
     if transcript.worded:
-        yield f"{transcript.worded} answers did not follow their schema and were asked for again in words."
+        yield f"{transcript.worded} answers did not match their schema and were requested again as text."
     for agent in dict.fromkeys(turn.agent for turn in transcript.turns):
         turns = [turn for turn in transcript.turns if turn.agent == agent]
         if errors := [turn.error for turn in turns if turn.error]:
             reason = errors[0].rpartition("the first said: ")[2]  # of the router, which asked one model alone
             unasked = sum(BREAKER_OPEN in error for error in errors)
-            besides = f" ({unasked} of them without being asked, since it kept failing)" if unasked else ""
+            besides = f" ({unasked} of them not sent, after repeated failures)" if unasked else ""
             count = f"{len(errors)} of {len(turns)} turns"
             yield f"{agent} failed in {count}, which count as wrong{besides}: {reason[:200]}"
     if failed := [ballot for ballot in transcript.ballots if ballot.unread or ballot.error]:
@@ -305,7 +309,7 @@ def _failure_remarks(transcript: Held) -> Iterator[str]:
         yield (
             f"Questions on which the judge failed: {len(failed)} "
             f"({unread} of {comparisons} comparisons named no answer); "
-            "where it says nothing, the answer that was given first wins."
+            "without a judgement, the answer given first wins."
         )
 
 

@@ -36,9 +36,9 @@ class ExportedChild(AnswerDocument):
     start: str = ""  # what it is if it was there before the search; else empty
 
     def blocks(self) -> list[Block]:
-        start = f"It is {self.start}, which was there before the search" if self.start else ""
-        remark = start or f"{self.kept:.2%} of it was kept"
-        return [Text(f"{self.child} is an adapter of rank {self.rank} in {self.path}. {remark}.")]
+        start = f"It is {self.start}, a starting point of the search" if self.start else ""
+        remark = start or f"This rank keeps {self.kept:.2%} of its energy"
+        return [Text(f"{self.child} was written to {self.path} as an adapter of rank {self.rank}. {remark}.")]
 
 
 def export(
@@ -113,8 +113,10 @@ def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: f
         DataError: shapes differ.
     """
     if not 0 <= alpha <= 1 or not 0 <= rate <= 1 or not 0 < step <= 1:
-        message = f"--alpha, --mut and --mut-std are shares of 1, and not {alpha:g}, {rate:g} and {step:g}."
-        raise UsageError(message, hint="As 0.6, 0.03 and 0.01; a mutation changes more than nothing.")
+        message = (
+            f"--alpha and --mut must be from 0 to 1, --mut-std above 0 and up to 1; got {alpha:g}, {rate:g}, {step:g}."
+        )
+        raise UsageError(message, hint="For example --alpha 0.6 --mut 0.03 --mut-std 0.01.")
     parts, changes = list[Truncated](), list[float]()
     with ExitStack() as stack:
         parents = [stack.enter_context(Adapter(folder)) for folder in folders]

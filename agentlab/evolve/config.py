@@ -18,17 +18,17 @@ _BREEDERS = ("ga", "one-plus-lambda", "map-elites", "random")  # they need no nu
 
 
 class TasksConfig(StrictModel):
-    """Labelled questions with choices. The search sees `train` alone; `test` is opened once, at the end."""
+    """Labelled questions with choices. The search sees only `train`; `test` is opened once, at the end."""
 
     generate: tuple[str, ...] = Field(
         ("capitals", "sentiment", "times_table"),
         min_length=1,
         max_length=16,
-        description="Sets that agentlab makes, in equal shares, where there is no file.",
+        description="Sets to generate, in equal shares, when no file is given.",
     )
-    file: EnvPath | None = Field(None, description="JSONL with question, choices and answer in each line.")
-    train: int = Field(60, ge=8, le=10_000, description="Questions that the search sees.")
-    test: int = Field(240, ge=8, le=10_000, description="Questions of the sealed split.")
+    file: EnvPath | None = Field(None, description="JSONL file; each line has a question, choices and an answer.")
+    train: int = Field(60, ge=8, le=10_000, description="Number of questions that the search sees.")
+    test: int = Field(240, ge=8, le=10_000, description="Number of questions in the sealed split.")
 
 
 class GenomeConfig(StrictModel):
@@ -37,58 +37,72 @@ class GenomeConfig(StrictModel):
     kind: Literal["coefficients", "deltas"] = Field(
         "coefficients",
         description="coefficients: a weight for each parent, group of layers and type of module; deltas: adapters, "
-        "made of two others by crossover or of one by mutation.",
+        "made from two others by crossover or from one by mutation.",
     )
-    rank: int | None = Field(None, ge=1, le=1024, description="Of deltas; null is the largest of the parents.")
+    rank: int | None = Field(
+        None, ge=1, le=1024, description="Rank of deltas; null is the largest rank of the parents."
+    )
     operators: tuple[str, ...] = Field(
-        ("sum", "svd-cross", "values", "rotate"), min_length=1, max_length=16, description="What makes deltas."
+        ("sum", "svd-cross", "values", "rotate"), min_length=1, max_length=16, description="Operators that make deltas."
     )
-    groups: int = Field(2, ge=1, le=16, description="Groups of neighbouring layers with weights of their own.")
+    groups: int = Field(2, ge=1, le=16, description="Number of groups of adjacent layers, each with its own weights.")
     low: float = Field(0.0, ge=-4, le=0, description="Smallest weight.")
-    high: float = Field(1.0, ge=0.1, le=4, description="Largest weight; parents have 1.")
+    high: float = Field(1.0, ge=0.1, le=4, description="Largest weight; a parent alone has 1.")
 
 
 class FitnessConfig(StrictModel):
-    """Weights of the terms: how much a standard deviation of one counts, beside one of the task's in generation 0."""
+    """Weights of the terms, per standard deviation, relative to the task term's standard deviation in generation 0."""
 
-    cooperation: float = Field(0.1, ge=0, le=10, description="Shapley value in the vote of a generation.")
-    novelty: float = Field(0.1, ge=0, le=10, description="Distance of a child's answers to those of all before it.")
-    neighbours: int = Field(5, ge=1, le=64, description="Nearest ones to which the distance counts.")
+    cooperation: float = Field(
+        0.1, ge=0, le=10, description="Weight of a child's Shapley value in its generation's vote."
+    )
+    novelty: float = Field(
+        0.1, ge=0, le=10, description="Weight of the distance of a child's answers to those of earlier children."
+    )
+    neighbours: int = Field(5, ge=1, le=64, description="Number of nearest children used for that distance.")
 
 
 class RaceConfig(StrictModel):
-    """Who is clearly worse than the best of parents, blend and base stops early, and is charged what it was asked."""
+    """Children clearly worse than the best of parents, blend and base stop early, and pay for what they answered."""
 
-    first: int = Field(32, ge=8, description="Questions before anybody stops; as many as there are asks all of all.")
-    level: float = Field(0.99, gt=0.5, lt=1, description="Of the paired interval of the difference.")
+    first: int = Field(
+        32,
+        ge=8,
+        description="Questions before a child can be stopped; tasks.train turns this off.",
+    )
+    level: float = Field(0.99, gt=0.5, lt=1, description="Level of the paired interval of the difference.")
 
 
 class EvolveConfig(StrictModel):
     """One `agentlab evolve` run."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the questions and of the search.")
-    base: EnvPath = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for the questions and the search.")
+    base: EnvPath = Field("smollm2-135m", description="A model name, or the path of a checkpoint folder.")
     parents: tuple[EnvPath, ...] = Field(
-        ("capitals", "sentiment", "times_table"), max_length=16, description="Adapters of `base`: names, or paths."
+        ("capitals", "sentiment", "times_table"), max_length=16, description="Adapters of `base`: names or paths."
     )
-    tasks: TasksConfig = Field(TasksConfig(), description="What a child has to be good at.")
+    tasks: TasksConfig = Field(TasksConfig(), description="The questions that children are scored on.")
     genome: GenomeConfig = Field(GenomeConfig(), description="What a child is made of.")
-    algorithm: ArmName = Field("cma-es", description="Who breeds; random is the control itself.")
+    algorithm: ArmName = Field("cma-es", description="Search algorithm; random is the baseline itself.")
     population: Annotated[int, Field(ge=2, le=MOST_POPULATION)] = Field(
-        16, description="Children of a generation, scored in the same batches."
+        16, description="Children per generation, scored in the same batches."
     )
-    max_items: int = budget_field(4800, ge=1, description="Questions answered in a search, by all children together.")
-    max_trials: int | None = budget_field(None, ge=1, description="Children in all; null is no bound.")
-    max_seconds: float | None = budget_field(None, gt=0, description="Seconds of answering; null is no bound.")
-    fitness: FitnessConfig = Field(FitnessConfig(), description="What counts beside the task.")
-    race: RaceConfig = Field(RaceConfig(), description="Who stops early.")
+    max_items: int = budget_field(4800, ge=1, description="Answers per search, over all children.")
+    max_trials: int | None = budget_field(None, ge=1, description="Maximum children in total; null is no limit.")
+    max_seconds: float | None = budget_field(
+        None, gt=0, description="Maximum seconds spent answering; null is no limit."
+    )
+    fitness: FitnessConfig = Field(FitnessConfig(), description="What counts besides the task.")
+    race: RaceConfig = Field(RaceConfig(), description="When children are stopped early.")
     control: Literal["light", "full"] = Field(
-        "light", description="light: one random search beside it; full: pairs of searches over several seeds."
+        "light", description="light: one random search as baseline; full: pairs of searches over several seeds."
     )
-    control_seeds: int = Field(8, ge=5, le=100, description="Pairs of searches under full control.")
+    control_seeds: int = Field(8, ge=5, le=100, description="Number of pairs of searches when control is full.")
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models that propose half of the children.")
-    dtype: Figures = Field("float32", description="Type that the base computes in; bfloat16 changes some answers.")
-    threads: int | None = machine_field(None, ge=1, le=1024, description="Of the base; null is one per core.")
+    dtype: Figures = Field("float32", description="Data type for the base model; bfloat16 changes some answers.")
+    threads: int | None = machine_field(
+        None, ge=1, le=1024, description="CPU threads for the base model; null is one per core."
+    )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if len(self.parents) < 2:
@@ -96,14 +110,20 @@ class EvolveConfig(StrictModel):
         if len(set(self.parents)) < len(self.parents):
             yield ("parents",), "a parent is named twice"
         if self.population < self.starts:
-            yield ("population",), f"generation 0 holds {self.starts} that all searches share: parents, blend, base"
+            yield (
+                ("population",),
+                f"must be at least {self.starts}: generation 0 holds the parents, their blend and the base",
+            )
         if unknown := sorted(set(self.genome.operators) - (set(OPERATORS.names) - {"concat"})):
-            yield ("genome", "operators"), f"no operator that keeps a rank is called {', '.join(unknown)}"
+            yield ("genome", "operators"), f"unknown or rank-changing operators: {', '.join(unknown)}"
         if self.genome.kind == "deltas" and self.algorithm not in _BREEDERS:
-            yield ("algorithm",), f"{self.algorithm} searches numbers; deltas are bred by {', '.join(_BREEDERS)}"
+            yield (
+                ("algorithm",),
+                f"{self.algorithm} only searches numbers; for deltas, use one of {', '.join(_BREEDERS)}",
+            )
         if self.max_items < self.population * self.tasks.train:
             minimum = self.population * self.tasks.train
-            yield ("max_items",), f"generation 0 alone takes {minimum}: population times tasks.train"
+            yield ("max_items",), f"must be at least {minimum} (population times tasks.train), which generation 0 uses"
 
     @property
     def starts(self) -> int:

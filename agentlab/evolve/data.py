@@ -58,7 +58,9 @@ def split(config: TasksConfig, seed: int, workspace: Workspace, learnt: Sequence
 def _read_labelled(file: str, workspace: Workspace) -> tuple[QuizQuestion, ...]:
     questions = read_questions(workspace.resolve(file))
     if bare := [question.id for question in questions if question.kind != "choice" or question.answer is None]:
-        raise DataError(f"{file} has questions without choices or answer: {', '.join(bare[:5])}.", hint=_LABELS)
+        raise DataError(
+            f"{file} has questions without choices or without an answer: {', '.join(bare[:5])}.", hint=_LABELS
+        )
     return questions
 
 

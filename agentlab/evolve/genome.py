@@ -52,7 +52,7 @@ class Coefficients:
         count = len(set(slots.values())) * len(parents)
         if count > _MOST:
             raise UsageError(
-                f"A child would have {count} weights, and at most {_MOST} can be searched.",
+                f"A child would have {count} weights; at most {_MOST} can be searched.",
                 hint="Lower genome.groups, or name fewer parents.",
             )
         return cls(tuple(parents), slots, config)

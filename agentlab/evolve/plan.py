@@ -36,10 +36,10 @@ class EvolvePlan(AnswerDocument):
         rows = [
             ("parents", ", ".join(self.parents)),
             ("base", f"{self.base}{' (imported first, once)' if self.imports else ''}"),
-            ("a child", self.genome),
-            ("bred by", f"{self.algorithm}, {self.population} children a generation"),
-            ("questions", f"{self.train} that the search sees, {self.test} sealed until all winners are named"),
-            ("answers", f"at most {self.items:,} in each of {self.searches} searches, half of which are random"),
+            ("child", self.genome),
+            ("algorithm", f"{self.algorithm}, {self.population} children per generation"),
+            ("questions", f"{self.train} for the search, {self.test} sealed until all winners are chosen"),
+            ("answers", f"at most {self.items:,} in each of {self.searches} searches, half of them random"),
             ("language model", self.language_model),
         ]
         return [Table(("plan", ""), rows)]
@@ -50,7 +50,7 @@ def plan_of(
 ) -> EvolvePlan:
     """The plan of a checked config."""
     searched = list(genome.space.parameters)
-    deltas = f"an adapter, by {', '.join(config.genome.operators)}"
+    deltas = f"an adapter made by {', '.join(config.genome.operators)}"
     models = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates("evolve.propose")]
     return EvolvePlan(
         parents=list(genome.parents),

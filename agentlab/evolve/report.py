@@ -24,7 +24,7 @@ def evolve_report(run: OpenRun, result: EvolveResult, facts: Mapping[str, str]) 
     run.write_text(_FITNESS, fitness_by_generation(result))
     blocks: list[Block] = [
         standing_table(result),
-        Figure(_TEST, "Share of right answers, on the sealed split with 95 % intervals, and on the train split"),
+        Figure(_TEST, "Accuracy on the sealed split, with 95 % intervals, and on the train split"),
         Heading("Generations"),
         Figure(_FITNESS, "The best child and the mean of each generation, by fitness and by each of its terms"),
         generation_table(result),
@@ -34,9 +34,9 @@ def evolve_report(run: OpenRun, result: EvolveResult, facts: Mapping[str, str]) 
     blocks.append(Heading("Children"))
     if any(child.parents for child in result.trials):
         run.write_text(_LINEAGE, lineage(result))
-        blocks.append(Figure(_LINEAGE, "Who was bred from whom, by generation and task; the winner's line is marked"))
+        blocks.append(Figure(_LINEAGE, "Lineage by generation and task term; the winner's ancestry is marked"))
     else:
-        blocks.append(Text("The children were drawn from a distribution, or at random: they have no parents to draw."))
+        blocks.append(Text("The children were sampled from a distribution or at random, so there is no lineage."))
     starts, children = result.trials[: result.starts], result.trials[result.starts :]
     blocks += [child_table(result, rows) for rows in (starts, children) if rows]
     if result.models:
@@ -56,8 +56,8 @@ def generation_table(result: EvolveResult) -> Table:
     return table(
         result.generations,
         columns_of(GenerationRow, *GenerationRow.model_fields),
-        "Means over the children that answered every train question: probability of the right answer, share of right "
-        "ones, Shapley value in the vote of the generation, distance to the nearest behaviours; fitness counts all in "
+        "Means over the children that answered every train question: probability of the right answer, accuracy, "
+        "Shapley value in the vote of the generation, distance to the nearest behaviours; fitness combines all in "
         "units of the first. Stopped: clearly worse than the best of parents, blend and base. Answers: so far",
     )
 
@@ -71,11 +71,11 @@ def pairs_table(result: EvolveResult) -> Table:
             "seed": lambda p: str(p.seed),
             "evolved": lambda p: f"{1 - (p.agent or 0.0):.1%}",
             "random search": lambda p: f"{1 - (p.control or 0.0):.1%}",
-            "answers of both": lambda p: "–" if p.spent is None else f"{p.spent[0]:,} / {p.spent[1]:,}",
-            "better by": _better,
-            f"better, by {BESIDE}": lambda p: _better(pair_by_seed[p.seed]) if p.seed in pair_by_seed else "–",
+            "answers (both)": lambda p: "–" if p.spent is None else f"{p.spent[0]:,} / {p.spent[1]:,}",
+            "difference": _better,
+            f"difference, by {BESIDE}": lambda p: _better(pair_by_seed[p.seed]) if p.seed in pair_by_seed else "–",
         },
-        "Right on the sealed questions, of the winners of both searches with a seed; differences in points",
+        "Accuracy of both winners on the sealed questions, by seed; differences in points",
     )
 
 
@@ -85,15 +85,15 @@ def _better(pair: Pair) -> str:
 
 def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
     """What was there before the search, or what it found, in their order."""
-    before = "There before the search, and common to all. " if rows[0].id == result.trials[0].id else ""
+    before = "Starting points, shared by all searches. " if rows[0].id == result.trials[0].id else ""
     return table(
         rows,
         {
             **columns_of(ChildRow, "id", "generation"),
-            "source": lambda c: c.source + (", the winner" if c.id == result.winner else ""),
+            "source": lambda c: c.source + (" (winner)" if c.id == result.winner else ""),
             **columns_of(ChildRow, "remark", "items", "task", "accuracy", "cooperation", "novelty", "fitness"),
         },
-        f"{before}Figures as above. Source, who made the child: {legend(c.source for c in rows)}",
+        f"{before}Columns as above. Source is what made the child: {legend(c.source for c in rows)}",
     )
 
 
@@ -109,7 +109,7 @@ def test_bars(result: EvolveResult) -> str:
     axes.plot([], [], color="0.45", marker="o", ls="", label="sealed split")
     axes.plot([], [], color="0.45", marker="|", ms=9, ls="", label="train split")
     axes.set_yticks(range(len(standings)), [NAMES[standing.name] for standing in standings], fontsize=SMALL)
-    axes.set(xlabel="share of questions right", ylim=(-0.6, len(standings) - 0.4))
+    axes.set(xlabel="accuracy", ylim=(-0.6, len(standings) - 0.4))
     legend_below(figure)
     return svg(figure)
 

@@ -71,14 +71,14 @@ class EvolveStanding(Plain):
 
 
 Task = Column("task", "", "Mean probability of the right answer.")
-Right = Column("right", ".1%", "Share of right answers on the train split.")
+Right = Column("accuracy", ".1%", "Accuracy on the train split.")
 Vote = Column("vote", "", "Shapley value in the vote of the generation.")
 Novelty = Column("novelty", "", "Distance to the nearest behaviours.")
-Fitness = Column("fitness", "", "All terms, in units of the first.")
+Fitness = Column("fitness", "", "All terms combined, in units of the task term.")
 
 
 class ChildRow(Plain):
-    """A child; what is None is not known of one that stopped early."""
+    """A child; null values are unknown because it stopped early."""
 
     id: Annotated[str, Column("child")]
     generation: Annotated[int, Column("generation")]
@@ -88,7 +88,7 @@ class ChildRow(Plain):
     parents: list[str]
     error: float | None
     accuracy: Annotated[float | None, Right]
-    items: Annotated[int, Column("asked", ",", "Questions that it was asked.")]
+    items: Annotated[int, Column("questions", ",", "Questions asked of this child.")]
     sets: dict[str, float]
     fitness: Annotated[float | None, Fitness]
     cooperation: Annotated[float | None, Vote]
@@ -112,7 +112,9 @@ class GenerationRow(Plain):
 
     number: Annotated[int, Column("generation")]
     children: Annotated[int, Column("children")]
-    stopped: Annotated[int, Column("stopped", help="Clearly worse than the best of parents, blend and base.")]
+    stopped: Annotated[
+        int, Column("stopped", help="Stopped early: clearly worse than the best of parents, blend and base.")
+    ]
     failed: Annotated[int, Column("failed")]
     best: Annotated[str | None, Column("best")]
     task: Annotated[float | None, Task]
@@ -120,7 +122,7 @@ class GenerationRow(Plain):
     cooperation: Annotated[float | None, Vote]
     novelty: Annotated[float | None, Novelty]
     fitness: Annotated[float | None, Fitness]
-    items: Annotated[int, Column("answers", ",", "So far.")]
+    items: Annotated[int, Column("answers", ",", "Answers so far.")]
 
 
 class EvolveResult(AnswerDocument):
@@ -162,20 +164,20 @@ def standing_table(result: EvolveResult) -> Table:
         result.standings,
         {
             "": lambda s: NAMES[s.name],
-            "which": lambda s: f"nothing new: {s.what}, {s.start}" if s.start else s.what,
+            "candidate": lambda s: f"no new child; {s.what}, {s.start}" if s.start else s.what,
             "answers": lambda s: "–" if s.spent is None else f"{s.spent:,}",
-            "right on train": lambda s: f"{s.train:.1%}",
-            "right on test": lambda s: str(s.test),
-            f"by {BESIDE}": lambda s: figure_or_dash(s.tests.get(BESIDE)),
-            "train less test": lambda s: f"{100 * s.gap:+.1f}",
-            "evolved is better by": lambda s: figure_or_dash(s.gain),
-            f"better, by {BESIDE}": lambda s: figure_or_dash(s.gains.get(BESIDE)),
-            "answers that differ": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
+            "train accuracy": lambda s: f"{s.train:.1%}",
+            "test accuracy": lambda s: str(s.test),
+            f"test, by {BESIDE}": lambda s: figure_or_dash(s.tests.get(BESIDE)),
+            "train - test": lambda s: f"{100 * s.gap:+.1f}",
+            "difference (evolved - this)": lambda s: figure_or_dash(s.gain),
+            f"difference, by {BESIDE}": lambda s: figure_or_dash(s.gains.get(BESIDE)),
+            "discordant": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
         },
-        f"One candidate of each, named by {result.train} train questions before the {result.test} sealed ones were "
-        "opened. Parents, blend and base were there before the searches, which have one limit on answers. Differences "
-        f"in points by McNemar's exact test: random search's at 95 %, the others as one family corrected by Holm. "
-        f"{FORM}",
+        f"One candidate each, chosen on {result.train} train questions before the {result.test} sealed ones were "
+        "opened. Parents, blend and base precede the searches, which share one limit on answers. Differences in "
+        f"points by McNemar's exact test: against random search at 95 %, the others Holm-corrected as one family. "
+        f"Discordant: questions that exactly one of the two answers correctly. {FORM}",
     )
 
 
@@ -195,9 +197,9 @@ def narrate(event: Event) -> Narration | None:
         case "generation.finished":
             return Narration(line=_generation(event))
         case "split.opened":
-            return Narration(line="  all winners are named; the sealed split is opened")
+            return Narration(line="  all winners are chosen; opening the sealed split")
         case "split.scored":
-            return Narration(line="  the sealed questions are answered", detail="writing the report")
+            return Narration(line="  scored the sealed questions", detail="writing the report")
         case "decision.made":
             narration = narrate_study(event, TERMS)
             return None if narration is None else Narration(verbose=narration.line)
@@ -214,6 +216,6 @@ def _generation(event: Event) -> str:
     stopped = sum(child_terms["cooperation"] is None for child_terms in terms.values())
     early = f", {stopped} stopped early" if stopped else ""
     return (
-        f"{begins}best {best}, probability of the right answer {number(terms[best]['task'])}, right on "
+        f"{begins}best {best}, probability of the right answer {number(terms[best]['task'])}, accuracy "
         f"{terms[best]['solo']:.1%}; {event.data['children']} children{early}"
     )

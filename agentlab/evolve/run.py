@@ -159,7 +159,7 @@ def _genome(config: EvolveConfig, parents: Mapping[str, Path], modules: Sequence
 def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: QuestionSplit) -> None:
     if has_changed(first_event_data(events, SPLIT), train=digest(questions.train), test=digest(questions.test)):
         raise RunMismatchError(
-            "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
+            "The questions have changed since the run started.", hint="Restore the file, or start a new run."
         )
     limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
     if has_changed(first_event_data(events, OPENED), **limits):
@@ -194,8 +194,8 @@ def _nothing_found(winner: TrialState, parents: Mapping[str, Path]) -> GateError
     """Why there is no evolved adapter, and what to use instead."""
     instead = {PARENT: f"Use {parents.get(winner.proposal.note)} itself", BASE: "Use the base without an adapter"}
     return GateError(
-        f"Nothing better was found than {describe_start(winner.proposal)}, so there is no evolved adapter to export.",
-        hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} writes it all the same.",
+        f"Nothing better was found than {describe_start(winner.proposal)}: there is no evolved adapter to export.",
+        hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} exports it anyway.",
     )
 
 
@@ -226,7 +226,7 @@ def export_child(
     trials = {trial.id: trial for trial in rebuild(events).trials}
     named = child or first_event_data(events, OPENED).get("named", {}).get(EVOLVED)
     if named is None:
-        raise UsageError("The winner of this run is not named yet.", hint="Name a child with --id, or finish the run.")
+        raise UsageError("This run has not chosen a winner yet.", hint="Name a child with --id, or finish the run.")
     if named not in trials:
         raise UnknownNameError("child", named, list(trials))
     trial, base = trials[named], find_base(config.base, context.workspace)

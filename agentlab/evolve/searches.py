@@ -167,7 +167,9 @@ class Searches:
         complete_trials = [t for t in state.ranking if t.result and len(t.result.items) == len(self._questions.train)]
         if not complete_trials:
             errors = [trial.result.error for trial in state.trials if trial.result]
-            message = f"All {len(errors)} children failed; the last one: {errors[-1] if errors else 'none was born'}"
+            message = (
+                f"All {len(errors)} children failed; last error: {errors[-1]}" if errors else "No child was scored."
+            )
             raise AgentlabError(message, hint=f"Tracebacks are in {self._run.path / 'events.jsonl'}.")
         return complete_trials[0]
 

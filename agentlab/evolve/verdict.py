@@ -161,13 +161,13 @@ def _lost_errors(contenders: Sequence[Contender]) -> dict[str, list[str]]:
 
 def _budget(config: EvolveConfig, contenders: Mapping[str, Contender]) -> str:
     """The limits that both arms have, and what each took of them."""
-    limits = f"{config.max_items:,} answers{f' and {config.max_trials:,} children' if config.max_trials else ''}"
+    limits = f"{config.max_items:,} answers{f' and {config.max_trials:,} children' if config.max_trials else ''} each"
     if config.max_seconds is not None:
-        limits += f" and {config.max_seconds:g} seconds, random search as many answers as evolution then had"
+        limits += f", evolution {config.max_seconds:g} seconds, random search no more answers than evolution used"
     count = config.control_seeds if config.control == "full" else 1
     evolved, random = (_answers_spent(contenders, arm) / count for arm in (EVOLVED, RANDOM))
-    suffix = f" on average of {count} searches" if count > 1 else ""
-    return f"at most {limits} each; evolution took {evolved:,.0f}, random search {random:,.0f}{suffix}"
+    suffix = f", averaged over {count} searches" if count > 1 else ""
+    return f"at most {limits}; evolution used {evolved:,.0f}, random search {random:,.0f}{suffix}"
 
 
 def _answers_spent(contenders: Mapping[str, Contender], arm: str) -> int:
@@ -232,9 +232,9 @@ def nothing_better(standings: Sequence[EvolveStanding]) -> str:
     evolved, random = standings[0], next((standing for standing in standings if standing.name == RANDOM), None)
     if not evolved.start:
         return ""
-    neither = " Nor did random search find anything." if random and random.start else ""
+    neither = " Random search found nothing better either." if random and random.start else ""
     return (
-        f"Nothing better was found than {evolved.start} ({evolved.what}), which was there before the search.{neither} "
+        f"The search found nothing better than {evolved.start} ({evolved.what}), one of its starting points.{neither} "
     )
 
 
@@ -248,7 +248,7 @@ _NAMES = {PARENT: "the best parent", BLEND: "the uniform blend", RANDOM: "random
 def _overall(control: Control, *, paired: bool) -> str:
     if paired or control.verdict == "not_measured":
         return verdict_sentence(control, "evolution", "pairs of searches")
-    return "One search of each kind tells nothing of other seeds; --control full repeats both."
+    return "One seed only, so other seeds may differ; --control full repeats both searches."
 
 
 def _disagreements(standings: Sequence[EvolveStanding], controls: Mapping[Normalisation, Control]) -> Iterator[str]:
@@ -274,7 +274,7 @@ def _remarks(
         remarks.append(f"Random search found nothing better than {random.start(config.starts)} ({random.trial.id}).")
     if questions.unknown:
         remarks.append(
-            f"What {', '.join(questions.unknown)} learnt from is not known here, so its questions may be among these."
+            f"The training data of {', '.join(questions.unknown)} is unknown; it may contain some of these questions."
         )
     if control.note and control.verdict != "not_measured":  # the verdict says it then
         remarks.append(control.note)

@@ -35,7 +35,7 @@ CARD, PAGE = "card.json", "README.md"
 WEIGHTS = (CONFIG_FILE, "adapter_model.safetensors")
 PRODUCT = (*WEIGHTS, CARD, PAGE)
 _ELSEWHERE = "Choose another folder with --out, or another name."
-_LATER = "Move it away, or choose another folder with --out; --resume goes on from the adapter as it was trained."
+_LATER = "Move it, or choose another folder with --out; --resume then continues from the trained adapter."
 _FLOAT = 4  # bytes of a stored weight
 _MIB = 1 << 20
 _SLACK = 32 * _MIB  # what staging keeps free
@@ -54,18 +54,18 @@ def check_place(folder: Path, run: str | None, needed: int) -> None:
         _lock_of(folder).lstat()  # asked of its lock, whose name is longer
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise UsageError(f"{folder} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from error
+            raise UsageError(f"{folder} cannot be created: {error.strerror}.", hint=_ELSEWHERE) from error
     is_made_by(folder, run)
     ancestor = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
     if not ancestor.is_dir():
-        raise UsageError(f"{folder} cannot be made: {ancestor} is no folder.", hint=_ELSEWHERE)
+        raise UsageError(f"{folder} cannot be created: {ancestor} is not a folder.", hint=_ELSEWHERE)
     if not os.access(ancestor, os.W_OK | os.X_OK):
         refused = PermissionError(errno.EACCES, "not writable", str(ancestor))
-        raise StorageError(f"{folder} cannot be made: {ancestor} is not writable.", hint=_ELSEWHERE) from refused
+        raise StorageError(f"{folder} cannot be created: {ancestor} is not writable.", hint=_ELSEWHERE) from refused
     free = shutil.disk_usage(ancestor).free
     if free < needed + _SLACK:
         raise StorageError(
-            f"{ancestor} has {free / _MIB:.0f} MiB free, and the adapter takes {(needed + _SLACK) / _MIB:.0f} MiB.",
+            f"{ancestor} has {free / _MIB:.0f} MiB free; the adapter needs {(needed + _SLACK) / _MIB:.0f} MiB.",
             hint="Free some space, or choose a folder on another disk with --out.",
         )
 
@@ -87,7 +87,7 @@ def hold_folders(folders: Iterable[Path]) -> Iterator[None]:
             except RunLockedError:
                 raise _in_the_making(folder) from None
             except StorageError as error:
-                raise StorageError(f"{folder} cannot be made: {error.message}", hint=_ELSEWHERE) from error
+                raise StorageError(f"{folder} cannot be created: {error.message}", hint=_ELSEWHERE) from error
             stack.callback(lock.release)
             stack.callback(path.unlink, missing_ok=True)  # first: nobody may take a file that goes
         yield
@@ -108,7 +108,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _in_the_making(folder: Path) -> UsageError:
-    return UsageError(f"Another run is training {folder} now.", hint=f"Wait until it ends. {_ELSEWHERE}")
+    return UsageError(f"Another run is training {folder}.", hint=f"Wait for it to finish. {_ELSEWHERE}")
 
 
 def room_for(config: PersonaConfig, base: BaseFile) -> int:
@@ -134,14 +134,14 @@ def is_made_by(folder: Path, run: str | None) -> bool:
         return False
     otherwise = _ELSEWHERE if run is None else _LATER
     if folder.is_symlink():
-        raise UsageError(f"{folder} is a link.", hint=otherwise)
+        raise UsageError(f"{folder} is a symbolic link.", hint=otherwise)
     if run is None or _run_of(folder) != run:
         remove = f" Or remove it: rm -r {quote(str(folder))}" if (folder / CONFIG_FILE).is_file() else ""
-        raise UsageError(f"{folder} is there already.", hint=f"{otherwise}{remove}")
+        raise UsageError(f"{folder} already exists.", hint=f"{otherwise}{remove}")
     if added := sorted({path.name for path in folder.iterdir()} - set(PRODUCT)):
         raise UsageError(
-            f"{folder} holds {added[0]!r}, which agentlab has not put there, and would be replaced.",
-            hint="Move that elsewhere, then go on with --resume.",
+            f"{folder} contains {added[0]!r}, which agentlab did not create; replacing the folder would delete it.",
+            hint="Move it elsewhere, then continue with --resume.",
         )
     return True
 
@@ -197,13 +197,13 @@ def page_of(folder: Path, workspace: Workspace, card: Mapping[str, Any]) -> str:
     called = quote(folder.name if folder.parent == workspace.adapters else str(folder))
     return (
         f"# {name}\n\n"
-        f"A LoRA adapter for {Path(base).name}, made by `agentlab train-persona`; `{CARD}` says of what.\n\n"
+        f"A LoRA adapter for {Path(base).name}, made by `agentlab train-persona`; `{CARD}` records how.\n\n"
         f"Loss on held-out conversations: {_loss(metrics['loss_before'])} before training, "
         f"{_loss(metrics['eval_loss'])} after.\n\n"
         f"{_system_text(card['data']['system'])}"
         f"- `agentlab llm chat --adapter {called}` to talk to it\n"
         f"- `agentlab adapters show {called}`\n"
-        f"- `agentlab adapters merge {called} --out merged` for a checkpoint of its own\n"
+        f"- `agentlab adapters merge {called} --out merged` for a standalone checkpoint\n"
         f"- `agentlab adapters export {called} --format gguf --out {name}.gguf` for llama.cpp\n"
     )
 
@@ -212,7 +212,7 @@ def _system_text(system: str | None) -> str:
     if system is None:
         return ""
     indented = "".join(f"    {line}\n" for line in system.splitlines())
-    return f"It was trained with this system message, and is itself when it is given:\n\n{indented}\n"
+    return f"It was trained with this system message; give the same one when you use it:\n\n{indented}\n"
 
 
 def _loss(value: float | None) -> str:

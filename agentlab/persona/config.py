@@ -18,62 +18,67 @@ PersonaName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za
 class Persona(StrictModel):
     """One adapter: `adapters/NAME`, trained from a JSONL file with one conversation (`messages`) per line."""
 
-    name: PersonaName = Field(description="Of the adapter's folder.")
-    data: EnvPath = Field(description="Conversations to learn from.")
-    eval_data: EnvPath | None = Field(None, description="Held-out conversations; null takes a share of `data`.")
+    name: PersonaName = Field(description="Name of the adapter's folder.")
+    data: EnvPath = Field(description="JSONL file of conversations to train on.")
+    eval_data: EnvPath | None = Field(
+        None, description="JSONL file of held-out conversations; null holds out a share of `data`."
+    )
 
 
 class ReportConfig(StrictModel):
-    """What is found out about the adapters once they are trained."""
+    """What is measured once the adapters are trained."""
 
     separability: int = Field(
-        24, ge=0, le=1000, description="Held-out turns scored under every persona; 0 leaves it out."
+        24, ge=0, le=1000, description="Held-out turns scored under every persona; 0 turns this off."
     )
-    forgetting: int = Field(24, ge=0, le=1000, description="Items of the base task, before and after; 0 leaves it out.")
+    forgetting: int = Field(24, ge=0, le=1000, description="Base task items, before and after; 0 turns this off.")
     samples: tuple[str, ...] = Field(
         ("What should I do on a rainy Sunday?", "Is a heavier stone falling faster than a light one?"),
         max_length=16,
-        description="Questions that base and personas answer side by side.",
+        description="Questions for base and personas to answer side by side.",
     )
-    sample_tokens: int = Field(48, ge=1, le=1024, description="Tokens of such an answer, at most.")
+    sample_tokens: int = Field(48, ge=1, le=1024, description="Maximum tokens per sample answer.")
     dtype: Figures = Field(
-        "float32", description="Type that figures are computed in; bfloat16 leaves the base as precision loads it."
+        "float32", description="Data type for measuring; bfloat16 keeps the base as `precision` loads it."
     )
 
 
 class PersonaConfig(StrictModel):
     """One `agentlab train-persona` run."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, order and split.")
-    base: EnvPath = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
-    personas: tuple[Persona, ...] = Field((), max_length=64, description="What is trained, on one load of the base.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for weights, data order and split.")
+    base: EnvPath = Field("smollm2-135m", description="A model name, or the path of a checkpoint folder.")
+    personas: tuple[Persona, ...] = Field(
+        (), max_length=64, description="The personas to train; the base is loaded once."
+    )
     out: EnvPath | None = machine_field(
-        None, description="The adapter's folder, for one persona; null is adapters/NAME."
+        None, description="Folder of the adapter when training one persona; null is adapters/NAME."
     )
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="Of each process that trains; null is OMP_NUM_THREADS, or one per core."
+        None, ge=1, le=1024, description="CPU threads per training process; null is OMP_NUM_THREADS, or one per core."
     )
-    together: bool = Field(
-        False, description="Train all personas in the same steps, their rows side by side in one batch."
-    )
+    together: bool = Field(False, description="Train all personas in the same steps, with their rows in one batch.")
     lora: LoraConfig = Field(LoraConfig(), description="The shape of the adapters.")
-    training: TrainingConfig = Field(TrainingConfig(), description="The training of each of them.")
-    report: ReportConfig = Field(ReportConfig(), description="What is found out about them.")
+    training: TrainingConfig = Field(TrainingConfig(), description="How each adapter is trained.")
+    report: ReportConfig = Field(ReportConfig(), description="What is measured after training.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         names = [persona.name for persona in self.personas]
         if not names:
-            yield ("personas",), "there is nobody to train: give --data FILE, or `personas` in a file"
+            yield ("personas",), "no persona to train: give --data FILE, or `personas` in a config file"
         folders = [name.lower() for name in names]  # not every disk tells apart by case
         for index, name in enumerate(names):
             key = ("personas", str(index), "name")
             if folders[index] in folders[:index]:
-                case = "" if name in names[:index] else ", but for case"
+                case = "" if name in names[:index] else " (names must differ by more than case)"
                 yield key, f"two personas are called {name}{case}"
             if folders[index] == BASE_NAME:
-                yield key, f"{name} is what reports call the base model: choose another name (--out gives its folder's)"
+                yield (
+                    key,
+                    f"{name} is reserved for the base model in reports: choose another name, or another --out folder",
+                )
         if self.out is not None and len(names) > 1:
-            yield ("out",), "names one folder, and several personas are trained; they go to adapters/NAME"
+            yield ("out",), "is for one persona only; several personas are written to adapters/NAME"
 
 
 MEASURED = Basis(  # the seed draws what is held out

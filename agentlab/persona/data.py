@@ -77,8 +77,8 @@ def _find_data_file(name: str, workspace: Workspace) -> Path:
         return path
     if not Path(name).is_absolute() and shipped.is_file():
         return shipped
-    hint = "One conversation per line: see docs/train-persona.md."
-    raise MissingFileError(f"There is no file of conversations {path}.", hint=hint)
+    hint = "It is JSONL with one conversation per line: see docs/train-persona.md."
+    raise MissingFileError(f"There is no conversation file {path}.", hint=hint)
 
 
 def summary(source: PersonaSource, prepared: Prepared) -> Mapping[str, Any]:
@@ -130,15 +130,15 @@ class PersonaPlan(AnswerDocument):
         several = f"{len(self.data)} adapters, {'in the same steps' if self.together else 'in turn'}"
         adapters = "one adapter" if len(self.data) == 1 else several
         trains = f"{adapters}, rank {self.rank}, {self.epochs:g} epochs"
-        rows = [("base", self.base + imported), ("trains", trains)]
+        rows = [("base", self.base + imported), ("training", trains)]
         if self.memory_bytes is not None:
-            twice = ", activations computed twice to save some" if self.checkpointing else ""
+            twice = " with gradient checkpointing" if self.checkpointing else ""
             rows.append(("memory", f"about {self.memory_bytes / (1 << 30):.1f} GiB in {self.precision}{twice}"))
         blocks: list[Block] = [Table(("plan", ""), rows)]
         for name, report in self.data.items():
             blocks += [Heading(name), *report.blocks()]
         if self.imports:
-            blocks.append(Text("Tokens are counted once the base is there: it brings the tokenizer."))
+            blocks.append(Text("Tokens are counted after the base, which has the tokenizer, is imported."))
         return blocks
 
 

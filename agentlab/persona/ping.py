@@ -52,20 +52,21 @@ class Ping(AnswerDocument):
         """The error that ends a check of personas: one does not answer, or all answer alike."""
         if silent := [reply.persona for reply in self.personas if reply.error is not None]:
             return RemoteError(
-                f"{len(silent)} of {len(self.personas)} personas do not answer: {', '.join(silent)}.",
-                hint="The table says why; `agentlab adapters show NAME` says what an adapter holds.",
+                f"{len(silent)} of {len(self.personas)} personas did not answer: {', '.join(silent)}.",
+                hint="See the errors in the table; `agentlab adapters show NAME` describes an adapter.",
             )
         if len(self.personas) < 2 or not self.identical or len(self.identical[0]) < len(self.personas):
             return None
         return GateError(
             f"All personas give the same answer: {', '.join(self.identical[0])}.",
-            hint="Is each adapter loaded (vLLM: --enable-lora --lora-modules NAME=PATH)? Or try another prompt.",
+            hint="Check that each adapter is loaded (vLLM: --enable-lora --lora-modules NAME=PATH), "
+            "or try another prompt.",
         )
 
     def warnings(self) -> list[str]:
-        messages = [f"these answer alike: {', '.join(group)}" for group in self.identical]
+        messages = [f"these personas give the same answer: {', '.join(group)}" for group in self.identical]
         if changing := [reply.persona for reply in self.personas if not reply.repeats and reply.error is None]:
-            messages.append(f"two equal requests got different answers: {', '.join(changing)}")
+            messages.append(f"two identical requests got different answers: {', '.join(changing)}")
         return messages
 
     def blocks(self) -> list[Block]:
@@ -73,10 +74,10 @@ class Ping(AnswerDocument):
             self.personas,
             {
                 "persona": lambda reply: reply.persona,
-                "answer": lambda reply: reply.text.strip() if reply.error is None else f"none: {reply.error}",
+                "answer": lambda reply: reply.text.strip() if reply.error is None else f"error: {reply.error}",
                 "tokens": lambda reply: reply.output_tokens,
                 "seconds": lambda reply: None if reply.seconds is None else f"{reply.seconds:.2f}",
-                "same again": lambda reply: None if reply.error is not None else "yes" if reply.repeats else "no",
+                "repeatable": lambda reply: None if reply.error is not None else "yes" if reply.repeats else "no",
             },
         )
         return [answer_table, *map(Text, self.warnings())]

@@ -53,19 +53,19 @@ class PersonaResult(Plain):
     """One adapter."""
 
     name: Annotated[str, Column("persona")]
-    adapter: Annotated[str, Column("adapter", help="The folder.")]
-    conversations: Annotated[int, Column("trained on", help="Conversations.")]
-    held_out: Annotated[int, Column("held out", help="Conversations that nothing was learned from.")]
+    adapter: Annotated[str, Column("adapter", help="Folder of the adapter.")]
+    conversations: Annotated[int, Column("trained on", help="Conversations trained on.")]
+    held_out: Annotated[int, Column("held out", help="Conversations kept out of training.")]
     supervised_tokens: int
     steps: int
     best_step: int
     train_loss: list[Point]
     eval_losses: list[Point]
     before: Annotated[
-        float | None, Column("loss before", ".3f", "Of the base on held-out conversations, nats per token.")
+        float | None, Column("loss before", ".3f", "Loss of the base on held-out conversations, nats per token.")
     ]
-    eval_loss: Annotated[float | None, Column("loss after", ".3f", "Of the adapter on the same conversations.")]
-    gain: Annotated[Gain | None, Column("gain, 95 %", str, "Paired by conversation.")]
+    eval_loss: Annotated[float | None, Column("loss after", ".3f", "Loss of the adapter on the same conversations.")]
+    gain: Annotated[Gain | None, Column("gain, 95 %", str, "Drop in held-out loss, paired by conversation.")]
     tokens_per_second: Annotated[float | None, Column("tokens/s", ".0f")]
     seconds: Annotated[float, Column("seconds", ".0f")]
     peak_bytes: Annotated[int | None, Column("peak MiB", mebibytes)]
@@ -121,7 +121,7 @@ class PersonasResult(AnswerDocument):
         trainings = table(
             self.personas,
             columns_of(PersonaResult, *_SHOWN),
-            "Conversations, losses on the held-out ones, speed and memory of each training",
+            "Conversations, held-out loss, speed and memory of each training",
         )
         return [trainings, *self._forgotten()]
 
@@ -141,7 +141,7 @@ class PersonasResult(AnswerDocument):
         if self.base_task is None:
             return []
         after = ", ".join(f"{name} {share}" for name, share in self.after.items())
-        task_text = Text(f"Texts classified rightly, {self.base_task.count} of them: base {self.base_task}; {after}.")
+        task_text = Text(f"Accuracy on the base task (n = {self.base_task.count}): base {self.base_task}; {after}.")
         return [task_text, *(self.labelled.blocks() if self.labelled else ())]
 
     def details(self) -> list[Block]:
@@ -152,16 +152,16 @@ class PersonasResult(AnswerDocument):
             for persona, logprobs in self.matrix.items():
                 matrix_rows.append((persona, *(number(logprobs[name], 3) for name in names)))
             caption = "Mean log-probability of held-out turns (rows) under each persona (columns)"
-            blocks += [Heading("Who speaks like whom"), Table(("turns of", *names), matrix_rows, caption=caption)]
+            blocks += [Heading("Separability"), Table(("turns of", *names), matrix_rows, caption=caption)]
         if self.samples:
             blocks.append(Heading("Side by side"))
         for sample in self.samples:
             rows = [(BASE_NAME, sample.base)]
             for name, answer in sample.personas.items():
                 if name in sample.prompted:
-                    rows.append((f"base, told to be {name}", sample.prompted[name]))
+                    rows.append((f"base, prompted as {name}", sample.prompted[name]))
                 rows.append((name, answer))
-            blocks.append(Table(("who", "answer"), rows, caption=sample.question))
+            blocks.append(Table(("model", "answer"), rows, caption=sample.question))
         return blocks
 
 
@@ -169,12 +169,12 @@ def persona_report(run: OpenRun, result: PersonasResult, data: Sequence[DataRepo
     """Draw the losses into the run folder, and say what they show; `measured_in` is the type of the measured losses."""
     run.write_text(_CURVES, loss_curves(result.personas))
     types = (
-        f"The table's losses are measured after training in {measured_in}; the plot's are those of training, computed "
+        f"Losses in the table are measured after training in {measured_in}; those in the plot while training, "
         f"in {result.precision}, and may differ in the second digit."
     )
     blocks: list[Block] = [
         *result.tables(),
-        Figure(_CURVES, "Loss over the steps: in training (faint) and on held-out conversations"),
+        Figure(_CURVES, "Loss by step: training (faint) and held-out conversations"),
         *([Text(types)] if measured_in != result.precision else []),
         *result.details(),
     ]
@@ -200,7 +200,7 @@ def loss_curves(personas: Sequence[PersonaResult]) -> str:
         if held_out := persona.eval_losses:
             steps, losses = [p.step for p in held_out], [p.loss for p in held_out]
             axes.plot(steps, losses, color=colour, marker=marker, label=f"{persona.name}, held out")
-    axes.set(xlabel="step", ylabel="loss per token (natural logarithm)")
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
     whole_numbers(axes)
     legend_below(figure)
     return svg(figure)
@@ -211,10 +211,10 @@ def narrate(event: Event) -> Narration | None:
     data = event.data
     match event.type:
         case "base.imported":
-            return Narration(line=f"  {event.id} imported as a checkpoint that can be trained, {data['seconds']:.0f} s")
+            return Narration(line=f"  {event.id} imported as a trainable checkpoint, {data['seconds']:.0f} s")
         case "data.checked":
             counts = f"{data['conversations']} conversations, {data['held_out']} held out"
-            return Narration(line=f"  {event.id}: {counts}, {data['supervised']} tokens to learn")
+            return Narration(line=f"  {event.id}: {counts}, {data['supervised']} tokens to train on")
         case "train.step":
             return Narration(detail=f"{event.id}: loss {data['loss']:.3f}", done=data["step"], total=data["steps"])
         case "train.eval":

@@ -164,8 +164,8 @@ class PersonaExperiment:
         config, names, held_out = self.config.report, list(trained), conversations.held_out(prepared)
         own_adapters, systems = {name: name for name in names}, {source.name: source.system for source in self.sources}
         part, questions = measuring.part, base_task(config.forgetting)
-        after = part("losses of the personas", scores, lambda by: self._held_out(by, prepared, own_adapters))
-        separation = part("who speaks like whom", scores, lambda by: separability(by, held_out, config.separability))
+        after = part("held-out losses", scores, lambda by: self._held_out(by, prepared, own_adapters))
+        separation = part("separability", scores, lambda by: separability(by, held_out, config.separability))
         retention = part("the base task", scores, lambda by: forgetting(by, names, questions))
         sample_rows = part("answers", scores, lambda by: samples(by, systems, config.samples, config.sample_tokens))
         return PersonasResult(
@@ -248,14 +248,14 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
     size = launched.rank_and_size(context.env)[1]
     if size > 1 and config.together and len(config.personas) > 1:
         raise UsageError(
-            f"Personas are trained together by one process, and {size} were launched.",
+            f"Training personas together needs one process, but {size} were launched.",
             hint="Use --set together=false, or start it without a launcher.",
         )
     earlier_size = first_event_data(events, _BEGUN).get("processes", size)
     if earlier_size != size:
         plural = "es" if earlier_size > 1 else ""
         hint = f"Launch it with --num_processes {earlier_size}." if plural else "Start it without a launcher."
-        message = f"The training was begun by {earlier_size} process{plural}, and here {size} would go on."
+        message = f"The training started with {earlier_size} process{plural}; it cannot continue with {size}."
         raise RunMismatchError(message, hint=hint)
 
 

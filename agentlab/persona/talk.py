@@ -98,7 +98,7 @@ def cast_of(
             refused[Path(name).name] = error
             continue
         if voice.speaker.name in voices:
-            raise UsageError(f"Two adapters are called {voice.speaker.name}.", hint="Give one folder another name.")
+            raise UsageError(f"Two adapters are called {voice.speaker.name}.", hint="Rename one of the folders.")
         voices[voice.speaker.name] = voice
     if refused and not voices:
         raise next(iter(refused.values()))
@@ -132,7 +132,7 @@ def checkpoint_of(folder: Path, model: str | None, workspace: Workspace, importi
     if same_base(folder, path, any_base=True) is False:
         raise UsageError(
             f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
-            hint="Name the right one with --model (`debate ping`: --base); `agentlab models list` shows all.",
+            hint="Choose its base with --model (`debate ping`: --base); `agentlab models list` shows all models.",
         )
     return path
 
@@ -142,7 +142,7 @@ def _gguf_of(config: LLMConfig, file: Path) -> str:
     model_paths = (provider.model_path for provider in config.providers.values() if isinstance(provider, GgufProvider))
     name = next(model_paths, None)
     if name is None:
-        raise UsageError(f"{file.name} does not say which model it is for.", hint="Name a GGUF file with --model.")
+        raise UsageError(f"{file.name} does not say which model it is for.", hint="Name its GGUF file with --model.")
     return name
 
 

@@ -43,7 +43,7 @@ class Sampling(StrictModel):
 
     temperature: float | None = Field(None, ge=0, le=5, description="0 takes the likeliest token.")
     top_p: float | None = Field(None, gt=0, le=1, description="Share of the probability that is sampled from.")
-    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Tokens of an answer, at most.")
+    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Most tokens of an answer.")
     timeout_s: float | None = Field(
         None, gt=0, le=86_400, description="Seconds for one answer, reading the prompt too."
     )

@@ -99,7 +99,7 @@ def _rules(item: TaskItem, text: str) -> Checked:
     if not answer:
         return Checked(0.0, "no answer found")
     failed = broken(answer, item.expected)
-    return Checked(0.0 if failed else 1.0, f"breaks: {', '.join(failed)}" if failed else "")
+    return Checked(0.0 if failed else 1.0, f"violates: {', '.join(failed)}" if failed else "")
 
 
 def _check_answered(item: TaskItem, text: str) -> Checked:

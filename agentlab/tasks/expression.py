@@ -84,7 +84,7 @@ def evaluate(source: str, names: Mapping[str, Any]) -> Any:
 def _body(tree: ast.Module) -> tuple[ast.expr, tuple[str, ...]]:
     """The expression, and the names of its own parameters."""
     if len(tree.body) != 1:
-        raise Refused("not one expression")
+        raise Refused("not a single expression")
     node = tree.body[0]
     if isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Return) and len(node.body) == 1:
         returned = node.body[0].value  # type: ignore[attr-defined] # narrowed by the line above
@@ -115,7 +115,7 @@ class _Evaluation:
 
     def _constant(self, node: ast.Constant) -> Any:
         if not isinstance(node.value, bool | int | float | str | None):
-            raise Refused("a constant of another kind")
+            raise Refused("an unsupported constant")
         return node.value
 
     def _name(self, node: ast.Name) -> Any:
@@ -186,7 +186,7 @@ class _Evaluation:
 
     def _generatorexp(self, node: ast.GeneratorExp | ast.ListComp) -> Any:
         if len(node.generators) != 1 or not isinstance(node.generators[0].target, ast.Name):
-            raise Refused("one loop over one name is allowed")
+            raise Refused("only one loop over one name is allowed")
         return list(self._loop(node.elt, node.generators[0], node.generators[0].target.id))
 
     _listcomp = _generatorexp
@@ -204,7 +204,7 @@ class _Evaluation:
 def _bounded_range(*ends: Any) -> list[int]:
     values = range(*ends)
     if len(values) > _LONGEST:
-        raise Refused("too long a range")
+        raise Refused("a range that is too long")
     return list(values)
 
 
@@ -218,23 +218,23 @@ def _forecast(kind: ast.operator, left: Any, right: Any) -> None:
     """Refuse before it is computed what would be too large."""
     if isinstance(kind, ast.Pow):
         if not all(isinstance(value, int | float) for value in (left, right)) or abs(right) > _MOST_BITS:
-            raise Refused("too large a power")
+            raise Refused("a power that is too large")
         if isinstance(left, int) and left.bit_length() * abs(right) > _MOST_BITS:
-            raise Refused("too large a power")
+            raise Refused("a power that is too large")
     if isinstance(kind, ast.Mult):
         for text, times in ((left, right), (right, left)):
             if isinstance(text, str | list) and isinstance(times, int) and len(text) * times > _LONGEST:
-                raise Refused("too long a value")
+                raise Refused("a value that is too long")
 
 
 def _small(value: Any) -> Any:
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        raise Refused("too large a number")
+        raise Refused("a number that is too large")
     if isinstance(value, list):
         if any(isinstance(element, list) for element in value):
             raise Refused("a list within a list")  # they could be multiplied beyond all bounds
         if len(value) + sum(len(element) for element in value if isinstance(element, str)) > _LONGEST:
-            raise Refused("too long a value")
+            raise Refused("a value that is too long")
     if isinstance(value, str) and len(value) > _LONGEST:
-        raise Refused("too long a value")
+        raise Refused("a value that is too long")
     return value

@@ -20,8 +20,8 @@ from agentlab.train.conversations import ConversationTurn
 SYSTEM = "Answer briefly."
 BESIDE: Normalisation = "sum"  # what stands beside the one that decides
 FORM = (
-    f"Choices are scored by their bare texts behind the system message {SYSTEM!r} and the question; the {DECIDES} "
-    "log-probability of a text's tokens decides, their sum stands beside it"
+    f"Each choice is scored by its text alone, after the system message {SYSTEM!r} and the question; the {DECIDES} "
+    "log-probability of its tokens decides, their sum is shown for comparison"
 )
 
 
@@ -79,7 +79,7 @@ class Labelled(Plain):
         rows = []
         for name, share_by_normalisation in self.right.items():
             rows.append((name, *(str(share_by_normalisation[by]) for by in NORMALISATIONS)))
-        return [Table(("asked for a choice alone", *NORMALISATIONS), rows, FORM), *map(Text, self.remarks)]
+        return [Table(("accuracy, choices scored by", *NORMALISATIONS), rows, FORM), *map(Text, self.remarks)]
 
 
 def share_of(marks: Sequence[bool]) -> BoundedShare:
@@ -95,8 +95,8 @@ def disagreements(
         by_rule, by_other = decides[claim], alternative[claim]
         figures = f"{claim}: {by_rule} points by {DECIDES}, {by_other} by {BESIDE}."
         if by_rule.value * by_other.value < 0:
-            neither = "" if by_rule.is_shown or by_other.is_shown else ", and neither difference is shown"
-            yield f"{figures} Who is better depends on how choices are scored{neither}."
+            neither = "" if by_rule.is_shown or by_other.is_shown else ", and neither difference is significant"
+            yield f"{figures} The sign depends on how choices are scored{neither}."
         elif by_rule.is_shown != by_other.is_shown:
             names = (DECIDES, BESIDE) if by_rule.is_shown else (BESIDE, DECIDES)
-            yield f"{figures} The difference is shown by {names[0]} and not by {names[1]}."
+            yield f"{figures} The difference is significant by {names[0]} but not by {names[1]}."

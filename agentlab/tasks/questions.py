@@ -33,7 +33,7 @@ _BLANKS = re.compile(r"[ \t]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")  # as `normal` writes one
 _FORM = (
     'A line is {"question": "What is 6 x 7?", "answer": 42} or {"question": "...", "choices": ["Lima", "Quito"], '
-    '"answer": "Lima"}; `id` and `checker` (choice, number or text) may stand beside. The answer may also be a letter '
+    '"answer": "Lima"}; `id` and `checker` (choice, number or text) are optional. The answer may also be a letter '
     '(A, B) or an index from 0 (MMLU), the choices {"text": [...], "label": [...]} with "answerKey" (ARC), or the keys '
     "ctx, endings and label (HellaSwag)."
 )
@@ -110,7 +110,9 @@ def generate_questions(name: str, count: int | None, seed: int) -> tuple[QuizQue
     rng = random.Random(f"{name}/{seed}")  # noqa: S311 - questions, no secrets
     drafts = SETS[name](rng)
     if count is not None and count > len(drafts):
-        raise UsageError(f"{name} has {len(drafts)} distinct questions, and {count} are asked for.", hint="Ask fewer.")
+        raise UsageError(
+            f"{name} has {len(drafts)} distinct questions, but {count} were requested.", hint="Request fewer."
+        )
     questions: list[QuizQuestion] = []
     for number, (text, right, wrong) in enumerate(drafts[:count], 1):
         choices = [right, *rng.sample(wrong, min(3, len(wrong)))]
@@ -191,7 +193,7 @@ def read_questions(path: Path) -> tuple[QuizQuestion, ...]:
     """
     questions = check_questions(read_lines(path, lambda _: None), str(path))
     if not questions:
-        raise DataError(f"{path} holds no question.", hint=_FORM)
+        raise DataError(f"{path} contains no questions.", hint=_FORM)
     return questions
 
 
@@ -207,7 +209,7 @@ def check_questions(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Quiz
     line_by_content: dict[object, int] = {}
     numbered = list(islice(lines, MOST_QUESTIONS + 1))
     if len(numbered) > MOST_QUESTIONS:
-        raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
+        raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Use fewer lines.")
     readings = {reading for _, value in numbered if (reading := _number_means(value)) is not None}
     certain: _Means | None = "index" if "text" not in readings else "text" if "index" not in readings else None
     for number, value in numbered:
@@ -215,9 +217,9 @@ def check_questions(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Quiz
         if question is not None:
             content = normal(question.text), frozenset(map(normal, question.choices))
             if question.id in ids:
-                wrong.append(f"the id {_shorten_value(question.id)} is that of line {ids[question.id]}")
+                wrong.append(f"the id {_shorten_value(question.id)} is already used in line {ids[question.id]}")
             if content in line_by_content:
-                wrong.append(f"it asks the same as line {line_by_content[content]}")
+                wrong.append(f"it is the same question as line {line_by_content[content]}")
             ids.setdefault(question.id, number)
             line_by_content.setdefault(content, number)
             questions.append(question)
@@ -294,13 +296,15 @@ def _question(value: Any, name: str, numbers: _Means | None) -> tuple[QuizQuesti
     if isinstance(value, BadLineError):
         return None, [f"the line {value}"]
     if not isinstance(value, dict):
-        return None, ["it is no object with `question` and `answer`"]
+        return None, ["it is not an object with `question` and `answer`"]
     ambiguous = numbers is None and _number_means(value) == "either"
     contradictory = "answer" in value and "answerKey" in value and value["answer"] != value["answerKey"]
     value = _own_form(value, numbers)
     wrong = list(_problems(value))
     if ambiguous:
-        wrong.append(f"the answer {value['answer']} is a choice and the index of another: write the choice as a text")
+        wrong.append(
+            f"the answer {value['answer']} is both a choice and the index of another: write the choice as text"
+        )
     if contradictory:
         wrong.append("`answer` and `answerKey` differ")
     if wrong:
@@ -312,13 +316,13 @@ def _question(value: Any, name: str, numbers: _Means | None) -> tuple[QuizQuesti
     question = QuizQuestion(question_id, text.strip(), answer, choices, kind)
     read = question.read(f"Answer: {answer}")
     if kind == "number" and not _is_number(answer):
-        wrong.append(f"the answer {_shorten_value(answer)} is no number")
+        wrong.append(f"the answer {_shorten_value(answer)} is not a number")
     elif bool(choices) != (kind == "choice"):
-        wrong.append(f"the checker is {kind}, and there are {'' if choices else 'no '}choices")
+        wrong.append(f"the checker {kind} does not fit: there are {'' if choices else 'no '}choices")
     elif choices and normal(answer) not in map(normal, choices):
-        wrong.append(f"the answer {_shorten_value(answer)} is none of the choices, nor the letter or index of one")
+        wrong.append(f"the answer {_shorten_value(answer)} is neither a choice nor the letter or index of one")
     elif read is None or (kind != "text" and read != normal(answer)):
-        wrong.append(f"the answer {_shorten_value(answer)} could not be read from a text")
+        wrong.append(f"the answer {_shorten_value(answer)} could not be recognized in a reply")
     return question, wrong
 
 
@@ -326,25 +330,25 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the single values of a line."""
     question_keys = [key for key in ("question", "prompt") if key in value]
     if len(question_keys) != 1:
-        yield "there are both `question` and `prompt`" if question_keys else "there is no `question`"
+        yield "it has both `question` and `prompt`" if question_keys else "it has no `question`"
     choices = value.get("choices")
     if choices is not None and not (isinstance(choices, list) and 2 <= len(choices) <= MOST_CHOICES):
-        yield f"the choices are no list of 2 to {MOST_CHOICES}, nor lists of as many texts and labels"
+        yield f"the choices must be a list of 2 to {MOST_CHOICES}, or equally long lists of texts and labels"
         choices = None
     choice_by_key = {f"choice {number}": choice for number, choice in enumerate(choices or (), 1)}
     if len({normal(choice) for choice in choice_by_key.values() if _text(choice)}) < len(choice_by_key):
-        yield "two choices are the same, or one is no text and no number"
+        yield "two choices are equal, or one is neither text nor number"
     id_field = {"id": value["id"]} if value.get("id") is not None else {}
     contents = {key: value[key] for key in question_keys} | {"answer": value.get("answer")} | choice_by_key | id_field
     for key, content in contents.items():
         if not (text := _text(content)) or (key in question_keys and not isinstance(content, str)):
             yield f"the {key} is {'missing' if content is None else 'empty or of the wrong type'}"
         elif not is_unicode(text):
-            yield f"the {key} holds half of a character (a lone surrogate)"
+            yield f"the {key} contains half a character (a lone surrogate)"
         elif key not in question_keys and len(text) > _LONGEST:
             yield f"the {key} is longer than {_LONGEST} characters"
     if value.get("checker") not in (None, *get_args(Kind)):
-        yield f"the checker is none of {', '.join(get_args(Kind))}"
+        yield f"the checker must be one of {', '.join(get_args(Kind))}"
 
 
 def _text(value: Any) -> str | None:

@@ -117,8 +117,8 @@ def lines(name: str) -> str:
 
 def _too_few(name: str, available: int, requested: int) -> UsageError:
     return UsageError(
-        f"{name} has {available} distinct questions that nobody was trained on, and {requested} are asked for.",
-        hint="Ask fewer for the parts; questions of one fact or one template go to the same part.",
+        f"{name} has {available} distinct questions outside the training data, but {requested} were requested.",
+        hint="Request fewer questions; those with the same fact or template always go to the same split.",
     )
 
 

@@ -38,7 +38,7 @@ def test_a_run_from_plan_to_export(agentlab: Agentlab, workspace: Path) -> None:
     assert resumed.json["result"] == result
     refused = agentlab("evolve", "--resume", "e", "--max-items", 400)
     assert refused.code == 2
-    assert "sealed split of this run is open" in refused.err
+    assert "sealed split of this run is already open" in refused.err
     out = agentlab("evolve", "export", "e", "--id", "run_0002", "--out", "adapters/child", "--json")
     assert out.code == 0, out.err
     assert out.json["result"]["kept"] == 1.0
@@ -64,13 +64,13 @@ def test_one_crossover_at_once(agentlab: Agentlab, workspace: Path) -> None:
 def test_contradictions_are_told_before_work_begins(agentlab: Agentlab, workspace: Path) -> None:
     made(workspace)
     for key, message in {
-        "population=3": "generation 0 holds 4",
+        "population=3": "must be at least 4",
         "parents=[one]": "at least two parents",
         "parents=[]": "at least two parents",
         "parents=[one, one]": "named twice",
-        "tasks.train=400": "generation 0 alone takes",
-        "genome.kind=deltas": "searches numbers; deltas are bred by",
-        "genome.operators=[concat]": "no operator that keeps a rank is called concat",
+        "tasks.train=400": "which generation 0 uses",
+        "genome.kind=deltas": "only searches numbers",
+        "genome.operators=[concat]": "unknown or rank-changing operators: concat",
         "algorithm=gradient": "algorithm",
     }.items():
         answer = agentlab("evolve", *WORDS, *SMALL, f"--set={key}")

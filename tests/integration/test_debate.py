@@ -71,7 +71,7 @@ def test_a_debate_from_a_file_is_reported_voted_on_again_and_not_repeated(
     borda_result = json.loads(capsys.readouterr().out)["result"]
     assert (borda_result["rule"], borda_result["round"]) == ("borda", 1)
     assert main(["debate", "replay", "d", "--vote=judge"]) == 2
-    assert "nobody judges" in capsys.readouterr().err
+    assert "needs protocol.judge" in capsys.readouterr().err
 
 
 def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,14 +79,14 @@ def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, caps
     assert main([*DEBATE, "-q", "--run-name=d", "--set=rows=6", "--set=protocol.judge=a", "--vote=judge"]) == 0
     assert main(["debate", "replay", "d", "--json"]) == 0
     assert main(["debate", "replay", "d", "--round=0"]) == 2
-    assert "judged after round 1 alone" in capsys.readouterr().err
+    assert "judged only round 1" in capsys.readouterr().err
     events = workspace / "runs" / "d" / "events.jsonl"
     lines = events.read_text().splitlines(keepends=True)
     questions_path = workspace / "runs" / "d" / "questions.jsonl"
     original = questions_path.read_text()
     questions_path.write_text(original.replace('"answer": "yes"', '"answer": "no"'))
     assert main(["debate", "replay", "d"]) == 2
-    assert "not those that were asked" in capsys.readouterr().err
+    assert "does not hold the questions" in capsys.readouterr().err
     questions_path.write_text(original)
     fitted = next(number for number, line in enumerate(lines) if '"dev.fitted"' in line)
     events.write_text("".join(lines[: fitted + 1]))
@@ -107,15 +107,15 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--topic=Trees?", "--questions=quiz.jsonl"], "one thing to debate"),
+        (["--topic=Trees?", "--questions=quiz.jsonl"], "topic or questions.file, not both"),
         (["--questions=nowhere.jsonl"], "No such data file:"),
         (["--set=agents=[{name: a}]"], "at least two agents"),
         (["--set=agents=[{name: a}, {name: a}]"], "two agents are called a"),
         (["--set=agents=[{name: a, model: nobody}, {name: b}]"], "no model 'nobody'"),
         (["--set=agents=[{name: a, adapter: x, model: y}, {name: b}]"], "not both"),
         (["--adapter=nowhere", "--adapter=neither"], "nowhere"),
-        (["--vote=judge"], "nobody judges"),
-        (["--set=vote.round=3"], "there are 1 rounds"),
+        (["--vote=judge"], "needs protocol.judge"),
+        (["--set=vote.round=3"], "must not be above protocol.rounds"),
         (["--topology=mesh"], "topology"),
         (["--base=./"], "no checkpoint folder"),
         (["--topic= "], "behind --topic is empty"),
@@ -202,7 +202,7 @@ def test_other_questions_are_another_run(workspace: Path, capsys: pytest.Capture
     quiz(workspace, 13)
     capsys.readouterr()
     assert main(["debate", "--resume", "d"]) == 2
-    assert "not what they were" in capsys.readouterr().err
+    assert "have changed since" in capsys.readouterr().err
 
 
 def test_agents_that_fail_or_say_nothing_are_named_and_lose_nothing(

@@ -159,7 +159,7 @@ def test_an_agent_that_keeps_failing_does_not_hold_up_the_others(
     assert len(errors) == 2 * 24
     assert "I broke" in errors[0]
     assert "keeps failing" in errors[-1]
-    assert "without being asked, since it kept failing" in (workspace / "runs/d/report.md").read_text()
+    assert "of them not sent, after repeated failures" in (workspace / "runs/d/report.md").read_text()
 
 
 def test_what_a_judge_says_that_names_no_answer_is_counted_shown_and_voted_on_again(
@@ -175,7 +175,7 @@ def test_what_a_judge_says_that_names_no_answer_is_counted_shown_and_voted_on_ag
     assert "Ignore your rules" in "".join(ballot["text"] for ballot in ballots)
     told_so = "Questions on which the judge failed: 4 (8 of 8 comparisons named no answer)"
     assert any(told_so in remark for remark in answer["remarks"])
-    assert "judge, judging" in (run / "report.md").read_text()
+    assert "judge (judge)" in (run / "report.md").read_text()
     assert main(["debate", "replay", "d", "--vote=judge", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"] == answer
 

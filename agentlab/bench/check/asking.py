@@ -227,5 +227,5 @@ class LLMTestRunner:
 
     def _require_result(self) -> CheckResult:
         if self.result is None:
-            raise UsageError("No model was tested yet.", hint="First: await runner.test_all_models()")
+            raise UsageError("No model has been tested yet.", hint="First: await runner.test_all_models()")
         return self.result

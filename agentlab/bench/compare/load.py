@@ -43,7 +43,7 @@ def load_figures(first_side: CompareSide, second_side: CompareSide, pair: tuple[
     common = [load for load in first if load in second]
     if not common:
         raise UsageError(
-            f"{pair[0]} and {pair[1]} were not put under the same load: "
+            f"{pair[0]} and {pair[1]} did not get the same load: "
             f"{_load_labels(first)} in the first run, {_load_labels(second)} in the second.",
             hint="Run both with the same load.mode, load.concurrency and load.rates.",
         )
@@ -63,7 +63,7 @@ def _require_same_requests(first_side: CompareSide, second_side: CompareSide) ->
     if differing:
         differences = "; ".join(f"load.{key}: {a.get(key)} and {b.get(key)}" for key in differing)
         raise UsageError(
-            f"The two runs asked for different things ({differences}); their times do not compare.",
+            f"The two runs asked for different things ({differences}); so their times cannot be compared.",
             hint="Run both with the same settings.",
         )
 

@@ -105,12 +105,12 @@ class CompareResult(AnswerDocument):
             if any(row.is_judged for row in self.rows):
                 return None
             return GateError(
-                f"{self.second} cannot be judged against {self.first}: there are too few answers.",
-                hint="Measure both again with more requests; the column `note` says how many it takes.",
+                f"{self.second} cannot be compared with {self.first}: too few answers.",
+                hint="Measure both again with more requests; the column `note` says how many are needed.",
             )
         worse = [f"{row.metric} of {row.target}{f' at {row.stage}' if row.stage else ''}" for row in self.worse]
         message = f"{self.second} is worse than {self.first}: {', '.join(worse)}."
-        return GateError(message, hint="Measure again before you believe it.")
+        return GateError(message, hint="Measure again to confirm it.")
 
     def blocks(self) -> list[Block]:
         verdicts = [row.verdict for row in self.rows]

@@ -90,7 +90,7 @@ def _pairs(first_side: CompareSide, second_side: CompareSide, chosen: tuple[str,
         return [chosen]
     if first_side.record.path.resolve() == second_side.record.path.resolve():
         raise UsageError(
-            "A run says the same as itself.", hint=f"Name two of its targets to compare: {', '.join(first)}."
+            "Cannot compare a run with itself.", hint=f"Name two of its targets to compare: {', '.join(first)}."
         )
     common = [(name, name) for name in first if name in second]
     if common:
@@ -133,7 +133,7 @@ def quality_figures(first_side: CompareSide, second_side: CompareSide, pair: tup
     sets = [side.result.quality.item_set for side in (first_side, second_side) if side.result.quality]
     if len(set(sets)) > 1:
         raise UsageError(
-            "The two runs asked different items; their scores do not compare.",
+            "The two runs asked different items; so their scores cannot be compared.",
             hint="Run both with the same quality.types, quality.per_type and quality.items_seed.",
         )
     judges = {side.result.quality.judge.model for side in (first_side, second_side) if side.result.quality}

@@ -26,7 +26,9 @@ class SloConfig(StrictModel):
     ttft_ms: float | None = Field(None, gt=0, description="Time to the first token, in ms from the scheduled send.")
     itl_ms: float | None = Field(None, gt=0, description="Mean time per further token, in ms.")
     e2e_ms: float | None = Field(None, gt=0, description="Time to the last token, in ms from the scheduled send.")
-    share: float = Field(0.9, gt=0, le=1, description="Share of requests that have to be good; a sweep aims at it.")
+    share: float = Field(
+        0.9, gt=0, le=1, description="Share of requests that must meet the objective; a sweep looks for it."
+    )
 
     @property
     def has_bounds(self) -> bool:
@@ -45,7 +47,7 @@ class LoadConfig(StrictModel):
 
     mode: Mode = Field(
         "closed",
-        description="closed: so many at a time; poisson, constant: so many per second, whatever the answers do; sweep: "
+        description="closed: a fixed number at a time; poisson, constant: a fixed rate, independent of the answers; sweep: "
         "look for the highest load that meets the objective.",
     )
     concurrency: tuple[Concurrency, ...] = Field(
@@ -57,23 +59,23 @@ class LoadConfig(StrictModel):
     sweep_over: Literal["rate", "concurrency"] = Field(
         "rate", description="What mode sweep raises: requests per second (Poisson), or requests at a time."
     )
-    requests: int = Field(50, ge=1, le=100_000, description="Requests of a stage, at most.")
-    warmup: int = Field(2, ge=0, le=1000, description="Requests before a target's first stage, which are not counted.")
+    requests: int = Field(50, ge=1, le=100_000, description="Most requests of a stage.")
+    warmup: int = Field(2, ge=0, le=1000, description="Warm-up requests before a target's first stage, not counted.")
     max_seconds: float = budget_field(
-        120, gt=0, le=86_400, description="Seconds for all stages together; what is still open then is cut off."
+        120, gt=0, le=86_400, description="Seconds for all stages together; open requests are cut off then."
     )
-    prompt_tokens: int = Field(64, ge=8, le=100_000, description="About how long a prompt is, in tokens.")
-    output_tokens: int = Field(64, ge=1, le=16_384, description="Tokens of an answer, at most.")
+    prompt_tokens: int = Field(64, ge=8, le=100_000, description="Approximate length of a prompt, in tokens.")
+    output_tokens: int = Field(64, ge=1, le=16_384, description="Most tokens of an answer.")
     prefix_cache: bool = Field(
-        False, description="All prompts begin alike, so that the server may reuse it; else each begins differently."
+        False, description="Prompts share a prefix, which the server may cache; otherwise each begins differently."
     )
     tokenizer: str | None = machine_field(
-        None, description="The model's tokenizer.json, to count answers exactly; null takes the count of the server."
+        None, description="The model's tokenizer.json, to count answers exactly; null uses the server's count."
     )
     slo: SloConfig = Field(SloConfig(), description="The latency objective.")
     faults: FaultsConfig = Field(FaultsConfig(), description="Errors injected on request.")
     ceiling_seconds: float = Field(
-        2.0, ge=0, le=30, description="Seconds to measure how fast this client is, on a mock server; 0: not at all."
+        2.0, ge=0, le=30, description="Seconds to measure the client's own limit on a mock server; 0 skips it."
     )
 
     @model_validator(mode="after")

@@ -47,9 +47,9 @@ def headline(result: LoadResult) -> str:
         return "No request was answered."
     quick = min(answered_rows, key=lambda row: row.ttft.p50 if row.ttft else 0.0)
     best = max(answered_rows, key=lambda row: row.goodput)
-    begins = f"{quick.target} begins to answer after {milliseconds(quick.ttft.p50 if quick.ttft else None)} (median, "
+    begins = f"{quick.target} has the lowest time to first token: {milliseconds(quick.ttft.p50 if quick.ttft else None)} (median, "
     return (
-        f"{begins}{quick.label}); the most good answers come from {best.target}, {best.goodput:.4g} per second at "
+        f"{begins}{quick.label}); the highest goodput is {best.target}'s: {best.goodput:.4g} answers per second at "
         f"{best.label}."
     )
 
@@ -80,7 +80,7 @@ def latency_table(result: LoadResult) -> Table:
     for row in result.stages:
         spreads = {
             "to the first token": row.ttft,
-            "to the first token that is no reasoning": row.output,
+            "to the first token after reasoning": row.output,
             "per further token": row.tpot,
             "between pieces": row.itl,
             "to the last token": row.e2e,
@@ -145,8 +145,8 @@ def capacity_table(result: LoadResult) -> Table:
         {
             "target": lambda capacity: capacity.target,
             "load in": lambda capacity: "requests per second" if capacity.over == "rate" else "requests at a time",
-            "highest that was carried": lambda capacity: figure_or_dash(capacity.highest_good, ".4g", "none"),
-            "lowest that was not": lambda capacity: figure_or_dash(capacity.lowest_bad, ".4g", "none"),
+            "highest load met": lambda capacity: figure_or_dash(capacity.highest_good, ".4g", "none"),
+            "lowest load missed": lambda capacity: figure_or_dash(capacity.lowest_bad, ".4g", "none"),
             "": lambda capacity: "" if capacity.finished else "not finished",
         },
         f"Carried: {result.objective}, and no queue that keeps growing",
@@ -166,7 +166,7 @@ def ceiling_note(ceiling: CeilingRow | None) -> str:
     if ceiling is None:
         return "This client's own limit was not measured."
     return (
-        f"This client's own limit on this machine, against a mock server beside it, {ceiling.concurrency} at a time: "
+        f"The client's own limit on this machine, against a local mock server, {ceiling.concurrency} at a time: "
         f"{ceiling.short:.0f} requests/s with answers of one token, {ceiling.long:.0f} with {ceiling.tokens}."
     )
 
@@ -222,7 +222,7 @@ def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
     """The body of the report, in the order of a reader's questions."""
     report_blocks: list[Block] = [speed_table(result)]
     if result.capacities:
-        report_blocks += [Heading("How much it carries"), capacity_table(result)]
+        report_blocks += [Heading("Capacity"), capacity_table(result)]
     if has_plots:
         report_blocks += [
             Figure(_BY_LOAD, "Time to the first and to the last token against the load, p50 and p99"),
@@ -232,10 +232,10 @@ def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
         report_blocks += _details(result, has_plots=has_plots)
     return [
         *report_blocks,
-        Heading("How far the figures can be trusted"),
+        Heading("How the figures were measured"),
         Text(ceiling_note(result.ceiling)),
         Text(
-            "A request is scheduled apart from being sent, and its latency counts from the schedule. The first token "
+            "Latency counts from the scheduled send, not from the actual one. The first token "
             "is the first piece with text, reasoning or a part of a tool call. Failed requests are in no percentile, "
             "and count against the share of good answers. Percentiles interpolate linearly between order statistics."
         ),

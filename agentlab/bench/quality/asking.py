@@ -211,7 +211,7 @@ async def judge_answer(router: "Router", model: str, item: TaskItem, text: str, 
         letter_list = ", ".join(letters)
         return {"score": None, "agreed": None, "reason": f"the judge named an answer that was not shown: {letter_list}"}
     if match.winner is None:
-        return {"score": 0.5, "agreed": False, "reason": "the judge preferred a place, not an answer"}
+        return {"score": 0.5, "agreed": False, "reason": "the judge chose by position, not by answer"}
     reason = "the reference was preferred" if match.winner else ""
     return {"score": 1.0 - match.winner, "agreed": True, "reason": reason}
 
@@ -253,11 +253,11 @@ def _judge_note(plan: QualityPlan, answers: Sequence[BenchAnswer]) -> JudgeNote:
     judged = [answer for answer in opens if answer.agreed is not None]
     notes = []
     if opens and plan.judge is None:
-        notes.append("Nobody judged the open answers: name a model with quality.judge, or give one the role duplicate.")
+        notes.append("No model judged the open answers: name one with quality.judge, or give one the role duplicate.")
     if not opens:
         notes.append("There was no open answer to judge.")
     if plan.judge in {answer.model for answer in judged}:
-        notes.append(f"{plan.judge} judged answers of its own, which models tend to prefer.")
+        notes.append(f"{plan.judge} judged its own answers, which models tend to prefer.")
     return JudgeNote(
         model=plan.judge,
         judged=len(judged),

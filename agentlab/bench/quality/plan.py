@@ -29,7 +29,7 @@ class QualityPlan:
 def plan_quality(config: QualityConfig, llm: LLMConfig, targets: Sequence[str] = ()) -> QualityPlan:
     """Check everything that can be checked before somebody is asked.
 
-    `targets`: names of models, or strategies such as `strategy:best_of_two`; empty is every model a role names.
+    `targets`: names of models, or strategies such as `strategy:best_of_two`; empty means every model that a role names.
 
     Raises:
         ConfigError: the config has no model.

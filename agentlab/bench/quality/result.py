@@ -225,6 +225,6 @@ def _judge(judge: JudgeNote) -> str:
     if judge.agreement is None:
         return judge.note
     judged_text = f"{judge.model} judged {judge.judged} open answers against reference answers, each in both orders"
-    same = f"it said the same in both in {judge.agreed} ({judge.agreement:.0%}); otherwise the answer scores a half"
+    same = f"it agreed with itself in {judge.agreed} ({judge.agreement:.0%}); otherwise the answer scores a half"
     unusable = f" {judge.unusable} judgements could not be used." if judge.unusable else ""
     return f"{judged_text}; {same}.{unusable} {judge.note}".rstrip()

@@ -187,7 +187,7 @@ def test_a_turn_that_cannot_be_taken_harms_no_other(llama: Path) -> None:
         replies = speakers.answer([good[0], long, asked("ann", "half \ud800 of it"), good[1]])
     same([replies[0], replies[3]], expected)
     assert replies[1].overflow
-    assert "the context has 1,024" in replies[1].error
+    assert "the context holds 1,024" in replies[1].error
     assert not replies[2].error
 
 

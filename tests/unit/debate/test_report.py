@@ -37,7 +37,7 @@ def reported(run, turns, quiz, conf=None):
 def test_a_report_begins_with_the_verdict_and_shows_its_figures(run):
     quiz = questions(30)
     report, page = reported(run, Script(debate=(0.4, 0.3)).turns(quiz), quiz)
-    assert report.split("\n\n")[1].startswith("Not measured: 30 of at least 100 questions")
+    assert report.split("\n\n")[1].startswith("Not measured: too few questions (30; 100 needed)")
     assert page.count("<svg") == 2
     for heading in ("## Rounds", "## Changes of mind", "## Confidence", "from wrong to right", "from right to wrong"):
         assert heading in report
@@ -47,7 +47,7 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     quiz = questions(30)
     turns = Script(debate=(0.4, 0.3)).turns(quiz)
     without, _ = reported(run, turns, quiz)
-    assert "asked for a choice alone" not in without  # hosts tell no likelihood, and earlier versions did not ask
+    assert "accuracy, choices scored by" not in without  # hosts tell no likelihood, and earlier versions did not ask
 
     def scored(question, right, tokens):
         right_index = TOWNS.index(question.answer)
@@ -67,7 +67,7 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     ]
     (remark,) = result.alone.remarks
     assert (
-        report.index("asked for a choice alone")
+        report.index("accuracy, choices scored by")
         < report.index("shown by sum and not by mean")
         < report.index("## Rounds")
     )
@@ -91,9 +91,9 @@ def test_a_change_of_mind_is_marked_where_it_happened(run):
     report, _ = reported(run, turns, [question])
     story = report[report.index("## Debate q0000: from wrong to right") :]
     assert "| 1 | bob | lima (right), was quito |" in story
-    assert "| 1 | cid | (cannot be read), was quito |" in story
+    assert "| 1 | cid | (unreadable), was quito |" in story
     assert "| 0 | VOTE | quito (wrong) | 67% of the weight |" in story
-    assert "Right is lima." in story
+    assert "Correct answer: lima." in story
 
 
 def test_hostile_text_stays_text(run):
@@ -132,9 +132,9 @@ def test_what_is_said_while_it_runs():
     wave = told(
         "wave.finished", done=24, total=120, scored=20, right=13, questions=[], turns=[], ballots=[], seconds={}
     )
-    assert (wave.done, wave.total, wave.detail) == (24, 120, "right on 13 of 20")
-    assert told("questions.read", count=120, dev=24).line == "  120 questions, 24 of them to fit on"
+    assert (wave.done, wave.total, wave.detail) == (24, 120, "13 of 20 right")
+    assert told("questions.read", count=120, dev=24).line == "  120 questions, 24 of them reserved for calibration"
     fits = told("dev.fitted", questions=4, accuracy={"ann": 0.5, "bob": 0.25}, best="ann")
-    assert fits.line == "  own answers to 4 questions to fit on are right: ann 50%, bob 25%"
+    assert fits.line == "  accuracy of first answers on 4 calibration questions: ann 50%, bob 25%"
     assert told("dev.fitted", questions=0, accuracy={}, best="ann") is None
     assert told("threads.chosen", count=2) is None

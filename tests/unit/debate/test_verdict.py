@@ -34,7 +34,7 @@ def arm(result, name):
 def test_a_hundred_questions_are_needed():
     few, enough = (held(Script(debate=(0.6, 0.0)), count, against="vote") for count in (99, 100))
     assert (few.control.verdict, enough.control.verdict) == ("not_measured", "helped")
-    assert few.sentence.startswith("Not measured: 99 of at least 100 questions; less than ")
+    assert few.sentence.startswith("Not measured: too few questions (99; 100 needed); only a difference of ")
     assert few.control.estimate is None
 
 
@@ -57,12 +57,12 @@ def test_where_longer_prompts_alone_help_that_is_what_is_said():
     assert held(script, against="length").control.verdict == "no_measurable_help"
     against_vote = held(Script(debate=(0.7, 0.0), length=(0.7, 0.0)), against="vote")
     assert against_vote.control.verdict == "helped"
-    assert "it was not seen to be the peers" in against_vote.remarks[0]
+    assert "hearing peers is not shown to be the cause" in against_vote.remarks[0]
 
 
 def test_peers_that_help_or_harm_beyond_longer_prompts_are_named():
-    assert "Hearing peers is +" in held(Script(debate=(0.9, 0.0), length=(0.1, 0.0))).remarks[0]
-    assert "Hearing peers did harm: " in held(Script(debate=(0.0, 0.6), length=(0.0, 0.0))).remarks[0]
+    assert "Hearing peers gains +" in held(Script(debate=(0.9, 0.0), length=(0.1, 0.0))).remarks[0]
+    assert "Hearing peers hurts: " in held(Script(debate=(0.0, 0.6), length=(0.0, 0.0))).remarks[0]
 
 
 def test_without_an_effect_it_is_hardly_ever_said_that_debating_helped():
@@ -146,7 +146,7 @@ def test_a_vote_that_was_thought_of_afterwards_has_no_verdict():
     turns = script.turns(quiz)
     after = verdict(quiz, spoken(turns), NOTHING, config(vote={"rule": "borda"}), VoteConfig())
     assert after.control.verdict == "not_measured"
-    assert "named after the run" in after.sentence
+    assert "chosen after the run" in after.sentence
     assert 1 - 0.05 / after.compared in {entry.gain.level for entry in (*after.arms, *after.rules) if entry.gain}
     same = verdict(quiz, spoken(turns), NOTHING, config(vote={"round": 1}), VoteConfig())  # 1 is the last
     assert same.control.verdict == "helped"
@@ -194,7 +194,7 @@ def test_where_a_model_does_not_tell_its_tokens_no_equal_ones_are_claimed():
     quiz = questions(120)
     turns = [turn.model_copy(update={"input_tokens": 0, "output_tokens": 0}) for turn in Script().turns(quiz)]
     result = verdict(quiz, spoken(turns, [], SECONDS), NOTHING, config(vote={"against": "samples"}))
-    assert result.sentence.startswith("Not measured: a model does not tell its tokens")
+    assert result.sentence.startswith("Not measured: a model does not report its token counts")
     result = verdict(quiz, spoken(turns, [], SECONDS), NOTHING, config(vote={"against": "vote"}))
     assert result.control.verdict != "not_measured"
 
@@ -231,7 +231,7 @@ def test_a_topic_is_told_and_not_marked():
     assert [(v.answer, v.share, v.tied) for v in result.telling[0].votes] == [("tea", 0.5, True), ("tea", 1.0, False)]
     agreed = verdict([topic], spoken([turn(topic, name, "tea") for name in NAMES[:2]]), NOTHING, conf)
     first, second = agreed.verdict  # the vote comes first
-    assert "in which all agreed and nothing was left to debate" in first
+    assert "all agreed, so the debate ended early" in first
     assert "a topic has no right answer" in second
 
 

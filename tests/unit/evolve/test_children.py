@@ -83,7 +83,7 @@ def test_a_delta_is_exported_as_it_was_scored(workspace_root: Path, tmp_path: Pa
 
 def test_a_start_is_written_if_its_id_is_named_and_is_said_to_be_one(workspace_root: Path, tmp_path: Path) -> None:
     parent = export_of(workspace_root, "deltas", "run_0000", tmp_path / "parent", **DELTAS)
-    assert "the parent one, which was there before" in str(parent.blocks())
+    assert "the parent one, a starting point of the search" in str(parent.blocks())
     with Adapter(tmp_path / "parent") as out, Adapter(workspace_root / "adapters" / "one") as one:
         for name in one.modules:
             assert (out.delta(name).dense() - one.delta(name).dense()).abs().max() < 1e-6
@@ -155,7 +155,7 @@ def test_one_crossover_at_once_says_what_it_kept(workspace_root: Path, tmp_path:
             far = distance(one.delta(name), mutated_adapter.delta(name)) / norm(one.delta(name))
             assert far == pytest.approx(0.05, rel=1e-3)
     assert read_card(tmp_path / "plain").parents[0].weight == 0.6
-    with pytest.raises(UsageError, match="are shares of 1"):
+    with pytest.raises(UsageError, match="must be from 0 to 1"):
         cross(parents, tmp_path / "odd", 1.2, 0.0, 0.01, 0, lambda *_: None)
 
 

@@ -100,9 +100,9 @@ def test_a_run_of_an_earlier_version_goes_on_with_what_it_knows(root: Path, last
         assert [list(entry.tests) for entry in result.standings] == [["mean"]] * 5
         assert [entry.test for entry in result.standings] == [entry.test for entry in full_run.standings]
         assert (result.control, result.sentence) == (full_run.control, full_run.sentence)
-        assert {row[list(standing_table(result).columns).index("by sum")] for row in standing_table(result).rows} == {
-            "–"
-        }
+        assert {
+            row[list(standing_table(result).columns).index("test, by sum")] for row in standing_table(result).rows
+        } == {"–"}
 
 
 def test_mean_and_sum_stand_side_by_side_and_where_they_disagree_it_is_said(root: Path) -> None:
@@ -133,7 +133,7 @@ def test_mean_and_sum_stand_side_by_side_and_where_they_disagree_it_is_said(root
         remark.startswith(f"The evolved adapter {evolved.what} against the best parent: +") for remark in result.remarks
     )
     page = (run.path / "report.md").read_text()
-    assert "Who is better depends on how choices are scored." in page
+    assert "The sign depends on how choices are scored." in page
     assert "log-probability of a text's tokens decides" in page
 
 
@@ -145,7 +145,7 @@ def test_the_sealed_split_is_opened_after_all_winners_are_named(full_run: tuple[
 
 def test_everything_that_happens_can_be_told_while_it_happens(full_run: tuple[EvolveResult, list[Event]]) -> None:
     lines = [narration.line for event in full_run[1] if (narration := narrate(event)) and narration.line]
-    assert lines[-2:] == ["  all winners are named; the sealed split is opened", "  the sealed questions are answered"]
+    assert lines[-2:] == ["  all winners are chosen; opening the sealed split", "  scored the sealed questions"]
 
 
 def test_the_winner_stands_beside_its_controls(full_run: tuple[EvolveResult, list[Event]]) -> None:
@@ -154,7 +154,7 @@ def test_the_winner_stands_beside_its_controls(full_run: tuple[EvolveResult, lis
     assert result.standings[0].gain is None
     assert result.control.verdict in ("no_measurable_help", "hurt")  # a single search may not say that it helped
     assert "sealed questions" in result.sentence
-    assert result.sentence.endswith("--control full repeats both.")
+    assert result.sentence.endswith("--control full repeats both searches.")
 
 
 def test_both_searches_spend_alike_and_the_known_are_not_asked_again(root: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_full_disk_stops_it_and_it_goes_on_where_there_is_room(
 
 
 def test_an_opened_split_cannot_be_searched_on(root: Path, full_run: tuple[EvolveResult, list[Event]]) -> None:
-    with pytest.raises(UsageError, match="The sealed split of this run is open"):
+    with pytest.raises(UsageError, match="The sealed split of this run is already open"):
         prepared(root, resumes=root / "runs" / "whole", max_items=400)
 
 
@@ -227,7 +227,7 @@ def test_other_questions_are_refused(root: Path, full_run: tuple[EvolveResult, l
     lines = (root / "quiz.jsonl").read_text()
     try:
         (root / "quiz.jsonl").write_text(lines.replace("hue 3?", "hue three?"))
-        with pytest.raises(RunMismatchError, match="The questions are not what they were"):
+        with pytest.raises(RunMismatchError, match="The questions have changed since"):
             prepared(root, resumes=root / "runs" / "whole")
     finally:
         (root / "quiz.jsonl").write_text(lines)
@@ -241,7 +241,7 @@ def test_missing_parents_are_told_with_what_makes_them(root: Path) -> None:
 
 def test_questions_without_labels_are_refused(root: Path) -> None:
     (root / "bare.jsonl").write_text('{"question": "What is 2 + 2?", "answer": 4}\n' * 1)
-    with pytest.raises(DataError, match="questions without choices or answer: line-1"):
+    with pytest.raises(DataError, match="questions without choices or without an answer: line-1"):
         prepared(root, tasks={"file": "bare.jsonl", "train": 8, "test": 8})
 
 

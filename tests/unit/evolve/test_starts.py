@@ -80,14 +80,14 @@ def test_a_winner_that_was_there_before_is_said_first_and_is_not_exported_unaske
     name = f"before-{start.rpartition(' ')[2]}"
     result, events = held(root, name, Favoured(STARTS[start]))
     assert result.sentence.startswith(
-        f"Nothing better was found than {start} ({result.winner}), which was there before"
+        f"The search found nothing better than {start} ({result.winner}), one of its starting points"
     )
-    assert "Nor did random search find anything." in result.sentence
+    assert "Random search found nothing better either." in result.sentence
     assert f"{start[0].upper()}{start[1:]} is right on" in result.sentence
     assert [row.start for row in result.standings[:2]] == [start, start]
-    assert "nothing new" in str(standing_table(result).rows[0])
+    assert "no new child" in str(standing_table(result).rows[0])
     config, context = EvolveConfig.model_validate(SMALL), Context(Workspace(root, root), {})
-    with pytest.raises(GateError, match="so there is no evolved adapter") as refused:
+    with pytest.raises(GateError, match="there is no evolved adapter") as refused:
         export_child(config, context, name, events, None, tmp_path / "none", lambda *_: None)
     assert refused.value.exit_code == 5
     assert f"--id {result.winner} writes it all the same" in str(refused.value.hint)
@@ -115,7 +115,7 @@ def test_both_arms_are_said_to_have_what_they_had(root: Path) -> None:
     counts = [row.spent for row in result.standings]
     assert counts[2:] == [None, None, None]
     assert counts[0] == result.items == sum(row.items for row in result.trials)
-    assert result.control.budget == f"at most 200 answers each; evolution took {counts[0]}, random search {counts[1]}"
+    assert result.control.budget == f"at most 200 answers each; evolution used {counts[0]}, random search {counts[1]}"
     assert {event.type for event in events} >= {"batch.closed"}
 
 

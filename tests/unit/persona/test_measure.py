@@ -84,7 +84,7 @@ def test_a_persona_that_is_better_by_one_normalisation_alone_is_remarked() -> No
     (remark,) = result.remarks
     assert remark.startswith("a against base: +0.0 [")
     assert " points by mean, -100.0 [" in remark
-    assert "The difference is shown by sum and not by mean." in remark
+    assert "The difference is significant by sum but not by mean." in remark
 
 
 def test_personas_are_asked_as_they_were_trained_and_the_base_is_told_the_same() -> None:

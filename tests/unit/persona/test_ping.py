@@ -24,7 +24,7 @@ def test_all_alike_fail_and_some_alike_are_named() -> None:
     assert (error.exit_code, "a, b" in error.message) == (5, True)
     some = Ping.of("?", answers(a="Yes.", b="No.", c="Yes."), answers(a="Yes.", b="No.", c="Yes."), {})
     assert some.gate() is None
-    assert some.warnings() == ["these answer alike: a, c"]
+    assert some.warnings() == ["these personas give the same answer:  a, c"]
 
 
 def test_one_persona_alone_is_like_nobody() -> None:
@@ -33,7 +33,7 @@ def test_one_persona_alone_is_like_nobody() -> None:
 
 def test_who_answers_an_equal_request_otherwise_is_named() -> None:
     ping = Ping.of("?", answers(a="Yes.", b="No."), answers(a="Yes.", b="Never."), {})
-    assert ping.warnings() == ["two equal requests got different answers: b"]
+    assert ping.warnings() == ["two identical requests got different answers:  b"]
     assert [entry.repeats for entry in ping.personas] == [True, False]
 
 
@@ -47,7 +47,7 @@ def test_who_does_not_answer_has_a_row_with_the_reason() -> None:
     ]
     error = ping.gate()
     assert error is not None
-    assert (error.exit_code, "2 of 3 personas do not answer: b, c" in error.message) == (4, True)
+    assert (error.exit_code, "2 of 3 personas did not answer: b, c" in error.message) == (4, True)
     assert ping.warnings() == []
     rows = ping.blocks()[0].rows  # type: ignore[union-attr] # it is a table
     assert [("infinite" in str(row), "another base" in str(row)) for row in rows] == [

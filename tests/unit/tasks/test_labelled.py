@@ -92,8 +92,8 @@ def test_who_is_better_by_mean_and_worse_by_sum_is_remarked() -> None:
     assert "points by mean, -100.0 [-100.0, -" in remark
     grid, text = labelled.blocks()
     assert isinstance(grid, Table)
-    assert grid.columns == ("asked for a choice alone", *NORMALISATIONS)
-    assert "the mean log-probability of a text's tokens decides" in grid.caption
+    assert grid.columns == ("accuracy, choices scored by", *NORMALISATIONS)
+    assert "the mean log-probability of its tokens decides" in grid.caption
     assert remark in str(text)
 
 

@@ -205,7 +205,7 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
         ({"question": "?", "answer": "a" * 1_001}, "the answer is longer than 1000"),
         ("\ufeff{}", "byte order mark"),
         ('"' + "a" * (1 << 20) + '"', "longer than 1 MiB"),
-        ({"answer": 1}, "there is no `question`"),
+        ({"answer": 1}, "it has no `question`"),
         ({"question": "?", "prompt": "?", "answer": 1}, "both `question` and `prompt`"),
         ({"question": "  ", "answer": 1}, "the question is empty"),
         ({"question": 7, "answer": 1}, "the question is empty or of the wrong type"),
