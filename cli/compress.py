@@ -409,8 +409,6 @@ def _one_of(models: "list[CompressModelResult]", base: str | None) -> "CompressM
     """The base that is meant, of a run with one or several."""
     model = next((candidate for candidate in models if base in (None, candidate.base)), None)
     if model is None or (base is None and len(models) > 1):
-        raise UsageError(
-            "The run has several base models.",
-            hint=f"Choose one: {', '.join(f'--base {candidate.base}' for candidate in models)}.",
-        )
+        options = ", ".join(f"--base {candidate.base}" for candidate in models)
+        raise UsageError("The run has several base models.", hint=f"Choose one: {options}.")
     return model

@@ -47,7 +47,8 @@ def headline(result: LoadResult) -> str:
         return "No request was answered."
     quick = min(answered_rows, key=lambda row: row.ttft.p50 if row.ttft else 0.0)
     best = max(answered_rows, key=lambda row: row.goodput)
-    begins = f"{quick.target} has the lowest time to first token: {milliseconds(quick.ttft.p50 if quick.ttft else None)} (median, "
+    fastest = milliseconds(quick.ttft.p50 if quick.ttft else None)
+    begins = f"{quick.target} has the lowest time to first token: {fastest} (median, "
     return (
         f"{begins}{quick.label}); the highest goodput is {best.target}'s: {best.goodput:.4g} answers per second at "
         f"{best.label}."
