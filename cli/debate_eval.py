@@ -182,7 +182,7 @@ def ping(
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Ask the models of a server instead, up to its /v1.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Tokens of an answer, at most.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Maximum tokens per answer.")] = 64,
 ) -> None:
     """Ask personas the same, twice: their answers side by side, and who answers like another.
 

@@ -51,7 +51,7 @@ System = Annotated[
 ]
 Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 is the likeliest answer.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at a temperature above 0.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Tokens of an answer, at most.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Maximum tokens per answer.")]
 MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on paid models.")]
 
 

@@ -72,7 +72,7 @@ Pipeline = Annotated[
 ]
 Mode = Annotated[str | None, typer.Option(help="base or manual.", rich_help_panel=CONFIG)]
 InputText = Annotated[
-    str | None, typer.Option("--input", metavar="TEXT", help="What the first stage reads.", rich_help_panel=CONFIG)
+    str | None, typer.Option("--input", metavar="TEXT", help="Input of the first stage.", rich_help_panel=CONFIG)
 ]
 InputFile = Annotated[
     str | None,
