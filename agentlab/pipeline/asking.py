@@ -250,4 +250,4 @@ def _seed(call: PipelineCall, rung: Rung) -> int:
 
 def _check(text: str, schema: Mapping[str, Any] | None) -> None:
     if schema is not None and isinstance(fitted_value := fits(text, schema), Rejected):
-        raise SchemaError(f"The answer does not fit its schema: {'; '.join(fitted_value.problems)}")
+        raise SchemaError(f"The answer does not match its schema: {'; '.join(fitted_value.problems)}")

@@ -25,13 +25,15 @@ ModelName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z
 
 
 class EngineOptions(Sampling):
-    """How a model is loaded and sampled; null leaves it to `defaults`, then to the value in brackets."""
+    """How a model is loaded and sampled; null uses `defaults`, then the value in brackets."""
 
-    n_ctx: int | None = Field(None, ge=128, le=1 << 20, description="Tokens of prompt and answer together. [2048]")
-    n_ubatch: int | None = Field(None, ge=16, le=4096, description="Tokens read at once. [128]")
-    n_gpu_layers: int | None = Field(None, ge=-1, le=4096, description="Layers on the GPU, -1 for all. [0]")
-    flash_attn: bool | None = Field(None, description="Flash attention: less memory, the same speed. [true]")
-    kv_type: KvType | None = Field(None, description="Type of the attention cache: f16, q8_0 or q4_0. [f16]")
+    n_ctx: int | None = Field(
+        None, ge=128, le=1 << 20, description="Context size in tokens, for prompt and answer. [2048]"
+    )
+    n_ubatch: int | None = Field(None, ge=16, le=4096, description="Prompt tokens per batch. [128]")
+    n_gpu_layers: int | None = Field(None, ge=-1, le=4096, description="Layers on the GPU; -1 is all. [0]")
+    flash_attn: bool | None = Field(None, description="Use flash attention: less memory, same speed. [true]")
+    kv_type: KvType | None = Field(None, description="Type of the KV cache: f16, q8_0 or q4_0. [f16]")
 
 
 class ModelEntry(StrictModel):
@@ -39,47 +41,49 @@ class ModelEntry(StrictModel):
 
     provider: Literal["gguf", "router"] = Field("gguf", description="gguf: `file`; router: `model` of `llm`.")
     file: EnvPath | None = Field(None, description="A file in models_directory, or a path.")
-    quantization: str | None = Field(None, max_length=40, description="Such as Q4_K_M; checked against the file.")
+    quantization: str | None = Field(
+        None, max_length=40, description="Expected quantization, such as Q4_K_M; checked against the file."
+    )
     required_for_base: bool = Field(
         True,
-        description="Whether base mode refuses to start without it. When false, a fallback that is not there is passed "
-        "over, in both modes; a model that a stage asks first has to be there.",
+        description="Whether base mode refuses to start without it. When false, a missing fallback model is skipped "
+        "in both modes; the first model of a stage must exist.",
     )
-    overrides: EngineOptions = Field(EngineOptions(), description="What differs from `defaults`.")
-    model: str | None = Field(None, description="The name of a model of `llm`.")
+    overrides: EngineOptions = Field(EngineOptions(), description="Settings that differ from `defaults`.")
+    model: str | None = Field(None, description="Name of a model of `llm`.")
 
     @model_validator(mode="after")
     def _check_provider(self) -> "ModelEntry":
         if self.provider == "gguf" and (self.file is None or self.model is not None):
-            raise ValueError("a gguf model has a `file` and no `model`")
+            raise ValueError("a gguf model needs `file`, and must not set `model`")
         if self.provider == "router" and (self.model is None or self.file is not None or self.quantization is not None):
-            raise ValueError("a router model has a `model`, and neither `file` nor `quantization`")
+            raise ValueError("a router model needs `model`, and must not set `file` or `quantization`")
         return self
 
 
 class StageList(StrictModel):
     """Stages in the order in which they are read; the last one's answer is the pipeline's."""
 
-    stages: tuple[Stage, ...] = Field(min_length=1, max_length=64, description="The stages.")
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=64, description="The stages, in order.")
 
 
 class Resources(StrictModel):
-    """The memory that models may take together. Null asks the machine, and takes what it has times 0.8."""
+    """Memory limit for all models together. Null is 80 % of what the machine has."""
 
     ram_gib: float | None = machine_field(None, gt=0, le=65_536, description="Main memory in GiB.")
     vram_gib: float | None = machine_field(None, gt=0, le=65_536, description="GPU memory in GiB.")
-    ram_safety: float = machine_field(1.05, ge=1, le=4, description="Estimates of main memory are multiplied by this.")
+    ram_safety: float = machine_field(1.05, ge=1, le=4, description="Safety factor for estimates of main memory.")
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="Of a local model; null is OMP_NUM_THREADS, or one per core."
+        None, ge=1, le=1024, description="CPU threads per local model; null is OMP_NUM_THREADS, or one per core."
     )
-    vram_safety: float = machine_field(1.1, ge=1, le=4, description="Estimates of GPU memory are multiplied by this.")
+    vram_safety: float = machine_field(1.1, ge=1, le=4, description="Safety factor for estimates of GPU memory.")
 
 
 class Branch(StrictModel):
-    """Whose answers a rerun begins with."""
+    """The run whose answers a rerun reuses."""
 
-    run: str = Field(description="The parent's folder.")
-    stage: str = Field(description="The first stage that is not taken over.")
+    run: str = Field(description="Folder of the parent run.")
+    stage: str = Field(description="The first stage to run again.")
 
 
 class PipelineConfig(StrictModel):
@@ -87,25 +91,25 @@ class PipelineConfig(StrictModel):
 
     includes: ClassVar[tuple[str, ...]] = ("models_file",)  # keys that name a file laid under this one; see config.load
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of all sampling.")
-    mode: Literal["base", "manual"] = Field("base", description="Which list of stages runs.")
-    input: str | None = Field(None, max_length=32_768, description="What the first stage reads.")
-    input_file: EnvPath | None = Field(None, description="A text file with it, for longer ones.")
-    inputs: EnvPath | None = Field(None, description="A JSONL file: one input per line, each run through all stages.")
-    params: dict[str, bool | int | float | str] = Field({}, description="Values for templates, as params.NAME.")
-    models_directory: EnvPath = Field("models", description="Where `file` names are looked up.")
-    defaults: EngineOptions = Field(EngineOptions(), description="For every model.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for all sampling.")
+    mode: Literal["base", "manual"] = Field("base", description="Which list of stages to run.")
+    input: str | None = Field(None, max_length=32_768, description="Input of the first stage.")
+    input_file: EnvPath | None = Field(None, description="Text file with the input.")
+    inputs: EnvPath | None = Field(
+        None, description="JSONL file with one input per line; each passes through all stages."
+    )
+    params: dict[str, bool | int | float | str] = Field({}, description="Values that templates read as params.NAME.")
+    models_directory: EnvPath = Field("models", description="Folder in which `file` names are looked up.")
+    defaults: EngineOptions = Field(EngineOptions(), description="Settings for every model.")
     models: dict[ModelName, ModelEntry] = Field({}, max_length=64, description="Models by name.")
-    base_pipeline: StageList | None = Field(None, description="The stages of base mode.")
-    manual_pipeline: StageList | None = Field(None, description="The stages of manual mode.")
-    resources: Resources = Field(Resources(), description="The memory that models may take.")
+    base_pipeline: StageList | None = Field(None, description="Stages of base mode.")
+    manual_pipeline: StageList | None = Field(None, description="Stages of manual mode.")
+    resources: Resources = Field(Resources(), description="Memory limits and threads.")
     cache: Literal["use", "refresh", "off"] = machine_field(
-        "use", description="use: a question asked before is not asked again; refresh: asked, and kept; off: neither."
+        "use", description="use: reuse stored answers; refresh: ask again and store; off: neither reuse nor store."
     )
     branch: Branch | None = Field(None, description="Written by `pipeline rerun`.")
-    llm: LLMConfig = preset_field(
-        "llm", LLMConfig(), description="Remote models: a name in configs/llm, or such a mapping."
-    )
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Remote models: a name in configs/llm, or a mapping.")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -116,10 +120,10 @@ class PipelineConfig(StrictModel):
         """What is wrong between the parts, such as names that lead nowhere, in the order of the file."""
         input_keys = [name for name in ("input", "input_file", "inputs") if getattr(self, name) is not None]
         for name in input_keys[1:]:
-            yield (name,), f"{' and '.join(input_keys)} exclude each other"
+            yield (name,), f"{' and '.join(input_keys)} cannot be combined"
         yield from _models(self)
         if not self.stages:
-            yield (f"{self.mode}_pipeline",), f"mode {self.mode} runs {self.mode}_pipeline.stages, which is not given"
+            yield (f"{self.mode}_pipeline",), f"mode {self.mode} needs {self.mode}_pipeline.stages"
         for name, part in (("base_pipeline", self.base_pipeline), ("manual_pipeline", self.manual_pipeline)):
             if part is not None:
                 for key, sentence in stage_problems(part.stages, self):
@@ -136,7 +140,7 @@ def _models(config: PipelineConfig) -> Iterator[Problem]:
         kv_type = entry.overrides.kv_type or config.defaults.kv_type or "f16"
         flash = entry.overrides.flash_attn if entry.overrides.flash_attn is not None else config.defaults.flash_attn
         if kv_type != "f16" and flash is False:
-            yield ("models", name), f"kv_type {kv_type} needs flash_attn: true, as llama.cpp has it"
+            yield ("models", name), f"kv_type {kv_type} needs flash_attn: true in llama.cpp"
 
 
 def stage_problems(stages: Sequence[Stage], config: PipelineConfig) -> Iterator[Problem]:
@@ -144,7 +148,7 @@ def stage_problems(stages: Sequence[Stage], config: PipelineConfig) -> Iterator[
     names = [stage.id for stage in stages]
     for index, stage in enumerate(stages):
         if stage.id == graph.INPUT:
-            yield (str(index), "id"), "`input` means the run's own input; choose another id"
+            yield (str(index), "id"), "`input` is reserved for the input of the run; choose another id"
         elif stage.id in names[:index]:
             yield (str(index), "id"), f"two stages are called {stage.id}"
     broken = list(_templates(stages))
@@ -174,7 +178,7 @@ def _problems_of_stage(
     read = graph.sources(stages)
     yield from _references(index, stage, stages, mentioned=graph.mentioned_stages(stage) if readable else frozenset())
     if len(set(read[stage.id])) < len(read[stage.id]):
-        yield ("input_from",), "a stage is named twice"
+        yield ("input_from",), "a stage is listed twice"
     for key, name in _asked_models(stage):
         if name not in config.models:
             yield key, _unknown("model", name, list(config.models))
@@ -198,7 +202,7 @@ def _references(index: int, stage: Stage, stages: Sequence[Stage], mentioned: fr
         if name not in names:
             yield key, _unknown("stage", name, [graph.INPUT, *before])
         elif circle := graph.circle({s.id: frozenset(read[s.id]) - {graph.INPUT} for s in stages}):
-            yield key, f"a circle: {' reads '.join(circle)}"
+            yield key, f"a cycle: {' reads '.join(circle)}"
         else:
             yield key, f"{stage.id} reads {name}, which comes after it; move {name} up"
 
@@ -224,7 +228,7 @@ def _aggregation(stage: Stage, config: PipelineConfig) -> Iterator[Problem]:
     asked_models = (*stage.asked_models, *stage.fallback_models) if aggregation.logprobs else ()
     remote = [name for name in asked_models if name in config.models and config.models[name].provider == "router"]
     if remote:
-        yield ("aggregation",), f"{aggregation.method} needs token probabilities, which {remote[0]} does not tell"
+        yield ("aggregation",), f"{aggregation.method} needs token probabilities, which {remote[0]} does not report"
 
 
 def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
@@ -247,8 +251,11 @@ def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
         inside = names[first : last + 1]
         for key, source in graph.templates(stage):
             for name in sorted(compile_template(source).previous - set(inside)):
-                hint = f"it is in no loop with {name}" if inside else "it is in no loop"
-                yield (str(index), *key), f"previous.{name} is an earlier visit's answer, and {stage.id}: {hint}"
+                hint = f"there is no loop with {name}" if inside else "there is no loop"
+                yield (
+                    (str(index), *key),
+                    f"previous.{name} is the answer of an earlier visit, but for {stage.id}, {hint}",
+                )
 
 
 def _unknown(kind: str, name: str, known_names: list[str]) -> str:

@@ -175,8 +175,8 @@ class LoadedModels:
         needed = self.sizes(name, settings)
         if needed > self.budget.ram:
             raise GateError(
-                f"Model {name} takes {needed >> 20} MiB with a context of {settings.context}, and all models together "
-                f"may take {self.budget.ram >> 20} MiB.",
+                f"Model {name} needs {needed >> 20} MiB with a context of {settings.context}, but the limit for all "
+                f"models together is {self.budget.ram >> 20} MiB.",
                 hint="Raise resources.ram_gib, or lower n_ctx.",
             )
         self._make_room(needed, upcoming)

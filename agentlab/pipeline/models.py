@@ -79,8 +79,8 @@ def _check_length(messages: Messages, context: int) -> None:
     length = sum(len(content) for _, content in messages)
     if length > context * _LONGEST_TOKEN:
         raise ContextOverflowError(
-            f"The prompt has {length} characters, which cannot fit: the context holds {context} tokens.",
-            hint="Shorten the input, raise n_ctx, or see the stage's `overflow`.",
+            f"The prompt of {length} characters cannot fit in a context of {context} tokens.",
+            hint="Shorten the input, raise n_ctx, or set the stage's `overflow`.",
         )
 
 

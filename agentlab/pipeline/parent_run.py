@@ -49,8 +49,8 @@ def parent_of(config: PipelineConfig, env: Mapping[str, str], *, resumed: bool =
         if resumed:
             return Parent(path.name, path, gone=True)
         raise MissingFileError(
-            f"The run {path} is not there, whose answers this one begins with.",
-            hint="Leave `branch` out: what the workspace has kept of its answers is found without it.",
+            f"The parent run {path}, whose answers this run reuses, does not exist.",
+            hint="Remove `branch`: answers stored in the workspace are reused without it.",
         )
     before = load_resolved(PipelineConfig, path / "config.yaml", (), env=env)
     check_unchanged(before, config, first)
@@ -104,18 +104,18 @@ def check_unchanged(parent: PipelineConfig, child: PipelineConfig, first: str) -
     for name in _INPUTS if kept_stages else ():
         if getattr(parent, name) != getattr(child, name):
             raise RunMismatchError(
-                f"`{name}` was changed, but {kept_stages[0].id} is taken over, which has answered the parent's.",
-                hint="Start a new run: what was asked before is not asked again.",
+                f"`{name}` was changed, but {kept_stages[0].id} would be reused with the parent's answer.",
+                hint="Start a new run; stored answers are reused.",
             )
     for stage in kept_stages:
         old = dict(_deciding(parent, before[stage.id])) if stage.id in before else {}
         changed = next((name for name, value in _deciding(child, stage) if old.get(name) != value), None)
         if changed is not None:
-            of = "" if changed == stage.id else f", which decides the answer of {stage.id}"
-            way_out = f"; or change the stages from {first} on by keys of their own." if of else "."
+            of = "" if changed == stage.id else f", which determines the answer of {stage.id}"
+            way_out = f", or override it only in the stages from {first} on." if of else "."
             raise RunMismatchError(
-                f"{changed} was changed{of}, but the rerun begins with {first}, which comes later.",
-                hint=f"Begin with it: --from {stage.id}{way_out}",
+                f"{changed} was changed{of}, but the rerun starts only at {first}.",
+                hint=f"Start there: --from {stage.id}{way_out}",
             )
 
 
@@ -123,7 +123,7 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
     """What decides the answers of a stage, in words and as it is. Time does not, and context only what a judge sees."""
     judge = _judge(stage)
     yield stage.id, stage
-    yield f"what {stage.id} reads", graph.sources(config.stages)[stage.id]
+    yield f"the inputs of {stage.id}", graph.sources(config.stages)[stage.id]
     texts: list[Template] = [compile_template(source) for _, source in graph.templates(stage)]
     texts += [condition(source) for _, source in graph.conditions(stage)]
     if any("params" in text.names for text in texts):

@@ -8,6 +8,8 @@ from agentlab.pipeline.schedule.types import RunJob as Do
 from agentlab.pipeline.units import Unit
 from agentlab.runs.document import AnswerDocument, Block, Plain, Table, Text, mebibytes
 
+_ACTIONS = {"take over": "reuse"}  # what `action` is called in tables
+
 
 class PlanStep(Plain):
     """One step of the plan; `resident_bytes` is planned to be in memory after it.
@@ -51,16 +53,23 @@ class PipelinePlan(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         steps = [
-            (str(n), s.action, s.what, s.model, str(s.answers or ""), mebibytes(s.resident_bytes))
+            (
+                str(n),
+                _ACTIONS.get(s.action, s.action),
+                s.what,
+                s.model,
+                str(s.answers or ""),
+                mebibytes(s.resident_bytes),
+            )
             for n, s in enumerate(self.steps, 1)
         ]
         models = [(m.model, m.file, str(m.context), *map(mebibytes, _parts(m)), m.source) for m in self.models]
-        best = "no order needs fewer" if self.method == "exact" else "found by rule: more stages than can be tried out"
+        best = "the minimum" if self.method == "exact" else "by heuristic: too many stages for an exact search"
         inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
         loads = f"{self.loads} model load{'s' if self.loads != 1 else ''}"
         memory = f"at most {mebibytes(self.peak_bytes)} of {mebibytes(self.budget_bytes)} MiB"
         columns = ("model", "file", "context", "planned MiB", "weights", "cache", "buffers", "process", "GPU", "from")
-        blocks: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after it"), steps)]
+        blocks: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after step"), steps)]
         blocks += [Table(columns, models)] if models else []
         return [
             *blocks,

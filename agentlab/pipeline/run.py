@@ -136,13 +136,13 @@ class PipelineExperiment:
         resume = f"agentlab pipeline --resume {run.id}{runs_dir_flag(run, self.context)}"
         if failure is not None:
             if not isinstance(failure, ConfigError):
-                retry_hint = f"{resume} asks again, and keeps what was answered."
+                retry_hint = f"Retry with {resume}; finished answers are kept."
                 failure.hint = f"{failure.hint} {retry_hint}" if failure.hint else retry_hint
             raise failure
         if failed:
             raise AgentlabError(
                 f"{len(failed)} of {len(items)} inputs failed, first {failed[0].name}: {failed[0].failed}",
-                hint=f"{resume} asks for these again; the others are in outputs.jsonl.",
+                hint=f"Retry them with {resume}; the others are in outputs.jsonl.",
             )
         return result, outcome
 

@@ -127,11 +127,11 @@ def next_rung(rung: Rung, failure: RungFailure, stage: Stage) -> Rung | None:
         case ContextOverflowError():
             return _fitting(rung, failure, stage)
         case SchemaError() if failure.cut and rung.max_tokens < 4 * rung.engine.context and rung.tries == 0:
-            return replace(rung, max_tokens=2 * rung.max_tokens, tries=1, change="twice the tokens")
+            return replace(rung, max_tokens=2 * rung.max_tokens, tries=1, change="twice as many tokens")
         case SchemaError() if rung.tries < 2 and not failure.greedy:
             return replace(rung, tries=rung.tries + 1, change="a new seed")
         case WorkerDiedError() if at_fault(failure.error) and rung.engine != rung.engine.plain():
-            return _with(rung, rung.engine.plain(), "plain engine settings")
+            return _with(rung, rung.engine.plain(), "default engine settings")
         case WorkerDiedError() if not rung.crashed:
             return replace(rung, crashed=True, change="a new process")
     return None
@@ -143,12 +143,12 @@ def _smaller(rung: Rung, failure: RungFailure) -> Rung | None:
         return replace(rung, alone=True, change="no other model loaded")
     if engine.gpu_layers:
         layers = (engine.gpu_layers if engine.gpu_layers > 0 else _MOST_LAYERS) // 2
-        return _with(rung, replace(engine, gpu_layers=layers), f"{layers} layers on the GPU")
+        return _with(rung, replace(engine, gpu_layers=layers), f"{layers} GPU layers")
     if engine.batch > _LEAST_BATCH:
         batch = max(_LEAST_BATCH, engine.batch // 2)
-        return _with(rung, replace(engine, batch=batch), f"batches of {batch}")
+        return _with(rung, replace(engine, batch=batch), f"batch size {batch}")
     if engine.kv_type == "f16":
-        return _with(rung, replace(engine, kv_type="q8_0", flash=True, repack=False), "an attention cache of 8 bits")
+        return _with(rung, replace(engine, kv_type="q8_0", flash=True, repack=False), "an 8-bit KV cache")
     if engine.context > _LEAST_CONTEXT:
         context = max(_LEAST_CONTEXT, ceil(engine.context / 2 / _PADDING) * _PADDING)
         return _with(rung, replace(engine, context=context), f"a context of {context}")

@@ -32,73 +32,81 @@ class Loop(StrictModel):
     """Stages that are visited again until a condition holds."""
 
     condition: Expression = Field(
-        description="Over `output`, `json`, `visit` and `stages`, such as \"'DONE' in output\"."
+        description="Expression over `output`, `json`, `visit` and `stages`, such as \"'DONE' in output\"."
     )
-    start: StageId | None = Field(None, description="The first stage of the loop; null is this stage alone.")
-    max_visits: int = Field(3, ge=2, le=MOST_VISITS, description="Visits in all, the first one included.")
+    start: StageId | None = Field(None, description="First stage of the loop; null is this stage alone.")
+    max_visits: int = Field(3, ge=2, le=MOST_VISITS, description="Maximum visits, including the first.")
 
 
 class Sampling(StrictModel):
-    """What may be said about sampling; null leaves it to the model, then to `defaults`."""
+    """Sampling settings; null uses those of the model, then `defaults`."""
 
-    temperature: float | None = Field(None, ge=0, le=5, description="0 takes the likeliest token.")
-    top_p: float | None = Field(None, gt=0, le=1, description="Share of the probability that is sampled from.")
-    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Most tokens of an answer.")
+    temperature: float | None = Field(None, ge=0, le=5, description="Sampling temperature; 0 is greedy decoding.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling: probability mass to sample from.")
+    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Maximum tokens per answer.")
     timeout_s: float | None = Field(
-        None, gt=0, le=86_400, description="Seconds for one answer, reading the prompt too."
+        None, gt=0, le=86_400, description="Seconds per answer, including prompt processing."
     )
 
 
 class Stage(Sampling):
     """One stage: one model (`model`), or several whose answers become one (`models`, `aggregation`)."""
 
-    id: StageId = Field(description="Its name, in `input_from` and in templates.")
-    type: Literal["single", "multi"] | None = Field(None, description="Follows from `model` or `models` if not given.")
-    model: str | None = Field(None, description="The model of a single stage.")
-    models: tuple[str, ...] = Field((), max_length=16, description="The models of a multi stage; one may come twice.")
-    samples: int = Field(1, ge=1, le=MOST_SAMPLES, description="Answers of each model, with different seeds.")
+    id: StageId = Field(description="Name of the stage, in `input_from` and in templates.")
+    type: Literal["single", "multi"] | None = Field(None, description="Derived from `model` or `models` if null.")
+    model: str | None = Field(None, description="Model of a single stage.")
+    models: tuple[str, ...] = Field(
+        (), max_length=16, description="Models of a multi stage; a model may be listed twice."
+    )
+    samples: int = Field(1, ge=1, le=MOST_SAMPLES, description="Answers per model, with different seeds.")
     aggregation: Annotated[Kind | None, BeforeValidator(_spelled_out, json_schema_input_type=Kind | str | None)] = (
         Field(
             None,
-            description="How several answers become one: concat, vote, judge, synthesis, best_of, first_valid, or a "
+            description="How to combine several answers: concat, vote, judge, synthesis, best_of, first_valid, or a "
             "template.",
         )
     )
     input_from: tuple[StageId, ...] | StageId | None = Field(
-        None, description="Whose answers it reads, or `input`; null is the stage before it."
+        None, description="Stages whose answers it reads, or `input`; null is the previous stage."
     )
     output_mode: Literal["answer_only", "input_plus_answer"] = Field(
-        "answer_only", description="What it hands on: its answer, or what it read and its answer."
+        "answer_only", description="What it passes on: its answer, or its input and its answer."
     )
-    system: Source = Field("", description="Template of the system message; empty is none.")
-    prompt: Source = Field("{{ input }}", description="Template of the question.")
-    response_schema: dict[str, Any] | None = Field(None, description="A JSON schema that the answers have to fit.")
-    when: Expression | None = Field(None, description="It is skipped unless this holds, such as stages.check.json.ok")
+    system: Source = Field("", description="Template of the system message; empty sends none.")
+    prompt: Source = Field("{{ input }}", description="Template of the user message.")
+    response_schema: dict[str, Any] | None = Field(None, description="JSON schema that answers must match.")
+    when: Expression | None = Field(
+        None, description="Condition; the stage is skipped unless it holds, such as stages.check.json.ok"
+    )
     repeat_until: Loop | None = Field(None, description="Visit it again until a condition holds.")
-    fallback_models: tuple[str, ...] = Field((), max_length=8, description="Asked in turn when its model fails.")
+    fallback_models: tuple[str, ...] = Field(
+        (), max_length=8, description="Models to try in order when the model fails."
+    )
     on_error: Literal["fail", "skip", "default"] = Field(
-        "fail", description="When all have failed: end the run, hand on nothing, or hand on `default`."
+        "fail", description="When all models fail: end the run, pass on nothing, or pass on `default`."
     )
-    default: str = Field("", max_length=65_536, description="The answer of on_error: default.")
+    default: str = Field("", max_length=65_536, description="The answer for on_error: default.")
     overflow: Literal["error", "truncate", "grow"] = Field(
-        "error", description="A prompt too long for n_ctx: an error, cut in the middle of its input, or a larger n_ctx."
+        "error", description="If a prompt exceeds n_ctx: fail, cut the middle of its input, or raise n_ctx."
     )
-    seed: int | None = Field(None, ge=0, lt=2**32, description="Null derives one from the run's seed and the stage.")
-    stop: tuple[str, ...] = Field((), max_length=8, description="Texts that end an answer.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Seed of the stage; null derives it from the run's seed."
+    )
+    stop: tuple[str, ...] = Field((), max_length=8, description="Stop sequences.")
 
     @model_validator(mode="after")
     def _kind(self) -> "Stage":
         if (self.model is None) == (not self.models):
-            raise ValueError("give `model` (one) or `models` (several), not both and not neither")
+            raise ValueError("set exactly one of `model` and `models`")
         if self.type is not None and (self.type == "single") != (self.model is not None):
-            raise ValueError(f"type {self.type} goes with {'model' if self.type == 'single' else 'models'}")
+            raise ValueError(f"type {self.type} needs {'model' if self.type == 'single' else 'models'}")
         several = len(self.asked_models) * self.samples > 1
         if several and self.aggregation is None:
-            raise ValueError("several answers need `aggregation`, which says how they become one")
+            raise ValueError("several answers need `aggregation`")
         if not several and self.aggregation is not None:
             raise ValueError("`aggregation` needs several answers: `models`, or `samples` above 1")
         if self.default and self.on_error != "default":
-            raise ValueError("`default` is handed on with on_error: default only")
+            raise ValueError("`default` needs on_error: default")
         return self
 
     @property

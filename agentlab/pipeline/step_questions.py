@@ -85,11 +85,11 @@ def messages(step: PipelineStep, item: PipelineItem, keep: float) -> Messages:
     values = item.values(step, shorten_text(input_text, keep))
     system, prompt = (compile_template(source).render(values) for source in (step.stage.system, step.stage.prompt))
     if not prompt.strip():
-        reason = f"so is what it reads, {' and '.join(step.sources)}"
+        reason = f"its input, {' and '.join(step.sources)}, is empty"
         if input_text.strip():
-            reason = f"its template makes nothing of {input_text[:_SHOWN]!r}"
+            reason = f"its template renders to nothing for {input_text[:_SHOWN]!r}"
         raise ConfigError(
             f"The prompt of stage {step.stage.id} is empty: {reason}.",
-            hint="`when` skips a stage that has nothing to ask, and `on_error` says what happens if it comes to that.",
+            hint="Use `when` to skip a stage that has nothing to ask, or set `on_error`.",
         )
     return (*((("system", system),) if system else ()), ("user", prompt))

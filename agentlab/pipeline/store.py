@@ -92,7 +92,7 @@ def gc(store: Store, older_than_seconds: float, now: float) -> Freed:
 
 def _path_of(folder: Path, name: str, suffix: str = "") -> Path:
     if not _SHA.fullmatch(name):
-        raise ValueError(f"{name!r} is no SHA-256")
+        raise ValueError(f"{name!r} is not a SHA-256 hash")
     return folder / name[:2] / f"{name}{suffix}"
 
 

@@ -48,8 +48,8 @@ class RunTexts:
         size = len(encode_text(text))
         if size > MOST_BYTES:
             raise StorageError(
-                f"A text of {size >> 20} MiB is too large to keep; {MOST_BYTES >> 20} MiB is the limit.",
-                hint="Let the stage hand on less: output_mode: answer_only, or a smaller max_tokens.",
+                f"A text of {size >> 20} MiB is too large to store; the limit is {MOST_BYTES >> 20} MiB.",
+                hint="Set output_mode: answer_only, or lower max_tokens.",
             )
         sha = sha_of(text)
         with self._putting:

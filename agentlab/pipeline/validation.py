@@ -84,8 +84,8 @@ def remarks(config: PipelineConfig, stages: Sequence[Stage]) -> list[str]:
 def context_remarks(config: PipelineConfig, trained: Mapping[str, int]) -> list[str]:
     """Which models are given a larger context than they were `trained` with (tokens; 0 is unknown)."""
     return [
-        f"models.{name}: n_ctx {context} is more than the {trained_context} tokens that it was trained with; "
-        "what it says to longer prompts is hardly of use"
+        f"models.{name}: n_ctx {context} exceeds the {trained_context} tokens that it was trained with; "
+        "answers to longer prompts will be poor"
         for name, trained_context in trained.items()
         if 0 < trained_context < (context := engine_of(config, name).context)
     ]
@@ -144,12 +144,12 @@ def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
             if (stage.system, before) == (earlier.system, start) or stage.id in told_stages:
                 continue
             told_stages.add(stage.id)
-            parts = ["their system messages, which come before everything, differ"] * (stage.system != earlier.system)
+            parts = ["their system messages differ"] * (stage.system != earlier.system)
             parts += ["their prompts differ before the input"] * (before != start)
             yield (
                 stage.id,
                 f"{earlier.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: "
-                "begin both prompts with {{ input }} and put what is to be done behind it, then it is read once",
+                "start both prompts with {{ input }} and put the instruction after it, so that it is processed once",
             )
 
 
@@ -169,8 +169,8 @@ def _endless_texts(stage: Stage) -> Iterator[Remark]:
         listed_paths = ", ".join(path or "/" for path in paths[:_MOST_PATHS])
         yield (
             stage.id,
-            f"texts without maxLength in response_schema ({listed_paths}{rest_note}): a small model may repeat itself "
-            "in them until max_tokens, and the JSON stays open",
+            f"strings without maxLength in response_schema ({listed_paths}{rest_note}): a small model may "
+            "repeat itself in them until max_tokens, which leaves the JSON incomplete",
         )
 
 
@@ -201,7 +201,7 @@ def _unread(stages: Sequence[Stage]) -> Iterator[Remark]:
         used |= graph.mentioned_stages(stage).union(earlier) - {stage.id}
     for stage in stages[:-1]:
         if stage.id not in used and stage.repeat_until is None:
-            yield stage.id, f"nobody reads the answer of {stage.id}: name it in input_from or in a template"
+            yield stage.id, f"no stage reads the answer of {stage.id}: name it in input_from or in a template"
 
 
 def _maybe_nothing(stages: Sequence[Stage]) -> Iterator[Remark]:
@@ -211,4 +211,7 @@ def _maybe_nothing(stages: Sequence[Stage]) -> Iterator[Remark]:
         if stage.when is None and certain & {*read[stage.id]}:
             certain.add(stage.id)
     if certain == {graph.INPUT}:
-        yield stages[-1].id, "every stage may be skipped, and then the answer is empty: leave one without `when`"
+        yield (
+            stages[-1].id,
+            "every stage may be skipped, which would leave the answer empty: keep one stage without `when`",
+        )

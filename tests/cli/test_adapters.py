@@ -115,7 +115,7 @@ def test_a_blend_is_an_adapter_with_parents(agentlab: Call, adapters: Path) -> N
     card = json.loads((adapters / "both" / CARD_FILE).read_text())
     assert [parent["name"] for parent in card["parents"]] == ["analyst", "poet"]
     assert 0 < card["blend"]["kept"] < 1
-    refused(agentlab("adapters", *words), 2, "there already")
+    refused(agentlab("adapters", *words), 2, "already exists")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_blend_is_an_adapter_with_parents(agentlab: Call, adapters: Path) -> N
         (["--weights", "a,b"], "not a list of numbers"),
         (["--weights", "1"], "2 finite weights"),
         (["--method", "slurp"], "Did you mean slerp"),
-        (["--density", "0.5"], "means nothing to sum"),
+        (["--density", "0.5"], "sum has no density"),
         (["--method", "concat", "--rank", "4"], "sum of its parents' ranks"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_file_for_another_base_is_written_on_demand_only(agentlab: Call, adapt
     export = ("adapters", "export", "poet", "--format", "gguf", "--out")
     assert agentlab(*export, "one.gguf").code == 0
     (base / "config.json").write_text(json.dumps({**LLAMA, "rope_theta": 5}))
-    refused(agentlab(*export, "two.gguf"), 2, "another base model", "--any-base")
+    refused(agentlab(*export, "two.gguf"), 2, "a different base model", "--any-base")
     assert agentlab(*export, "two.gguf", "--any-base").code == 0
     (base / "config.json").write_text(json.dumps({**LLAMA, "num_attention_heads": 2}))
     refused(agentlab(*export, "three.gguf", "--any-base"), 2, "q_proj is 8 x 6, and 4 x 6 in the base model")
@@ -184,7 +184,7 @@ def test_a_file_for_another_base_is_written_on_demand_only(agentlab: Call, adapt
 def test_a_link_to_nothing_is_in_the_way(agentlab: Call, adapters: Path, base: Path, command: list[str]) -> None:
     link = adapters.parent / "out"
     link.symlink_to("nowhere")
-    refused(agentlab("adapters", *command, "--out", "out"), 2, "there already")
+    refused(agentlab("adapters", *command, "--out", "out"), 2, "already exists")
     assert link.is_symlink()
     assert base.is_dir()
 
@@ -206,6 +206,6 @@ def test_a_merge_says_its_base_and_the_difference(agentlab: Call, workspace: Pat
     assert (result["base"], result["path"]) == (str(base), str(workspace / "models" / "merged"))
     assert result["to_adapted"]["largest"] < result["to_base"]["largest"] / 100
     command = ("adapters", "merge", "analyst", "--out", "models/merged")
-    refused(agentlab(*command, "-q"), 2, "there already")
+    refused(agentlab(*command, "-q"), 2, "already exists")
     refused(agentlab(*command[:-1], "models/other", "--dtype", "bf16"), 2, "'bf16'", "bfloat16")
     refused(agentlab(*command[:-1], "models/other", "--base", "tiney"), 2, "Did you mean tiny?")

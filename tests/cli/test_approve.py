@@ -68,7 +68,7 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
     assert "That cannot be tried" in stderr
     assert "* differs from the configuration to beat" in stderr
     first, edited, third = events(workspace, "trial.proposed")
-    assert first["data"]["source"] == "default"  # the first trial is the config itself: nobody is asked
+    assert first["data"]["source"] == "default"  # the first trial is the config itself: no longer approved one by one
     assert edited["data"]["source"] == "human"
     assert edited["data"]["params"]["model.d_model"] == 8
     assert third["data"]["source"] == "lhs"
@@ -101,7 +101,7 @@ def test_a_run_that_goes_on_without_it_asks_nobody_and_says_so(approved: Approve
     assert "agentlab runs resume mine --approve" in approved("", "runs", "show", "mine").err
     done = approved("", "runs", "resume", "mine")
     assert done.code == 0, done.err
-    assert "nobody is asked" in done.err
+    assert "no longer approved one by one" in done.err
     assert "Train it?" not in done.err
     assert "--approve" not in approved("", "runs", "show", "mine").err
 

@@ -76,7 +76,7 @@ def test_an_empty_word_begins_nothing(agentlab: Call, workspace: Path, command: 
 def test_an_empty_flag_begins_nothing(agentlab: Call, workspace: Path, command: str, flag: str) -> None:
     for words in ((flag, ""), (f"{flag}=",), (f"{flag}= ",)):
         answer = agentlab(command, *words)
-        assert (answer.code, f"behind {flag} is empty" in answer.err) == (2, True), words
+        assert (answer.code, f"after {flag} is empty" in answer.err) == (2, True), words
     assert list(workspace.iterdir()) == []
 
 

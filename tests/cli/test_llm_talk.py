@@ -97,8 +97,8 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
     ("words", "code", "message"),
     [
         (["ask", "hi", "--adapter", "nobody"], 2, "no adapter named 'nobody'"),
-        (["ask", "hi", "--adapter", "./nobody"], 3, "no adapter folder"),
-        (["ask", "hi", "--adapter", ""], 2, "behind --adapter is empty"),
+        (["ask", "hi", "--adapter", "./nobody"], 3, "No such adapter folder"),
+        (["ask", "hi", "--adapter", ""], 2, "after --adapter is empty"),
         (["ask", "hi", "--adapter", ".."], 2, "no adapter named '..'"),
         (["ask", "hi", "--adapter", "/"], 3, "adapter_config.json"),
         (["ask", "hi", "--adapter", "./" + "x" * 300], 3, "Cannot use"),
@@ -258,7 +258,7 @@ def test_at_a_terminal_a_failure_is_told_and_the_end_of_the_input_leaves(workspa
     )
     chat.wait_for("> ")
     chat.type("Who?\n")
-    chat.wait_for("refuses the connection")
+    chat.wait_for("refused the connection")
     chat.wait_for("> ")
     chat.type("\x04")
     assert chat.end() == 0

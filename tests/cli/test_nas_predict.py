@@ -146,14 +146,14 @@ def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: OpenRun
     ("words", "code", "message"),
     [
         (("predict", "nope", "--input", "data.csv"), 2, "no run named 'nope'"),
-        (("predict", "./nope", "--input", "data.csv"), 3, "no exported model in"),
+        (("predict", "./nope", "--input", "data.csv"), 3, "is not an exported model"),
         (("predict", "mine"), 2, "--input"),
         (("predict", "mine", "--input", "nope.csv"), 3, "Name the file: --input FILE"),
         (("predict", "mine", "--input", "data.csv", "--output", "data.csv"), 2, "data.csv is the input"),
         (("predict", "mine", "--input", "data.csv", "--output", "nope/forecast.csv"), 3, "Cannot write"),
         (("predict", "mine", "--input", "data.csv", "--output", "."), 3, "Cannot write"),
         (("predict", "mine", "--input", "short.csv"), 2, "the model needs the last 24"),
-        (("predict", "mine", "--input", "narrow.csv"), 2, "narrow.csv lacks 6 of 7 columns"),
+        (("predict", "mine", "--input", "narrow.csv"), 2, "narrow.csv lacks 6 of the model's 7 columns"),
         (("export", "mine"), 2, "--out"),
     ],
 )

@@ -35,7 +35,7 @@ def test_the_path_of_a_report_is_printed_and_opened_on_demand(
     assert opened == []
     answer = agentlab("runs", "report", "done", "--open")
     assert opened == [(runs / "done" / "report.html").as_uri()]
-    assert "no browser could be started" in answer.err
+    assert "could not start a browser" in answer.err
 
 
 def test_a_run_that_has_not_ended_has_none_and_says_how_to_go_on(runs: Path, agentlab: Call) -> None:

@@ -101,7 +101,7 @@ def test_a_folder_that_is_there_is_not_overwritten(agentlab: Call, workspace: Pa
     (workspace / "adapters" / "a").mkdir(parents=True)
     answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", *flags)
     assert answer.code == 2
-    assert "is there already" in answer.err
+    assert "already exists" in answer.err
     assert "rm " not in answer.err
     assert not Path("runs").exists()
 
@@ -121,7 +121,7 @@ def test_a_place_is_taken_at_the_start(agentlab: Call, workspace: Path) -> None:
     assert agentlab("train-persona", *flags, "--epochs", 1, "--set=report.samples=[]").code == 0  # a kill gave it back
     resumed = agentlab("train-persona", "--resume", "first")
     assert resumed.code == 2
-    assert "is there already" in resumed.err
+    assert "already exists" in resumed.err
 
 
 @pytest.mark.usefixtures("base")
@@ -130,7 +130,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_a_run_begins(agentlab:
     Path("x.yaml").write_text(json.dumps({"base": "tiny", "personas": [{"name": "a", "data": "a.jsonl"}]}))
     answer = agentlab("train-persona", "./x.yaml", f"--set=out={'x' * 255}", *SHORT)
     assert answer.code == 2  # the name is what is wrong, not the disk
-    assert "cannot be made" in answer.err
+    assert "cannot be created" in answer.err
     assert not Path("runs").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_place_that_cannot_be_is_refused_before_the_training(agentlab: Call, o
 def test_check_looks_and_trains_nothing(agentlab: Call) -> None:
     answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", "--check")
     assert answer.code == 0, answer.err
-    assert "tokens that are learnt" in answer.out
+    assert "tokens learned" in answer.out
     assert "below 50 an adapter learns little" in answer.out
     assert not Path("runs").exists()
 
@@ -279,7 +279,7 @@ def test_stopped_while_it_measures_it_measures_again_with_the_file_it_began_with
     talks("a.jsonl", 13)
     refused = agentlab("train-persona", "--resume", "stopped")
     assert refused.code == 2
-    assert "Put the file back" in refused.err
+    assert "Restore the file" in refused.err
     data.write_bytes(content)
     assert agentlab("train-persona", "--resume", "stopped").code == 0
     card = json.loads((workspace / "adapters" / "a" / "card.json").read_text())

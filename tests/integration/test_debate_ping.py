@@ -60,7 +60,7 @@ def test_personas_that_all_answer_alike_fail_the_check(home: Path, url: str) -> 
     assert (code, document["result"]["identical"]) == (5, [["one", "twin"]])
     plain = agentlab(home, "debate", "ping", *PROMPT[:-1], "--persona", "one", "--persona", "twin", "--base-url", url)
     assert (plain.returncode, "All personas give the same answer" in plain.stderr) == (5, True)
-    assert "these personas give the same answer:  one, twin" in plain.stdout
+    assert "these personas give the same answer: one, twin" in plain.stdout
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def test_want_of_memory_climbs_down_the_ladder(shell: Shell, workspace: Path) ->
         assert process.returncode == 0, stderr
     first, second_run = workspace / "runs" / "large", workspace / "runs" / "again"
     failed = events(first, "call.failed")
-    assert [event["data"]["rung"] for event in failed] == ["batches of 32", "an attention cache of 8 bits"]
+    assert [event["data"]["rung"] for event in failed] == ["batches of 32", "an 8-bit KV cache"]
     assert all("memory" in event["data"]["message"] or "allocate" in event["data"]["message"] for event in failed)
     times = [event["t"] for event in (*events(first, "inputs.taken"), *failed)]
     steps = [later - earlier for earlier, later in itertools.pairwise(times)]

@@ -47,7 +47,7 @@ class LoadConfig(StrictModel):
 
     mode: Mode = Field(
         "closed",
-        description="closed: a fixed number at a time; poisson, constant: a fixed rate, whatever the answers do; sweep: "
+        description="closed: a fixed number at a time; poisson, constant: a fixed rate regardless of answers; sweep: "
         "look for the highest load that meets the objective.",
     )
     concurrency: tuple[Concurrency, ...] = Field(

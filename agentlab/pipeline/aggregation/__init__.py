@@ -29,7 +29,7 @@ def kinds() -> tuple[type[Aggregation], ...]:
         try:
             kind = AGGREGATIONS.load(name)
             if not (isinstance(kind, type) and issubclass(kind, Aggregation)):
-                raise AGGREGATIONS.unusable(name, "it is no Aggregation")
+                raise AGGREGATIONS.unusable(name, "it is not a subclass of Aggregation")
             if get_args(kind.model_fields["method"].annotation) != (name,):
                 raise AGGREGATIONS.unusable(name, f"its method is not Literal[{name!r}]")
         except AgentlabError as error:

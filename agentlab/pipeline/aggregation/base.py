@@ -103,11 +103,11 @@ def pattern_problem(pattern: str) -> str | None:
     import regex  # only where there are patterns: it takes a while to load
 
     if is_costly(pattern):
-        return "too long, or with too many groups within groups"
+        return "too long, or too deeply nested"
     try:
         regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as error:
-        return f"no regular expression: {error}"
+        return f"not a valid regular expression: {error}"
     return None
 
 

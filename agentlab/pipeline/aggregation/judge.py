@@ -54,8 +54,10 @@ class Judge(Aggregation):
     """The answer that a model finds best: pairs in both orders (who wavers means a tie), or marks of 1 to 10."""
 
     method: Literal["judge"] = "judge"
-    model: str = Field(description="Who judges.")
-    mode: Literal["pairwise", "score"] = Field("pairwise", description="Compare in both orders, or mark each alone.")
+    model: str = Field(description="The model that judges.")
+    mode: Literal["pairwise", "score"] = Field(
+        "pairwise", description="pairwise: compare pairs in both orders; score: rate each answer on its own."
+    )
     criteria: str = Field(
         "right, complete and to the point", max_length=2_000, description="What makes an answer good."
     )
@@ -104,9 +106,9 @@ class Synthesis(Aggregation):
     """One answer written from all candidates (mixture of agents, arXiv 2406.04692, section 2.2)."""
 
     method: Literal["synthesis"] = "synthesis"
-    model: str = Field(description="Who writes it.")
+    model: str = Field(description="The model that writes the answer.")
     instruction: Source = Field("", description="Replaces the built-in instruction.")
-    candidate_tokens: int = Field(512, ge=16, description="Tokens of each candidate that are shown.")
+    candidate_tokens: int = Field(512, ge=16, description="Maximum tokens shown of each candidate.")
     asks = "model"
     templates = ("instruction",)
 

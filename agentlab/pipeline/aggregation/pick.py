@@ -24,7 +24,7 @@ class Concat(Aggregation):
     """All answers, one after another."""
 
     method: Literal["concat"] = "concat"
-    separator: str = Field("\n\n", max_length=200, description="Stands between two answers.")
+    separator: str = Field("\n\n", max_length=200, description="Text between two answers.")
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         del scene
@@ -45,7 +45,7 @@ class BestOf(Aggregation):
         for candidate in candidates:
             if candidate.logprob is None:
                 raise BadRequestError(
-                    f"best_of needs the log-probability of every answer, and {candidate.model} does not tell it.",
+                    f"best_of needs the log-probability of every answer, and {candidate.model} does not report it.",
                     hint="Use local models only, or another aggregation, such as judge.",
                 )
             marks.append(candidate.logprob)
@@ -57,7 +57,9 @@ class FirstValid(Aggregation):
     """The first answer that fits `response_schema` (or `pattern`, or else is not empty)."""
 
     method: Literal["first_valid"] = "first_valid"
-    pattern: str | None = Field(None, max_length=500, description="A regular expression found in a valid answer.")
+    pattern: str | None = Field(
+        None, max_length=500, description="Regular expression that a valid answer must contain."
+    )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if self.pattern is not None and (problem := pattern_problem(self.pattern)):
@@ -71,15 +73,15 @@ class FirstValid(Aggregation):
                 return Chosen(candidate.text, {"method": "first_valid", "refused": reasons, "chosen": index})
             reasons.append(reason)
         raise MalformedReplyError(
-            f"None of {len(candidates)} answers is valid. The last one: {reasons[-1]}.",
-            hint="Look at the answers, or raise max_tokens or samples.",
+            f"None of {len(candidates)} answers is valid; the last one: {reasons[-1]}.",
+            hint="Check the answers, or raise max_tokens or samples.",
         )
 
     def _invalid(self, text: str, scene: AggregationScene) -> str | None:
         if scene.schema is not None and isinstance(value := fits(text, scene.schema), Rejected):
             return value.problems[0]
         if self.pattern is not None and find_match(self.pattern, text) is None:
-            return f"nothing in it matches {self.pattern!r}"
+            return f"it does not match {self.pattern!r}"
         return "it is empty" if not text.strip() else None
 
 
@@ -87,7 +89,7 @@ class Custom(Aggregation):
     """A template over `candidates` (each with model, sample, output, json) and all that a prompt may use."""
 
     method: Literal["template"] = "template"
-    template: Source = Field(min_length=1, description="Its text is the stage's answer.")
+    template: Source = Field(min_length=1, description="Template whose text is the stage's answer.")
     templates = ("template",)
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:

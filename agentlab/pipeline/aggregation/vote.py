@@ -35,19 +35,21 @@ _SHOWN = 200  # characters of a vote in the tally
 class Extract(StrictModel):
     """How the vote of a free text is read; one of these."""
 
-    regex: str | None = Field(None, max_length=500, description="The first group, or else the whole match.")
-    pointer: str | None = Field(None, max_length=200, description="A JSON pointer into the answer, such as /vote.")
-    kind: Literal["number", "letter", "label", "short"] | None = Field(
-        None, description="number: the last one; letter, label: one of `labels`; short: a word, name or date."
+    regex: str | None = Field(
+        None, max_length=500, description="Regular expression; its first group is the vote, or else the whole match."
     )
-    labels: tuple[str, ...] = Field((), max_length=64, description="What `letter` and `label` choose from.")
+    pointer: str | None = Field(None, max_length=200, description="JSON pointer into the answer, such as /vote.")
+    kind: Literal["number", "letter", "label", "short"] | None = Field(
+        None, description="number: the last number; letter, label: one of `labels`; short: a word, name or date."
+    )
+    labels: tuple[str, ...] = Field((), max_length=64, description="Values that `letter` and `label` choose from.")
 
     @model_validator(mode="after")
     def _check_exactly_one(self) -> "Extract":
         if sum(setting is not None for setting in (self.regex, self.pointer, self.kind)) != 1:
-            raise ValueError("give exactly one of regex, pointer and kind")
+            raise ValueError("set exactly one of regex, pointer and kind")
         if (self.kind in ("letter", "label")) != bool(self.labels):
-            raise ValueError("labels belong to the kinds letter and label, and those need them")
+            raise ValueError("`labels` are required for the kinds letter and label, and allowed only there")
         return self
 
     def problems(self) -> Iterator[tuple[Key, str]]:
@@ -56,9 +58,9 @@ class Extract(StrictModel):
         if self.pointer is not None and (problem := pointer_problem(self.pointer)):
             yield ("pointer",), problem
         if self.kind == "letter" and any(len(one) != 1 for one in self.labels):
-            yield ("labels",), "kind letter chooses from single letters; use kind label"
+            yield ("labels",), "labels of kind letter must be single letters; for longer ones use kind label"
         elif not all(one.strip() for one in self.labels):
-            yield ("labels",), "a label may not be empty"
+            yield ("labels",), "a label must not be empty"
 
     def read(self, candidate: StageCandidate) -> tuple[Any, bool]:
         """What a candidate votes for, and whether it does.
@@ -87,10 +89,10 @@ class Vote(Aggregation):
     """The answer that most candidates give. Free text needs `extract`; with `response_schema` the whole value votes."""
 
     method: Literal["vote"] = "vote"
-    extract: Extract | None = Field(None, description="What of an answer is its vote.")
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight by model; 1 where none is given.")
+    extract: Extract | None = Field(None, description="How to read the vote from an answer.")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight per model; the default is 1.")
     ties: Literal["first", "judge", "abstain"] = Field(
-        "first", description="first: the earlier candidate; judge: `judge` decides; abstain: an empty answer."
+        "first", description="first: the earliest candidate wins; judge: `judge` decides; abstain: an empty answer."
     )
     judge: str | None = Field(None, description="The model that breaks ties.")
     asks = "judge"
@@ -99,7 +101,7 @@ class Vote(Aggregation):
     @model_validator(mode="after")
     def _judge(self) -> "Vote":
         if (self.ties == "judge") != (self.judge is not None):
-            raise ValueError("ties: judge needs `judge`, the name of a model, and nothing else does")
+            raise ValueError("`judge`, the name of a model, is required with ties: judge, and allowed only there")
         return self
 
     def problems(self) -> Iterator[tuple[Key, str]]:
@@ -108,8 +110,8 @@ class Vote(Aggregation):
 
     def misfits(self, models: Sequence[str], *, schema: bool) -> Iterator[tuple[Key, str | AgentlabError]]:
         if self.extract is None and not schema:
-            way_out = "say what counts in `extract` (regex, pointer or kind), or give the stage a response_schema"
-            yield (), f"free text cannot vote: {way_out}"
+            way_out = "set `extract` (regex, pointer or kind), or give the stage a response_schema"
+            yield (), f"free text cannot be voted on: {way_out}"
         for name in self.weights:
             if name not in models:
                 yield ("weights", name), UnknownNameError("model of this stage", name, list(models))
@@ -142,8 +144,8 @@ class Vote(Aggregation):
             return Chosen("", {**explanation, "tie_rule": "abstain", "chosen": None})
         if not leaders:
             raise MalformedReplyError(
-                f"None of {len(candidates)} answers holds a vote that counts.",
-                hint="Look at the answers, at `extract` and at `weights`.",
+                f"None of {len(candidates)} answers contains a valid vote.",
+                hint="Check the answers, `extract` and `weights`.",
             )
         chosen = leaders[0].voters[0]
         return Chosen(candidates[chosen].text, {**explanation, "chosen": chosen})

@@ -127,7 +127,7 @@ class TreeView(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.nodes:
-            return [Text("There is no pipeline run yet. Try: agentlab pipeline demo")]
+            return [Text("No pipeline runs yet. Start one: agentlab pipeline demo")]
         lines = [f"{lead}{_line(node)}" for lead, node in zip(_leads(self.nodes), self.nodes, strict=True)]
         return [Code("\n".join(lines))]
 

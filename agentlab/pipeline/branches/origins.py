@@ -57,7 +57,7 @@ def reasons(call: str, role: str, now: PastRun, before: PastRun, stages: Mapping
     if is_of_aggregation(call):  # it shows what the stage was asked as well, so the rest applies too
         causes += _changed_rules(stage, now, before)
         if _candidates(now, step) != _candidates(before, step):
-            causes.append("it shows the candidates, and they changed")
+            causes.append("it includes the candidates, which changed")
     try:
         used = compile_template(stage.system if role == "system" else stage.prompt)
     except ConfigError:
@@ -69,7 +69,7 @@ def reasons(call: str, role: str, now: PastRun, before: PastRun, stages: Mapping
     changed_stages = [name for name in names if _outputs(now, step, name) != _outputs(before, step, name, like=now)]
     if changed_stages:
         many = "s" if len(changed_stages) > 1 else ""
-        causes.append(f"its text comes from stage{many} {' and '.join(changed_stages)}, whose answer{many} changed")
+        causes.append(f"it includes the output of stage{many} {' and '.join(changed_stages)}, which changed")
     return causes
 
 

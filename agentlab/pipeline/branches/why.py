@@ -31,7 +31,7 @@ class FieldChange(AnswerDocument):
         if not self.field.startswith("message "):
             return f"{self.field} {shorten_value(self.first)} → {shorten_value(self.second)}"
         if self.first is None or self.second is None:
-            sentence = f"{self.field} is {'new' if self.first is None else 'gone'}"
+            sentence = f"{self.field} was {'added' if self.first is None else 'removed'}"
         else:
             sentence = f"{self.field} changed"
         return f"{sentence}: {' and '.join(self.reasons)}" if self.reasons else sentence
@@ -74,11 +74,13 @@ class CallWhy(AnswerDocument):
     def lines(self) -> list[str]:
         match self.state:
             case "hit":
-                origin_note = "taken over from the parent" if self.source == "parent" else "found in the store"
-                run_note = f"answered in {self.origin}" if self.origin else "its run is gone"
-                headline = f"{self.id}: hit, {origin_note}; {run_note}"
+                origin_note = "from parent" if self.source == "parent" else "from store"
+                run_note = f"answered in {self.origin}" if self.origin else "original run was deleted"
+                headline = f"{self.id}: cache hit ({origin_note}); {run_note}"
             case "miss":
-                headline = f"{self.id}: miss, asked" + (f"; compared with {self.compared}" if self.compared else "")
+                headline = f"{self.id}: cache miss, model called" + (
+                    f"; compared with {self.compared}" if self.compared else ""
+                )
             case _:
                 headline = f"{self.id}: failed"
         details = [*(change.describe() for change in self.changes), *([self.note] if self.note else []), *self.failures]
@@ -162,7 +164,7 @@ def _explain_call(
         return make_why(state="miss", compared=same_run_id, note=note)
     nearest = _nearest(call, now.record.manifest.parent, earlier)
     if nearest is None:
-        return make_why(state="miss", note="no earlier run has asked this")
+        return make_why(state="miss", note="no earlier run has this question")
     changed = field_changes(nearest.trace.calls[call.id].asked, call.asked)
     reasoned = [_with_reasons(change, call, now, nearest, stages) for change in changed]
     return make_why(state="miss", compared=nearest.record.id, changes=reasoned)
@@ -170,7 +172,9 @@ def _explain_call(
 
 def _why_again(now: PastRun) -> str:
     cache = now.config.get("cache", "use")
-    return "but its answer was no longer in the store" if cache == "use" else f"and cache: {cache} asks again"
+    return (
+        "but its answer is no longer in the store" if cache == "use" else f"and cache: {cache} does not reuse answers"
+    )
 
 
 def _nearest(call: TracedCall, parent: str | None, earlier_runs: Sequence[PastRun]) -> PastRun | None:

@@ -19,7 +19,7 @@ from agentlab.runs.store import RunRecord
 Format = Literal["json", "md", "html"]
 
 SCHEMA = 1
-_LOST = "(its text is lost)"
+_LOST = "(text missing)"
 
 
 class ExportedRun(AnswerDocument):
@@ -94,7 +94,7 @@ class ShowView(AnswerDocument):
     config: dict[str, Any]
     inputs: dict[str, str]
     steps: list[StepShown]
-    left_out: int = Field(0, description="Steps, and with them inputs, that are not shown.")
+    left_out: int = Field(0, description="Steps that are not shown, and so their inputs.")
 
     def blocks(self) -> list[Block]:
         facts = [
@@ -111,7 +111,7 @@ class ShowView(AnswerDocument):
             blocks += step.blocks()
         if self.left_out:
             command = f"agentlab pipeline history export {self.id}"
-            blocks.append(Text(f"{self.left_out} more steps are in the export: {command}"))
+            blocks.append(Text(f"{self.left_out} more steps are in the full export: {command}"))
         return blocks
 
 
@@ -159,7 +159,7 @@ def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> st
 
 
 def _no_figure(name: str) -> str:
-    raise RunUnreadableError(f"An exported run has no figure {name}.")
+    raise RunUnreadableError(f"An exported run does not contain the figure {name}.")
 
 
 def _step(step: TracedStep, calls: Sequence[TracedCall], texts: RunTexts) -> StepShown:

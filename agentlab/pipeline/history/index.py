@@ -102,15 +102,17 @@ class PipelineHistory:
         """Choose where the index lives from here on."""
         self.close()
         if self._file is None:
-            raise StorageError(f"The history cannot be read: {error}.", hint="Is Python's SQLite complete?") from error
+            raise StorageError(
+                f"The history cannot be read: {error}.", hint="Check that Python's SQLite includes FTS5."
+            ) from error
         if _is_damage(error) and not self._warned:
-            self._tell(f"The index {self._path} was damaged and is made anew from the runs.")
+            self._tell(f"The index {self._path} was damaged; rebuilding it from the runs.")
             try:
                 set_aside(self._path)
             except OSError:
                 self._file = None
         else:
-            self._tell(f"The index {self._path} cannot be used ({error}); the runs themselves are read.")
+            self._tell(f"The index {self._path} cannot be used ({error}); reading the runs instead.")
             self._file = None
 
     def _tell(self, sentence: str) -> None:

@@ -31,7 +31,7 @@ class SearchView(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.hits:
-            return [Text(f"No input and no stage's output has all words of {self.query!r}.")]
+            return [Text(f"No input and no stage output contains all words of {self.query!r}.")]
         return [Table(("run", "stage", "text"), [(hit.run, hit.step, hit.snippet) for hit in self.hits])]
 
 
@@ -90,13 +90,13 @@ class HistoryList(AnswerDocument):
         if not self.runs:
             if self.status is not None:
                 return [Text(f"No pipeline run has the status {self.status!r}.")]
-            return [Text("There is no pipeline run yet. Try: agentlab pipeline demo")]
+            return [Text("No pipeline runs yet. Start one: agentlab pipeline demo")]
         rows = [
             (run.id, run.status, f"{run.seconds:.1f} s", f"{run.calls}", f"{run.asked}", shorten_value(run.input))
             for run in self.runs
         ]
-        caption = f"{self.left_out} older runs are left out." if self.left_out else ""
-        return [Table(("run", "status", "time", "answers", "asked", "input"), rows, caption)]
+        caption = f"{self.left_out} older runs are not shown." if self.left_out else ""
+        return [Table(("run", "status", "time", "answers", "model calls", "input"), rows, caption)]
 
 
 def history_list(runs: Sequence[Digest], *, status: str | None = None, limit: int | None = None) -> HistoryList:

@@ -154,7 +154,7 @@ def waiting(jobs: Sequence[Job]) -> TopologicalSorter[int]:
     """Jobs, by their places in the list, and what they wait for. Needs that are not listed are done already."""
     indices = {job.id: index for index, job in enumerate(jobs)}
     if len(indices) < len(jobs):
-        raise ValueError("two jobs bear the same id")
+        raise ValueError("two jobs have the same id")
     sorter = TopologicalSorter[int]()
     for index, job in enumerate(jobs):
         sorter.add(index, *(indices[need] for need in job.needs & indices.keys()))
@@ -176,7 +176,7 @@ def topological(jobs: Sequence[Job]) -> list[Job]:
             heappush(ready, index)
     if len(order) < len(jobs):
         stuck = sorted(set(range(len(jobs))) - set(order))
-        raise ValueError(f"jobs wait for each other: {', '.join(jobs[index].id for index in stuck)}")
+        raise ValueError(f"jobs depend on each other in a cycle: {', '.join(jobs[index].id for index in stuck)}")
     return [jobs[index] for index in order]
 
 
@@ -237,7 +237,7 @@ def check(jobs: Sequence[Job], room: Room) -> None:
     """Raises NoRoomError if a model does not fit even alone, ValueError if its size or load time is not known."""
     for model in {*room.resident, *(job.model for job in jobs if job.model is not None)}:
         if model not in room.sizes or not 0 <= room.load_seconds.get(model, -1) < inf:
-            raise ValueError(f"model {model} has no size, or no time that loading it takes")
+            raise ValueError(f"model {model} has no size or no load time")
     for job in jobs:
         if job.model is not None and room.sizes[job.model] > room.budget:
             raise NoRoomError(job.id, job.model, room.sizes[job.model], room.budget)

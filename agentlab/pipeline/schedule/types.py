@@ -94,9 +94,9 @@ class NoRoomError(GateError):
     def __init__(self, job: str, model: str, size: int, budget: int) -> None:
         short = _mib(size - budget)
         super().__init__(
-            f"Model {model} takes {_mib(size)}, and all models together may take {_mib(budget)}: "
-            f"{job} cannot run, {short} are missing.",
-            hint="Raise resources.ram_gib, or give the model a smaller n_ctx, kv_type q8_0, or a smaller file.",
+            f"Model {model} needs {_mib(size)}, but the limit for all models together is {_mib(budget)}: "
+            f"{job} cannot run; {short} more are needed.",
+            hint="Raise resources.ram_gib, lower n_ctx, use kv_type q8_0 or choose a smaller file.",
         )
         self.job, self.model, self.size, self.budget = job, model, size, budget
 

@@ -33,12 +33,12 @@ class RenderBudget:
         """Use some up; a SecurityError if there are not that many left."""
         self._left -= count
         if self._left < 0:
-            raise SecurityError(f"this takes more than {MOST_STEPS:,} steps")
+            raise SecurityError(f"the template takes more than {MOST_STEPS:,} steps")
 
     def charge_text(self, text: str) -> None:
         self._room -= len(text)
         if self._room < 0:
-            raise SecurityError(f"the text becomes longer than {MOST_TEXT:,} characters")
+            raise SecurityError(f"the output exceeds {MOST_TEXT:,} characters")
 
     def tree(self, value: Any, weight: int = 1) -> None:
         """Charge for all that a value holds, which is plain data, before something walks through it.
@@ -60,16 +60,16 @@ class RenderBudget:
                 open_ += node
             elif isinstance(node, int):
                 if node.bit_length() > _MOST_BITS:
-                    raise SecurityError("a number is too large for a template")
+                    raise SecurityError("a number is too large")
                 self.steps(node.bit_length() // _CHARACTERS_PER_STEP)
             elif not isinstance(node, float | None):
-                raise SecurityError(f"{kind(node)} is nothing that a template can use")
+                raise SecurityError(f"{kind(node)} cannot be used in a template")
 
 
 def fits(characters: int) -> int:
     """The length of a text that is to be made, which is not too long."""
     if characters > MOST_TEXT:
-        raise SecurityError(f"a text of {characters:,} characters is longer than the {MOST_TEXT:,} of a template")
+        raise SecurityError(f"a text of {characters:,} characters exceeds the limit of {MOST_TEXT:,}")
     return characters
 
 
@@ -86,7 +86,7 @@ def kind(value: Any) -> str:
 def elements_of(value: Any) -> Any:
     """A list as it is; a mapping's keys."""
     if not isinstance(value, Mapping | list | tuple):
-        advice = "; make a list of it with |lines or |split" if isinstance(value, str) else ""
+        advice = "; turn it into a list with |lines or |split" if isinstance(value, str) else ""
         raise SecurityError(f"{kind(value)} has no elements{advice}")
     return list(value) if isinstance(value, Mapping) else value
 
@@ -94,7 +94,7 @@ def elements_of(value: Any) -> Any:
 def text_of(value: Any) -> str:
     """A text, or a number as a text."""
     if not isinstance(value, str | int | float):
-        raise SecurityError(f"this needs a text, not {kind(value)}")
+        raise SecurityError(f"expected a text, not {kind(value)}")
     return as_text(value)
 
 
@@ -113,7 +113,7 @@ def as_json(value: Any, indent: int | None = None) -> str:
 def _standard(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise SecurityError(f"{kind(value)} is nothing that a template can show")
+    raise SecurityError(f"{kind(value)} cannot be shown in a template")
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, default=_standard)
@@ -121,14 +121,14 @@ _JSON = json.JSONEncoder(ensure_ascii=False, default=_standard)
 
 def _whole_number(value: Any, low: int, high: int) -> int:
     if not isinstance(value, int) or not low <= value <= high:
-        raise SecurityError(f"this needs a whole number from {low} to {high}")
+        raise SecurityError(f"expected a whole number from {low} to {high}")
     return value
 
 
 def number(value: Any) -> Any:
     """The value, which has to be a number."""
     if not isinstance(value, int | float):
-        raise SecurityError(f"this needs a number, not {kind(value)}")
+        raise SecurityError(f"expected a number, not {kind(value)}")
     return value
 
 
@@ -150,8 +150,8 @@ def calculate(sign: str, left: Any, right: Any) -> Any:
     elif sign == "*" and isinstance(left, str) and isinstance(right, int):
         fits(len(left) * max(0, right))
     elif isinstance(left, str) or isinstance(right, str):
-        advice = "; `~` joins anything to a text" if sign == "+" else ""
-        raise SecurityError(f"`{sign}` does not go with {kind(left)} and {kind(right)}{advice}")
+        advice = "; join anything as text with `~`" if sign == "+" else ""
+        raise SecurityError(f"`{sign}` does not work on {kind(left)} and {kind(right)}{advice}")
     else:
         number(left), number(right)
     return _ARITHMETIC[sign](left, right)
@@ -161,14 +161,14 @@ def numbers(*ends: int) -> list[int]:
     """Whole numbers, as Python's range."""
     counted = range(*(number(end) for end in ends))
     if counted[MOST_ELEMENTS:]:
-        raise SecurityError(f"a range of more than {MOST_ELEMENTS:,} numbers is too long for a template")
+        raise SecurityError(f"a range may have at most {MOST_ELEMENTS:,} numbers")
     return list(counted)
 
 
 def _split(text: str, separator: str | None = None) -> list[str]:
     parts = text.split(separator, MOST_ELEMENTS)
     if len(parts) > MOST_ELEMENTS:
-        raise SecurityError(f"a text of more than {MOST_ELEMENTS:,} parts is too long for a template")
+        raise SecurityError(f"a text may be split into at most {MOST_ELEMENTS:,} parts")
     return parts
 
 

@@ -74,7 +74,7 @@ class Check(NodeTransformer):
         """The method for a kind of node; None walks on into its children, `Wrong` is raised for what is forbidden."""
         if not isinstance(node, _ALLOWED):
             called = _CALLED.get(type(node), f"`{type(node).__name__.lower()}`")
-            raise Wrong(f"{called} is not for templates", node.lineno)
+            raise Wrong(f"{called} is not supported in templates", node.lineno)
         return getattr(self, f"_{type(node).__name__.lower()}", None)
 
     def _output(self, node: nodes.Output) -> nodes.Output:
@@ -85,7 +85,7 @@ class Check(NodeTransformer):
 
     def _for(self, node: nodes.For) -> nodes.For:
         if node.recursive:
-            raise Wrong("a recursive loop is not for templates", node.lineno)
+            raise Wrong("recursive loops are not supported in templates", node.lineno)
         repeated = [part for part in (node.test, *node.body) if part is not None]
         descendants = chain.from_iterable(part.find_all(nodes.Node) for part in repeated)
         turn = sum(1 for _ in descendants) + 1
@@ -114,7 +114,7 @@ class Check(NodeTransformer):
         if name in self._bound:
             return node
         if name in ("stages", "previous"):
-            raise Wrong(f"{name} is used as {name}.NAME.output, with a stage's name in the template", node.lineno)
+            raise Wrong(f"use {name} as {name}.NAME.output, where NAME is a stage", node.lineno)
         if name not in NAMES:
             raise Wrong(f"there is no {name!r}{near(name, (*NAMES, 'range', *self._bound), 'there is')}", node.lineno)
         self.names.add(name)
@@ -134,7 +134,9 @@ class Check(NodeTransformer):
 
     def _getattr(self, node: nodes.Getattr) -> nodes.Node:
         if node.attr.startswith("_") and not self._stage(node):
-            raise Wrong(f"{node.attr!r} is not for templates; a key of a mapping is [{node.attr!r}]", node.lineno)
+            raise Wrong(
+                f"{node.attr!r} is not supported in templates; write a key of a mapping as [{node.attr!r}]", node.lineno
+            )
         return self._access(node, node.attr)
 
     def _getitem(self, node: nodes.Getitem) -> nodes.Node:
@@ -153,15 +155,14 @@ class Check(NodeTransformer):
     def _access(self, node: nodes.Getattr | nodes.Getitem, key: Any) -> nodes.Node:
         if (root := self._stage(node)) is not None:
             stage_path = f"{root}.{key}" if isinstance(key, str) else f"{root}[...]"
-            raise Wrong(f"{stage_path} is a stage: say {stage_path}.output, or .json", node.lineno)
+            raise Wrong(f"{stage_path} is a stage: write {stage_path}.output or .json", node.lineno)
         if (root := self._stage(node.node)) is None:
             return self.generic_visit(node)
         stage: Any = node.node
         name = stage.attr if isinstance(stage, nodes.Getattr) else getattr(stage.arg, "value", None)
         if not isinstance(name, str):
             raise Wrong(
-                f"{root}[...] needs a stage's name as it stands in the config: what a stage reads has to be known "
-                "before the run",
+                f"{root}[...] needs the literal name of a stage: what a stage reads must be known before the run",
                 node.lineno,
             )
         if key not in STAGE_FIELDS:
@@ -201,10 +202,10 @@ class Check(NodeTransformer):
                 return _hidden("range", *(self.visit(argument) for argument in node.args))
             case nodes.Getattr(attr=name):
                 instead = _METHODS.get(name, name)
-                write = f"write x|{instead} for x.{name}()" if instead in FILTERS else "use a filter, x|name"
-                raise Wrong(f"no method can be called; {write}", node.lineno)
+                write = f"write x|{instead} instead of x.{name}()" if instead in FILTERS else "use a filter, x|name"
+                raise Wrong(f"methods cannot be called; {write}", node.lineno)
             case _:
-                raise Wrong("nothing can be called but range(...)", node.lineno)
+                raise Wrong("only range(...) can be called", node.lineno)
 
     def _compare(self, node: nodes.Compare) -> nodes.Compare:
         node.expr = _hidden("compared", self.visit(node.expr))
@@ -218,7 +219,7 @@ class Check(NodeTransformer):
 
 def _plain(node: Any) -> None:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
-        raise Wrong("arguments with * are not for templates", node.lineno)
+        raise Wrong("arguments with * are not supported in templates", node.lineno)
 
 
 def _targets(node: nodes.Node) -> set[str]:
@@ -226,9 +227,9 @@ def _targets(node: nodes.Node) -> set[str]:
     names = set()
     for target in node.items if isinstance(node, nodes.Tuple) else [node]:
         if not isinstance(target, nodes.Name):
-            raise Wrong("only plain names can be given a value", node.lineno)
+            raise Wrong("only plain names can be assigned", node.lineno)
         if target.name in _RESERVED or target.name.startswith("_"):
-            raise Wrong(f"{target.name!r} cannot be given a value; choose another name", node.lineno)
+            raise Wrong(f"{target.name!r} is reserved; choose another name", node.lineno)
         names.add(target.name)
     return names
 
@@ -252,7 +253,7 @@ def compile_source(environment: Environment, source: str, *, condition: bool = F
                 tree.body[0].test = _hidden("truth", tree.body[0].test)
             return environment.compile(tree), check
     except TemplateSyntaxError as error:
-        raise Wrong((error.message or "it is no template").rstrip("."), error.lineno) from None
+        raise Wrong((error.message or "it is not a valid template").rstrip("."), error.lineno) from None
     except SyntaxError as error:  # of the code made from it
         raise Wrong(error.msg, 1) from None
     except (RecursionError, MemoryError):
@@ -267,7 +268,7 @@ def _condition(environment: Environment, source: str) -> Any:
     parser = Parser(environment, source, state="variable")
     test = parser.parse_expression()
     if not parser.stream.eos:
-        raise Wrong(f"{parser.stream.current.value!r} is left over", 1)
+        raise Wrong(f"unexpected {parser.stream.current.value!r}", 1)
     output = nodes.Output([nodes.TemplateData("true")], lineno=1)
     return nodes.Template([nodes.If(test, [output], [], [], lineno=1)], lineno=1).set_environment(environment)
 

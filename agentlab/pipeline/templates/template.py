@@ -146,7 +146,7 @@ def _slice(context: _Context, value: Any, *ends: Any) -> Any:
 
 def _key(_: _Context, value: Any) -> str:
     if not isinstance(value, str):
-        raise SecurityError(f"a key of a mapping is a text, not {kind(value)}")
+        raise SecurityError(f"a key of a mapping must be text, not {kind(value)}")
     return value
 
 
@@ -158,7 +158,7 @@ def _range(context: _Context, *ends: Any) -> list[int]:
 
 def _truth(_: _Context, value: Any) -> bool:
     if not isinstance(value, str | int | float | None):
-        raise SecurityError(f"{kind(value)} is neither true nor false; compare it, or ask for its |length")
+        raise SecurityError(f"{kind(value)} is neither true nor false; compare it, or use its |length")
     return bool(value)
 
 
@@ -204,7 +204,7 @@ class Template:
                 context.budget.charge_text(part)
                 parts.append(part)
         except _FAULTS as error:
-            begin = "" if isinstance(error, TemplateError) else "it cannot be computed: "
+            begin = "" if isinstance(error, TemplateError) else "it cannot be evaluated: "
             sentence = "it is nested too deeply" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
             raise ConfigError(f"{self._location(error)}: {sentence}.") from None
         return "".join(parts)

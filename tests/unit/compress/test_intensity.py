@@ -85,7 +85,7 @@ def test_the_service_is_asked_once_an_hour_and_its_key_is_not_kept(grid: Grid, t
     [
         (401, b"{}", "status 401"),
         (302, b"", "redirects"),
-        (200, b"<html>", "no JSON"),
+        (200, b"<html>", "did not answer with JSON"),
         (200, b'{"carbonIntensity": null}', "no carbon intensity"),
         (200, b'{"carbonIntensity": -4}', "no carbon intensity"),
         (200, b"[]", "no carbon intensity"),

@@ -227,5 +227,5 @@ def test_adapters_that_do_not_fit_are_told_by_name_before_anything_is_loaded(tmp
         check_agents(config_of(wide), workspace)
     card: Mapping[str, Any] = {"base": {"path": "elsewhere", "fingerprint": "sha256:0"}}
     (tmp_path / "adapters" / "two" / "card.json").write_text(json.dumps(card))
-    with pytest.raises(UsageError, match="two was trained on another base model"):
+    with pytest.raises(UsageError, match="two was trained on a different base model"):
         check_agents(config_of(path), workspace)

@@ -134,7 +134,7 @@ def test_mean_and_sum_stand_side_by_side_and_where_they_disagree_it_is_said(root
     )
     page = (run.path / "report.md").read_text()
     assert "The sign depends on how choices are scored." in page
-    assert "log-probability of a text's tokens decides" in page
+    assert "log-probability of its tokens decides" in page
 
 
 def test_the_sealed_split_is_opened_after_all_winners_are_named(full_run: tuple[EvolveResult, list[Event]]) -> None:

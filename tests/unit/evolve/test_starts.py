@@ -90,7 +90,7 @@ def test_a_winner_that_was_there_before_is_said_first_and_is_not_exported_unaske
     with pytest.raises(GateError, match="there is no evolved adapter") as refused:
         export_child(config, context, name, events, None, tmp_path / "none", lambda *_: None)
     assert refused.value.exit_code == 5
-    assert f"--id {result.winner} writes it all the same" in str(refused.value.hint)
+    assert f"--id {result.winner} exports it anyway" in str(refused.value.hint)
     assert start != "the parent one" or str(root / "adapters" / "one") in str(refused.value.hint)
     written = export_child(config, context, name, events, result.winner, tmp_path / "out", lambda *_: None)
     assert f"It is {start}, which was there before the search" in str(written.blocks())

@@ -204,7 +204,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
     weights = load_file(folder / "model.safetensors")
     incomplete = {name: weight for name, weight in weights.items() if name != "lm_head.weight"}
     save_file(incomplete, folder / "model.safetensors")
-    with pytest.raises(ModelFileError, match=r"holds no lm_head\.weight"):
+    with pytest.raises(ModelFileError, match=r"has no lm_head\.weight"):
         write_gguf(folder, out, "f32")
     old = {**weights, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
     save_file(old, folder / "model.safetensors")

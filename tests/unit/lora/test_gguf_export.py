@@ -143,7 +143,7 @@ def test_an_adapter_of_other_shapes_than_the_base_is_refused(tmp_path: Path, bas
     with pytest.raises(DataError, match=words):
         export_gguf(adapter, tmp_path / "a.gguf", base)
     down = {"model.layers.0.mlp.down_proj": random_delta((8, 12), 4, seed=1)}
-    with pytest.raises(DataError, match="8 x 12, and 6 x any"):
+    with pytest.raises(DataError, match="8 x 12, but 6 x any"):
         export_gguf(Adapter(write_folder(tmp_path / "down", down)), tmp_path / "a.gguf", SMALL)
     assert not (tmp_path / "a.gguf").exists()
 

@@ -103,7 +103,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(workspace: Path)
     for error, arguments in refused.items():
         with pytest.raises(error):
             run_nas_optimization(**arguments)
-    with pytest.raises(UsageError, match="has its own config"):
+    with pytest.raises(UsageError, match="uses its own config"):
         run_nas_optimization(resume="last", config="demo")
     assert list(workspace.iterdir()) == []
 

@@ -164,8 +164,8 @@ def test_a_scaler_that_cannot_be_is_refused(folder: Path, changes: dict[str, Any
 @pytest.mark.parametrize(
     ("file", "text", "pattern"),
     [
-        (SCALER, "", "scaler.json: all of it"),
-        (SCALER, "[" * 100_000, "scaler.json: all of it"),
+        (SCALER, "", "scaler.json: the whole"),
+        (SCALER, "[" * 100_000, "scaler.json: the whole"),
         (SCALER, "{}", "scaler.json: columns: Field required"),
         (CARD, "[" * 100_000, "card.json: not valid JSON"),
         (CARD, '{"test_mse": NaN}', "card.json: not valid JSON"),
@@ -174,7 +174,7 @@ def test_a_scaler_that_cannot_be_is_refused(folder: Path, changes: dict[str, Any
         (CARD, " " * (1 << 20) + "{}", "larger than 1 MiB"),
         (CONFIG, "data: {horizon: 0}", "config.yaml: data.horizon"),
         (CONFIG, "data: !!python/object/apply:os.getcwd []", "config.yaml:1:7"),
-        (CONFIG, "data: {horizon: .nan}", "numbers are finite"),
+        (CONFIG, "data: {horizon: .nan}", "numbers must be finite"),
         (CONFIG, "surprise: 1", "config.yaml: surprise"),
         (CONFIG, "{}", "disagree on columns"),
     ],

@@ -69,7 +69,7 @@ def test_a_run_replaces_what_it_has_made(tmp_path: Path) -> None:
 def test_but_never_what_another_run_has_made_in_the_meantime(tmp_path: Path) -> None:
     out, source = tmp_path / "a", trained(tmp_path / "t")
     write_product(source, out, CARD, "first")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_product(source, out, CARD | {"run": "run-2"}, "second")
     assert (out / "README.md").read_text() == "first"
     assert sorted(tmp_path.iterdir()) == [out, source]

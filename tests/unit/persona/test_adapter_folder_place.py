@@ -41,7 +41,7 @@ def test_a_name_that_the_disk_refuses_is_none_of_a_plan_either(tmp_path: Path, l
 
 @pytest.mark.parametrize("run", [None, "run-2"])
 def test_but_nobody_else_s(tmp_path: Path, run: str | None) -> None:
-    with pytest.raises(UsageError, match="is there already") as caught:
+    with pytest.raises(UsageError, match="already exists") as caught:
         check_place(adapter(tmp_path / "a"), run, 0)
     assert "--out" in str(caught.value.hint)
 
@@ -57,7 +57,7 @@ def test_no_command_removes_what_is_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "runs", tmp_path / "file"):
-        with pytest.raises(UsageError, match="is there already") as caught:
+        with pytest.raises(UsageError, match="already exists") as caught:
             check_place(path, None, 0)
         assert "rm " not in str(caught.value.hint)
 
@@ -66,7 +66,7 @@ def test_no_command_removes_what_is_no_adapter(tmp_path: Path) -> None:
 def test_a_link_is_no_place(tmp_path: Path, target: str) -> None:
     adapter(tmp_path / "a")
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(UsageError, match="is a link"):
+    with pytest.raises(UsageError, match="is a symbolic link"):
         check_place(tmp_path / "link", "run-1", 0)
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_made_below_a_file_or_a_link_to_nothing(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to("nowhere")
     for name in ("file", "dangling"):
-        with pytest.raises(UsageError, match=f"{name} is no folder") as caught:
+        with pytest.raises(UsageError, match=f"{name} is not a folder") as caught:
             check_place(tmp_path / name / "sub" / "a", None, 0)
         assert "--out" in str(caught.value.hint)
 
@@ -88,7 +88,7 @@ def test_a_closed_folder_is_no_place(tmp_path: Path) -> None:
 
 
 def test_there_is_room_for_the_adapter(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="the adapter takes") as caught:
+    with pytest.raises(StorageError, match="the adapter needs") as caught:
         check_place(tmp_path / "a", None, 1 << 60)
     assert "--out" in str(caught.value.hint)
 
@@ -125,5 +125,5 @@ def test_a_place_is_one_run_s_until_its_block_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["x" * 255, "/proc/mine", "/dev/null/mine"])
 def test_a_place_that_nothing_can_be_written_to_is_found_by_writing(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(StorageError, match="cannot be made"), hold_folders([tmp_path / folder]):
+    with pytest.raises(StorageError, match="cannot be created"), hold_folders([tmp_path / folder]):
         pytest.fail("it was taken")

@@ -31,7 +31,7 @@ def test_names_are_folders_and_differ() -> None:
 
 
 def test_names_that_differ_by_case_are_one_folder_on_some_disks() -> None:
-    assert "but for case" in problems(personas=[A, {**A, "name": "A"}])["personas.1.name"]
+    assert "differ by more than case" in problems(personas=[A, {**A, "name": "A"}])["personas.1.name"]
 
 
 @pytest.mark.parametrize("name", ["base", "Base"])

@@ -61,7 +61,7 @@ def test_a_run_goes_on_with_the_files_it_began_with(tmp_path: Path, changed: str
     (tmp_path / changed).write_text(LINE * 2)
     with pytest.raises(RunMismatchError, match=changed) as caught:
         check_unchanged(read(tmp_path, eval_data="held.jsonl"), events)
-    assert "Put the file back" in str(caught.value.hint)
+    assert "Restore the file" in str(caught.value.hint)
     assert "new run" in str(caught.value.hint)
 
 
@@ -69,5 +69,5 @@ def test_what_is_no_plain_file_is_called_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         read(tmp_path, "folder")
-    with pytest.raises(MissingFileError, match="no file of conversations"):
+    with pytest.raises(MissingFileError, match="no conversation file"):
         read(tmp_path, "absent.jsonl")

@@ -24,7 +24,7 @@ def test_all_alike_fail_and_some_alike_are_named() -> None:
     assert (error.exit_code, "a, b" in error.message) == (5, True)
     some = Ping.of("?", answers(a="Yes.", b="No.", c="Yes."), answers(a="Yes.", b="No.", c="Yes."), {})
     assert some.gate() is None
-    assert some.warnings() == ["these personas give the same answer:  a, c"]
+    assert some.warnings() == ["these personas give the same answer: a, c"]
 
 
 def test_one_persona_alone_is_like_nobody() -> None:
@@ -33,7 +33,7 @@ def test_one_persona_alone_is_like_nobody() -> None:
 
 def test_who_answers_an_equal_request_otherwise_is_named() -> None:
     ping = Ping.of("?", answers(a="Yes.", b="No."), answers(a="Yes.", b="Never."), {})
-    assert ping.warnings() == ["two identical requests got different answers:  b"]
+    assert ping.warnings() == ["two identical requests got different answers: b"]
     assert [entry.repeats for entry in ping.personas] == [True, False]
 
 

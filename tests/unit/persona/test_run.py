@@ -33,7 +33,7 @@ def test_several_processes_train_in_turn_only(tmp_path: Path) -> None:
 def test_a_training_goes_on_in_as_many_processes(tmp_path: Path, first_size: int, size: int, way_out: str) -> None:
     event = Event(seq=0, t=0.0, type="training.begun", data={"processes": first_size})
     (tmp_path / "events.jsonl").write_text(event.to_json() + "\n")
-    with pytest.raises(RunMismatchError, match=f"begun by {first_size}") as caught:
+    with pytest.raises(RunMismatchError, match=f"started with {first_size}") as caught:
         prepare(TWO, context(tmp_path, size, resumes=tmp_path))
     assert way_out in str(caught.value.hint)
     with pytest.raises((UsageError, MissingFileError), match="none"):

@@ -134,7 +134,7 @@ def test_a_mistake_in_the_other_file_is_told_with_that_file(complaints: Complain
 def test_a_change_that_does_not_fit_is_told_with_what_is_left_of_the_file(complaints: Complaints) -> None:
     assert complaints(PIPELINE, "base_pipeline.stages.vote.aggregation.method=judge") == [
         "pipeline.yaml:9:7: base_pipeline.stages.1.aggregation.model: is required",
-        "pipeline.yaml:11:9: base_pipeline.stages.1.aggregation.extract: unknown key; known are method, model, mode, "
+        "pipeline.yaml:11:9: base_pipeline.stages.1.aggregation.extract: unknown key; known: method, model, mode, "
         "criteria",
     ]
     assert complaints(PIPELINE, "base_pipeline.stages.drafts.temperature=1") == [

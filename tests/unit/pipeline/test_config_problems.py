@@ -52,8 +52,8 @@ def test_a_sound_pipeline_has_none() -> None:
             "far does not tell",
         ),
         ([stage("a", samples=2, aggregation={"method": "judge", "model": "x"})], "0.aggregation.model", "named 'x'"),
-        ([stage("a", response_schema={"type": "objekt"})], "0.response_schema", "no JSON schema"),
-        ([stage("a", prompt="{{ previous.a.output }}")], "0.prompt", "it is in no loop"),
+        ([stage("a", response_schema={"type": "objekt"})], "0.response_schema", "not a valid JSON schema"),
+        ([stage("a", prompt="{{ previous.a.output }}")], "0.prompt", "there is no loop"),
         (
             [stage("a", repeat_until={"condition": "visit > 1", "start": "b"}), stage("b")],
             "0.repeat_until.start",
@@ -81,7 +81,7 @@ def test_the_mode_needs_its_stages() -> None:
 
 
 def test_inputs_exclude_each_other() -> None:
-    assert "exclude each other" in found(stage("a"), input="x", inputs="y.jsonl")["inputs"]
+    assert "cannot be combined" in found(stage("a"), input="x", inputs="y.jsonl")["inputs"]
 
 
 def test_a_router_model_has_to_be_one_of_llm() -> None:

@@ -42,7 +42,7 @@ def test_want_of_memory_gives_up_little_by_little() -> None:
         "no other model loaded",
         "batches of 64",
         "batches of 32",
-        "an attention cache of 8 bits",
+        "an 8-bit KV cache",
         "a context of 1024",
         "a context of 512",
         "a context of 256",
@@ -51,13 +51,13 @@ def test_want_of_memory_gives_up_little_by_little() -> None:
 
 def test_a_gpu_gets_fewer_layers_first() -> None:
     assert climbed(NO_MEMORY, Rung(engine(-1), 64))[:7] == [
-        "32 layers on the GPU",
-        "16 layers on the GPU",
-        "8 layers on the GPU",
-        "4 layers on the GPU",
-        "2 layers on the GPU",
-        "1 layers on the GPU",
-        "0 layers on the GPU",
+        "32 GPU layers",
+        "16 GPU layers",
+        "8 GPU layers",
+        "4 GPU layers",
+        "2 GPU layers",
+        "1 GPU layers",
+        "0 GPU layers",
     ]
 
 
@@ -71,9 +71,9 @@ def test_a_crash_is_tried_once_more() -> None:
 
 
 def test_a_fault_of_the_engine_is_answered_by_its_plain_settings() -> None:
-    died = WorkerDiedError("The process running m died: llama.cpp crashed (SIGSEGV).")
-    assert climbed(died, Rung(engine(), 64)) == ["plain engine settings", "a new process"]
-    killed = WorkerDiedError("The process running m died: it was killed (SIGKILL).")
+    died = WorkerDiedError("The process that holds m died: llama.cpp crashed (SIGSEGV).")
+    assert climbed(died, Rung(engine(), 64)) == ["default engine settings", "a new process"]
+    killed = WorkerDiedError("The process that holds m died: it was killed (SIGKILL).")
     assert climbed(killed, Rung(engine(), 64)) == ["a new process"]
 
 

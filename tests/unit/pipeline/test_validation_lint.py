@@ -33,7 +33,7 @@ def test_a_good_pipeline_gets_no_advice():
         (
             {"system": "You sum up."},
             {"system": "You list."},
-            "their system messages, which come before everything, differ",
+            "their system messages differ",
         ),
         (
             {"system": "A", "prompt": "{% if params.a %}{{ input }}{% endif %}"},

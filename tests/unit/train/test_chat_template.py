@@ -31,7 +31,7 @@ def test_the_end_of_a_turn_is_what_the_template_writes_behind_an_answer(template
     [
         (None, "has no chat template"),
         (CHATML.replace("<|im_end|>", "### "), "never learns to stop"),
-        (MISTRAL.replace("{{ eos_token }}", ""), "writes '', and no end-of-turn token"),
+        (MISTRAL.replace("{{ eos_token }}", ""), "writes '' and no end-of-turn token"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "omits answers"),
         ("{{ raise_exception('closed') }}", "rejects a question with its answer: closed"),
         ("{% for m in messages %}{{ m.content.nothing.more }}{% endfor %}", "rejects a question with its answer"),

@@ -51,5 +51,5 @@ def test_the_runner_takes_a_manager_and_leaves_it_open(settings):
 
 
 def test_the_runner_says_what_to_do_first():
-    with pytest.raises(UsageError, match="No model was tested yet"):
+    with pytest.raises(UsageError, match="No model has been tested yet"):
         LLMTestRunner().get_working_models()

@@ -21,7 +21,7 @@ def _lines(workshop: Workshop, run: str, stage: str) -> list[str]:
 
 def test_the_first_run_of_all_has_nothing_to_be_compared_with(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
-    assert _lines(workshop, "one", "draft") == ["draft: miss, asked", "  no earlier run has asked this"]
+    assert _lines(workshop, "one", "draft") == ["draft: miss, asked", "  no earlier run has this question"]
 
 
 def test_a_hit_names_the_run_that_asked(workshop: Workshop) -> None:
@@ -124,7 +124,7 @@ def test_runs_that_cannot_be_read_are_passed_over(workshop: Workshop) -> None:
     one = workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS, parent="one", stages=stages(draft={"temperature": 0.2}))
     (one.path / "events.jsonl").write_text("damage\n{}\n")
-    assert _lines(workshop, "two", "draft")[1] == "  no earlier run has asked this"
+    assert _lines(workshop, "two", "draft")[1] == "  no earlier run has this question"
 
 
 @pytest.mark.parametrize("method", ["judge", "synthesis"])
@@ -141,7 +141,7 @@ def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Work
                 run.emit("call.answered", call, **data, asked=question.summary(), answer={})
     assert _lines(workshop, "two", "draft")[-2:] == [
         f"{last}: miss, asked; compared with one",
-        "  message 1 changed: it shows the candidates, and they changed",
+        "  message 1 changed: it includes the candidates, which changed",
     ]
 
 
