@@ -94,7 +94,7 @@ class RunMemory:
         try:
             self.memory.keep(experiments, kept_exports)
         except (ModelFileError, StorageError) as error:  # no reason to lose the report
-            self.problem = f"Nothing was remembered: {error.message} {error.hint or ''}".strip()
+            self.problem = f"The experiments could not be saved to memory: {error.message} {error.hint or ''}".strip()
 
     def _texts(self) -> str:
         texts = first_event_data(self.run.events, TEXTS, self.name)

@@ -106,9 +106,9 @@ def refused(answer: Answer, target: Path, surprise: bool) -> None:
         assert message.startswith(f"error: Cannot write {target}"), message
         assert message.endswith(": the disk is full.")
     else:
-        assert re.fullmatch(rf"error: {target.parent} has 0(\.0)? Mi?B free[;,] .+ takes [\d.]+ Mi?B\.", message), (
-            message
-        )
+        assert re.fullmatch(
+            rf"error: {target.parent} has (only )?0(\.0)? Mi?B free[;,] .+ needs [\d.]+ Mi?B\.", message
+        ), message
 
 
 @pytest.mark.usefixtures("parents")

@@ -116,7 +116,9 @@ class Check(NodeTransformer):
         if name in ("stages", "previous"):
             raise Wrong(f"use {name} as {name}.NAME.output, where NAME is a stage", node.lineno)
         if name not in NAMES:
-            raise Wrong(f"there is no {name!r}{near(name, (*NAMES, 'range', *self._bound), 'there is')}", node.lineno)
+            names = near(name, (*NAMES, "range", *self._bound), "there is")
+            advice = f"{names}; the answer of a stage is stages.{name[:40]}.output"
+            raise Wrong(f"there is no {name!r}{advice}", node.lineno)
         self.names.add(name)
         return node
 

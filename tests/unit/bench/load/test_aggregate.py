@@ -122,7 +122,7 @@ def test_a_client_that_is_late_or_busy_says_so(record: Make) -> None:
 def test_a_stage_that_is_mostly_beginning_and_end_is_marked(record: Make) -> None:
     long = [record(sent=number, ttft=1.0) for number in range(9)]
     assert not any("short" in mark for mark in row(long).marks)
-    assert any(mark.startswith("short: 3 requests in 3") for mark in row(long[:3]).marks)
+    assert any(mark.startswith("too short: 3 requests in 3") for mark in row(long[:3]).marks)
     quick = [record(sent=0.01 * number, ttft=0.01, itl=0.001) for number in range(50)]
     assert any("short" in mark for mark in row(quick).marks)
 
