@@ -123,7 +123,7 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
     """What decides the answers of a stage, in words and as it is. Time does not, and context only what a judge sees."""
     judge = _judge(stage)
     yield stage.id, stage
-    yield f"the inputs of {stage.id}", graph.sources(config.stages)[stage.id]
+    yield f"the input of {stage.id}", graph.sources(config.stages)[stage.id]
     texts: list[Template] = [compile_template(source) for _, source in graph.templates(stage)]
     texts += [condition(source) for _, source in graph.conditions(stage)]
     if any("params" in text.names for text in texts):

@@ -74,7 +74,7 @@ PLAIN: dict[str, Any] = {"params": {"tone": "kind"}}
 @pytest.mark.parametrize(
     ("stage", "changes", "message"),
     [
-        (DRAFT, {"seed": 5}, "seed was changed, which decides the answer of a"),
+        (DRAFT, {"seed": 5}, "seed was changed, which determines the answer of a"),
         (REMOTE, {"seed": 5}, "seed was changed"),
         (JUDGED, {"seed": 5}, "seed was changed"),
         (DRAFT, {"params": {"tone": "stern"}}, "params was changed"),
@@ -87,10 +87,10 @@ PLAIN: dict[str, Any] = {"params": {"tone": "kind"}}
         (
             REMOTE,
             {"llm": {**LLM, "providers": {"there": {"kind": "scripted"}}}},
-            "llm.models.cloud was changed, which decides the answer of a",
+            "llm.models.cloud was changed, which determines the answer of a",
         ),
         ({**GREEDY, "fallback_models": ["n"]}, {"models": {**MODELS, "n": {"file": "other.gguf"}}}, "the model n was"),
-        (GREEDY, {"input": "else"}, "`input` was changed, but a is taken over"),
+        (GREEDY, {"input": "else"}, "`input` was changed, but a would be reused"),
         (GREEDY, {"input_file": "else.txt"}, "`input_file` was changed"),
         (GREEDY, {"inputs": "else.jsonl"}, "`inputs` was changed"),
     ],
@@ -125,7 +125,7 @@ def test_what_decides_nothing_of_it_may(stage: dict[str, Any], changes: dict[str
 
 
 def test_a_stage_that_reads_something_else_was_changed() -> None:
-    with pytest.raises(RunMismatchError, match="what b reads was changed"):
+    with pytest.raises(RunMismatchError, match="the input of b was changed"):
         check_unchanged(config({"id": "a"}, {"id": "b"}, {"id": "c"}), config({"id": "b"}, {"id": "c"}), "c")
 
 
@@ -193,5 +193,5 @@ def test_another_input_is_read_when_everything_runs_again(workshop: Workshop) ->
 def test_a_resumed_run_goes_on_without_a_parent_that_was_removed(tmp_path: Path) -> None:
     path = tmp_path / "parent"
     assert parent_of(child(path, "b"), {}, resumed=True) == Parent("parent", path, gone=True)
-    with pytest.raises(MissingFileError, match="is not there, whose answers this one begins with"):
+    with pytest.raises(MissingFileError, match="whose answers this run reuses, does not exist"):
         parent_of(child(path, "b"), {})

@@ -73,7 +73,7 @@ def test_of_a_batch_the_failures_are_shown() -> None:
 def test_an_answer_is_told_in_a_line_and_one_of_a_batch_only_on_request() -> None:
     alone, batch = narrate(answered("draft")), narrate(answered("0003:draft"))
     assert alone is not None
-    assert alone.line == "  draft: m, 20 tokens, 10/s, 60 of 100 read before"
+    assert alone.line == "  draft: m, 20 tokens, 10/s, 60 of 100 prompt tokens cached"
     assert batch is not None
     assert (batch.line, batch.detail) == (None, "0003:draft")
 
@@ -81,7 +81,7 @@ def test_an_answer_is_told_in_a_line_and_one_of_a_batch_only_on_request() -> Non
 def test_a_model_name_with_a_colon_makes_no_batch() -> None:
     narration = narrate(answered("draft/qwen:7b", "cache"))
     assert narration is not None
-    assert narration.line == "  draft/qwen:7b: known from an earlier run"
+    assert narration.line == "  draft/qwen:7b: reused from an earlier run"
 
 
 def test_text_is_passed_on_as_it_comes() -> None:
@@ -102,4 +102,4 @@ def test_a_model_that_never_answered_is_told_with_the_reason() -> None:
     assert narration is not None
     assert "0 of 3" in (narration.line or "")
     settled = event("engine.settled", "m", flash=False, repack=False, why="repacked weights: it dies (SIGILL)")
-    assert "plainer settings" in (getattr(narrate(settled), "line", None) or "")
+    assert "fallback settings" in (getattr(narrate(settled), "line", None) or "")

@@ -40,8 +40,8 @@ def test_the_example_is_a_want_of_memory() -> None:
 def test_want_of_memory_gives_up_little_by_little() -> None:
     assert climbed(NO_MEMORY, Rung(engine(), 64), others=True) == [
         "no other model loaded",
-        "batches of 64",
-        "batches of 32",
+        "batch size 64",
+        "batch size 32",
         "an 8-bit KV cache",
         "a context of 1024",
         "a context of 512",
@@ -62,7 +62,7 @@ def test_a_gpu_gets_fewer_layers_first() -> None:
 
 
 def test_an_answer_that_breaks_off_may_be_longer_once() -> None:
-    assert climbed(SchemaError("not JSON"), Rung(engine(), 64), cut=True) == ["twice the tokens", "a new seed"]
+    assert climbed(SchemaError("not JSON"), Rung(engine(), 64), cut=True) == ["twice as many tokens", "a new seed"]
     assert climbed(SchemaError("not JSON"), Rung(engine(), 64)) == ["a new seed", "a new seed"]
 
 

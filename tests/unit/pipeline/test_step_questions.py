@@ -78,12 +78,12 @@ def test_a_later_stage_reads_an_earlier_answer() -> None:
 @pytest.mark.parametrize(
     ("prompt", "text", "message"),
     [
-        ("{{ input }}", "", "The prompt of stage a is empty: so is what it reads, input."),
-        (" {{ input }}\n", " \n", "The prompt of stage a is empty: so is what it reads, input."),
+        ("{{ input }}", "", "The prompt of stage a is empty: its input, input, is empty."),
+        (" {{ input }}\n", " \n", "The prompt of stage a is empty: its input, input, is empty."),
         (
             "{% if input == 'z' %}x{% endif %}",
             "y" * 99,
-            f"The prompt of stage a is empty: its template makes nothing of {'y' * 60!r}.",
+            f"The prompt of stage a is empty: its template renders to nothing for {'y' * 60!r}.",
         ),
     ],
 )

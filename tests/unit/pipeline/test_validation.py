@@ -70,8 +70,8 @@ def test_it_reads_as_a_sentence_a_table_and_what_may_go_wrong(tmp_path: Path) ->
 def test_a_context_beyond_what_a_model_was_trained_with_is_remarked_on(tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "small.gguf")  # was trained with 64 tokens
     assert [line for line in checked(tmp_path).remarks if line.startswith("models.")] == [
-        "models.small: n_ctx 2048 is more than the 64 tokens that it was trained with; "
-        "what it says to longer prompts is hardly of use"
+        "models.small: n_ctx 2048 exceeds the 64 tokens that it was trained with; "
+        "answers to longer prompts will be poor"
     ]
 
 

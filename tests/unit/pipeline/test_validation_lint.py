@@ -140,7 +140,7 @@ def test_one_stage_that_always_answers_is_enough(stage_fields):
 def test_an_answer_that_nobody_reads():
     ((stage, sentence),) = remarks(FIRST, {"model": "n", "input_from": "input"}, {"model": "n", "input_from": "s2"})
     assert stage == "s1"
-    assert "nobody reads the answer of s1" in sentence
+    assert "no stage reads the answer of s1" in sentence
 
 
 def test_a_critic_whose_answer_ends_a_loop_is_read():

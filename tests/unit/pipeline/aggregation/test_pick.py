@@ -22,7 +22,7 @@ def test_concat(scene):
 def test_best_of_takes_the_surest_and_refuses_to_guess(scene):
     sure = [StageCandidate("m", n, str(mark), logprob=mark) for n, mark in enumerate([-0.5, -0.1, -0.1])]
     assert BestOf().choose(sure, scene()).why == {"method": "best_of", "logprobs": [-0.5, -0.1, -0.1], "chosen": 1}
-    with pytest.raises(BadRequestError, match="remote does not tell it"):
+    with pytest.raises(BadRequestError, match="remote does not report it"):
         BestOf().choose([*sure, StageCandidate("remote", 1, "x")], scene())
 
 
@@ -38,7 +38,7 @@ def test_the_first_valid_answer(scene, pattern, schema, chosen):
 
 
 def test_no_valid_answer_is_a_failure_with_a_reason(scene):
-    with pytest.raises(MalformedReplyError, match=r"None of 2 answers is valid\. The last one: n: 'x' is not of type"):
+    with pytest.raises(MalformedReplyError, match=r"None of 2 answers is valid; the last one: n: 'x' is not of type"):
         FirstValid().choose(candidates("{}", '{"n": "x"}'), scene(schema=SCHEMA))
 
 

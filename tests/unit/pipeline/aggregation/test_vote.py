@@ -86,7 +86,7 @@ def test_a_tie_goes_by_its_rule():
 
 def test_no_vote_at_all():
     for weights in ({}, {"m": 0}):
-        with pytest.raises(MalformedReplyError, match="None of 2 answers holds a vote"):
+        with pytest.raises(MalformedReplyError, match="None of 2 answers contains a valid vote"):
             vote(answers("?", "!") if not weights else answers("a", "b"), Vote(extract=WORD.extract, weights=weights))
     assert vote(answers("?", "!"), WORD.model_copy(update={"ties": "abstain"})).text == ""
 
@@ -126,7 +126,7 @@ def test_a_pointer_to_nothing_abstains(pointer):
 @pytest.mark.parametrize(
     ("config", "schema", "wrong"),
     [
-        (Vote(), False, [((), "free text cannot vote")]),
+        (Vote(), False, [((), "free text cannot be voted on")]),
         (Vote(extract=Extract(kind="number")), False, []),
         (Vote(), True, []),
         (Vote(weights={"a": 2, "c": 1}), True, [(("weights", "c"), "There is no model of this stage named 'c'")]),
@@ -141,13 +141,13 @@ def test_a_vote_has_to_go_with_its_stage(config, schema, wrong):
 @pytest.mark.parametrize(
     ("aggregation", "field", "sentence"),
     [
-        (Vote(extract=Extract(regex="(a")), "regex", "no regular expression"),
-        (Vote(extract=Extract(pointer="vote")), "pointer", "begins with /"),
-        (Vote(extract=Extract(pointer="/a~2")), "pointer", "~ stands before"),
+        (Vote(extract=Extract(regex="(a")), "regex", "not a valid regular expression"),
+        (Vote(extract=Extract(pointer="vote")), "pointer", "must begin with /"),
+        (Vote(extract=Extract(pointer="/a~2")), "pointer", "write ~0 for ~"),
         (Vote(extract=Extract(kind="letter", labels=("AB",))), "labels", "single letters"),
-        (Vote(extract=Extract(kind="label", labels=(" ",))), "labels", "may not be empty"),
-        (FirstValid(pattern="["), "pattern", "no regular expression"),
-        (FirstValid(pattern="(?:" * 25 + "a" + ")+" * 25), "pattern", "groups within groups"),
+        (Vote(extract=Extract(kind="label", labels=(" ",))), "labels", "must not be empty"),
+        (FirstValid(pattern="["), "pattern", "not a valid regular expression"),
+        (FirstValid(pattern="(?:" * 25 + "a" + ")+" * 25), "pattern", "too deeply nested"),
     ],
 )
 def test_patterns_and_pointers_are_checked_before_the_run(aggregation, field, sentence):

@@ -63,7 +63,7 @@ def test_a_parent_that_was_removed_is_shown() -> None:
 
 
 def test_no_runs_are_a_sentence() -> None:
-    assert "no pipeline run" in str(tree([]).blocks()[0])
+    assert "No pipeline runs" in str(tree([]).blocks()[0])
 
 
 NAMES = [f"r{number}" for number in range(8)]

@@ -21,37 +21,40 @@ def _lines(workshop: Workshop, run: str, stage: str) -> list[str]:
 
 def test_the_first_run_of_all_has_nothing_to_be_compared_with(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
-    assert _lines(workshop, "one", "draft") == ["draft: miss, asked", "  no earlier run has this question"]
+    assert _lines(workshop, "one", "draft") == ["draft: cache miss, model called", "  no earlier run has this question"]
 
 
 def test_a_hit_names_the_run_that_asked(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS)
     workshop.run("three", ANSWERS)
-    assert _lines(workshop, "three", "final") == ["final: hit, found in the store; answered in one"]
+    assert _lines(workshop, "three", "final") == ["final: cache hit (from store); answered in one"]
 
 
 def test_a_hit_whose_run_was_removed(workshop: Workshop) -> None:
     one = workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS)
     one.path.rename(workshop.root / "elsewhere")
-    assert _lines(workshop, "two", "draft") == ["draft: hit, found in the store; its run is gone"]
+    assert _lines(workshop, "two", "draft") == ["draft: cache hit (from store); original run was deleted"]
 
 
 def test_a_changed_setting_is_named(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS, parent="one", stages=stages(draft={"temperature": 0.2}))
-    assert _lines(workshop, "two", "draft") == ["draft: miss, asked; compared with one", "  temperature 0.7 → 0.2"]
+    assert _lines(workshop, "two", "draft") == [
+        "draft: cache miss, model called; compared with one",
+        "  temperature 0.7 → 0.2",
+    ]
     # the draft came to the same text, so what follows is known
-    assert _lines(workshop, "two", "final") == ["final: hit, found in the store; answered in one"]
+    assert _lines(workshop, "two", "final") == ["final: cache hit (from store); answered in one"]
 
 
 def test_a_text_from_another_stage_is_traced_to_it(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
     workshop.run("two", {**ANSWERS, "draft": "another"}, parent="one", stages=stages(draft={"temperature": 0.2}))
     assert _lines(workshop, "two", "final") == [
-        "final: miss, asked; compared with one",
-        "  message 2 changed: its text comes from stage draft, whose answer changed",
+        "final: cache miss, model called; compared with one",
+        "  message 2 changed: it includes the output of stage draft, which changed",
     ]
 
 
@@ -68,8 +71,8 @@ def test_items_of_a_batch_are_compared_with_themselves(workshop: Workshop) -> No
     workshop.run("one", ANSWERS, given=["the sky", "the sea"])
     workshop.run("two", ANSWERS, given=["the sky", "the sun"], parent="one")
     assert _lines(workshop, "two", "draft") == [
-        "0001:draft: hit, found in the store; answered in one",
-        "0002:draft: miss, asked; compared with one",
+        "0001:draft: cache hit (from store); answered in one",
+        "0002:draft: cache miss, model called; compared with one",
         "  message 1 changed: the input of the run changed",
     ]
 
@@ -79,16 +82,16 @@ def test_the_parent_is_compared_with_even_if_a_later_run_is_nearer(workshop: Wor
     workshop.run("near", ANSWERS, stages=stages(draft={"temperature": 0.3, "prompt": "On {{ input }}"}))
     changed = stages(draft={"temperature": 0.2, "prompt": "On {{ input }}"})
     workshop.run("two", ANSWERS, parent="one", stages=changed)
-    assert _lines(workshop, "two", "draft")[0] == "draft: miss, asked; compared with one"
+    assert _lines(workshop, "two", "draft")[0] == "draft: cache miss, model called; compared with one"
     workshop.run("three", ANSWERS, stages=stages(draft={"temperature": 0.4, "prompt": "On {{ input }}"}))
-    assert _lines(workshop, "three", "draft")[0] == "draft: miss, asked; compared with two"
+    assert _lines(workshop, "three", "draft")[0] == "draft: cache miss, model called; compared with two"
 
 
 def test_the_same_question_asked_again_on_purpose(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS, cache="refresh")
     assert _lines(workshop, "two", "draft")[1] == (
-        "  the same question was asked in one, and cache: refresh asks again"
+        "  the same question was asked in one, and cache: refresh does not reuse answers"
     )
 
 
@@ -97,7 +100,7 @@ def test_the_same_question_whose_answer_was_lost(workshop: Workshop) -> None:
     for path in workshop.store.answers.rglob("*.json"):
         path.unlink()
     workshop.run("two", ANSWERS)
-    assert "its answer was no longer in the store" in _lines(workshop, "two", "draft")[1]
+    assert "its answer is no longer in the store" in _lines(workshop, "two", "draft")[1]
 
 
 def test_attempts_that_failed_are_told(workshop: Workshop) -> None:
@@ -140,7 +143,7 @@ def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Work
                 data = {"key": key_of(question), "sha": workshop.put(run, text), "from": "model"}
                 run.emit("call.answered", call, **data, asked=question.summary(), answer={})
     assert _lines(workshop, "two", "draft")[-2:] == [
-        f"{last}: miss, asked; compared with one",
+        f"{last}: cache miss, model called; compared with one",
         "  message 1 changed: it includes the candidates, which changed",
     ]
 
@@ -167,5 +170,5 @@ def test_several_stages_that_changed_are_named_together(workshop: Workshop) -> N
     changed_stages = [{**stage, "seed": 8} for stage in three]
     workshop.run("two", {**answers, "draft": "another", "final": "an end"}, given="the sea", stages=changed_stages)
     assert _lines(workshop, "two", "last")[1:] == [
-        "  message 2 changed: its text comes from stages final and draft, whose answers changed"
+        "  message 2 changed: it includes the output of stages final and draft, which changed"
     ]

@@ -25,7 +25,7 @@ def test_every_changed_field_is_told() -> None:
         "temperature 0.7 → 0.2",
         "seed 7 → –",
         "message 1 changed",
-        "message 2 is gone",
+        "message 2 was removed",
     ]
 
 

@@ -69,7 +69,7 @@ def test_half_a_character_is_no_hindrance(workshop: Workshop, form: str) -> None
 def test_a_text_that_is_lost_is_said_to_be_lost(workshop: Workshop) -> None:
     run = workshop.run("one", ANSWERS)
     workshop.lose(run, ANSWERS["final"])
-    assert "its text is lost" in export(run, workshop.store, "md", Redactor())
+    assert "text missing" in export(run, workshop.store, "md", Redactor())
     assert show(run, workshop.store).steps[1].output is None
 
 
