@@ -7,6 +7,8 @@ import typer
 
 from agentlab.errors import MissingFileError, UsageError
 
+from .compress_memory import WorkspaceDir
+from .compress_memory import app as memory_app
 from .options import (
     CONFIG,
     RUN,
@@ -24,13 +26,8 @@ if TYPE_CHECKING:
     from agentlab.compress.result import CompressModelResult
 
 app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
-memory = typer.Typer(help="What earlier runs have measured; later runs start from it.", no_args_is_help=True)
-app.add_typer(memory, name="memory")
+app.add_typer(memory_app, name="memory")
 
-WorkspaceDir = Annotated[
-    Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory by default.")
-]
-BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="Only this base model.")]
 
 _EXAMPLES = """Examples:
 
@@ -187,57 +184,6 @@ def evaluate(
             evaluations[name] = lm_eval.in_process(loaded, folder, {}, limit, lambda _: None)[evaluation.BASE]
     files = evaluation.write(out, model.base, evaluations)
     screen.answer("compress eval", evaluation.Evaluation.of(model.base, "lm-eval", evaluations, files))
-
-
-@memory.command("list", epilog="Example: agentlab compress memory list --json")
-@with_output
-def list_(ctx: typer.Context, base: BaseName = None, workspace_dir: WorkspaceDir = None) -> None:
-    """List the experiments, each with the run that measured it and where its export lies."""
-    _answer(ctx, "list", workspace_dir, base, {}, None)
-
-
-@memory.command("query", epilog="Example: agentlab compress memory query quantizer=gptq quantization_bits=4")
-@with_output
-def query(
-    ctx: typer.Context,
-    settings: Annotated[
-        list[str], typer.Argument(metavar="SETTING=VALUE...", help="Settings that the recipes must have.")
-    ],
-    base: BaseName = None,
-    workspace_dir: WorkspaceDir = None,
-) -> None:
-    """List the experiments whose recipes have these settings."""
-    if wrong := [setting for setting in settings if "=" not in setting]:
-        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write it as in quantizer=gptq.")
-    _answer(ctx, "query", workspace_dir, base, dict(setting.split("=", 1) for setting in settings), None)
-
-
-@memory.command("best", epilog='Example: agentlab compress memory best --objective "smallest with < 2 % loss"')
-@with_output
-def best(
-    ctx: typer.Context,
-    objective: Annotated[str, typer.Option(metavar="TEXT", help="The objective.")] = "smallest with < 5 % loss",
-    base: BaseName = None,
-    workspace_dir: WorkspaceDir = None,
-) -> None:
-    """Show the best experiment for an objective, on each base and text."""
-    _answer(ctx, "best", workspace_dir, base, {}, objective)
-
-
-def _answer(
-    ctx: typer.Context, name: str, folder: Path | None, base: str | None, settings: dict[str, str], goal: str | None
-) -> None:
-    from agentlab.compress.config import CompressConfig
-    from agentlab.compress.experiment_memory import CompressMemory, query_memory
-    from agentlab.compress.goal import read_goal
-
-    from .launch import surroundings
-
-    screen = screen_of(ctx)
-    default = surroundings(screen).workspace.resolve(str(CompressConfig.model_fields["memory"].default))
-    experiment_memory = CompressMemory(default if folder is None else Path.cwd() / folder)
-    experiments = query_memory(experiment_memory, base, settings, None if goal is None else read_goal(goal))
-    screen.answer(f"compress memory {name}", experiments)
 
 
 @app.command("plan", epilog='Example: agentlab compress plan --objective "smallest with < 2 % loss" --set llm=prod')

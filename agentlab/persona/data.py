@@ -102,8 +102,8 @@ def check_unchanged(sources: Sequence[PersonaSource], events: Sequence[Event]) -
         for (key, now), file in zip(source.hashes.items(), files, strict=True):
             if file is not None and has_changed(before, **{key: now}):
                 raise RunMismatchError(
-                    f"{file.path} is not what it was when the training of {source.name} began.",
-                    hint="Put the file back as it was, or begin a new run to train on the new one.",
+                    f"{file.path} has changed since the training of {source.name} started.",
+                    hint="Restore the file, or start a new run to train on the new one.",
                 )
 
 

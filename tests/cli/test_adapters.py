@@ -176,7 +176,7 @@ def test_a_file_for_another_base_is_written_on_demand_only(agentlab: Call, adapt
     refused(agentlab(*export, "two.gguf"), 2, "a different base model", "--any-base")
     assert agentlab(*export, "two.gguf", "--any-base").code == 0
     (base / "config.json").write_text(json.dumps({**LLAMA, "num_attention_heads": 2}))
-    refused(agentlab(*export, "three.gguf", "--any-base"), 2, "q_proj is 8 x 6, and 4 x 6 in the base model")
+    refused(agentlab(*export, "three.gguf", "--any-base"), 2, "q_proj is 8 x 6, but 4 x 6 in the base model")
     assert not (adapters.parent / "three.gguf").exists()
 
 

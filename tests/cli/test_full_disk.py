@@ -208,7 +208,7 @@ def test_an_evolution_goes_on_to_the_same_children_where_there_is_room_again(
     disk.fill(free_bytes=120 << 10)
     answer = agentlab(*command)
     assert answer.code == 3, answer.err
-    assert re.search(r"children/main has 0.1 MiB free; run_\d+ takes 1.0 MiB", answer.err)
+    assert re.search(r"children/main has (only )?0.1 MiB free[;,] (but )?run_\d+ needs 1.0 MiB", answer.err)
     assert "hint: Free some space, then: agentlab runs resume e" in answer.err
     disk.clear()
     done = agentlab("evolve", "--resume=e")

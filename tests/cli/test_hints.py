@@ -73,7 +73,7 @@ def test_a_file_that_differs_in_one_thing_gets_one_setting(agentlab: Call, works
     refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=data.gaps=error", "--set=llm=none")
     (hint,) = [line for line in refused.err.splitlines() if line.startswith("hint: ")]
     assert hint.endswith("--set=llm=none --set data.gaps=ffill")
-    assert agentlab(*shlex.split(hint.partition("with agentlab ")[2]), "--dry-run").code == 0
+    assert agentlab(*shlex.split(hint.partition(": agentlab ")[2]), "--dry-run").code == 0
 
 
 def test_all_columns_of_words_are_left_out_at_once(agentlab: Call, workspace: Path) -> None:
@@ -81,7 +81,7 @@ def test_all_columns_of_words_are_left_out_at_once(agentlab: Call, workspace: Pa
     lines = [f"{START + timedelta(hours=n)},{','.join(['word'] * 40)},{n % 17}" for n in range(400)]
     (workspace / "s.csv").write_text(f"date,{','.join(names)},a\n" + "\n".join(lines) + "\n")
     refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=llm=none")
-    assert agentlab(*shlex.split(refused.err.partition("with agentlab ")[2]), "--dry-run").code == 0
+    assert agentlab(*shlex.split(refused.err.partition(": agentlab ")[2]), "--dry-run").code == 0
 
 
 def test_the_only_column_is_never_to_be_left_out(agentlab: Call, workspace: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_forecast_is_made_from_a_file_of_the_same_kind(agentlab: Call, workspa
     tiny = ["--set=training.train_fraction=0.1", "--set=model.d_model=4", "--set=model.n_heads=1", "--horizon=2"]
     refused = agentlab("nas", "train", "demo", "--data", "last.csv", *tiny, "--tag", "de")
     assert refused.code == 2
-    done = agentlab(*shlex.split(refused.err.partition("with agentlab ")[2]))
+    done = agentlab(*shlex.split(refused.err.partition(": agentlab ")[2]))
     assert done.code == 0, done.err
     answer = agentlab("nas", "predict", "last", "--input", "last.csv")
     assert answer.code == 0, answer.err

@@ -69,7 +69,7 @@ def test_agents_that_are_asked_alone_stand_in_a_table_of_their_own(run):
     assert (
         report.index("accuracy, choices scored by")
         < report.index("## Rounds")
-        < report.index("shown by sum and not by mean")  # a caveat
+        < report.index("significant by sum but not by mean")  # a caveat
     )
     assert remark.startswith("bob against ann: +0.0 [")
     assert result.alone.right["bob"]["sum"].value == 0 < result.alone.right["bob"]["mean"].value

@@ -219,7 +219,7 @@ def test_a_full_disk_stops_it_and_it_goes_on_where_there_is_room(
 
 
 def test_an_opened_split_cannot_be_searched_on(root: Path, full_run: tuple[EvolveResult, list[Event]]) -> None:
-    with pytest.raises(UsageError, match="The sealed split of this run is already open"):
+    with pytest.raises(UsageError, match="The sealed split of this run is open"):
         prepared(root, resumes=root / "runs" / "whole", max_items=400)
 
 
@@ -287,8 +287,8 @@ def test_parents_of_other_ranks_are_welcome(root: Path) -> None:
     ("text", "message"),
     [
         ("{nope", "the line is not JSON"),
-        ("", "holds no question"),
-        ('{"question": "a?", "choices": ["x", "y"], "answer": "z"}', "the answer 'z' is none of the choices"),
+        ("", "contains no questions"),
+        ('{"question": "a?", "choices": ["x", "y"], "answer": "z"}', "the answer 'z' is neither a choice"),
     ],
 )
 def test_a_file_that_holds_no_questions_is_refused(root: Path, text: str, message: str) -> None:

@@ -93,7 +93,7 @@ def test_a_winner_that_was_there_before_is_said_first_and_is_not_exported_unaske
     assert f"--id {result.winner} exports it anyway" in str(refused.value.hint)
     assert start != "the parent one" or str(root / "adapters" / "one") in str(refused.value.hint)
     written = export_child(config, context, name, events, result.winner, tmp_path / "out", lambda *_: None)
-    assert f"It is {start}, which was there before the search" in str(written.blocks())
+    assert f"It is {start}, a starting point of the search" in str(written.blocks())
 
 
 def test_a_first_generation_that_another_search_has_measured_asks_nobody(root: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_change_that_does_not_fit_is_told_with_what_is_left_of_the_file(compla
     ]
     assert complaints(PIPELINE, "base_pipeline.stages.drafts.temperature=1") == [
         "--set: base_pipeline.stages.drafts.temperature: base_pipeline.stages has no element 'drafts'; "
-        "known are draft, vote, all."
+        "known: draft, vote, all."
     ]
 
 

@@ -195,13 +195,13 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("[1]", "it is no object"),
+        ("[1]", "it is not an object"),
         ('{"question": NaN}', "NaN"),
         ('{"question": "?", "answer": 1e999}', "the answer is empty or of the wrong type"),
         ('{"question": "?", "answer": "\\ud800"}', "lone surrogate"),
         ('{"question": "?", "answer": ' + "[" * 100_000, "nested too deep"),
-        ('{"question": "?", "answer": ' + "9" * 100 + "}", "could not be read"),
-        ('{"question": "?", "answer": 1e-300}', "could not be read"),
+        ('{"question": "?", "answer": ' + "9" * 100 + "}", "could not be recognized"),
+        ('{"question": "?", "answer": 1e-300}', "could not be recognized"),
         ({"question": "?", "answer": "a" * 1_001}, "the answer is longer than 1000"),
         ("\ufeff{}", "byte order mark"),
         ('"' + "a" * (1 << 20) + '"', "longer than 1 MiB"),
@@ -211,28 +211,31 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
         ({"question": 7, "answer": 1}, "the question is empty or of the wrong type"),
         ({"question": "?"}, "the answer is missing"),
         ({"question": "?", "answer": True}, "the answer is empty or of the wrong type"),
-        ({"question": "?", "answer": "***"}, "could not be read"),
+        ({"question": "?", "answer": "***"}, "could not be recognized"),
         ({"question": "?", "answer": "a", "id": []}, "the id is empty or of the wrong type"),
-        ({"question": "?", "answer": "a", "choices": "ab"}, "no list of 2 to 100"),
-        ({"question": "?", "answer": "a", "choices": ["a"]}, "no list of 2 to 100"),
-        ({"question": "?", "answer": "a", "choices": ["a", "A "]}, "two choices are the same"),
+        ({"question": "?", "answer": "a", "choices": "ab"}, "must be a list of 2 to 100"),
+        ({"question": "?", "answer": "a", "choices": ["a"]}, "must be a list of 2 to 100"),
+        ({"question": "?", "answer": "a", "choices": ["a", "A "]}, "two choices are equal"),
         ({"question": "?", "answer": "a", "choices": ["a", None]}, "choice 2 is missing"),
-        ({"question": "?", "answer": "c", "choices": ["a", "b"]}, "the answer 'c' is none of the choices"),
+        ({"question": "?", "answer": "c", "choices": ["a", "b"]}, "the answer 'c' is neither a choice"),
         (
             {"question": "?", "answer": 2, "choices": ["a", "b"]},
-            "answer '2' is none of the choices, nor",
+            "answer '2' is neither a choice nor",
         ),
         ({"question": "?", "answer": -1, "choices": ["a", "b"]}, "nor the letter or index of one"),
         ({"question": "?", "answer": "C", "choices": ["a", "b"]}, "nor the letter or index of one"),
-        ({"question": "?", "answerKey": "A", "choices": {"text": ["a", "b"]}}, "lists of as many texts and labels"),
+        (
+            {"question": "?", "answerKey": "A", "choices": {"text": ["a", "b"]}},
+            "equally long lists of texts and labels",
+        ),
         ({"question": "?", "answerKey": "A", "choices": {"text": ["a", "b"], "label": ["A", "A"]}}, "texts and labels"),
         ({"question": "?", "answer": "a", "choices": ["a", "b"], "checker": "text"}, "there are choices"),
         ({"question": "?", "answer": "a", "checker": "choice"}, "there are no choices"),
-        ({"question": "?", "answer": "a", "checker": "number"}, "is no number"),
-        ({"question": "?", "answer": "a", "checker": ["text"]}, "the checker is none of"),
-        ({"question": "same", "answer": "b"}, "the same as line 1"),
-        ({"question": "Same ", "answer": 2, "id": "x"}, "the same as line 1"),
-        ({"question": "?", "answer": "a", "id": "line-1"}, "the id 'line-1' is that of line 1"),
+        ({"question": "?", "answer": "a", "checker": "number"}, "is not a number"),
+        ({"question": "?", "answer": "a", "checker": ["text"]}, "the checker must be one of"),
+        ({"question": "same", "answer": "b"}, "the same question as line 1"),
+        ({"question": "Same ", "answer": 2, "id": "x"}, "the same question as line 1"),
+        ({"question": "?", "answer": "a", "id": "line-1"}, "the id 'line-1' is already used in line 1"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path, line, problem):
@@ -314,7 +317,7 @@ def test_a_number_that_is_a_choice_and_an_index_is_what_the_others_of_its_file_a
 
 @pytest.mark.parametrize("lines", [(EITHER,), (EITHER, INDEX, {**TEXT, "answer": 7, "question": "3?"})])
 def test_a_number_that_is_a_choice_and_an_index_is_refused_where_the_others_do_not_tell(tmp_path, lines):
-    with pytest.raises(DataError, match=r"q.jsonl:1: the answer 1 is a choice and the index of another"):
+    with pytest.raises(DataError, match=r"q.jsonl:1: the answer 1 is both a choice and the index of another"):
         read_questions(written(tmp_path / "q.jsonl", *lines))
 
 
@@ -335,7 +338,7 @@ def test_every_problem_is_said_at_once(tmp_path):
 def test_a_file_that_is_absent_or_empty_is_said_to_be(tmp_path):
     with pytest.raises(MissingFileError):
         read_questions(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="holds no question"):
+    with pytest.raises(DataError, match="contains no questions"):
         read_questions(written(tmp_path / "q.jsonl", " "))
 
 

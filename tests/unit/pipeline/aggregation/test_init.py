@@ -59,6 +59,12 @@ def test_a_package_brings_one_and_those_that_cannot_be_used_are_left_out(plug_in
         check=False,
     )
     assert done.stdout == "four why? True\n", done.stderr
-    assert "aggregation broken of a package cannot be used: No module named 'no_such_module'" in done.stderr
-    assert "aggregation other of a package cannot be used: its method is not Literal['other']" in done.stderr
-    assert "aggregation odd of a package cannot be used: it is not a subclass of Aggregation" in done.stderr
+    assert (
+        "aggregation broken from an installed package cannot be used: No module named 'no_such_module'" in done.stderr
+    )
+    assert (
+        "aggregation other from an installed package cannot be used: its method is not Literal['other']" in done.stderr
+    )
+    assert (
+        "aggregation odd from an installed package cannot be used: it is not a subclass of Aggregation" in done.stderr
+    )
