@@ -1,7 +1,7 @@
 """JSON schemas as grammars for llama.cpp (GBNF). Pure.
 
-What fits the grammar is JSON and fits the schema, but for what a grammar cannot count or compare: `docs/pipeline.md`
-lists that, and an answer is checked again. Where the choice is between too wide and too narrow, the grammar is narrow:
+What fits the grammar is JSON and fits the schema, but for what a grammar cannot count or compare, which
+`docs/pipeline-reference.md` lists; an answer is checked again. Where the choice is between too wide and too narrow, the grammar is narrow:
 it asks for the properties in the order of the schema, for numbers without an exponent where there are bounds, and for
 no property that the schema does not name unless `additionalProperties` is given.
 """
