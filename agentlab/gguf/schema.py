@@ -1,9 +1,9 @@
 """JSON schemas as grammars for llama.cpp (GBNF). Pure.
 
 What fits the grammar is JSON and fits the schema, but for what a grammar cannot count or compare, which
-`docs/pipeline-reference.md` lists; an answer is checked again. Where the choice is between too wide and too narrow, the grammar is narrow:
-it asks for the properties in the order of the schema, for numbers without an exponent where there are bounds, and for
-no property that the schema does not name unless `additionalProperties` is given.
+`docs/pipeline-reference.md` lists; an answer is checked again. Where the choice is between too wide and too narrow, the
+grammar is narrow: it asks for the properties in the order of the schema, for numbers without an exponent where there
+are bounds, and for no property that the schema does not name unless `additionalProperties` is given.
 """
 
 from collections.abc import Callable, Mapping, Sequence
