@@ -127,7 +127,7 @@ def test_what_cannot_be_served_is_named_before_anything_is_written(
     (run / "agent lab.whl").touch()
     assert "is not a valid wheel name" in said("r", "--wheel", "agent lab.whl", "--out", "new")
     assert not (run / "new").exists()
-    assert "Choose one of the bases" in said("r", "--base", "other")
+    assert "several base models" in said("r", "--base", "other")
     assert "rocket" in said("r", "--format", "rocket")
     (export,) = (run / "runs" / "r" / "exports").iterdir()
     export.unlink()
