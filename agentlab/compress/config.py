@@ -177,7 +177,7 @@ class CompressConfig(StrictModel):
         if len(set(self.bases)) < len(self.bases):
             yield ("models",), "contains a duplicate"
         if self.first > len(self.recipes):
-            yield ("first",), f"the portfolio has only {len(self.recipes)} recipes"
+            yield ("first",), f"exceeds the size of the portfolio ({len(self.recipes)})"
         if any(recipe.recovery != "none" for recipe in self.recipes):
             learnt = self.text.calibration - SCORED
             if learnt < 1:

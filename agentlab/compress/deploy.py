@@ -145,7 +145,7 @@ def deploy(
         raise UsageError(f"{image!r} is not a valid image name.", hint="For example: --image registry/compressed:1")
     winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is None or winner.file is None:
-        raise UsageError("The run has no winner to serve.", hint="Compress again with a goal that can be reached.")
+        raise UsageError("The run has no winner to serve.", hint="Relax the goal and compress again.")
     export = exports / winner.file
     if not export.exists():
         raise MissingFileError(f"The export {export} of this run is missing.", hint="Restore it, or compress again.")

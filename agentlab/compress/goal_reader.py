@@ -117,15 +117,15 @@ def goal_of(text: str, parts: Sequence[GoalPart]) -> Goal:
     for part in parts:
         quote = plain(part.quote)
         if quote not in remainder or not re.search(r"\w", quote):
-            raise UsageError(f"{part.quote!r} is not in the goal, or in two parts.")
+            raise UsageError(f"{part.quote!r} does not occur in the goal, or occurs in two parts.")
         remainder = remainder.replace(quote, ";" * len(quote), 1)
         quoted, stated = _amounts(quote), _amounts(plain(part.rule))
         if [number for number, _ in quoted] != [number for number, _ in stated] or any(
             unit not in ("", stated_unit) for (_, unit), (_, stated_unit) in zip(quoted, stated, strict=True)
         ):
-            raise UsageError(f"The numbers of {part.quote!r} are not those of {part.rule!r}.")
+            raise UsageError(f"The numbers in {part.quote!r} differ from those in {part.rule!r}.")
     if missing := unknown(remainder):
-        raise UsageError(f"These words are in no part: {', '.join(map(repr, missing))}.")
+        raise UsageError(f"Words not covered by any part: {', '.join(map(repr, missing))}.")
     return read_goal(", ".join(part.rule for part in parts))
 
 

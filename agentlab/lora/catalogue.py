@@ -13,7 +13,7 @@ from agentlab.lora.card import Card, read_card
 if TYPE_CHECKING:
     from agentlab.lora.reading import Adapter
 
-_HINT = "For the available ones, see `agentlab adapters list`; a path needs a slash."
+_HINT = "Use a name from `agentlab adapters list`, or a path with a slash."
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def _require_separator(names: tuple[str, ...], source: str, separator: str) -> N
     for mark, words in _SEPARATORS.items():
         if mark != separator and mark in names[0] and (len(names) == 1 or mark in ";\t"):
             message = f"{source} is separated by {words}, not by {_SEPARATORS[separator]}."
-            raise refusal(message, "Set it:", {"data.separator": mark})
+            raise refusal(message, "Set the separator:", {"data.separator": mark})
 
 
 def _malformed_error(source: str, reason: str) -> DataError:
@@ -226,7 +226,7 @@ class BoundedText(io.RawIOBase):
             line = self._lines + error.object.count(b"\n", 0, error.start)
             other_encoding = "latin-1" if codecs.lookup(self._encoding) == codecs.lookup(_WINDOWS) else _WINDOWS
             message = f"{self._source} is not {self._encoding.upper()} text (line {line})."
-            advice = "Set its encoding, or save it as UTF-8:"
+            advice = "Save it as UTF-8, or set its encoding:"
             raise refusal(message, advice, {"data.encoding": other_encoding}) from error
         ends = block.count(b"\n") + (0 if b"\n" in block else block.count(b"\r"))
         last = max(block.rfind(b"\n"), block.rfind(b"\r"))

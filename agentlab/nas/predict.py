@@ -133,7 +133,7 @@ def _window(artefact: Artefact, table: SeriesTable, start: np.datetime64) -> Ser
     if config.gaps != "error":
         return _since(close_gaps(table, config), start)
     if recent.dates[0] > start:
-        raise DataError(f"{table.source}: the row of {start} is missing.", hint=_expectation(artefact))
+        raise DataError(f"{table.source}: the row for {start} is missing.", hint=_expectation(artefact))
     try:
         return close_gaps(recent, config)  # an old gap is no reason to refuse
     except DataError as error:

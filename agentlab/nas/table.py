@@ -225,7 +225,7 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
     message = f"{file.source}: column {column!r}, line {line} is not a date: {value_text}."
     matching_pattern = date_format(text)
     settings = {"data.date_format": matching_pattern} if matching_pattern else {}
-    return refusal(message, "This setting reads its dates:", settings, hint)
+    return refusal(message, "To read its dates:", settings, hint)
 
 
 def _require_rising(file: CsvFile, column: str, dates: Times) -> None:

@@ -52,10 +52,10 @@ def randomisation_interval(
     observed = float(np.average(y[z], weights=1 / p[z]) - np.average(y[~z], weights=1 / (1 - p[~z])))
     if y.size <= _EXACT:
         effects, weights = _exact(y, z, observed, p)
-        method = "randomisation test (exact)"
+        method = "randomisation (exact)"
     else:
         effects, weights = _draw_crossings(y, z, observed, p, rng)
-        method = f"randomisation test ({_DRAWS:,} draws)"
+        method = f"randomisation ({_DRAWS:,} draws)"
     tail = (1 - level) / 2
     low, high = _crossing(effects, weights, tail), -_crossing(-effects, weights, tail)
     return Interval(observed, low, high, level, method)

@@ -93,11 +93,11 @@ class _Sample:
         estimate, shows = float(self.differences.mean()), self.p <= 1 - level + 1e-12 and stopped_at is None
         if self.binary:
             shares = paired_share_difference_interval(self.theirs.tolist(), self.ours.tolist(), level=level)
-            low, high, method = shares.low, shares.high, "exact McNemar test, Newcombe interval"
+            low, high, method = shares.low, shares.high, "exact McNemar test, Newcombe's interval"
         else:
             rank = _rank(self._means.size + 1, level)
             low, high = (float("-inf"), float("inf")) if rank is None else (self._means[rank], self._means[-1 - rank])
-            method = f"sign-flip test ({'exact' if self.n <= _EXACT else f'{_DRAWS:,} draws'})"
+            method = f"sign flips ({'exact' if self.n <= _EXACT else f'{_DRAWS:,} draws'})"
         if not shows:
             low, high = min(low, 0.0), max(high, 0.0)
         smallest, supposing = self._smallest(stopped_at or level)

@@ -29,7 +29,7 @@ def light_study(
     y, z = np.asarray(values, dtype=np.float64), np.asarray(by_agent, dtype=bool)
     smaller = int(min(z.sum(), (~z).sum()))
     if smaller < MIN_PER_ARM:
-        reason = f"one arm has only {smaller} observations; at least {MIN_PER_ARM} are needed"
+        reason = f"one arm has only {smaller} of the {MIN_PER_ARM} observations needed"
         return not_measured(comparison, y.size, LEVEL, reason)
     if np.ptp(y) == 0:
         return not_measured(comparison, y.size, LEVEL, f"all {y.size} observations are equal")
@@ -69,6 +69,6 @@ def full_study(
     """
     ours, theirs = np.asarray(agent, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if ours.size < (fewest_pairs := least_pairs()) and ours.shape == theirs.shape:
-        return not_measured(comparison, ours.size, LEVEL, f"only {ours.size} pairs; at least {fewest_pairs} are needed")
+        return not_measured(comparison, ours.size, LEVEL, f"only {ours.size} of the {fewest_pairs} pairs needed")
     sides = (-ours, -theirs) if comparison.direction == "lower" else (ours, theirs)
     return judge(comparison, ours.size, compare(*sides, rng), "full")

@@ -60,14 +60,14 @@ def light_control(trials: Sequence[TrialState], seed: int, terms: StudyTerms) ->
     """
     assigned_trials = [trial for trial in trials if trial.arm != "shared"]
     if not any(trial.probability for trial in assigned_trials):
-        return None, "No language model took part, so there is no agent to evaluate."
+        return None, "No language model took part, so there is no agent to compare."
     comparison = ControlComparison(
         agent="language model as proposer",
         control=describe_proposers(trial.proposal.source for trial in assigned_trials if trial.arm == "control"),
         metric=f"improvement of the best {terms.metric} per trial",
         unit="share of the best before",
         direction="higher",
-        budget=f"{len(assigned_trials)} trials, randomly assigned with equal probability",
+        budget=f"{len(assigned_trials)} trials, assigned by a fair coin",
     )
     by_agent = [trial.arm == "agent" for trial in assigned_trials]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])

@@ -153,11 +153,11 @@ def _warnings(train: DataSide, held_out: DataSide, leaks: int) -> Iterator[str]:
         yield "nothing is held out, so overfitting would go unnoticed."
     for name, side in (("for training", train), ("held out", held_out)):
         if side.duplicates:
-            yield f"{side.duplicates} conversations {name} are duplicates, and each copy counts."
+            yield f"duplicates among the conversations {name}: {side.duplicates}; each copy counts."
         if side.tokens and side.tokens.truncated:
             yield (
-                f"{side.tokens.truncated} conversations {name} exceed training.max_length, so their oldest "
-                f"{side.tokens.dropped_turns} turns are dropped."
+                f"conversations {name} that exceed training.max_length: {side.tokens.truncated}; "
+                f"turns dropped from them, oldest first: {side.tokens.dropped_turns}."
             )
     if leaks:
         yield (

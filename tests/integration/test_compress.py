@@ -113,7 +113,7 @@ def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys
     assert main(["compress", "watch", "r"]) == 0
     page = capsys.readouterr().out
     assert "r: completed" in page
-    assert "- [x] weigh six bits (said by planner)" in page
+    assert "- [x] weigh six bits (suggested by planner)" in page
     assert main(["compress", "reflect", "r", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"]["output"].startswith("Six bits next.")
     assert main(["compress", "plan", "./small.yaml", "--set", "llm=none", "--json"]) == 0
@@ -284,7 +284,7 @@ def test_what_was_measured_is_remembered_and_can_be_asked_for(
     assert code == 0
     (model,) = document["result"]["models"]
     assert {row["remembered"] for row in model["rows"]} == {"", "one"}
-    assert any("were measured by earlier runs" in remark for remark in model["remarks"])
+    assert any("are reused from earlier runs" in remark for remark in model["remarks"])
 
     def memory(*args: str) -> list[dict[str, Any]]:
         assert main(["compress", "memory", *args, "--workspace-dir", "kept", "--json"]) == 0
@@ -315,10 +315,10 @@ def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.C
         (["--set", "base=absent"], 2, "absent"),
         (["--objective", "be nice"], 2, "The goal 'be nice' contains unknown words: 'nice'"),
         (["--fit", "2G"], 2, "contains unknown words"),
-        (["--carbon-budget", "lots"], 2, "no mass"),
+        (["--carbon-budget", "lots"], 2, "not a valid CO2 mass"),
         (["--text", "absent.txt"], 3, "absent.txt"),
-        (["--set", "text.length=4000"], 2, "too little text"),
-        (["--set", "portfolio.0.quantization_bits=7"], 2, "llama.cpp has"),
+        (["--set", "text.length=4000"], 2, "is too short"),
+        (["--set", "portfolio.0.quantization_bits=7"], 2, "llama.cpp supports"),
     ],
 )
 def test_what_is_wrong_is_named_before_work_starts(
@@ -347,10 +347,10 @@ def test_want_of_room_and_of_packages_is_named_before_work_starts(
 
     code, stderr = refused("agentlab.machine.memory", lambda: machine.Memory(2**40, 2**20))
     assert code == 1
-    assert "of memory to compress" in stderr
+    assert "of memory, but only" in stderr
     code, stderr = refused("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
     assert code == 3
-    assert "on the disk" in stderr
+    assert "of disk, but" in stderr
     code, stderr = refused("importlib.util.find_spec", lambda name: None if name == "compressed_tensors" else name)
     assert code == 3
     assert "compressed_tensors" in stderr

@@ -117,7 +117,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
         (["--vote=judge"], "needs protocol.judge"),
         (["--set=vote.round=3"], "must not be above protocol.rounds"),
         (["--topology=mesh"], "topology"),
-        (["--base=./"], "no checkpoint folder"),
+        (["--base=./"], "not a checkpoint folder"),
         (["--topic= "], "behind --topic is empty"),
         (["--topic=Trees?", "--set=positions=[yes, '']"], "two different positions"),
         (["--topic=Trees?", "--set=positions=['1', '1.0']"], "two different positions"),

@@ -83,7 +83,7 @@ def test_what_cannot_be_asked_is_said_with_its_code(
     ("words", "message"),
     [
         (("--persona", "stranger", "--persona", "diverged", "--persona", "one", "--base", "smollm2"), "stranger"),
-        (("--persona", "diverged", "--persona", "nobody", "--persona", "one", "--base", "smollm2"), "infinite or none"),
+        (("--persona", "diverged", "--persona", "nobody", "--persona", "one", "--base", "smollm2"), "infinite or NaN"),
     ],
 )
 def test_a_bad_persona_has_a_row_with_its_name_and_reason(home: Path, words: tuple[str, ...], message: str) -> None:

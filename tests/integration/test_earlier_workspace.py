@@ -35,7 +35,7 @@ CLOCKED = {
 OTHER_ELSEWHERE = {"bytes", "made"}  # of files that hold a path, and when a checkout wrote them
 # What two runs of a pipeline share of which the second one finds answers of the first.
 COMPARED = {"pipeline": ("items",)}
-SPOKEN = {"sentence", "remarks", "note", "notes"}
+SPOKEN = {"sentence", "remarks", "note", "notes", "control_note"}
 TOO_DEAR = {"compress"}  # whose measurements take half a minute of processes; `test_compress` goes on with such runs
 ROUNDING = 1e-3  # by which figures of a training differ between processors
 

@@ -798,6 +798,6 @@ def test_a_full_control_that_the_budget_cuts_short_is_not_measured(root: Path) -
     (model,) = result.models
     assert model.control is not None
     assert model.control.verdict == "not_measured"
-    assert "at least 6 are needed" in model.control.note
+    assert "of the 6 pairs needed" in model.control.note
     assert model.pairs[-1].agent is None
     assert any("budget of 95 seconds" in remark for remark in result.remarks)

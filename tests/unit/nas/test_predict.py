@@ -135,7 +135,7 @@ def test_where_gaps_are_refused_only_those_of_the_window_count(winner: Artefact,
     strict = replace(winner, trial=winner.trial.model_copy(update={"data": data}))
     full_forecast = values(strict, write(slice(400, 500)))
     assert values(strict, without_lines(write(slice(400, 500)), {10})).tobytes() == full_forecast.tobytes()
-    for line, pattern in ((90, "2013-01-21T15:00:00"), (101 - INPUT, "the row of .* is missing")):
+    for line, pattern in ((90, "2013-01-21T15:00:00"), (101 - INPUT, "the row for .* is missing")):
         with pytest.raises(DataError, match=pattern) as caught:
             values(strict, without_lines(write(slice(400, 500)), {line}))
         assert "no missing values" in str(caught.value.hint)

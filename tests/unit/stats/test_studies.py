@@ -61,7 +61,7 @@ def test_the_smallest_effect_of_a_light_study_is_shown_in_four_of_five_draws_of_
 def test_a_few_pairs_are_not_a_study(pairs):
     record = full_study(LOWER, [0.1] * pairs, [0.2] * pairs, rng())
     assert record.verdict == "not_measured"
-    assert record.note == f"only {pairs} pairs; at least 6 are needed"
+    assert record.note == f"only {pairs} of the 6 pairs needed"
 
 
 def test_pairs_need_both_members_and_finite_values():
