@@ -292,7 +292,7 @@ def test_init_writes_two_files_that_are_valid(agentlab: Call) -> None:
             stages({"id": "a", "model": "far", "input_from": "b"}, {"id": "b", "model": "far"}),
             ["--input", "x"],
             2,
-            ["a circle: a reads b reads a"],
+            ["a cycle: a reads b reads a"],
         ),
         (stages({"id": "a", "model": "far", "prompt": "{{ input.__class__ }}"}), ["--input", "x"], 2, ["prompt"]),
         (stages({"id": "a", "model": "far", "samples": 2}), ["--input", "x"], 2, ["aggregation"]),
@@ -409,5 +409,5 @@ def test_a_failing_remote_model_exits_4_and_can_be_gone_on_with(agentlab: Call) 
     Path(path).write_text(json.dumps(content))
     answer = agentlab("pipeline", path, "--input", "x", "--run-name", "broken", "--runs-dir", "else where")
     assert answer.code == 4
-    (line,) = re.findall(r"agentlab (pipeline --resume .*) asks", answer.err)
+    (line,) = re.findall(r"agentlab (pipeline --resume .*); finished answers", answer.err)
     assert agentlab(*shlex.split(line)).code == 4

@@ -194,5 +194,5 @@ def test_what_does_not_fit_a_small_window_is_said_shorter_or_named(home: Path) -
     assert len(turns) == 2 * 4 * 2
     assert all("the context holds 256" in turn["error"] for turn in turns if turn["question"] == "long")
     report = (home / "runs" / "narrow" / "report.md").read_text()
-    assert "did not fit their context and were put again with the last answers alone" in report
+    assert "did not fit the context and were sent again with only the latest answers" in report
     assert "ann failed in" in report

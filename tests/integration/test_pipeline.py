@@ -106,7 +106,7 @@ def test_a_chain_hands_its_answers_on(run: Run) -> None:
     assert (done.path / "final.txt").read_text() == done.result.items[0].answer
     assert sources(done) == {"a": "model", "b": "model", "c": "model"}
     assert done.result.loads == 1
-    assert "What it took" in (done.path / "report.md").read_text()
+    assert "## Resources" in (done.path / "report.md").read_text()
     text = "".join(
         json.loads(line)["data"]["text"]
         for line in (done.path / "stream.jsonl").read_text().splitlines()
@@ -325,7 +325,7 @@ def test_want_of_memory_climbs_down_the_ladder(shell: Shell, workspace: Path) ->
         assert process.returncode == 0, stderr
     first, second_run = workspace / "runs" / "large", workspace / "runs" / "again"
     failed = events(first, "call.failed")
-    assert [event["data"]["rung"] for event in failed] == ["batches of 32", "an 8-bit KV cache"]
+    assert [event["data"]["rung"] for event in failed] == ["batch size 32", "an 8-bit KV cache"]
     assert all("memory" in event["data"]["message"] or "allocate" in event["data"]["message"] for event in failed)
     times = [event["t"] for event in (*events(first, "inputs.taken"), *failed)]
     steps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -365,7 +365,7 @@ def test_too_little_memory_is_refused_before_anything_is_loaded(run: Run) -> Non
 
 def test_an_input_that_is_too_long_says_so(run: Run, workspace: Path) -> None:
     (workspace / "long.txt").write_text("word " * 200_000)
-    with pytest.raises(AgentlabError, match="the context holds 512"):
+    with pytest.raises(AgentlabError, match="in a context of 512 tokens"):
         run({**config(stage("a")), "input": None, "input_file": "long.txt"})
 
 

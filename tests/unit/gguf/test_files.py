@@ -210,7 +210,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
     save_file(old, folder / "model.safetensors")
     write_gguf(folder, out, "f16")
     assert b"inv_freq" not in out.read_bytes()
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_gguf(folder, out, "f16")
     with pytest.raises(UnknownNameError):
         quantize_gguf(out, tmp_path / "x.gguf", "Q9_Z")
