@@ -241,7 +241,7 @@ def _control(
     """The one comparison that was named before the run."""
     against = config.vote.against
     comparison = ControlComparison(
-        agent=f"debate ({config.vote.rule} vote after round {primary(config)})",
+        agent=f"debate, vote by {config.vote.rule} after round {primary(config)}",
         control=NAMES[against].format(best=fitted.best),
         metric="accuracy",
         unit="share of questions",
