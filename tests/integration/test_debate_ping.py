@@ -69,7 +69,7 @@ def test_personas_that_all_answer_alike_fail_the_check(home: Path, url: str) -> 
         (("--persona", "nobody", "--base", "smollm2"), 2, "nobody"),
         (("--persona", "one"), 3, "is not on this machine"),
         (("--persona", "one", "--base-url", "nonsense"), 2, "is not a URL"),
-        (("--persona", "one", "--base-url", "http://127.0.0.1:9/v1", "--base", "x"), 2, "of this process"),
+        (("--persona", "one", "--base-url", "http://127.0.0.1:9/v1", "--base", "x"), 2, "runs in this process"),
     ],
 )
 def test_what_cannot_be_asked_is_said_with_its_code(

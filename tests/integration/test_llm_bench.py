@@ -116,6 +116,7 @@ def test_the_client_states_its_own_limit(tmp_path: Path, runs: Any) -> None:
     )
     with runs("one") as run:
         result = carry_out(the_experiment, run)
+        run.write_report(run.manifest)
     assert result.ceiling is not None
     assert min(result.ceiling.short, result.ceiling.long) > 10  # which is larger, chance decides where tokens are cheap
     report = (run.path / "report.md").read_text(encoding="utf-8")
@@ -145,6 +146,7 @@ def test_a_stopped_run_keeps_its_finished_stages_and_goes_on_with_the_rest(tmp_p
     run.close()
     with OpenRun.resume(run.path, RunEnvironment()) as resumed:
         result = carry_out(experiment(tmp_path, load, mock=["ok-ttft20-n4"]), resumed)
+        resumed.write_report(resumed.manifest)
     assert [(row.value, row.answered) for row in result.stages] == [(1, 6), (4, 6)]
     assert (run.path / finished[0].data["file"]).read_bytes() == lines
     assert (run.path / "report.html").exists()
