@@ -91,7 +91,7 @@ def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, caps
     fitted = next(number for number, line in enumerate(lines) if '"dev.fitted"' in line)
     events.write_text("".join(lines[: fitted + 1]))
     assert main(["debate", "replay", "d"]) == 2
-    assert "No question of this run was scored yet" in capsys.readouterr().err
+    assert "This run has not scored a question yet" in capsys.readouterr().err
 
 
 def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
         (["--set=vote.round=3"], "must not be above protocol.rounds"),
         (["--topology=mesh"], "topology"),
         (["--base=./"], "not a checkpoint folder"),
-        (["--topic= "], "behind --topic is empty"),
+        (["--topic= "], "after --topic is empty"),
         (["--topic=Trees?", "--set=positions=[yes, '']"], "two different positions"),
         (["--topic=Trees?", "--set=positions=['1', '1.0']"], "two different positions"),
         (
