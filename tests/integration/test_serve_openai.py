@@ -325,7 +325,7 @@ class TestCircle:
             in_thread(config_to_second, GatewaySettings(port=0), context) as first,
             in_thread(leading_to(first), GatewaySettings(port=port), context),
             OpenAI(base_url=first, api_key="none", max_retries=0) as client,
-            pytest.raises(openai.InternalServerError, match="circle"),
+            pytest.raises(openai.InternalServerError, match="its models form a loop"),
         ):
             client.chat.completions.create(model="agentlab", messages=ASK)
 
