@@ -123,7 +123,7 @@ def test_eight_clients_at_a_time_are_told_what_each_is_told_alone(served: Served
 def test_an_adapter_of_another_base_is_refused_by_its_name_and_the_others_go_on(served: Served) -> None:
     assert served.ask("one", QUESTIONS[0])
     worker = served.worker
-    with pytest.raises(openai.APIStatusError, match=r"stranger cannot be used with smollm2.*maps 576 numbers"):
+    with pytest.raises(openai.APIStatusError, match=r"stranger cannot be used with smollm2.*maps 576 to 576 features"):
         served.ask("stranger", QUESTIONS[0])
     assert served.ask("one", QUESTIONS[0])
     assert served.worker == worker
