@@ -124,6 +124,7 @@ class Session:
         debug = DebugLog(watch.line, self.command.details_function()) if watch.debug else None
         edge = RunEnvironment(redactor=self.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
         with self.open_run(edge) as run, debug.listening(run) if debug else nullcontext():
+            run.runs_dir_flag = runs_dir_flag(run, self.context)
             if self.changed:
                 run.record_budget(self.config_yaml)
             watch.line(f"run {run.id}")

@@ -36,7 +36,7 @@ def query(
 ) -> None:
     """List the experiments whose recipes have these settings."""
     if wrong := [setting for setting in settings if "=" not in setting]:
-        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write it as in quantizer=gptq.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Use the form quantizer=gptq.")
     _answer(ctx, "query", workspace_dir, base, dict(setting.split("=", 1) for setting in settings), None)
 
 

@@ -150,9 +150,7 @@ def path(
 @with_output
 def report(
     ctx: typer.Context,
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Its name, a unique prefix, its last six digits, or last[:COMMAND].")
-    ] = "last",
+    run: Ref = "last",
     all_: Annotated[bool, typer.Option("--all", help="Make one index page of all runs instead.")] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     runs_dir: RunsDir = None,
@@ -215,7 +213,9 @@ def rm(
 def export(
     ctx: typer.Context,
     run: Ref,
-    out: Annotated[Path | None, typer.Option(help="The archive to write; RUN.zip here by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The archive to write; RUN.zip in the current directory by default.")
+    ] = None,
     runs_dir: RunsDir = None,
 ) -> None:
     """Pack a run into one zip file, to send or to keep."""

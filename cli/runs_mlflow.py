@@ -77,7 +77,7 @@ def best(
 
 def _settings(texts: list[str] | None) -> dict[str, str]:
     if wrong := [text for text in texts or () if "=" not in text]:
-        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write it as in model.e_layers=2.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Use the form model.e_layers=2.")
     return dict(text.split("=", 1) for text in texts or ())
 
 

@@ -121,7 +121,7 @@ def prompt(question: str | None) -> str:
     else:
         text = _read(sys.stdin.buffer.read)
     if not text.strip():
-        raise UsageError("There is no question.", hint='Use agentlab llm ask "..."; - reads standard input.')
+        raise UsageError("There is no question.", hint='Use agentlab llm ask "..." (or - to read standard input).')
     return text
 
 
@@ -131,7 +131,7 @@ def _read(read: Callable[[int], bytes]) -> str:
     except OSError as error:
         raise UsageError(f"Standard input cannot be read: {error.strerror}.") from error
     if len(data) > _MOST_BYTES:
-        raise UsageError(f"The question is longer than {_MOST_BYTES >> 20} MiB.", hint="Ask about a part of it.")
+        raise UsageError(f"The question is longer than {_MOST_BYTES >> 20} MiB.", hint="Ask about part of it.")
     return _text(data)
 
 

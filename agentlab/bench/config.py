@@ -90,8 +90,8 @@ class BenchConfig(StrictModel):
     targets: tuple[str, ...] = Field(
         (),
         max_length=64,
-        description="Names of models of `llm`, or strategies such as strategy:best_of_two; empty is every model a role "
-        "names.",
+        description="Names of models from `llm`, or strategies such as strategy:best_of_two; empty means every "
+        "model that a role names.",
     )
     mock: tuple[Script, ...] = Field(
         (),

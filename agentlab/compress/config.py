@@ -141,13 +141,13 @@ class CompressConfig(StrictModel):
     )
     planner: Literal["portfolio", "tpe", "random", "agent"] = Field(
         "agent",
-        description="What proposes recipes after the first ones: only the portfolio, an optimiser, or an agent "
+        description="What proposes recipes after the initial ones: only the portfolio, an optimiser, or an agent "
         "that also uses a model of `llm`.",
     )
     llm: LLMConfig = preset_field(
         "llm", LLMConfig(), description="Models for the agent; without one, the planner is `tpe`."
     )
-    options: int = Field(4, ge=2, le=8, description="Number of candidates that a small model of `llm` chooses from.")
+    options: int = Field(4, ge=2, le=8, description="Number of candidates that a small model from `llm` chooses from.")
     beside: tuple[Literal["portfolio", "random", "tpe"], ...] = Field(
         ("portfolio",), description="Baselines for the search, each run at the cost of the search."
     )

@@ -230,7 +230,7 @@ def _make_bound(noun: "_GoalToken", sign: int, number: float, unit: str) -> Boun
         f"cannot be checked here: {_ELSEWHERE}; bound the loss instead": noun.text == "accuracy",
         "has a unit that does not fit this measure": unit not in units or noun.text == "latency",
         "cannot be met by any recipe": limit <= 0,
-        "exceeds the whole: add a unit, such as % or MB": share and limit > 1,
+        "exceeds 100 %: add a unit, such as % or MB": share and limit > 1,
     }
     for reason in (reason for reason, holds in wrong.items() if holds):
         side = "at least" if sign > 0 else "at most"

@@ -271,7 +271,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     require_pairs(config.control, config.control_seeds, context.resumed_run)
     if config.control == "full" and not (config.llm.candidates(TERMS.propose) and config.first < config.budget.trials):
         raise ConfigError(
-            f"control: full compares what a model of `llm` proposes after the first {config.first} recipes.",
+            f"control: full compares what a model from `llm` proposes after the first {config.first} recipes.",
             hint="Set a model, as --set llm=embedded, and more --trials than that; or use --control light.",
         )
     bases = tuple(find_base(name, context.workspace) for name in config.bases)

@@ -31,7 +31,7 @@ class AgentConfig(StrictModel):
         description="System message with the persona; null is the one the adapter was trained with.",
     )
     adapter: EnvPath | None = Field(None, description="A LoRA adapter of `base`: a name in `adapters/`, or a path.")
-    model: str | None = Field(None, description="A model of `llm` that answers in place of `base`.")
+    model: str | None = Field(None, description="A model from `llm` that answers in place of `base`.")
 
 
 class QuestionsConfig(StrictModel):
@@ -130,10 +130,10 @@ class DebateConfig(StrictModel):
         if self.vote.rule == JUDGE and self.protocol.judge is None:
             yield ("vote", "rule"), "rule judge needs protocol.judge, the name of an agent"
         if self.turn.form == "json" and all(agent.model is None for agent in self.agents):
-            yield ("turn", "form"), "json needs an agent with a model of `llm`; agents of `base` answer in text"
+            yield ("turn", "form"), "json needs an agent with a model from `llm`; agents of `base` answer in text"
         hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
         if hosted and self.turn.confidence != "said" and is_by_confidence(self.vote.rule):
-            yield ("vote", "rule"), "models of `llm` only state their confidence: set turn.confidence to said"
+            yield ("vote", "rule"), "models from `llm` only state their confidence: set turn.confidence to said"
 
     def _agent_problems(self) -> Iterator[tuple[Key, str]]:
         names = [agent.name for agent in self.agents]

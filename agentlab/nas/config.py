@@ -38,9 +38,9 @@ Rows = Annotated[StrictInt, Field(ge=1)]
 class SplitConfig(StrictModel):
     """Consecutive parts of the series, oldest first, as three row counts or three shares of all rows."""
 
-    train: Rows | Share = Field(0.6, description="Training part: number of rows (an integer) or share (below 1).")
-    val: Rows | Share = Field(0.2, description="Validation part, which ranks the trials: rows or share.")
-    test: Rows | Share = Field(0.2, description="Test part, which is scored once at the end: rows or share.")
+    train: Rows | Share = Field(0.6, description="Training split: number of rows (an integer) or fraction (below 1).")
+    val: Rows | Share = Field(0.2, description="Validation split, which ranks the trials: rows or fraction.")
+    test: Rows | Share = Field(0.2, description="Test split, scored once at the end: rows or fraction.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SplitConfig":
@@ -134,7 +134,7 @@ class ModelConfig(StrictModel):
     n_heads: int = Field(8, ge=1, le=64, description="Attention heads.")
     e_layers: int = Field(2, ge=1, le=6, description="Encoder layers.")
     d_layers: int = Field(1, ge=1, le=6, description="Decoder layers.")
-    ff_multiplier: int = Field(4, ge=1, le=8, description="Width of the feed-forward part as a multiple of d_model.")
+    ff_multiplier: int = Field(4, ge=1, le=8, description="Width of the feed-forward layers as a multiple of d_model.")
     attention: Literal["prob", "full"] = Field(
         "prob", description="ProbSparse (as in the paper) or full self-attention."
     )

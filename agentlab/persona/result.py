@@ -80,9 +80,12 @@ class PersonaResult(Plain):
         if self.gain is None:
             return f"{self.name} was trained; no conversations were held out, so the gain is unknown."
         losses = f"held-out loss {number(self.before, 3)} to {number(self.eval_loss, 3)} nats per token"
-        interval = f"[{self.gain.low:.3f}, {self.gain.high:.3f}]"
+        interval = (
+            f"({self.gain.level:.0%} interval {self.gain.low:.3f} to {self.gain.high:.3f}, bootstrap over the "
+            f"{self.held_out} held-out conversations)"
+        )
         if self.gain.low > 0:
-            return f"{self.name} learned its persona: {losses}, {self.gain.value:.3f} lower {interval}."
+            return f"{self.name} learned from its conversations: {losses}, {self.gain.value:.3f} lower {interval}."
         if self.gain.high < 0:
             return f"{self.name} became worse: {losses}, {-self.gain.value:.3f} higher {interval}."
         return f"{self.name}: no gain shown; {losses}, difference {self.gain.value:.3f} {interval}."
@@ -121,7 +124,7 @@ class PersonasResult(AnswerDocument):
         trainings = table(
             self.personas,
             columns_of(PersonaResult, *_SHOWN),
-            "Conversations, held-out loss, speed and memory of each training",
+            "Conversations, held-out loss, speed and memory of each training run",
         )
         return [trainings, *self._forgotten()]
 

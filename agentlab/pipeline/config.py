@@ -50,7 +50,7 @@ class ModelEntry(StrictModel):
         "in both modes; the first model of a stage must exist.",
     )
     overrides: EngineOptions = Field(EngineOptions(), description="Settings that differ from `defaults`.")
-    model: str | None = Field(None, description="Name of a model of `llm`.")
+    model: str | None = Field(None, description="Name of a model from `llm`.")
 
     @model_validator(mode="after")
     def _check_provider(self) -> "ModelEntry":

@@ -22,16 +22,18 @@ _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
 
 
-def frame_report(report: Report, manifest: Manifest, config: Path) -> list[Block]:
+def frame_report(report: Report, manifest: Manifest, config: Path, runs_dir_flag: str = "") -> list[Block]:
     """What stands below the title: the verdict, the run, the next step, the body, the caveats.
 
-    `config` is the file that makes the run again.
+    `config` is the file that makes the run again. `runs_dir_flag` is what a command needs to find the run.
     """
     blocks: list[Block] = [Text(sentence) for sentence in report.verdict]
     next_step = report.next_step
     if manifest.error is not None:
         blocks.insert(0, Text(f"The run failed: {manifest.error.message} ({manifest.error.kind})"))
-        next_step = next_step or f"agentlab runs resume {manifest.id}"
+        next_step = f"agentlab runs resume {manifest.id}"
+    if manifest.id in next_step.split():
+        next_step += runs_dir_flag
     blocks.append(Table(("", ""), [*_facts_of(report, manifest, config)]))
     if next_step:
         blocks += [Text("Next step:"), Code(next_step, command=True)]

@@ -77,6 +77,7 @@ class OpenRun:
         """Open an existing folder. `create` and `resume` are the ways in."""
         self.path = path
         self.report: Report | None = None  # what the work has to show; written when the run completes or fails
+        self.runs_dir_flag = ""  # what a command to type next needs to find the run
         self._edge = edge
         self._session_start = edge.clock()
         self._telling = threading.RLock()  # events may come from several threads; a sink may emit in turn
@@ -208,7 +209,9 @@ class OpenRun:
         """Write `report.md` and `report.html`, secrets masked. `manifest` is the run's, as it will be at its end."""
         report = self.report or Report(f"agentlab {manifest.command} failed", (), {}, ())
         title = self.redactor.scrub(report.title)
-        blocks = self.redactor.scrub_blocks(frame_report(report, manifest, self.path / "config.yaml"))
+        blocks = self.redactor.scrub_blocks(
+            frame_report(report, manifest, self.path / "config.yaml", self.runs_dir_flag)
+        )
         self.write_bytes("report.md", markdown(title, blocks).encode())
         self.write_bytes("report.html", html(title, blocks, lambda name: self.file(name).read_text()).encode())
 

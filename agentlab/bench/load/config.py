@@ -51,13 +51,13 @@ class LoadConfig(StrictModel):
         "look for the highest load that meets the objective.",
     )
     concurrency: tuple[Concurrency, ...] = Field(
-        (1, 2, 4), min_length=1, max_length=32, description="Requests at a time; one stage each (mode closed)."
+        (1, 2, 4), min_length=1, max_length=32, description="Concurrent requests; one stage each (mode closed)."
     )
     rates: tuple[Rate, ...] = Field(
         (), max_length=32, description="Requests per second; one stage each (modes poisson and constant)."
     )
     sweep_over: Literal["rate", "concurrency"] = Field(
-        "rate", description="What mode sweep raises: requests per second (Poisson), or requests at a time."
+        "rate", description="What mode sweep increases: requests per second (Poisson) or concurrent requests."
     )
     requests: int = Field(50, ge=1, le=100_000, description="Most requests of a stage.")
     warmup: int = Field(2, ge=0, le=1000, description="Warm-up requests before a target's first stage, not counted.")

@@ -41,18 +41,27 @@ def silent(result: LoadResult) -> list[str]:
 
 
 def headline(result: LoadResult) -> str:
-    """One sentence: who begins to answer first, and who answers most."""
+    """One sentence: who begins to answer first, and who answers most; of one target, how fast it is."""
     answered_rows = [row for row in result.stages if row.ttft is not None]
     if not answered_rows:
         return "No request was answered."
     quick = min(answered_rows, key=lambda row: row.ttft.p50 if row.ttft else 0.0)
     best = max(answered_rows, key=lambda row: row.goodput)
-    fastest = milliseconds(quick.ttft.p50 if quick.ttft else None)
-    begins = f"{quick.target} has the lowest time to first token: {fastest} (median, "
+    first_token = f"{_median(quick.ttft)} ({quick.label})"
+    goodput = f"{best.goodput:.4g} good answers per second ({best.label})"
+    if len({row.target for row in result.stages}) == 1:
+        return f"{quick.target}: median time to first token {first_token}, at best {goodput}."
     return (
-        f"{begins}{quick.label}); the highest goodput is {best.target}'s: {best.goodput:.4g} answers per second at "
-        f"{best.label}."
+        f"Lowest median time to first token: {quick.target}, {first_token}. Highest goodput: {best.target}, {goodput}. "
+        "Whether targets differ by more than chance, `agentlab llm-bench compare RUN` says."
     )
+
+
+def _median(spread: Spread | None) -> str:
+    """With its 95 % interval, where there is one."""
+    if spread is None or spread.p50_low is None or spread.p50_high is None:
+        return milliseconds(None if spread is None else spread.p50)
+    return f"{milliseconds(spread.p50)} [{plain(spread.p50_low)}, {plain(spread.p50_high)}]"
 
 
 def speed_table(result: LoadResult) -> Table:
@@ -123,7 +132,7 @@ def token_table(result: LoadResult) -> Table:
             "open": lambda row: f"{row.in_flight:.1f}",
             "client CPU": lambda row: f"{row.client_cpu:.0%}",
         },
-        "Means per request; open: requests at a time on average",
+        "Means per request; open: concurrent requests on average",
     )
 
 

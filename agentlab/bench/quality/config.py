@@ -20,7 +20,7 @@ class QualityConfig(StrictModel):
         1,
         ge=1,
         le=64,
-        description="Requests at a time; more is faster, but then times include waiting for each other.",
+        description="Concurrent requests; more is faster, but then times include waiting for each other.",
     )
     temperature: float = Field(0.0, ge=0, le=2, description="0 is the most likely answer.")
     judge: str | None = Field(

@@ -236,7 +236,7 @@ def listen(settings: GatewaySettings) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a host name"
         raise UsageError(
-            f"Cannot listen at port {settings.port} of {settings.host}: {reason}.",
+            f"Cannot listen on {settings.host}:{settings.port}: {reason}.",
             hint="Another program or gateway may be using it; --port 0 takes a free one.",
         ) from None
     # asyncio does so only for sockets it has made; without it the end of each answer waits 40 ms for the client's nod

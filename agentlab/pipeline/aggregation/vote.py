@@ -101,7 +101,7 @@ class Vote(Aggregation):
     @model_validator(mode="after")
     def _judge(self) -> "Vote":
         if (self.ties == "judge") != (self.judge is not None):
-            raise ValueError("`judge`, the name of a model, is required with ties: judge, and allowed only there")
+            raise ValueError("`judge` (a model's name) is required when ties is judge, and not allowed otherwise")
         return self
 
     def problems(self) -> Iterator[tuple[Key, str]]:

@@ -78,7 +78,7 @@ def test_sentences_and_the_goal_said_again(text: str, goal: Goal) -> None:
         *[(f"minimise kl with size < {size}", f"'{size.lower()}'") for size in ("2G", "1,5GB", "-5MB", "half")],
         ("minimise kl with size < 1e3 MB", "'1e3'"),
         ("minimise kl with size < 100", "add a unit"),
-        ("minimise kl with size < 120 %", "exceeds the whole"),
+        ("minimise kl with size < 120 %", "exceeds 100 %"),
     ],
 )
 def test_what_is_not_understood_or_nonsense_is_named_with_an_example(text: str, message: str) -> None:
