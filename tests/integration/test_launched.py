@@ -165,5 +165,5 @@ def test_wrong_data_is_told_once_and_nothing_is_written(checkpoint: Path, tmp_pa
     out, err = process.communicate(timeout=100)
     assert process.returncode != 0
     assert json.loads(out)["error"]["exit_code"] == 2
-    assert err.count("cannot be learnt from") == 1
+    assert err.count("cannot be used for training") == 1
     assert not (root / "runs").exists()

@@ -68,7 +68,7 @@ def test_a_training_goes_on_like_any_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("agentlab.nas.report.write_study_report", stopped)
+        patched.setattr("agentlab.nas.report.study_report", stopped)
         assert main(["nas", "train", "demo", "--run-name=mine", *QUICK]) == 130
     capsys.readouterr()
     assert main(["nas", "train", "--resume=mine", *QUICK[2:]]) == 0
