@@ -53,7 +53,7 @@ def headline(result: LoadResult) -> str:
         return f"{quick.target}: median time to first token {first_token}, at best {goodput}."
     return (
         f"Lowest median time to first token: {quick.target}, {first_token}. Highest goodput: {best.target}, {goodput}. "
-        "Whether targets differ by more than chance, `agentlab llm-bench compare RUN` says."
+        "`agentlab llm-bench compare` says whether targets differ by more than chance."
     )
 
 

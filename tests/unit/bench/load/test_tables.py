@@ -40,7 +40,11 @@ def measured(record: Make) -> tuple[LoadResult, dict[str, list[Record]]]:
 
 def test_the_screen_says_who_is_quick_and_what_the_client_can_do(measured: Any) -> None:
     text = markdown("t", BenchResult(measure="load", load=measured[0]).blocks())
-    assert headline(measured[0]).startswith("model: median time to first token 100 ms [")
+    assert headline(measured[0]).startswith(
+        "Lowest median time to first token: model, 100 ms [100, 100] (1 at a time). H"
+    )
+    alone = measured[0].model_copy(update={"stages": measured[0].stages[:1]})
+    assert headline(alone).startswith("model: median time to first token 100 ms [100, 100] (1 at a time), at best ")
     for phrase in (
         "6 of 7",
         "Rate Limit",
