@@ -61,7 +61,7 @@ class Recipe(StrictModel):
     quantization_bits: int = Field(16, ge=2, le=16, description="Bits of a weight, without scales.")
     group: int = Field(64, ge=16, le=1024, description="Weights that share a scale, on a grid.")
     importance: bool = Field(False, description="Tell llama.cpp's quantizer which inputs matter.")
-    cache: KvType = Field("f16", description="Type of the KV cache in llama.cpp; measured, not stored in the file.")
+    cache: KvType = Field("f16", description="Type of keys and values in llama.cpp; measured, no part of the file.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if not self.cut and self.recovery != "none":

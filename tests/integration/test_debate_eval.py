@@ -167,7 +167,7 @@ def test_the_same_adapter_alone_scores_the_same(home: Path, evaluation: dict[str
             4,
             "The server did not answer as one",
         ),
-        (("--model", "one", "--tasks", "choose", "--base-url", "http://127.0.0.1:9/v1"), 2, "tells no likelihood"),
+        (("--model", "one", "--tasks", "choose", "--base-url", "http://127.0.0.1:9/v1"), 2, "gives no likelihood"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_code(home: Path, words: tuple[str, ...], code: int, message: str) -> None:
@@ -217,4 +217,4 @@ def test_tasks_become_questions_that_a_debate_asks(home: Path) -> None:
 
 def test_a_task_without_answers_is_no_set_of_questions(home: Path) -> None:
     done = called(home, "debate", "questions", "read", "--include-path", "tasks", "--out", str(home / "no.jsonl"))
-    assert (done.returncode, "multiple choice" in done.stderr, (home / "no.jsonl").exists()) == (2, True, False)
+    assert (done.returncode, "multiple-choice" in done.stderr, (home / "no.jsonl").exists()) == (2, True, False)

@@ -783,7 +783,7 @@ PAIRED: dict[str, Any] = {"planner": "tpe", "control": "full", "control_seeds": 
     [
         ({"control_seeds": 5}, "too few to reach significance"),
         ({"budget": {"trials": 2}}, "proposes after the first 2 recipes"),
-        ({"llm": {}}, "a model of `llm`"),
+        ({"llm": {}}, "a model from `llm`"),
     ],
 )
 def test_pairs_that_cannot_show_anything_are_refused(root: Path, changes: dict[str, Any], message: str) -> None:
