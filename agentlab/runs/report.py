@@ -1,12 +1,16 @@
-"""Renders a run's report as `report.md` and as a self-contained `report.html` (pictures inlined, no script, no request).
+"""Renders a run's report as `report.md`, as a self-contained `report.html` (pictures inlined, no script, no request), and
+its tables as CSV.
 
 Every report has the same frame: what was asked, the verdict, how the run was made and can be made again, what to do
 next; then what the capability has to show, and the caveats.
 """
 
+import csv
+import io
 import re
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +24,7 @@ _COLUMNS = 100  # of a line of code or an answer in Markdown, whose readers do n
 _PAGE_OF = 100 * _COLUMNS  # characters
 _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\.?\d)")  # what a spreadsheet would compute: a cell may be a model's text
 
 
 def frame_report(report: Report, manifest: Manifest, config: Path, runs_dir_flag: str = "") -> list[Block]:
@@ -148,6 +153,29 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return cell in ("", "–")
     return True
+
+
+def csv_files(blocks: Iterable[Block]) -> dict[str, str]:
+    """The tables that have headings, by file name: their section, and a number from its second table on."""
+    files: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    section = "summary"
+    for block in blocks:
+        if isinstance(block, Heading):
+            section = "-".join(re.findall(r"[a-z0-9]+", block.text.lower()))[:60].strip("-") or "section"
+        elif isinstance(block, Table) and any(block.columns):
+            counts[section] += 1
+            suffix = f"-{counts[section]}" if counts[section] > 1 else ""
+            files[f"{section}{suffix}.csv"] = _csv(block)
+    return files
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in (table.columns, *table.rows):
+        writer.writerow(f"'{cell}" if _FORMULA.match(cell) else cell for cell in map(visible, row))
+    return text.getvalue()
 
 
 def _escape(text: str) -> str:

@@ -31,7 +31,7 @@ from agentlab.runs.manifest import (
     versions,
 )
 from agentlab.runs.redact import Redactor
-from agentlab.runs.report import frame_report, html, markdown
+from agentlab.runs.report import csv_files, frame_report, html, markdown
 from agentlab.stats.control import Control
 
 LOCK = "lock"
@@ -206,7 +206,10 @@ class OpenRun:
         return self._edge.redactor
 
     def write_report(self, manifest: Manifest) -> None:
-        """Write `report.md` and `report.html`, secrets masked. `manifest` is the run's, as it will be at its end."""
+        """Write `report.md`, `report.html` and `tables/*.csv`, secrets masked.
+
+        `manifest` is the run's, as it will be at its end.
+        """
         report = self.report or Report(f"agentlab {manifest.command} failed", (), {}, ())
         title = self.redactor.scrub(report.title)
         blocks = self.redactor.scrub_blocks(
@@ -214,6 +217,8 @@ class OpenRun:
         )
         self.write_bytes("report.md", markdown(title, blocks).encode())
         self.write_bytes("report.html", html(title, blocks, lambda name: self.file(name).read_text()).encode())
+        for name, text in csv_files(blocks).items():
+            self.write_bytes(f"tables/{name}", text.encode())
 
     def log(self, text: str) -> None:
         stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))

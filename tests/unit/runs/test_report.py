@@ -1,7 +1,9 @@
 """Reports: the same blocks in Markdown and HTML; text from outside cannot become markup."""
 
 import ast
+import csv
 import importlib
+import io
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, 
 from agentlab.runs.index import write_index
 from agentlab.runs.manifest import Metric, RunTokens
 from agentlab.runs.redact import Redactor
-from agentlab.runs.report import html, markdown, numeric_columns
+from agentlab.runs.report import csv_files, html, markdown, numeric_columns
 from agentlab.runs.run import OpenRun, RunEnvironment, RunOutcome, RunSpec
 from agentlab.runs.store import list_runs
 from cli.screen import Screen
@@ -32,6 +34,22 @@ def test_markdown_of_every_block() -> None:
     assert markdown("T", blocks) == (
         "# T\n\n## H\n\nt\n\ncap\n\n| name | mse |\n| --- | ---: |\n| a | 0.5 |\n\n![p](plots/x.svg)\n\n```\nc\n```\n"
     )
+
+
+def test_tables_become_csv_files_named_after_their_sections() -> None:
+    trials = Table(("trial", "note"), [("r0", 'says "x, y"'), ("r1", "=1+1"), ("r2", "+cmd"), ("r3", "-0.5 [-1, 0]")])
+    facts = Table(("", ""), [("command", "agentlab nas")])
+    blocks = [facts, trials, Heading("Tokens & cost"), trials, Table(("n",), [("1",)]), Heading("…"), trials]
+    files = csv_files(blocks)
+    assert list(files) == ["summary.csv", "tokens-cost.csv", "tokens-cost-2.csv", "section.csv"]
+    assert files["tokens-cost-2.csv"] == "n\n1\n"
+    assert [row[1] for row in csv.reader(io.StringIO(files["summary.csv"]))] == [
+        "note",
+        'says "x, y"',
+        "'=1+1",  # a spreadsheet would compute it
+        "'+cmd",
+        "-0.5 [-1, 0]",
+    ]
 
 
 def test_code_cannot_close_its_own_fence() -> None:
