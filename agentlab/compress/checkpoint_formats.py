@@ -15,7 +15,7 @@ from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.compress.architecture import Check
 from agentlab.compress.grid import Codes, Grid
-from agentlab.errors import DataError, UsageError
+from agentlab.errors import DataError
 from agentlab.lora.writing import stage_folder, tensors_header
 from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import write_json
@@ -45,15 +45,7 @@ def write_dense(model: Any, tokenizer: Path, out: Path, dtype: Dtype, check: Che
 def write_packed(
     model: Any, codes: Mapping[str, Codes], tokenizer: Path, out: Path, dtype: Dtype, check: Check
 ) -> None:
-    """Write a model whose linear layers are codes; the others are of `dtype`. See `write_dense`.
-
-    Raises:
-        UsageError: a grid is not symmetric, which the format's readers do not agree on.
-    """
-    if any(not code.grid.symmetric for code in codes.values()):
-        raise UsageError(
-            "Only symmetric grids can be packed.", hint="Use a symmetric grid, or write a dense checkpoint."
-        )
+    """Write a model whose linear layers are codes; the others are of `dtype`. See `write_dense`."""
     _write(model, codes, tokenizer, out, dtype, check)
 
 

@@ -17,11 +17,10 @@ _SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)  # of the range that is c
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What weights are rounded to."""
+    """What weights are rounded to: the code 0 is zero, since the readers of packed files disagree on any other."""
 
     bits: int  # of a code: 2, 3, 4 or 8
     group: int | None = 64  # neighbouring inputs that share a scale; None for all inputs of an output
-    symmetric: bool = True  # zero is the code 0; else each group has a code of its own for it
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -60,54 +59,46 @@ class Codes:
     grid: Grid  # as it fits the inputs
     codes: Tensor  # int8 (outputs, inputs)
     scales: Tensor  # float32 (outputs, groups), each exact in float16 and in bfloat16, so runtimes of both agree
-    zeros: Tensor | None  # int8 (outputs, groups), the code of zero; None where it is 0
 
     def weight(self) -> Tensor:
         """The numbers that the codes stand for, float32."""
-        grouped = _split_groups(self.codes, self.grid).float()
-        if self.zeros is not None:
-            grouped = grouped - self.zeros[..., None]
-        return (grouped * self.scales[..., None]).reshape(self.codes.shape)
+        return (_split_groups(self.codes, self.grid).float() * self.scales[..., None]).reshape(self.codes.shape)
 
     def bits(self) -> int:
-        zeros = 0 if self.zeros is None else self.zeros.numel() * self.grid.bits
-        return self.codes.numel() * self.grid.bits + self.scales.numel() * _SCALE_BITS + zeros
+        return self.codes.numel() * self.grid.bits + self.scales.numel() * _SCALE_BITS
 
 
-def scales_of(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Scales and zeros of every group, float32 and int8 of shape (outputs, groups), for a grid that fits the inputs.
+def scales_of(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> Tensor:
+    """The scale of every group, float32 (outputs, groups), for a grid that fits the inputs.
 
     `weight` is float32 (outputs, inputs). With `importance` of every input, such as its mean square, a range is shrunk
     where that leaves a smaller squared error; without it, a range covers all weights.
     """
     grouped = _split_groups(weight, grid)
-    low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
-    scales, zeros = _range(low, high, grid)
+    largest = grouped.abs().amax(-1)
+    scales = _scales_to(largest, grid)
     if importance is None:
-        return scales, zeros
+        return scales
     weights = _split_groups(importance[None], grid)
 
-    def error(scales: Tensor, zeros: Tensor | None) -> Tensor:
-        offset = 0 if zeros is None else zeros[..., None]
-        codes = (grouped / scales[..., None]).round_().add_(offset).clamp_(grid.lowest, grid.highest)
-        return codes.sub_(offset).mul_(scales[..., None]).sub_(grouped).square_().mul_(weights).sum(-1)
+    def error(scales: Tensor) -> Tensor:
+        codes = (grouped / scales[..., None]).round_().clamp_(grid.lowest, grid.highest)
+        return codes.mul_(scales[..., None]).sub_(grouped).square_().mul_(weights).sum(-1)
 
-    best = error(scales, zeros)
+    best = error(scales)
     for share in _SHRUNK[1:]:
-        candidate = _range(low * share, high * share, grid)
-        candidate_error = error(*candidate)
+        candidate = _scales_to(largest * share, grid)
+        candidate_error = error(candidate)
         better = candidate_error < best
         best = torch.where(better, candidate_error, best)
-        scales = torch.where(better, candidate[0], scales)
-        zeros = None if zeros is None or candidate[1] is None else torch.where(better, candidate[1], zeros)
-    return scales, zeros
+        scales = torch.where(better, candidate, scales)
+    return scales
 
 
-def round_to_grid(weight: Tensor, grid: Grid, scales: Tensor, zeros: Tensor | None) -> Codes:
+def round_to_grid(weight: Tensor, grid: Grid, scales: Tensor) -> Codes:
     """Every weight as the nearest code of its group."""
-    codes = _split_groups(weight, grid) / scales[..., None]
-    codes = codes.round_() if zeros is None else codes.round_().add_(zeros[..., None])
-    return Codes(grid, codes.clamp_(grid.lowest, grid.highest).to(torch.int8).reshape(weight.shape), scales, zeros)
+    codes = (_split_groups(weight, grid) / scales[..., None]).round_().clamp_(grid.lowest, grid.highest)
+    return Codes(grid, codes.to(torch.int8).reshape(weight.shape), scales)
 
 
 def per_input(values: Tensor, inputs: int) -> Tensor:
@@ -115,14 +106,11 @@ def per_input(values: Tensor, inputs: int) -> Tensor:
     return values.repeat_interleave(inputs // values.shape[1], 1)
 
 
-def _range(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor, Tensor | None]:
-    """Scales and zeros with which the codes cover the numbers from `low` to `high`."""
-    steps = grid.highest - grid.lowest
-    reach = torch.maximum(high, -low) * 2 if grid.symmetric else high - low
-    scales = torch.where(reach > 0, (reach / steps).clamp(min=_SMALLEST_SCALE, max=32768.0), 1.0).bfloat16().float()
-    if grid.symmetric:
-        return scales, None
-    return scales, (grid.lowest - low / scales).round().clamp(grid.lowest, grid.highest).to(torch.int8)
+def _scales_to(largest: Tensor, grid: Grid) -> Tensor:
+    """Scales with which the codes cover the numbers up to `largest` on both sides of zero."""
+    reach = largest * 2
+    scales = (reach / (grid.highest - grid.lowest)).clamp(min=_SMALLEST_SCALE, max=32768.0)
+    return torch.where(reach > 0, scales, 1.0).bfloat16().float()
 
 
 def _split_groups(matrix: Tensor, grid: Grid) -> Tensor:

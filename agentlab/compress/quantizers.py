@@ -58,7 +58,7 @@ class Curvature:
 def rtn(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> Codes:
     """Round a matrix (outputs, inputs) to the nearest codes; for `importance` see `scales_of`."""
     grid = grid.fit_to_inputs(weight.shape[1])
-    return round_to_grid(weight, grid, *scales_of(weight, grid, importance))
+    return round_to_grid(weight, grid, scales_of(weight, grid, importance))
 
 
 def gptq(weight: Tensor, curvature: Curvature, grid: Grid) -> Codes:
@@ -69,26 +69,21 @@ def gptq(weight: Tensor, curvature: Curvature, grid: Grid) -> Codes:
     """
     inputs = weight.shape[1]
     grid = grid.fit_to_inputs(inputs)
-    scales, zeros = scales_of(weight, grid, curvature.diagonal)
+    scales = scales_of(weight, grid, curvature.diagonal)
     order = curvature.order
     # transposed, so that the weights of an input lie together
     transposed, scale = weight.T[order].contiguous(), per_input(scales, inputs).T[order].contiguous()
-    offset = None if zeros is None else per_input(zeros, inputs).T[order].float()
     nonzero = transposed != 0
     codes = torch.empty_like(transposed)
 
     def encode(row: int, values: Tensor) -> Tensor:
-        code = (values / scale[row]).round_()
-        zero = 0.0 if offset is None else offset[row]
-        code = (code + zero).clamp_(grid.lowest, grid.highest) - zero
-        code *= nonzero[row]
-        codes[row] = code + zero
-        return code * scale[row]
+        codes[row] = (values / scale[row]).round_().clamp_(grid.lowest, grid.highest) * nonzero[row]
+        return codes[row] * scale[row]
 
     work_through(transposed, curvature.factor, encode)
     restored = torch.empty_like(codes)
     restored[order] = codes
-    return Codes(grid, restored.T.contiguous().to(torch.int8), scales, zeros)
+    return Codes(grid, restored.T.contiguous().to(torch.int8), scales)
 
 
 def awq_scales(weights: Sequence[Tensor], hessian: Tensor, grid: Grid, size: Tensor | None = None) -> Tensor:
