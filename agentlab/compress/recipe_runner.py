@@ -7,6 +7,7 @@ model that was cut and recovered. All of it lies below the run's `stages/`, the 
 import hashlib
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from agentlab import machine
@@ -34,9 +34,10 @@ from agentlab.compress.pruners import PATTERNS, drop_layers, narrow
 from agentlab.compress.recipe import KQUANTS, QUANTIZERS, Recipe, layers_left, width_left
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.compress.result import BASE, TEXTS
+from agentlab.compress.stage_cache import StageCache
 from agentlab.compress.texts import MOST, SHIPPED, pieces, windows
 from agentlab.compress.vocabulary import Fewer, cut_vocabulary
-from agentlab.errors import AgentlabError, ModelFileError, RunMismatchError
+from agentlab.errors import ModelFileError, RunMismatchError
 from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
@@ -85,10 +86,14 @@ class RealWorkshop:
         self._texts = windows(self._base.tokenizer, parts, text.file or SHIPPED, counts, text.length, config.seed)
         self._windows = torch.tensor(self._texts.calibration)
         self._key = _hash(self._base.fingerprint, self._texts.sha256, *counts, text.length)
-        self._shared = context.workspace.root / ".agentlab" / "compress" / self._key
+        self._cache = StageCache(context.workspace.root / ".agentlab" / "compress", self._key)
+        self._shared = self._cache.folder
         self._stages = run.folder.folder("stages").path
         self._source = source
         self._tell_input()
+        count, freed = self._cache.evict_others(time.time())
+        if count:
+            run.stream("stages.evicted", name, count=count, bytes=freed)
         self._weights = int(first_event_data(run.events, BASE, name)["weights"])
         self._made = {name for name in SHARED if (self._shared / name).exists()}
         self._meter.expect([*opening(config, self._weights)[1:], *cheapest(config, self._weights, self._made)[1]])
@@ -161,8 +166,8 @@ class RealWorkshop:
         """What the base says of windows, in a folder's vocabulary; `full`: of all tokens. See `divergence_gguf`."""
         fewer, first = self._fewer(folder), full and windows == self._texts.held_out
         name = "held-out" if first and not fewer else f"held-out-{_hash(fewer and folder.name, full, windows)}"
-        path = (self._stages if fewer else self._shared) / f"{name}.safetensors"
-        if not _is_whole(path):
+
+        def build(file: Path) -> None:
             self._stage("reference")
             tokens, logs, counted = [], [], []
             for window in windows:
@@ -174,11 +179,11 @@ class RealWorkshop:
                 tokens.append(ids)
                 logs.append(row if full else row[np.arange(len(row)), ids[1:]])
                 counted.append(np.array(begins) > 0)
-            make_folder(path.parent)
             content = save({"tokens": np.array(tokens), "logprobs": np.stack(logs), "at": np.stack(counted)})
             self._meter.flush()  # with the file there, a killed run does not compute it again, nor count it
-            write_bytes(path, content)
-        return path
+            write_bytes(file, content)
+
+        return self._cache.get(f"{name}.safetensors", build, self._stages if fewer else None)
 
     def _distributions(self, window: Sequence[int]) -> np.ndarray:
         """Log-probabilities of the base behind each token but the last, float32 (tokens - 1, vocabulary)."""
@@ -272,13 +277,11 @@ class RealWorkshop:
         return calibrate(model, windows, cache_folder, origin, memory=None, check=self._check)
 
     def _plain_gguf(self, folder: Path) -> Path:
-        file = (self._shared if folder == self._base.path else folder) / "float32.gguf"
-        if not _is_whole(file):
+        def build(file: Path) -> None:
             self._stage("write gguf")
-            make_folder(file.parent)
-            file.unlink(missing_ok=True)
             write_gguf(folder, file, "f32", self._check)
-        return file
+
+        return self._cache.get("float32.gguf", build, None if folder == self._base.path else folder)
 
     # -- exports ------------------------------------------------------------------------------------------------
 
@@ -349,19 +352,6 @@ class RealWorkshop:
                 names = [name_of(f"{layer_name(index, reader)}.weight") for reader in layer_input.readers]
                 importance |= {str(name): row for name in names}
         return importance
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a file that earlier work has left can be used; a damaged one is made again."""
-    try:
-        if file.suffix == ".gguf":
-            metadata.read(file)
-        else:
-            with safe_open(file, framework="pt"):
-                pass
-    except (SafetensorError, OSError, AgentlabError):
-        return False
-    return True
 
 
 def _hash(*parts: object) -> str:

@@ -365,6 +365,10 @@ def narrate(event: Event) -> Narration | None:
             return Narration(detail=f"{event.id}, {data['grams']:.2g} g more" if event.id else None)
         case "stage.began":
             return Narration(detail=event.id)
+        case "stages.evicted":
+            bases = "1 other base" if data["count"] == 1 else f"{data['count']} other bases"
+            line = f"Removed {data['bytes'] / 2**30:.1f} GiB of intermediate files of {bases}; the oldest go first."
+            return Narration(line=line)
         case "trial.finished":
             m = data["metrics"]
             summary = f"{m['size'] / 2**20:.1f} MiB, KL {m['kl']:.4f}, perplexity {m['loss']:+.1%}"
