@@ -148,7 +148,7 @@ class Agent:
                 if tier == "pick" or (tier == "edit" and len(families) > 1):
                     return self._pick_family(task, question, families, by, learnt)
                 answer = self._ask_model(task, request)
-                failure = "" if answer else " The model was asked, but gave no usable answer."
+                failure = "" if answer else " The model gave no usable answer."
             except LLM_FAILURES as error:
                 failure = f" The model gave no usable answer ({one_line(error.message)})."
         if answer is None:
@@ -158,7 +158,7 @@ class Agent:
         usable = [params for recipe, params in candidates if self._can_try(recipe, params)]
         dropped = len(candidates) - len(usable)
         unique = [params for index, params in enumerate(usable) if params not in usable[:index]]
-        note = f" {dropped} of its recipes cannot be tried." if dropped else ""
+        note = f" {dropped} of the suggested recipes cannot be tried." if dropped else ""
         return Advice(
             output=" ".join(answer.output.split())[:_LONG].lstrip("#>-+*= ") + note,
             todos=[line for todo in answer.todos if (line := one_line(todo))],

@@ -58,11 +58,11 @@ def _goal(text: str) -> str:
 class TextConfig(StrictModel):
     """The text for calibration, and separate text for measuring."""
 
-    file: EnvPath | None = Field(None, description="A text file with paragraphs; null uses Python's own help.")
+    file: EnvPath | None = Field(None, description="Text file with paragraphs; null uses Python's built-in help.")
     length: int = Field(256, ge=16, le=4096, description="Tokens per window.")
     calibration: int = Field(16, ge=1, le=4096, description="Windows for calibration.")
     held_out: int = Field(
-        8, ge=1, le=1024, description="Held-out windows for the first measurement; up to 64 are used near a bound."
+        8, ge=1, le=1024, description="Held-out windows in the first measurement; near a bound, up to 64 are used."
     )
 
 
@@ -88,11 +88,11 @@ class EnergyConfig(StrictModel):
 
     watts: float = Field(20.0, gt=0, le=10_000, description="Assumed power of a busy CPU core, in watts.")
     intensity: Annotated[Annotated[float, Field(gt=0, le=5_000)] | str, AfterValidator(_country)] = Field(
-        400.0, description="Carbon intensity in g CO2 per kWh: a number, or a country as Germany, DEU or DE."
+        400.0, description="Carbon intensity in g CO2 per kWh: a number, or a country such as Germany, DEU or DE."
     )
     zone: EnvText | None = Field(
         None,
-        description=f"Electricity Maps zone to query, such as DE; requires {KEY} to be set. Null queries no service.",
+        description=f"Electricity Maps zone to query, such as DE; requires {KEY} to be set. Null disables the query.",
     )
     service: Annotated[str, AfterValidator(check_base_url)] = Field(
         "https://api.electricitymaps.com/v3", description="API address of Electricity Maps or a compatible service."
@@ -127,41 +127,41 @@ class CompressConfig(StrictModel):
         max_length=16,
         description="Several bases to compress under one shared budget; null uses `base` alone.",
     )
-    text: TextConfig = Field(TextConfig(), description="Text for calibration and measuring.")
+    text: TextConfig = Field(TextConfig(), description="Text for calibration and measurement.")
     goal: Annotated[str, AfterValidator(_goal)] = Field(
-        "smallest with < 5 % loss", description="One measure to optimise and bounds on others, as a sentence."
+        "smallest with < 5 % loss", description="Goal as a sentence: one measure to optimise, and bounds on others."
     )
     portfolio: tuple[Recipe, ...] | None = Field(
         None, max_length=64, description="Known recipes to start from; null uses the built-in ones."
     )
-    first: int = Field(4, ge=1, le=64, description="How many recipes of the portfolio the search starts with.")
-    space: SpaceConfig | None = Field(None, description="What is searched; null searches every built-in technique.")
+    first: int = Field(4, ge=1, le=64, description="Number of portfolio recipes that the search starts with.")
+    space: SpaceConfig | None = Field(None, description="Search space; null searches every built-in technique.")
     constraints: tuple[Constraint, ...] | None = Field(
-        None, description="Constraints on the space; null uses the built-in ones."
+        None, description="Constraints on the search space; null uses the built-in ones."
     )
     planner: Literal["portfolio", "tpe", "random", "agent"] = Field(
         "agent",
-        description="What proposes recipes after the initial ones: only the portfolio, an optimiser, or an agent "
-        "that also uses a model of `llm`.",
+        description="Proposer of recipes after the initial ones: the portfolio only, an optimiser, or an agent "
+        "that also uses a model from `llm`.",
     )
     llm: LLMConfig = preset_field(
         "llm", LLMConfig(), description="Models for the agent; without one, the planner is `tpe`."
     )
     options: int = Field(4, ge=2, le=8, description="Number of candidates that a small model from `llm` chooses from.")
     beside: tuple[Literal["portfolio", "random", "tpe"], ...] = Field(
-        ("portfolio",), description="Baselines for the search, each run at the cost of the search."
+        ("portfolio",), description="Baselines for the search, each run at the same cost as the search."
     )
     control: Literal["light", "full"] = Field(
         "light",
-        description="How the agent's benefit is measured: by random assignment within the search, or also by "
+        description="How to measure the agent's benefit: by random assignment within the search, or also by "
         "paired searches.",
     )
     control_seeds: int = Field(8, ge=5, le=100, description="Number of pairs of searches with --control full.")
-    recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
+    recovery: RecoveryConfig = Field(RecoveryConfig(), description="Recovery training after a cut.")
     memory: EnvPath = Field("compress-memory", description="Folder with the results of earlier runs.")
-    remember: bool = Field(True, description="Start from the results in `memory`, and add new ones.")
+    remember: bool = Field(True, description="Reuse the results in `memory`, and add new ones.")
     energy: EnergyConfig = Field(EnergyConfig(), description="Energy and CO2.")
-    budget: CompressBudgetConfig = Field(CompressBudgetConfig(), description="Limits of the run.")
+    budget: CompressBudgetConfig = Field(CompressBudgetConfig(), description="Budget limits of the run.")
     threads: int | None = machine_field(
         None, ge=1, le=1024, description="Threads for running models; null uses one per core."
     )
@@ -248,7 +248,7 @@ def apply_limits(config: CompressConfig, limits: Sequence[Limit], base: str) -> 
     recipes = [recipe for recipe in config.recipes if not space.problems(point(recipe, space))]
     if not recipes:
         raise UsageError(
-            f"No recipe of the portfolio can be applied to {base}. {left_out(limits)}",
+            f"No recipe in the portfolio can be applied to {base}. {left_out(limits)}",
             hint="Choose other recipes in `portfolio`, or another base.",
         )
     return space, recipes

@@ -73,7 +73,7 @@ def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | No
     by_agent, odds = [trial.arm == "agent" for trial, _ in assigned], [trial.probability for trial, _ in assigned]
     rng = np.random.default_rng([seed, _STREAM, len(trials)])
     control = light_study(comparison, values, by_agent, rng, probability=odds)
-    verdict = verdict_sentence(control, "the agent", f"trials, {sum(by_agent)} of them the agent's")
+    verdict = verdict_sentence(control, "the agent", f"trials, {sum(by_agent)} of them assigned to the agent")
     note = (
         f"By the end, {odds[-1]:.0%} of the trials were assigned to it. Only --control full can show "
         "that it helped or hurt."
@@ -121,7 +121,7 @@ def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str],
         unit="hypervolume",
         direction="higher",
         budget=f"{joules:.0f} J in each search, including the model's calls; both searches of a pair share "
-        "seed and first recipes, and each recipe is measured once and charged to every search that "
+        "the seed and the first recipes, and each recipe is measured once and charged to every search that "
         "uses it",
     )
     control = judge_pairs(comparison, pairs, seed)

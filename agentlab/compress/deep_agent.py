@@ -86,7 +86,7 @@ class CompressionDeepAgent:
         """
         recipe = config if isinstance(config, Recipe) else tools.read(CompressionConfig, config)
         if wrong := [problem for _, problem in recipe.problems()]:
-            raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
+            raise UsageError(f"Invalid recipe: {'; '.join(wrong)}.")
         goal = str(Goal(read_goal(self.objective).measure))  # its bounds decide between recipes, later
         portfolio = [recipe.model_dump(exclude_defaults=True)]
         single_recipe = {"portfolio": portfolio, "first": 1, "planner": "portfolio", "beside": [], "goal": goal}
@@ -117,7 +117,7 @@ class CompressionDeepAgent:
         self.objective = agent.objective
         wrong_count = sum(not (isinstance(solution, Mapping) and "params" in solution) for solution in solutions)
         if wrong_count:
-            raise UsageError(f"{wrong_count} of the solutions are no results of execute_experiment.")
+            raise UsageError(f"{wrong_count} of the solutions did not come from execute_experiment.")
         base = find_base(config.base, context.workspace).path.name
         return alone(config, context, base, (), has_ended=True).model_dump()
 

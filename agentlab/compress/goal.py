@@ -18,7 +18,7 @@ Slot = Literal["objective", "bounds", "data", "device", "filler"]
 WORDS: Mapping[Measure, str] = {
     "size": "size of the file relative to the bfloat16 base",
     "speed": "decoding speed relative to the source file in the same runtime",
-    "loss": "increase of perplexity on held-out text, in the runtime",
+    "loss": "increase in perplexity on held-out text, in the runtime",
     "kl": "KL divergence from the base on held-out text, in the runtime, in nats per token",
 }
 _HIGHER, _QUALITY = ("speed",), {"loss", "kl"}
@@ -30,7 +30,7 @@ _MASSES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2
 EXAMPLES = '"smallest with loss < 2 %", "maximise speed with < 2 % loss", "minimise kl with size < 100 MB"'
 _HINT = f"For example: {EXAMPLES}."
 _UNWANTED = "this would make the model worse; use smallest, fastest or best"
-_ELSEWHERE = "bounds are on held-out text of the run (`--text`), and `agentlab compress eval` scores tasks"
+_ELSEWHERE = "bounds apply to the run's held-out text (`--text`), and tasks are scored with `agentlab compress eval`"
 
 _FILLERS = (
     "a an as are base be been bfloat16 can checkpoint compress compressed compressing could deploy deployed deployment "
@@ -69,8 +69,8 @@ _GRAMMAR: tuple[tuple[str, str, Measure | None, int], ...] = (
 _REFUSED = {
     "largest|larger|biggest|bigger|slowest|slower|dumber|dumbest|worse|worst": _UNWANTED,
     "mmlu|arc|hellaswag|gsm8k|humaneval|winogrande|truthfulqa|wikitext|benchmark|benchmarks": _ELSEWHERE,
-    "cpu|gpu|cuda|laptop|server": "speed is measured on the machine that the run is on; leave it out",
-    "carbon|co2|energy|joules": "that is a budget, as in `--carbon-budget 0.5g`",
+    "cpu|gpu|cuda|laptop|server": "speed is measured on the machine that executes the run; remove this word",
+    "carbon|co2|energy|joules": "set a budget instead, such as `--carbon-budget 0.5g`",
 }
 
 
@@ -226,9 +226,9 @@ def _make_bound(noun: "_GoalToken", sign: int, number: float, unit: str) -> Boun
     units = ("%",) if quality else _UNITS[measure]
     share = measure in ("size", "loss") and (not unit or (measure, unit) == ("size", "%"))
     wrong = {
-        "is a bound on the wrong side; reverse the sign": sign != noun.sign,
+        "bounds the wrong side; reverse the comparison": sign != noun.sign,
         f"cannot be checked here: {_ELSEWHERE}; bound the loss instead": noun.text == "accuracy",
-        "has a unit that does not fit this measure": unit not in units or noun.text == "latency",
+        "has the wrong unit for this measure": unit not in units or noun.text == "latency",
         "cannot be met by any recipe": limit <= 0,
         "exceeds 100 %: add a unit, such as % or MB": share and limit > 1,
     }
@@ -341,7 +341,7 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
         goal = replace(goal, bounds=(*bounds, _AGGRESSIVE if "aggressive" in kinds else _DEFAULT))
     bounding = [token.text for index, token in enumerate(line.tokens) if line.slots[index] == "bounds"]
     if bounding and not goal.bounds and "open" not in kinds:
-        raise UsageError(f"{' '.join(bounding)!r} is a bound on the objective itself: drop one of them.", hint=_HINT)
+        raise UsageError(f"{' '.join(bounding)!r} bounds the objective itself: drop one of the two.", hint=_HINT)
     return goal, [(token.text, line.slots[index]) for index, token in enumerate(line.tokens)]
 
 

@@ -58,8 +58,8 @@ def refusal(goal: str, llm: LLMConfig) -> str:
         return (
             ""
             if _readers(llm)
-            else f"{error.message} {error.hint} Or use a language model of 1B parameters or more, which can "
-            "read free text."
+            else f"{error.message} {error.hint} Or use a language model with at least 1B parameters, which can "
+            "interpret free text."
         )
     return ""
 

@@ -81,9 +81,9 @@ def fetch_intensity(
         if not 0 <= last["grams"] < _MOST_GRAMS:
             raise ValueError(f"{last['grams']} g per kWh is out of range")
     except (RemoteError, ValueError, KeyError, TypeError) as error:
-        reason = error.message if isinstance(error, RemoteError) else "the answer has no carbon intensity."
+        reason = error.message if isinstance(error, RemoteError) else "the response contains no carbon intensity."
         before = _build_intensity(zone, cached[zone]) if zone in cached else otherwise
-        return Intensity(before.grams, f"{before.source}; the service gave no current value: {reason}")
+        return Intensity(before.grams, f"{before.source}; the service returned no current value: {reason}")
     make_folder(cache.parent)
     write_json(cache, {**cached, zone: last})
     return _build_intensity(zone, last)

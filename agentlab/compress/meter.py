@@ -157,10 +157,10 @@ class Meter:
         for unit, limit in self._limits.items():
             used, need = (cost + self.others).units[unit], expected.units[unit]
             if used + need > limit:
-                needed = f", and {need:.3g} more are forecast (measuring included)" if need else ""
+                needed = f", {need:.3g} more forecast (including measurement)" if need else ""
                 raise OverBudgetError(
-                    f"{subject} the budget of {limit:g} {unit}; {used:.4g} are spent{needed}.",
-                    hint="To continue, raise it: --set budget.* with --resume.",
+                    f"{subject} the budget of {limit:g} {unit}; {used:.4g} already spent{needed}.",
+                    hint="To continue, raise it with --set budget.* and --resume.",
                 )
 
 
@@ -187,7 +187,9 @@ def best_source(watts: float) -> EnergySource:
         return EnergySource(processor, label, measured=rapl is not None)
     gpu = _gpu_joules()
     if gpu is None:
-        return EnergySource(processor, f"{label}, without the GPU (its counter needs nvidia-ml-py)", measured=False)
+        return EnergySource(
+            processor, f"{label}, excluding the GPU (reading its counter requires nvidia-ml-py)", measured=False
+        )
     return EnergySource(lambda: processor() + gpu(), f"{label}, NVML", measured=rapl is not None)
 
 

@@ -56,7 +56,7 @@ class Measures:
             allowed = _KL_RELOADED * self.kl_computed + _KL_ROUNDING
             if abs(self.kl_weights - self.kl_computed) > allowed:
                 problems.append(
-                    f"read back from the file, the KL is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}"
+                    f"the KL of the reloaded file is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}"
                 )
         if self.kl > max(_KL_RUNTIME * self.kl_weights, self.kl_weights + _KL_MORE):
             problems.append(f"the KL is {self.kl:.4g} in the runtime, but {self.kl_weights:.4g} for the weights")

@@ -108,7 +108,7 @@ class Recipe(StrictModel):
     @property
     def research(self) -> str:
         """Why its export is of no use yet, and stays off the front; empty where it is."""
-        return "" if self.pruner == "none" else "research only: no supported format stores or computes less for zeros"
+        return "" if self.pruner == "none" else "research only: no supported format saves storage or compute for zeros"
 
     @property
     def format(self) -> Format:
@@ -288,7 +288,7 @@ def _forbidden(space: SpaceConfig, values: Mapping[str, tuple[Value, ...]]) -> F
 def left_out(limits: Sequence[Limit]) -> str:
     """The remark on all that a base cannot go through; empty where there is nothing."""
     reasons = "; ".join(reason for _, reason in limits)
-    return f"Excluded, because this base does not support it: {reasons}." if limits else ""
+    return f"Excluded because this base does not support them: {reasons}." if limits else ""
 
 
 def recipe_of(params: Params) -> Recipe:

@@ -61,7 +61,7 @@ def _proposals(model: CompressModelResult) -> Block:
         "proposed by": lambda row: row.source,
         "reason": lambda row: row.why,
     }
-    return table(model.rows, columns, f"Who proposed each recipe: {legend(row.source for row in model.rows)}")
+    return table(model.rows, columns, f"Sources of the recipes: {legend(row.source for row in model.rows)}")
 
 
 def _runtime(model: CompressModelResult) -> Block:
@@ -89,7 +89,7 @@ def _energy(result: CompressResult) -> list[Block]:
     return [
         Text(f"{result.seconds:.0f} s of work, {cost}"),
         _costs("stage", stages, "By stage; work shared by several recipes is counted once"),
-        _costs("recipe", recipes, "By recipe, measuring included"),
+        _costs("recipe", recipes, "By recipe, including measurement"),
     ]
 
 

@@ -135,7 +135,7 @@ class Advice(AnswerDocument):
             caption = "Recipes to try; estimates are based on other measured recipes"
             blocks.append(table(self.recipes, columns, caption))
         if self.forecast:
-            blocks.append(Text(f"Forecast of the run: {self.forecast}."))
+            blocks.append(Text(f"Forecast for the run: {self.forecast}."))
         return blocks
 
 
@@ -251,7 +251,7 @@ def speed_of(row: RecipeRow) -> str:
 
 
 def _notes(row: RecipeRow) -> list[str]:
-    measured = f"measured by {row.remembered}" if row.remembered else ""
+    measured = f"measured in {row.remembered}" if row.remembered else ""
     return [*filter(None, [row.research, measured]), *(f"fails {bound}" for bound in row.broken)]
 
 
@@ -294,7 +294,7 @@ class CompressPlan(AnswerDocument):
         costs = "{seconds:.0f} s, {joules:.0f} J, {grams:.2g} g of CO2".format(**self.forecast)
         beyond = [unit for unit, limit in self.limits.items() if self.forecast[unit] > limit]
         early = f"; this exceeds the budget of {' and '.join(beyond)}, so the run would end early" if beyond else ""
-        return f"about {costs}, {room}; based on sizes and earlier runs, nothing has been measured yet{early}"
+        return f"about {costs}, {room}; estimated from sizes and earlier runs; nothing has been measured yet{early}"
 
     @property
     def summary(self) -> str:

@@ -271,8 +271,8 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     require_pairs(config.control, config.control_seeds, context.resumed_run)
     if config.control == "full" and not (config.llm.candidates(TERMS.propose) and config.first < config.budget.trials):
         raise ConfigError(
-            f"control: full compares what a model from `llm` proposes after the first {config.first} recipes.",
-            hint="Set a model, as --set llm=embedded, and more --trials than that; or use --control light.",
+            f"control: full requires a model in `llm`, and more trials than the first {config.first} recipes.",
+            hint="Set a model, such as --set llm=embedded, and raise --trials; or use --control light.",
         )
     bases = tuple(find_base(name, context.workspace) for name in config.bases)
     folders = [base.path.name for base in bases]
@@ -309,8 +309,8 @@ def _check_budget(config: CompressConfig, base: BaseFile, rate: CompressCost) ->
         if least_cost.units[unit] > limit:
             raise BudgetExceededError(
                 f"The budget of {limit:g} {unit} is too small for even one recipe of {base.name}: the "
-                f"cheapest, {recipe}, is forecast to take {full_cost.units[unit]:.3g} {unit}, measuring "
-                "included."
+                f"cheapest, {recipe}, is forecast to take {full_cost.units[unit]:.3g} {unit}, including "
+                "measurement."
             )
 
 

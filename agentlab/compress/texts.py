@@ -50,10 +50,10 @@ def pieces(path: Path | None) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}") from error
     except ValueError as error:
-        raise DataError(f"Cannot use {path}: {error}.", hint="A part of the file is enough.") from error
+        raise DataError(f"Cannot use {path}: {error}.", hint="Use a part of the file.") from error
     paragraphs = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
     if not paragraphs:
-        hint = "Calibration needs a few thousand words of text similar to later use."
+        hint = "Calibration needs a few thousand words of text similar to what the model will process."
         raise DataError(f"{path} is empty.", hint=hint)
     return paragraphs
 
@@ -115,7 +115,8 @@ def _refuse_short(source: str, available: Sequence[int], counts: Sequence[int], 
     if short := [f"{present} of {count}" for present, count in zip(available, counts, strict=True) if present < count]:
         raise DataError(
             f"{source} is too short: it yields {' and '.join(short)} windows of {length} tokens.",
-            hint="Use a longer text with paragraphs, or need less of it: --set text.length=128 or text.held_out=4.",
+            hint="Use a longer text with paragraphs, or shorter or fewer windows: --set text.length=128 or "
+            "text.held_out=4.",
         )
 
 

@@ -132,12 +132,12 @@ def read(model: type[M], raw: Any) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"This cannot be used: {'; '.join(map(complaint, error.errors()))}.") from error
+        raise UsageError(f"Invalid input: {'; '.join(map(complaint, error.errors()))}.") from error
 
 
 def _check_recipe(recipe: Recipe) -> Recipe:
     if wrong := [problem for _, problem in recipe.problems()]:
-        raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
+        raise UsageError(f"Invalid recipe: {'; '.join(wrong)}.")
     return recipe
 
 
@@ -148,12 +148,12 @@ def estimate(situation: Situation, recipe: Recipe) -> dict[str, Any]:
     """An estimate, no measurement: bytes as a share of the bfloat16 base, KL, joules; the report scores it."""
     forecast = situation.forecast()
     if not forecast.known:
-        raise UsageError("Nothing was measured yet that an estimate could come from.")
+        raise UsageError("Nothing has been measured yet, so there is no basis for an estimate.")
     params = point(_check_recipe(recipe), situation.rules.space)
     if recipe_of(params) != recipe:
-        raise UsageError("A setting of it was not searched, so nothing is known of it.")
+        raise UsageError("The recipe sets a key that is not searched, so it cannot be estimated.")
     if wrong := situation.rules.space.problems(params):
-        raise UsageError(f"That is no point of the space: {'; '.join(wrong)}.")
+        raise UsageError(f"The recipe is outside the search space: {'; '.join(wrong)}.")
     figures = {name: float(f"{figure:.3g}") for name, figure in asdict(forecast.of([params])[0]).items()}
     return {"estimate": True, "measurements": len(forecast.known), **figures}
 
@@ -201,7 +201,7 @@ def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]
     goal = read_goal(objective) if objective else situation.goal
     best = query_experiments(replace(situation, goal=goal))["best"]
     if not best:
-        raise UsageError("Nothing was measured yet.")
+        raise UsageError("Nothing has been measured yet.")
     row = next(candidate for candidate in situation.rows() if candidate["id"] == best[0]["id"])
     measured = row["shares"], row["bytes"], row["within"]
     verdict = {"verdict": goal.verdict(*measured), "broken": goal.broken(*measured)}

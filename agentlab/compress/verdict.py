@@ -236,14 +236,14 @@ def _is_dominated(trial: TrialState, rivals: Sequence[TrialState]) -> bool:
 
 def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence[str]) -> list[str]:
     remarks = [
-        f"At equal cost the search and {name} have the same recipes, so there is nothing to compare." for name in same
+        f"At equal cost, the search and {name} tried the same recipes, so there is nothing to compare." for name in same
     ]
     if volumes:
         sides = [f"at {v.joules / 1e3:.2f} kJ each: search {v.search:.4f}, {v.name} {v.other:.4f}" for v in volumes]
         named = f": {', '.join(beyond)}" if beyond else ""
         remarks.append(
-            f"Hypervolume {'; '.join(sides)}. The search found {len(beyond)} recipes that no recipe of "
-            f"the baselines dominates{named}."
+            f"Hypervolume {'; '.join(sides)}. The search found {len(beyond)} recipes that no "
+            f"baseline recipe dominates{named}."
         )
     return remarks
 
@@ -283,26 +283,26 @@ def _quality(row: RecipeRow) -> str:
     parts = [f"perplexity {with_interval(figures['loss'], within.get('loss'), '+.2%')}"]
     parts += [f"KL {with_interval(figures['kl'], within.get('kl'), '.4f')}"] if "kl" in figures else []
     return ", ".join(parts) + (
-        f", on {confirmation.windows} held-out windows that no choice was based on" if confirmation else ""
+        f", on {confirmation.windows} held-out windows not used for any choice" if confirmation else ""
     )
 
 
 def _remarks(base: BaseFacts, rows: Sequence[RecipeRow], winner: RecipeRow | None) -> list[str]:
     remarks = [base.left_out] if base.left_out else []
     if winner and not (winner.confirmed and winner.confirmed.windows):
-        reason = "the text has too few unused held-out windows" if winner.confirmed else "the run ended before"
+        reason = "the text has too few unused held-out windows" if winner.confirmed else "the run ended first"
         remarks.append(f"The figures are not confirmed on fresh text: {reason}.")
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
         was = f"is already quantised ({base.stored})" if stored else "lies on a 4-bit grid, so it was quantised before"
         remarks.append(
-            f"The source {was}, and the base is its dequantised weights: recipes on the same grid appear "
-            "lossless here, which says nothing about other models."
+            f"The source {was}, and the base consists of its dequantised weights, so recipes on the same grid "
+            "look lossless here; this does not carry over to other models."
         )
     if base.odd[0] and any(row.family == "k-quant" for row in rows):
         remarks.append(
-            f"llama.cpp stores {base.odd[0]} of {base.odd[1]} matrices in another type than the k-quant's "
-            "name says, because 256 does not divide their rows; bits per weight are those of the file."
+            f"llama.cpp stores {base.odd[0]} of {base.odd[1]} matrices in a different type than the k-quant's "
+            "name suggests, because their row length is not a multiple of 256; bits per weight are those of the file."
         )
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))

@@ -51,7 +51,7 @@ def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
         return change + anchor
 
     lines: list[tuple[str, str, Forecast]] = [
-        ("mean", "mean of the training part", mean),
+        ("mean", "mean of the training split", mean),
         ("last", "last value repeated", last),
         ("season", f"value {season} steps earlier ({series.frequency})", seasonal),
         (

@@ -66,7 +66,7 @@ class DataConfig(StrictModel):
     encoding: str = Field(
         "utf-8", max_length=40, description="Text encoding of the file, such as windows-1252 or latin-1."
     )
-    date_column: str = Field("date", min_length=1, description="Column with the time of each row.")
+    date_column: str = Field("date", min_length=1, description="Column with the timestamps.")
     date_format: str | None = Field(
         None,
         description="strptime format of the dates, such as %d/%m/%Y %H:%M; null expects ISO 8601 (2013-01-31 06:00).",
@@ -83,7 +83,7 @@ class DataConfig(StrictModel):
     ignore: tuple[str, ...] = Field(
         (),
         max_length=512,
-        description="Columns to ignore, such as comments; an empty string is a column without a name.",
+        description="Columns to ignore, such as comments; an empty string stands for a column without a name.",
     )
     frequency: str | None = Field(
         None, description="Time step: 15min, h, 2h, D, W or MS (month start); null infers it from the dates."
@@ -93,7 +93,7 @@ class DataConfig(StrictModel):
         description="Missing rows and cells: raise an error, repeat the last value (ffill), or interpolate "
         "linearly (which looks ahead).",
     )
-    split: SplitConfig = Field(SplitConfig(), description="Training, validation and test part.")
+    split: SplitConfig = Field(SplitConfig(), description="Training, validation and test split.")
     horizon: int = Field(24, ge=1, le=2000, description="Number of steps to forecast.")
     input_length: int = Field(96, ge=2, le=4096, description="Number of steps the encoder sees.")
     label_share: float = Field(
@@ -189,7 +189,7 @@ class TrainingConfig(StrictModel):
         1.0,
         gt=0,
         le=1,
-        description="Share of the training windows to use, evenly spread; fewer are faster and less accurate.",
+        description="Share of the training windows to use, evenly spread; a smaller share is faster but less accurate.",
     )
 
     @model_validator(mode="after")
@@ -204,7 +204,7 @@ class TrialConfig(StrictModel):
 
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")
     model: ModelConfig = Field(ModelConfig(), description="The network.")
-    training: TrainingConfig = Field(TrainingConfig(), description="How it is trained.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Training settings.")
 
     @model_validator(mode="after")
     def _enough_to_halve(self) -> "TrialConfig":
@@ -224,8 +224,8 @@ class EvaluatorConfig(StrictModel):
         2,
         ge=0,
         le=20,
-        description="How often trial 0, and the first accepted trial of any other family, is trained again with "
-        "other seeds to measure the noise.",
+        description="Number of times that trial 0, and the first accepted trial of each other family, is "
+        "trained again with a different seed to measure the noise.",
     )
     noise: float | None = Field(
         None,
@@ -271,9 +271,9 @@ class SearchConfig(StrictModel):
         description="Candidates offered to a small language model; fewer limit the damage of a bad choice.",
     )
     memory_mb: int = Field(
-        2048, ge=16, le=1_000_000, description="Refuse a candidate whose training needs more memory (MiB)."
+        2048, ge=16, le=1_000_000, description="Reject candidates whose training needs more memory than this (MiB)."
     )
-    max_parameters: int = Field(2_000_000, ge=100, description="Refuse a candidate with more weights.")
+    max_parameters: int = Field(2_000_000, ge=100, description="Reject candidates with more weights than this.")
 
 
 class NasConfig(StrictModel):
@@ -290,22 +290,22 @@ class NasConfig(StrictModel):
     max_seconds: float | None = budget_field(None, gt=0, description="Total training seconds; null sets no limit.")
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")
     model: ModelConfig = Field(ModelConfig(), description="The network of trial 0.")
-    training: TrainingConfig = Field(TrainingConfig(), description="How trial 0 is trained.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Training settings of trial 0.")
     space: SpaceConfig = Field(
         SpaceConfig({}), description="Dotted key -> range or choices to search; empty trains trial 0 alone."
     )
-    constraints: tuple[Constraint, ...] = Field((), max_length=64, description="Rules between searched values.")
+    constraints: tuple[Constraint, ...] = Field((), max_length=64, description="Constraints between searched values.")
     search: SearchConfig = Field(SearchConfig(), description="Proposers and screening.")
-    evaluator: EvaluatorConfig = Field(EvaluatorConfig(), description="When a trial is accepted.")
+    evaluator: EvaluatorConfig = Field(EvaluatorConfig(), description="Rules for accepting a trial.")
     finals: FinalsConfig = Field(FinalsConfig(), description="The last round, which picks the winner.")
     control: Literal["light", "full"] = Field(
         "light",
-        description="How the agent's benefit is measured: by random assignment of trials within the run, or also "
+        description="How to measure the agent's benefit: by random assignment of trials within the run, or also "
         "by paired studies with and without it.",
     )
     control_seeds: int = Field(8, ge=5, le=100, description="Number of pairs of studies with --control full.")
     workers: int = machine_field(
-        1, ge=1, le=256, description="Trials at a time; with more than 1, each runs in its own process."
+        1, ge=1, le=256, description="Number of concurrent trials; with more than 1, each runs in its own process."
     )
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Name of a config in configs/llm, or a mapping.")
 

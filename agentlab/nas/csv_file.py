@@ -95,11 +95,11 @@ def _where(path: Path) -> str:
     if path.name in _ETT:
         return (
             f"{path.name} is in ETT-small/ of github.com/zhouhaoyi/ETDataset (CC BY-ND 4.0): download it "
-            "there, or pass another path: --data FILE"
+            "from there, or pass another path: --data FILE"
         )
     if re.search(r"\b[a-z0-9]+:/", str(path)):
-        return "Only local files can be read: download it, then pass the file: --data FILE"
-    return "Pass the file: --data FILE (a relative data.path in a config starts at the workspace)."
+        return "Only local files can be read. Download the file, then pass it: --data FILE"
+    return "Pass the file: --data FILE (a relative data.path in a config is relative to the workspace)."
 
 
 def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:

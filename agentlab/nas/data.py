@@ -83,14 +83,12 @@ def close_gaps(table: SeriesTable, config: DataConfig) -> SeriesTable:
     straight = config.gaps == "interpolate"
     frame = pd.DataFrame(values, copy=False)
     filled = frame.interpolate(limit_direction="both") if straight else frame.ffill().bfill()
-    method = "linear interpolation" if straight else "the last value before"
+    method = "linear interpolation" if straight else "the previous value"
     notes = [f"Filled with {method}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
     if straight:
         notes.append("Linear interpolation looks ahead, as it uses the value after the gap")
     elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
-        notes.append(
-            f"{format_count(early, 'cell')} before the first value of a column took that value, which looks ahead"
-        )
+        notes.append(f"{format_count(early, 'cell')} before a column's first value took that value, which looks ahead")
     return replace(table, dates=grid, values=filled.to_numpy(), notes=(*table.notes, *notes))
 
 
@@ -106,7 +104,7 @@ def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:
     order = [int(index) for index in np.argsort(-filled, kind="stable") if filled[index]]
     columns = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
     rest_note = f" and {format_count(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
-    return f"in all {', '.join(columns)}{rest_note}"
+    return f"in total {', '.join(columns)}{rest_note}"
 
 
 def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> str:
@@ -171,7 +169,7 @@ def split_rows(split: SplitConfig, rows: int, source: str) -> Split:
     train, val, test = (int(end if isinstance(split.train, int) else rows * end + 1e-6) for end in ends)
     if test > rows:
         raise refusal(
-            f"{source}: data.split asks for {test} rows, but there are {rows}.",
+            f"{source}: data.split requires {test} rows, but there are only {rows}.",
             "Use shares:",
             {"data.split.train": 0.6, "data.split.val": 0.2, "data.split.test": 0.2},
         )
@@ -189,7 +187,7 @@ def require_windows(split: Split, config: DataConfig, source: str) -> None:
         if not window_starts(split, part, config.input_length, config.horizon):
             needs = config.horizon + (config.input_length if part == "train" else 0)
             raise DataError(
-                f"{source}: the {part} part has {end - first} rows, but input_length {config.input_length} "
+                f"{source}: the {part} split has {end - first} rows, but input_length {config.input_length} "
                 f"and horizon {config.horizon} need at least {needs}.",
-                hint="Reduce data.input_length or data.horizon, or give this part more rows in data.split.",
+                hint="Reduce data.input_length or data.horizon, or give this split more rows in data.split.",
             )

@@ -56,11 +56,9 @@ class NasPlan(AnswerDocument):
         if self.paired_studies:
             rows.insert(3, ("full control", f"{self.paired_studies} further studies, {self.trials} trainings in each"))
         if self.proposals:
-            judged = ", and one for every near tie" if self.judges else ""
-            rows.append(("model calls", f"about {self.proposals} to propose{judged}"))
-            rows.append(
-                ("model cost", f"at most {self.max_cost_usd:g} USD for models with a price; local models are free")
-            )
+            judged = ", plus one per near tie" if self.judges else ""
+            rows.append(("model calls", f"about {self.proposals} for proposals{judged}"))
+            rows.append(("model cost", f"at most {self.max_cost_usd:g} USD for paid models; local models are free"))
         return [Table(("plan", ""), rows)]
 
 
@@ -80,7 +78,7 @@ def plan_of(
     repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
     final_trainings = min(finals.count, trials) * finals.seeds
     trainings = (1 + paired) * trials + repeats + final_trainings
-    agent_note = " ; for about half of the trials, the language model" if agent else ""
+    agent_note = "; the language model for about half of the trials" if agent else ""
     return NasPlan(
         series=describe_series(series, config.data),
         trials=trials,

@@ -74,7 +74,7 @@ def _quality(result: NasResult) -> list[Block]:
     return [
         Heading("How good is it?"),
         Text(
-            f"Errors are on standardised data, over every window of the part. {test_note(result)} The "
+            f"Errors are on standardised data, over every window of the split. {test_note(result)} The "
             "winner's figures are means over its trainings, ± one standard deviation."
         ),
         comparison(result),
@@ -161,17 +161,17 @@ def finalist_note(result: NasResult) -> str:
         return "Every training of the last round failed; the winner is the accepted trial as trained in the search."
     return (
         "The winner has the lowest mean; finalists with a failed training rank after those without. "
-        "As long as another trial showed a lower error in the search than the lowest mean, that "
-        "trial enters the last round, too."
+        "While any other trial has a lower error in the search than the lowest mean, that "
+        "trial also enters the last round."
     )
 
 
 def test_note(result: NasResult) -> str:
     """How often the test part was looked at."""
     if result.test_looks == 1:
-        return "The test part was scored once, for the winner."
+        return "The test split was scored once, for the winner."
     return (
-        f"The test part was scored {result.test_looks} times, because the search was extended after "
+        f"The test split was scored {result.test_looks} times, because the search was extended after "
         "its test figures had been seen; the last figures are slightly optimistic."
     )
 
@@ -195,7 +195,7 @@ def configuration(result: NasResult) -> Table:
     """The winner's searched keys; a star marks what differs from trial 0."""
     w = result.winner
     rows = [(k, str(v), "*" if k in w.changes else "") for k, v in w.params.items()]
-    return Table(("key", "value", "changed"), rows, "The winner's searched keys; * differs from trial 0")
+    return Table(("key", "value", "changed"), rows, "The winner's searched keys; * marks a difference from trial 0")
 
 
 def trial_table(result: NasResult) -> Table:
@@ -213,7 +213,7 @@ def trial_table(result: NasResult) -> Table:
         "note": lambda t: t.error or t.note,
         "reason": lambda t: t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
     }
-    return table(result.trials, columns, f"Source is who proposed the trial: {legend(t.source for t in result.trials)}")
+    return table(result.trials, columns, f"Sources of the trials: {legend(t.source for t in result.trials)}")
 
 
 def source_table(result: NasResult) -> Table:

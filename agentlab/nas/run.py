@@ -130,7 +130,7 @@ class NasExperiment:
         openings = [event for event in run.events if event.type == "study.opened"]
         if any(read_undamaged(event, lambda e: e.data["data"]) != fingerprint for event in openings):
             raise DataError(
-                f"{self.series.source} has changed since the run started, so its errors could not be compared.",
+                f"{self.series.source} has changed since the run started, so errors would no longer be comparable.",
                 hint="Restore the original file, or start a new run.",
             )
         run.emit(

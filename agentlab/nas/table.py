@@ -147,7 +147,7 @@ def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfi
     if wrong.size:
         raise _no_number(file, name, names, wrong, config)
     if (share := np.isnan(values).mean()) > _MAX_MISSING:
-        missing = f"{file.source}: column {name!r} is missing in {share:.0%} of the rows."
+        missing = f"{file.source}: column {name!r} has no value in {share:.0%} of the rows."
         raise refusal(missing, _LEAVE_OUT, without(config, name))
     return values
 

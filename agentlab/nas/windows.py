@@ -45,7 +45,7 @@ class Windows:
         start_rows = window_starts(self.series.split, part, self.input_length, self.horizon)
         if not start_rows:
             raise DataError(
-                f"{self.series.source}: the {part} part is too short for a window of input_length "
+                f"{self.series.source}: the {part} split is too short for a window of input_length "
                 f"{self.input_length} and horizon {self.horizon}.",
                 hint="Reduce data.input_length or data.horizon.",
             )

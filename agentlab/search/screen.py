@@ -54,7 +54,7 @@ class ScreenRules:
             if key == best_key:
                 return [f"identical to the best configuration (trial {numbers[key]})"]
             if key in numbers:
-                return [f"already tried in trial {numbers[key]}" if numbers[key] >= 0 else "already turned down"]
+                return [f"already tried in trial {numbers[key]}" if numbers[key] >= 0 else "already rejected"]
             return self._oversize(point)
 
         return reasons
@@ -121,7 +121,7 @@ class ScreenedProposer:
         point = nearest(space, space.snap(proposal.params, {})[0], lambda near: not refused(near), rng)
         if point is None:
             return None
-        note = f"moved to the nearest valid point; the first choice was refused: {reasons[0]}"
+        note = f"moved to the nearest valid point; the first choice was rejected: {reasons[0]}"
         return Proposal(point, proposal.source, f"{proposal.note}; {note}" if proposal.note else note)
 
     def _random_points(self, rng: "np.random.Generator") -> Iterator[Params]:

@@ -109,7 +109,7 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     `agent`: whose help it is about, such as "the agent"; `observations`: what `n` counts, such as "questions".
     """
     if control.estimate is None or control.low is None or control.high is None:
-        return f"It was not measured whether {agent} helped: {control.note.rstrip('.')}."
+        return f"Whether {agent} helped was not measured: {control.note.rstrip('.')}."
     verdicts = {"helped": f"{agent} helped", "hurt": f"{agent} hurt"}
     verdict = verdicts.get(control.verdict, f"no measurable help from {agent}")
     points = control.unit.startswith("share")

@@ -39,7 +39,7 @@ def light_study(
     if control.verdict == "not_measured":
         return control
     smallest = _smallest_effect(better - interval.estimate * z, probability, rng)
-    supposing = "assuming the spread of these units" if smallest else "too few units to detect any effect"
+    supposing = "assuming the observed spread" if smallest else "too few observations to detect any effect"
     return control.model_copy(update={"smallest": smallest, "supposing": supposing})
 
 

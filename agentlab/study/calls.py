@@ -192,9 +192,9 @@ def opinion_notes(rows: Sequence[ModelRow], terms: StudyTerms) -> list[Block]:
     """What language models said of near ties, held against what followed."""
     return [
         Text(
-            f"When asked whether the gain of a near tie would last, {m.model} agreed with the further "
+            f"Asked whether the gain of a near tie would last, {m.model} agreed with the repeated "
             f"{terms.measurement}s in {m.agreed} of {m.checked} cases. Near ties are {terms.again} "
-            "whatever the model says."
+            "regardless of the model's opinion."
         )
         for m in rows
         if m.checked

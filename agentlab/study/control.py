@@ -50,7 +50,7 @@ def describe_proposers(sources: Iterable[str]) -> str:
     counts = Counter(sources)
     if len(counts) == 1:
         return f"{meaning(next(iter(counts)))} alone"
-    return ", ".join(f"{meaning(source)} ({count})" for source, count in counts.most_common()) or "nobody"
+    return ", ".join(f"{meaning(source)} ({count})" for source, count in counts.most_common()) or "no proposer"
 
 
 def light_control(trials: Sequence[TrialState], seed: int, terms: StudyTerms) -> tuple[Control | None, str]:
@@ -96,7 +96,7 @@ def light_sentence(control: Control, agent_trials: int) -> str:
     """What a light control says, for a reader."""
     if control.verdict == "not_measured":
         return f"{verdict_sentence(control, 'the agent', '')} Run more trials, or change the assignment with --seed."
-    return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
+    return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them assigned to the agent")
 
 
 class Pair(AnswerDocument):
@@ -175,7 +175,7 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, te
         unit=terms.unit,
         direction="lower",
         budget=f"at most {budget} {terms.measurement}s in each study, repeats included; both studies of a "
-        "pair share seed and first trial",
+        "pair share the seed and the first trial",
     )
     return judge_pairs(comparison, pairs, seed)
 

@@ -97,7 +97,7 @@ class SeedEvaluator:
             name = f"trials with {', '.join(f'{key} {value}' for key, value in family)}" if is_by_family else ""
             noises[name] = self.noise_of(trial, state)
         if len(noises) > 1 and "" in noises:
-            noises["all trials (used for the others)"] = noises.pop("")
+            noises["all trials (used for the other trials)"] = noises.pop("")
         return " ".join(noise.sentence(self.terms, name) for name, noise in noises.items())
 
     def _family_noise(self, trial: TrialState, state: StudyState) -> Noise:

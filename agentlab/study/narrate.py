@@ -37,7 +37,7 @@ def narrate(event: Event, terms: StudyTerms) -> Narration | None:
             # a study beside the main one does not move the bar
             return Narration(line=line, done=None if "/" in name else number_of(name) + 1)
         case Proposal() as outcome:
-            return Narration(line=f"  {name}  proposal of {outcome.source} rejected")
+            return Narration(line=f"  {name}  proposal from {outcome.source} rejected")
         case TrialResult() as outcome if "-" in name.rpartition("/")[2]:  # the first is told with the decision
             return Narration(line=f"  {name}  {terms.metric} {number(outcome.value)}  {terms.again}")
         case Repeat() as outcome:

@@ -208,7 +208,7 @@ class ProcessExecutor:
         if message["out_of_memory"]:
             self._discard(worker)
             if worker.trained > 1:
-                self._retry(training, "out of memory in a process that had already trained")
+                self._retry(training, "out of memory in a reused process")
                 return None
         return training.candidate, finite(result)
 
@@ -228,7 +228,7 @@ class ProcessExecutor:
     def _handle_garbled(self, worker: _WorkerProcess, error: ValueError) -> _Ended:
         training = _at_work(worker)
         _, log = self._discard(worker)
-        return training.candidate, _lost_result(training, f"the process broke the protocol: {error}", log)
+        return training.candidate, _lost_result(training, f"the process violated the protocol: {error}", log)
 
     def _retry(self, training: _Training, reason: str) -> None:
         self._give(self._start(), training)

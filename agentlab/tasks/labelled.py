@@ -21,7 +21,7 @@ SYSTEM = "Answer briefly."
 BESIDE: Normalisation = "sum"  # what stands beside the one that decides
 FORM = (
     f"Each choice is scored by its text alone, after the system message {SYSTEM!r} and the question; the {DECIDES} "
-    "log-probability of its tokens decides, their sum is shown for comparison"
+    "log-probability of its tokens decides, and their sum is shown for comparison"
 )
 
 

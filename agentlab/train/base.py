@@ -23,7 +23,7 @@ from agentlab.train.config import Attention, Precision
 
 _BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _STORED = {"float32": 4, "float16": 2, "bfloat16": 2}
-_IMPORT = "To make a checkpoint of it: agentlab models import {name}"
+_IMPORT = "To convert it to a checkpoint: agentlab models import {name}"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _LESS = "Use --set training.precision=4bit, or a smaller base model."
 

@@ -42,7 +42,7 @@ class TrainingConfig(StrictModel):
 
     epochs: float = budget_field(3.0, gt=0, le=1000, description="Passes over the conversations.")
     batch_size: int = Field(8, ge=1, le=4096, description="Conversations per step and device.")
-    grad_accum: int = Field(1, ge=1, le=4096, description="Steps whose gradients are accumulated.")
+    grad_accum: int = Field(1, ge=1, le=4096, description="Gradient accumulation steps.")
     lr: float = Field(2e-4, gt=0, le=1, description="Learning rate.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning rate schedule after the warm-up."
@@ -65,7 +65,7 @@ class TrainingConfig(StrictModel):
     )
     attn_implementation: Attention = machine_field("sdpa", description="attn_implementation, passed to transformers.")
     gradient_checkpointing: Literal["auto", "on", "off"] = machine_field(
-        "auto", description="Recompute activations to save memory; auto: only if an estimate says that it is necessary."
+        "auto", description="Recompute activations to save memory; auto: only if the memory estimate requires it."
     )
     eval_fraction: float = Field(0.1, ge=0, lt=0.9, description="Share of the conversations to hold out.")
     evals: int = Field(4, ge=1, le=1000, description="Number of evaluations on the held-out conversations.")

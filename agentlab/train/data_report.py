@@ -55,7 +55,7 @@ class Leak(Plain):
 
     held_out: int
     train: int
-    turns: int = Field(description="Number of identical turns, from the first question on.")
+    turns: int = Field(description="Number of identical turns, starting with the first question.")
     exact: bool
 
     @property
@@ -102,7 +102,7 @@ _TOKEN_ROWS: tuple[tuple[str, Callable[[TokenCounts], str]], ...] = (
     ("tokens per conversation", lambda tokens: f"{tokens.shortest} to {tokens.longest}, median {tokens.median:g}"),
     ("trained tokens", lambda tokens: f"{tokens.learnt} ({tokens.share:.1%})"),
     ("truncated conversations", lambda tokens: str(tokens.truncated)),
-    ("turns dropped from them", lambda tokens: str(tokens.dropped_turns)),
+    ("dropped turns", lambda tokens: str(tokens.dropped_turns)),
 )
 
 
@@ -153,11 +153,11 @@ def _warnings(train: DataSide, held_out: DataSide, leaks: int) -> Iterator[str]:
         yield "nothing is held out, so overfitting would go unnoticed."
     for name, side in (("for training", train), ("held out", held_out)):
         if side.duplicates:
-            yield f"duplicates among the conversations {name}: {side.duplicates}; each copy counts."
+            yield f"duplicate conversations {name}: {side.duplicates}; each copy counts."
         if side.tokens and side.tokens.truncated:
             yield (
                 f"conversations {name} that exceed training.max_length: {side.tokens.truncated}; "
-                f"turns dropped from them, oldest first: {side.tokens.dropped_turns}."
+                f"turns dropped, oldest first: {side.tokens.dropped_turns}."
             )
     if leaks:
         yield (

@@ -115,7 +115,9 @@ class ConversationEncoder:
             passages = [self._passage(text, turns, n) for n, turn in enumerate(turns) if turn.role == "assistant"]
             ids, spans = self._tokenizer.encode(text, passages)
         except TemplateRefusesError as error:
-            raise UnfitError(f"the chat template of {self._template.name} rejects it: {error}") from error
+            raise UnfitError(
+                f"the chat template of {self._template.name} rejects this conversation: {error}"
+            ) from error
         except SpanError as error:
             raise UnfitError(f"{error}; remove whitespace at the start and end of messages") from error
         labels = [IGNORED] * len(ids)
@@ -135,9 +137,11 @@ class ConversationEncoder:
         after = template.render(turns[: index + 1])
         problem = None
         if not text.startswith(after):
-            problem = "renders this turn differently once others follow (it drops or changes its text)"
+            problem = "renders this turn differently once later turns follow (it drops or changes its text)"
         elif not after.startswith(before):
-            problem = "uses a different prompt for this turn than when it renders it (prefixes are not preserved)"
+            problem = (
+                "renders a different prompt before this turn than within the conversation (prefixes are not preserved)"
+            )
         elif not after.endswith(template.tail):
             problem = f"does not end this turn with {template.tail!r} as it does others"
         elif _letters(turns[index].content) not in _letters(after[len(before) :]):

@@ -273,7 +273,7 @@ def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
         text = render_chat(tokenizer, turns, prompt=True)
         if len(text) > _MOST_TEXT:
             raise DataError(
-                f"The chat template turns a question of {len(prompt)} characters into {len(text):,}.",
+                f"The chat template expands a question of {len(prompt)} characters to {len(text):,}.",
                 hint="Use the original chat template of the model.",
             )
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)

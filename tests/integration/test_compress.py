@@ -108,7 +108,7 @@ def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys
     assert result["plan"]["output"] == "Six bits next."
     assert [row["params"] for row in result["rows"] if row["source"] == "llm"] == [sixth]
     assert result["reflection"]["output"].startswith("Six bits next.")
-    assert "It was not measured whether the agent helped" in (workspace / "runs" / "r" / "report.md").read_text()
+    assert "Whether the agent helped was not measured" in (workspace / "runs" / "r" / "report.md").read_text()
 
     assert main(["compress", "watch", "r"]) == 0
     page = capsys.readouterr().out
@@ -146,10 +146,10 @@ def test_every_family_is_written_read_back_and_answers(
     winner = next(row for row in result["rows"] if row["id"] == result["winner"])
     assert (winner["verdict"], winner["confirmed"]["verdict"]) == ("meets", "meets")
     assert set(winner["confirmed"]["figures"]) == {"loss", "kl"}  # a bound on KL is confirmed by KL
-    assert f"on {winner['confirmed']['windows']} held-out windows that no choice was based on" in result["sentence"]
+    assert f"on {winner['confirmed']['windows']} held-out windows not used for any choice" in result["sentence"]
     report = (workspace / "runs" / "r" / "report.md").read_text()
     assert result["volumes"] == []  # what the search had by then is the portfolio, which is no rival
-    assert "At equal cost the search and portfolio have the same recipes, so there is nothing to compare" in report
+    assert "At equal cost, the search and portfolio tried the same recipes, so there is nothing to compare" in report
     assert f"\n{result['loads'][0]}\n" in report
 
 

@@ -77,7 +77,9 @@ def test_a_model_with_tools_asks_specialists_and_writes_the_plan(tmp_path: Path)
         ("finish", {"output": "Try importance.", "todos": ["look at 4 bits"], "recipes": [recipe, kquant(8), MASKS]}),
     )
     advice = asked(tmp_path, llm("full", **script), "plan")
-    assert advice.output == "Try importance. 2 of its recipes cannot be tried."  # measured, and outside the space
+    assert (
+        advice.output == "Try importance. 2 of the suggested recipes cannot be tried."
+    )  # measured, and outside the space
     assert advice.todos == ["look at 4 bits"]
     assert [entry["params"] for entry in advice.recipes] == [recipe]
     assert advice.recipes[0]["estimate"]["size"] > 0

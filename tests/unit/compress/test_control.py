@@ -66,7 +66,7 @@ def test_the_record_says_what_the_agent_was_worth_with_an_interval() -> None:
     assert record is not None
     assert record.verdict == "no_measurable_help"  # a light control only hints
     assert (record.high or 0) < 0
-    assert "on 24 trials, 12 of them the agent's" in sentence
+    assert "on 24 trials, 12 of them assigned to the agent" in sentence
     assert "looks harmful" in sentence
 
 

@@ -102,7 +102,7 @@ def test_other_languages_are_read_by_a_model_that_somebody_agrees_with(
         ([SMALL, ("bounds", "at most 5 %", "loss at most 5 %")], "does not occur in the goal"),
         ([SMALL, SMALL, LITTLE], "in two parts"),
         ([SMALL, LITTLE, ("bounds", " ", "least kl")], "does not occur in the goal"),
-        ([SMALL, ("bounds", "höchstens 5 % Verlust", "speed at most 5 %")], "reverse the sign"),
+        ([SMALL, ("bounds", "höchstens 5 % Verlust", "speed at most 5 %")], "reverse the comparison"),
         ([SMALL, ("data", "höchstens 5 % Verlust", "on MMLU 5 %")], "held-out text"),
         ([("objective", "so klein wie möglich", "so klein"), LITTLE], "contains unknown words"),
     ],

@@ -75,7 +75,7 @@ def test_what_would_pass_the_budget_if_it_cost_as_much_as_the_last_time_is_not_b
         clock.now += seconds
     meter.stage("small")
     clock.now += 1.5
-    with pytest.raises(OverBudgetError, match="large is expected to exceed the budget of 10 seconds; 8 are spent"):
+    with pytest.raises(OverBudgetError, match="large is expected to exceed the budget of 10 seconds; 8 already spent"):
         meter.stage("large")
     _, resumed, _ = metered({"seconds": 10}, *records)  # after a kill it knows as much
     resumed.stage("small")
@@ -133,7 +133,7 @@ def test_a_stage_begins_only_if_measuring_fits_as_well() -> None:
     meter.stage("quantize")
     clock.now += 3.0
     with pytest.raises(
-        OverBudgetError, match=r"measure is expected to exceed .* more are forecast \(measuring included\)"
+        OverBudgetError, match=r"measure is expected to exceed .* more forecast \(including measurement\)"
     ):
         meter.stage("measure")
     _, meter, _ = metered({"seconds": 10})
@@ -159,7 +159,7 @@ def test_what_other_processes_of_the_run_have_spent_counts_for_the_limit() -> No
     clock.now += 3.0
     meter.check()
     meter.others = CompressCost(seconds=8.0)
-    with pytest.raises(OverBudgetError, match="work exceeded the budget of 10 seconds; 11 are spent"):
+    with pytest.raises(OverBudgetError, match="work exceeded the budget of 10 seconds; 11 already spent"):
         meter.check()
     assert meter.total.seconds == 3.0
 
@@ -172,7 +172,7 @@ def test_what_was_spent_since_the_last_record_is_told_as_spent_not_as_forecast()
     clock.now += 1.5
     with pytest.raises(OverBudgetError) as caught:
         meter.check()
-    assert "work exceeded the budget of 10 seconds; 11 are spent." in caught.value.message
+    assert "work exceeded the budget of 10 seconds; 11 already spent." in caught.value.message
 
 
 @pytest.mark.parametrize("is_readable", [True, False])
@@ -195,7 +195,7 @@ def test_the_counter_of_a_gpu_is_added_where_it_can_be_read(monkeypatch: pytest.
     monkeypatch.setattr("agentlab.machine.device", lambda: "cuda")
     source = best_source(0.0)
     assert ("NVML" in source.label) == is_readable
-    assert "without the GPU" not in source.label or not source.measured
+    assert "excluding the GPU" not in source.label or not source.measured
     if is_readable and "RAPL" not in source.label:
         assert source.joules() == 5_000
 

@@ -130,7 +130,7 @@ def test_what_a_base_cannot_go_through_is_known_from_its_shape(
     limits = shape_limits({**SHAPE, **changes}, reason, space)
     assert any(limit.rule.violation(barred) for limit in limits)
     assert not any(limit.rule.violation(offered_still) for limit in limits)
-    assert left_out(limits).startswith("Excluded, because this base does not support it: ")
+    assert left_out(limits).startswith("Excluded because this base does not support them: ")
 
 
 def test_an_even_base_can_go_through_all() -> None:

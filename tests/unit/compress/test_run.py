@@ -213,9 +213,7 @@ def test_more_windows_are_read_near_a_bound_alone_and_the_winner_is_confirmed(
     low, high = rows[5].confirmed.within["loss"]
     assert low < 0.03 < high
     rise = rows[5].confirmed.figures["loss"]
-    expected_text = (
-        f"perplexity {rise:+.2%} [{low:+.2%}, {high:+.2%}], on 64 held-out windows that no choice was based on"
-    )
+    expected_text = f"perplexity {rise:+.2%} [{low:+.2%}, {high:+.2%}], on 64 held-out windows not used for any choice"
     assert expected_text in model.sentence
     assert outcome.metrics["loss"].value == rows[5].confirmed.figures["loss"]
     assert not [remark for remark in model.remarks if remark.startswith("The figures are not confirmed on fresh text")]
@@ -235,7 +233,7 @@ def test_a_look_that_the_budget_has_no_room_for_leaves_its_recipe_undecided(
     assert (rows[4].windows, rows[4].verdict, rows[4].failed) == (8, "undecided", "")
     assert [rows[bits].verdict for bits in (8, 6, 3)] == ["meets", "meets", "misses"]
     assert any(
-        remark.startswith("The figures are not confirmed on fresh text: the run ended before")
+        remark.startswith("The figures are not confirmed on fresh text: the run ended first")
         for remark in model.remarks
     )
 
@@ -356,7 +354,8 @@ def test_recipes_of_the_portfolio_are_not_compared_with_themselves(root: Path) -
     (model,) = result.models
     assert model.volumes == []
     assert (
-        "At equal cost the search and portfolio have the same recipes, so there is nothing to compare." in model.remarks
+        "At equal cost, the search and portfolio tried the same recipes, so there is nothing to compare."
+        in model.remarks
     )
     assert not [remark for remark in model.remarks if remark.startswith("Hypervolume")]
 
@@ -714,7 +713,7 @@ def test_what_a_base_cannot_go_through_is_left_out_of_the_plan_and_refused_if_no
     assert "k-quants (Rotary embeddings of type dynamic" in plan.left_out["small"]
     assert plan.portfolio
     assert not [recipe for recipe in plan.portfolio if "Q4_K" in recipe or "Q8_0" in recipe]
-    with pytest.raises(UsageError, match="No recipe of the portfolio can be applied to small") as caught:
+    with pytest.raises(UsageError, match="No recipe in the portfolio can be applied to small") as caught:
         scripted(root, portfolio=[KQUANT], first=1)
     assert caught.value.exit_code == 2
 
@@ -733,7 +732,7 @@ def test_what_a_base_cannot_go_through_is_not_searched_and_the_report_says_so(
     rows = result.models[0].rows
     assert len(rows) >= 10
     assert "kquant" not in {row.params["quantizer"] for row in rows}
-    assert "Excluded, because this base does not support it: k-quants (no name)." in result.models[0].remarks
+    assert "Excluded because this base does not support them: k-quants (no name)." in result.models[0].remarks
 
 
 def test_a_full_control_pairs_searches_with_and_without_the_agent_and_measures_no_recipe_twice(

@@ -136,7 +136,7 @@ def replaced(number: int, line: str) -> list[str]:
     ("lines", "says"),
     [
         ([], "s.csv has a header but no rows"),
-        (rows(8), "train part has 4 rows"),
+        (rows(8), "train split has 4 rows"),
         (replaced(3, "2024-01-01T03:00,x,1"), "column 'a', line 5: 'x' is not a finite number"),
         (replaced(3, "2024-01-01T03:00,inf,1"), "column 'a', line 5: 'inf' is not a finite number"),
         (replaced(3, "yesterday,1,1"), "column 'date', line 5 is not a date: 'yesterday'"),
@@ -146,7 +146,7 @@ def replaced(number: int, line: str) -> list[str]:
         (replaced(3, "2024-01-01T03:20,1,1"), "line 5 (2024-01-01T03:20:00) is off the h"),
         ([*rows(), "2034-01-01T00:00,1,1"], "most time steps from 2024-01-01T00:00:00"),
         ([line[:-1].rstrip("0123456789") + "4" for line in rows()], "column 'b' is constant in the 36 training rows"),
-        ([line.rsplit(",", 1)[0] + "," for line in rows()], "column 'b' is missing in 100% of the rows"),
+        ([line.rsplit(",", 1)[0] + "," for line in rows()], "column 'b' has no value in 100% of the rows"),
         (replaced(3, "2024-01-01T03:00,1,1,9,9"), "line 5 has 5 fields, but the header has 3"),
     ],
 )
@@ -169,7 +169,7 @@ def test_each_fault_is_named_with_its_place(workspace, lines, says):
         ({"frequency": "fortnight"}, "data.frequency: 'fortnight' is not a time step"),
         ({"frequency": "D"}, "is off the D"),
         ({"split": {"train": 50, "val": 10, "test": 10}}, "asks for 70 rows, but there are 60"),
-        ({"horizon": 13}, "the val part has 12 rows"),
+        ({"horizon": 13}, "the val split has 12 rows"),
         ({"path": "."}, "is a folder"),
     ],
 )

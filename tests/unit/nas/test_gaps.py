@@ -25,9 +25,9 @@ def test_gaps_are_told_by_number_column_and_length():
     table = holed([[1, NAN, NAN, 4, NAN, 6], [NAN, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]])
     forward = close_gaps(table, DataConfig(gaps="ffill"))
     assert forward.notes == (
-        "Filled with the last value before: 4 missing cells; in all c0 3 (50.0%), c1 1 (16.7%); the longest gap is "
+        "Filled with the previous value: 4 missing cells; in total c0 3 (50.0%), c1 1 (16.7%); the longest gap is "
         "2 steps, from 2024-01-01T01:00:00 to 2024-01-01T02:00:00 in 'c0'",
-        "1 cell before the first value of a column took that value, which looks ahead",
+        "1 cell before a column's first value took that value, which looks ahead",
     )
     straight = close_gaps(table, DataConfig(gaps="interpolate"))
     assert straight.values[:, 0].tolist() == [1, 2, 3, 4, 5, 6]

@@ -49,7 +49,7 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
     assert plan.proposals == 4
     fact_texts = facts(plan)
     assert fact_texts["language model"] == "m (tiny-1)"
-    assert fact_texts["model calls"] == "about 4 to propose"  # a model that only picks is no judge
+    assert fact_texts["model calls"] == "about 4 for proposals"  # a model that only picks is no judge
     assert "at most 1 USD" in fact_texts["model cost"]
 
 
@@ -73,7 +73,7 @@ def test_a_model_that_can_judge_is_asked_about_near_ties_too(planned: Callable[.
     models = {"m": {"provider": "p", "id": "large-1", "tier": "full"}}
     plan = planned(agent=True, llm={**MODEL, "models": models})
     assert plan.judges
-    assert facts(plan)["model calls"] == "about 4 to propose, and one for every near tie"
+    assert facts(plan)["model calls"] == "about 4 for proposals, plus one per near tie"
 
 
 def test_full_control_names_its_studies_and_their_calls(planned: Callable[..., NasPlan]) -> None:

@@ -97,7 +97,7 @@ def test_a_later_part_on_another_series_is_refused_too(experiment: NasExperiment
 def test_a_candidate_that_leaves_a_part_without_windows_costs_no_trial(experiment: NasExperiment) -> None:
     reasons = experiment.rules.against(())
     assert reasons({"data.input_length": 16}) == []
-    assert "train part" in reasons({"data.input_length": 256})[0]
+    assert "train split" in reasons({"data.input_length": 256})[0]
 
 
 def test_an_empty_space_is_for_one_trial(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_names_that_are_not_used_may_be_anything(workspace):
         (changed(20, f"2024-01-01T20:00,{'9' * 400},5"), "column 'Umsatz'"),
         (changed(20, f"2024-01-01T20:00,1,{'x' * (2 * MAX_LINE)}"), "line 22 is longer than"),
         (changed(20, "2024-01-01T20:00,1\x00,5"), "line 22 contains a NUL byte"),
-        ([line.split(",")[0] for line in rows()], "column 'Umsatz' is missing in 100% of the rows"),
+        ([line.split(",")[0] for line in rows()], "column 'Umsatz' has no value in 100% of the rows"),
     ],
 )
 def test_each_faulty_line_is_named(workspace, lines, says):
@@ -262,5 +262,5 @@ def test_months_with_holes_are_months(workspace):
     lines = [f"{date},{n % 7},{n % 5}" for n, date in enumerate(MONTHS) if n not in (5, 6, 30)]
     table = close_gaps(read(workspace, lines), DataConfig(gaps="ffill"))
     assert len(table.dates) == 60
-    assert table.notes[0].startswith("Filled with the last value before: 3 missing rows; in all Umsatz 3 (5.0%)")
+    assert table.notes[0].startswith("Filled with the previous value: 3 missing rows; in total Umsatz 3 (5.0%)")
     assert "the longest gap is 2 steps, from 2015-06-01T00:00:00 to 2015-07-01T00:00:00" in table.notes[0]

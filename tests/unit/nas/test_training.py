@@ -156,7 +156,7 @@ def test_a_fraction_of_the_training_windows_is_spread_evenly(make_series):
 
 
 def test_a_part_without_a_window_is_a_data_error(make_series):
-    with pytest.raises(DataError, match="train part is too short for a window"):
+    with pytest.raises(DataError, match="train split is too short for a window"):
         train(with_params(TRIAL, {"data.input_length": 300}), make_series(), 0)
 
 

@@ -263,4 +263,4 @@ def test_an_answer_that_a_person_turned_down_before_falls_back():
         [*HISTORY, turned_down], 1, rng()
     )
     assert [p.source for p in proposals] == ["llm->random"]
-    assert "already turned down" in proposals[0].note
+    assert "already rejected" in proposals[0].note

@@ -123,10 +123,10 @@ def test_it_goes_by_the_name_of_its_base():
 
 def test_what_a_person_turned_down_is_refused_and_its_neighbour_tried():
     history = [trial(0, {"heads": 2, "width": 8}), trial(-1, {"heads": 2, "width": 16}, None)]
-    assert RULES.against(history)({"heads": 2, "width": 16}) == ["already turned down"]
+    assert RULES.against(history)({"heads": 2, "width": 16}) == ["already rejected"]
     proposal = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
     assert proposal.params != {"heads": 2, "width": 16}
-    assert "already turned down" in proposal.note
+    assert "already rejected" in proposal.note
 
 
 def test_what_is_under_way_is_not_proposed_again():

@@ -77,7 +77,7 @@ def test_where_nothing_is_shown_the_sentence_says_what_would_have_been():
 
 def test_what_was_not_measured_is_said_with_its_reason():
     sentence = verdict_sentence(not_measured(WHAT, 1, 0.95, "1 of at least 6 pairs"), "the agent", "pairs")
-    assert sentence == "It was not measured whether the agent helped: 1 of at least 6 pairs."
+    assert sentence == "Whether the agent helped was not measured: 1 of at least 6 pairs."
 
 
 @pytest.mark.parametrize(("low", "high"), [(-math.inf, math.inf), (0.1, math.inf), (-math.inf, -0.1)])

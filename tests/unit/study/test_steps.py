@@ -199,7 +199,7 @@ def test_every_noise_that_trials_were_judged_by_is_named_with_the_trials_it_hold
     first, second, third = text.split(" The seed ")
     assert "of trials with kind wild by" in first
     assert "of trials with kind calm by" in second
-    assert "of all trials (used for the others) by" in third
+    assert "of all trials (used for the other trials) by" in third
     assert f"{measure_noise([wild.values]).deviation:.2%}" in first
     assert f"{measure_noise([calm.values]).deviation:.2%}" in second
     alone = study.evaluator.describe_noises(StudyState(entries=(new,)))
@@ -442,7 +442,7 @@ def test_a_person_accepts_turns_down_and_edits(run: OpenRun) -> None:
 def test_what_a_person_turned_down_is_not_worth_asking_again(run: OpenRun) -> None:
     person = Person(None)
     go(study_in(run, [0.4, 0.4], rules=RULES, reviewer=person, budget={"trials": 2}))
-    assert person.problems == [[], ["already turned down"]]
+    assert person.problems == [[], ["already rejected"]]
 
 
 def test_turning_everything_down_ends_the_search(run: OpenRun) -> None:

@@ -71,8 +71,8 @@ def test_what_to_think_about_is_said(write):
     warnings_text = " ".join(report.warnings)
     for words in (
         "6 assistant turns for training; an adapter learns little from fewer than 50",
-        "duplicates among the conversations for training: 1;",
-        "conversations for training that exceed training.max_length: 1; turns dropped from them, oldest first: 4",
+        "duplicate conversations for training: 1;",
+        "conversations for training that exceed training.max_length: 1; turns dropped, oldest first: 4",
         "2 of 3 held-out conversations overlap with training",
     ):
         assert words in warnings_text

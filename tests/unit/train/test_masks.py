@@ -168,7 +168,7 @@ def test_a_template_that_ends_some_answers_otherwise_is_refused():
 
 def test_a_template_that_refuses_the_turns_is_quoted():
     tokenizer = bytewise("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML)
-    with pytest.raises(DataError, match="rejects it: no system"):
+    with pytest.raises(DataError, match="rejects this conversation: no system"):
         example(chat("Q", "A", system="Be kind"), tokenizer, LONG)
 
 
