@@ -30,9 +30,9 @@ class CheckConfig(StrictModel):
         3,
         ge=1,
         le=100,
-        description="Small requests to each model, one at a time, after one warm-up request.",
+        description="Number of small requests per model, sent one at a time after a warm-up request.",
     )
-    max_tokens: int = Field(16, ge=1, le=1024, description="Tokens of each answer, at most.")
+    max_tokens: int = Field(16, ge=1, le=1024, description="Maximum tokens per answer.")
     models_at_once: int = Field(4, ge=1, le=64, description="Models checked at the same time.")
 
 
@@ -60,7 +60,7 @@ def targets_of(names: Sequence[str], llm: LLMConfig) -> tuple[Target, ...]:
     """
     if not llm.models:
         raise ConfigError(
-            "There is no language model to ask: `llm` is empty.",
+            "No language model is configured: `llm` is empty.",
             hint="Choose one, for example with --set llm=embedded.",
         )
     targets = []
@@ -85,13 +85,13 @@ class BenchConfig(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of prompts, arrivals and injected errors.")
     measure: Measure = Field(
-        "load", description="load: speed under load; check: does every model answer; quality: how good the answers are."
+        "load", description="load: speed under load; check: whether every model answers; quality: quality of answers."
     )
     targets: tuple[str, ...] = Field(
         (),
         max_length=64,
         description="Names of models from `llm`, or strategies such as strategy:best_of_two; empty means every "
-        "model that a role names.",
+        "model with a role.",
     )
     mock: tuple[Script, ...] = Field(
         (),
@@ -107,9 +107,9 @@ class BenchConfig(StrictModel):
     priors_for: tuple[str, ...] = machine_field(
         (),
         max_length=64,
-        description="Tasks to record them for, such as nas.propose; empty means the benchmark's own task.",
+        description="Tasks to record the measurements for, such as nas.propose; empty means the benchmark's own task.",
     )
-    llm: LLMConfig = preset_field("llm", LLMConfig(), description="A name in configs/llm, or such a mapping.")
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models: a name in configs/llm, or a mapping.")
 
     @field_validator("targets", "mock")
     @classmethod

@@ -28,11 +28,11 @@ class BenchPlan(AnswerDocument):
         rows = [("measures", self.measure), ("targets", ", ".join(self.targets))]
         if self.measure == "load":
             rows += [
-                ("stages", "; ".join(self.stages) or "a sweep: each stage follows from those before"),
+                ("stages", "; ".join(self.stages) or "a sweep: each stage depends on the previous ones"),
                 ("requests", "as many as the time allows" if self.requests is None else f"at most {self.requests}"),
                 ("tokens", self.tokens),
                 ("good", self.objective),
-                ("time", f"at most {self.max_seconds:g} s, and some for the report"),
+                ("time", f"at most {self.max_seconds:g} s, plus time for the report"),
             ]
         else:
             rows.append(("requests", f"at most {self.requests}"))
@@ -55,7 +55,7 @@ def plan_of(config: BenchConfig, llm: LLMConfig) -> BenchPlan:
         stages=[f"{stage.target} {stage.label}" for stage in stages],
         requests=None if sweep else _requests(config, llm, stages, len(targets)),
         max_seconds=load.max_seconds,
-        tokens=f"about {load.prompt_tokens} asked and at most {load.output_tokens} answered in each request",
+        tokens=f"about {load.prompt_tokens} in the prompt and at most {load.output_tokens} in the answer, per request",
         objective=objective(load.slo),
         most_cost_usd=_cost(config, llm, stages) if stages else None,
         max_cost_usd=llm.budget.per_run_usd,

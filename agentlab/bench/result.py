@@ -32,8 +32,8 @@ def narrate(event: Event) -> Narration | None:
     data = event.data
     match event.type:
         case "ceiling.measured":
-            short, long = f"{data['short']:.0f} requests/s with answers of one token", f"{data['long']:.0f}"
-            return Narration(line=f"  this client: at most {short}, {long} with {data['tokens']}")
+            short, long = f"{data['short']:.0f} requests/s with one-token answers", f"{data['long']:.0f}"
+            return Narration(line=f"  this client: at most {short}, {long} with {data['tokens']} tokens")
         case "stage.started":
             return Narration(detail=f"{data['target']}, {data['load']}", done=0, total=data["requests"])
         case "stage.progress":

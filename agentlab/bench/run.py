@@ -180,7 +180,7 @@ class BenchExperiment:
         if measured.out_of_time:
             notes.append(f"The time limit of {config.load.max_seconds:g} s ended the run before its last stage.")
         if config.load.faults.share:
-            notes.append(f"{config.load.faults.share:.0%} of the requests failed on request.")
+            notes.append(f"{config.load.faults.share:.0%} of the requests failed by design (load.faults).")
         return LoadResult(
             mode=config.load.mode,
             objective=objective(config.load.slo),

@@ -28,7 +28,7 @@ class AgentConfig(StrictModel):
     system: str | None = Field(
         None,
         max_length=20_000,
-        description="System message with the persona; null is the one the adapter was trained with.",
+        description="System message with the persona; null means the one that the adapter was trained with.",
     )
     adapter: EnvPath | None = Field(None, description="A LoRA adapter of `base`: a name in `adapters/`, or a path.")
     model: str | None = Field(None, description="A model from `llm` that answers in place of `base`.")
@@ -40,7 +40,7 @@ class QuestionsConfig(StrictModel):
     file: EnvPath | None = Field(
         None, description="JSONL file; each line has a question, an answer and optional choices."
     )
-    generate: str = Field("capitals", description="The set to generate when no file is given.")
+    generate: str = Field("capitals", description="Question set to generate when no file is given.")
     count: int = Field(120, ge=1, le=100_000, description="Number of questions, from the start of the file or set.")
     dev: float = Field(
         0.2, ge=0, lt=1, description="Share reserved for ranking agents and for calibration; never scored."
@@ -61,7 +61,7 @@ class ProtocolConfig(StrictModel):
         None,
         ge=0,
         le=100,
-        description="Percentage of cases in which agents are told to agree with peers; null says nothing.",
+        description="Percentage of cases in which agents are told to agree with peers; null gives no such instruction.",
     )
     keep: bool = Field(True, description="Tell agents to keep their answer unless a peer refutes it.")
     stop: bool = Field(True, description="Stop debating a question once all agents agree.")
@@ -78,10 +78,10 @@ class TurnConfig(StrictModel):
         "auto", description="text: ends with an `Answer:` line; json: enforced by a schema; auto: json where supported."
     )
     max_tokens: int = Field(48, ge=1, le=8192, description="Maximum tokens per turn.")
-    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 is greedy decoding.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 means greedy decoding.")
     confidence: Confidence = Field(
         "logprob",
-        description="said: stated by the agent; logprob: probability of the answer; p_true: that it is called true.",
+        description="said: stated by the agent; logprob: probability of the answer; p_true: of calling it true.",
     )
 
 
@@ -89,7 +89,7 @@ class VoteConfig(StrictModel):
     """The comparison that the verdict reports, fixed before the run. Everything else is exploratory."""
 
     rule: RuleName = Field("majority", description="How the answers of a round are combined.")
-    round: int | None = Field(None, ge=0, description="Round after which to vote; null is the last.")
+    round: int | None = Field(None, ge=0, description="Round after which to vote; null means the last.")
     against: Control = Field(
         "samples",
         description="Baseline. samples: the best agent alone, sampled until it has used the debate's tokens; vote: the "
@@ -113,20 +113,23 @@ class DebateConfig(StrictModel):
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models for agents that name one.")
     protocol: ProtocolConfig = Field(ProtocolConfig(), description="Who hears whom.")
     turn: TurnConfig = Field(TurnConfig(), description="How an agent answers.")
-    vote: VoteConfig = Field(VoteConfig(), description="What the verdict compares.")
+    vote: VoteConfig = Field(VoteConfig(), description="The comparison that the verdict reports.")
     dtype: Figures = Field("float32", description="Data type for the base model; bfloat16 changes some answers.")
-    rows: int = Field(24, ge=1, le=1024, description="Turns per batch: agents times the questions of a wave.")
+    rows: int = Field(24, ge=1, le=1024, description="Turns per batch: agents times questions per wave.")
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="CPU threads for the base model; null is one per core."
+        None, ge=1, le=1024, description="CPU threads for the base model; null means one per core."
     )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         yield from self._agent_problems()
         yield from self._topic_problems()
         if self.vote.round is not None and self.vote.round > self.protocol.rounds:
-            yield ("vote", "round"), f"must not be above protocol.rounds, which is {self.protocol.rounds}"
+            yield ("vote", "round"), f"must not exceed protocol.rounds, which is {self.protocol.rounds}"
         if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != JUDGE:
-            yield ("vote", "round"), "compared with itself in round 0 (vote.against vote); choose a later round"
+            yield (
+                ("vote", "round"),
+                "would be compared with itself in round 0 (vote.against vote); choose a later round",
+            )
         if self.vote.rule == JUDGE and self.protocol.judge is None:
             yield ("vote", "rule"), "rule judge needs protocol.judge, the name of an agent"
         if self.turn.form == "json" and all(agent.model is None for agent in self.agents):
@@ -151,7 +154,10 @@ class DebateConfig(StrictModel):
         if self.protocol.judge is not None and self.protocol.judge not in names:
             yield ("protocol", "judge"), f"no agent is called {self.protocol.judge!r} (known: {', '.join(names)})"
         if self.protocol.topology == "none" and self.protocol.agreement is not None:
-            yield ("protocol", "agreement"), "agents hear no peers in topology none, so there is nobody to agree with"
+            yield (
+                ("protocol", "agreement"),
+                "agents hear no peers in topology none, so there are no peers to agree with",
+            )
         if self.protocol.topology == "none" and self.vote.against == "length":
             yield ("vote", "against"), "agents hear no peers in topology none, so length would equal the debate"
         if self.protocol.topology == "random" and self.protocol.peers >= max(len(names), 2):
@@ -162,7 +168,7 @@ class DebateConfig(StrictModel):
         if len(different) < len(self.positions) or len(different) == 1:
             yield ("positions",), "give at least two different positions, or none"
         if self.topic is not None and not self.topic.strip():
-            yield ("topic",), "must not be empty: say what to debate"
+            yield ("topic",), "must not be empty: set a topic to debate"
         if self.questions.file is not None and self.questions.generate != QuestionsConfig().generate:
             yield ("questions", "generate"), "set questions.file or questions.generate, not both"
         if self.topic is None and self.positions != DebateConfig.model_fields["positions"].default:

@@ -69,7 +69,9 @@ def _rounds(result: DebateResult) -> Table:
         unreadable = f"{round_result.unreadable / max(1, round_result.turns):.1%}"
         shares = [str(round_result.agents[name]) for name in agents]
         rows.append((str(round_result.round), str(round_result.debated), unreadable, *shares, str(round_result.oracle)))
-    caption = "Questions debated, unreadable answers, and accuracy with 95 % intervals; any: an agent was right"
+    caption = (
+        "Questions debated, unreadable answers, and accuracy with 95 % intervals; any: at least one agent was right"
+    )
     return Table(("round", "debated", "unreadable", *agents, "any"), rows, caption)
 
 
@@ -82,8 +84,8 @@ def _rules(result: DebateResult) -> Table:
             "accuracy": lambda r: str(r.accuracy),
             "gain": lambda r: figure_or_dash(r.gain),
         },
-        f"Each vote, and its gain in points over {NAMES[result.against].format(best=result.best)}. "
-        "* was chosen before the run; the others are exploratory",
+        f"Each vote and its gain in points over {NAMES[result.against].format(best=result.best)}. "
+        "* marks the vote chosen before the run; the others are exploratory",
     )
 
 

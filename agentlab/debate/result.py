@@ -43,8 +43,8 @@ class ArmResult(Plain):
     accuracy: Annotated[BoundedShare, Column("accuracy", str, "By the vote chosen before the run.")]
     turns: int
     unreadable: int  # turns without an answer that could be read, which count as wrong
-    tokens: Annotated[int, Column("tokens", ",", "Tokens of prompts, with the peers' text, and of answers.")]
-    seconds: Annotated[float | None, Column("seconds", ".1f", "Null where time was not measured.")]
+    tokens: Annotated[int, Column("tokens", ",", "Prompt tokens, including the peers' text, and answer tokens.")]
+    seconds: Annotated[float | None, Column("seconds", ".1f", "Null if time was not measured.")]
     short: int = 0  # questions on which all samples together took fewer tokens than the debate
     gain: Annotated[BoundedDifference | None, Column("difference (debate - this)", str, "Points, paired by question.")]
 

@@ -221,12 +221,12 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     questions = _topic(config) or read_questions(folder / QUESTIONS)
     if has_changed(first_event_data(events, READ), sha256=digest(questions)):
         raise RunMismatchError(
-            f"{QUESTIONS} does not hold the questions that this run asked.", hint=f"Restore {folder / QUESTIONS}."
+            f"{QUESTIONS} does not contain the questions that this run asked.", hint=f"Restore {folder / QUESTIONS}."
         )
     test = protocol.split(config, questions)[1]
     transcript = load_transcript(config, events)
     if set(transcript.questions).isdisjoint(question.id for question in test):
-        raise UsageError("This run has not scored a question yet.", hint="Continue it with `agentlab runs resume`.")
+        raise UsageError("This run has not scored any questions yet.", hint="Continue it with `agentlab runs resume`.")
     if config.vote.rule == JUDGE:
         if not transcript.ballots:
             hint = "Choose another rule, or start a run with protocol.judge."

@@ -261,7 +261,7 @@ def _control(
     if n < LEAST_QUESTIONS:
         smallest = gains[against].smallest
         seen = "no difference" if smallest is None else f"only a difference of {100 * smallest:.0f} points or more"
-        return refuse(f"Too few questions ({n}; {LEAST_QUESTIONS} needed); {seen} would be likely to show.")
+        return refuse(f"Too few questions ({n}; {LEAST_QUESTIONS} needed); {seen} would be likely to be detected.")
     if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
         return refuse(
             f"The baseline used fewer tokens than the debate on {short} of {n} questions; raise vote.samples."
@@ -283,7 +283,7 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
         elif first.low > 0:
             yield (
                 f"The debate gains {first} points over the vote on first answers, but hearing peers is not shown to be "
-                f"the cause: against rereading own answers, in prompts as long, the difference is {reread} points."
+                f"the cause: against rereading own answers, with prompts as long, the difference is {reread} points."
             )
     if "samples" in arms_by_name and (short := arms_by_name["samples"].short):
         yield f"Questions on which all samples used fewer tokens than the debate: {short}. Raise vote.samples."

@@ -24,7 +24,7 @@ class TasksConfig(StrictModel):
         ("capitals", "sentiment", "times_table"),
         min_length=1,
         max_length=16,
-        description="Sets to generate, in equal shares, when no file is given.",
+        description="Question sets to generate, in equal shares, when no file is given.",
     )
     file: EnvPath | None = Field(None, description="JSONL file; each line has a question, choices and an answer.")
     train: int = Field(60, ge=8, le=10_000, description="Number of questions that the search sees.")
@@ -40,7 +40,7 @@ class GenomeConfig(StrictModel):
         "made from two others by crossover or from one by mutation.",
     )
     rank: int | None = Field(
-        None, ge=1, le=1024, description="Rank of deltas; null is the largest rank of the parents."
+        None, ge=1, le=1024, description="Rank of deltas; null means the largest rank of the parents."
     )
     operators: tuple[str, ...] = Field(
         ("sum", "svd-cross", "values", "rotate"), min_length=1, max_length=16, description="Operators that make deltas."
@@ -57,7 +57,7 @@ class FitnessConfig(StrictModel):
         0.1, ge=0, le=10, description="Weight of a child's Shapley value in its generation's vote."
     )
     novelty: float = Field(
-        0.1, ge=0, le=10, description="Weight of the distance of a child's answers to those of earlier children."
+        0.1, ge=0, le=10, description="Weight of the distance between a child's answers and those of earlier children."
     )
     neighbours: int = Field(5, ge=1, le=64, description="Number of nearest children used for that distance.")
 
@@ -68,9 +68,9 @@ class RaceConfig(StrictModel):
     first: int = Field(
         32,
         ge=8,
-        description="Questions before a child can be stopped; tasks.train turns this off.",
+        description="Questions a child answers before it can be stopped; tasks.train turns this off.",
     )
-    level: float = Field(0.99, gt=0.5, lt=1, description="Level of the paired interval of the difference.")
+    level: float = Field(0.99, gt=0.5, lt=1, description="Confidence level of the paired interval of the difference.")
 
 
 class EvolveConfig(StrictModel):
@@ -82,17 +82,17 @@ class EvolveConfig(StrictModel):
         ("capitals", "sentiment", "times_table"), max_length=16, description="Adapters of `base`: names or paths."
     )
     tasks: TasksConfig = Field(TasksConfig(), description="The questions that children are scored on.")
-    genome: GenomeConfig = Field(GenomeConfig(), description="What a child is made of.")
+    genome: GenomeConfig = Field(GenomeConfig(), description="Representation of a child.")
     algorithm: ArmName = Field("cma-es", description="Search algorithm; random is the baseline itself.")
     population: Annotated[int, Field(ge=2, le=MOST_POPULATION)] = Field(
         16, description="Children per generation, scored in the same batches."
     )
-    max_items: int = budget_field(4800, ge=1, description="Answers per search, over all children.")
-    max_trials: int | None = budget_field(None, ge=1, description="Maximum children in total; null is no limit.")
+    max_items: int = budget_field(4800, ge=1, description="Maximum answers per search, over all children.")
+    max_trials: int | None = budget_field(None, ge=1, description="Maximum children in total; null means no limit.")
     max_seconds: float | None = budget_field(
-        None, gt=0, description="Maximum seconds spent answering; null is no limit."
+        None, gt=0, description="Maximum seconds spent answering; null means no limit."
     )
-    fitness: FitnessConfig = Field(FitnessConfig(), description="What counts besides the task.")
+    fitness: FitnessConfig = Field(FitnessConfig(), description="Weights of the fitness terms besides the task.")
     race: RaceConfig = Field(RaceConfig(), description="When children are stopped early.")
     control: Literal["light", "full"] = Field(
         "light", description="light: one random search as baseline; full: pairs of searches over several seeds."
@@ -101,7 +101,7 @@ class EvolveConfig(StrictModel):
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models that propose half of the children.")
     dtype: Figures = Field("float32", description="Data type for the base model; bfloat16 changes some answers.")
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="CPU threads for the base model; null is one per core."
+        None, ge=1, le=1024, description="CPU threads for the base model; null means one per core."
     )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
@@ -119,7 +119,7 @@ class EvolveConfig(StrictModel):
         if self.genome.kind == "deltas" and self.algorithm not in _BREEDERS:
             yield (
                 ("algorithm",),
-                f"{self.algorithm} only searches numbers; for deltas, use one of {', '.join(_BREEDERS)}",
+                f"{self.algorithm} only searches over numbers; for deltas, use one of {', '.join(_BREEDERS)}",
             )
         if self.max_items < self.population * self.tasks.train:
             minimum = self.population * self.tasks.train

@@ -72,8 +72,8 @@ class EvolveStanding(Plain):
 
 Task = Column("task", "", "Mean probability of the right answer.")
 Right = Column("accuracy", ".1%", "Accuracy on the train split.")
-Vote = Column("vote", "", "Shapley value in the vote of the generation.")
-Novelty = Column("novelty", "", "Distance to the nearest behaviours.")
+Vote = Column("vote", "", "Shapley value in the generation's vote.")
+Novelty = Column("novelty", "", "Distance of its answers to those of the nearest children.")
 Fitness = Column("fitness", "", "All terms combined, in units of the task term.")
 
 
@@ -88,7 +88,7 @@ class ChildRow(Plain):
     parents: list[str]
     error: float | None
     accuracy: Annotated[float | None, Right]
-    items: Annotated[int, Column("questions", ",", "Questions asked of this child.")]
+    items: Annotated[int, Column("questions", ",", "Number of questions that this child was asked.")]
     sets: dict[str, float]
     fitness: Annotated[float | None, Fitness]
     cooperation: Annotated[float | None, Vote]
@@ -122,7 +122,7 @@ class GenerationRow(Plain):
     cooperation: Annotated[float | None, Vote]
     novelty: Annotated[float | None, Novelty]
     fitness: Annotated[float | None, Fitness]
-    items: Annotated[int, Column("answers", ",", "Answers so far.")]
+    items: Annotated[int, Column("answers", ",", "Cumulative number of answers.")]
 
 
 class EvolveResult(AnswerDocument):
@@ -174,7 +174,7 @@ def standing_table(result: EvolveResult) -> Table:
             f"difference, by {BESIDE}": lambda s: figure_or_dash(s.gains.get(BESIDE)),
             "discordant": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
         },
-        f"One candidate each, chosen on {result.train} train questions before the {result.test} sealed ones were "
+        f"One candidate per row, chosen on {result.train} train questions before the {result.test} sealed ones were "
         "opened. Parents, blend and base precede the searches, which share one limit on answers. Differences in "
         f"points by McNemar's exact test: against random search at 95 %, the others Holm-corrected as one family. "
         f"Discordant: questions that exactly one of the two answers correctly. {FORM}",

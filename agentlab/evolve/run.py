@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agentlab.lora.adapter_profile import Tell
 
 PARENTS, SPLIT = "parents.read", "split.made"
-_HINT = "`make personas` trains three parents of the embedded model."
+_HINT = "`make personas` trains three parents for the embedded model."
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Questi
     limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
     if has_changed(first_event_data(events, OPENED), **limits):
         raise UsageError(
-            "The sealed split of this run is open: a longer search would choose with its answers known.",
+            "The sealed split of this run is open: a longer search would be able to select on its answers.",
             hint="Start a new run with the larger budget.",
         )
 
@@ -173,7 +173,7 @@ def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[s
     """The content hash of each parent, which is that of the run's beginning."""
     hashes = {name: content_hash(folder) for name, folder in parents.items()}
     if any(has_changed(first_event_data(events, PARENTS, name), sha256=sha256) for name, sha256 in hashes.items()):
-        raise RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
+        raise RunMismatchError("A parent has changed since the run started.", hint="Restore it, or start a new run.")
     return hashes
 
 
@@ -194,7 +194,7 @@ def _nothing_found(winner: TrialState, parents: Mapping[str, Path]) -> GateError
     """Why there is no evolved adapter, and what to use instead."""
     instead = {PARENT: f"Use {parents.get(winner.proposal.note)} itself", BASE: "Use the base without an adapter"}
     return GateError(
-        f"Nothing better was found than {describe_start(winner.proposal)}: there is no evolved adapter to export.",
+        f"The search found nothing better than {describe_start(winner.proposal)}: no evolved adapter to export.",
         hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} exports it anyway.",
     )
 
@@ -226,7 +226,7 @@ def export_child(
     trials = {trial.id: trial for trial in rebuild(events).trials}
     named = child or first_event_data(events, OPENED).get("named", {}).get(EVOLVED)
     if named is None:
-        raise UsageError("This run has not chosen a winner yet.", hint="Name a child with --id, or finish the run.")
+        raise UsageError("This run has not chosen a winner yet.", hint="Pass a child with --id, or finish the run.")
     if named not in trials:
         raise UnknownNameError("child", named, list(trials))
     trial, base = trials[named], find_base(config.base, context.workspace)

@@ -248,7 +248,7 @@ _NAMES = {PARENT: "the best parent", BLEND: "the uniform blend", RANDOM: "random
 def _overall(control: Control, *, paired: bool) -> str:
     if paired or control.verdict == "not_measured":
         return verdict_sentence(control, "evolution", "pairs of searches")
-    return "One seed only, so other seeds may differ; --control full repeats both searches."
+    return "Only one seed was run, so other seeds may give other results; --control full repeats both searches."
 
 
 def _disagreements(standings: Sequence[EvolveStanding], controls: Mapping[Normalisation, Control]) -> Iterator[str]:

@@ -15,7 +15,9 @@ from agentlab.workers.templates import TemplateRefusesError, prepare, render
 
 _TOP_P = 0.95  # llama.cpp's own
 _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text
-_REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` rebuilds it."
+_REINSTALL = (
+    "Run `agentlab doctor` to check the build, or `pip install --force-reinstall llama-cpp-python` to rebuild it."
+)
 
 
 class GgufDecoder:
@@ -114,7 +116,9 @@ class GgufDecoder:
 def _grammar(schema: Mapping[str, Any]) -> str:
     grammar = grammar_of(schema)
     if len(grammar) > _MAX_GRAMMAR:
-        raise BadRequestError(f"The schema makes a grammar of {len(grammar)} characters; limit its repetitions.")
+        raise BadRequestError(
+            f"The schema produces a grammar of {len(grammar)} characters, which is too long; limit its repetitions."
+        )
     return grammar
 
 

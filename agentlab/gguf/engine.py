@@ -35,6 +35,6 @@ class EngineConfig:
         """Raises ConfigError for an attention cache that llama.cpp cannot use."""
         if self.kv_type != "f16" and not self.flash:
             raise ConfigError(
-                f"An attention cache of type {self.kv_type} needs flash attention.",
-                hint="Enable flash attention, or keep the cache in f16.",
+                f"A KV cache of type {self.kv_type} needs flash attention.",
+                hint="Enable flash attention, or use an f16 cache.",
             )

@@ -64,7 +64,7 @@ def quantize_gguf(
         WorkerDiedError: llama.cpp died.
     """
     if kind not in TYPES:
-        raise UnknownNameError("type of llama.cpp", kind, list(TYPES))
+        raise UnknownNameError("llama.cpp type", kind, list(TYPES))
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} already exists.", hint="Choose another name, or remove the file.")
     temporary = out.with_name(f".{out.name[:64]}.{secrets.token_hex(4)}.tmp")

@@ -67,7 +67,9 @@ def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
         room = max(length, 64)
         native = Native(_config(request["path"], request, room, room, request["kv_type"]), outputs=length)
         if vocabulary and native.vocabulary != vocabulary[0]:
-            raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary[0]}.")
+            raise ModelFileError(
+                f"{request['path']} has a vocabulary of {native.vocabulary} tokens, but its base has {vocabulary[0]}."
+            )
         windows = [
             window(base[index], log_softmax(native.window(ids.tolist())[:-1]), ids, at[index])
             for index, ids in enumerate(tokens)

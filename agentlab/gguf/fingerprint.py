@@ -32,7 +32,7 @@ def fingerprint(path: Path, records_file: Path | None = None) -> str:
         status = path.stat()
     except OSError as error:
         raise MissingFileError(
-            f"There is no model file {path}.", hint="`agentlab models list` shows the models on this machine."
+            f"The model file {path} does not exist.", hint="`agentlab models list` shows the models on this machine."
         ) from error
     return _cached_digest(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino, records_file)
 

@@ -87,7 +87,7 @@ def read_header(path: Path) -> Header:
         start = math.ceil(reader.position() / alignment) * alignment
     end = max((start + offset + tensor.stored for tensor, offset in described), default=start)
     if end > size and described:
-        raise ValueError(f"it is cut off: {size} bytes of {end}")
+        raise ValueError(f"it is truncated: {size} of {end} bytes")
     return Header(keys, tuple(tensor for tensor, _ in described), size)
 
 
@@ -123,7 +123,7 @@ class _HeaderReader:
         """Pass over texts: a vocabulary has a hundred thousand of them, so this loop calls nothing it can avoid."""
         self._texts += count
         if self._texts > _MAX_TEXTS:
-            raise ValueError(f"it claims more than {_MAX_TEXTS} texts")
+            raise ValueError(f"it claims more than {_MAX_TEXTS} strings")
         unpack, block, at = _LENGTH.unpack_from, self._block, self._at
         for _ in range(count):
             if at + 8 > len(block):
@@ -151,7 +151,7 @@ class _HeaderReader:
         try:
             return struct.unpack(form, self.bytes(struct.calcsize(form)))[0]
         except struct.error as error:
-            raise ValueError("it has a damaged number") from error
+            raise ValueError("it contains a damaged number") from error
 
     def count(self, limit: int, unit: str) -> int:
         value = int(self.number("<Q"))

@@ -63,9 +63,9 @@ class MemoryShape:
         if self.context < 1 or self.batch < 1 or self.gpu_layers < -1:
             raise ValueError("context and batch must be at least 1, and gpu_layers at least -1")
         if self.kv_type not in _BLOCKS:
-            raise ValueError(f"{self.kv_type} is not a type of attention cache")
+            raise ValueError(f"{self.kv_type} is not a KV cache type")
         if self.kv_type != "f16" and not self.flash:
-            raise ValueError(f"an attention cache of type {self.kv_type} needs flash attention")
+            raise ValueError(f"a KV cache of type {self.kv_type} needs flash attention")
 
 
 @dataclass(frozen=True, slots=True)

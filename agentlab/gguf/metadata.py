@@ -60,7 +60,7 @@ def parts(path: Path) -> list[Path]:
     count = int(match["count"])
     if not 1 <= int(match["number"]) <= count <= _MAX_PARTS:
         raise ModelFileError(
-            f"{path} does not have a part number of 1 to {_MAX_PARTS} in its name.", hint="Rename the file."
+            f"{path} does not have a part number from 1 to {_MAX_PARTS} in its name.", hint="Rename the file."
         )
     return [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
@@ -74,11 +74,12 @@ def read(path: Path) -> GgufMetadata:
     """
     if path.is_dir():
         raise ModelFileError(
-            f"{path} is a folder, not a GGUF file.", hint="Give the file in it; for a model in parts, the first one."
+            f"{path} is a folder, not a GGUF file.",
+            hint="Pass the file in it; for a model split into parts, pass the first part.",
         )
     if not path.is_file():
         raise MissingFileError(
-            f"There is no model file {path}.", hint="`agentlab models list` shows the models on this machine."
+            f"The model file {path} does not exist.", hint="`agentlab models list` shows the models on this machine."
         )
     files = parts(path)
     if path != files[0]:
@@ -139,7 +140,7 @@ def _check_part(header: Header, number: int, count: int) -> None:
     alone = count == 1 and declared[1] in (0, 1)
     if not alone and declared != (number, count):
         raise ValueError(
-            f"by its header it is part {declared[0]!r:.20} (from 0) of {declared[1]!r:.20}, and not by its name"
+            f"its header says part {declared[0]!r:.20} (counted from 0) of {declared[1]!r:.20}, but its name does not"
         )
 
 

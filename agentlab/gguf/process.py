@@ -39,14 +39,14 @@ class WorkerEngine(ChatProcess):
         config = self._config
         if config.adapter is not None and not config.adapter.is_file():
             raise MissingFileError(
-                f"There is no adapter file {config.adapter}.",
+                f"The adapter file {config.adapter} does not exist.",
                 hint="`agentlab adapters export NAME --format gguf --out NAME.gguf` makes one.",
             )
         if not config.path.is_file():
             raise MissingFileError(
-                f"There is no model file {config.path}.",
-                hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
-                "embedded model.",
+                f"The model file {config.path} does not exist.",
+                hint="`agentlab models list` shows the models on this machine; `agentlab models pull smollm2-135m` "
+                "downloads the embedded model.",
             )
         self.used = config if self._proofs is None else self._proofs.settle(config, cancelled)
         adapter = None if config.adapter is None else str(config.adapter.absolute())
@@ -59,4 +59,4 @@ class WorkerEngine(ChatProcess):
         if self._proofs is None or self.used == plain(self.used) or not (signal := worker_errors.fault(status, log)):
             return cause, hint
         self._proofs.distrust(self.used, f"it died in use ({signal})")
-        return cause, f"Try again: it used {name_of(self.used)}, and uses plain settings from now on."
+        return cause, f"Try again: it used {name_of(self.used)}, and will use plain settings from now on."

@@ -93,7 +93,7 @@ class _Rules:
         if schema is True or (isinstance(schema, Mapping) and _is_free(schema)):
             return self._any()
         if not isinstance(schema, Mapping):
-            raise _NothingFits("nothing fits false")
+            raise _NothingFits("no value matches false")
         if "$ref" in schema:
             other_keywords = {key: value for key, value in schema.items() if key != "$ref"}
             if _is_free(other_keywords):
@@ -159,7 +159,7 @@ class _Rules:
             except _NothingFits:
                 continue
         if not alternatives:
-            raise _NothingFits("nothing fits any of its alternatives")
+            raise _NothingFits("no value matches any of its alternatives")
         return f"({' | '.join(dict.fromkeys(alternatives))})"
 
     def _reference_rule(self, reference: str) -> str:
@@ -173,14 +173,14 @@ class _Rules:
                 raise
         rule = self._references[reference]
         if rule is None:
-            raise _NothingFits(f"nothing fits {reference[:80]}")
+            raise _NothingFits(f"no value matches {reference[:80]}")
         return rule
 
     def _target(self, schema: Mapping[str, Any]) -> Any:
         node: Any = self._root
         reference = str(schema["$ref"])
         if reference != "#" and not reference.startswith("#/"):
-            raise ValueError(f"it refers to {reference[:80]!r}")
+            raise ValueError(f"it has the unsupported reference {reference[:80]!r}")
         for part in reference.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             node = node[int(key)] if isinstance(node, list) else node[key]
@@ -202,7 +202,7 @@ class _Rules:
             values = [value for value in values if json_text(value) == json_text(schema["const"])]
         fitting = [value for value in values if "type" not in schema or kinds_of(value) & {*types_of(schema)}]
         if not fitting:
-            raise _NothingFits("none of its values is of its type")
+            raise _NothingFits("none of its values has its type")
         return f"({' | '.join(dict.fromkeys(literal(json_text(value)) for value in fitting))})"
 
     def _string(self, schema: Mapping[str, Any]) -> str:
@@ -316,7 +316,7 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, 
 
 def _check_order(minimum: int, maximum: int | None) -> None:
     if maximum is not None and maximum < minimum:
-        raise _NothingFits(f"at least {minimum} are more than at most {maximum}")
+        raise _NothingFits(f"its minimum of {minimum} exceeds its maximum of {maximum}")
 
 
 def _is_free(schema: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ _LLAMA3 = (
 )
 _PATTERNS = {_LLAMA3: "llama-bpe", _LLAMA3.replace("{1,3}", ""): "qwen2"}  # llama.cpp knows them by name alone
 _SPACE = "▁"
-_HINT = "Supported are the tokenizers of GPT-2, SmolLM2, Llama 2, Llama 3, Qwen2 and Qwen3."
+_HINT = "Supported tokenizers: GPT-2, SmolLM2, Llama 2, Llama 3, Qwen2 and Qwen3."
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def disagreement(expected: "Row", actual: "Row") -> str | None:
     from agentlab.stats.divergence import log_softmax
 
     if not actual.max() < np.inf:  # nor is it for NaN; a token may be ruled out by -inf
-        return "its logits are not numbers"
+        return "its logits contain NaN or +inf"
     p, q = (np.maximum(log_softmax(row.astype(np.float64)), -1e4) for row in (expected, actual))
     likely = p > -30.0
     divergence = float((np.exp(p[likely]) * (p - q)[likely]).sum())

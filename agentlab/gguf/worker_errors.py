@@ -13,14 +13,14 @@ REBUILD = (
     "--no-binary llama-cpp-python llama-cpp-python"
 )
 _LESS = "Use a smaller context (`context`), a smaller model, or close other programs."
-_DOCTOR = f"`agentlab doctor` tests the engine by itself. If that fails too, rebuild it for any processor: {REBUILD}"
+_DOCTOR = f"Run `agentlab doctor` to test the engine alone. If that fails too, rebuild it for any processor: {REBUILD}"
 _FILE = "Do not change the file while it is in use; `agentlab models list` shows where it is."
 
 CAUSES: exit_status.Causes = {
     signal.SIGABRT: ("a check inside llama.cpp failed, usually for lack of memory", _LESS),
     signal.SIGSEGV: ("llama.cpp crashed", _DOCTOR),
     signal.SIGBUS: ("the model file changed or became unreadable while it was in use", _FILE),
-    signal.SIGILL: ("llama.cpp was built for another processor, or by a compiler that gets this one wrong", _DOCTOR),
+    signal.SIGILL: ("llama.cpp was built for another processor, or was miscompiled for this one", _DOCTOR),
     signal.SIGFPE: ("llama.cpp crashed in an arithmetic operation", _DOCTOR),
     signal.SIGKILL: ("it was killed, most likely by the system for lack of memory", _LESS),
     signal.SIGTERM: ("it was stopped from outside", "Try again: the next call starts a new one."),

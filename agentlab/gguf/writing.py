@@ -90,7 +90,7 @@ def tensor_names(config: Mapping[str, Any]) -> Callable[[str], str | None]:
 
     kind = config.get("model_type")
     if kind not in DENSE:
-        raise UnknownNameError("architecture of a checkpoint that can become a GGUF file", str(kind), list(DENSE))
+        raise UnknownNameError("convertible architecture", str(kind), list(DENSE))
     architecture = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == kind)
     table = get_tensor_name_map(architecture, config["num_hidden_layers"])
     return lambda name: table.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -118,7 +118,7 @@ def write_gguf(checkpoint: Path, out: Path, matrix_type: MatrixType, check: Call
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)
     elif "lm_head.weight" not in tensors:
-        raise ModelFileError(f"{checkpoint} has no lm_head.weight, although its config says so.")
+        raise ModelFileError(f"{checkpoint} has no lm_head.weight, although its config requires one.")
     tensors = {ours: where for ours, where in tensors.items() if not ours.endswith(_COMPUTED)}
     names = {ours: name_of(ours) for ours in tensors}
     if strange := [ours for ours, theirs in names.items() if theirs is None]:

@@ -19,7 +19,7 @@ from agentlab.runs.atomic import read_text
 from agentlab.workers import memory
 
 CONFIG = "config.json"
-NEEDED = "A checkpoint needs config.json, safetensors and a tokenizer, and an architecture built into transformers."
+NEEDED = "A checkpoint needs config.json, safetensors files, a tokenizer and an architecture built into transformers."
 _AGAIN = "Copy or download the checkpoint again, from a source you trust."
 _MOST_BYTES = {"tokenizer_config.json": 16 << 20, "added_tokens.json": 16 << 20}  # vocabularies name their extra tokens
 _MOST_OTHERS = 4 << 20
@@ -93,8 +93,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelFileError(f"transformers cannot load {folder}: it has no {CONFIG}.", hint=NEEDED)
     if (folder / "adapter_config.json").exists():
         raise ModelFileError(
-            f"{folder} holds adapter_config.json: transformers would load the model that it names.",
-            hint="Keep adapters and checkpoints in folders of their own.",
+            f"{folder} contains adapter_config.json: transformers would load the model that it names.",
+            hint="Keep adapters and checkpoints in separate folders.",
         )
     config = _read(path)
     weights = _weights(folder)
@@ -147,7 +147,7 @@ def _read(path: Path) -> dict[str, Any]:
         name, value, depth = open_.pop()
         count += 1
         if depth > _DEEPEST or count > _MOST_VALUES:
-            raise _wrong(path, name, "too deep or too long", f"{_DEEPEST} levels and {_MOST_VALUES:,} values at most")
+            raise _wrong(path, name, "too deep or too long", f"at most {_DEEPEST} levels and {_MOST_VALUES:,} values")
         _check_value(path, name, value)
         if isinstance(value, Mapping):
             open_ += ((f"{name}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items())
@@ -200,16 +200,21 @@ def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> Non
 
 def _check_together(path: str, config: Mapping[str, Any], weights: _Weights) -> None:
     if config.get("quantization_config") and not weights.packed:
-        raise _wrong(path, "quantization_config", "there", "absent, because the weights in the files are not quantized")
+        raise _wrong(
+            path,
+            "quantization_config",
+            "present in the file",
+            "none, because the weights in the files are not quantized",
+        )
     layers, width, heads = (_first(config, names) for names in (_LAYERS, _WIDTHS, _HEADS))
     if layers > weights.layers:
         raise _wrong(path, _LAYERS[0], layers, f"at most {weights.layers:,}, the number of layers in the files")
     if weights.sides and width and width not in weights.sides:
-        raise _wrong(path, _WIDTHS[0], width, "a dimension of any tensor in the files")
+        raise _wrong(path, _WIDTHS[0], width, "the dimension of a tensor in the files")
     inner = config.get("intermediate_size")
     for name, size in (("vocab_size", config.get("vocab_size")), ("intermediate_size", inner), ("hidden_size", width)):
         if type(size) is int and size * width > weights.bits:
-            raise _wrong(path, name, size, f"small enough for {width:,} numbers each to fit into the files")
+            raise _wrong(path, name, size, f"a size at which {width:,} numbers each fit into the files")
     derives_head_dim = config.get("head_dim") is None
     if heads and derives_head_dim and width % heads:
         raise _wrong(path, _HEADS[0], heads, f"a divisor of the width, {width:,}")
@@ -267,4 +272,4 @@ def _weights(folder: Path) -> _Weights:
 
 def _wrong(path: Path | str, name: str, value: object, expected: str) -> ModelFileError:
     value_text = value if isinstance(value, str) and " " in value else json.dumps(value, default=str)[:80]
-    return ModelFileError(f"{path}: {name[:120]} is {value_text}, not {expected}.", hint=_AGAIN)
+    return ModelFileError(f"{path}: {name[:120]} is {value_text}; expected {expected}.", hint=_AGAIN)

@@ -162,7 +162,7 @@ class HfDecoder:
         try:
             tokens: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         except (TypeError, UnicodeError) as error:  # the first is how tokenizers say it
-            raise BadRequestError("The prompt contains half of a character (a lone surrogate).") from error
+            raise BadRequestError("The prompt contains a lone surrogate, which is not a character.") from error
         if not tokens:
             raise BadRequestError("The model's chat template turns the messages into an empty prompt.")
         return tokens

@@ -42,7 +42,9 @@ class HfEngine(ChatProcess):
 
         def load(_: Callable[[], bool]) -> dict[str, Any]:
             if not config.path.is_dir():
-                raise MissingFileError(f"There is no folder {config.path}.", hint="`agentlab models list` shows all.")
+                raise MissingFileError(
+                    f"The folder {config.path} does not exist.", hint="`agentlab models list` shows all models."
+                )
             return {"path": str(config.path.absolute()), "dtype": config.dtype, "threads": config.threads}
 
         super().__init__(

@@ -27,7 +27,7 @@ class LoraDelta:
 
     def __post_init__(self) -> None:
         if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1]:
-            raise DataError(f"Factors of shapes {tuple(self.b.shape)} and {tuple(self.a.shape)} do not match.")
+            raise DataError(f"Factor shapes {tuple(self.b.shape)} and {tuple(self.a.shape)} do not match.")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -88,7 +88,7 @@ def _of_checkpoint(path: Path) -> GgufBase:
         raise DataError(f"{path} is not a JSON object.", hint=_ANOTHER)
     kind = str(config.get("model_type"))[:64]
     if kind not in _ARCHITECTURES:
-        raise UnknownNameError("model type with GGUF adapters", kind, sorted(_ARCHITECTURES))
+        raise UnknownNameError("exportable model type", kind, sorted(_ARCHITECTURES))
     architecture, hidden = _ARCHITECTURES[kind], _number(path, config, "hidden_size")
     heads = _number(path, config, "num_attention_heads")
     kv_heads = heads if config.get("num_key_value_heads") is None else _number(path, config, "num_key_value_heads")
@@ -125,7 +125,7 @@ def plan_serving(adapters: Mapping[str, Adapter]) -> ServePlan:
     problems = list(chain.from_iterable(_problems(name, adapter) for name, adapter in adapters.items()))
     bases = {adapter.settings.base for adapter in adapters.values()}
     if len(bases) > 1:
-        problems.append(f"One server has one base model, but these adapters have {len(bases)}.")
+        problems.append(f"A server serves one base model, but these adapters have {len(bases)}.")
     largest = max((_rank(adapter) for adapter in adapters.values()), default=1)
     room = next((rank for rank in RANKS if rank >= largest), RANKS[-1])
     modules = tuple(f"{name}={adapter.path.resolve()}" for name, adapter in adapters.items())
@@ -145,7 +145,9 @@ def _problems(name: str, adapter: Adapter) -> list[str]:
         problems.append(f"{name} has rank {_rank(adapter)}, but vLLM supports at most {RANKS[-1]}: truncate it.")
     scales = {module.scale for module in adapter.modules.values()}
     if scales != {adapter.settings.scale(adapter.settings.r, adapter.settings.lora_alpha)}:
-        problems.append(f"{name} has modules of different rank or alpha, but vLLM scales all alike: {_REWRITE}.")
+        problems.append(
+            f"{name} has modules of different rank or alpha, but vLLM applies one scale to all: {_REWRITE}."
+        )
     if adapter.settings.fan_in_fan_out:
         problems.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM ignores.")
     outside = [module_name for module_name in adapter.modules if not any(map(str.isdecimal, module_name.split(".")))]

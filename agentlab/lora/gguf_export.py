@@ -81,7 +81,7 @@ def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
 
     architectures = {name: arch for arch, name in MODEL_ARCH_NAMES.items() if name in _ARCHITECTURES}
     if base.architecture not in architectures:
-        raise UnknownNameError("architecture with GGUF adapters", base.architecture, sorted(architectures))
+        raise UnknownNameError("exportable architecture", base.architecture, sorted(architectures))
     table = get_tensor_name_map(architectures[base.architecture], base.blocks)
     names: dict[str, str] = {}
     for module in adapter.modules:
@@ -95,7 +95,7 @@ def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
         if any(due not in (None, side) for side, due in zip(shape, expected, strict=True)):
             raise DataError(
                 f"{adapter.path}: {module} is {_by(shape)}, but {_by(expected)} in the base model.",
-                hint="The adapter belongs to another base model; pass the right one with --base.",
+                hint="The adapter belongs to a different base model; pass the right one with --base.",
             )
         names[module] = tensor_name
     return names

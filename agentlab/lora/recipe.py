@@ -56,12 +56,12 @@ def plan(
     if operator.alone != (step is not None) or (operator.alone and len(parents) != 1):
         raise UsageError(f"{method} takes {'one adapter and a step' if operator.alone else 'no step'}.")
     if len(parents) < 2 and not operator.alone:
-        raise UsageError("A blend needs at least two adapters.", hint="Pass them one after the other.")
+        raise UsageError("A blend needs at least two adapters.", hint="Pass two or more adapters.")
     shares = tuple(weights) if weights is not None else (1 / len(parents),) * len(parents)
     _check_weights(method, shares, len(parents), pair=operator.pair)
     if density is not None and not operator.thins:
         thinning = [name for name in OPERATORS.table if OPERATORS.load(name).thins]
-        raise UsageError(f"{method} has no density.", hint=f"Only {' and '.join(thinning)} use it.")
+        raise UsageError(f"{method} does not use a density.", hint=f"Only {' and '.join(thinning)} use it.")
     if density is not None and not 0 < density <= 1:
         raise UsageError(f"A density of {density} is outside the range 0 to 1.", hint="0.5 keeps half of the entries.")
     if rank is not None and operator.adds_ranks:

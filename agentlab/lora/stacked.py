@@ -60,7 +60,7 @@ def check_rows(rows: Sequence[int], slots: Collection[int]) -> None:
     wrong = [row for row in rows if row != BASE and row not in slots]
     if wrong or not rows:
         raise UsageError(
-            f"A row names adapter {wrong[0]}, but there are {len(slots)}."
+            f"A row refers to adapter {wrong[0]}, but there are {len(slots)}."
             if wrong
             else "A batch needs at least one row.",
             hint="Adapters are numbered from 0; BASE is the base model alone.",

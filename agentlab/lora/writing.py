@@ -121,7 +121,7 @@ def _write_modules(
     for (expected, shape), (name, delta) in zip(shapes.items(), modules, strict=True):
         if name != expected or delta.shape != shape or delta.rank > rank:
             raise DataError(
-                f"{name} came as {delta.shape} of rank {delta.rank}; {expected} as {shape} of at most {rank} was due."
+                f"Got {name} as {delta.shape} of rank {delta.rank}; expected {expected} as {shape}, rank <= {rank}."
             )
         for tensor in _pad_factors(delta, rank):
             stored = tensor.to("cpu", kind).contiguous()

@@ -212,7 +212,7 @@ def _system_text(system: str | None) -> str:
     if system is None:
         return ""
     indented = "".join(f"    {line}\n" for line in system.splitlines())
-    return f"It was trained with this system message; give the same one when you use it:\n\n{indented}\n"
+    return f"It was trained with this system message; use the same one at inference:\n\n{indented}\n"
 
 
 def _loss(value: float | None) -> str:

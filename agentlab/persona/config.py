@@ -31,15 +31,17 @@ class ReportConfig(StrictModel):
     separability: int = Field(
         24, ge=0, le=1000, description="Held-out turns scored under every persona; 0 turns this off."
     )
-    forgetting: int = Field(24, ge=0, le=1000, description="Base task items, before and after; 0 turns this off.")
+    forgetting: int = Field(
+        24, ge=0, le=1000, description="Base task items scored before and after training; 0 turns this off."
+    )
     samples: tuple[str, ...] = Field(
         ("What should I do on a rainy Sunday?", "Is a heavier stone falling faster than a light one?"),
         max_length=16,
-        description="Questions for base and personas to answer side by side.",
+        description="Questions that the base and the personas answer side by side.",
     )
     sample_tokens: int = Field(48, ge=1, le=1024, description="Maximum tokens per sample answer.")
     dtype: Figures = Field(
-        "float32", description="Data type for measuring; bfloat16 keeps the base as `precision` loads it."
+        "float32", description="Data type for measuring; bfloat16 keeps the base in the data type set by `precision`."
     )
 
 
@@ -52,20 +54,23 @@ class PersonaConfig(StrictModel):
         (), max_length=64, description="The personas to train; the base is loaded once."
     )
     out: EnvPath | None = machine_field(
-        None, description="Folder of the adapter when training one persona; null is adapters/NAME."
+        None, description="Folder of the adapter when training one persona; null means adapters/NAME."
     )
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="CPU threads per training process; null is OMP_NUM_THREADS, or one per core."
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads per training process; null means OMP_NUM_THREADS, or one per core.",
     )
     together: bool = Field(False, description="Train all personas in the same steps, with their rows in one batch.")
-    lora: LoraConfig = Field(LoraConfig(), description="The shape of the adapters.")
+    lora: LoraConfig = Field(LoraConfig(), description="Shape of the adapters.")
     training: TrainingConfig = Field(TrainingConfig(), description="How each adapter is trained.")
     report: ReportConfig = Field(ReportConfig(), description="What is measured after training.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         names = [persona.name for persona in self.personas]
         if not names:
-            yield ("personas",), "no persona to train: give --data FILE, or `personas` in a config file"
+            yield ("personas",), "no persona to train: pass --data FILE, or `personas` in a config file"
         folders = [name.lower() for name in names]  # not every disk tells apart by case
         for index, name in enumerate(names):
             key = ("personas", str(index), "name")

@@ -77,8 +77,8 @@ def _find_data_file(name: str, workspace: Workspace) -> Path:
         return path
     if not Path(name).is_absolute() and shipped.is_file():
         return shipped
-    hint = "It is JSONL with one conversation per line: see docs/train-persona.md."
-    raise MissingFileError(f"There is no conversation file {path}.", hint=hint)
+    hint = "Pass a JSONL file with one conversation per line; see docs/train-persona.md."
+    raise MissingFileError(f"The conversation file {path} does not exist.", hint=hint)
 
 
 def summary(source: PersonaSource, prepared: Prepared) -> Mapping[str, Any]:
@@ -138,7 +138,7 @@ class PersonaPlan(AnswerDocument):
         for name, report in self.data.items():
             blocks += [Heading(name), *report.blocks()]
         if self.imports:
-            blocks.append(Text("Tokens are counted after the base, which has the tokenizer, is imported."))
+            blocks.append(Text("Tokens are counted once the base, which includes the tokenizer, is imported."))
         return blocks
 
 

@@ -54,8 +54,8 @@ class PersonaResult(Plain):
 
     name: Annotated[str, Column("persona")]
     adapter: Annotated[str, Column("adapter", help="Folder of the adapter.")]
-    conversations: Annotated[int, Column("trained on", help="Conversations trained on.")]
-    held_out: Annotated[int, Column("held out", help="Conversations kept out of training.")]
+    conversations: Annotated[int, Column("trained on", help="Number of training conversations.")]
+    held_out: Annotated[int, Column("held out", help="Number of held-out conversations.")]
     supervised_tokens: int
     steps: int
     best_step: int
@@ -136,7 +136,7 @@ class PersonasResult(AnswerDocument):
             share = self.separability
             sentences.append(
                 f"{share} of {share.count} held-out conversations are most probable under the right persona "
-                f"({share.level:.0%} interval; by chance {self.chance:.0%})."
+                f"({share.level:.0%} interval; chance level {self.chance:.0%})."
             )
         return sentences
 
@@ -157,7 +157,7 @@ class PersonasResult(AnswerDocument):
             caption = "Mean log-probability of held-out turns (rows) under each persona (columns)"
             blocks += [Heading("Separability"), Table(("turns of", *names), matrix_rows, caption=caption)]
         if self.samples:
-            blocks.append(Heading("Side by side"))
+            blocks.append(Heading("Sample answers"))
         for sample in self.samples:
             rows = [(BASE_NAME, sample.base)]
             for name, answer in sample.personas.items():
@@ -172,8 +172,8 @@ def persona_report(run: OpenRun, result: PersonasResult, data: Sequence[DataRepo
     """Draw the losses into the run folder, and say what they show; `measured_in` is the type of the measured losses."""
     run.write_text(_CURVES, loss_curves(result.personas))
     types = (
-        f"Losses in the table are measured after training in {measured_in}; those in the plot while training, "
-        f"in {result.precision}, and may differ in the second digit."
+        f"Losses in the table are measured after training in {measured_in}; those in the plot during training, "
+        f"in {result.precision}; they may differ in the second digit."
     )
     blocks: list[Block] = [
         *result.tables(),

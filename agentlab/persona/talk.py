@@ -131,7 +131,7 @@ def checkpoint_of(folder: Path, model: str | None, workspace: Workspace, importi
     path = import_base(base)
     if same_base(folder, path, any_base=True) is False:
         raise UsageError(
-            f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
+            f"{folder.name} was trained on a different base model from {path}: the fingerprints differ.",
             hint="Choose its base with --model (`debate ping`: --base); `agentlab models list` shows all models.",
         )
     return path
@@ -142,7 +142,9 @@ def _gguf_of(config: LLMConfig, file: Path) -> str:
     model_paths = (provider.model_path for provider in config.providers.values() if isinstance(provider, GgufProvider))
     name = next(model_paths, None)
     if name is None:
-        raise UsageError(f"{file.name} does not say which model it is for.", hint="Name its GGUF file with --model.")
+        raise UsageError(
+            f"{file.name} does not name its base model.", hint="Pass the GGUF file of its base with --model."
+        )
     return name
 
 

@@ -92,7 +92,9 @@ class Asking:
     def _local(self, call: PipelineCall, model: str, upcoming: Sequence[str]) -> PipelineAnswer:
         """Down the ladder, until an answer is good or the last rung has failed."""
         if model not in self.models:
-            raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
+            raise MissingFileError(
+                f"The model {model} cannot be used.", hint="Run `agentlab pipeline models` to see why."
+            )
         settings = self.engines.get(model) or self.models[model].usable
         original, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
         while True:
@@ -250,4 +252,4 @@ def _seed(call: PipelineCall, rung: Rung) -> int:
 
 def _check(text: str, schema: Mapping[str, Any] | None) -> None:
     if schema is not None and isinstance(fitted_value := fits(text, schema), Rejected):
-        raise SchemaError(f"The answer does not match its schema: {'; '.join(fitted_value.problems)}")
+        raise SchemaError(f"The answer does not match the response schema: {'; '.join(fitted_value.problems)}")

@@ -31,7 +31,7 @@ class EngineOptions(Sampling):
         None, ge=128, le=1 << 20, description="Context size in tokens, for prompt and answer. [2048]"
     )
     n_ubatch: int | None = Field(None, ge=16, le=4096, description="Prompt tokens per batch. [128]")
-    n_gpu_layers: int | None = Field(None, ge=-1, le=4096, description="Layers on the GPU; -1 is all. [0]")
+    n_gpu_layers: int | None = Field(None, ge=-1, le=4096, description="Layers on the GPU; -1 means all. [0]")
     flash_attn: bool | None = Field(None, description="Use flash attention: less memory, same speed. [true]")
     kv_type: KvType | None = Field(None, description="Type of the KV cache: f16, q8_0 or q4_0. [f16]")
 
@@ -39,15 +39,17 @@ class EngineOptions(Sampling):
 class ModelEntry(StrictModel):
     """One model: a GGUF file, or a model of `llm`."""
 
-    provider: Literal["gguf", "router"] = Field("gguf", description="gguf: `file`; router: `model` of `llm`.")
+    provider: Literal["gguf", "router"] = Field(
+        "gguf", description="gguf: set `file`; router: set `model` to a name from `llm`."
+    )
     file: EnvPath | None = Field(None, description="A file in models_directory, or a path.")
     quantization: str | None = Field(
         None, max_length=40, description="Expected quantization, such as Q4_K_M; checked against the file."
     )
     required_for_base: bool = Field(
         True,
-        description="Whether base mode refuses to start without it. When false, a missing fallback model is skipped "
-        "in both modes; the first model of a stage must exist.",
+        description="If true, base mode refuses to start without this model. If false, a missing fallback model is "
+        "skipped in both modes; the first model of a stage must exist.",
     )
     overrides: EngineOptions = Field(EngineOptions(), description="Settings that differ from `defaults`.")
     model: str | None = Field(None, description="Name of a model from `llm`.")
@@ -72,11 +74,11 @@ class Resources(StrictModel):
 
     ram_gib: float | None = machine_field(None, gt=0, le=65_536, description="Main memory in GiB.")
     vram_gib: float | None = machine_field(None, gt=0, le=65_536, description="GPU memory in GiB.")
-    ram_safety: float = machine_field(1.05, ge=1, le=4, description="Safety factor for estimates of main memory.")
+    ram_safety: float = machine_field(1.05, ge=1, le=4, description="Safety factor for main memory estimates.")
     threads: int | None = machine_field(
-        None, ge=1, le=1024, description="CPU threads per local model; null is OMP_NUM_THREADS, or one per core."
+        None, ge=1, le=1024, description="CPU threads per local model; null means OMP_NUM_THREADS, or one per core."
     )
-    vram_safety: float = machine_field(1.1, ge=1, le=4, description="Safety factor for estimates of GPU memory.")
+    vram_safety: float = machine_field(1.1, ge=1, le=4, description="Safety factor for GPU memory estimates.")
 
 
 class Branch(StrictModel):
@@ -93,7 +95,7 @@ class PipelineConfig(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed for all sampling.")
     mode: Literal["base", "manual"] = Field("base", description="Which list of stages to run.")
-    input: str | None = Field(None, max_length=32_768, description="Input of the first stage.")
+    input: str | None = Field(None, max_length=32_768, description="Input to the first stage.")
     input_file: EnvPath | None = Field(None, description="Text file with the input.")
     inputs: EnvPath | None = Field(
         None, description="JSONL file with one input per line; each passes through all stages."
@@ -136,7 +138,7 @@ MEASURED = Basis(keys=("input", "input_file", "inputs", "params"))
 def _models(config: PipelineConfig) -> Iterator[Problem]:
     for name, entry in config.models.items():
         if entry.provider == "router" and entry.model not in config.llm.models:
-            yield ("models", name, "model"), _unknown("model of `llm`", entry.model or "", list(config.llm.models))
+            yield ("models", name, "model"), _unknown("model from `llm`", entry.model or "", list(config.llm.models))
         kv_type = entry.overrides.kv_type or config.defaults.kv_type or "f16"
         flash = entry.overrides.flash_attn if entry.overrides.flash_attn is not None else config.defaults.flash_attn
         if kv_type != "f16" and flash is False:
@@ -150,7 +152,7 @@ def stage_problems(stages: Sequence[Stage], config: PipelineConfig) -> Iterator[
         if stage.id == graph.INPUT:
             yield (str(index), "id"), "`input` is reserved for the input of the run; choose another id"
         elif stage.id in names[:index]:
-            yield (str(index), "id"), f"two stages are called {stage.id}"
+            yield (str(index), "id"), f"two stages have the id {stage.id}"
     broken = list(_templates(stages))
     yield from broken
     for index, stage in enumerate(stages):
@@ -202,7 +204,7 @@ def _references(index: int, stage: Stage, stages: Sequence[Stage], mentioned: fr
         if name not in names:
             yield key, _unknown("stage", name, [graph.INPUT, *before])
         elif circle := graph.circle({s.id: frozenset(read[s.id]) - {graph.INPUT} for s in stages}):
-            yield key, f"a cycle: {' reads '.join(circle)}"
+            yield key, f"the stages form a cycle: {' reads '.join(circle)}"
         else:
             yield key, f"{stage.id} reads {name}, which comes after it; move {name} up"
 
@@ -251,10 +253,10 @@ def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
         inside = names[first : last + 1]
         for key, source in graph.templates(stage):
             for name in sorted(compile_template(source).previous - set(inside)):
-                hint = f"there is no loop with {name}" if inside else "there is no loop"
+                reason = f"is not in a loop with {name}" if inside else "is not in a loop"
                 yield (
                     (str(index), *key),
-                    f"previous.{name} is the answer of an earlier visit, but for {stage.id}, {hint}",
+                    f"previous.{name} is the answer from an earlier visit, but {stage.id} {reason}",
                 )
 
 

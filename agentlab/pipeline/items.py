@@ -61,8 +61,8 @@ def read_inputs(
         return ()
     if config.input is None or not config.input.strip():
         raise UsageError(
-            "There is no input for the pipeline." if config.input is None else "The input is empty.",
-            hint="Give --input TEXT, --input-file FILE (- reads standard input), or --inputs FILE.jsonl.",
+            "The pipeline has no input." if config.input is None else "The input is empty.",
+            hint="Pass --input TEXT, --input-file FILE (- reads standard input), or --inputs FILE.jsonl.",
         )
     return (PipelineInput("", config.input),)
 
@@ -76,7 +76,7 @@ def _text(path: Path) -> str:
     try:
         text = read_text(path, _MOST_BYTES).removeprefix("\ufeff")  # the mark that some programs begin UTF-8 with
     except FileNotFoundError:
-        raise MissingFileError(f"There is no input file {path}.", hint="Check the path.") from None
+        raise MissingFileError(f"The input file {path} does not exist.", hint="Check the path.") from None
     except OSError as error:
         raise MissingFileError(f"The input file {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -90,27 +90,29 @@ def _text(path: Path) -> str:
 def _lines(path: Path) -> tuple[PipelineInput, ...]:
     lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     if len(lines) > _MOST_ITEMS:
-        raise DataError(f"{path} has {len(lines)} inputs, and at most {_MOST_ITEMS} are taken.", hint="Split it.")
+        raise DataError(f"{path} has {len(lines)} inputs; the limit is {_MOST_ITEMS}.", hint="Split the file.")
     digits = max(4, len(str(len(lines))))
     return tuple(_input(f"{n:0{digits}}", line, f"{path}:{number}") for n, (number, line) in enumerate(lines, 1))
 
 
 def _input(name: str, line: str, where: str) -> PipelineInput:
-    hint = 'A line is a text in quotes, or an object such as {"input": "...", "id": 7}.'
+    hint = 'Each line must be a quoted string, or an object such as {"input": "...", "id": 7}.'
     if len(line) > _LONGEST_LINE:
         raise DataError(f"{where} is longer than {_LONGEST_LINE} characters.")
     try:
         value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except _NotFiniteError as error:
         raise DataError(
-            f"{where} holds {error}, which is no number in JSON.", hint="Write null, or leave it out."
+            f"{where} contains {error}, which is not a valid JSON number.", hint="Write null, or omit it."
         ) from None
     except (ValueError, RecursionError):
-        raise DataError(f"{where} is not JSON.", hint=hint) from None
+        raise DataError(f"{where} is not valid JSON.", hint=hint) from None
     if not _within(value, _DEEPEST):
         raise DataError(f"{where} is nested deeper than {_DEEPEST} levels.")
     if _HALF.search(json.dumps(value, ensure_ascii=False)):
-        raise DataError(f"{where} holds half a character (\\ud800 to \\udfff).", hint="Write both halves, or neither.")
+        raise DataError(
+            f"{where} contains an unpaired surrogate (\\ud800 to \\udfff).", hint="Complete the pair, or remove it."
+        )
     if isinstance(value, str):
         value = {"input": value}
     if not isinstance(value, dict) or not isinstance(value.get("input"), str):

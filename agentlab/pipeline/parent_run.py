@@ -50,7 +50,7 @@ def parent_of(config: PipelineConfig, env: Mapping[str, str], *, resumed: bool =
             return Parent(path.name, path, gone=True)
         raise MissingFileError(
             f"The parent run {path}, whose answers this run reuses, does not exist.",
-            hint="Remove `branch`: answers stored in the workspace are reused without it.",
+            hint="Remove `branch`; answers stored in the workspace are still reused.",
         )
     before = load_resolved(PipelineConfig, path / "config.yaml", (), env=env)
     check_unchanged(before, config, first)

@@ -64,7 +64,7 @@ class PipelinePlan(AnswerDocument):
             for n, s in enumerate(self.steps, 1)
         ]
         models = [(m.model, m.file, str(m.context), *map(mebibytes, _parts(m)), m.source) for m in self.models]
-        best = "the minimum" if self.method == "exact" else "by heuristic: too many stages for an exact search"
+        best = "the minimum" if self.method == "exact" else "heuristic: too many stages for an exact search"
         inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
         loads = f"{self.loads} model load{'s' if self.loads != 1 else ''}"
         memory = f"at most {mebibytes(self.peak_bytes)} of {mebibytes(self.budget_bytes)} MiB"

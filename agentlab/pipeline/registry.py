@@ -119,11 +119,11 @@ def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
         if path.exists():
             return path
     except OSError as error:  # such as a name that is too long
-        raise MissingFileError(f"{path} cannot be looked up: {error.strerror}.", hint="Check `file`.") from error
+        raise MissingFileError(f"{path} cannot be accessed: {error.strerror}.", hint="Check `file`.") from error
     if path.is_symlink():
         raise MissingFileError(
-            f"{path} is a link that leads nowhere: there is no {path.readlink()}.",
-            hint="Put the file there, or let the link lead to it.",
+            f"{path} is a broken symbolic link: {path.readlink()} does not exist.",
+            hint="Put the file there, or fix the link.",
         )
     known_files = sorted(p.name for p in path.parent.glob("*.gguf")) if path.parent.is_dir() else []
     hint = UnknownNameError("model file", path.name, known_files).hint
@@ -132,23 +132,23 @@ def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
             return store.find(file, workspace)
         except UnknownNameError as error:
             hint = error.hint
-    raise MissingFileError(f"There is no model file {path}.", hint=hint)
+    raise MissingFileError(f"The model file {path} does not exist.", hint=hint)
 
 
 def _check(path: Path, metadata: GgufMetadata, entry: ModelEntry) -> None:
     if not known_architecture(metadata.architecture):
         raise ModelFileError(
-            f"{path} is a model of the architecture {metadata.architecture[:40]!r}, which the engine does not know.",
-            hint="A later version of llama-cpp-python may know it.",
+            f"{path} has the architecture {metadata.architecture[:40]!r}, which the engine does not support.",
+            hint="Upgrade llama-cpp-python; a later version may support it.",
         )
     if not metadata.chat_template:
-        raise ModelFileError(f"{path} holds no chat template, so it cannot be talked to.", hint=_INSTRUCT)
+        raise ModelFileError(f"{path} has no chat template, so it cannot chat.", hint=_INSTRUCT)
     if entry.quantization is not None and not agrees(entry.quantization, metadata):
         header_differs = metadata.file_type not in (None, metadata.quantisation)
         claimed = f", and its header says {metadata.file_type}" if header_differs else ""
         raise ModelFileError(
-            f"{path} is said to be {entry.quantization}, but most of its bytes are {metadata.quantisation}{claimed}.",
-            hint="Correct `quantization`, or leave it out; or get the file that was meant.",
+            f"{path} is set to {entry.quantization}, but most of its bytes are {metadata.quantisation}{claimed}.",
+            hint="Correct or omit `quantization`, or download the intended file.",
         )
 
 

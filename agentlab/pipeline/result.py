@@ -211,7 +211,7 @@ def _explanation_blocks(explanation: Mapping[str, Any]) -> Iterator[Block]:
             (group["vote"], f"{group['weight']:g}", str(len(group["candidates"]))) for group in explanation["tally"]
         ]
         rows += [("(no vote)", "", str(explanation["abstained"]))] if explanation["abstained"] else []
-        yield Table(("vote", "weight", "answers"), rows, "Votes of the answers")
+        yield Table(("vote", "weight", "answers"), rows, "Votes by answer")
     details = {key: note for key, note in explanation.items() if key not in ("method", "tally", "abstained", "chosen")}
     if any(note not in (False, [], {}) for note in details.values()):
         yield Text(json.dumps(details, ensure_ascii=False)[:500])

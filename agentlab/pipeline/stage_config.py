@@ -34,25 +34,25 @@ class Loop(StrictModel):
     condition: Expression = Field(
         description="Expression over `output`, `json`, `visit` and `stages`, such as \"'DONE' in output\"."
     )
-    start: StageId | None = Field(None, description="First stage of the loop; null is this stage alone.")
+    start: StageId | None = Field(None, description="First stage of the loop; null means this stage alone.")
     max_visits: int = Field(3, ge=2, le=MOST_VISITS, description="Maximum visits, including the first.")
 
 
 class Sampling(StrictModel):
     """Sampling settings; null uses those of the model, then `defaults`."""
 
-    temperature: float | None = Field(None, ge=0, le=5, description="Sampling temperature; 0 is greedy decoding.")
+    temperature: float | None = Field(None, ge=0, le=5, description="Sampling temperature; 0 means greedy decoding.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling: probability mass to sample from.")
     max_tokens: int | None = Field(None, ge=1, le=131_072, description="Maximum tokens per answer.")
     timeout_s: float | None = Field(
-        None, gt=0, le=86_400, description="Seconds per answer, including prompt processing."
+        None, gt=0, le=86_400, description="Time limit per answer in seconds, including prompt processing."
     )
 
 
 class Stage(Sampling):
     """One stage: one model (`model`), or several whose answers become one (`models`, `aggregation`)."""
 
-    id: StageId = Field(description="Name of the stage, in `input_from` and in templates.")
+    id: StageId = Field(description="Name of the stage, used in `input_from` and in templates.")
     type: Literal["single", "multi"] | None = Field(None, description="Derived from `model` or `models` if null.")
     model: str | None = Field(None, description="Model of a single stage.")
     models: tuple[str, ...] = Field(
@@ -67,18 +67,18 @@ class Stage(Sampling):
         )
     )
     input_from: tuple[StageId, ...] | StageId | None = Field(
-        None, description="Stages whose answers it reads, or `input`; null is the previous stage."
+        None, description="Stages whose answers this stage reads, or `input`; null means the previous stage."
     )
     output_mode: Literal["answer_only", "input_plus_answer"] = Field(
-        "answer_only", description="What it passes on: its answer, or its input and its answer."
+        "answer_only", description="What the stage passes on: its answer, or its input and its answer."
     )
     system: Source = Field("", description="Template of the system message; empty sends none.")
     prompt: Source = Field("{{ input }}", description="Template of the user message.")
     response_schema: dict[str, Any] | None = Field(None, description="JSON schema that answers must match.")
     when: Expression | None = Field(
-        None, description="Condition; the stage is skipped unless it holds, such as stages.check.json.ok"
+        None, description="Condition, such as stages.check.json.ok; the stage is skipped unless it holds."
     )
-    repeat_until: Loop | None = Field(None, description="Visit it again until a condition holds.")
+    repeat_until: Loop | None = Field(None, description="Repeat the stage until a condition holds.")
     fallback_models: tuple[str, ...] = Field(
         (), max_length=8, description="Models to try in order when the model fails."
     )

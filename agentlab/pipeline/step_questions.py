@@ -87,9 +87,9 @@ def messages(step: PipelineStep, item: PipelineItem, keep: float) -> Messages:
     if not prompt.strip():
         reason = f"its input, {' and '.join(step.sources)}, is empty"
         if input_text.strip():
-            reason = f"its template renders to nothing for {input_text[:_SHOWN]!r}"
+            reason = f"its template renders to an empty prompt for {input_text[:_SHOWN]!r}"
         raise ConfigError(
             f"The prompt of stage {step.stage.id} is empty: {reason}.",
-            hint="Use `when` to skip a stage that has nothing to ask, or set `on_error`.",
+            hint="Use `when` to skip the stage when it has no prompt, or set `on_error`.",
         )
     return (*((("system", system),) if system else ()), ("user", prompt))

@@ -56,7 +56,7 @@ class Validated(AnswerDocument):
             },
         )
         count = len(self.stages)
-        sentence = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} over {', '.join(self.models)}."
+        sentence = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} with {', '.join(self.models)}."
         return [Text(sentence), stages, *(Text(line) for line in (*self.remarks, *self.warnings))]
 
 
@@ -84,7 +84,7 @@ def remarks(config: PipelineConfig, stages: Sequence[Stage]) -> list[str]:
 def context_remarks(config: PipelineConfig, trained: Mapping[str, int]) -> list[str]:
     """Which models are given a larger context than they were `trained` with (tokens; 0 is unknown)."""
     return [
-        f"models.{name}: n_ctx {context} exceeds the {trained_context} tokens that it was trained with; "
+        f"models.{name}: n_ctx {context} exceeds the model's training context of {trained_context} tokens; "
         "answers to longer prompts will be poor"
         for name, trained_context in trained.items()
         if 0 < trained_context < (context := engine_of(config, name).context)
@@ -148,8 +148,8 @@ def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
             parts += ["their prompts differ before the input"] * (before != start)
             yield (
                 stage.id,
-                f"{earlier.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: "
-                "start both prompts with {{ input }} and put the instruction after it, so that it is processed once",
+                f"{earlier.id} and {stage.id} pass the same input to {model}, but {' and '.join(parts)}: "
+                "start both prompts with {{ input }}, followed by the instruction, so that the input is processed once",
             )
 
 
@@ -158,7 +158,7 @@ def _equal_samples(stage: Stage, temperature: float) -> Iterator[Remark]:
     if temperature == 0 and equal_answers > 1:
         yield (
             stage.id,
-            f"at temperature 0 a model gives the same answer {equal_answers} times; set a temperature, or ask it once",
+            f"at temperature 0 a model gives the same answer {equal_answers} times; raise it, or sample once",
         )
 
 

@@ -69,7 +69,7 @@ def test_contradictions_are_told_before_work_begins(agentlab: Agentlab, workspac
         "parents=[]": "at least two parents",
         "parents=[one, one]": "named twice",
         "tasks.train=400": "which generation 0 uses",
-        "genome.kind=deltas": "only searches numbers",
+        "genome.kind=deltas": "only searches over numbers",
         "genome.operators=[concat]": "unknown or rank-changing operators: concat",
         "algorithm=gradient": "algorithm",
     }.items():

@@ -96,8 +96,8 @@ def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
         (("--concurrency", "1,x"), "is not a list of numbers"),
         (("--model", "nobody"), "no target named 'nobody'"),
         (("--mode", "sideways"), "load.mode"),
-        (("--set", "llm=none"), "no language model"),
-        (("--set", "load.tokenizer=absent.json"), "no tokenizer"),
+        (("--set", "llm=none"), "No language model"),
+        (("--set", "load.tokenizer=absent.json"), "The tokenizer"),
         (("compare", "a", "b"), "no run named"),
     ],
 )
@@ -149,7 +149,7 @@ def test_what_speaks_against_a_figure_is_marked_on_the_screen(agentlab: Call) ->
     answer = agentlab("llm-bench", "demo", *FAST, "--set", "mock=[ok-n20]", "--concurrency", "2")
     assert answer.code == 0
     assert "2 at a time *" in answer.out
-    assert "of the pieces arrived together with the one before" in " ".join(answer.out.split())
+    assert "of the chunks arrived together with the previous one" in " ".join(answer.out.split())
     assert "short: 6 requests in" in " ".join(answer.out.split())
 
 

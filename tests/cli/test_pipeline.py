@@ -259,7 +259,7 @@ def test_a_rerun_changes_nothing_before_its_first_stage(agentlab: Call) -> None:
 
 def test_a_line_that_cannot_be_written_down_is_refused_before_a_run_begins(agentlab: Call) -> None:
     Path("half.jsonl").write_text('"a\\ud800b"\n')
-    refused(agentlab("pipeline", scripted(), "--inputs", "half.jsonl"), 2, "half.jsonl:1", "half a character")
+    refused(agentlab("pipeline", scripted(), "--inputs", "half.jsonl"), 2, "half.jsonl:1", "unpaired surrogate")
 
 
 def test_the_plan_and_the_models_of_the_embedded_presets(agentlab: Call) -> None:
@@ -281,7 +281,7 @@ def test_init_writes_two_files_that_are_valid(agentlab: Call) -> None:
 @pytest.mark.parametrize(
     ("definition", "flags", "code", "words"),
     [
-        (stages({"id": "a", "model": "far"}), [], 2, ["There is no input", "--input"]),
+        (stages({"id": "a", "model": "far"}), [], 2, ["has no input", "--input"]),
         (stages({"id": "a", "model": "far"}), ["--input", ""], 2, ["input is empty"]),
         (stages({"id": "a", "model": "far"}), ["--input", "x" * 40_000], 2, ["--input-file"]),
         (stages({"id": "a", "model": "far"}), ["--inputs", "absent.jsonl"], 3, ["absent.jsonl"]),
@@ -308,7 +308,7 @@ def test_wrong_input(agentlab: Call, definition: dict[str, Any], flags: list[str
 def test_a_model_file_that_is_not_there(agentlab: Call) -> None:
     models = {"models": {"m": {"file": "SmolLM2-135M-Instruct.Q4.gguf"}}}
     path = write("local.yaml", models, stages({"id": "a", "model": "m"}))
-    refused(agentlab("pipeline", path, "--input", "x"), 3, "models.m", "There is no model file")
+    refused(agentlab("pipeline", path, "--input", "x"), 3, "models.m", "The model file")
 
 
 def test_a_quantisation_that_is_not_what_was_said(agentlab: Call) -> None:

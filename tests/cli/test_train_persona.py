@@ -67,7 +67,7 @@ def test_the_seed_s_flags_make_an_adapter(agentlab: Call, workspace: Path) -> No
     assert card["lora"]["r"] == 4
     assert card["training"]["grad_accum"] == 2
     report = Path(answer.json["run"]["path"]) / "report.html"
-    assert "Side by side" in report.read_text()
+    assert "Sample answers" in report.read_text()
     listed = agentlab("adapters", "list", "--json").json["result"]["adapters"]
     assert [adapter["name"] for adapter in listed] == ["persona_a"]
 

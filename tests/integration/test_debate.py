@@ -86,12 +86,12 @@ def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, caps
     original = questions_path.read_text()
     questions_path.write_text(original.replace('"answer": "yes"', '"answer": "no"'))
     assert main(["debate", "replay", "d"]) == 2
-    assert "does not hold the questions" in capsys.readouterr().err
+    assert "does not contain the questions" in capsys.readouterr().err
     questions_path.write_text(original)
     fitted = next(number for number, line in enumerate(lines) if '"dev.fitted"' in line)
     events.write_text("".join(lines[: fitted + 1]))
     assert main(["debate", "replay", "d"]) == 2
-    assert "This run has not scored a question yet" in capsys.readouterr().err
+    assert "This run has not scored any questions yet" in capsys.readouterr().err
 
 
 def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
         (["--set=agents=[{name: a, adapter: x, model: y}, {name: b}]"], "not both"),
         (["--adapter=nowhere", "--adapter=neither"], "nowhere"),
         (["--vote=judge"], "needs protocol.judge"),
-        (["--set=vote.round=3"], "must not be above protocol.rounds"),
+        (["--set=vote.round=3"], "must not exceed protocol.rounds"),
         (["--topology=mesh"], "topology"),
         (["--base=./"], "not a checkpoint folder"),
         (["--topic= "], "after --topic is empty"),

@@ -120,7 +120,7 @@ def test_the_client_states_its_own_limit(tmp_path: Path, runs: Any) -> None:
     assert result.ceiling is not None
     assert min(result.ceiling.short, result.ceiling.long) > 10  # which is larger, chance decides where tokens are cheap
     report = (run.path / "report.md").read_text(encoding="utf-8")
-    assert f"{result.ceiling.short:.0f} requests/s with answers of one token" in report
+    assert f"{result.ceiling.short:.0f} requests/s with one-token answers" in report
 
 
 class StopAfter:

@@ -140,7 +140,7 @@ def recommend(models: Sequence[ModelCheck]) -> list[Recommendation]:
         give("primary", steady[0], f"the fastest that answered every request, {_seconds(steady[0])}")
     if len(steady) > 1:
         partner = next((row for row in steady if row.provider != steady[0].provider), steady[1])
-        where = "at another provider" if partner.provider != steady[0].provider else "of the same provider"
+        where = "from another provider" if partner.provider != steady[0].provider else "from the same provider"
         give("duplicate", partner, f"the next fastest {where}, {_seconds(partner)}")
     chosen_models = {recommendation.model for recommendation in chosen}
     remaining = [row for row in working if row.model not in chosen_models]
@@ -149,7 +149,7 @@ def recommend(models: Sequence[ModelCheck]) -> list[Recommendation]:
         if row is not resort:
             give("reserve", row, f"{_share(row)}, {_seconds(row)}")
     if resort is not None:
-        give("fallback", resort, f"{'runs here' if resort.local else 'costs nothing'}, {_share(resort)}")
+        give("fallback", resort, f"{'local' if resort.local else 'free'}, {_share(resort)}")
     return chosen + [
         Recommendation(model=row.model, role=None, why=f"{row.error_group or 'not asked'}: it never answered")
         for row in models
@@ -227,5 +227,5 @@ class LLMTestRunner:
 
     def _require_result(self) -> CheckResult:
         if self.result is None:
-            raise UsageError("No model has been tested yet.", hint="First: await runner.test_all_models()")
+            raise UsageError("No model has been tested yet.", hint="Call `await runner.test_all_models()` first.")
         return self.result

@@ -24,8 +24,8 @@ class ModelCheck(AnswerDocument):
     free: bool
     asked: int
     successes: Annotated[int, Column("successes")]
-    first_seconds: Annotated[float | None, Column("first s", ".3f", "Until the answer began.")]
-    total_seconds: Annotated[float | None, Column("total s", ".3f", "Until the whole answer.")]
+    first_seconds: Annotated[float | None, Column("first s", ".3f", "Seconds until the answer began.")]
+    total_seconds: Annotated[float | None, Column("total s", ".3f", "Seconds until the answer was complete.")]
     slowest_seconds: Annotated[float | None, Column("slowest s", ".3f")]
     error_group: Group | None
     error_kind: str
@@ -73,16 +73,16 @@ class CheckResult(AnswerDocument):
             if row.error_group
         ]
         columns = ("model", "group", "error", "message", "remedy")
-        wrong: list[Block] = [Heading("What went wrong"), Table(columns, failed, "The last error of each model")]
+        wrong: list[Block] = [Heading("Errors"), Table(columns, failed, "Last error of each model")]
         advice = [(row.model, row.role or "none", row.why) for row in self.recommendations]
         return [
             *(Text(silence(row.model, row.asked, row.error)) for row in self.models if not row.available),
             table(
                 self.models,
                 columns_of(ModelCheck, *_SHOWN),
-                "first s: until the answer began; seconds are medians over the answers",
+                "first s: seconds until the answer began; all times are medians over the answers",
             ),
             *(wrong if failed else []),
             Heading("Recommendation"),
-            Table(("model", "role", "why"), advice, "Roles by what was measured"),
+            Table(("model", "role", "why"), advice, "Recommended roles, based on the measurements"),
         ]

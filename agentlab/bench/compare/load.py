@@ -43,7 +43,7 @@ def load_figures(first_side: CompareSide, second_side: CompareSide, pair: tuple[
     common = [load for load in first if load in second]
     if not common:
         raise UsageError(
-            f"{pair[0]} and {pair[1]} did not get the same load: "
+            f"{pair[0]} and {pair[1]} were not measured under the same load: "
             f"{_load_labels(first)} in the first run, {_load_labels(second)} in the second.",
             hint="Run both with the same load.mode, load.concurrency and load.rates.",
         )
@@ -63,7 +63,7 @@ def _require_same_requests(first_side: CompareSide, second_side: CompareSide) ->
     if differing:
         differences = "; ".join(f"load.{key}: {a.get(key)} and {b.get(key)}" for key in differing)
         raise UsageError(
-            f"The two runs asked for different things ({differences}); so their times cannot be compared.",
+            f"The two runs have different load settings ({differences}), so their times cannot be compared.",
             hint="Run both with the same settings.",
         )
 
@@ -88,7 +88,8 @@ def _records(side: CompareSide, row: StageRow) -> Sequence[Record]:
         return from_lines(side.record.text(row.file))
     except ValueError as error:
         raise RunUnreadableError(
-            f"{side.record.path / row.file} is damaged: {error}.", hint="Measure again: agentlab llm-bench run"
+            f"{side.record.path / row.file} is damaged: {error}.",
+            hint="Run the benchmark again: agentlab llm-bench run",
         ) from error
 
 
@@ -124,7 +125,7 @@ def times_ratio(
 ) -> Figure:
     """A quantile of the times of both runs; 0 resamples are as many as it takes."""
     enough = min(a.size, b.size) * (1 - quantile) >= _LEAST_BEYOND - 1e-9
-    few = f"too few answers: it takes {_LEAST_BEYOND / (1 - quantile):.0f} on each side"
+    few = f"too few answers: {_LEAST_BEYOND / (1 - quantile):.0f} needed on each side"
 
     def ratio(level: float, rng: np.random.Generator) -> Interval:
         resample_goal = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end

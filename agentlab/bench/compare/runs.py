@@ -49,7 +49,8 @@ def compare_runs(
         )
     if first_side.result.check is not None:
         raise UsageError(
-            "Checks ask too little to be compared.", hint="Measure load or quality: agentlab llm-bench run, or quality."
+            "Availability checks send too few requests to be compared.",
+            hint="Measure load or quality: `agentlab llm-bench run` or `agentlab llm-bench quality`.",
         )
     pairs = _pairs(first_side, second_side, targets)
     collect = load_figures if first_side.result.load is not None else quality_figures
@@ -98,7 +99,8 @@ def _pairs(first_side: CompareSide, second_side: CompareSide, chosen: tuple[str,
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     raise UsageError(
-        "The two runs have no target in common.", hint=f"Name one of each: {', '.join(first)}; and {', '.join(second)}."
+        "The two runs have no target in common.",
+        hint=f"Name one target from each run: {', '.join(first)}; and {', '.join(second)}.",
     )
 
 
@@ -133,7 +135,7 @@ def quality_figures(first_side: CompareSide, second_side: CompareSide, pair: tup
     sets = [side.result.quality.item_set for side in (first_side, second_side) if side.result.quality]
     if len(set(sets)) > 1:
         raise UsageError(
-            "The two runs asked different items; so their scores cannot be compared.",
+            "The two runs used different items, so their scores cannot be compared.",
             hint="Run both with the same quality.types, quality.per_type and quality.items_seed.",
         )
     judges = {side.result.quality.judge.model for side in (first_side, second_side) if side.result.quality}
@@ -157,7 +159,8 @@ def _answers(side: CompareSide, target: str) -> dict[str, BenchAnswer]:
         answers = [BenchAnswer.model_validate_json(line) for line in lines if line]
     except ValueError as error:
         raise RunUnreadableError(
-            f"{side.record.path / ANSWERS_FILE} is damaged.", hint="Its events hold the answers, too: resume the run."
+            f"{side.record.path / ANSWERS_FILE} is damaged.",
+            hint="Resume the run: its events also contain the answers.",
         ) from error
     return {answer.item: answer for answer in answers if answer.target == target}
 
@@ -175,7 +178,7 @@ def _score(target: str, metric: str, pairs: Sequence[tuple[BenchAnswer, BenchAns
         [sum(scores) / len(scores) if scores else None for scores in (first, second)],
         (len(first), len(second)),
         (lambda level, rng: compare(second, first, rng, level=level)) if scored_pairs else None,
-        note if scored_pairs else "no item was scored in both",
+        note if scored_pairs else "no item was scored in both runs",
     )
 
 

@@ -28,7 +28,7 @@ _LEAST_SECONDS, _LEAST_ROUNDS = 1.0, 4.0  # of a stage, and in times of an answe
 
 _ENDINGS = {
     "saturated": "saturated: open requests and time to the first token kept rising",
-    "full": "saturated: more requests were open than the client may have",
+    "full": "saturated: the limit on open requests was exceeded",
     "time": "ended by the time limit",
     "budget": "ended by the budget",
 }
@@ -203,7 +203,7 @@ def _marks(row: StageRow, answered: Sequence[Record], ceiling: CeilingRow | None
     if row.ttft is not None and row.client_lag is not None and row.client_lag > _SLIP * row.ttft.p50:
         yield f"client-bound: its scheduling lagged by up to {row.client_lag:.1f} ms (p99); the machine may be busy"
     if ceiling is not None and row.request_rate > _HALF * ceiling_at(ceiling, row.output_tokens or 1.0):
-        yield "above half of what this client can do"
+        yield "the request rate is more than half of this client's own limit"
     if row.e2e is not None and row.seconds < max(_LEAST_SECONDS, _LEAST_ROUNDS * row.e2e.p50 / _MS):
         yield f"too short: {row.requests} requests in {row.seconds:.2g} s; start-up and wind-down dominate"
     yield from _disagreement(row, answered)
@@ -224,14 +224,14 @@ def _disagreement(row: StageRow, answered: Sequence[Record]) -> Iterable[str]:
     """Two counts of the same answers that differ: the server's and the tokenizer's, or tokens, pieces and reads."""
     if row.together is not None and row.together > _TOGETHER and row.tpot is not None:
         yield (
-            f"{row.together:.0%} of the pieces arrived together with the one before: gaps are no time per token, which "
-            f"is {row.tpot.p50:.3g} ms (p50)"
+            f"{row.together:.0%} of the chunks arrived together with the previous one, so gaps are not times per "
+            f"token; the time per output token is {row.tpot.p50:.3g} ms (p50)"
         )
     exact = _sum([record.exact for record in answered])
     reported = _sum([record.usage.output_tokens for record in answered])
     if exact and reported and abs(reported / exact - 1) > _DISAGREE:
-        yield f"the server reports {reported / exact:.2f} times the tokens that its tokenizer finds"
+        yield f"the server reports {reported / exact:.2f} times as many tokens as the tokenizer counts"
     if row.counted == "estimated":
-        yield "the server does not report tokens: they are estimated from the characters"
+        yield "the server does not report tokens: they are estimated from the number of characters"
     elif row.tokens_per_piece and abs(row.tokens_per_piece - 1) > _DISAGREE:
-        yield f"a piece holds {row.tokens_per_piece:.2f} tokens: gaps are between pieces, not tokens"
+        yield f"a chunk holds {row.tokens_per_piece:.2f} tokens: gaps are between chunks, not tokens"

@@ -23,11 +23,11 @@ Rate = Annotated[float, Field(gt=0, le=10_000)]
 class SloConfig(StrictModel):
     """The latency objective: a request is good if it meets every bound that is set."""
 
-    ttft_ms: float | None = Field(None, gt=0, description="Time to the first token, in ms from the scheduled send.")
-    itl_ms: float | None = Field(None, gt=0, description="Mean time per further token, in ms.")
-    e2e_ms: float | None = Field(None, gt=0, description="Time to the last token, in ms from the scheduled send.")
+    ttft_ms: float | None = Field(None, gt=0, description="Maximum time to first token, in ms from the scheduled send.")
+    itl_ms: float | None = Field(None, gt=0, description="Maximum mean time per output token after the first, in ms.")
+    e2e_ms: float | None = Field(None, gt=0, description="Maximum time to last token, in ms from the scheduled send.")
     share: float = Field(
-        0.9, gt=0, le=1, description="Share of requests that must meet the objective; a sweep looks for it."
+        0.9, gt=0, le=1, description="Share of requests that must meet the objective; a sweep uses it as its criterion."
     )
 
     @property
@@ -39,7 +39,7 @@ class FaultsConfig(StrictModel):
     """Errors injected on this side of the wire, drawn from the seed: the same requests fail every time."""
 
     share: float = Field(0.0, ge=0, le=1, description="Share of the requests that fail; 0 injects nothing.")
-    kinds: tuple[FaultKind, ...] = Field(get_args(FaultKind), min_length=1, description="Kinds to draw from.")
+    kinds: tuple[FaultKind, ...] = Field(get_args(FaultKind), min_length=1, description="Kinds of errors to draw from.")
 
 
 class LoadConfig(StrictModel):
@@ -57,15 +57,18 @@ class LoadConfig(StrictModel):
         (), max_length=32, description="Requests per second; one stage each (modes poisson and constant)."
     )
     sweep_over: Literal["rate", "concurrency"] = Field(
-        "rate", description="What mode sweep increases: requests per second (Poisson) or concurrent requests."
+        "rate", description="Load that mode sweep increases: requests per second (Poisson) or concurrent requests."
     )
-    requests: int = Field(50, ge=1, le=100_000, description="Most requests of a stage.")
+    requests: int = Field(50, ge=1, le=100_000, description="Maximum requests per stage.")
     warmup: int = Field(2, ge=0, le=1000, description="Warm-up requests before a target's first stage, not counted.")
     max_seconds: float = budget_field(
-        120, gt=0, le=86_400, description="Seconds for all stages together; open requests are cut off then."
+        120,
+        gt=0,
+        le=86_400,
+        description="Time limit for all stages together, in seconds; open requests are then cut off.",
     )
     prompt_tokens: int = Field(64, ge=8, le=100_000, description="Approximate length of a prompt, in tokens.")
-    output_tokens: int = Field(64, ge=1, le=16_384, description="Most tokens of an answer.")
+    output_tokens: int = Field(64, ge=1, le=16_384, description="Maximum tokens per answer.")
     prefix_cache: bool = Field(
         False, description="Prompts share a prefix, which the server may cache; otherwise each begins differently."
     )
@@ -73,7 +76,7 @@ class LoadConfig(StrictModel):
         None, description="The model's tokenizer.json, to count answers exactly; null uses the server's count."
     )
     slo: SloConfig = Field(SloConfig(), description="The latency objective.")
-    faults: FaultsConfig = Field(FaultsConfig(), description="Errors injected on request.")
+    faults: FaultsConfig = Field(FaultsConfig(), description="Deliberately injected errors.")
     ceiling_seconds: float = Field(
         2.0, ge=0, le=30, description="Seconds to measure the client's own limit on a mock server; 0 skips it."
     )
@@ -86,7 +89,7 @@ class LoadConfig(StrictModel):
         if self.mode == "sweep" and self.sweep_over == "concurrency" and not self.slo.has_bounds:
             raise ValueError("a sweep over concurrency needs an objective: set slo.ttft_ms, slo.itl_ms or slo.e2e_ms")
         if self.requests * self.output_tokens > MAX_PIECES:
-            raise ValueError(f"a stage of more than {MAX_PIECES:,} tokens would not fit into memory: lower `requests`")
+            raise ValueError(f"a stage of more than {MAX_PIECES:,} tokens would not fit in memory: lower `requests`")
         if self.rates and not open_loop:
-            raise ValueError(f"`rates` belong to the modes poisson and constant, not to {self.mode}")
+            raise ValueError(f"`rates` apply only to the modes poisson and constant, not to {self.mode}")
         return self

@@ -41,8 +41,8 @@ def latency_by_load(rows: Sequence[StageRow]) -> str:
             loads = [value for value, _ in points]
             axes.plot(loads, [spread.p50 for _, spread in points], color=colour, marker=marker, label=f"{target} p50")
             axes.plot(loads, [spread.p99 for _, spread in points], color=colour, marker=marker, ls="--", label="p99")
-    for axes, title in ((first_axes, "To the first token"), (last_axes, "To the last token")):
-        axes.set(xlabel="requests at a time" if closed else "requests per second", ylabel="ms", title=title)
+    for axes, title in ((first_axes, "Time to first token"), (last_axes, "Time to last token")):
+        axes.set(xlabel="concurrent requests" if closed else "requests per second", ylabel="ms", title=title)
         _from_zero_or_log(axes)
     legend_below(figure, first_axes)
     return svg(figure)
@@ -58,7 +58,7 @@ def rate_by_load(rows: Sequence[StageRow]) -> str:
         look: dict[str, Any] = {"color": COLOURS[index % 6], "marker": MARKERS[index % 6]}
         axes.plot(loads, [row.goodput for row in mine], label=f"{target} good", **look)
         axes.plot(loads, [row.request_rate for row in mine], ls=":", label=f"{target} all", **look)
-    axes.set(xlabel="requests at a time" if closed else "requests per second", ylabel="answers per second")
+    axes.set(xlabel="concurrent requests" if closed else "requests per second", ylabel="answers per second")
     axes.set_title("Throughput")
     axes.set_ylim(bottom=0)
     legend_below(figure, axes)
@@ -75,8 +75,8 @@ def distribution(records: Mapping[str, Sequence[Record]], names: Mapping[str, st
             shares = np.arange(1, times.size + 1) / max(1, times.size)
             style = "-" if index < len(COLOURS) else "--"
             axes.step(times, shares, where="post", color=COLOURS[index % 6], ls=style, label=names[stage])
-    for axes, title in ((first_axes, "To the first token"), (last_axes, "To the last token")):
-        axes.set(xlabel="ms", ylabel="share of the answers", title=title, ylim=(0, 1.02))
+    for axes, title in ((first_axes, "Time to first token"), (last_axes, "Time to last token")):
+        axes.set(xlabel="ms", ylabel="share of answers", title=title, ylim=(0, 1.02))
         low, high = axes.get_xlim()
         if low > 0 and high > DECADE * low:
             axes.set_xscale("log")
@@ -94,7 +94,7 @@ def timeline(records: Mapping[str, Sequence[Record]], names: Mapping[str, str]) 
         answered = [record for record in stage_records[::step] if record.is_answered]
         failed = [record.sent for record in stage_records[::step] if record.error is not None]
         sent = [record.sent for record in answered]
-        for position, colour, label in ((-1, COLOURS[0], "to the last token"), (0, COLOURS[4], "to the first")):
+        for position, colour, label in ((-1, COLOURS[0], "time to last token"), (0, COLOURS[4], "time to first token")):
             times = [(record.stamps[position] - record.scheduled) * _MS for record in answered]
             axes.plot(sent, times, ".", color=colour, label=label)
         axes.plot(
@@ -103,7 +103,7 @@ def timeline(records: Mapping[str, Sequence[Record]], names: Mapping[str, str]) 
         axes.set_title(names[stage].replace("$", r"\$"), fontsize=SMALL, loc="left")
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.set_ylabel("ms")
-    panels[-1].set_xlabel("seconds from the start of the stage")
+    panels[-1].set_xlabel("seconds since the start of the stage")
     legend_below(figure, panels[0])
     return svg(figure)
 

@@ -73,7 +73,7 @@ class _Sender:
             self.readings.remove(reading)
             raise
         except TimeoutError:
-            reading.fail(LLMTimeoutError("The total time of the call ran out."), self._clock())
+            reading.fail(LLMTimeoutError("The total time limit of the call was exceeded."), self._clock())
         finally:
             self.open -= 1
             reading.sent = reading.sent if wire.sent is None else wire.sent

@@ -211,7 +211,7 @@ def _stored_records(run: OpenRun, name: str) -> Sequence[Record]:
         return from_lines(read_text(run.path / name, _LARGEST))
     except (OSError, ValueError) as error:
         raise RunUnreadableError(
-            f"{run.path / name} cannot be read: {error}.", hint="Restore the file from a copy, or start a new run."
+            f"{run.path / name} cannot be read: {error}.", hint="Restore the file from a backup, or start a new run."
         ) from error
 
 
@@ -229,10 +229,10 @@ def answer_counter(config: BenchConfig, context: Context) -> Callable[[str], int
     path = context.workspace.resolve(config.load.tokenizer)
     if not path.is_file():
         raise MissingFileError(
-            f"There is no tokenizer at {path}.", hint="Point load.tokenizer at the model's tokenizer.json."
+            f"The tokenizer {path} does not exist.", hint="Point load.tokenizer at the model's tokenizer.json."
         )
     if path.stat().st_size > _LARGEST_TOKENIZER:
-        raise ModelFileError(f"{path} is too large for a tokenizer.")
+        raise ModelFileError(f"{path} is too large to be a tokenizer.")
     from tokenizers import Tokenizer  # takes a moment, and only some runs count
 
     try:

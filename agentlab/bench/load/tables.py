@@ -53,7 +53,7 @@ def headline(result: LoadResult) -> str:
         return f"{quick.target}: median time to first token {first_token}, at best {goodput}."
     return (
         f"Lowest median time to first token: {quick.target}, {first_token}. Highest goodput: {best.target}, {goodput}. "
-        "`agentlab llm-bench compare` says whether targets differ by more than chance."
+        "`agentlab llm-bench compare` tests whether targets differ by more than chance."
     )
 
 
@@ -75,12 +75,12 @@ def speed_table(result: LoadResult) -> Table:
             "answered": lambda row: f"{row.answered} of {row.requests}",
             "answers/s": lambda row: f"{row.request_rate:.4g}",
             "first token ms, p50 / p99": lambda row: _pair(row.ttft),
-            "per further token ms, p50 / p99": lambda row: _pair(row.tpot),
+            "per output token ms, p50 / p99": lambda row: _pair(row.tpot),
             "last token ms, p50 / p99": lambda row: _pair(row.e2e),
             "tokens/s": lambda row: f"{row.token_rate:.4g}",
             "good": lambda row: f"{row.good_share:.0%}",
         },
-        f"Latencies from the scheduled send, of whole answers; good: {result.objective}{note}",
+        f"Latencies of complete answers, from the scheduled send; good: {result.objective}{note}",
     )
 
 
@@ -89,19 +89,19 @@ def latency_table(result: LoadResult) -> Table:
     rows: list[tuple[str, ...]] = []
     for row in result.stages:
         spreads = {
-            "to the first token": row.ttft,
-            "to the first token after reasoning": row.output,
-            "per further token": row.tpot,
-            "between pieces": row.itl,
-            "to the last token": row.e2e,
-            "to the first token, from the send": row.ttft_sent,
-            "to the last token, from the send": row.e2e_sent,
-            "slip: how late it was sent": row.slip,
+            "time to first token": row.ttft,
+            "time to first token after reasoning": row.output,
+            "time per output token": row.tpot,
+            "between chunks": row.itl,
+            "time to last token": row.e2e,
+            "time to first token, from the actual send": row.ttft_sent,
+            "time to last token, from the actual send": row.e2e_sent,
+            "slip (delay of the send)": row.slip,
         }
         known_spreads = [(name, spread) for name, spread in spreads.items() if spread is not None]
         rows += [(row.target, row.label, name, *_figures(spread)) for name, spread in known_spreads]
     columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
-    return Table(columns, rows, "Milliseconds; in brackets the 95 % interval of a percentile (bootstrap over requests)")
+    return Table(columns, rows, "Milliseconds; 95 % intervals of percentiles in brackets (bootstrap over requests)")
 
 
 def _figures(spread: Spread) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ def token_table(result: LoadResult) -> Table:
             "tokens in": lambda row: figure_or_dash(row.input_tokens, ".1f"),
             "tokens out": lambda row: figure_or_dash(row.output_tokens, ".1f"),
             "counted": lambda row: row.counted,
-            "tokens a piece": lambda row: figure_or_dash(row.tokens_per_piece, ".2f"),
+            "tokens per chunk": lambda row: figure_or_dash(row.tokens_per_piece, ".2f"),
             "cost": lambda row: dollars(row.cost_usd),
             "open": lambda row: f"{row.in_flight:.1f}",
             "client CPU": lambda row: f"{row.client_cpu:.0%}",
@@ -145,7 +145,7 @@ def error_table(result: LoadResult) -> Table:
             if kinds:
                 kind_counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
                 rows.append((row.target, row.label, group, str(sum(kinds.values())), kind_counts))
-    return Table(("target", "load", "group", "requests", "kinds"), rows, "Requests without a whole answer")
+    return Table(("target", "load", "group", "requests", "kinds"), rows, "Requests without a complete answer")
 
 
 def capacity_table(result: LoadResult) -> Table:
@@ -154,12 +154,12 @@ def capacity_table(result: LoadResult) -> Table:
         result.capacities,
         {
             "target": lambda capacity: capacity.target,
-            "load in": lambda capacity: "requests per second" if capacity.over == "rate" else "requests at a time",
+            "load in": lambda capacity: "requests per second" if capacity.over == "rate" else "concurrent requests",
             "highest load met": lambda capacity: figure_or_dash(capacity.highest_good, ".4g", "none"),
             "lowest load missed": lambda capacity: figure_or_dash(capacity.lowest_bad, ".4g", "none"),
             "": lambda capacity: "" if capacity.finished else "not finished",
         },
-        f"Carried: {result.objective}, and no queue that keeps growing",
+        f"Load met: {result.objective}, and no steadily growing queue",
     )
 
 
@@ -176,16 +176,18 @@ def ceiling_note(ceiling: CeilingRow | None) -> str:
     if ceiling is None:
         return "This client's own limit was not measured."
     return (
-        f"The client's own limit on this machine, against a local mock server, {ceiling.concurrency} at a time: "
-        f"{ceiling.short:.0f} requests/s with answers of one token, {ceiling.long:.0f} with {ceiling.tokens}."
+        f"The client's own limit on this machine, against a local mock server with {ceiling.concurrency} concurrent "
+        f"requests: "
+        f"{ceiling.short:.0f} requests/s with one-token answers, {ceiling.long:.0f} with {ceiling.tokens} tokens."
     )
 
 
 def objective(slo: SloConfig) -> str:
     """The latency objective in words."""
-    bounds = (("first token", slo.ttft_ms), ("per further token", slo.itl_ms), ("last token", slo.e2e_ms))
+    bounds = (("first token", slo.ttft_ms), ("per output token", slo.itl_ms), ("last token", slo.e2e_ms))
     return (
-        ", ".join(f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None) or "every whole answer"
+        ", ".join(f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None)
+        or "every complete answer"
     )
 
 
@@ -235,8 +237,8 @@ def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
         report_blocks += [Heading("Capacity"), capacity_table(result)]
     if has_plots:
         report_blocks += [
-            Figure(_BY_LOAD, "Time to the first and to the last token against the load, p50 and p99"),
-            Figure(_RATE, "Answers per second against the load, all and good ones"),
+            Figure(_BY_LOAD, "Time to first and last token by load, p50 and p99"),
+            Figure(_RATE, "All and good answers per second by load"),
         ]
     if result.stages:
         report_blocks += _details(result, has_plots=has_plots)
@@ -245,9 +247,9 @@ def blocks(result: LoadResult, *, has_plots: bool) -> list[Block]:
         Heading("How the figures were measured"),
         Text(ceiling_note(result.ceiling)),
         Text(
-            "Latency counts from the scheduled send, not from the actual one. The first token "
-            "is the first piece with text, reasoning or a part of a tool call. Failed requests are in no percentile, "
-            "and count against the share of good answers. Percentiles interpolate linearly between order statistics."
+            "Latency is measured from the scheduled send, not the actual one. The first token "
+            "is the first chunk with text, reasoning or part of a tool call. Percentiles exclude failed requests, "
+            "which count against the share of good answers. Percentiles interpolate linearly between order statistics."
         ),
     ]
 
@@ -256,9 +258,9 @@ def _details(result: LoadResult, *, has_plots: bool) -> list[Block]:
     detail_blocks: list[Block] = [Heading("Latencies"), latency_table(result)]
     if has_plots:
         detail_blocks += [
-            Figure(_DISTRIBUTION, "Share of the answers that began and ended within a time"),
-            Figure(_TIMELINE, "Every request by its time of sending"),
+            Figure(_DISTRIBUTION, "Cumulative share of answers by time to first and last token"),
+            Figure(_TIMELINE, "Latency of every request by send time"),
         ]
     if any(row.failed for row in result.stages):
-        detail_blocks += [Heading("What went wrong"), error_table(result)]
+        detail_blocks += [Heading("Errors"), error_table(result)]
     return [*detail_blocks, Heading("Tokens and cost"), token_table(result)]

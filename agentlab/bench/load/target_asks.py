@@ -133,5 +133,5 @@ class FaultyModel:
 
 
 def _error(kind: str) -> errors.RemoteError:
-    error: errors.RemoteError = getattr(errors, kind)("Injected on request.")
+    error: errors.RemoteError = getattr(errors, kind)("Injected by load.faults.")
     return error

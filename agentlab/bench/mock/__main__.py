@@ -21,11 +21,11 @@ async def _serve(server: MockServer, *, until_eof: bool) -> None:
 
 def main() -> None:
     """Read the flags and serve."""
-    parser = argparse.ArgumentParser(prog="python -m agentlab.bench.mock", description="Language models by script.")
-    parser.add_argument("--port", type=int, default=0, help="0 is any free port of 127.0.0.1")
-    parser.add_argument("--seed", type=int, default=0, help="what faults20 draws")
+    parser = argparse.ArgumentParser(prog="python -m agentlab.bench.mock", description="Scripted mock language models.")
+    parser.add_argument("--port", type=int, default=0, help="0 picks any free port on 127.0.0.1")
+    parser.add_argument("--seed", type=int, default=0, help="seed of injected faults, such as those of faults20")
     parser.add_argument("--core", type=int, help="run on this core only")
-    parser.add_argument("--until-eof", action="store_true", help="end when the standard input ends")
+    parser.add_argument("--until-eof", action="store_true", help="exit when standard input is closed")
     flags = parser.parse_args()
     if flags.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {flags.core})

@@ -46,7 +46,7 @@ def read(body: bytes) -> MockQuestion:
     except (ValueError, RecursionError):
         raise ValueError("the body is not JSON") from None
     if not isinstance(request, dict) or not isinstance(request.get("model"), str):
-        raise ValueError("the body names no model")
+        raise ValueError("the body has no model")
     tools = tuple(_tools(request.get("tools")))
     texts = request.get("input", ())
     limit = request.get("max_tokens") or request.get("max_completion_tokens")

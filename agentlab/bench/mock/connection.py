@@ -63,7 +63,7 @@ class Inbox:
         end = data.find(b"\r\n\r\n", 0, LARGEST_HEAD)
         if end < 0:
             if len(data) >= LARGEST_HEAD:
-                raise Refused(431, "The head is too large.")
+                raise Refused(431, "The request head is too large.")
             return None
         line, *lines = bytes(data[:end]).decode("latin-1").split("\r\n")
         fields = [text.partition(":") for text in lines]
@@ -82,19 +82,19 @@ class Inbox:
 
 def _length(headers: dict[str, str]) -> int:
     if "transfer-encoding" in headers:
-        raise Refused(411, "A body needs a Content-Length here.")
+        raise Refused(411, "A request body needs a Content-Length.")
     text = headers.get("content-length", "0")
     if not (text.isascii() and text.isdigit()):
-        raise Refused(400, "The Content-Length is no number.")
+        raise Refused(400, "The Content-Length is not a number.")
     if len(text) > 12 or int(text) > LARGEST_BODY:
-        raise Refused(413, f"A body has at most {LARGEST_BODY} bytes here.")
+        raise Refused(413, f"The request body exceeds the limit of {LARGEST_BODY} bytes.")
     return int(text)
 
 
 def _target(line: str) -> tuple[str, str]:
     words = line.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise Refused(400, "This is no request of HTTP/1.1.")
+        raise Refused(400, "This is not an HTTP/1.1 request.")
     return words[0], words[1].partition("?")[0]
 
 

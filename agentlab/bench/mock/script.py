@@ -102,7 +102,7 @@ def parse(name: str) -> tuple[MockScene, ...]:
 def _scene(text: str) -> MockScene:
     match = _ACT.match(text)
     if match is None:
-        raise ValueError(f"{text!r} begins with no act, such as ok, 500 or reset-40-of-60")
+        raise ValueError(f"{text!r} does not begin with an action, such as ok, 500 or reset-40-of-60")
     scene = _begin(match)
     for word in text[match.end() :].split("-")[1:]:
         scene = _with_option(scene, word)
@@ -132,7 +132,7 @@ def _with_option(scene: MockScene, word: str) -> MockScene:
         return replace(scene, wait=(_BROKEN_WAITS[word], 0.0))
     match = _OPTION.fullmatch(word)
     if match is None:
-        raise ValueError(f"{word!r} is no option, such as ttft200, itl10, n100 or ra2")
+        raise ValueError(f"{word!r} is not an option, such as ttft200, itl10, n100 or ra2")
     field, of = _FIELDS.get(match["key"], ("wait", lambda value: (match["key"], value)))
     return replace(scene, **{field: of(float(match["value"]))})
 

@@ -159,7 +159,7 @@ class MockServer:
             return _immediate_reply(200, control()), _ignore
         dialect = _DIALECTS.get(request.path)
         if dialect is None or request.method != "POST":
-            body = dump({"error": {"message": f"Nothing at {request.method} {request.path}."}})
+            body = dump({"error": {"message": f"No such endpoint: {request.method} {request.path}."}})
             return _immediate_reply(404, body), _ignore
         try:
             question = read(request.body)
@@ -226,7 +226,7 @@ def in_process(*, seed: int = 0, core: int | None = None) -> Iterator[str]:
         try:
             url = process.stdout.readline().strip()
             if not url:
-                raise RuntimeError("the mock server did not start; its own message stands above")
+                raise RuntimeError("the mock server did not start; see its error message above")
             yield url
         finally:
             process.stdin.close()  # its sign to end

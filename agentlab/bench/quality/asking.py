@@ -253,9 +253,9 @@ def _judge_note(plan: QualityPlan, answers: Sequence[BenchAnswer]) -> JudgeNote:
     judged = [answer for answer in opens if answer.agreed is not None]
     notes = []
     if opens and plan.judge is None:
-        notes.append("No model judged the open answers: name one with quality.judge, or give one the role duplicate.")
+        notes.append("No model judged the open answers: set quality.judge, or give a model the role duplicate.")
     if not opens:
-        notes.append("There was no open answer to judge.")
+        notes.append("There were no open answers to judge.")
     if plan.judge in {answer.model for answer in judged}:
         notes.append(f"{plan.judge} judged its own answers, which models tend to prefer.")
     return JudgeNote(

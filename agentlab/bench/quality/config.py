@@ -12,7 +12,7 @@ class QualityConfig(StrictModel):
     types: tuple[TaskType, ...] = Field(
         TASK_TYPES, min_length=1, description="Kinds of tasks: exact, json, code, classify, follow; open needs a judge."
     )
-    per_type: int = Field(12, ge=1, le=50, description="Items of each kind; of open there are twelve.")
+    per_type: int = Field(12, ge=1, le=50, description="Items per kind; open has only twelve.")
     items_seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of the items. Only runs with the same items can be compared."
     )
@@ -20,9 +20,10 @@ class QualityConfig(StrictModel):
         1,
         ge=1,
         le=64,
-        description="Concurrent requests; more is faster, but then times include waiting for each other.",
+        description="Concurrent requests; higher is faster, but answer times then include mutual waiting.",
     )
-    temperature: float = Field(0.0, ge=0, le=2, description="0 is the most likely answer.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 means greedy decoding.")
     judge: str | None = Field(
-        None, description="Model that judges open answers; null is the first of role duplicate, or nobody without one."
+        None,
+        description="Judge of open answers; null means the first model with role duplicate, or none without one.",
     )

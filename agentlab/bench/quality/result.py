@@ -204,9 +204,9 @@ class QualityResult(AnswerDocument):
         if all(row.failed == row.items for row in self.targets):
             return "No item was answered."
         if not scored_rows:
-            return f"No answer to any of {self.items} items could be scored."
+            return f"None of the answers to the {self.items} items could be scored."
         best = max(scored_rows, key=lambda row: row.quality or 0.0)
-        return f"Best at {self.items} items: {best.target}, {_interval(best)}."
+        return f"Best on {self.items} items: {best.target}, {_interval(best)}."
 
 
 def _interval(row: TypeScore | TargetQuality) -> str:
@@ -225,6 +225,6 @@ def _judge(judge: JudgeNote) -> str:
     if judge.agreement is None:
         return judge.note
     judged_text = f"{judge.model} judged {judge.judged} open answers against reference answers, each in both orders"
-    same = f"it agreed with itself in {judge.agreed} ({judge.agreement:.0%}); otherwise the answer scores a half"
+    same = f"it agreed with itself on {judge.agreed} ({judge.agreement:.0%}); otherwise the answer scores 0.5"
     unusable = f" {judge.unusable} judgements could not be used." if judge.unusable else ""
     return f"{judged_text}; {same}.{unusable} {judge.note}".rstrip()

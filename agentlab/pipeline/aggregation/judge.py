@@ -59,7 +59,7 @@ class Judge(Aggregation):
         "pairwise", description="pairwise: compare pairs in both orders; score: rate each answer on its own."
     )
     criteria: str = Field(
-        "right, complete and to the point", max_length=2_000, description="What makes an answer good."
+        "right, complete and to the point", max_length=2_000, description="Criteria for a good answer."
     )
     asks = "model"
     judges = True
@@ -108,7 +108,7 @@ class Synthesis(Aggregation):
     method: Literal["synthesis"] = "synthesis"
     model: str = Field(description="The model that writes the answer.")
     instruction: Source = Field("", description="Replaces the built-in instruction.")
-    candidate_tokens: int = Field(512, ge=16, description="Maximum tokens shown of each candidate.")
+    candidate_tokens: int = Field(512, ge=16, description="Maximum tokens of each candidate to show.")
     asks = "model"
     templates = ("instruction",)
 

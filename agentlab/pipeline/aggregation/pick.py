@@ -24,7 +24,7 @@ class Concat(Aggregation):
     """All answers, one after another."""
 
     method: Literal["concat"] = "concat"
-    separator: str = Field("\n\n", max_length=200, description="Text between two answers.")
+    separator: str = Field("\n\n", max_length=200, description="Separator between answers.")
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:
         del scene
@@ -58,7 +58,7 @@ class FirstValid(Aggregation):
 
     method: Literal["first_valid"] = "first_valid"
     pattern: str | None = Field(
-        None, max_length=500, description="Regular expression that a valid answer must contain."
+        None, max_length=500, description="Regular expression that must match in a valid answer."
     )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
@@ -73,7 +73,7 @@ class FirstValid(Aggregation):
                 return Chosen(candidate.text, {"method": "first_valid", "refused": reasons, "chosen": index})
             reasons.append(reason)
         raise MalformedReplyError(
-            f"None of {len(candidates)} answers is valid; the last one: {reasons[-1]}.",
+            f"None of the {len(candidates)} answers is valid; reason for the last one: {reasons[-1]}.",
             hint="Check the answers, or raise max_tokens or samples.",
         )
 
@@ -89,7 +89,7 @@ class Custom(Aggregation):
     """A template over `candidates` (each with model, sample, output, json) and all that a prompt may use."""
 
     method: Literal["template"] = "template"
-    template: Source = Field(min_length=1, description="Template whose text is the stage's answer.")
+    template: Source = Field(min_length=1, description="Template that renders the stage's answer.")
     templates = ("template",)
 
     def choose(self, candidates: Sequence[StageCandidate], scene: AggregationScene) -> Chosen:

@@ -36,7 +36,9 @@ class Extract(StrictModel):
     """How the vote of a free text is read; one of these."""
 
     regex: str | None = Field(
-        None, max_length=500, description="Regular expression; its first group is the vote, or else the whole match."
+        None,
+        max_length=500,
+        description="Regular expression; the vote is its first group, or the whole match if there is none.",
     )
     pointer: str | None = Field(None, max_length=200, description="JSON pointer into the answer, such as /vote.")
     kind: Literal["number", "letter", "label", "short"] | None = Field(
@@ -49,7 +51,7 @@ class Extract(StrictModel):
         if sum(setting is not None for setting in (self.regex, self.pointer, self.kind)) != 1:
             raise ValueError("set exactly one of regex, pointer and kind")
         if (self.kind in ("letter", "label")) != bool(self.labels):
-            raise ValueError("`labels` are required for the kinds letter and label, and allowed only there")
+            raise ValueError("`labels` is required for the kinds letter and label, and not allowed for the others")
         return self
 
     def problems(self) -> Iterator[tuple[Key, str]]:
@@ -92,7 +94,7 @@ class Vote(Aggregation):
     extract: Extract | None = Field(None, description="How to read the vote from an answer.")
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight per model; the default is 1.")
     ties: Literal["first", "judge", "abstain"] = Field(
-        "first", description="first: the earliest candidate wins; judge: `judge` decides; abstain: an empty answer."
+        "first", description="first: the earliest candidate wins; judge: `judge` decides; abstain: the answer is empty."
     )
     judge: str | None = Field(None, description="The model that breaks ties.")
     asks = "judge"

@@ -91,7 +91,7 @@ def _with_lines(stage: StageDifference, runs: tuple[RunTexts, RunTexts], names: 
     texts = [run.text(sha) if sha else "" for run, sha in zip(runs, shas, strict=True)]
     if texts[0] is None or texts[1] is None:
         runs_without_text = " and ".join(name for name, text in zip(names, texts, strict=True) if text is None)
-        notes = filter(None, (stage.note, f"its text is missing in {runs_without_text}"))
+        notes = filter(None, (stage.note, f"text missing in {runs_without_text}"))
         return stage.model_copy(update={"note": "; ".join(notes)})
     return stage.model_copy(update={"lines": unified_diff(texts[0], texts[1], names)})
 

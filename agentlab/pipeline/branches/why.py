@@ -160,11 +160,11 @@ def _explain_call(
     if call.source != "model":
         return make_why(state="hit", origin=same_run_id)
     if same_run_id is not None:
-        note = f"the same question was asked in {same_run_id}, {_why_again(now)}"
+        note = f"{same_run_id} made the same call, {_why_again(now)}"
         return make_why(state="miss", compared=same_run_id, note=note)
     nearest = _nearest(call, now.record.manifest.parent, earlier)
     if nearest is None:
-        return make_why(state="miss", note="no earlier run has this question")
+        return make_why(state="miss", note="no earlier run made this call")
     changed = field_changes(nearest.trace.calls[call.id].asked, call.asked)
     reasoned = [_with_reasons(change, call, now, nearest, stages) for change in changed]
     return make_why(state="miss", compared=nearest.record.id, changes=reasoned)

@@ -94,7 +94,7 @@ class ShowView(AnswerDocument):
     config: dict[str, Any]
     inputs: dict[str, str]
     steps: list[StepShown]
-    left_out: int = Field(0, description="Steps that are not shown, and so their inputs.")
+    left_out: int = Field(0, description="Number of steps not shown; their inputs are not shown either.")
 
     def blocks(self) -> list[Block]:
         facts = [
@@ -148,7 +148,7 @@ def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> st
         RunUnreadableError: its events are damaged or absent.
     """
     if form not in get_args(Format):
-        raise UsageError(f"A run cannot be exported as {form!r}.", hint=f"Choose {', '.join(get_args(Format))}.")
+        raise UsageError(f"Unknown export format: {form!r}.", hint=f"Choose one of: {', '.join(get_args(Format))}.")
     view = show(record, store, None)
     if form == "json":
         data = redactor.mask_tree({"schema": SCHEMA, **view.model_dump(mode="json")})

@@ -31,7 +31,7 @@ class SearchView(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.hits:
-            return [Text(f"No input and no stage output contains all words of {self.query!r}.")]
+            return [Text(f"No input or stage output contains all the words in {self.query!r}.")]
         return [Table(("run", "stage", "text"), [(hit.run, hit.step, hit.snippet) for hit in self.hits])]
 
 

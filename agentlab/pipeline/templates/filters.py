@@ -33,7 +33,7 @@ class RenderBudget:
         """Use some up; a SecurityError if there are not that many left."""
         self._left -= count
         if self._left < 0:
-            raise SecurityError(f"the template takes more than {MOST_STEPS:,} steps")
+            raise SecurityError(f"the template exceeds {MOST_STEPS:,} steps")
 
     def charge_text(self, text: str) -> None:
         self._room -= len(text)
@@ -69,7 +69,7 @@ class RenderBudget:
 def fits(characters: int) -> int:
     """The length of a text that is to be made, which is not too long."""
     if characters > MOST_TEXT:
-        raise SecurityError(f"a text of {characters:,} characters exceeds the limit of {MOST_TEXT:,}")
+        raise SecurityError(f"text of {characters:,} characters exceeds the limit of {MOST_TEXT:,}")
     return characters
 
 
@@ -77,7 +77,7 @@ def kind(value: Any) -> str:
     """What a value is, in words."""
     if isinstance(value, Undefined):
         return str(value)  # which raises UndefinedError, with its own sentence
-    words = {str: "a text", int: "a number", float: "a number", list: "a list", tuple: "a list", Mapping: "a mapping"}
+    words = {str: "text", int: "a number", float: "a number", list: "a list", tuple: "a list", Mapping: "a mapping"}
     if value is None or isinstance(value, bool):
         return as_json(value)
     return next((word for type_, word in words.items() if isinstance(value, type_)), f"a {type(value).__name__}")
@@ -94,7 +94,7 @@ def elements_of(value: Any) -> Any:
 def text_of(value: Any) -> str:
     """A text, or a number as a text."""
     if not isinstance(value, str | int | float):
-        raise SecurityError(f"expected a text, not {kind(value)}")
+        raise SecurityError(f"expected text, not {kind(value)}")
     return as_text(value)
 
 
@@ -113,7 +113,7 @@ def as_json(value: Any, indent: int | None = None) -> str:
 def _standard(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise SecurityError(f"{kind(value)} cannot be shown in a template")
+    raise SecurityError(f"{kind(value)} cannot be rendered in a template")
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, default=_standard)
@@ -168,7 +168,7 @@ def numbers(*ends: int) -> list[int]:
 def _split(text: str, separator: str | None = None) -> list[str]:
     parts = text.split(separator, MOST_ELEMENTS)
     if len(parts) > MOST_ELEMENTS:
-        raise SecurityError(f"a text may be split into at most {MOST_ELEMENTS:,} parts")
+        raise SecurityError(f"text may be split into at most {MOST_ELEMENTS:,} parts")
     return parts
 
 

@@ -117,7 +117,7 @@ class Check(NodeTransformer):
             raise Wrong(f"use {name} as {name}.NAME.output, where NAME is a stage", node.lineno)
         if name not in NAMES:
             names = near(name, (*NAMES, "range", *self._bound), "there is")
-            advice = f"{names}; the answer of a stage is stages.{name[:40]}.output"
+            advice = f"{names}; a stage's answer is stages.{name[:40]}.output"
             raise Wrong(f"there is no {name!r}{advice}", node.lineno)
         self.names.add(name)
         return node
@@ -164,7 +164,7 @@ class Check(NodeTransformer):
         name = stage.attr if isinstance(stage, nodes.Getattr) else getattr(stage.arg, "value", None)
         if not isinstance(name, str):
             raise Wrong(
-                f"{root}[...] needs the literal name of a stage: what a stage reads must be known before the run",
+                f"{root}[...] needs a literal stage name: the stages that it reads must be known before the run",
                 node.lineno,
             )
         if key not in STAGE_FIELDS:

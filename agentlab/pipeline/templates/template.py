@@ -158,7 +158,7 @@ def _range(context: _Context, *ends: Any) -> list[int]:
 
 def _truth(_: _Context, value: Any) -> bool:
     if not isinstance(value, str | int | float | None):
-        raise SecurityError(f"{kind(value)} is neither true nor false; compare it, or use its |length")
+        raise SecurityError(f"expected true or false, not {kind(value)}; compare it, or use |length")
     return bool(value)
 
 

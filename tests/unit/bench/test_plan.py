@@ -43,7 +43,7 @@ def test_the_cost_is_that_of_the_price_list_and_unknown_where_it_has_none(
 def test_a_sweep_says_that_its_stages_are_not_known_yet() -> None:
     bench_plan = plan(load={"mode": "sweep"})
     assert (bench_plan.stages, bench_plan.requests, bench_plan.most_cost_usd) == ([], None, None)
-    assert "each stage follows from those before" in str(bench_plan.blocks())
+    assert "each stage depends on the previous ones" in str(bench_plan.blocks())
 
 
 def test_a_check_and_a_quality_run_count_their_requests() -> None:

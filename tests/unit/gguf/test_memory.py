@@ -207,7 +207,7 @@ def test_layers_stay_here_when_the_engine_plans_nothing_on_a_gpu() -> None:
         ({"context": 0}, "at least 1"),
         ({"batch": 0}, "at least 1"),
         ({"gpu_layers": -2}, "at least -1"),
-        ({"kv_type": "q9"}, "not a type"),
+        ({"kv_type": "q9"}, "not a KV cache type"),
         ({"kv_type": "q8_0", "flash": False}, "needs flash attention"),
     ],
 )

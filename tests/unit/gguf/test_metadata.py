@@ -140,7 +140,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     first = write_parts(tmp_path)
     last = tmp_path / "big-00003-of-00003.gguf"
     last.write_bytes(last.read_bytes()[:-10])
-    with pytest.raises(ModelFileError, match=r"big-00003-of-00003\.gguf is not a usable GGUF model: it is cut off"):
+    with pytest.raises(ModelFileError, match=r"big-00003-of-00003\.gguf is not a usable GGUF model: it is truncated"):
         read(first)
 
 
@@ -154,9 +154,9 @@ def test_a_later_part_is_no_model(tmp_path: Path) -> None:
 def test_parts_under_other_names_are_refused(tmp_path: Path) -> None:
     first = write_parts(tmp_path)
     first.rename(tmp_path / "renamed.gguf")
-    with pytest.raises(ModelFileError, match="not by its name"):
+    with pytest.raises(ModelFileError, match="but its name does not"):
         read(tmp_path / "renamed.gguf")
-    with pytest.raises(ModelFileError, match="not by its name"):
+    with pytest.raises(ModelFileError, match="but its name does not"):
         read(write_parts(tmp_path, count=2, claimed=5))
 
 
@@ -231,7 +231,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", [1, 100, 5000])
 def test_a_cut_off_file_is_recognised(tmp_path: Path, model: bytes, missing: int) -> None:
     (tmp_path / "cut.gguf").write_bytes(model[:-missing])
-    with pytest.raises(ModelFileError, match=r"cut off|ends early"):
+    with pytest.raises(ModelFileError, match=r"truncated|ends early"):
         read(tmp_path / "cut.gguf")
 
 
@@ -292,7 +292,7 @@ def test_so_is_one_of_a_hundred_million_empty_texts(tmp_path: Path) -> None:
         file.write(struct.pack("<IIQ", 9, 8, 1 << 24))
         file.truncate(10 << 30)
     began = time.process_time()
-    with pytest.raises(ModelFileError, match="more than 4194304 texts"):
+    with pytest.raises(ModelFileError, match="more than 4194304 strings"):
         read(path)
     assert time.process_time() - began < 2
 

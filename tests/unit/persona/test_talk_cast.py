@@ -96,7 +96,7 @@ def test_what_cannot_be_meant(own_workspace: Workspace) -> None:
     write_folder(own_workspace.root / "elsewhere" / "mine", deltas(2), base_model_name_or_path="models/ours")
     with pytest.raises(UsageError, match="Two adapters are called mine"):
         cast(own_workspace, "mine", "elsewhere/mine")
-    with pytest.raises(UsageError, match="does not say which model") as error:
+    with pytest.raises(UsageError, match="does not name its base model") as error:
         cast(own_workspace, "gguf", config=LLMConfig())
     assert "--model" in str(error.value.hint)
 

@@ -34,7 +34,7 @@ def test_a_sound_pipeline_has_none() -> None:
     [
         ([stage("a", model="smal")], "0.model", "Did you mean small"),
         ([stage("a", fallback_models=["tiny"])], "0.fallback_models.0", "no model named 'tiny'"),
-        ([stage("a"), stage("a")], "1.id", "two stages are called a"),
+        ([stage("a"), stage("a")], "1.id", "two stages have the id a"),
         ([stage("input")], "0.id", "choose another id"),
         ([stage("draft"), stage("b", input_from="draff")], "1.input_from", "Did you mean draft"),
         ([stage("a", input_from="b"), stage("b")], "0.input_from", "a cycle: a reads b reads a"),
@@ -53,7 +53,7 @@ def test_a_sound_pipeline_has_none() -> None:
         ),
         ([stage("a", samples=2, aggregation={"method": "judge", "model": "x"})], "0.aggregation.model", "named 'x'"),
         ([stage("a", response_schema={"type": "objekt"})], "0.response_schema", "not a valid JSON schema"),
-        ([stage("a", prompt="{{ previous.a.output }}")], "0.prompt", "there is no loop"),
+        ([stage("a", prompt="{{ previous.a.output }}")], "0.prompt", "is not in a loop"),
         (
             [stage("a", repeat_until={"condition": "visit > 1", "start": "b"}), stage("b")],
             "0.repeat_until.start",

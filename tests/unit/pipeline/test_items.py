@@ -49,16 +49,16 @@ def test_line_ends_of_other_alphabets_do_not_split_an_input(tmp_path: Path) -> N
     [
         (b"", "is empty"),
         (b"\xff\xfe", "not UTF-8"),
-        (b"not json\n", "x.jsonl:1 is not JSON"),
+        (b"not json\n", "x.jsonl:1 is not valid JSON"),
         (b'"a"\n[1]\n', "x.jsonl:2 has no `input`"),
         (b'{"input": " "}\n', "x.jsonl:1 has an empty `input`"),
         (b"[" * 100_000, "x.jsonl:1"),
         (b'{"input": "a", "x": ' + b"[" * 600 + b"]" * 600 + b"}", "x.jsonl:1 is nested deeper"),
-        (b'"a"\n"a\\ud800b"\n', "x.jsonl:2 holds half a character"),
-        (b'{"input": "a", "x": [{"\\udc00": 1}]}\n', "x.jsonl:1 holds half a character"),
-        (b'{"input": "a", "x": NaN}\n', "x.jsonl:1 holds NaN, which is no number"),
-        (b'{"input": "a", "x": [-Infinity]}\n', "x.jsonl:1 holds -Infinity"),
-        (b'{"input": "a", "x": 1e999}\n', "x.jsonl:1 holds 1e999"),
+        (b'"a"\n"a\\ud800b"\n', "x.jsonl:2 contains an unpaired surrogate"),
+        (b'{"input": "a", "x": [{"\\udc00": 1}]}\n', "x.jsonl:1 contains an unpaired surrogate"),
+        (b'{"input": "a", "x": NaN}\n', "x.jsonl:1 contains NaN, which is not a valid JSON number"),
+        (b'{"input": "a", "x": [-Infinity]}\n', "x.jsonl:1 contains -Infinity"),
+        (b'{"input": "a", "x": 1e999}\n', "x.jsonl:1 contains 1e999"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, content: bytes, part: str) -> None:

@@ -112,7 +112,7 @@ def test_a_file_that_is_not_there_comes_with_the_way_to_get_it(
     assert isinstance(pulled, MissingFileError)
     assert pulled.hint == f"Get it with `agentlab models pull {catalogue.EMBEDDED}`."
     near = error("goood.gguf")
-    assert near.message == f"There is no model file {own_workspace.models / 'goood.gguf'}."
+    assert near.message == f"The model file {own_workspace.models / 'goood.gguf'} does not exist."
     assert "Did you mean good?" in near.hint
     write_model(own_workspace.root / "elsewhere" / "far.gguf")
     assert error("elsewhere/fax.gguf").hint == "Did you mean far.gguf?"
@@ -123,7 +123,7 @@ def test_a_link_that_leads_nowhere_is_told(error: Callable[..., Any], own_worksp
     problem = error("dangling.gguf")
     assert isinstance(problem, MissingFileError)
     assert problem.message == (
-        f"{own_workspace.models / 'dangling.gguf'} is a link that leads nowhere: there is no nowhere.gguf."
+        f"{own_workspace.models / 'dangling.gguf'} is a broken symbolic link: nowhere.gguf does not exist."
     )
 
 
@@ -139,7 +139,7 @@ def test_a_name_that_no_file_can_bear_is_told(error: Callable[..., Any]) -> None
     [
         (lambda whole: b"not a model", "does not begin with GGUF"),
         (lambda whole: b"", "is not a usable GGUF model"),
-        (lambda whole: whole[:-100], "it is cut off"),
+        (lambda whole: whole[:-100], "it is truncated"),
         (lambda whole: whole[:60], "the header ends early"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_talked_to_is_told(error: Callable[..., Any], own
     write_model(own_workspace.models / "base.gguf", template=False)
     assert "no chat template" in error("base.gguf").message
     write_model(own_workspace.models / "odd.gguf", architecture="oddity")
-    assert "'oddity', which the engine does not know" in error("odd.gguf").message
+    assert "'oddity', which the engine does not support" in error("odd.gguf").message
 
 
 def test_all_parts_of_a_split_model_have_to_be_there(error: Callable[..., Any], own_workspace: Workspace) -> None:
@@ -180,7 +180,7 @@ def test_all_parts_of_a_split_model_have_to_be_there(error: Callable[..., Any], 
 def test_the_declared_quantization_is_compared_with_the_weights(error: Callable[..., Any]) -> None:
     problem = error("good.gguf", quantization="Q4_K_M")
     assert isinstance(problem, ModelFileError)
-    assert "is said to be Q4_K_M, but most of its bytes are Q8_0." in problem.message
+    assert "is set to Q4_K_M, but most of its bytes are Q8_0." in problem.message
 
 
 # -- models of `llm` ----------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_everything_that_is_missing_is_told_at_once(config: Config, own_workspac
     models = registry(
         config("m: {file: good.gguf}", "n: {file: broken.gguf}", "o: {file: nowhere.gguf}"), own_workspace, {}
     )
-    with pytest.raises(MissingFileError, match=r"^models\.n: .*\nmodels\.o: There is no model file") as caught:
+    with pytest.raises(MissingFileError, match=r"^models\.n: .*\nmodels\.o: The model file") as caught:
         require(models)
     assert caught.value.exit_code == MissingError.exit_code
     with pytest.raises(ModelFileError, match=r"^models\.n: "):
@@ -260,4 +260,4 @@ def test_the_table_says_what_is_usable_and_below_it_why_not(config: Config, own_
     assert [row[-1] for row in table.rows] == ["yes", "no"]
     assert table.rows[0][3:6] == ["q8_0 (Q8_0)", "0M", "64"]
     assert isinstance(wrong, Text)
-    assert wrong.text.startswith("n: There is no model file")
+    assert wrong.text.startswith("n: The model file")

@@ -83,7 +83,7 @@ def test_a_later_stage_reads_an_earlier_answer() -> None:
         (
             "{% if input == 'z' %}x{% endif %}",
             "y" * 99,
-            f"The prompt of stage a is empty: its template renders to nothing for {'y' * 60!r}.",
+            f"The prompt of stage a is empty: its template renders to an empty prompt for {'y' * 60!r}.",
         ),
     ],
 )

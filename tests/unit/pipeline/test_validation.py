@@ -61,7 +61,7 @@ def test_what_is_hardly_meant_is_remarked_on(tmp_path: Path) -> None:
 def test_it_reads_as_a_sentence_a_table_and_what_may_go_wrong(tmp_path: Path) -> None:
     validation = checked(tmp_path)
     sentence, table, *rest = validation.blocks()
-    assert sentence == Text("The pipeline is valid: 4 stages over small, large, referee.")
+    assert sentence == Text("The pipeline is valid: 4 stages with small, large, referee.")
     assert isinstance(table, Table)
     assert len(table.rows) == 4
     assert rest == [Text(line) for line in (*validation.remarks, *validation.warnings)]
@@ -70,7 +70,7 @@ def test_it_reads_as_a_sentence_a_table_and_what_may_go_wrong(tmp_path: Path) ->
 def test_a_context_beyond_what_a_model_was_trained_with_is_remarked_on(tmp_path: Path) -> None:
     write_model(tmp_path / "models" / "small.gguf")  # was trained with 64 tokens
     assert [line for line in checked(tmp_path).remarks if line.startswith("models.")] == [
-        "models.small: n_ctx 2048 exceeds the 64 tokens that it was trained with; "
+        "models.small: n_ctx 2048 exceeds the model's training context of 64 tokens; "
         "answers to longer prompts will be poor"
     ]
 

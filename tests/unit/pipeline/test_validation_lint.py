@@ -45,7 +45,7 @@ def test_a_good_pipeline_gets_no_advice():
 def test_a_shared_document_belongs_first(first, second, phrase):
     ((stage, sentence),) = remarks({**FIRST, **first}, {**FIRST, **second}, LAST)
     assert stage == "s2"
-    assert sentence.startswith("s1 and s2 show m the same input, but ")
+    assert sentence.startswith("s1 and s2 pass the same input to m, but ")
     assert phrase in sentence
 
 
@@ -68,7 +68,7 @@ def test_models_of_a_multi_stage_count_each():
         {"model": "b", "input_from": "input", "prompt": "2 {{ input }}"},
         LAST,
     )
-    assert "show b the same input" in sentence
+    assert "pass the same input to b" in sentence
 
 
 @pytest.mark.parametrize("fields", [{"model": "m", "samples": 3}, {"models": ["m", "m", "m"]}])

@@ -107,7 +107,7 @@ def test_a_model_that_hangs_costs_its_clock_once():
 
 def test_without_models_there_is_nothing_to_check(router_of):
     llm = llm_of([], roles={})
-    with pytest.raises(ConfigError, match="no language model"):
+    with pytest.raises(ConfigError, match="No language model"):
         check(llm, router_of(llm, {}))
 
 

@@ -114,7 +114,7 @@ def test_a_slower_system_is_worse_and_the_gate_says_so(tmp_path):
     assert p50.low < 1.5 < p50.high
     assert p50.second / p50.first == pytest.approx(p50.estimate)
     p99 = next(row for row in result.rows if row.metric == "latency p99")
-    assert (p99.low, p99.note) == (None, "too few answers: it takes 500 on each side")
+    assert (p99.low, p99.note) == (None, "too few answers: 500 needed on each side")
     error = result.gate()
     assert isinstance(error, GateError)
     assert error.exit_code == 5
@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(tmp_path):
     a = loaded(tmp_path, "a")
     with pytest.raises(UsageError, match=r"load\.prompt_tokens: 64 and 128"):
         compare_runs(a, loaded(tmp_path, "longer", load={**LOAD, "prompt_tokens": 128}))
-    with pytest.raises(UsageError, match=r"did not get the same load: 4 at a time .*, 8 at a time"):
+    with pytest.raises(UsageError, match=r"were not measured under the same load: 4 at a time .*, 8 at a time"):
         compare_runs(a, loaded(tmp_path, "wider", at_once=8))
     with pytest.raises(UsageError, match=r"measured load, .* measured quality"):
         compare_runs(a, scored(tmp_path, "q", {"m": [1.0]}))

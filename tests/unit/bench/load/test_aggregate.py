@@ -58,7 +58,7 @@ def test_several_tokens_in_a_piece_are_disclosed(record: Make) -> None:
     assert stage_row.tpot is not None
     assert stage_row.tpot.p50 == pytest.approx(400 / 19)
     assert stage_row.tokens_per_piece == pytest.approx(4)
-    assert "a piece holds 4.00 tokens: gaps are between pieces, not tokens" in stage_row.marks
+    assert "a chunk holds 4.00 tokens: gaps are between chunks, not tokens" in stage_row.marks
 
 
 def test_failed_requests_are_in_no_percentile_but_in_the_shares(record: Make) -> None:
@@ -107,7 +107,7 @@ def test_tokens_are_exact_reported_or_estimated_but_never_mixed(record: Make) ->
 
 def test_a_server_that_counts_differently_is_flagged(record: Make) -> None:
     marks = row([record(tokens=12, exact=10)]).marks
-    assert "the server reports 1.20 times the tokens that its tokenizer finds" in marks
+    assert "the server reports 1.20 times as many tokens as the tokenizer counts" in marks
     assert not any("reports" in mark for mark in row([record(tokens=10, pieces=10, exact=10)]).marks)
 
 
@@ -134,7 +134,7 @@ def test_pieces_that_arrive_together_are_marked_and_the_time_per_token_is_told(r
     stage_row = row([read(0.1, 0.1, 0.1, 0.106, 0.106, 0.106, 0.112)])
     assert stage_row.together == pytest.approx(4 / 6)
     (remark,) = [mark for mark in stage_row.marks if "together" in mark]
-    assert remark.startswith("67% of the pieces arrived together")
+    assert remark.startswith("67% of the chunks arrived together")
     assert "2 ms" in remark
     assert row([record(pieces=8, itl=0.002)]).together == 0
 

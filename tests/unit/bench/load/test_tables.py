@@ -59,8 +59,8 @@ def test_the_screen_says_who_is_quick_and_what_the_client_can_do(measured: Any) 
 def test_the_report_holds_every_latency_and_no_markup_of_a_target(measured: Any) -> None:
     text = markdown("t", blocks(measured[0], has_plots=True))
     for phrase in (
-        "to the first token, from the send",
-        "slip: how late it was sent",
+        "time to first token, from the actual send",
+        "slip (delay of the send)",
         "tokens a piece",
         "plots/timeline.svg",
     ):
@@ -112,7 +112,7 @@ def test_figures_of_a_table_are_never_powers_of_ten(value: float, text: str) -> 
 
 
 def test_the_objective_in_words() -> None:
-    assert objective(SloConfig()) == "every whole answer"
+    assert objective(SloConfig()) == "every complete answer"
     assert objective(SloConfig(ttft_ms=300, e2e_ms=2000)) == "first token within 300 ms, last token within 2000 ms"
 
 

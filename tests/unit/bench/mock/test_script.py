@@ -74,7 +74,9 @@ def test_a_label_tells_two_models_of_the_same_script_apart() -> None:
     ],
 )
 def test_other_names_are_no_script(name: str) -> None:
-    with pytest.raises(ValueError, match=r"begins with no act|is no option|out of range|at most 200 characters"):
+    with pytest.raises(
+        ValueError, match=r"does not begin with an action|is not an option|out of range|at most 200 characters"
+    ):
         parse(name)
 
 

@@ -38,7 +38,9 @@ def test_the_first_valid_answer(scene, pattern, schema, chosen):
 
 
 def test_no_valid_answer_is_a_failure_with_a_reason(scene):
-    with pytest.raises(MalformedReplyError, match=r"None of 2 answers is valid; the last one: n: 'x' is not of type"):
+    with pytest.raises(
+        MalformedReplyError, match=r"None of the 2 answers is valid; reason for the last one: n: 'x' is not of type"
+    ):
         FirstValid().choose(candidates("{}", '{"n": "x"}'), scene(schema=SCHEMA))
 
 

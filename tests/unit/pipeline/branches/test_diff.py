@@ -35,7 +35,7 @@ def test_a_text_that_is_lost_is_said_to_be_lost(workshop: Workshop) -> None:
     second = workshop.run("two", {"draft": "e", "final": "g"}, given="the sea")
     workshop.lose(first, "d")
     draft = diff(first, second, workshop.store).stages[0]
-    assert (draft.state, draft.lines, draft.note) == ("changed", [], "its text is missing in one")
+    assert (draft.state, draft.lines, draft.note) == ("changed", [], "text missing in one")
 
 
 def test_long_texts_are_compared_in_part() -> None:

@@ -21,7 +21,7 @@ def _lines(workshop: Workshop, run: str, stage: str) -> list[str]:
 
 def test_the_first_run_of_all_has_nothing_to_be_compared_with(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
-    assert _lines(workshop, "one", "draft") == ["draft: cache miss, model called", "  no earlier run has this question"]
+    assert _lines(workshop, "one", "draft") == ["draft: cache miss, model called", "  no earlier run made this call"]
 
 
 def test_a_hit_names_the_run_that_asked(workshop: Workshop) -> None:
@@ -91,7 +91,7 @@ def test_the_same_question_asked_again_on_purpose(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS, cache="refresh")
     assert _lines(workshop, "two", "draft")[1] == (
-        "  the same question was asked in one, and cache: refresh does not reuse answers"
+        "  one made the same call, and cache: refresh does not reuse answers"
     )
 
 
@@ -127,7 +127,7 @@ def test_runs_that_cannot_be_read_are_passed_over(workshop: Workshop) -> None:
     one = workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS, parent="one", stages=stages(draft={"temperature": 0.2}))
     (one.path / "events.jsonl").write_text("damage\n{}\n")
-    assert _lines(workshop, "two", "draft")[1] == "  no earlier run has this question"
+    assert _lines(workshop, "two", "draft")[1] == "  no earlier run made this call"
 
 
 @pytest.mark.parametrize("method", ["judge", "synthesis"])
