@@ -82,7 +82,7 @@ def plan_of(config: DebateConfig, questions: Sequence[QuizQuestion], base: str |
 def aim(config: DebateConfig) -> str:
     """What the verdict is about, in words."""
     if config.topic is not None:
-        return "A topic has no right answer, so there are positions and a vote, but no verdict on debating."
+        return "A topic has no right answer, so the run reports positions and a vote, but no verdict."
     round_ = config.protocol.rounds if config.vote.round is None else config.vote.round
     against = {
         "samples": "the best agent alone, sampled until it has used the debate's tokens",

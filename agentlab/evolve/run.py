@@ -194,7 +194,8 @@ def _nothing_found(winner: TrialState, parents: Mapping[str, Path]) -> GateError
     """Why there is no evolved adapter, and what to use instead."""
     instead = {PARENT: f"Use {parents.get(winner.proposal.note)} itself", BASE: "Use the base without an adapter"}
     return GateError(
-        f"The search found nothing better than {describe_start(winner.proposal)}: no evolved adapter to export.",
+        f"The search found nothing better than {describe_start(winner.proposal)}, "
+        "so there is no evolved adapter to export.",
         hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} exports it anyway.",
     )
 

@@ -140,7 +140,7 @@ def _check_part(header: Header, number: int, count: int) -> None:
     alone = count == 1 and declared[1] in (0, 1)
     if not alone and declared != (number, count):
         raise ValueError(
-            f"its header says part {declared[0]!r:.20} (counted from 0) of {declared[1]!r:.20}, but its name does not"
+            f"its header says part {declared[0]!r:.20} (counted from 0) of {declared[1]!r:.20}, but its name disagrees"
         )
 
 

@@ -26,7 +26,8 @@ _BUFFER = re.compile(rb"(\S+) model buffer size")
 _TOP_K, _MIN_P = 40, 0.05  # llama.cpp's own
 _IF_MEMORY = "If it ran out of memory, use a smaller context, batch or model."
 _OF_THIS_MODEL = (
-    "An adapter fits only its own base model; `agentlab adapters export NAME --format gguf --out NAME.gguf` makes one."
+    "An adapter fits only its own base model; create one with `agentlab adapters export NAME --format gguf "
+    "--out NAME.gguf`."
 )
 _KV_TYPES = {"f16": 1, "q8_0": llama_cpp.GGML_TYPE_Q8_0, "q4_0": llama_cpp.GGML_TYPE_Q4_0}
 _api: Any = llama_cpp  # its functions are typed for pointers that it does not export

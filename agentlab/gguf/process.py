@@ -40,7 +40,7 @@ class WorkerEngine(ChatProcess):
         if config.adapter is not None and not config.adapter.is_file():
             raise MissingFileError(
                 f"The adapter file {config.adapter} does not exist.",
-                hint="`agentlab adapters export NAME --format gguf --out NAME.gguf` makes one.",
+                hint="Create one with `agentlab adapters export NAME --format gguf --out NAME.gguf`.",
             )
         if not config.path.is_file():
             raise MissingFileError(

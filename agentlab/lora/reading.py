@@ -120,7 +120,9 @@ def union(parents: Sequence[Adapter], *, any_base: bool = False) -> dict[str, tu
                 "the same.",
             )
         if parent.settings.fan_in_fan_out != first.settings.fan_in_fan_out:
-            raise DataError(f"{first.path} and {parent.path} differ in fan_in_fan_out, so their base models differ.")
+            raise DataError(
+                f"{first.path} and {parent.path} differ in fan_in_fan_out, so they belong to different base models."
+            )
         for name, module in parent.modules.items():
             if shapes.setdefault(name, module.shape) != module.shape:
                 raise DataError(

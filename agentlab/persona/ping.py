@@ -53,7 +53,7 @@ class Ping(AnswerDocument):
         if silent := [reply.persona for reply in self.personas if reply.error is not None]:
             return RemoteError(
                 f"{len(silent)} of {len(self.personas)} personas did not answer: {', '.join(silent)}.",
-                hint="See the errors in the table; `agentlab adapters show NAME` describes an adapter.",
+                hint="See the errors in the table; run `agentlab adapters show NAME` to inspect an adapter.",
             )
         if len(self.personas) < 2 or not self.identical or len(self.identical[0]) < len(self.personas):
             return None

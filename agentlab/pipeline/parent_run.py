@@ -112,7 +112,7 @@ def check_unchanged(parent: PipelineConfig, child: PipelineConfig, first: str) -
         changed = next((name for name, value in _deciding(child, stage) if old.get(name) != value), None)
         if changed is not None:
             of = "" if changed == stage.id else f", which determines the answer of {stage.id}"
-            way_out = f", or override it only in the stages from {first} on." if of else "."
+            way_out = f", or override it only in stages from {first} on." if of else "."
             raise RunMismatchError(
                 f"{changed} was changed{of}, but the rerun starts only at {first}.",
                 hint=f"Start there: --from {stage.id}{way_out}",

@@ -97,7 +97,7 @@ def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
         (("--model", "nobody"), "no target named 'nobody'"),
         (("--mode", "sideways"), "load.mode"),
         (("--set", "llm=none"), "No language model"),
-        (("--set", "load.tokenizer=absent.json"), "The tokenizer"),
+        (("--set", "load.tokenizer=absent.json"), "absent.json does not exist"),
         (("compare", "a", "b"), "no run named"),
     ],
 )

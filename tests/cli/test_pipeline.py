@@ -308,7 +308,7 @@ def test_wrong_input(agentlab: Call, definition: dict[str, Any], flags: list[str
 def test_a_model_file_that_is_not_there(agentlab: Call) -> None:
     models = {"models": {"m": {"file": "SmolLM2-135M-Instruct.Q4.gguf"}}}
     path = write("local.yaml", models, stages({"id": "a", "model": "m"}))
-    refused(agentlab("pipeline", path, "--input", "x"), 3, "models.m", "The model file")
+    refused(agentlab("pipeline", path, "--input", "x"), 3, "models.m", "The model file", "does not exist")
 
 
 def test_a_quantisation_that_is_not_what_was_said(agentlab: Call) -> None:

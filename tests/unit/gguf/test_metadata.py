@@ -154,9 +154,9 @@ def test_a_later_part_is_no_model(tmp_path: Path) -> None:
 def test_parts_under_other_names_are_refused(tmp_path: Path) -> None:
     first = write_parts(tmp_path)
     first.rename(tmp_path / "renamed.gguf")
-    with pytest.raises(ModelFileError, match="but its name does not"):
+    with pytest.raises(ModelFileError, match="but its name disagrees"):
         read(tmp_path / "renamed.gguf")
-    with pytest.raises(ModelFileError, match="but its name does not"):
+    with pytest.raises(ModelFileError, match="but its name disagrees"):
         read(write_parts(tmp_path, count=2, claimed=5))
 
 

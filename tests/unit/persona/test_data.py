@@ -69,5 +69,5 @@ def test_what_is_no_plain_file_is_called_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         read(tmp_path, "folder")
-    with pytest.raises(MissingFileError, match="The conversation file"):
+    with pytest.raises(MissingFileError, match=r"The conversation file .* does not exist"):
         read(tmp_path, "absent.jsonl")

@@ -81,7 +81,7 @@ def test_a_base_that_lies_elsewhere_is_found_by_its_name_and_has_to_be_the_same(
     card = own_workspace.adapters / "mine" / "card.json"
     card.write_text(card.read_text().replace(str(own_workspace.models / "ours"), "/home/somebody/models/ours"))
     assert providers(cast(own_workspace, "mine"))["mine"][1] == "ours"
-    with pytest.raises(UsageError, match="another base model") as caught:
+    with pytest.raises(UsageError, match="a different base model") as caught:
         cast(own_workspace, "mine", model="theirs")
     assert "--model" in str(caught.value.hint)
     (own_workspace.models / "ours").rename(own_workspace.models / "gone")

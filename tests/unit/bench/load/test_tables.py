@@ -61,7 +61,7 @@ def test_the_report_holds_every_latency_and_no_markup_of_a_target(measured: Any)
     for phrase in (
         "time to first token, from the actual send",
         "slip (delay of the send)",
-        "tokens a piece",
+        "tokens per chunk",
         "plots/timeline.svg",
     ):
         assert phrase in text
