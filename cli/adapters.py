@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, inspect, compare, blend, merge and export LoRA adapters.", no_args_is_help=True)
 
-_NAME = "A name that `agentlab adapters list` shows, or a path with a slash."
+_NAME = "A name from `agentlab adapters list`, or a path with a slash."
 _FORMATS = ("gguf", "peft")
-_METHODS = f"{', '.join(name for name in OPERATORS.table if name not in MUTATIONS)}, or one that a package brings."
+_METHODS = f"{', '.join(name for name in OPERATORS.table if name not in MUTATIONS)}, or one from an installed package."
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAME)]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to create; it must not exist.")]
 Base = Annotated[
     str | None,
-    typer.Option("--base", metavar="NAME", help="The base model, a name or path; the adapter's own by default."),
+    typer.Option("--base", metavar="NAME", help="The base model, by name or path; the adapter's own by default."),
 ]
 AnyBase = Annotated[bool, typer.Option("--any-base", help="Allow different base models.")]
 
 _BLEND = """Examples:
 
-  # two personas, 60 to 40, cut to the larger of their ranks
+  # two personas, 60 to 40, truncated to the larger of their ranks
 
   agentlab adapters blend analyst poet --weights 0.6,0.4 --out adapters/both
 
-  # exact: ranks add
+  # exact: the ranks add up
 
   agentlab adapters blend analyst poet critic --method concat --out adapters/council
 
-  # whole directions of either parent, drawn by a seed
+  # each singular direction from one parent or the other, drawn with a seed
 
   agentlab adapters blend analyst poet --method svd-cross --seed 7 --out adapters/child
 """
@@ -67,7 +67,7 @@ def _progress_callback(bar: "LiveProgress", action: str) -> "Callable[[int, int,
 @app.command("list", epilog="Example: agentlab adapters list --json")
 @with_output
 def list_(ctx: typer.Context) -> None:
-    """List the adapters of the workspace, and what is wrong with damaged ones."""
+    """List the adapters in the workspace, and what is wrong with damaged ones."""
     from agentlab.lora.catalogue import list_adapters
     from agentlab.lora.views import AdapterList
 
@@ -80,7 +80,7 @@ def list_(ctx: typer.Context) -> None:
 @app.command(epilog="Example: agentlab adapters show analyst")
 @with_output
 def show(ctx: typer.Context, name: Name) -> None:
-    """Show an adapter: settings, norms and spectrum of its change, card, and how vLLM serves it."""
+    """Show an adapter: settings, norms and spectrum of its weight update, card, and vLLM options."""
     from agentlab.lora.adapter_profile import anatomy
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
@@ -106,7 +106,7 @@ def diff(
     first: Name,
     second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter to compare it with.")],
 ) -> None:
-    """Compare what two adapters change, module by module, and how they were made."""
+    """Compare the weight updates of two adapters, module by module, and how they were made."""
     from agentlab.lora.adapter_profile import likenesses
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
@@ -133,11 +133,11 @@ def blend(
     out: Out,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="W,W...", help="One weight per adapter; equal weights that add up to 1 by default."),
+        typer.Option(metavar="W,W...", help="One weight per adapter; by default, equal weights that add up to 1."),
     ] = None,
     method: Annotated[str, typer.Option(metavar="KIND", help=_METHODS)] = "sum",
     rank: Annotated[
-        int | None, typer.Option(min=1, help="Rank of the new adapter; the parents' largest by default.")
+        int | None, typer.Option(min=1, help="Rank of the new adapter; by default, the parents' largest.")
     ] = None,
     density: Annotated[
         float | None, typer.Option(help="Share of entries to keep, for methods that drop some; 0.5 by default.")
@@ -145,7 +145,7 @@ def blend(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the method's random choices.")] = 0,
     any_base: AnyBase = False,
 ) -> None:
-    """Combine adapters of one base model into a new one, as the changes they make, not as their factors."""
+    """Combine adapters of one base model into a new one, by their weight updates instead of their LoRA factors."""
     from agentlab.lora.catalogue import find
     from agentlab.lora.products import BlendResult
     from agentlab.lora.reading import Adapter
@@ -174,11 +174,11 @@ def merge(
     out: Out,
     base: Base = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="KIND", help="float32 or bfloat16; the base's own by default.")
+        str | None, typer.Option(metavar="KIND", help="float32 or bfloat16; the base model's own by default.")
     ] = None,
     any_base: AnyBase = False,
 ) -> None:
-    """Add an adapter to its base model for good: a new checkpoint, compared with base and adapter."""
+    """Merge an adapter into its base model: a new checkpoint, compared with the base plus the adapter."""
     from agentlab.lora.catalogue import find
     from agentlab.lora.reading import Adapter
     from agentlab.models.importer import as_dtype
@@ -210,7 +210,7 @@ def export(
     ] = None,
     any_base: AnyBase = False,
 ) -> None:
-    """Write an adapter for llama.cpp, or as a plain PEFT folder in which all modules have one rank and scale."""
+    """Export an adapter for llama.cpp, or as a plain PEFT folder with one rank and scale for all modules."""
     from agentlab.lora.catalogue import find
 
     from .launch import surroundings
@@ -225,7 +225,7 @@ def export(
         ("--any-base", any_base, "gguf"),
     ):
         if is_given and format_ != owner:
-            raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Remove {flag}.")
+            raise UsageError(f"{flag} works only with --format {owner}.", hint=f"Remove {flag}.")
     path, target = find(from_here(name), workspace), Path.cwd() / out
     if format_ == "peft":
         _export_peft(screen, path, target, dtype or "float32")

@@ -56,14 +56,14 @@ class TerminalReviewer:
         changed, wrong = edit(params, typed.split())
         wrong = wrong or problems(changed)
         for reason in wrong:
-            self._say(f"That cannot be tried: {reason}.")
+            self._say(f"Cannot try this: {reason}.")
         return None if wrong else changed
 
     def _show(self, name: str, params: Mapping[str, Value], base: Mapping[str, Value], source: str) -> None:
-        self._say(f"{name}, proposed by {source}; * differs from the configuration to beat")
+        self._say(f"{name}, proposed by {source}; * marks a difference from the configuration to beat")
         for key, value in params.items():
             mark = " " if base.get(key) == value else "*"
-            before = f"   (there: {base[key]})" if mark == "*" and key in base else ""
+            before = f"   (to beat: {base[key]})" if mark == "*" and key in base else ""
             self._say(f"  {mark} {key} = {value}{before}")
 
     def _say(self, text: str) -> None:
@@ -73,7 +73,7 @@ class TerminalReviewer:
         self._screen.prompt(text)
         line = next(self._lines, None)
         if line is None:
-            raise Interrupted("No answer: the input has ended.", signal=_SIGINT)
+            raise Interrupted("No answer: end of input.", signal=_SIGINT)
         return line.strip()
 
 
@@ -93,7 +93,7 @@ def edit(params: Mapping[str, Value], words: list[str]) -> tuple[dict[str, Value
         if not equals or not text:
             wrong.append(f"{word!r} is not name=value")
         elif len(names) != 1:
-            wrong.append(f"{short!r} is {'ambiguous' if names else 'not one of the searched keys'}")
+            wrong.append(f"{short!r} is {'ambiguous' if names else 'not a key of the search space'}")
         else:
             try:
                 changed[names[0]] = yaml.safe_load(text)

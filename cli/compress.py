@@ -25,25 +25,25 @@ from .options import (
 if TYPE_CHECKING:
     from agentlab.compress.result import CompressModelResult
 
-app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
+app = typer.Typer(cls=DefaultsToRun, help="Compress a model within an energy budget, and measure every file.")
 app.add_typer(memory_app, name="memory")
 
 
 _EXAMPLES = """Examples:
 
-  # minutes, on two cores
+  # takes minutes on two cores
 
   agentlab compress demo
 
-  # known recipes first, then an optimiser over all of them
+  # known recipes first, then an optimiser over all recipes
 
   agentlab compress --objective "maximise speed with < 2 % loss"
 
-  # the best that fits
+  # the best model that fits
 
   agentlab compress --fit 100MB
 
-  # half a gram of CO2, and no more
+  # at most half a gram of CO2
 
   agentlab compress --carbon-budget 0.5g
 
@@ -51,7 +51,7 @@ _EXAMPLES = """Examples:
 
   agentlab compress --base models/mine --text notes.txt
 
-  # go on after a Ctrl-C
+  # continue after Ctrl-C
 
   agentlab compress --resume last
 """
@@ -60,7 +60,7 @@ _EVAL = """Examples:
 
   agentlab compress eval last --tasks mixed --include-path configs/debate/tasks
 
-  # public tasks, whose data sets are fetched once
+  # public tasks; their data sets are downloaded once
 
   agentlab compress eval last --tasks arc_easy,hellaswag,mmlu --limit 100
 """
@@ -76,38 +76,39 @@ def run(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help='The objective: "smallest with < 5 % loss".', rich_help_panel=CONFIG),
+        typer.Option(metavar="TEXT", help='The objective, such as "smallest with < 5 % loss".', rich_help_panel=CONFIG),
     ] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Lowest divergence within a size: 100MB, 2GB.", rich_help_panel=CONFIG),
+        typer.Option(metavar="SIZE", help="Lowest divergence within this size, such as 100MB.", rich_help_panel=CONFIG),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text to calibrate and measure on.", rich_help_panel=CONFIG)
+        Path | None, typer.Option(metavar="FILE", help="Text for calibration and evaluation.", rich_help_panel=CONFIG)
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of recipes in the search.", rich_help_panel=CONFIG)
     ] = None,
     carbon_budget: Annotated[
         str | None,
-        typer.Option(metavar="MASS", help="Maximum CO2: 0.5g, 0.1kg; a bare number is in kg.", rich_help_panel=CONFIG),
+        typer.Option(metavar="MASS", help="Maximum CO2, such as 0.5g; a bare number is in kg.", rich_help_panel=CONFIG),
     ] = None,
     workspace_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of the measurements of earlier runs.", rich_help_panel=CONFIG),
+        typer.Option(metavar="DIR", help="Folder with the measurements of earlier runs.", rich_help_panel=CONFIG),
     ] = None,
     control_seeds: Annotated[
         int | None, typer.Option(min=6, help="Pairs of searches with --control full.", rich_help_panel=CONFIG)
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Accept how a language model interprets the goal.", rich_help_panel=RUN)
+        bool,
+        typer.Option("--yes", "-y", help="Accept a language model's interpretation of the goal.", rich_help_panel=RUN),
     ] = False,
 ) -> None:
-    """Quantize, prune, recover and distil a model, and measure every file that comes out.
+    """Quantize, prune, recover and distil a model, and measure every resulting file.
 
-    A search begins with recipes that are known to be good and goes on with an optimiser; the whole list of known
-    recipes runs beside it. The report has the front of size, divergence and speed, and the command that loads the
-    winner.
+    A search starts with recipes that are known to be good and continues with an optimiser; the complete list of known
+    recipes runs as a baseline. The report has the Pareto front of size, divergence and speed, and the command that
+    loads the winner.
     """
     from .launch import launch
 
@@ -137,19 +138,19 @@ def run(
 def evaluate(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run of compress: its name, a unique prefix, or last.")],
-    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of lm-evaluation-harness.")],
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags from lm-evaluation-harness.")],
     base: Annotated[str | None, typer.Option(metavar="NAME", help="The base model, if the run has several.")] = None,
     include_path: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder with your own tasks, as YAML.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N items of each task.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
     runs_dir: RunsDir = None,
 ) -> None:
-    """Score the base of a run and the exports on its front on tasks of lm-evaluation-harness.
+    """Score a run's base model and the exports on its Pareto front, on tasks from lm-evaluation-harness.
 
-    The numbers of each export are computed in float32, those of a GGUF file as well. Differences to the base are
-    paired, item by item. Needs the extra eval.
+    All exports are evaluated in float32, GGUF files included. Differences from the base are paired, item by item.
+    Needs the extra `eval`.
     """
     from tempfile import TemporaryDirectory
 
@@ -168,7 +169,10 @@ def evaluate(
     model = _one_of(read_result(record, CompressResult).models, base)
     exports = {name: record.path / model.exports / file for name, file in model.kept_files.items()}
     if lost_paths := [str(path) for path in exports.values() if not path.exists()]:
-        raise MissingFileError(f"The run has lost {', '.join(lost_paths)}.", hint="Compress again, or put it back.")
+        raise MissingFileError(
+            f"Exports of the run are missing: {', '.join(lost_paths)}.",
+            hint="Run the compression again, or restore them.",
+        )
     with screen.progress() as bar, TemporaryDirectory(dir=context.workspace.root) as scratch:
         bar.update("loading tasks and data sets")
         loaded, evaluations = lm_eval.Tasks([name for name in tasks.split(",") if name], include_path or ()), {}
@@ -196,7 +200,7 @@ def plan(
     workspace_dir: WorkspaceDir = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
 ) -> None:
-    """Ask the agent for its plan alone: steps, and recipes with estimates from what is remembered."""
+    """Ask the agent only for its plan: steps, and recipes with estimates from earlier measurements."""
     from agentlab.compress.agent import alone
     from agentlab.config.overrides import Override, parse
     from agentlab.session import begin
@@ -237,7 +241,7 @@ def reflect(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Ask the agent what a run has taught, and what the next one should try."""
+    """Ask the agent for the lessons of a run, and what the next one should try."""
     from agentlab.compress.agent import alone
     from agentlab.compress.config import CompressConfig
     from agentlab.compress.run_status import trials_of
@@ -277,9 +281,9 @@ def watch(
     ] = "last",
     runs_dir: RunsDir = None,
 ) -> None:
-    """Show the front, the budget and the to-do list of a running run.
+    """Show the Pareto front, the budget and the to-do list of a run in progress.
 
-    In a terminal it is redrawn until the run ends or Ctrl-C; otherwise it is shown once.
+    In a terminal, the view refreshes until the run ends or you press Ctrl-C; otherwise it is printed once.
     """
     import sys
     import time
@@ -322,19 +326,19 @@ def deploy(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run of compress: its name, a unique prefix, or last.")],
     format_: Annotated[
         Literal["docker", "k8s"],
-        typer.Option("--format", help="docker: a Dockerfile with all it needs; k8s: manifests as well."),
+        typer.Option("--format", help="docker: a Dockerfile and its files; k8s: also Kubernetes manifests."),
     ] = "docker",
     base: Annotated[str | None, typer.Option(metavar="NAME", help="The base model, if the run has several.")] = None,
     image: Annotated[str, typer.Option(metavar="NAME", help="The name of the image.")] = "compressed",
     wheel: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The wheel of agentlab; built from the checkout by default.")
+        Path | None, typer.Option(metavar="FILE", help="The agentlab wheel; built from the checkout by default.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files are written.")] = Path("deploy"),
     runs_dir: RunsDir = None,
 ) -> None:
-    """Write the files that serve the winner: an OpenAI-compatible endpoint with a health check.
+    """Write the files to serve the winner: an OpenAI-compatible endpoint with a health check.
 
-    Nothing is built or sent. The token that clients must send comes from the environment when the container starts.
+    Nothing is built or pushed. At startup, the container reads the token that clients must send from its environment.
     """
     from agentlab.compress.deploy import deploy as write
     from agentlab.compress.result import CompressResult

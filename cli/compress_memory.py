@@ -9,7 +9,7 @@ from agentlab.errors import UsageError
 
 from .options import screen_of, with_output
 
-app = typer.Typer(help="What earlier runs have measured; later runs start from it.", no_args_is_help=True)
+app = typer.Typer(help="Measurements of earlier runs, which later runs start from.", no_args_is_help=True)
 
 WorkspaceDir = Annotated[
     Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory by default.")
@@ -20,7 +20,7 @@ BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="On
 @app.command("list", epilog="Example: agentlab compress memory list --json")
 @with_output
 def list_(ctx: typer.Context, base: BaseName = None, workspace_dir: WorkspaceDir = None) -> None:
-    """List the experiments, each with the run that measured it and where its export lies."""
+    """List the experiments, each with the run that measured it and the path of its export."""
     _answer(ctx, "list", workspace_dir, base, {}, None)
 
 
@@ -36,7 +36,7 @@ def query(
 ) -> None:
     """List the experiments whose recipes have these settings."""
     if wrong := [setting for setting in settings if "=" not in setting]:
-        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Use the form quantizer=gptq.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write, for example, quantizer=gptq.")
     _answer(ctx, "query", workspace_dir, base, dict(setting.split("=", 1) for setting in settings), None)
 
 
@@ -48,7 +48,7 @@ def best(
     base: BaseName = None,
     workspace_dir: WorkspaceDir = None,
 ) -> None:
-    """Show the best experiment for an objective, on each base and text."""
+    """Show the best experiment for an objective, for each base model and text."""
     _answer(ctx, "best", workspace_dir, base, {}, objective)
 
 

@@ -16,7 +16,7 @@ Kind = Annotated[str, typer.Argument(metavar="COMMAND", help="A command such as 
 @with_output
 def list_(
     ctx: typer.Context,
-    kind: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Only this command's, or llm.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Only this command's presets, or llm.")] = None,
 ) -> None:
     """List the presets: yours in configs/, then the shipped ones."""
     from agentlab.scaffold import configs
@@ -35,7 +35,7 @@ def show(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name or a path.")] = None,
     set_: Set = None,
 ) -> None:
-    """Print a config with every value, each followed by where it comes from."""
+    """Print a config with every value and its source."""
     from agentlab.config.overrides import parse
     from agentlab.scaffold import configs
 
@@ -55,7 +55,9 @@ def validate(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--command", metavar="COMMAND", help="The command of the files, if their folder does not say."),
+        typer.Option(
+            "--command", metavar="COMMAND", help="The command the files are for, if not clear from their folder."
+        ),
     ] = None,
 ) -> None:
     """Check configs and list everything that is wrong with them."""
@@ -72,9 +74,9 @@ def validate(
 def schema(
     ctx: typer.Context,
     kind: Kind,
-    of_result: Annotated[bool, typer.Option("--result", help="Of the result that --json prints instead.")] = False,
+    of_result: Annotated[bool, typer.Option("--result", help="Print the schema of the --json result instead.")] = False,
 ) -> None:
-    """Print the JSON schema of a command's config files, for an editor, or of its result."""
+    """Print the JSON schema of a command's config files, for use in an editor, or of its result."""
     from agentlab.scaffold import configs
 
     screen_of(ctx).answer("configs schema", configs.result_schema(kind) if of_result else configs.schema(kind))

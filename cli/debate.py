@@ -18,15 +18,15 @@ from .options import (
     with_output,
 )
 
-app = typer.Typer(cls=DefaultsToRun, help="Debate: agents answer, hear one another, and vote.")
+app = typer.Typer(cls=DefaultsToRun, help="Let agents debate: they answer, read each other's answers, and vote.")
 
 _EXAMPLES = """Examples:
 
-  # a minute, on the embedded model
+  # takes a minute on the embedded model
 
   agentlab debate demo
 
-  # a topic: what everybody says, who changes their mind, and the vote
+  # a topic: what each agent says, who changes their mind, and the vote
 
   agentlab debate --topic "Should a city plant more trees?" --rounds 3
 
@@ -34,15 +34,15 @@ _EXAMPLES = """Examples:
 
   agentlab debate --questions quiz.jsonl --rounds 1
 
-  # personas that train-persona made, in one batch
+  # personas from train-persona, in one batch
 
   agentlab debate --adapter persona_a --adapter persona_b --adapter persona_c --topic "..."
 
-  # is everything there? nothing is loaded and nothing asked
+  # check that everything is there, without loading or asking a model
 
   agentlab debate --rounds 0
 
-  # go on after a Ctrl-C
+  # continue after Ctrl-C
 
   agentlab debate --resume last
 """
@@ -76,13 +76,13 @@ def run(
         str | None, typer.Option(metavar="KIND", help="none, ring, star, random, full.", rich_help_panel=CONFIG)
     ] = None,
     vote: Annotated[
-        str | None, typer.Option(metavar="RULE", help="The voting rule of the verdict.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="RULE", help="The voting rule for the verdict.", rich_help_panel=CONFIG)
     ] = None,
 ) -> None:
     """Let agents debate, and measure whether it was worth it.
 
-    Everybody answers alone, then hears peers and answers again. Beside the debate stand plain votes, the best agent
-    asked as often for as many tokens, and a debate with oneself; one sentence says whether debating helped.
+    Each agent answers alone, then reads its peers' answers and answers again. The baselines are plain votes, the best
+    agent with the same number of calls and tokens, and a self-debate; the verdict says whether debating helped.
     """
     from dataclasses import replace
 
@@ -108,10 +108,10 @@ def replay(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="A debate: its name, a unique prefix, or last.")],
     vote: Annotated[str | None, typer.Option(metavar="RULE", help="Use this rule instead of the run's own.")] = None,
-    round_: Annotated[int | None, typer.Option("--round", min=0, help="Vote after this round.")] = None,
+    round_: Annotated[int | None, typer.Option("--round", min=0, help="Vote on the answers of this round.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Vote again on the answers of a run; no model is called and nothing is written."""
+    """Count the votes on a run's answers again; no model is called and nothing is written."""
     from agentlab.config.load import load_resolved
     from agentlab.config.overrides import Override
     from agentlab.debate.config import DebateConfig

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 EVAL = """Examples:
 
-  # two personas and their base, one load, offline
+  # two personas and their base model, loaded once, offline
 
   agentlab debate eval --adapter persona_a --adapter persona_b --include-path mytasks --tasks mytask
 
-  # the first 100 questions of a public task; its data set is fetched once
+  # the first 100 questions of a public task; its data set is downloaded once
 
   agentlab debate eval --adapter persona_a --tasks arc_easy --limit 100
 
-  # a task that generates, over a server of several adapters
+  # a generation task, on a server with several adapters
 
   agentlab debate eval --adapter persona_a --tasks gsm8k --base-url http://127.0.0.1:8000/v1 --model Qwen3-4B
 """
@@ -34,7 +34,7 @@ PING = """Examples:
 
   agentlab debate ping --persona persona_a --persona persona_b --prompt "2, 4, 8, 16: what is the general term?"
 
-  # adapters that vLLM serves
+  # adapters served by vLLM
 
   agentlab debate ping --persona persona_a --persona persona_b --prompt "..." --base-url http://127.0.0.1:8000/v1
 """
@@ -48,21 +48,21 @@ QUESTIONS = """Examples:
 
 Adapters = Annotated[
     list[str] | None,
-    typer.Option("--adapter", metavar="NAME", help="An adapter, by name or path; with a server, its name there."),
+    typer.Option("--adapter", metavar="NAME", help="An adapter, by name or path; on a server, its name there."),
 ]
 
 
 @with_output
 def evaluate(
     ctx: typer.Context,
-    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of the harness.")],
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags from the harness.")],
     adapter: Adapters = None,
     base: Annotated[
         str | None, typer.Option(metavar="NAME", help="The base model; the adapters' own by default.")
     ] = None,
     include_path: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML; for lighteval a Python file."),
+        typer.Option(metavar="DIR", help="A folder with your own tasks, as YAML; for lighteval, a Python file."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N items of each task.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
@@ -70,12 +70,12 @@ def evaluate(
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="URL of a chat server to use instead, ending in /v1.")
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="What the server calls the base model.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The server's name for the base model.")] = None,
 ) -> None:
-    """Score adapters and their base on the tasks of a harness: one table, and NAME_eval.json for each.
+    """Score adapters and their base model on tasks from a harness: one table, and NAME_eval.json for each model.
 
-    In process the base is loaded once, and the adapters share its batches. Differences to the base are paired, item by
-    item.
+    In process, the base model is loaded once and the adapters share its batches. Differences from the base are paired,
+    item by item.
     """
     from agentlab.integrations import evaluation
     from agentlab.persona.ping import cast_of_server
@@ -86,7 +86,8 @@ def evaluate(
     names = [name for name in tasks.split(",") if name]
     if (base_url is None) != (model is None) or (base_url is not None and base is not None):
         raise UsageError(
-            "--base-url and --model go together, without --base.", hint="Leave both out to run in this process."
+            "--base-url and --model must be used together, without --base.",
+            hint="Leave both out to run in this process.",
         )
     if not names or (base_url is None and base is None and not adapter):
         raise UsageError("There is nothing to evaluate.", hint="Add --tasks, and --adapter or --base.")
@@ -118,14 +119,14 @@ def evaluate(
 @with_output
 def questions(
     ctx: typer.Context,
-    tasks: Annotated[str, typer.Argument(metavar="A,B", help="Tasks of lm-eval: multiple-choice or short-answer.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file of questions to write.")],
+    tasks: Annotated[str, typer.Argument(metavar="A,B", help="lm-eval tasks: multiple-choice or short-answer.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file to write the questions to.")],
     include_path: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder with your own tasks, as YAML.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N items of each task.")] = None,
 ) -> None:
-    """Write tasks of lm-evaluation-harness as questions to debate; the debate itself does not need the harness."""
+    """Convert lm-evaluation-harness tasks to questions for a debate; the debate itself does not need the harness."""
     from agentlab.integrations.lm_eval import Tasks
     from agentlab.runs.atomic import write_text
     from agentlab.runs.views import PathLine
@@ -182,11 +183,11 @@ def ping(
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="URL of a server to use instead, ending in /v1.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Maximum tokens of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Maximum tokens per answer.")] = 64,
 ) -> None:
-    """Ask personas the same, twice: their answers side by side, and who answers like another.
+    """Ask all personas the same question twice: show the answers side by side, and which personas answer alike.
 
-    Exits with 5 if all of them give the same answer, and with 4 if one gives none; the table says why.
+    Exits with status 5 if all give the same answer, and with 4 if one gives none; the table shows why.
     """
     import asyncio
 

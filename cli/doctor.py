@@ -12,10 +12,10 @@ def doctor(
     ctx: typer.Context,
     require: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="Exit with 3 unless these checks are ok."),
+        typer.Option(metavar="NAME,...", help="Exit with status 3 unless these checks pass."),
     ] = None,
 ) -> None:
-    """Check Python, libraries, GPU, memory, disk, keys and the embedded model, each with its remedy.
+    """Check Python, libraries, GPU, memory, disk, keys and the embedded model, and suggest fixes.
 
     [bold]Examples[/bold]: agentlab doctor · agentlab doctor --require model,llama.cpp · agentlab doctor --json
     """
@@ -26,7 +26,7 @@ def doctor(
     screen = screen_of(ctx)
     context = surroundings(screen)
     if not screen.json_mode:
-        screen.say("looking; heavy libraries are loaded on trial, so this takes some seconds")
+        screen.say("checking; this takes a few seconds, because heavy libraries are loaded as a test")
     with screen.progress():
         report = examine(context.workspace, context.env)
     if require:

@@ -22,21 +22,21 @@ from .options import (
 if TYPE_CHECKING:
     from .screen import Screen
 
-ONCE = "At once, without a search"
+ONCE = "One child, without a search"
 
-app = typer.Typer(cls=DefaultsToRun, help="Evolve adapters, beside random search and the parents themselves.")
+app = typer.Typer(cls=DefaultsToRun, help="Evolve adapters, with random search and the parents as baselines.")
 
 _EXAMPLES = """Examples:
 
-  # three parents of the embedded model, once
+  # train three parents on the embedded model, once
 
   make personas
 
-  # minutes, on two cores
+  # takes minutes on two cores
 
   agentlab evolve demo
 
-  # one crossover and mutation, at once
+  # a single crossover and mutation, without a search
 
   agentlab evolve --parents poet critic --child both --alpha 0.6 --mut 0.03 --mut-std 0.01
 
@@ -52,7 +52,7 @@ _EXAMPLES = """Examples:
 
   agentlab evolve export last --out adapters/best
 
-  # go on after a Ctrl-C
+  # continue after Ctrl-C
 
   agentlab evolve --resume last
 """
@@ -65,7 +65,7 @@ def run(
     common: CommonOptions,
     parent: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="An adapter to breed from; repeatable.", rich_help_panel=CONFIG),
+        typer.Option(metavar="NAME", help="A parent adapter; repeatable.", rich_help_panel=CONFIG),
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
@@ -78,7 +78,8 @@ def run(
         str | None, typer.Option(metavar="NAME", help="The search strategy.", rich_help_panel=CONFIG)
     ] = None,
     max_items: Annotated[
-        int | None, typer.Option(min=1, help="Model answers in one search, over all children.", rich_help_panel=CONFIG)
+        int | None,
+        typer.Option(min=1, help="Maximum model answers per search, over all children.", rich_help_panel=CONFIG),
     ] = None,
     parents: Annotated[
         tuple[str, str] | None,
@@ -95,13 +96,13 @@ def run(
     ] = None,
     mut_std: Annotated[
         float | None,
-        typer.Option(help="Size of a mutation, as a share of the norm; 0.01 by default.", rich_help_panel=ONCE),
+        typer.Option(help="Size of a mutation, relative to the norm; 0.01 by default.", rich_help_panel=ONCE),
     ] = None,
 ) -> None:
-    """Breed adapters that answer better than those they come from.
+    """Breed adapters that answer better than their parents.
 
     Children are scored on questions that the search sees. The winner of each search is then scored once on a
-    sealed split, which shows what evolution added over the best parent, over their blend, and over random search.
+    sealed split, which shows the gain of evolution over the best parent, over their blend, and over random search.
     """
     from .launch import launch
 
@@ -110,7 +111,7 @@ def run(
         _cross(screen, common, parents, child, (alpha, mut, mut_std))
         return
     if {alpha, mut, mut_std} != {None}:
-        raise UsageError("--alpha, --mut and --mut-std belong to --parents A B --child NAME.", hint="Add them.")
+        raise UsageError("--alpha, --mut and --mut-std work only with --parents A B --child NAME.", hint="Add them.")
     flags: dict[str, tuple[str, Any]] = {
         "parents": ("--parent", None if not parent else [from_here(name) for name in parent]),
         "base": ("--base", None if base is None else from_here(base)),
@@ -135,7 +136,7 @@ def _cross(
     from .launch import surroundings
 
     if child is None or parents is None:
-        raise UsageError("--parents A B and --child NAME go together.", hint="For a search, repeat --parent.")
+        raise UsageError("--parents A B and --child NAME must be used together.", hint="For a search, repeat --parent.")
     searching = (
         common.preset,
         common.sets,
@@ -146,7 +147,7 @@ def _cross(
     )
     if any(searching) or common.dry_run:
         raise UsageError(
-            "--child makes an adapter at once; CONFIG, --set, --dry-run and other options of a run do not apply.",
+            "--child creates one adapter without a search; CONFIG, --set, --dry-run and other run options are invalid.",
             hint="It takes --alpha, --mut, --mut-std and --seed.",
         )
     workspace = surroundings(screen).workspace
@@ -174,7 +175,7 @@ def export(
     ] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Write a child of a run as an adapter, with a card that says what it comes from."""
+    """Export a child from a run as an adapter, with a card that records its origin."""
     from agentlab.config.load import load_resolved
     from agentlab.evolve.config import EvolveConfig
     from agentlab.evolve.run import export_child

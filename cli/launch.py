@@ -112,7 +112,7 @@ def _launch(
         if common.preset is not None:
             raise UsageError(
                 "--resume uses the run's own config; CONFIG cannot be given as well.",
-                hint=f"Remove {common.preset!r}; to extend the run, use the flag of its budget.",
+                hint=f"Remove {common.preset!r}; to extend the run, raise its budget with a flag.",
             )
         if common.run_name is not None:
             raise UsageError(
@@ -174,7 +174,7 @@ def _resume(
         screen.answer(the_command.name, session.experiment.plan(), run=reference(record, record.status))
     else:
         if reviewer is None and the_command.was_reviewed(record.known_events()):
-            screen.say(f"trials of {record.id} are no longer approved one by one; add --approve to keep that")
+            screen.say(f"trials of {record.id} are no longer approved one by one; add --approve to keep approving them")
         _carry_out(session, screen, reviewer)
 
 

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from .screen import Screen
 
-app = typer.Typer(help="Talk to models and personas; show the routing and the usage so far.", no_args_is_help=True)
+app = typer.Typer(help="Talk to models and personas; show routing and usage.", no_args_is_help=True)
 _ASK = """Examples:
 
   # the embedded model
 
   agentlab llm ask "Name three rivers."
 
-  # two personas, side by side; each with the system message that it was trained with
+  # two personas, side by side; each with the system message it was trained with
 
-  agentlab llm ask "Is a heavier stone falling faster?" --adapter persona_a --adapter persona_b
+  agentlab llm ask "Does a heavier stone fall faster?" --adapter persona_a --adapter persona_b
 
-  # a text from another program, and a hosted model for at most 5 cents
+  # text from another program, and a hosted model for at most 5 cents
 
   git diff | agentlab llm ask - --system "Summarise." --set llm=openrouter --max-cost 0.05
 """
@@ -45,14 +45,14 @@ Adapters = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="A model of the config or of this machine; with adapters, their base."),
+    typer.Option(metavar="NAME", help="A model from the config or on this machine; with adapters, their base."),
 ]
 System = Annotated[
     str | None, typer.Option(metavar="TEXT", help="The system message; by default the one a persona was trained with.")
 ]
 Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 always takes the most likely token.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed for sampling at a temperature above 0.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Maximum tokens of an answer.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Maximum tokens per answer.")]
 MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on paid models.")]
 
 
@@ -63,11 +63,11 @@ MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend
 def show(
     ctx: typer.Context,
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A preset of configs/llm or a path; embedded by default.")
+        str | None, typer.Argument(metavar="CONFIG", help="A preset from configs/llm or a path; embedded by default.")
     ] = None,
     set_: Set = None,
 ) -> None:
-    """Print the routing of a config: tasks, models, providers, limits, and whether keys are set and files are there."""
+    """Print the routing of a config: tasks, models, providers, limits, and whether keys are set and files exist."""
     from agentlab.config.overrides import parse
     from agentlab.llm.load import DEFAULT, absent, load_llm
     from agentlab.llm.views import routing
@@ -138,7 +138,7 @@ def chat(
     max_cost: MaxCost = None,
     set_: Set = None,
 ) -> None:
-    """Talk to a model or personas: questions line by line, until /exit or the end of the input."""
+    """Chat with a model or personas, one question per line, until /exit or the end of the input."""
     from agentlab.llm.options import Options
     from agentlab.persona.talk import Transcript
 
@@ -160,7 +160,7 @@ def trust(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The variable that holds the key.")],
     host: Annotated[str, typer.Argument(metavar="HOST", help="The host that may receive it.")],
 ) -> None:
-    """Allow a key to be sent to a host that agentlab does not know; stored for your user, outside of workspaces."""
+    """Allow a key to be sent to a host that agentlab does not know; stored per user, outside any workspace."""
     import os
 
     from agentlab.config.trust import confirm
@@ -209,5 +209,5 @@ def _talk(
         importing(screen),
     )
     if not cast.together:
-        screen.say("they do not fit into memory together; each is loaded when its turn comes")
+        screen.say("the models do not fit into memory together; each is loaded when its turn comes")
     return Talk(cast, context, options, None if system is None else typed_text(system), live=not screen.json_mode)

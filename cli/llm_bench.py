@@ -22,7 +22,7 @@ app = typer.Typer(cls=DefaultsToRun, help="Measure language models: speed under 
 
 _EXAMPLES = """Examples:
 
-  # seconds, against the built-in mock server
+  # takes seconds, against the built-in mock server
 
   agentlab llm-bench demo
 
@@ -30,23 +30,23 @@ _EXAMPLES = """Examples:
 
   agentlab llm-bench
 
-  # one model of an Ollama server, at 1, 4 and 16 requests at a time
+  # one model on an Ollama server, with 1, 4 and 16 concurrent requests
 
   agentlab llm-bench --set llm=ollama --model local --concurrency 1,4,16 --max-seconds 60
 
-  # two requests per second, whatever the answers do, and the share that begins within 800 ms
+  # two requests per second, regardless of the answers, and the share with a first token within 800 ms
 
   agentlab llm-bench --set llm=ollama --rate 2 --requests 100 --slo-ttft-ms 800
 
-  # the highest rate at which 90 % of the requests begin to be answered within 500 ms
+  # the highest rate at which 90 % of the requests get their first token within 500 ms
 
   agentlab llm-bench --set llm=ollama --mode sweep --slo-ttft-ms 500
 
-  # does every model answer, and which for which role
+  # does every model answer, and which role does it suit
 
   agentlab llm-bench check --set llm=openrouter
 
-  # how good are the answers, of a model and of a strategy
+  # how good are the answers of a model, and of a strategy
 
   agentlab llm-bench quality --model local --model strategy:best_of_two --set llm=ollama
 
@@ -61,10 +61,12 @@ Models = Annotated[
 ]
 SavePriors = Annotated[
     bool,
-    typer.Option("--save-priors", help="Record the results in the ledger, for strategy adaptive.", rich_help_panel=RUN),
+    typer.Option(
+        "--save-priors", help="Record the results in the ledger, for the adaptive strategy.", rich_help_panel=RUN
+    ),
 ]
 MaxSeconds = Annotated[float | None, typer.Option(min=0, help="Time limit in seconds.", rich_help_panel=CONFIG)]
-Slo = Annotated[float | None, typer.Option(min=0, help="Objective: maximum milliseconds.", rich_help_panel=CONFIG)]
+Slo = Annotated[float | None, typer.Option(min=0, help="Latency objective in milliseconds.", rich_help_panel=CONFIG)]
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
@@ -77,20 +79,16 @@ def run(
         str | None, typer.Option(help="closed, poisson, constant or sweep.", rich_help_panel=CONFIG)
     ] = None,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Requests at once, one stage each.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="N,N", help="Concurrent requests; one stage each.", rich_help_panel=CONFIG)
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="R,R", help="Requests per second, one stage each; Poisson.", rich_help_panel=CONFIG),
+        typer.Option(metavar="R,R", help="Requests per second (Poisson); one stage each.", rich_help_panel=CONFIG),
     ] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests per stage.", rich_help_panel=CONFIG)] = None,
     max_seconds: MaxSeconds = None,
-    prompt_tokens: Annotated[
-        int | None, typer.Option(min=8, help="Tokens of a prompt.", rich_help_panel=CONFIG)
-    ] = None,
-    output_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of an answer.", rich_help_panel=CONFIG)
-    ] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=8, help="Tokens per prompt.", rich_help_panel=CONFIG)] = None,
+    output_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per answer.", rich_help_panel=CONFIG)] = None,
     slo_ttft_ms: Slo = None,
     slo_itl_ms: Slo = None,
     slo_e2e_ms: Slo = None,
@@ -101,9 +99,9 @@ def run(
 ) -> None:
     """Measure the speed of language models under load.
 
-    Requests are sent at a fixed concurrency, or at a rate that does not wait for the answers. The report says how long
-    the first and the last token took from the scheduled moment, how many answers met the objective, and what this
-    client itself can do.
+    Requests are sent at a fixed concurrency, or at a fixed rate regardless of the answers. The report shows the latency
+    of the first and the last token from the scheduled time, how many answers met the objective, and the limits of
+    this client itself.
     """
     if rate is not None and mode is None and common.resume is None:
         mode = "poisson"
@@ -132,14 +130,14 @@ def check_(
     model: Models = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests to each model.", rich_help_panel=CONFIG)] = None,
 ) -> None:
-    """Ask every model a few small requests: does it answer, how fast, and which role suits it."""
+    """Send every model a few small requests, to see whether it answers, how fast, and which role suits it."""
     _launch(ctx, common, "check", model, False, {"check.requests": ("--requests", requests)})
 
 
 @app.command("quality", cls=InOrder, epilog="Example: agentlab llm-bench quality --set llm=ollama --model local")
 @with_common_options("max_cost")
 def quality_(ctx: typer.Context, common: CommonOptions, model: Models = None, save_priors: SavePriors = False) -> None:
-    """Ask small tasks whose answers can be checked: how good each model is, by type of task."""
+    """Score each model on small tasks with checkable answers, by type of task."""
     _launch(ctx, common, "quality", model, save_priors, {})
 
 
@@ -151,12 +149,12 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
     target: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Give it twice: a target of the first run, then one of the second."),
+        typer.Option(metavar="NAME", help="Give it twice: a target from the first run, then one from the second."),
     ] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 5 if the second is worse.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with status 5 if the second run is worse.")] = False,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Compare two runs: which figures are better or worse in the second, with intervals."""
+    """Compare two runs: which figures are better or worse in the second, with confidence intervals."""
     from agentlab.bench.compare.runs import compare_runs
     from agentlab.runs.store import find
 

@@ -89,7 +89,7 @@ app = typer.Typer(
     name="agentlab",
     cls=_Ordered,
     help="LLM agents that run model-improvement experiments, each with its own control.\n\n"
-    "Start here, without key, GPU or network: [bold]agentlab nas demo[/bold]",
+    "Start here (no key, GPU or network needed): [bold]agentlab nas demo[/bold]",
     epilog=_EXIT_CODES,
     rich_markup_mode="rich",
     no_args_is_help=True,
@@ -183,7 +183,7 @@ def _trusts(error: UntrustedHostError, screen: Screen) -> bool:
     """Ask whether a key may go to a host, where somebody is there to answer; remember a yes."""
     if screen.json_mode or sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    screen.prompt(f"{error.message}\nSend {error.variable} to {error.host}, from now on? [y/N] ")
+    screen.prompt(f"{error.message}\nSend {error.variable} to {error.host} from now on? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         return False
     from agentlab.config.trust import confirm
@@ -224,7 +224,7 @@ def _report_failure(screen: Screen, error: AgentlabError, name: str) -> int:
 def _bug(bug: Exception) -> AgentlabError:
     error = AgentlabError(
         f"This is a bug in agentlab: {type(bug).__name__}: {bug}",
-        hint="Repeat it with -v and report the traceback.",
+        hint="Run it again with -v and report the traceback.",
     )
     error.exit_code = BUG
     return error
@@ -236,7 +236,7 @@ def _surroundings(error: Exception) -> AgentlabError | None:
     if isinstance(error, MemoryError) or any(sign in message for sign in _NO_MEMORY):
         return MissingError(
             f"There is not enough memory: {str(error)[:200] or 'a request was refused'}.",
-            hint="Close other programs, or raise the limit that is set for this one (`ulimit -v` shows it).",
+            hint="Close other programs, or raise the memory limit of this process (`ulimit -v` shows it).",
         )
     if isinstance(error, RuntimeError) and message.startswith("symlink loop"):  # of Path.resolve, up to Python 3.12
         return StorageError(f"{error}.", hint="Remove the link that points to itself, or use another path.")

@@ -14,13 +14,13 @@ app = typer.Typer(help="List, fetch, import, locate and remove model files.", no
 
 _LOCAL = {"workspace": "already exists", "cache": "was copied from the cache"}
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `agentlab models list` shows.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `agentlab models list`.")]
 
 
 @app.command("list", epilog="Example: agentlab models list --json")
 @with_output
 def list_(ctx: typer.Context) -> None:
-    """List the models that are here, and those that can be pulled."""
+    """List the models on this machine, and those that can be pulled."""
     from agentlab.models.store import ModelList, list_models
 
     from .launch import surroundings
@@ -38,7 +38,7 @@ def pull(
 ) -> None:
     """Fetch a known model into models/ and verify it; does nothing if it is already there.
 
-    A file that the user cache holds is copied from there, without the network, unless --source names another place.
+    A file in the user cache is copied from there, without the network, unless --source names another source.
     """
     from agentlab.models.catalogue import lookup
     from agentlab.models.pull import pull as pull_model
@@ -69,9 +69,9 @@ def import_(
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="KIND", help="float32 or bfloat16.")] = "float32",
 ) -> None:
-    """Turn a GGUF file into a checkpoint that can be trained (half a minute, once).
+    """Convert a GGUF file into a trainable checkpoint (half a minute, once).
 
-    To answer, in a pipeline or as a language model, a GGUF file needs no import: put it into models/.
+    For inference, in a pipeline or as a language model, a GGUF file needs no import: put it into models/.
     """
     from agentlab.models.importer import as_dtype, import_gguf
     from agentlab.models.store import ModelPath, find, stem_of
@@ -82,8 +82,8 @@ def import_(
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
     source = find(from_here(model), workspace)
     target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
-    screen.say(f"to answer in a pipeline or as a language model, {source.name} needs no import: put it into models/")
-    screen.say(f"importing it as {kind}, a checkpoint that can be trained; this takes half a minute")
+    screen.say(f"for inference in a pipeline or as a language model, {source.name} needs no import: put it in models/")
+    screen.say(f"importing it as a trainable {kind} checkpoint; this takes half a minute")
     with screen.progress():
         path = import_gguf(source, target, kind)
     screen.answer("models import", ModelPath(name=path.name, path=str(path)))

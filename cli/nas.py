@@ -20,15 +20,15 @@ from .options import (
     with_output,
 )
 
-app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Informer forecaster on your series.")
+app = typer.Typer(cls=DefaultsToRun, help="Search for an Informer forecaster architecture on your time series.")
 
 _EXAMPLES = """Examples:
 
-  # seconds, to see what it does
+  # takes seconds, to see what it does
 
   agentlab nas demo
 
-  # hourly weather of New York; nothing else is needed
+  # hourly weather in New York; nothing else is needed
 
   agentlab nas --max-iterations 20
 
@@ -48,7 +48,7 @@ _EXAMPLES = """Examples:
 
   agentlab nas demo --control full
 
-  # go on with a finished run
+  # extend a finished run
 
   agentlab nas --resume last --max-iterations 40
 
@@ -81,7 +81,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Trials in total, including the default one; with --control full, trainings of each study.",
+            help="Total trials, including the default one; with --control full, training runs per study.",
             rich_help_panel=CONFIG,
         ),
     ] = None,
@@ -97,7 +97,7 @@ def run(
     ] = None,
     approve: Approve = False,
 ) -> None:
-    """Search the architecture of the Informer forecaster on your series.
+    """Search for an Informer forecaster architecture on your time series.
 
     An agent proposes what to try next, each trial is trained and measured on validation data, and the report says
     how the winner compares with simple forecasts and whether the agent helped.
@@ -196,7 +196,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to create.")],
     runs_dir: RunsDir = None,
 ) -> None:
-    """Copy the winner of a search into a folder of its own, which forecasts without its run."""
+    """Export the winner of a search to a standalone folder, which can forecast without the run."""
     from agentlab.nas.export import ExportAnswer, export_artefact, find_artefact
 
     from .launch import reference, runs_folder, surroundings

@@ -21,7 +21,7 @@ CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
 Also = Literal["max_cost", "control"]  # shared options that not every command takes
 _ORDER = "agentlab.order"
 
-RunsDir = Annotated[Path | None, typer.Option(help="The folder of all runs.", rich_help_panel=RUN)]
+RunsDir = Annotated[Path | None, typer.Option(help="The folder with all runs.", rich_help_panel=RUN)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.", rich_help_panel=CONFIG),
@@ -139,7 +139,7 @@ def _common_options(
         str | None, typer.Option(metavar="NAME", help="Name the run folder.", rich_help_panel=RUN)
     ] = None,
     runs_dir: RunsDir = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all randomness.", rich_help_panel=CONFIG)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for all randomness.", rich_help_panel=CONFIG)] = None,
     max_cost: Annotated[
         float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on models.", rich_help_panel=CONFIG)
     ] = None,

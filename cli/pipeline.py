@@ -29,7 +29,7 @@ app.add_typer(history_app, name="history")
 
 _EXAMPLES = """Examples:
 
-  # seconds, on the embedded model
+  # takes seconds on the embedded model
 
   agentlab pipeline demo
 
@@ -37,7 +37,7 @@ _EXAMPLES = """Examples:
 
   agentlab pipeline --input "Why do leaves turn red?"
 
-  # models and stages of your own, in two files that `agentlab init` writes
+  # your own models and stages, in two files that `agentlab init` creates
 
   agentlab pipeline --models models.yaml --pipeline pipeline.yaml --mode base --input "Hello" --json
 
@@ -45,15 +45,15 @@ _EXAMPLES = """Examples:
 
   agentlab pipeline extract --inputs letters.jsonl
 
-  # order, loads and memory before anything is loaded
+  # order, model loads and memory, before anything is loaded
 
   agentlab pipeline plan vote
 
-  # the last run again from one stage on, with another temperature
+  # rerun the last run from one stage on, with another temperature
 
   agentlab pipeline rerun last --from final --set base_pipeline.stages.final.temperature=0.7
 
-  # why was a stage asked again
+  # why a stage called its model again
 
   agentlab pipeline why last final
 """
@@ -103,8 +103,8 @@ def run(
 ) -> None:
     """Run a pipeline: its stages one after another, local models within the available memory, remote ones in parallel.
 
-    Every answer is cached: a repeated run calls no model, and a changed one calls models only for what follows
-    from the change.
+    Every answer is cached: a repeated run calls no model, and a changed run calls models only for the
+    stages that the change affects.
     """
     _launch(ctx, common, models, pipeline, mode, (input_, input_file, inputs), cache)
 
@@ -121,7 +121,7 @@ def plan(
     input_file: InputFile = None,
     inputs: Inputs = None,
 ) -> None:
-    """Print the order of the stages, what is loaded and unloaded for them, and the memory; nothing is loaded."""
+    """Print the order of the stages, the model loads and unloads, and the memory needed; nothing is loaded."""
     common = replace(common, dry_run=True)
     _launch(ctx, common, models, pipeline, mode, (input_, input_file, inputs), None)
 
@@ -163,7 +163,7 @@ def _halves(common: CommonOptions, models: Path | None, pipeline: Path | None) -
     """The options with the file of the stages as their config."""
     if pipeline is None:
         if models is not None and common.preset is None and common.resume is None:
-            raise UsageError("--models is given without stages.", hint="Add --pipeline FILE.")
+            raise UsageError("--models was given without stages.", hint="Add --pipeline FILE.")
         return common
     if common.preset is not None:
         raise UsageError(
@@ -182,7 +182,7 @@ def _short(text: str) -> str:
     """A text that a config may hold."""
     if len(text) > _LONGEST_INPUT:
         raise UsageError(
-            f"The input has more than {_LONGEST_INPUT} characters, the limit of a config.",
+            f"The input has more than {_LONGEST_INPUT} characters, the limit for a config value.",
             hint="Save it in a file and give --input-file FILE.",
         )
     return text
@@ -207,7 +207,7 @@ def validate(
     mode: Mode = None,
     set_: Set = None,
 ) -> None:
-    """Check a pipeline without an engine: names, templates, circles, schemas; and say what may still go wrong."""
+    """Check a pipeline without an engine: names, templates, cycles and schemas, and what may still go wrong."""
     from agentlab.pipeline.validation import validate as validated
 
     screen = screen_of(ctx)
@@ -276,7 +276,7 @@ def rerun(
     run_name: Annotated[str | None, typer.Option(metavar="NAME", help="Name the run folder.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Run again from one stage on, as a child of the run: earlier stages are reused."""
+    """Rerun a run from one stage on, as its child; earlier stages are reused."""
     from agentlab.config.overrides import Override
     from agentlab.runs.store import find
 
@@ -303,7 +303,7 @@ def rerun(
 @app.command(epilog="Example: agentlab pipeline tree --json")
 @with_output
 def tree(ctx: typer.Context, runs_dir: RunsDir = None) -> None:
-    """Show which run was derived from which, and what was changed."""
+    """Show which run was derived from which, and what changed."""
     from agentlab.pipeline.branches.digest import tree as grown
 
     from .pipeline_history import open_history
@@ -320,7 +320,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
     runs_dir: RunsDir = None,
 ) -> None:
-    """Compare two runs: what was configured differently, and which stages answered differently."""
+    """Compare two runs: differences in config, and the stages with different answers."""
     from agentlab.pipeline.branches.diff import diff as compared
     from agentlab.runs.store import find
 
@@ -359,7 +359,7 @@ def gc(
     ctx: typer.Context,
     days: Annotated[float, typer.Option(min=0, help="Keep answers used in the last DAYS days.")] = 30.0,
 ) -> None:
-    """Remove cached answers that have not been used lately. Runs lose nothing: each keeps its own texts."""
+    """Remove cached answers that have not been used lately. Runs are unaffected: each keeps its own texts."""
     import time
 
     from agentlab.pipeline.store import gc as collect

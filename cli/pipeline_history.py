@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentlab.pipeline.store import Store
     from agentlab.runs.context import Context
 
-app = typer.Typer(help="List, search, show and export runs of pipelines.", no_args_is_help=True)
+app = typer.Typer(help="List, search, show and export pipeline runs.", no_args_is_help=True)
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, or last.")]
 
@@ -70,9 +70,7 @@ def search(
     from agentlab.pipeline.history.listing import SearchView, quote_query
 
     if not quote_query(query):
-        raise UsageError(
-            f"{query!r} contains no word to search for.", hint="Give letters or digits that occur in a text."
-        )
+        raise UsageError(f"{query!r} contains no word to search for.", hint="Search for a word with letters or digits.")
     with open_history(ctx, runs_dir) as history:
         screen_of(ctx).answer("pipeline history search", SearchView(query=query, hits=history.search(query, most)))
 
@@ -80,7 +78,7 @@ def search(
 @app.command(epilog="Example: agentlab pipeline history show last")
 @with_output
 def show(ctx: typer.Context, run: RunName, runs_dir: RunsDir = None) -> None:
-    """Show a run with everything that was asked and answered."""
+    """Show a run with all its prompts and answers."""
     from agentlab.pipeline.history.export import show as shown
     from agentlab.runs.store import find
 
@@ -96,10 +94,10 @@ def export(
     ctx: typer.Context,
     run: RunName,
     form: Annotated[str, typer.Option("--format", help="json, md or html.")] = "json",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write; the screen by default.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write; stdout by default.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Write a run as one text: JSON for programs, Markdown or a page for readers."""
+    """Export a run as one file: JSON for programs, Markdown or HTML for readers."""
     from agentlab.pipeline.history.export import ExportedRun
     from agentlab.pipeline.history.export import export as exported
     from agentlab.runs.atomic import storage_errors, write_text

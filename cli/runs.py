@@ -80,7 +80,7 @@ def compare(
     second: Ref,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Compare two runs: what was configured differently, what came out differently."""
+    """Compare two runs: differences in config and in results."""
     from agentlab.runs import store
 
     from .launch import runs_folder, surroundings
@@ -151,11 +151,11 @@ def path(
 def report(
     ctx: typer.Context,
     run: Ref = "last",
-    all_: Annotated[bool, typer.Option("--all", help="Make one index page of all runs instead.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Create one index page of all runs instead.")] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Print where a run's report is, or open it; with --all, make an index of all reports."""
+    """Print the path of a run's report, or open it; with --all, create an index of all reports."""
     from agentlab.runs import store, views
     from agentlab.runs.index import write_index
 

@@ -30,9 +30,9 @@ def log(
     store: Store = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Log a run, with a nested run for each of its trials.
+    """Log a run, with a nested run for each trial.
 
-    Logged again it is the same copy; a run that has grown since then replaces it.
+    Logging an unchanged run again adds no copy; a run that has grown since then replaces its logged copy.
     """
     from agentlab.integrations import mlflow
     from agentlab.runs.store import find
@@ -50,7 +50,7 @@ def log(
 @app.command(epilog="Example: agentlab runs mlflow query --command nas model.e_layers=2")
 @with_output
 def query(ctx: typer.Context, settings: Settings = None, of: Of = None, store: Store = None) -> None:
-    """List the trials that were logged."""
+    """List the logged trials."""
     from agentlab.integrations import mlflow
 
     screen_of(ctx).answer("runs mlflow query", mlflow.query(_store(ctx, store), of, _settings(settings)))
@@ -68,7 +68,7 @@ def best(
     of: Of = None,
     store: Store = None,
 ) -> None:
-    """Show the best finished trial and its parameters, once for each thing that trials were measured on."""
+    """Show the best finished trial and its parameters, once for each data set or model that trials were measured on."""
     from agentlab.integrations import mlflow
 
     best_trials = mlflow.best(_store(ctx, store), of, metric, direction, _settings(settings))
@@ -77,7 +77,7 @@ def best(
 
 def _settings(texts: list[str] | None) -> dict[str, str]:
     if wrong := [text for text in texts or () if "=" not in text]:
-        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Use the form model.e_layers=2.")
+        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE.", hint="Write, for example, model.e_layers=2.")
     return dict(text.split("=", 1) for text in texts or ())
 
 

@@ -19,15 +19,15 @@ EXAMPLES = """Examples:
 
   agentlab serve openrouter --max-cost 2
 
-  # what a client may ask for
+  # the models a client can request
 
   curl http://127.0.0.1:8484/v1/models
 
-  # another program: the strategy is chosen by the name of the model
+  # from another program: the model name selects the strategy
 
   OPENAI_BASE_URL=http://127.0.0.1:8484/v1 OPENAI_MODEL=agentlab/best-of-two your-program
 
-  # for other machines: with a token, which they send as their API key
+  # for other machines: with a token, which clients send as their API key
 
   AGENTLAB_SERVE_TOKEN=... agentlab serve prod --host 0.0.0.0
 """
@@ -89,7 +89,7 @@ def serve(
         ),
     ] = None,
     at_once: Annotated[
-        int, typer.Option(min=1, max=1024, help="Maximum requests in flight.", rich_help_panel=_LISTEN)
+        int, typer.Option(min=1, max=1024, help="Maximum number of requests in flight.", rich_help_panel=_LISTEN)
     ] = 64,
     max_cost: Annotated[
         float | None,
@@ -100,8 +100,8 @@ def serve(
     """Serve models and strategies to any program that speaks OpenAI's protocol.
 
     A client names a model of CONFIG, or a strategy over its models: agentlab/single, agentlab/fallback,
-    agentlab/fastest, agentlab/best-of-two, agentlab/best-of-n, agentlab/adaptive; agentlab is what CONFIG says.
-    Ctrl-C ends it; requests in flight are answered first.
+    agentlab/fastest, agentlab/best-of-two, agentlab/best-of-n, agentlab/adaptive; agentlab uses the strategy of CONFIG.
+    Ctrl-C stops it after the requests in flight are answered.
     """
     from agentlab.config.overrides import Override, parse
     from agentlab.llm.load import load_llm
@@ -127,7 +127,7 @@ def serve(
         screen.answer("serve", Served.of(url, setup))
         sys.stdout.flush()  # who started this waits for the address
         if not is_loopback(url):
-            screen.warn("questions, answers and the token travel unencrypted; put a proxy with TLS in front")
+            screen.warn("questions, answers and the token travel unencrypted; put a TLS proxy in front")
         screen.hint("Ctrl-C stops it")
 
     run(setup, GatewaySettings(host, port, token_env, at_once), context, ready=ready, say=screen.say)

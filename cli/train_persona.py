@@ -13,7 +13,7 @@ app = typer.Typer(cls=DefaultsToRun, help="Train personas: LoRA adapters of one 
 
 _EXAMPLES = """Examples:
 
-  # minutes, on the embedded model
+  # takes minutes on the embedded model
 
   agentlab train-persona demo
 
@@ -21,11 +21,11 @@ _EXAMPLES = """Examples:
 
   agentlab train-persona --data talks.jsonl --out adapters/mine --r 32 --epochs 2 --bsz 4 --grad-accum 4
 
-  # are the conversations sound? nothing is loaded and nothing trained
+  # check the conversations, without loading or training anything
 
   agentlab train-persona --data talks.jsonl --check
 
-  # three personas in the same steps; on a GPU their rows stand side by side in one batch
+  # three personas in the same steps; on a GPU their rows share one batch
 
   agentlab train-persona --set together=true
 
@@ -33,7 +33,7 @@ _EXAMPLES = """Examples:
 
   agentlab train-persona qwen3-4b-qlora --set base=models/Qwen3-4B-Instruct-2507
 
-  # go on after a Ctrl-C
+  # continue after Ctrl-C
 
   agentlab train-persona --resume last
 """
@@ -45,10 +45,10 @@ def run(
     ctx: typer.Context,
     common: CommonOptions,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Conversations of one persona, JSONL.", rich_help_panel=CONFIG)
+        Path | None, typer.Option(metavar="FILE", help="Conversations of one persona (JSONL).", rich_help_panel=CONFIG)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the adapter.", rich_help_panel=CONFIG)
+        Path | None, typer.Option(metavar="DIR", help="Output folder for the adapter.", rich_help_panel=CONFIG)
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
@@ -66,10 +66,10 @@ def run(
         bool, typer.Option("--check", help="Check the conversations and stop.", rich_help_panel=RUN)
     ] = False,
 ) -> None:
-    """Train LoRA adapters from conversations, on a CPU or a GPU, and compare them with the base and one another.
+    """Train LoRA adapters on conversations, on a CPU or a GPU, and compare them with the base and each other.
 
-    The loss counts the assistant's turns only, whatever the chat template; the best adapter by held-out conversations
-    is kept in adapters/NAME with a card that says what it was made of.
+    The loss covers only the assistant's turns, whatever the chat template. The adapter with the best held-out loss
+    is saved in adapters/NAME, with a card that records how it was made.
     """
     from dataclasses import replace
 

@@ -156,9 +156,9 @@ def test_a_copy_for_vllm_and_a_file_for_llama_cpp(agentlab: Call, adapters: Path
 def test_exports_that_cannot_be_are_refused(agentlab: Call, adapters: Path, base: Path) -> None:
     export = ("adapters", "export", "poet", "--out", "x")
     refused(agentlab(*export, "--format", "onnx"), 2, "'onnx'", "peft")
-    refused(agentlab(*export, "--format", "gguf", "--dtype", "float16"), 2, "--dtype belongs to --format peft")
-    refused(agentlab(*export, "--format", "peft", "--base", "base"), 2, "--base belongs to --format gguf")
-    refused(agentlab(*export, "--format", "peft", "--any-base"), 2, "--any-base belongs to --format gguf")
+    refused(agentlab(*export, "--format", "gguf", "--dtype", "float16"), 2, "--dtype works only with --format peft")
+    refused(agentlab(*export, "--format", "peft", "--base", "base"), 2, "--base works only with --format gguf")
+    refused(agentlab(*export, "--format", "peft", "--any-base"), 2, "--any-base works only with --format gguf")
     (base / "config.json").write_text("{}")
     refused(agentlab(*export, "--format", "gguf"), 2, "model type")
     (base / "config.json").unlink()

@@ -65,8 +65,8 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
     _, stderr = process.communicate("n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n", timeout=120)
     assert process.returncode == 0, stderr
     assert "Please answer y, n or e" in stderr
-    assert "That cannot be tried" in stderr
-    assert "* differs from the configuration to beat" in stderr
+    assert "Cannot try this" in stderr
+    assert "* marks a difference from the configuration to beat" in stderr
     first, edited, third = events(workspace, "trial.proposed")
     assert first["data"]["source"] == "default"  # the first trial is the config itself: no longer approved one by one
     assert edited["data"]["source"] == "human"
@@ -79,7 +79,7 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
 def test_a_mistyped_name_is_told(approved: Approved) -> None:
     done = approved("e\nmodle.d_model=8\ny\ny\n")
     assert done.code == 0, done.err
-    assert "That cannot be tried: modle.d_model is not searched" in done.err
+    assert "Cannot try this: modle.d_model is not searched" in done.err
 
 
 def test_the_end_of_the_input_leaves_a_run_that_can_go_on(approved: Approved, workspace: Path) -> None:

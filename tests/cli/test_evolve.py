@@ -55,9 +55,9 @@ def test_one_crossover_at_once(agentlab: Agentlab, workspace: Path) -> None:
     assert answer.json["result"]["weights"] == [0.6, 0.4]
     assert (workspace / "adapters" / "both" / "adapter_model.safetensors").is_file()
     assert agentlab(*words).code == 2  # it is there
-    assert "--parents A B and --child NAME go together" in agentlab("evolve", "--parents", "one", "two").err
-    assert "belong to --parents A B --child NAME" in agentlab("evolve", "--alpha", 0.3).err
-    assert "--child makes an adapter at once" in agentlab(*words, "--dry-run").err
+    assert "--parents A B and --child NAME must be used together" in agentlab("evolve", "--parents", "one", "two").err
+    assert "work only with --parents A B --child NAME" in agentlab("evolve", "--alpha", 0.3).err
+    assert "--child creates one adapter without a search" in agentlab(*words, "--dry-run").err
     assert agentlab("evolve", "--parents", "one", "two", "--child", "odd", "--alpha", 7).code == 2
 
 

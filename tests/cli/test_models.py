@@ -72,7 +72,7 @@ def test_import_says_what_it_is_for_and_a_damaged_file_is_not_imported(
     stderr = capsys.readouterr().err
     assert "bad.gguf is not a usable GGUF model" in stderr
     assert "bad.gguf needs no import" in stderr
-    assert "a checkpoint that can be trained" in stderr
+    assert "as a trainable float32 checkpoint" in stderr
     assert not (models / "bad").exists()
 
 
