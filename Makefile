@@ -30,11 +30,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-run: setup ## Search an architecture on real data: no key, no GPU, no network service
+run: setup ## Search for an architecture on real data: no key, no GPU, no network service
 	$(BIN)/agentlab nas --max-iterations 20
 
 SPECIALISTS := capitals sentiment times_table
-personas: setup ## Three specialists of the embedded model: train, debate, evolve, ping and evaluate them
+personas: setup ## Three specialists on the embedded model: train, debate, evolve, ping and evaluate them
 	@test -e adapters/times_table || $(BIN)/agentlab train-persona specialists
 	$(BIN)/agentlab debate demo $(SPECIALISTS:%=--adapter %)
 	$(BIN)/agentlab evolve demo $(SPECIALISTS:%=--parent %)
@@ -45,19 +45,19 @@ test: setup check ## Lint, types, layers, then all tests in two workers
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 SECONDS := 60
-fuzz: $(STAMP) ## Damaged inputs of every kind against every command, as in: make fuzz SECONDS=600 ARGS="--corpus csv"
+fuzz: $(STAMP) ## Run every command on damaged inputs, for example: make fuzz SECONDS=600 ARGS="--corpus csv"
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
-test-crewai: ## The adapter for CrewAI, in an environment of its own
+test-crewai: ## The adapter for CrewAI, in its own environment
 	PYTHON=$(PYTHON) bash .ci/test-crewai
 
-test-langchain: setup ## LangChain's own suite against ours, in an environment of its own
+test-langchain: setup ## LangChain's standard test suite on our chat model, in its own environment
 	bash .ci/test-langchain
 
-test-lm-eval: setup ## `debate eval` and `compress eval` with lm-evaluation-harness, in an environment of its own
+test-lm-eval: setup ## `debate eval` and `compress eval` with lm-evaluation-harness, in its own environment
 	bash .ci/test-lm-eval
 
-test-mlflow: setup ## `runs mlflow` with MLflow, in an environment of its own
+test-mlflow: setup ## `runs mlflow` with MLflow, in its own environment
 	bash .ci/test-mlflow
 
 check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs
@@ -83,10 +83,10 @@ docs: $(STAMP) ## Regenerate docs/cli.md
 wheel-check: $(STAMP) ## Build the wheel, install it in a clean environment, use it
 	bash .ci/wheel-check
 
-nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init: setup ## Run a command, as in: make nas ARGS="demo --seed 3"
+nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init: setup ## Run a command, for example: make nas ARGS="demo --seed 3"
 	$(BIN)/agentlab $@ $(ARGS)
 
-bench-%: setup ## Measure against the peer, as in: make bench-nas-overhead
+bench-%: setup ## Benchmark against the peer project, for example: make bench-nas-overhead
 	$(BIN)/python tests/bench/$(subst -,_,$*).py $(ARGS)
 
 clean: ## Remove the environment and caches; keeps models and runs

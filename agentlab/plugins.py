@@ -56,7 +56,7 @@ class Registry(Generic[T]):
                 raise
             raise self.unusable(name, str(error)) from error
         if kind is not None and not isinstance(thing, kind):
-            raise self.unusable(name, f"it is no {kind.__name__}")
+            raise self.unusable(name, f"it is not a {kind.__name__}")
         return cast(T, thing)
 
     def unusable(self, name: str, why: str) -> AgentlabError:

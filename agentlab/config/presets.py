@@ -129,7 +129,7 @@ class Sources:
         """
         file_chain = (*above, file)
         if len(file_chain) > MAX_FILES:
-            raise ConfigError(f"{file_chain[0].label} builds on more than {MAX_FILES - 1} other files.")
+            raise ConfigError(f"{file_chain[0].label} extends more than {MAX_FILES - 1} other files.")
         tree = read_yaml(read_text(file.path, file.label), file.label)
         below: list[Layer] = []
         for key in (_EXTENDS, *self.includes):

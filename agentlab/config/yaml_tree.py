@@ -254,5 +254,5 @@ class _TreeBuilder:
         try:
             node.value.encode()
         except UnicodeEncodeError as error:
-            raise _error(self.label, node.start_mark, "the text contains half of a surrogate pair") from error
+            raise _error(self.label, node.start_mark, "the text contains an unpaired surrogate") from error
         return str(node.value)

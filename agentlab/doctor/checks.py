@@ -159,10 +159,10 @@ def gpu_offload(llama: Found, hardware: Found) -> DoctorRow:
     if llama.error:
         return _row("gpu-offload", "missing", "llama.cpp does not load", _REBUILD_LLAMA)
     if llama.values.get("gpu_offload"):
-        return _row("gpu-offload", "ok", "llama.cpp was built with it")
+        return _row("gpu-offload", "ok", "llama.cpp was built with GPU offload")
     if hardware.values.get("device") == "cuda":
         return _row("gpu-offload", "warn", "llama.cpp was built for the CPU only", remedy)
-    return _row("gpu-offload", "warn", "CPU build, right for this machine", f"With a GPU: {remedy}")
+    return _row("gpu-offload", "warn", "CPU build, which suits this machine", f"With a GPU: {remedy}")
 
 
 def bitsandbytes(finding: Found) -> DoctorRow:
@@ -182,7 +182,7 @@ def keys(env: Mapping[str, str]) -> DoctorRow:
     key_names = [name for name in KEYS if env.get(name)]
     if key_names:
         return _row("keys", "ok", ", ".join(key_names))
-    remedy = f"For hosted models, set one of {', '.join(KEYS)} in the environment or in .env of the workspace."
+    remedy = f"For hosted models, set one of {', '.join(KEYS)} in the environment or in the workspace's .env."
     return _row("keys", "warn", "none; the embedded model needs no key", remedy)
 
 
@@ -190,7 +190,7 @@ def folders(problems: Mapping[str, str | None]) -> DoctorRow:
     """Whether the workspace's folders can be written: folder -> what is wrong, None when nothing is."""
     wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if wrong:
-        remedy = "Make them writable, or set AGENTLAB_HOME to a folder of your own."
+        remedy = "Make them writable, or set AGENTLAB_HOME to another folder."
         return _row("folders", "missing", "; ".join(wrong), remedy)
     return _row("folders", "ok", f"{', '.join(problems)} are writable")
 

@@ -33,7 +33,7 @@ try:
     from crewai.utilities.exceptions.context_window_exceeding_exception import LLMContextLengthExceededError
 except ImportError as error:
     raise MissingExtraError(
-        "CrewAI is not installed.", hint="It needs an environment of its own; .ci/test-crewai shows how to make it."
+        "CrewAI is not installed.", hint="It needs its own environment; .ci/test-crewai shows how to create one."
     ) from error
 
 TASK = "crewai"

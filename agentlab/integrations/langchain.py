@@ -74,7 +74,7 @@ class AgentlabChatModel(BaseChatModel):
     top_p: float | None = None
     seed: int = 0
     stop: list[str] | None = None
-    timeout: float | None = Field(None, description="Timeout of a call in seconds, including other models.")
+    timeout: float | None = Field(None, description="Timeout of a call in seconds, including fallbacks.")
     max_retries: int | None = Field(None, description="Retries of the same model.")
     streaming: bool = False
     _router: Router = PrivateAttr()

@@ -28,7 +28,7 @@ def scorer(
     if program is None:
         raise MissingExtraError(
             "The program lighteval is not installed.",
-            hint="Install it in an environment of its own, pip install 'lighteval[litellm]', and add its bin to PATH.",
+            hint="Install it in its own environment, pip install 'lighteval[litellm]', and add its bin to PATH.",
         )
     if len(files) > 1 or any(not file.is_file() for file in files):
         raise UsageError("lighteval takes one Python file with tasks.", hint="--include-path mytasks.py")

@@ -55,7 +55,7 @@ except ImportError as error:
     ) from error
 
 _AT_ONCE = 4096  # tokens of contexts between two words on how far it is
-_OWN = "Tasks of your own: --include-path DIR, with YAML files in it."
+_OWN = "For your own tasks, add --include-path DIR, a folder of YAML files."
 _ROWS_AT_ONCE = 24  # of answers in the making
 _GENERATED = "generate_until"
 _REQUESTS = 8  # to a server at a time
@@ -183,7 +183,7 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         """The context, cut at its beginning to what the model takes."""
         room = self.max_length + 1 - len(after)
         if room < 1:
-            raise DataError(f"A task asks for {len(after)} tokens; the model takes {self.max_length}.")
+            raise DataError(f"A task needs {len(after)} tokens, but the model takes at most {self.max_length}.")
         return tuple(before[-room:])
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -227,7 +227,9 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         stops = tuple(stop for stop in handle_stop_sequences(settings["until"], eos=answer_end) if stop)
         room = self.max_length - settings["max_gen_toks"]
         if room < 1:
-            raise DataError(f"A task asks for {settings['max_gen_toks']} tokens; the model takes {self.max_length}.")
+            raise DataError(
+                f"A task needs {settings['max_gen_toks']} tokens, but the model takes at most {self.max_length}."
+            )
         return tuple(self.tok_encode(context)[-room:]), settings["max_gen_toks"], stops
 
     def _tell(self, count: int) -> None:
@@ -266,8 +268,8 @@ def scorer(
     unsupported_tasks = [name for name, kind in tasks.kinds.items() if kind != _GENERATED]
     if unsupported_tasks:
         raise UsageError(
-            f"A chat endpoint gives no likelihood of a given text, which {', '.join(unsupported_tasks[:5])} needs.",
-            hint="Leave out --base-url: such tasks run in process, with --adapter and --base.",
+            f"A chat endpoint returns no likelihood for a given text, which {', '.join(unsupported_tasks[:5])} needs.",
+            hint="Leave out --base-url to run such tasks in process, with --adapter and --base.",
         )
     return lambda model: tasks.put_to(_server_client(base_url, model, env), limit, model)
 
@@ -300,8 +302,8 @@ def _loading(names: str) -> Iterator[None]:
         raise
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise MissingFileError(
-            f"A data set of {names} is not on this machine and cannot be fetched: {_short(error)}",
-            hint="Connect to the network once, or name a local task: dataset_path: json, dataset_kwargs.data_files.",
+            f"A data set for {names} is not on this machine and cannot be fetched: {_short(error)}",
+            hint="Connect to the network once, or use local data (dataset_path: json, dataset_kwargs.data_files).",
         ) from error
     except Exception as error:
         raise DataError(

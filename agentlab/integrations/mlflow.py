@@ -122,7 +122,7 @@ def _check(file: Path, *, new: bool) -> None:
         with contextlib.closing(sqlite3.connect(file)) as db:
             db.execute("PRAGMA schema_version")
     except sqlite3.Error as error:
-        raise StorageError(f"{file} cannot be used: {error}.", hint="Name another --store.") from error
+        raise StorageError(f"{file} cannot be used: {error}.", hint="Choose another --store.") from error
 
 
 def _runs(client: Any, experiment_ids: list[str]) -> list[Any]:

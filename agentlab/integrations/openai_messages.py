@@ -47,7 +47,7 @@ def _text(content: Any) -> str:
     kinds = {str(part.get("type")) for part in parts} - {"text", *_SILENT}
     if kinds:
         raise BadRequestError(
-            f"A message holds {', '.join(sorted(kinds))}; only text is supported.",
+            f"A message contains {', '.join(sorted(kinds))}; only text is supported.",
             hint="Remove it, or describe it in words.",
         )
     return "\n".join(str(part["text"]) for part in parts if part.get("type") == "text")

@@ -177,4 +177,4 @@ class Admission:
 
 
 def _patience(wait: float) -> RateLimitedError:
-    return RateLimitedError(f"The model asked for a pause; retry in {wait:.0f} s.", retry_after=wait)
+    return RateLimitedError(f"The model is rate limited; retry in {wait:.0f} s.", retry_after=wait)

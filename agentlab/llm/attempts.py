@@ -247,7 +247,7 @@ class AttemptLoop:
         if error is not None and policy.rule_for(error).disables:
             reason = self._scrub_error(error)
             services.out_of_use[candidate.name] = reason
-            LOG.warning("%s is out of use: %s", candidate.name, reason.message)
+            LOG.warning("%s is no longer used: %s", candidate.name, reason.message)
 
     def _note(
         self, candidate: RouterCandidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None

@@ -74,7 +74,7 @@ class RouterBudget:
             raise BudgetExceededError(
                 f"The next language-model call would exceed the budget of the {span}: "
                 + f"{spent_usd:.4f} of {limit:g} "
-                + ("USD are spent." if cost is None else f"USD are spent, and the call may cost {cost:.4f}."),
+                + ("USD has been spent." if cost is None else f"USD has been spent, and the call may cost {cost:.4f}."),
                 hint=f"Raise it ({flag}), or use a free model, such as the embedded one.",
             )
 

@@ -108,13 +108,13 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: ModelR
     if request.tools:
         candidates = tuple(candidate for candidate in candidates if "tools" in candidate.caps)
         if not candidates:
-            hint = "Use a model that does, or check `caps` of the models."
+            hint = "Use a model that does, or check the models' `caps`."
             raise BadRequestError(f"None of the models of {task} supports tools.", hint=hint)
     minimum = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN  # tokens
     fitting = tuple(candidate for candidate in candidates if candidate.context is None or candidate.context > minimum)
     if not fitting:
         raise ContextOverflowError(
-            f"The prompt of {task}, about {tokens_of(request.messages)} tokens, exceeds the context of its models.",
+            f"The prompt for {task}, about {tokens_of(request.messages)} tokens, exceeds its models' context window.",
             hint="Shorten it, or use a model with a larger context window.",
         )
     return fitting
@@ -141,7 +141,7 @@ def replay_call(recorder: RunRecorder | None, router_call: RouterCall) -> Comple
     if question.value is not None and not calling:
         value = question.value(text, finish == "length")
         if isinstance(value, Rejected):
-            raise SchemaError(f"The recorded answer to {question.task} no longer fits: {value.problems[0]}.")
+            raise SchemaError(f"The recorded answer to {question.task} is no longer valid: {value.problems[0]}.")
     attempts = tuple(attempt_from(attempt) for attempt in data["attempts"])
     usage = usage_from(data["usage"])
     return Completion(value, text, data["model"], usage, attempts, True, calls, finish, None)

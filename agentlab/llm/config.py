@@ -33,8 +33,10 @@ class ChatModelConfig(StrictModel):
     """One model of a provider."""
 
     provider: str = Field(description="A name in `providers`.")
-    id: Name = Field(description="The provider's name for it, such as anthropic/claude-3.5-sonnet.")
-    tier: Tier = Field("full", description="pick: one letter; edit: one flat change; full: a whole JSON document.")
+    id: Name = Field(description="The provider's name for the model, such as anthropic/claude-3.5-sonnet.")
+    tier: Tier = Field(
+        "full", description="What it can answer with. pick: one letter; edit: one flat change; full: a JSON document."
+    )
     context: int | None = Field(
         None, ge=128, description="Context window: tokens of prompt and answer together; null means unknown."
     )
@@ -51,7 +53,7 @@ class TaskConfig(StrictModel):
     cache: bool | None = Field(None, description="Whether answers may come from the response cache.")
     roles: tuple[RoleName, ...] | None = Field(None, min_length=1, description="Only these roles, in this order.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 always takes the most likely token.")
-    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Maximum tokens of an answer.")
+    max_tokens: int | None = Field(None, ge=1, le=131_072, description="Maximum tokens per answer.")
 
 
 class Timeout(StrictModel):
@@ -60,7 +62,7 @@ class Timeout(StrictModel):
     connect: float = Field(5, gt=0, le=600, description="Until the connection is open.")
     first_token: float = Field(30, gt=0, le=3600, description="Until the answer begins.")
     idle: float = Field(20, gt=0, le=3600, description="Longest pause within the answer.")
-    total: float = Field(200, gt=0, le=86_400, description="For the whole call, including retries and other models.")
+    total: float = Field(200, gt=0, le=86_400, description="For the whole call, including retries and fallbacks.")
 
 
 class Weights(StrictModel):
@@ -80,8 +82,8 @@ class DefaultsConfig(StrictModel):
         "quickest primary first; best_of_two, best_of_n: several primaries at once, judged by a duplicate; adaptive: "
         "by learned quality, latency and cost.",
     )
-    answers: int = Field(3, ge=2, le=8, description="Answers that `best_of_n` compares.")
-    weights: Weights = Field(default_factory=Weights, description="What `adaptive` prefers.")
+    answers: int = Field(3, ge=2, le=8, description="Number of answers that `best_of_n` compares.")
+    weights: Weights = Field(default_factory=Weights, description="Weights of the `adaptive` strategy.")
     hedge: float = Field(
         0, ge=0, le=0.5, description="Share of calls that may ask a second model when the first is slow to answer."
     )
@@ -89,7 +91,7 @@ class DefaultsConfig(StrictModel):
     timeout: Timeout = Field(default_factory=Timeout, description="When to give up on a provider.")
     retries: int = Field(1, ge=0, le=5, description="Retries of the same model after transient errors.")
     temperature: float = Field(0, ge=0, le=2, description="0 always takes the most likely token.")
-    max_tokens: int = Field(256, ge=1, le=131_072, description="Maximum tokens of an answer.")
+    max_tokens: int = Field(256, ge=1, le=131_072, description="Maximum tokens per answer.")
 
 
 class RouterBudgetConfig(StrictModel):
@@ -116,15 +118,15 @@ class LLMConfig(StrictModel):
         default_factory=dict, description="Models of these providers, under names of your choice."
     )
     roles: RolesConfig = Field(default_factory=RolesConfig, description="The order in which models are tried.")
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Settings of single tasks.")
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Settings for individual tasks.")
     defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Timeouts, retries and sampling.")
-    budget: RouterBudgetConfig = Field(default_factory=RouterBudgetConfig, description="What it may cost.")
+    budget: RouterBudgetConfig = Field(default_factory=RouterBudgetConfig, description="Spending limits.")
     ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is kept between runs.")
     threads: int | None = machine_field(
         None,
         ge=1,
         le=1024,
-        description="Threads of each local model; null means half of OMP_NUM_THREADS, or of the cores.",
+        description="Threads per local model; null means half of OMP_NUM_THREADS, or of the cores.",
     )
 
     @model_validator(mode="before")
@@ -166,7 +168,7 @@ class LLMConfig(StrictModel):
 
     def _find_unused(self) -> Iterator[str]:
         if self.models and not self.used_models():
-            yield "roles: no role names a model, so none could be used"
+            yield "roles: no role names a model, so there is no model to use"
             return
         for task in self.tasks:
             if self.models and not self.candidates(task):

@@ -27,7 +27,7 @@ async def embed(
         AllModelsFailedError, BadRequestError: none answered, or all refused.
     """
     if not 0 < len(texts) <= MOST_TEXTS:
-        raise errors.BadRequestError(f"The call has {len(texts)} texts to embed; it takes 1 to {MOST_TEXTS}.")
+        raise errors.BadRequestError(f"The call has {len(texts)} texts to embed; it must have 1 to {MOST_TEXTS}.")
     unknown = next((name for name in names if name not in config.models), None)
     if unknown is not None:
         raise errors.UnknownNameError("model", unknown, list(config.models))

@@ -44,7 +44,7 @@ class LoopThread:
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise UsageError(
-                "A language model cannot be called while the answer of another one is being checked.",
+                "A language model cannot be called while another model's answer is being checked.",
                 hint="Call it before or after, or use `await router.complete(...)` in a coroutine.",
             )
         return self._send(coroutine)
@@ -124,21 +124,21 @@ class CallersLoop:
         """Raises UsageError always: there is no loop to submit to."""
         coroutine.close()
         raise UsageError(
-            "This router runs in the event loop of its caller.", hint="Use `await router.complete(...)` and `aclose`."
+            "This router runs in its caller's event loop.", hint="Use `await router.complete(...)` and `aclose`."
         )
 
     def close(self, release: Release) -> None:  # noqa: ARG002 - as of `LoopThread`
         """Raises UsageError unless `aclose` was called: closing needs the loop."""
         if not self._closed:
-            raise UsageError("This router runs in the event loop of its caller.", hint="Use `await router.aclose()`.")
+            raise UsageError("This router runs in its caller's event loop.", hint="Use `await router.aclose()`.")
 
     def _check(self) -> None:
         current_loop = asyncio.get_running_loop()
         self._loop = self._loop or current_loop
         if self._loop is not current_loop:
             raise UsageError(
-                "This router belongs to the event loop in which it was first used; this is another one.",
-                hint="Make one router for each loop, or leave out `in_callers_loop` so that any loop can use it.",
+                "This router belongs to the event loop in which it was first used; this is a different loop.",
+                hint="Create one router for each loop, or leave out `in_callers_loop` so that any loop can use it.",
             )
 
     async def aclose(self, release: Release) -> None:

@@ -110,7 +110,7 @@ def verdict(
     the remedy of the first error; `retry_after` is in seconds, where all models asked for patience.
     """
     if not attempts:
-        return AllModelsFailedError(f"No language model accepts the request of {task}.", hint=_OTHERWISE.remedy)
+        return AllModelsFailedError(f"No language model accepts the request for {task}.", hint=_OTHERWISE.remedy)
     first, kinds = attempts[0], [kind_of(attempt.error) for attempt in attempts]
     hint = hint or rule_of(kinds[0]).remedy
     if kinds[0] is not None and all(rule_of(kind).refuses for kind in kinds):

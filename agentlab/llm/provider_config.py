@@ -84,7 +84,7 @@ def check_base_url(url: str) -> str:
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise ValueError(f"{url!r} contains characters that are not allowed in a URL")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("a base URL has no user, query or fragment; a key belongs in `api_key`")
+        raise ValueError("a base URL must have no user, query or fragment; a key belongs in `api_key`")
     if not _NETLOC.fullmatch(parts.netloc):  # `[::1].example.org` is no name, and is read in more than one way
         raise ValueError(f"{parts.netloc!r} is not a host name or address")
     if parts.scheme == "http" and not is_loopback(url):
@@ -133,7 +133,7 @@ class ProviderLimits(StrictModel):
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
     tpm: int | None = Field(None, ge=1, description="Tokens per minute, prompts and answers together.")
     concurrency: int = Field(
-        64, ge=1, le=1024, description="Calls at once; reduced when the provider reports overload."
+        64, ge=1, le=1024, description="Concurrent calls; reduced when the provider reports overload."
     )
 
 
@@ -193,7 +193,7 @@ class GgufProvider(ProviderConfig):
         300,
         gt=0,
         le=86_400,
-        description="Timeout of one answer in seconds, a safety net; an answer is limited by max_tokens.",
+        description="Timeout for one answer in seconds, as a safety net; max_tokens limits an answer.",
     )
 
 
@@ -211,9 +211,9 @@ class HfProvider(ProviderConfig):
     )
     adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or given by its path.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="The type to compute in; auto means the stored type. bfloat16 changes some answers."
+        "auto", description="The dtype to compute in; auto means the stored dtype. bfloat16 changes some answers."
     )
-    total: float = Field(600, gt=0, le=86_400, description="Timeout of one answer in seconds, a safety net.")
+    total: float = Field(600, gt=0, le=86_400, description="Timeout for one answer in seconds, as a safety net.")
 
 
 class ScriptedProvider(ProviderConfig):
@@ -231,7 +231,7 @@ class ScriptedProvider(ProviderConfig):
         description="The answers of mode `replies`, in turn, over and over. Where tools are offered, a reply "
         '{"tool": name, "arguments": {...}} calls that tool.',
     )
-    seed: int = Field(0, ge=0, description="Seed of mode `random`.")
+    seed: int = Field(0, ge=0, description="Seed for mode `random`.")
 
     @model_validator(mode="after")
     def _replies_and_mode(self) -> "ScriptedProvider":
@@ -254,7 +254,7 @@ class PluginProvider(ProviderConfig):
             return cls
         model = getattr(FACTORIES.load(kind), "config", cls)
         if not (isinstance(model, type) and issubclass(model, ProviderConfig)):
-            raise FACTORIES.unusable(kind, "its config is no ProviderConfig")
+            raise FACTORIES.unusable(kind, "its config is not a ProviderConfig")
         return model
 
     @model_validator(mode="before")
@@ -311,6 +311,6 @@ class RolesConfig(StrictModel):
     """The models to use, by name in `models`, in order from the first `primary` to the last `fallback`."""
 
     primary: tuple[str, ...] = Field((), description="Used first.")
-    duplicate: tuple[str, ...] = Field((), description="Equivalent to the primary, at another provider.")
+    duplicate: tuple[str, ...] = Field((), description="Equivalent to the primary, from another provider.")
     reserve: tuple[str, ...] = Field((), description="Used when those fail.")
     fallback: tuple[str, ...] = Field((), description="Last resort, such as a local model.")

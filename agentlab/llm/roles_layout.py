@@ -46,10 +46,10 @@ _MINE = ("llm", "providers", "models", "roles")  # every other key means what it
 class RolesLayoutSettings(StrictModel):
     """The section `llm`."""
 
-    default_provider: str | None = Field(None, description="The provider of models that no provider lists.")
+    default_provider: str | None = Field(None, description="The provider for models that no provider lists.")
     default_model: str | None = Field(None, description="The first primary model, unless a role names it.")
     timeout: float | None = Field(
-        None, gt=0, le=86_400, description="Timeout of a call in seconds, including other models."
+        None, gt=0, le=86_400, description="Timeout of a call in seconds, including fallbacks."
     )
     retry_attempts: int | None = Field(None, ge=0, le=5, description="Retries of the same model.")
     strategy: Strategy = Field("single", description="How a call chooses among its models.")

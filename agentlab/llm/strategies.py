@@ -92,7 +92,11 @@ class Strategist:
             return primaries
         if question.task not in self.warned:
             self.warned.add(question.task)
-            missing = "a second model of role primary" if len(primaries) < 2 else "a model of role duplicate, to judge"
+            missing = (
+                "a second model with role primary"
+                if len(primaries) < 2
+                else "a model with role duplicate, as the judge"
+            )
             LOG.warning("%s: comparing answers needs %s; a single model is used instead.", question.task, missing)
         return ()
 

@@ -57,7 +57,7 @@ class ModelReply:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
         if self.finish is None:
-            raise LLMTruncatedError("The answer broke off before its end.")
+            raise LLMTruncatedError("The answer broke off before it was complete.")
         uncalled = bool(self._calls) and not request.offers_tools
         if uncalled:
             self._calls.clear()

@@ -85,7 +85,7 @@ class Transport:
         try:
             lane = self._lane()
         except (OSError, ValueError, httpx.InvalidURL) as error:  # certificates or a proxy that cannot be used
-            raise LLMConnectionError(f"No connection can be set up: {error}.") from None
+            raise LLMConnectionError(f"Cannot set up a connection: {error}.") from None
         sound = False
         try:
             async with self._send_request(lane, f"{self._base_url}{path}", content) as reply:
@@ -117,7 +117,7 @@ class Transport:
         except TimeoutError:
             raise LLMTimeoutError(_no_answer(self._timeout)) from None
         except httpx.InvalidURL as error:
-            raise LLMConnectionError(f"No connection can be set up: {error}.") from None
+            raise LLMConnectionError(f"Cannot set up a connection: {error}.") from None
         except httpx.HTTPError as error:
             raise await self._explain_failure(error, lane, start) from None
         clock = Clock()
@@ -139,7 +139,9 @@ class Transport:
         neighbours = [neighbour for neighbour in self._lanes if neighbour is not lane]
         count = sum(neighbour.connected for neighbour in neighbours if neighbour not in self._idle)
         if count or any(neighbour.alive > start - _ALIVE_SECONDS for neighbour in neighbours):
-            return HostBusyError(f"{host} accepts no more than {count} of our requests at once.", connections=count)
+            return HostBusyError(
+                f"{host} accepts only {count} concurrent requests from this client.", connections=count
+            )
         return failed
 
     async def close(self) -> None:
@@ -321,7 +323,7 @@ def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > LARGEST_ERROR or time.monotonic() > until:
-                    raise LLMTimeoutError(f"{host} sent too much, or too slowly.")
+                    raise LLMTimeoutError(f"The reply of {host} is too large or too slow.")
             if response.status_code != httpx.codes.OK:
                 raise MalformedReplyError(f"{host} answered with status {response.status_code}.")
         return json.loads(content)

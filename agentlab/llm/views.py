@@ -69,7 +69,7 @@ class Routing(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.models:
-            return [Text(f"{self.source} has no model: every decision is made without one.")]
+            return [Text(f"{self.source} has no model: every decision is made without a language model.")]
         return [
             Heading("Tasks"),
             table(

@@ -110,7 +110,7 @@ def _why_no_checkpoint(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         names_model = False
     if not names_model:
-        return "its config.json names no model"
+        return "its config.json does not name a model"
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return f"it contains a folder, {folders[0]}, and a checkpoint has only files" if folders else None
 

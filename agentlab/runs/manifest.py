@@ -63,11 +63,11 @@ class Manifest(_Frozen):
     id: str
     command: str
     status: Status = "created"
-    argv: list[str] = Field(default_factory=list, description="As typed, secrets masked.")
+    argv: list[str] = Field(default_factory=list, description="The command as typed, with secrets masked.")
     config_hash: str
     seed: int
     versions: dict[str, str] = Field(default_factory=dict)
-    git: dict[str, Any] | None = Field(None, description="Commit and whether the checkout had changes.")
+    git: dict[str, Any] | None = Field(None, description="Commit, and whether the checkout had changes.")
     device: dict[str, Any] = Field(default_factory=dict)
     created: str
     started: str | None = None

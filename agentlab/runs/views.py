@@ -86,7 +86,7 @@ class RunView(AnswerDocument):
     manifest: dict[str, Any]
     status: str
     path: str
-    seconds: float = Field(description="Wall time of all sessions; for an unfinished one, up to its last event.")
+    seconds: float = Field(description="Wall time of all sessions; for an unfinished run, up to its last event.")
     result: dict[str, Any] | None = None
     details: AnswerDocument | None = Field(None, exclude=True)
 

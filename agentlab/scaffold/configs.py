@@ -146,7 +146,7 @@ def schema(kind: str) -> ConfigSchema:
     json_schema = _for_files(model.model_json_schema())
     named = {"extends": "A preset or path that this file extends."}
     if issubclass(model, StrictModel):
-        named |= dict.fromkeys(model.includes, "The path of a file that this one builds on.")
+        named |= dict.fromkeys(model.includes, "The path of a file that this one extends.")
     files = {key: {"type": "string", "description": description} for key, description in named.items()}
     return ConfigSchema(kind=kind, json_schema={**json_schema, "properties": files | json_schema["properties"]})
 

@@ -15,7 +15,7 @@ _GITIGNORE = (
 )
 
 ENV_EXAMPLE = """\
-# Copy this file to .env and fill in what you use; git ignores .env. Variables that are really set win over it.
+# Copy this file to .env and fill in what you use; git ignores .env. Real environment variables take precedence.
 # Nothing here is needed for the embedded defaults, and a key alone never changes which model answers.
 
 # Keys, used only by configs that name them (agentlab nas openrouter, or --set llm=openrouter)
@@ -23,11 +23,11 @@ ENV_EXAMPLE = """\
 # OPENAI_API_KEY=            # https://platform.openai.com/api-keys
 # ANTHROPIC_API_KEY=         # https://console.anthropic.com/settings/keys
 
-# Models that configs/llm/openrouter.yaml leaves open
+# Models for configs/llm/openrouter.yaml
 # PLANNER_MODEL=anthropic/claude-3.5-sonnet
 # EVALUATOR_MODEL=anthropic/claude-3.5-sonnet
 
-# Models that configs/llm/dev.yaml, prod.yaml and critical.yaml leave open
+# Models for configs/llm/dev.yaml, prod.yaml and critical.yaml
 # DEV_MODEL=
 # PROD_MODEL=
 # PROD_FALLBACK_MODEL=
@@ -35,47 +35,47 @@ ENV_EXAMPLE = """\
 # CRITICAL_B_MODEL=
 # JUDGE_MODEL=
 
-# What clients of `agentlab serve` have to know; needed for any address but this machine's own
+# Token that clients of `agentlab serve` must send; required if other machines can reach its address
 # AGENTLAB_SERVE_TOKEN=
 
 # A local server with an OpenAI-compatible interface, for --set llm=ollama
 # OLLAMA_BASE_URL=http://127.0.0.1:11434/v1
 # OLLAMA_MODEL=qwen2.5:7b-instruct
 
-# Where model files that several workspaces share are kept
+# Folder for model files shared by several workspaces
 # AGENTLAB_CACHE=~/.cache/agentlab
 """
 
 EXAMPLE = """\
-# A preset of your own for `agentlab {name}`. What is not said here comes from the shipped `default`.
+# Your own preset for `agentlab {name}`. Keys not set here come from the shipped `default`.
 #
 # Launch:   agentlab {name} example
 # Keys:     agentlab configs show {name} example     (every value, and where it comes from)
-# Presets:  agentlab configs list {name}             (copy this file under a name of your own)
+# Presets:  agentlab configs list {name}             (copy this file under a new name)
 
 extends: default
 
 # seed: 1
-# llm: none                  # a name that `agentlab configs list llm` shows, or such a mapping
+# llm: none                  # a name from `agentlab configs list llm`, or such a mapping
 """
 MODELS = """\
-# Models that the stages of pipeline.yaml may ask.
+# Models available to the stages in pipeline.yaml.
 #
-# What is really usable:  agentlab pipeline models --models models.yaml --pipeline pipeline.yaml
+# Check which are usable:  agentlab pipeline models --models models.yaml --pipeline pipeline.yaml
 
-models_directory: models         # where `file` is looked up; starts at this folder
+models_directory: models         # where `file` is looked up; relative to this folder
 
-defaults:                        # for every model; a model's `overrides` and a stage's own keys come before
+defaults:                        # for every model; a model's `overrides` and a stage's own keys take precedence
   n_ctx: 2048                    # tokens of prompt and answer together
-  temperature: 0                 # 0 takes the likeliest token
-  max_tokens: 128                # tokens of an answer, at most
+  temperature: 0                 # 0 always takes the most likely token
+  max_tokens: 128                # maximum tokens per answer
 
 models:
   small:
-    file: SmolLM2-135M-Instruct.Q4_1.gguf    # `agentlab models pull smollm2-135m` brings it
-    quantization: Q4_1                       # compared with what the file holds
+    file: SmolLM2-135M-Instruct.Q4_1.gguf    # get it with `agentlab models pull smollm2-135m`
+    quantization: Q4_1                       # checked against the file
     required_for_base: true                  # base mode does not start without it
-    overrides: {}                            # such as n_ctx: 4096, for this model alone
+    overrides: {}                            # such as n_ctx: 4096, for this model only
 
   # larger:
   #   file: Qwen2.5-7B-Instruct-Q4_K_M.gguf
@@ -85,7 +85,7 @@ models:
 """
 
 PIPELINE = """\
-# Stages over the models of models.yaml; the last answer is the pipeline's.
+# Stages that use the models in models.yaml; the last answer is the pipeline's.
 #
 # Run:    agentlab pipeline --models models.yaml --pipeline pipeline.yaml --mode base --input "Why is the sky blue?"
 # Check:  agentlab pipeline validate --models models.yaml --pipeline pipeline.yaml
@@ -100,7 +100,7 @@ base_pipeline:                   # draft -> critique -> final
       type: single
       model: small
       input_from: input          # the run's own input, as for every first stage
-      output_mode: input_plus_answer     # hands on what it read and its answer; answer_only: the answer alone
+      output_mode: input_plus_answer     # passes on its input and its answer; answer_only: just the answer
       prompt: |-
         {{ input }}
 
@@ -118,7 +118,7 @@ base_pipeline:                   # draft -> critique -> final
     - id: final
       type: single
       model: small
-      input_from: [draft, critique]      # several answers stand under the names of their stages
+      input_from: [draft, critique]      # several answers are labelled with their stages
       prompt: |-
         {{ input }}
 
@@ -138,7 +138,7 @@ manual_pipeline:                 # --mode manual: three samples -> vote
         Answer with one word, "yes" or "no".
       aggregation:               # or concat, judge, synthesis, best_of, first_valid, or a template of your own
         method: vote
-        extract:                 # what of an answer is its vote
+        extract:                 # which part of an answer is its vote
           kind: label
           labels: ["yes", "no"]
         ties: first
@@ -158,7 +158,7 @@ class InitResult(AnswerDocument):
         kept_note = f"; {len(self.kept)} already existed and are unchanged" if self.kept else ""
         blocks.append(Text(f"{len(self.created)} files created in {self.root}{kept_note}."))
         if self.missing_ignore_rules:
-            blocks += [Text("Your own .gitignore lacks these lines:"), Code("\n".join(self.missing_ignore_rules))]
+            blocks += [Text("Your .gitignore lacks these lines:"), Code("\n".join(self.missing_ignore_rules))]
         return blocks
 
 

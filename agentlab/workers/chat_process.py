@@ -226,7 +226,7 @@ class ChatProcess:
                 self._report_death(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise MalformedReplyError(
-                    f"The worker of {self._worker.name} broke the protocol: {error!r}."
+                    f"The worker for {self._worker.name} broke the protocol: {error!r}."
                 ) from error
             finally:
                 if not is_over:

@@ -36,7 +36,7 @@ def run_job(
     try:
         channel = Channel(module, machine.worker_environment(threads))
     except OSError as error:
-        raise WorkerDiedError(f"No process can be started: {error.strerror or error}.") from error
+        raise WorkerDiedError(f"Cannot start a process: {error.strerror or error}.") from error
     answer: dict[str, Any] | None = None
     try:
         if channel.send(request, _SEND_SECONDS):

@@ -174,7 +174,7 @@ class Writer:
                 self._answers -= sum(isinstance(event, PendingAnswer) for event in batch)
         if self._dropped and not self._told:
             self._told = True
-            self._say(f"The ledger {self._path} is too slow: {self._dropped} or more calls were not recorded.")
+            self._say(f"The ledger {self._path} is too slow: at least {self._dropped} calls were not recorded.")
 
     def _renew(self, db: sqlite3.Connection) -> None:
         when = self._when

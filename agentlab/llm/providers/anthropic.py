@@ -136,7 +136,7 @@ def compilable(schema: Mapping[str, Any]) -> dict[str, Any]:
         unknown["minItems"], narrowed["minItems"] = narrowed["minItems"], 1
     if schema.get("type") == "object" or "properties" in schema:
         if "properties" not in schema or schema.get("additionalProperties", False) is not False:
-            raise BadRequestError("Anthropic's API does not accept schemas of objects with unlisted properties.")
+            raise BadRequestError("Anthropic's API does not accept schemas for objects with unlisted properties.")
         narrowed["additionalProperties"] = False
     if unknown:
         narrowed["description"] = f"{narrowed.get('description', '')} {json.dumps(unknown)}".strip()

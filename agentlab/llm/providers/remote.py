@@ -125,7 +125,7 @@ class Endpoint:
                 async for delta in _pieces(reply, reader):
                     yield delta
                 if not reader.finished:
-                    raise errors.LLMTruncatedError("The answer broke off before its end.")
+                    raise errors.LLMTruncatedError("The answer broke off before it was complete.")
         except (errors.LLMTimeoutError, errors.LLMConnectionError, errors.LLMTruncatedError):
             if not reader.finished:
                 raise

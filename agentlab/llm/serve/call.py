@@ -216,7 +216,7 @@ def chosen_tool(choice: Any, name: Callable[[Mapping[str, Any]], Any]) -> Any:
         return choice
     named = name(choice) if isinstance(choice, dict) and choice.get("type") == "function" else None
     if not isinstance(named, str):
-        raise PydanticCustomError("choice", "must be auto, none, required or a function by its name")
+        raise PydanticCustomError("choice", "must be auto, none, required or the name of a function")
     return named
 
 
@@ -231,7 +231,7 @@ def checked_tools(tools: Sequence[Function], choice: str | None, param_pattern: 
         if name in _CHOICES or name in names[:index]:
             raise param_refusal(param_pattern.format(index), f"the name {name!r} is used twice")
     if choice is not None and (choice not in _CHOICES or (choice == "required" and not names)) and choice not in names:
-        raise param_refusal("tool_choice", "it must name a tool of the request")
+        raise param_refusal("tool_choice", "it must name a tool in the request")
     return tuple(tool.ours() for tool in tools)
 
 

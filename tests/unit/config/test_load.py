@@ -92,7 +92,7 @@ def test_circles_and_long_chains_end(lay: Lay, own_workspace: Workspace) -> None
     ]
     for i in range(12):
         write(own_workspace.configs / "lab" / f"c{i}.yaml", f"extends: c{i + 1}\n")
-    assert lines(lay, "c0") == ["configs/lab/c0.yaml builds on more than 7 other files."]
+    assert lines(lay, "c0") == ["configs/lab/c0.yaml extends more than 7 other files."]
 
 
 def test_extends_names_one_file(lay: Lay, own_workspace: Workspace) -> None:

@@ -86,7 +86,7 @@ def test_every_key_and_element_knows_its_place() -> None:
         ("a: 1e999\n", "f.yaml:1:4: numbers must be finite; `null` resets a key to its default."),
         ("a: !!int x\n", "f.yaml:1:4: this is not a valid number."),
         ("? [a]\n: 1\n", "f.yaml:1:3: a key must be a single value."),
-        ('a: "\\ud800"\n', "f.yaml:1:4: the text contains half of a surrogate pair."),
+        ('a: "\\ud800"\n', "f.yaml:1:4: the text contains an unpaired surrogate."),
         ('a: "\\UFFFFFFFF"\n', "f.yaml: an escape sequence is invalid."),
         ("a: 1\nb: \x00\n", "f.yaml:2: a control character is not allowed in YAML."),
         ("a: &x {b: 1}\nc: {<<: *x}\n", "f.yaml:2:5: merge keys are not supported; use `extends`."),

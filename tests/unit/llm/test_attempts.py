@@ -169,7 +169,7 @@ def test_a_model_that_is_out_of_use_says_why_every_time(among, speaker, caplog):
             router.complete_sync(ASK, "t", call_id=str(index))
         assert "the key was refused" in failed.value.failures[0]
         assert failed.value.hint == "Check THE_KEY."
-    assert "is out of use" in caplog.text
+    assert "is no longer used" in caplog.text
 
 
 def test_a_call_that_is_given_up_has_paid_for_what_came(among, speaker):
