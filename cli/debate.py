@@ -61,7 +61,9 @@ def run(
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=0, help="Rounds after the first answers; 0 only checks and plans.", rich_help_panel=CONFIG),
+        typer.Option(
+            min=0, help="Rounds after the first answers; with 0, only check and plan.", rich_help_panel=CONFIG
+        ),
     ] = None,
     adapter: Annotated[
         list[str] | None,

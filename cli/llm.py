@@ -53,7 +53,7 @@ System = Annotated[
 Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 always takes the most likely token.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed for sampling at a temperature above 0.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Maximum tokens per answer.")]
-MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on paid models.")]
+MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend at most this much on paid models.")]
 
 
 @app.command(

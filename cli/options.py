@@ -141,7 +141,8 @@ def _common_options(
     runs_dir: RunsDir = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed for all randomness.", rich_help_panel=CONFIG)] = None,
     max_cost: Annotated[
-        float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on models.", rich_help_panel=CONFIG)
+        float | None,
+        typer.Option(metavar="USD", min=0, help="Spend at most this much on models.", rich_help_panel=CONFIG),
     ] = None,
     control: Annotated[
         str | None,

@@ -93,7 +93,7 @@ def serve(
     ] = 64,
     max_cost: Annotated[
         float | None,
-        typer.Option(metavar="USD", min=0, help="Spend at most this on models in total.", rich_help_panel=CONFIG),
+        typer.Option(metavar="USD", min=0, help="Spend at most this much on models in total.", rich_help_panel=CONFIG),
     ] = None,
     set_: Set = None,
 ) -> None:

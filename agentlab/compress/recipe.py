@@ -67,7 +67,7 @@ class Recipe(StrictModel):
         if not self.cut and self.recovery != "none":
             yield ("recovery",), "there is nothing to recover from: no structure is cut and no weights are pruned"
         if self.structure != "none" and self.kept == 1.0:
-            yield ("kept",), f"keeping 100 % of the {self.structure} is not a cut"
+            yield ("kept",), f"keeping 100% of the {self.structure} is not a cut"
         if (self.pruner == "none") != (self.pruning_sparsity is None):
             yield ("pruning_sparsity",), "requires a pruner: magnitude, wanda or sparsegpt"
         if self.quantizer == "none" and self.quantization_bits != 16:

@@ -50,7 +50,9 @@ class QuestionsConfig(StrictModel):
 class ProtocolConfig(StrictModel):
     """Who hears whom, and when a question is settled."""
 
-    rounds: int = Field(1, ge=0, le=16, description="Debate rounds after the first answers; 0 only checks and plans.")
+    rounds: int = Field(
+        1, ge=0, le=16, description="Debate rounds after the first answers; with 0, only check and plan."
+    )
     topology: Topology = Field(
         "ring",
         description="ring: hear the next agent; star: all hear the first, which hears all; random: hear `peers`.",

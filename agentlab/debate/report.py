@@ -38,7 +38,7 @@ def debate_report(
     blocks = result.tables()
     if result.arms:
         run.write_text(_ACCURACY, accuracies(result))
-        blocks.append(Figure(_ACCURACY, "Accuracy by round and by arm, with 95 % intervals"))
+        blocks.append(Figure(_ACCURACY, "Accuracy by round and by arm, with 95% intervals"))
         blocks += [Heading("Rounds"), _rounds(result), _rules(result)]
         blocks += [Heading("Changes of mind"), *_changes(result), _together(result)]
     if result.calibration:
@@ -70,7 +70,7 @@ def _rounds(result: DebateResult) -> Table:
         shares = [str(round_result.agents[name]) for name in agents]
         rows.append((str(round_result.round), str(round_result.debated), unreadable, *shares, str(round_result.oracle)))
     caption = (
-        "Questions debated, unreadable answers, and accuracy with 95 % intervals; any: at least one agent was right"
+        "Questions debated, unreadable answers, and accuracy with 95% intervals; any: at least one agent was right"
     )
     return Table(("round", "debated", "unreadable", *agents, "any"), rows, caption)
 

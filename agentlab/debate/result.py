@@ -215,8 +215,8 @@ class DebateResult(AnswerDocument):
                 "": lambda a: NAMES[a.arm].format(best=self.best) + (" *" if a.arm == self.against else ""),
                 **columns_of(ArmResult, "accuracy", "gain", "unreadable_share", "tokens", "seconds"),
             },
-            f"{self.questions} questions, {self.rule} vote after round {self.round}. Accuracy with 95 % intervals; "
-            f"differences in points by McNemar's exact test. * marks the baseline of the verdict, at 95 %; the other "
+            f"{self.questions} questions, {self.rule} vote after round {self.round}. Accuracy with 95% intervals; "
+            f"differences in points by McNemar's exact test. * marks the baseline of the verdict, at 95%; the other "
             f"{self.compared} differences in this report are exploratory, Holm-corrected as one family",
         )
 

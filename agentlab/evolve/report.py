@@ -24,7 +24,7 @@ def evolve_report(run: OpenRun, result: EvolveResult, facts: Mapping[str, str]) 
     run.write_text(_FITNESS, fitness_by_generation(result))
     blocks: list[Block] = [
         standing_table(result),
-        Figure(_TEST, "Accuracy on the sealed split, with 95 % intervals, and on the train split"),
+        Figure(_TEST, "Accuracy on the sealed split, with 95% intervals, and on the train split"),
         Heading("Generations"),
         Figure(_FITNESS, "The best child and the mean of each generation, by fitness and by each of its terms"),
         generation_table(result),
@@ -36,7 +36,9 @@ def evolve_report(run: OpenRun, result: EvolveResult, facts: Mapping[str, str]) 
         run.write_text(_LINEAGE, lineage(result))
         blocks.append(Figure(_LINEAGE, "Lineage by generation and task term; the winner's ancestry is marked"))
     else:
-        blocks.append(Text("The children were sampled from a distribution or at random, so there is no lineage."))
+        blocks.append(
+            Text("The children were sampled from a fitted distribution or at random, so they have no lineage.")
+        )
     starts, children = result.trials[: result.starts], result.trials[result.starts :]
     blocks += [child_table(result, rows) for rows in (starts, children) if rows]
     if result.models:

@@ -176,7 +176,7 @@ def standing_table(result: EvolveResult) -> Table:
         },
         f"One candidate per row, chosen on {result.train} train questions before the {result.test} sealed ones were "
         "opened. Parents, blend and base precede the searches, which share one limit on answers. Differences in "
-        f"points by McNemar's exact test: against random search at 95 %, the others Holm-corrected as one family. "
+        f"points by McNemar's exact test: against random search at 95%, the others Holm-corrected as one family. "
         f"Discordant: questions that exactly one of the two answers correctly. {FORM}",
     )
 

@@ -263,7 +263,7 @@ def _disagreements(standings: Sequence[EvolveStanding], controls: Mapping[Normal
     pair = [controls[by] for by in (DECIDES, BESIDE) if by in controls]
     values = [control.estimate for control in pair if control.estimate is not None]
     if len(values) == 2 and (pair[0].verdict != pair[1].verdict or values[0] * values[1] < 0):
-        yield f"By the {BESIDE} of log-probabilities: {verdict_sentence(pair[1], 'evolution', 'pairs of searches')}"
+        yield f"By the {BESIDE} of the log-probabilities: {verdict_sentence(pair[1], 'evolution', 'pairs of searches')}"
 
 
 def _remarks(

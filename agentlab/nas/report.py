@@ -103,7 +103,7 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
         Heading("Trials"),
         Text(
             f"{result.noise.note} A trial is accepted only if it is better by more than the noise can "
-            "explain: beyond the 97.5 % quantile of Student's t for the difference of the two means."
+            "explain: beyond the 97.5% quantile of Student's t for the difference of the two means."
         ),
         Figure(_ERROR, "Validation error of every trial by source, with the best so far and the reference lines"),
         trial_table(result),

@@ -117,7 +117,7 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     figures = (control.estimate, control.low, control.high, control.smallest or 0.0)
     scale, digits = (100, 1) if points else (1, 4)
     estimate, low, high, smallest = _format_signed([scale * figure for figure in figures], digits)
-    test = f"{100 * control.level:.4g} % interval, {control.method}"
+    test = f"{100 * control.level:.4g}% interval, {control.method}"
     if control.p is not None:
         test += ", p < 0.0001" if control.p < 1e-4 else f", p = {control.p:.2g}"
     sentence = (
@@ -126,7 +126,7 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     )
     if control.verdict == "no_measurable_help" and control.smallest is not None:
         gain = smallest.lstrip("+")
-        sentence += f" With 80 % power, a gain of {gain}{unit} or more would have been detected ({control.supposing})."
+        sentence += f" With 80% power, a gain of {gain}{unit} or more would have been detected ({control.supposing})."
     elif control.verdict == "no_measurable_help" and control.supposing:
         sentence += f" The smallest detectable gain is unknown: {control.supposing}."
     return f"{sentence} {control.note}".rstrip()

@@ -159,7 +159,7 @@ def require_pairs(control: str, seeds: int, resumes: object) -> None:
         raise ConfigError(
             f"control_seeds: {seeds} pairs are too few to reach significance.",
             hint=f"Set control_seeds to {least_pairs()} or more; 8 pairs detect a difference of 1.2 standard "
-            "deviations with 80 % power.",
+            "deviations with 80% power.",
         )
 
 

@@ -143,7 +143,7 @@ def by_rule(
         mean = f" (mean of {count} {terms.measurement}s)" if count > 1 else ""
         best_noise = noise_of_best or noise
         deviations = " and ".join(dict.fromkeys(f"{n.deviation:.2%}" for n in (noise, best_noise)))
-        explained = f"within the seed noise of {limit:.1%} (95 %; standard deviation per seed {deviations})"
+        explained = f"within the seed noise of {limit:.1%} (95%; standard deviation per seed {deviations})"
         return Decision(False, f"{finding}{mean}, {explained}")
     return None
 

@@ -197,7 +197,7 @@ def _marks(row: StageRow, answered: Sequence[Record], ceiling: CeilingRow | None
     if row.cut:
         yield f"{row.cut} requests were cut off: the slowest answers are missing"
     if row.ttft is not None and row.slip.p99 > _SLIP * row.ttft.p50:
-        yield f"client-bound: sent up to {row.slip.p99:.1f} ms late (p99), over 10 % of the time to the first token"
+        yield f"client-bound: sent up to {row.slip.p99:.1f} ms late (p99), over 10% of the time to the first token"
     if row.client_cpu > _BUSY:
         yield f"client-bound: the client kept {row.client_cpu:.0%} of a core busy"
     if row.ttft is not None and row.client_lag is not None and row.client_lag > _SLIP * row.ttft.p50:

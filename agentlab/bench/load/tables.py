@@ -101,7 +101,9 @@ def latency_table(result: LoadResult) -> Table:
         known_spreads = [(name, spread) for name, spread in spreads.items() if spread is not None]
         rows += [(row.target, row.label, name, *_figures(spread)) for name, spread in known_spreads]
     columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
-    return Table(columns, rows, "Milliseconds; 95 % intervals of percentiles in brackets (bootstrap over requests)")
+    return Table(
+        columns, rows, "Milliseconds; in brackets 95% confidence intervals of the percentiles (bootstrap over requests)"
+    )
 
 
 def _figures(spread: Spread) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def parse(name: str) -> tuple[MockScene, ...]:
         ValueError: the name is no script.
     """
     if len(name) > LONGEST_NAME:
-        raise ValueError(f"a name has at most {LONGEST_NAME} characters")
+        raise ValueError(f"a name can have at most {LONGEST_NAME} characters")
     return tuple(_scene(text) for text in name.rpartition("/")[2].split("-then-"))
 
 

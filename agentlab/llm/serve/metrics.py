@@ -56,7 +56,12 @@ class GatewayMetrics:
             ("requests_total", "counter", "Finished requests.", self._requests),
             ("tokens_total", "counter", "Tokens of answers, where providers report them.", self._tokens),
             ("spend_usd_total", "counter", "USD of answers whose cost is known.", self._spend),
-            ("unpriced_requests_total", "counter", "Answers whose cost is unknown, not free.", self._unpriced),
+            (
+                "unpriced_requests_total",
+                "counter",
+                "Answers of unknown cost, which may not have been free.",
+                self._unpriced,
+            ),
             ("model_state", "gauge", "1 for the current state of a model's circuit breaker.", standing),
         )
         for name, kind, about, samples in families:

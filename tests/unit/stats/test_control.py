@@ -72,7 +72,7 @@ def test_where_nothing_is_shown_the_sentence_says_what_would_have_been():
     sentence = verdict_sentence(judge(share, 200, evidence, "full"), "the agent", "questions")
     assert "of +2.0 points [-1.0, +5.0]" in sentence
     assert "p = 0.21" in sentence
-    assert sentence.endswith("With 80 % power, a gain of 6.0 points or more would have been detected (8 % differ).")
+    assert sentence.endswith("With 80% power, a gain of 6.0 points or more would have been detected (8 % differ).")
 
 
 def test_what_was_not_measured_is_said_with_its_reason():
