@@ -269,7 +269,7 @@ def test_after_three_that_are_not_confirmed_nothing_reaches_the_goal(
     scattered(monkeypatch, CHOOSE=dict.fromkeys((8, 6, 5, 4, 3), 0.01), CONFIRM=dict.fromkeys((8, 6, 5, 4, 3), 0.09))
     with (
         new_run(root) as run,
-        pytest.raises(GateError, match=r"on fresh text: misses, perplexity \+9.* no choice was based on"),
+        pytest.raises(GateError, match=r"on fresh text: misses, perplexity \+9.* not used for any choice"),
     ):
         scripted(root, **FEW).run(run)
     tried = [event.id for event in run.events if event.type == "winner.confirmed"]
@@ -285,7 +285,7 @@ def test_where_the_text_is_too_little_the_report_says_that_nothing_was_confirmed
         result, _ = scripted(root, **FEW).run(run)
     (model,) = result.models
     assert model.winner is not None
-    assert "no choice was based on" not in model.sentence
+    assert "not used for any choice" not in model.sentence
     assert "The figures are not confirmed on fresh text: the text has too few unused held-out windows." in model.remarks
 
 
@@ -781,8 +781,8 @@ PAIRED: dict[str, Any] = {"planner": "tpe", "control": "full", "control_seeds": 
     ("changes", "message"),
     [
         ({"control_seeds": 5}, "too few to reach significance"),
-        ({"budget": {"trials": 2}}, "proposes after the first 2 recipes"),
-        ({"llm": {}}, "a model from `llm`"),
+        ({"budget": {"trials": 2}}, "more trials than the first 2 recipes"),
+        ({"llm": {}}, "a model in `llm`"),
     ],
 )
 def test_pairs_that_cannot_show_anything_are_refused(root: Path, changes: dict[str, Any], message: str) -> None:

@@ -168,7 +168,7 @@ def test_each_fault_is_named_with_its_place(workspace, lines, says):
         ({"columns": ("a",), "target": "b"}, "target 'b' is not in data.columns"),
         ({"frequency": "fortnight"}, "data.frequency: 'fortnight' is not a time step"),
         ({"frequency": "D"}, "is off the D"),
-        ({"split": {"train": 50, "val": 10, "test": 10}}, "asks for 70 rows, but there are 60"),
+        ({"split": {"train": 50, "val": 10, "test": 10}}, "requires 70 rows, but there are only 60"),
         ({"horizon": 13}, "the val split has 12 rows"),
         ({"path": "."}, "is a folder"),
     ],

@@ -39,7 +39,7 @@ def test_gaps_are_told_by_number_column_and_length():
 def test_only_the_worst_columns_are_listed():
     columns = [[NAN if row < index else 1.0 for row in range(13)] for index in range(12)]
     note = close_gaps(holed(columns), DataConfig(gaps="ffill")).notes[0]
-    assert "in all c11 11 (84.6%), c10 10" in note
+    assert "in total c11 11 (84.6%), c10 10" in note
     assert "c4 4 (30.8%) and 3 more columns;" in note
 
 

@@ -185,7 +185,7 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(workspace):
             read_table(DataConfig(path=path), workspace)
     with pytest.raises(MissingFileError) as caught:
         read_table(DataConfig(path="https://example.org/a.csv"), workspace)
-    assert "download it" in str(caught.value.hint)
+    assert "Download the file" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_crash_is_a_failed_trial_and_the_worker_goes_on(bench: Bench) -> None:
         ("nan metric", "ValueError"),
         ("set", "TypeError"),
         ("none", "AttributeError"),
-        ("huge", "broke the protocol: a line is too long"),
+        ("huge", "violated the protocol: a line is too long"),
         ("exit", "died twice: it exited with status 70"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_template_that_rewrites_history_is_named_with_the_turn():
     thought = "<think>hm</think>A dog"
     assert learnt(tokenizer, *_tokens(example(chat("Q", thought), tokenizer, LONG))) == [f"{thought}<|im_end|>"]
     with pytest.raises(
-        DataError, match=r"message 2: the chat template of .* renders this turn differently once others"
+        DataError, match=r"message 2: the chat template of .* renders this turn differently once later turns"
     ):
         example(chat("Q", thought, "Q", "A"), tokenizer, LONG)
 
