@@ -124,7 +124,7 @@ def test_a_blend_is_an_adapter_with_parents(agentlab: Call, adapters: Path) -> N
         (["--weights", "a,b"], "not a list of numbers"),
         (["--weights", "1"], "2 finite weights"),
         (["--method", "slurp"], "Did you mean slerp"),
-        (["--density", "0.5"], "sum has no density"),
+        (["--density", "0.5"], "sum does not use a density"),
         (["--method", "concat", "--rank", "4"], "sum of its parents' ranks"),
     ],
 )

@@ -164,7 +164,7 @@ def test_two_bases_under_one_name_are_two(tmp_path: Path, parents: list[Adapter]
         ("average", {}, "method named 'average'"),
         ("sum", {"weights": [1]}, "2 finite weights"),
         ("sum", {"weights": [1, float("nan")]}, "2 finite weights"),
-        ("sum", {"density": 0.5}, "sum has no density"),
+        ("sum", {"density": 0.5}, "sum does not use a density"),
         ("ties", {"density": 0}, "outside the range 0 to 1"),
         ("concat", {"rank": 4}, "sum of its parents' ranks"),
         ("sum", {"rank": 0}, "rank 0"),
