@@ -68,7 +68,7 @@ def best(
     of: Of = None,
     store: Store = None,
 ) -> None:
-    """Show the best finished trial and its parameters, once for each data set or model that trials were measured on."""
+    """Show the best finished trial and its parameters, for each group of trials measured on the same basis."""
     from agentlab.integrations import mlflow
 
     best_trials = mlflow.best(_store(ctx, store), of, metric, direction, _settings(settings))

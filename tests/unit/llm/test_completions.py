@@ -28,7 +28,7 @@ def test_a_prompt_goes_to_windows_that_may_hold_it(among, speaker):
     router = among({"one": speaker("x"), "two": speaker("y")}, models={"one": {"context": 128}})
     long = (Message("user", "word " * 1000),)
     assert router.complete_sync(long, "t").model == "two"
-    with pytest.raises(ContextOverflowError, match="exceeds the context"):
+    with pytest.raises(ContextOverflowError, match="exceeds its models' context window"):
         router.complete_sync(long, "t", options=Options(model="one"))
 
 

@@ -20,7 +20,7 @@ async def release():
 def test_a_router_of_one_loop_refuses_another():
     home = CallersLoop()
     assert asyncio.run(home.run(answer())) == 42
-    with pytest.raises(UsageError, match="another one") as caught:
+    with pytest.raises(UsageError, match="a different loop") as caught:
         asyncio.run(home.run(answer()))
     assert "in_callers_loop" in caught.value.hint
     with pytest.raises(UsageError):
