@@ -13,7 +13,7 @@ Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional
 
 _SOURCES = {
     "default": "the config as written",
-    "lhs": "a starting point from a Latin hypercube",
+    "lhs": "a start point of a Latin hypercube",
     "gp": "Gaussian process",
     "tpe": "tree-structured Parzen estimator",
     "random": "random search",

@@ -89,7 +89,7 @@ def test_the_service_is_asked_once_an_hour_and_its_key_is_not_kept(grid: Grid, t
         (200, b'{"carbonIntensity": null}', "no carbon intensity"),
         (200, b'{"carbonIntensity": -4}', "no carbon intensity"),
         (200, b"[]", "no carbon intensity"),
-        (200, b'"' + b"x" * 100_000 + b'"', "too much"),
+        (200, b'"' + b"x" * 100_000 + b'"', "too large"),
     ],
 )
 def test_without_an_answer_the_last_one_counts_or_the_mean(

@@ -123,7 +123,7 @@ def test_earlier_rows_may_lie_further_apart(winner: Artefact, write: Write) -> N
 def test_a_gap_is_filled_as_in_training(winner: Artefact, weather: SeriesTable, write: Write) -> None:
     path = without_lines(write(slice(400, 500)), {90})
     prediction = forecast(winner, read_input(winner, path))
-    assert [("1 missing row" in note, "last value before" in note) for note in prediction.notes] == [(True, True)]
+    assert [("1 missing row" in note, "previous value" in note) for note in prediction.notes] == [(True, True)]
     filled = weather.values[400:500].copy()
     filled[89] = filled[88]
     table = replace(weather, dates=weather.dates[400:500], values=filled, notes=())

@@ -173,7 +173,7 @@ def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
 
 def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
     study_result = result(trials=[trial(source="lhs"), trial(source="llm->gp")])
-    for words in ("lhs: a starting point from a Latin hypercube", "llm->gp: gp instead of llm", "gp: Gaussian process"):
+    for words in ("lhs: a start point of a Latin hypercube", "llm->gp: gp instead of llm", "gp: Gaussian process"):
         assert words in tables.trial_table(study_result).caption
     assert "gp: Gaussian process" in tables.source_table(study_result).caption
     assert "(gp, Gaussian process)" in headline(result())

@@ -46,7 +46,7 @@ def test_no_agent_no_record() -> None:
 def test_a_control_is_named_by_who_proposed() -> None:
     assert describe_proposers(["gp", "gp"]) == "Gaussian process alone"
     assert (
-        describe_proposers(["lhs", "gp", "lhs"]) == "a starting point from a Latin hypercube (2), Gaussian process (1)"
+        describe_proposers(["lhs", "gp", "lhs"]) == "a start point of a Latin hypercube (2), Gaussian process (1)"
     )
 
 
