@@ -45,9 +45,7 @@ def test_no_agent_no_record() -> None:
 
 def test_a_control_is_named_by_who_proposed() -> None:
     assert describe_proposers(["gp", "gp"]) == "Gaussian process alone"
-    assert (
-        describe_proposers(["lhs", "gp", "lhs"]) == "a start point of a Latin hypercube (2), Gaussian process (1)"
-    )
+    assert describe_proposers(["lhs", "gp", "lhs"]) == "a start point of a Latin hypercube (2), Gaussian process (1)"
 
 
 def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
