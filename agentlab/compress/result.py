@@ -1,7 +1,7 @@
 """What `agentlab compress` is going to do, what it says while it runs, and what it answers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,10 +14,12 @@ from agentlab.models.base_model import BaseFile
 from agentlab.runs.document import (
     AnswerDocument,
     Block,
+    Column,
     Heading,
     Plain,
     Table,
     Text,
+    columns_of,
     figure_or_dash,
     mebibytes,
     number,
@@ -72,21 +74,21 @@ class RecipeRow(Plain):
     """
 
     id: str
-    recipe: str
+    recipe: Annotated[str, Column("recipe")]
     family: str
     format: str
     source: str
     arm: str
     file: str | None = None
-    size: int | None = None
-    share: float | None = None
-    bits: float | None = None
+    size: Annotated[int | None, Column("MiB", mebibytes, "Bytes of the file.")] = None
+    share: Annotated[float | None, Column("of bfloat16", ".0%", "Size relative to the base in bfloat16.")] = None
+    bits: Annotated[float | None, Column("bits per weight", ".2f", "Of the whole file.")] = None
     held: dict[str, int] = Field(default_factory=dict)
     research: str
-    kl: float | None = None
+    kl: Annotated[float | None, Column("KL", help="From the base, in the file's runtime, nats per token.")] = None
     kl_weights: float | None = None
     loss: float | None = None
-    top1: float | None = None
+    top1: Annotated[float | None, Column("same top token", ".1%", "Share of tokens.")] = None
     speed: float | None = None
     decode: float | None = None
     prefill: float | None = None
@@ -100,7 +102,7 @@ class RecipeRow(Plain):
     front: bool
     broken: list[str]
     verdict: Verdict = "undecided"
-    windows: int = 0
+    windows: Annotated[int, Column("windows", lambda windows: str(windows or "–"), "Windows of held-out text.")] = 0
     within: dict[Measure, tuple[float, float]] = Field(default_factory=dict)
     confirmed: Confirmed | None = None
     failed: str
@@ -218,15 +220,11 @@ def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) 
         sorted(rows, key=lambda row: (row.size is None, row.size)),
         {
             "": lambda r: r.id + (" *" if r.id == model.winner else ""),
-            "recipe": lambda r: r.recipe,
+            **columns_of(RecipeRow, "recipe"),
             "format, main type": lambda r: f"{r.format}, {_largest(r.held)}" if r.held else r.format,
-            "MiB": lambda r: mebibytes(r.size),
-            "of bfloat16": lambda r: figure_or_dash(r.share, ".0%"),
-            "bits per weight": lambda r: figure_or_dash(r.bits, ".2f"),
-            "KL": lambda r: number(r.kl),
+            **columns_of(RecipeRow, "size", "share", "bits", "kl"),
             "perplexity": lambda r: with_interval(r.loss, r.within.get("loss"), "+.1%"),
-            "windows": lambda r: r.windows or None,
-            "same top token": lambda r: figure_or_dash(r.top1, ".1%"),
+            **columns_of(RecipeRow, "windows", "top1"),
             "speed": speed_of,
             "verdict": lambda r: "" if r.failed else r.verdict,
             "note": lambda r: r.failed or "; ".join(_notes(r)),

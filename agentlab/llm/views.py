@@ -1,11 +1,12 @@
 """What `agentlab llm show` answers: the routing that a config means. Pure."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.statistics import UNKNOWN
 from agentlab.llm.provider_config import ROLES
-from agentlab.runs.document import AnswerDocument, Block, Heading, Text, figure_or_dash, table
+from agentlab.runs.document import AnswerDocument, Block, Column, Heading, Text, columns_of, table
 
 OTHERS = "(any other)"
 
@@ -16,41 +17,53 @@ class ProviderLine(AnswerDocument):
     `problem` says what is wrong with its local files, None where all are there.
     """
 
-    name: str
-    kind: str
+    name: Annotated[str, Column("provider")]
+    kind: Annotated[str, Column("kind")]
     place: str | None
     adapter: str | None
     problem: str | None
     key: str | None
     key_set: bool | None
-    rpm: int | None
-    tpm: int | None
-    concurrency: int | None
+    rpm: Annotated[int | None, Column("rpm", help="Requests per minute.", missing=UNKNOWN)]
+    tpm: Annotated[int | None, Column("tpm", help="Tokens per minute.", missing=UNKNOWN)]
+    concurrency: Annotated[int | None, Column("at once", help="Concurrent requests.")]
+
+    @property
+    def address(self) -> Annotated[str, Column("at")]:
+        return f"{self.place or '–'}{f' with {self.adapter}' if self.adapter else ''}"
+
+    @property
+    def key_state(self) -> Annotated[str | None, Column("key")]:
+        return self.key and f"{self.key} ({'set' if self.key_set else 'not set'})"
 
 
 class RouterModelLine(AnswerDocument):
     """One model; prices in USD per million tokens, None is unknown."""
 
-    name: str
-    provider: str
-    id: str
-    roles: list[str]
-    tier: str
-    context: int | None
+    name: Annotated[str, Column("model")]
+    provider: Annotated[str, Column("provider")]
+    id: Annotated[str, Column("id")]
+    roles: Annotated[list[str], Column("roles", lambda roles: ", ".join(roles) or "none: never used")]
+    tier: Annotated[str, Column("tier")]
+    context: Annotated[int | None, Column("context", help="Tokens.", missing=UNKNOWN)]
     price_input: float | None
     price_output: float | None
-    caps: list[str]
+    caps: Annotated[list[str], Column("can", lambda caps: ", ".join(caps) or "plain text")]
+
+    @property
+    def price(self) -> Annotated[str | None, Column("USD per Mtok", missing=UNKNOWN)]:
+        return None if self.price_input is None else f"{self.price_input:g} in, {self.price_output:g} out"
 
 
 class TaskLine(AnswerDocument):
     """How a task is put; `models` in the order in which they are tried."""
 
-    name: str
-    strategy: str
-    models: list[str]
-    temperature: float
-    max_tokens: int
-    cache: bool
+    name: Annotated[str, Column("task")]
+    strategy: Annotated[str, Column("strategy")]
+    models: Annotated[list[str], Column("models, in order", ", ".join)]
+    temperature: Annotated[float, Column("temperature", "g")]
+    max_tokens: Annotated[int, Column("tokens")]
+    cache: Annotated[bool, Column("cache", lambda cache: "yes" if cache else "no")]
 
 
 class Routing(AnswerDocument):
@@ -72,43 +85,16 @@ class Routing(AnswerDocument):
             return [Text(f"{self.source} has no model: every decision is made without a language model.")]
         return [
             Heading("Tasks"),
-            table(
-                self.tasks,
-                {
-                    "task": lambda task: task.name,
-                    "strategy": lambda task: task.strategy,
-                    "models, in order": lambda task: ", ".join(task.models),
-                    "temperature": lambda task: f"{task.temperature:g}",
-                    "tokens": lambda task: task.max_tokens,
-                    "cache": lambda task: "yes" if task.cache else "no",
-                },
-            ),
+            table(self.tasks, columns_of(TaskLine, *TaskLine.model_fields)),
             Heading("Models"),
             table(
                 self.models,
-                {
-                    "model": lambda model: model.name,
-                    "provider": lambda model: model.provider,
-                    "id": lambda model: model.id,
-                    "roles": lambda model: ", ".join(model.roles) or "none: never used",
-                    "tier": lambda model: model.tier,
-                    "context": lambda model: figure_or_dash(model.context, "", UNKNOWN),
-                    "USD per Mtok": _price,
-                    "can": lambda model: ", ".join(model.caps) or "plain text",
-                },
+                columns_of(RouterModelLine, "name", "provider", "id", "roles", "tier", "context", "price", "caps"),
             ),
             Heading("Providers"),
             table(
                 self.providers,
-                {
-                    "provider": lambda line: line.name,
-                    "kind": lambda line: line.kind,
-                    "at": lambda line: f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
-                    "key": lambda line: line.key and f"{line.key} ({'set' if line.key_set else 'not set'})",
-                    "rpm": lambda line: figure_or_dash(line.rpm, "", UNKNOWN),
-                    "tpm": lambda line: figure_or_dash(line.tpm, "", UNKNOWN),
-                    "at once": lambda line: line.concurrency,
-                },
+                columns_of(ProviderLine, "name", "kind", "address", "key_state", "rpm", "tpm", "concurrency"),
             ),
             *(Text(f"Not usable: {line.problem}") for line in self.providers if line.problem),
             Heading("Limits"),
@@ -121,10 +107,6 @@ class Routing(AnswerDocument):
         hedge = f"; up to {self.hedge:.0%} of the calls are hedged with a second model" if self.hedge else ""
         memory = "calls are recorded in the ledger" if self.ledger else "nothing is kept between processes"
         return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD per run, {day}; {memory}."
-
-
-def _price(model: RouterModelLine) -> str:
-    return UNKNOWN if model.price_input is None else f"{model.price_input:g} in, {model.price_output:g} out"
 
 
 def routing(source: str, config: LLMConfig, env: Mapping[str, str], absent: Mapping[str, str]) -> Routing:

@@ -7,12 +7,22 @@ import yaml
 from agentlab.nas import plots
 from agentlab.nas.config import TrialConfig, with_params
 from agentlab.nas.objective import stored_curve, stored_weights
-from agentlab.nas.result import FinalistRow, NasResult, TrialRow, advice, comparison, headline
+from agentlab.nas.result import (
+    ChannelRow,
+    FinalistRow,
+    NasResult,
+    PublishedRow,
+    SourceRow,
+    TrialRow,
+    advice,
+    comparison,
+    headline,
+)
 from agentlab.nas.series import Series
 from agentlab.nas.study import TERMS
 from agentlab.nas.training import restore
 from agentlab.nas.windows import WindowForecast, Windows, predict_windows
-from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, figure_or_dash, number, table
+from agentlab.runs.document import Block, Code, Figure, Heading, Report, Table, Text, columns_of, number, table
 from agentlab.runs.folder import Folder
 from agentlab.runs.run import OpenRun
 from agentlab.search.types import legend
@@ -136,19 +146,19 @@ def winner_forecasts(
 
 def published_table(result: NasResult) -> Table:
     """Where the published figures come from."""
-    rows = [(p.model, f"{p.mse:.3f}", f"{p.mae:.3f}", p.source, p.note) for p in result.published]
-    return Table(("model", "test MSE", "test MAE", "source", "note"), rows, "Published for this series and horizon")
+    return table(
+        result.published, columns_of(PublishedRow, *PublishedRow.model_fields), "Published for this series and horizon"
+    )
 
 
 def finalist_table(result: NasResult) -> Table:
     """The last round."""
     columns: dict[str, Callable[[FinalistRow], str | float | None]] = {
-        "trial": lambda f: f.run_id,
-        "validation MSE in the search": lambda f: f.search_val_mse,
+        **columns_of(FinalistRow, "run_id", "search_val_mse"),
         "in the last round, by seed": lambda f: (
             ", ".join(map(number, f.val_mse)) + (f", {f.failed} failed" if f.failed else "")
         ),
-        "mean": lambda f: f.mean,
+        **columns_of(FinalistRow, "mean"),
         "": lambda f: "winner" if f.run_id == result.winner.run_id else "",
     }
     caption = "The search and the last round may train on different shares of the windows, so their errors can differ"
@@ -186,9 +196,8 @@ def step_table(result: NasResult) -> Table:
 
 def channel_table(result: NasResult) -> Table:
     """Test error by column."""
-    rows = [(c.name, number(c.mse), number(c.rmse)) for c in result.by_channel]
-    columns = ("column", "test MSE", "RMSE in original units")
-    return Table(columns, rows, "Test error of the winner by column")
+    columns = columns_of(ChannelRow, *ChannelRow.model_fields)
+    return table(result.by_channel, columns, "Test error of the winner by column")
 
 
 def configuration(result: NasResult) -> Table:
@@ -201,12 +210,10 @@ def configuration(result: NasResult) -> Table:
 def trial_table(result: NasResult) -> Table:
     """All trials in their order. Keys are cut to their last part, which the configuration table has in full."""
     columns: dict[str, Callable[[TrialRow], str]] = {
-        "trial": lambda t: t.run_id,
-        "source": lambda t: t.source,
+        **columns_of(TrialRow, "run_id", "source"),
         "validation MSE": lambda t: number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
         "verdict": lambda t: "accepted" if t.accepted else ("failed" if t.error else ""),
-        "weights": lambda t: figure_or_dash(t.parameters or None, ","),
-        "seconds": lambda t: figure_or_dash(t.seconds, ".1f"),
+        **columns_of(TrialRow, "parameters", "seconds"),
         "changes to trial 0": lambda t: (
             ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "none"
         ),
@@ -218,9 +225,8 @@ def trial_table(result: NasResult) -> Table:
 
 def source_table(result: NasResult) -> Table:
     """How each kind of proposal did."""
-    rows = [(s.source, str(s.trials), str(s.failed), str(s.accepted), number(s.best_val_mse)) for s in result.sources]
-    columns = ("source", "trials", "failed", "accepted", "best validation MSE")
-    return Table(columns, rows, f"Trials by source: {legend(s.source for s in result.sources)}")
+    columns = columns_of(SourceRow, *SourceRow.model_fields)
+    return table(result.sources, columns, f"Trials by source: {legend(s.source for s in result.sources)}")
 
 
 def importance_table(result: NasResult) -> Table:

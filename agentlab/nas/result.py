@@ -1,10 +1,11 @@
 """The answer of `agentlab nas`: data, and what the terminal shows of it."""
 
 import math
+from typing import Annotated
 
 from pydantic import Field
 
-from agentlab.runs.document import AnswerDocument, Block, Table, Text, number, with_spread
+from agentlab.runs.document import AnswerDocument, Block, Column, Table, Text, number, with_spread
 from agentlab.search.types import Value, meaning
 from agentlab.stats.control import Control
 from agentlab.study.calls import ModelRow, Planner, silent
@@ -15,16 +16,16 @@ from agentlab.study.noise import Noise
 class TrialRow(AnswerDocument):
     """One trial. `val_mse` is the mean of its `trainings` that finished; `seconds` those of the first."""
 
-    run_id: str
-    source: str
+    run_id: Annotated[str, Column("trial")]
+    source: Annotated[str, Column("source")]
     arm: str
     val_mse: float | None
     trainings: int
     accepted: bool
     reason: str
     judge: str
-    parameters: int | None
-    seconds: float | None
+    parameters: Annotated[int | None, Column("weights", lambda count: f"{count:,}" if count else "–")]
+    seconds: Annotated[float | None, Column("seconds", ".1f", "Of the trial's first training.")]
     changes: dict[str, Value]
     note: str
     error: str
@@ -44,21 +45,21 @@ class ReferenceRow(AnswerDocument):
 class PublishedRow(AnswerDocument):
     """What somebody else reported for this series, split and horizon."""
 
-    model: str
-    mse: float
-    mae: float
-    source: str
-    note: str
+    model: Annotated[str, Column("model")]
+    mse: Annotated[float, Column("test MSE", ".3f")]
+    mae: Annotated[float, Column("test MAE", ".3f")]
+    source: Annotated[str, Column("source")]
+    note: Annotated[str, Column("note")]
 
 
 class FinalistRow(AnswerDocument):
     """A trial of the last round: its validation MSE in the search, and of each training at full budget."""
 
-    run_id: str
-    search_val_mse: float
+    run_id: Annotated[str, Column("trial")]
+    search_val_mse: Annotated[float, Column("validation MSE in the search")]
     val_mse: list[float]
     failed: int
-    mean: float | None
+    mean: Annotated[float | None, Column("mean")]
 
 
 class Winner(AnswerDocument):
@@ -86,9 +87,9 @@ class Winner(AnswerDocument):
 class ChannelRow(AnswerDocument):
     """The winner's test error in one column: on standardised data, and its root in the units of the file."""
 
-    name: str
-    mse: float
-    rmse: float
+    name: Annotated[str, Column("column")]
+    mse: Annotated[float, Column("test MSE")]
+    rmse: Annotated[float, Column("RMSE in original units")]
 
 
 class NoiseRow(AnswerDocument):
@@ -102,11 +103,11 @@ class NoiseRow(AnswerDocument):
 class SourceRow(AnswerDocument):
     """How one kind of proposal did."""
 
-    source: str
-    trials: int
-    failed: int
-    accepted: int
-    best_val_mse: float | None
+    source: Annotated[str, Column("source")]
+    trials: Annotated[int, Column("trials")]
+    failed: Annotated[int, Column("failed")]
+    accepted: Annotated[int, Column("accepted")]
+    best_val_mse: Annotated[float | None, Column("best validation MSE")]
 
 
 class NasResult(AnswerDocument):

@@ -74,16 +74,17 @@ class Column:
     """How a field or a property is shown: `kl: Annotated[float, Column("KL", ".4f", "divergence from the base")]`.
 
     `form` is a Python format, or makes the cell of the value; "" shows text and counts as they are, and figures with
-    four digits. Heading and help are in the JSON schema, too.
+    four digits. `missing` stands for None. Heading and help are in the JSON schema, too.
     """
 
     heading: str
     form: str | Callable[[Any], str] = ""
     help: str = ""
+    missing: str = "–"
 
     def cell(self, value: Any) -> str:
         if value is None:
-            return "–"
+            return self.missing
         if callable(self.form):
             return self.form(value)
         if isinstance(value, float) and self.form.endswith("f"):

@@ -6,8 +6,8 @@ from itertools import chain
 from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
-from agentlab.bench.load.result import CeilingRow, LoadResult, Spread
-from agentlab.runs.document import Block, Figure, Heading, Report, Table, Text, dollars, figure_or_dash, silence, table
+from agentlab.bench.load.result import Capacity, CeilingRow, LoadResult, Spread, StageRow
+from agentlab.runs.document import Block, Figure, Heading, Report, Table, Text, columns_of, silence, table
 from agentlab.runs.run import OpenRun
 
 _SECOND = 1000.0
@@ -70,15 +70,14 @@ def speed_table(result: LoadResult) -> Table:
     return table(
         result.stages,
         {
-            "target": lambda row: row.target,
+            **columns_of(StageRow, "target"),
             "load": lambda row: f"{row.label} *" if row.marks else row.label,
             "answered": lambda row: f"{row.answered} of {row.requests}",
-            "answers/s": lambda row: f"{row.request_rate:.4g}",
+            **columns_of(StageRow, "request_rate"),
             "first token ms, p50 / p99": lambda row: _pair(row.ttft),
             "per output token ms, p50 / p99": lambda row: _pair(row.tpot),
             "last token ms, p50 / p99": lambda row: _pair(row.e2e),
-            "tokens/s": lambda row: f"{row.token_rate:.4g}",
-            "good": lambda row: f"{row.good_share:.0%}",
+            **columns_of(StageRow, "token_rate", "good_share"),
         },
         f"Latencies of complete answers, from the scheduled send; good: {result.objective}{note}",
     )
@@ -121,21 +120,9 @@ def _figures(spread: Spread) -> tuple[str, ...]:
 
 def token_table(result: LoadResult) -> Table:
     """How many tokens, how they were counted, and what they cost."""
-    return table(
-        result.stages,
-        {
-            "target": lambda row: row.target,
-            "load": lambda row: row.label,
-            "tokens in": lambda row: figure_or_dash(row.input_tokens, ".1f"),
-            "tokens out": lambda row: figure_or_dash(row.output_tokens, ".1f"),
-            "counted": lambda row: row.counted,
-            "tokens per chunk": lambda row: figure_or_dash(row.tokens_per_piece, ".2f"),
-            "cost": lambda row: dollars(row.cost_usd),
-            "open": lambda row: f"{row.in_flight:.1f}",
-            "client CPU": lambda row: f"{row.client_cpu:.0%}",
-        },
-        "Means per request; open: concurrent requests on average",
-    )
+    names = ("input_tokens", "output_tokens", "counted", "tokens_per_piece", "cost_usd", "in_flight", "client_cpu")
+    columns = columns_of(StageRow, "target", "label", *names)
+    return table(result.stages, columns, "Means per request; open: concurrent requests on average")
 
 
 def error_table(result: LoadResult) -> Table:
@@ -152,17 +139,8 @@ def error_table(result: LoadResult) -> Table:
 
 def capacity_table(result: LoadResult) -> Table:
     """What a sweep has found."""
-    return table(
-        result.capacities,
-        {
-            "target": lambda capacity: capacity.target,
-            "load in": lambda capacity: "requests per second" if capacity.over == "rate" else "concurrent requests",
-            "highest load met": lambda capacity: figure_or_dash(capacity.highest_good, ".4g", "none"),
-            "lowest load missed": lambda capacity: figure_or_dash(capacity.lowest_bad, ".4g", "none"),
-            "": lambda capacity: "" if capacity.finished else "not finished",
-        },
-        f"Load met: {result.objective}, and no steadily growing queue",
-    )
+    columns = columns_of(Capacity, *Capacity.model_fields)
+    return table(result.capacities, columns, f"Load met: {result.objective}, and no steadily growing queue")
 
 
 def marks(result: LoadResult) -> list[str]:

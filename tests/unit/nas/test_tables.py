@@ -303,7 +303,7 @@ def test_pairs_show_by_how_much_the_agent_was_lower() -> None:
 def test_small_tables() -> None:
     study_result = result(importances={"model.d_model": 0.75, "training.epochs": 0.25})
     assert tables.importance_table(study_result).rows == [("model.d_model", "75%"), ("training.epochs", "25%")]
-    assert tables.channel_table(study_result).rows == [("load", "0.2500", "5.0000")]
+    assert tables.channel_table(study_result).rows == [["load", "0.2500", "5.0000"]]
     assert tables.source_table(study_result).rows == [("gp", "2", "0", "1", "0.5000")]
 
 
