@@ -227,7 +227,7 @@ def test_published_figures_stand_beside_ours_and_have_no_validation_error() -> N
         "last",
     ]
     assert comparison(study_result).rows[2] == ("Informer, published", "–", "0.577", "0.5490")
-    assert tables.published_table(study_result).rows == [("Informer", "0.577", "0.549", "arXiv 2012.07436", "5 runs")]
+    assert tables.published_table(study_result).rows == [["Informer", "0.577", "0.549", "arXiv 2012.07436", "5 runs"]]
 
 
 def test_the_last_round_names_the_winner_and_counts_failures() -> None:
