@@ -71,7 +71,7 @@ def written_path(text: str | Path) -> Path:
     except (RuntimeError, ValueError) as error:  # ValueError: a NUL in the name of the user
         raise ConfigError(
             f"{str(text)[:200]!r} starts with a home folder that cannot be found.",
-            hint="Use the absolute path, also for a file whose name starts with ~.",
+            hint="Use the absolute path, even for a file whose name starts with ~.",
         ) from error
 
 

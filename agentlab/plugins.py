@@ -63,7 +63,7 @@ class Registry(Generic[T]):
         """What to raise where a package's thing is not what it should be."""
         return AgentlabError(
             f"The {self.kind} {name} from an installed package cannot be used: {why}",
-            hint=f"It is {self.where(name)}: install a compatible version of that package, or use another {self.kind}.",
+            hint=f"Install a compatible version of its package ({self.where(name)}), or use another {self.kind}.",
         )
 
     def where(self, name: str) -> str:

@@ -182,7 +182,7 @@ def run_to_its_end(
 
     if resume is not None and config is not None:
         raise UsageError(
-            "A resumed run uses its own config; another cannot be given.",
+            "A resumed run uses its own config; no other config can be given.",
             hint="Remove `config`; to extend the run, raise its budget.",
         )
     context = surroundings(os.environ, Path.cwd())
@@ -276,7 +276,7 @@ def go_on(
     refused = [f"{d.key}: {d.old!r} -> {d.new!r}" for d in changed if d.role is None]
     if refused:
         raise RunMismatchError(
-            "A resumed run keeps its experiment; only its budget and where it runs can change. "
+            "A resumed run continues the same experiment; only its budget and machine settings can change. "
             f"Refused: {'; '.join(refused)}.",
             hint="Start a new run for a different experiment.",
         )

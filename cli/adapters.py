@@ -32,7 +32,7 @@ AnyBase = Annotated[bool, typer.Option("--any-base", help="Allow different base 
 
 _BLEND = """Examples:
 
-  # two personas, 60 to 40, truncated to the larger of their ranks
+  # two personas, weighted 60 to 40, truncated to the larger rank
 
   agentlab adapters blend analyst poet --weights 0.6,0.4 --out adapters/both
 
@@ -40,7 +40,7 @@ _BLEND = """Examples:
 
   agentlab adapters blend analyst poet critic --method concat --out adapters/council
 
-  # each singular direction from one parent or the other, drawn with a seed
+  # takes each singular direction from one parent or the other, at random (seeded)
 
   agentlab adapters blend analyst poet --method svd-cross --seed 7 --out adapters/child
 """
@@ -106,7 +106,7 @@ def diff(
     first: Name,
     second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter to compare it with.")],
 ) -> None:
-    """Compare the weight updates of two adapters, module by module, and how they were made."""
+    """Compare two adapters: their weight updates, module by module, and how each was made."""
     from agentlab.lora.adapter_profile import likenesses
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
@@ -145,7 +145,7 @@ def blend(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the method's random choices.")] = 0,
     any_base: AnyBase = False,
 ) -> None:
-    """Combine adapters of one base model into a new one, by their weight updates instead of their LoRA factors."""
+    """Combine adapters of one base model into a new one by blending weight updates, not LoRA factors."""
     from agentlab.lora.catalogue import find
     from agentlab.lora.products import BlendResult
     from agentlab.lora.reading import Adapter

@@ -90,7 +90,7 @@ def run(
     ] = None,
     carbon_budget: Annotated[
         str | None,
-        typer.Option(metavar="MASS", help="Maximum CO2, such as 0.5g; a bare number is in kg.", rich_help_panel=CONFIG),
+        typer.Option(metavar="MASS", help="Maximum CO2, e.g. 0.5g; a bare number is in kg.", rich_help_panel=CONFIG),
     ] = None,
     workspace_dir: Annotated[
         Path | None,
@@ -200,7 +200,7 @@ def plan(
     workspace_dir: WorkspaceDir = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
 ) -> None:
-    """Ask the agent only for its plan: steps, and recipes with estimates from earlier measurements."""
+    """Ask the agent for its plan only: steps, and recipes with estimates from earlier measurements."""
     from agentlab.compress.agent import alone
     from agentlab.config.overrides import Override, parse
     from agentlab.session import begin
@@ -241,7 +241,7 @@ def reflect(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Ask the agent for the lessons of a run, and what the next one should try."""
+    """Ask the agent what it learned from a run and what to try next."""
     from agentlab.compress.agent import alone
     from agentlab.compress.config import CompressConfig
     from agentlab.compress.run_status import trials_of
@@ -338,7 +338,7 @@ def deploy(
 ) -> None:
     """Write the files to serve the winner: an OpenAI-compatible endpoint with a health check.
 
-    Nothing is built or pushed. At startup, the container reads the token that clients must send from its environment.
+    Nothing is built or pushed. At startup, the container reads from its environment the token that clients must send.
     """
     from agentlab.compress.deploy import deploy as write
     from agentlab.compress.result import CompressResult

@@ -9,7 +9,7 @@ from agentlab.errors import UsageError
 
 from .options import screen_of, with_output
 
-app = typer.Typer(help="Measurements of earlier runs, which later runs start from.", no_args_is_help=True)
+app = typer.Typer(help="Query measurements from earlier runs, which later runs build on.", no_args_is_help=True)
 
 WorkspaceDir = Annotated[
     Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory by default.")

@@ -16,7 +16,7 @@ Kind = Annotated[str, typer.Argument(metavar="COMMAND", help="A command such as 
 @with_output
 def list_(
     ctx: typer.Context,
-    kind: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Only this command's presets, or llm.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Only presets for this command or llm.")] = None,
 ) -> None:
     """List the presets: yours in configs/, then the shipped ones."""
     from agentlab.scaffold import configs

@@ -38,7 +38,7 @@ _EXAMPLES = """Examples:
 
   agentlab debate --adapter persona_a --adapter persona_b --adapter persona_c --topic "..."
 
-  # check that everything is there, without loading or asking a model
+  # check that everything is in place, without loading or calling a model
 
   agentlab debate --rounds 0
 
@@ -75,7 +75,7 @@ def run(
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
     ] = None,
     topology: Annotated[
-        str | None, typer.Option(metavar="KIND", help="none, ring, star, random, full.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="KIND", help="none, ring, star, random or full.", rich_help_panel=CONFIG)
     ] = None,
     vote: Annotated[
         str | None, typer.Option(metavar="RULE", help="The voting rule for the verdict.", rich_help_panel=CONFIG)

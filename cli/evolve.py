@@ -89,7 +89,7 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Create this adapter, without a search.", rich_help_panel=ONCE)
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Share of the first parent; 0.5 by default.", rich_help_panel=ONCE)
+        float | None, typer.Option(help="Weight of the first parent; 0.5 by default.", rich_help_panel=ONCE)
     ] = None,
     mut: Annotated[
         float | None, typer.Option(help="Share of modules that mutate; 0.03 by default.", rich_help_panel=ONCE)

@@ -36,12 +36,12 @@ _CHAT = """Examples:
 
   agentlab llm chat --model models/Qwen3-4B-Instruct-2507 --temperature 0.7
 
-While it runs: /system TEXT, /reset, /help, /exit; Ctrl-C stops an answer, twice leaves.
+While it runs: /system TEXT, /reset, /help, /exit; Ctrl-C stops an answer; press it twice to exit.
 """
 
 Adapters = Annotated[
     list[str] | None,
-    typer.Option("--adapter", metavar="NAME", help="A persona, by name or path; several answer side by side."),
+    typer.Option("--adapter", metavar="NAME", help="A persona, by name or path; repeat to ask several side by side."),
 ]
 Model = Annotated[
     str | None,
@@ -97,7 +97,7 @@ def stats(ctx: typer.Context) -> None:
 def ask(
     ctx: typer.Context,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="The question; - or no question reads standard input.")
+        str | None, typer.Argument(metavar="PROMPT", help="The question; if - or absent, it is read from stdin.")
     ] = None,
     adapter: Adapters = None,
     model: Model = None,
@@ -158,7 +158,7 @@ def chat(
 def trust(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The variable that holds the key.")],
-    host: Annotated[str, typer.Argument(metavar="HOST", help="The host that may receive it.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The host that may receive the key.")],
 ) -> None:
     """Allow a key to be sent to a host that agentlab does not know; stored per user, outside any workspace."""
     import os
@@ -196,7 +196,7 @@ def _talk(
         elif isinstance(override.value, str):
             name = override.value
         else:
-            raise UsageError("Here, `llm` must be the name of a preset.", hint="`agentlab configs list llm` shows all.")
+            raise UsageError("Here, `llm` must be the name of a preset.", hint="`agentlab configs list llm` lists all.")
     if max_cost is not None:
         overrides.append(Override("budget.per_run_usd", max_cost, "--max-cost"))
 

@@ -34,7 +34,7 @@ _EXAMPLES = """Examples:
 
   agentlab llm-bench --set llm=ollama --model local --concurrency 1,4,16 --max-seconds 60
 
-  # two requests per second, regardless of the answers, and the share with a first token within 800 ms
+  # two requests per second, regardless of the answers, and the share whose first token arrives within 800 ms
 
   agentlab llm-bench --set llm=ollama --rate 2 --requests 100 --slo-ttft-ms 800
 
@@ -79,11 +79,11 @@ def run(
         str | None, typer.Option(help="closed, poisson, constant or sweep.", rich_help_panel=CONFIG)
     ] = None,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Concurrent requests; one stage each.", rich_help_panel=CONFIG)
+        str | None, typer.Option(metavar="N,N", help="Concurrent requests; a stage per value.", rich_help_panel=CONFIG)
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="R,R", help="Requests per second (Poisson); one stage each.", rich_help_panel=CONFIG),
+        typer.Option(metavar="R,R", help="Requests per second (Poisson); a stage per value.", rich_help_panel=CONFIG),
     ] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests per stage.", rich_help_panel=CONFIG)] = None,
     max_seconds: MaxSeconds = None,
@@ -100,7 +100,7 @@ def run(
     """Measure the speed of language models under load.
 
     Requests are sent at a fixed concurrency, or at a fixed rate regardless of the answers. The report shows the latency
-    of the first and the last token from the scheduled time, how many answers met the objective, and the limits of
+    of the first and last token, counted from the scheduled time, how many answers met the objective, and the limits of
     this client itself.
     """
     if rate is not None and mode is None and common.resume is None:

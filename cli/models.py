@@ -38,7 +38,7 @@ def pull(
 ) -> None:
     """Fetch a known model into models/ and verify it; does nothing if it is already there.
 
-    A file in the user cache is copied from there, without the network, unless --source names another source.
+    A file in the user cache is copied from there, without using the network, unless --source names another source.
     """
     from agentlab.models.catalogue import lookup
     from agentlab.models.pull import pull as pull_model
@@ -117,7 +117,7 @@ def rm(
     screen = screen_of(ctx)
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
-            raise UsageError("Removing a model needs a confirmation.", hint="Add --yes.")
+            raise UsageError("Removing a model requires confirmation.", hint="Add --yes.")
         if not typer.confirm(f"Remove {name}?", err=True):
             raise AgentlabError("Nothing was removed.")
     removed_model = remove(name, surroundings(screen).workspace)

@@ -63,7 +63,7 @@ _TRAIN_OVERRIDES = {"max_iterations": 1, "llm": "none", "space": {}, "evaluator.
 Data = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A CSV file with a date column.", rich_help_panel=CONFIG)
 ]
-DateColumn = Annotated[str | None, typer.Option(help="Its date column.", rich_help_panel=CONFIG)]
+DateColumn = Annotated[str | None, typer.Option(help="The file's date column.", rich_help_panel=CONFIG)]
 Target = Annotated[str | None, typer.Option(help="The column to forecast.", rich_help_panel=CONFIG)]
 Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.", rich_help_panel=CONFIG)]
 Forecaster = Annotated[
@@ -106,7 +106,8 @@ def run(
 
     if control_seeds is not None and common.control != "full":
         raise UsageError(
-            "--control-seeds counts pairs of studies, which only --control full runs.", hint="Add --control full."
+            "--control-seeds sets the number of pairs of studies, which are run only with --control full.",
+            hint="Add --control full.",
         )
     overrides = common.overrides(
         **{

@@ -207,7 +207,7 @@ def validate(
     mode: Mode = None,
     set_: Set = None,
 ) -> None:
-    """Check a pipeline without an engine: names, templates, cycles and schemas, and what may still go wrong."""
+    """Check a pipeline without loading models: names, templates, cycles, schemas, and possible problems at run time."""
     from agentlab.pipeline.validation import validate as validated
 
     screen = screen_of(ctx)
@@ -276,7 +276,7 @@ def rerun(
     run_name: Annotated[str | None, typer.Option(metavar="NAME", help="Name the run folder.")] = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Rerun a run from one stage on, as its child; earlier stages are reused."""
+    """Rerun a run from a given stage on, as a child run; earlier stages are reused."""
     from agentlab.config.overrides import Override
     from agentlab.runs.store import find
 

@@ -113,7 +113,7 @@ def export(
         return
     target = Path.cwd() / out
     if target.exists():
-        raise UsageError(f"{target} already exists.", hint="Choose another --out.")
+        raise UsageError(f"{target} already exists.", hint="Choose another path with --out.")
     with storage_errors(target):
         if not target.parent.is_dir():
             raise StorageError(f"There is no folder {target.parent}.")

@@ -14,9 +14,7 @@ from .runs_mlflow import app as mlflow_app
 app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
 app.add_typer(mlflow_app, name="mlflow")
 
-Ref = Annotated[
-    str, typer.Argument(metavar="RUN", help="Its name, a unique prefix, its last six digits, or last[:COMMAND].")
-]
+Ref = Annotated[str, typer.Argument(metavar="RUN", help="Run name, unique prefix, last six digits, or last[:COMMAND].")]
 
 
 @app.command("list", epilog="Example: agentlab runs list --command nas --json")
@@ -98,7 +96,7 @@ def compare(
 @with_output
 def resume_(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its full name, or last[:COMMAND].")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's full name, or last[:COMMAND].")],
     set_: Set = None,
     approve: Approve = False,
     runs_dir: RunsDir = None,
@@ -201,7 +199,7 @@ def rm(
     store.check_removable(folder, *names)
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
-            raise UsageError("Removing runs needs a confirmation.", hint="Add --yes.")
+            raise UsageError("Removing runs requires confirmation.", hint="Add --yes.")
         if not typer.confirm(f"Remove {', '.join(names)}?", err=True):
             raise AgentlabError("Nothing was removed.")
     store.remove(folder, *names)

@@ -8,7 +8,7 @@ from agentlab.errors import UsageError
 
 from .options import RunsDir, screen_of, with_output
 
-app = typer.Typer(help="Log runs and their trials to MLflow, and query it (extra mlflow).", no_args_is_help=True)
+app = typer.Typer(help="Log runs and their trials to MLflow, and query them (extra: mlflow).", no_args_is_help=True)
 
 Store = Annotated[
     str | None,
@@ -25,7 +25,7 @@ Of = Annotated[str | None, typer.Option("--command", help="Only this command's t
 def log(
     ctx: typer.Context,
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Its name, a unique prefix, its last six digits, or last[:COMMAND].")
+        str, typer.Argument(metavar="RUN", help="Run name, unique prefix, last six digits, or last[:COMMAND].")
     ],
     store: Store = None,
     runs_dir: RunsDir = None,

@@ -84,7 +84,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The variable with the token that clients must send; AGENTLAB_SERVE_TOKEN if it is set.",
+            help="The variable with the token that clients must send; by default AGENTLAB_SERVE_TOKEN, if set.",
             rich_help_panel=_LISTEN,
         ),
     ] = None,
@@ -128,6 +128,6 @@ def serve(
         sys.stdout.flush()  # who started this waits for the address
         if not is_loopback(url):
             screen.warn("questions, answers and the token travel unencrypted; put a TLS proxy in front")
-        screen.hint("Ctrl-C stops it")
+        screen.hint("Ctrl-C stops the server")
 
     run(setup, GatewaySettings(host, port, token_env, at_once), context, ready=ready, say=screen.say)

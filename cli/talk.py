@@ -11,7 +11,7 @@ from agentlab.persona.talk import SpeakerAnswer, Talk, TalkTurn
 from .screen import Screen
 
 _MOST_BYTES = 1 << 20  # of a question
-_COMMANDS = "/system TEXT, /reset, /help, /exit; Ctrl-C stops an answer, twice exits"
+_COMMANDS = "/system TEXT, /reset, /help, /exit; Ctrl-C stops an answer; press it twice to exit"
 
 
 async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
@@ -23,7 +23,7 @@ async def turn(screen: Screen, talk: Talk, text: str) -> TalkTurn:
     answers, errors, last = list[SpeakerAnswer](), list[AgentlabError](), None
     with screen.progress() as bar:
         names = ", ".join(speaker.name for speaker in talk.speakers)
-        bar.update(f"waiting for the first token of {names}; a local model is loaded first")
+        bar.update(f"waiting for the first token from {names}; a local model is loaded first")
         async with contextlib.aclosing(talk.ask(text)) as pieces:
             async for speaker, piece in pieces:
                 bar.close()
@@ -121,7 +121,7 @@ def prompt(question: str | None) -> str:
     else:
         text = _read(sys.stdin.buffer.read)
     if not text.strip():
-        raise UsageError("There is no question.", hint='Use agentlab llm ask "..." (or - to read standard input).')
+        raise UsageError("No question was given.", hint='Use agentlab llm ask "..." (or - to read standard input).')
     return text
 
 

@@ -83,7 +83,7 @@ def strategy_of(target: str) -> Strategy | None:
 class BenchConfig(StrictModel):
     """One `agentlab llm-bench` run."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of prompts, arrivals and injected errors.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for prompts, arrivals and injected errors.")
     measure: Measure = Field(
         "load", description="load: speed under load; check: whether every model answers; quality: quality of answers."
     )

@@ -73,7 +73,7 @@ def no_answer_error(failures: Sequence[Failed], report: str) -> AgentlabError:
     worst = max((failed for failed in failures if failed.kind == kind), key=lambda failed: failed.count)
     example = f"{worst.target}: {worst.message}" if worst.message else f"{worst.target}:"
     remedy = worst.remedy or policy.rule_of(policy.kind_of(kind)).remedy
-    message = f"No request was answered. {count} of {counts.total()} failed with {kind}, such as {example}"
+    message = f"No request was answered. {count} of {counts.total()} failed with {kind}; for example, {example}"
     hint = f"{remedy} Then start a new run. The report is {report}."
     causes = {policy.kind_of(failed.kind) for failed in failures}
     if all(cause is not None and issubclass(cause, MissingError) for cause in causes):

@@ -43,7 +43,7 @@ def check_architecture(config: Any) -> None:
         ModelFileError: it is of another architecture, or has layers of several kinds.
     """
     kind = str(getattr(config, "model_type", None))
-    hint = f"Supported model types: {', '.join(KNOWN)}; dense, with full attention."
+    hint = f"Only dense models with full attention are supported, of type {', '.join(KNOWN)}."
     if kind not in KNOWN:
         raise ModelFileError(f"Models of type {kind} cannot be compressed.", hint=hint)
     if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:

@@ -119,7 +119,7 @@ class CompressBudgetConfig(StrictModel):
 class CompressConfig(StrictModel):
     """One `agentlab compress` run."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of all trainings.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed for the search and for all training.")
     base: EnvPath = Field("smollm2-135m", description="Model name, or path of a checkpoint folder.")
     models: tuple[EnvPath, ...] | None = Field(
         None,

@@ -75,8 +75,8 @@ def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | No
     control = light_study(comparison, values, by_agent, rng, probability=odds)
     verdict = verdict_sentence(control, "the agent", f"trials, {sum(by_agent)} of them assigned to the agent")
     note = (
-        f"By the end, {odds[-1]:.0%} of the trials were assigned to it. Only --control full can show "
-        "that it helped or hurt."
+        f"By the end, {odds[-1]:.0%} of the trials were assigned to the agent. Only --control full can show "
+        "whether it helped or hurt."
     )
     return control, f"{verdict} {note}"
 
@@ -115,7 +115,7 @@ def _first_loss_reason(trials: Sequence[TrialState]) -> str:
 def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str], seed: int) -> tuple[Control, str]:
     """The record of a full control, and what it means in a sentence; `sources`: who proposed without the agent."""
     comparison = ControlComparison(
-        agent="language model that plans, and proposes a share of the recipes",
+        agent="language model that plans and proposes some of the recipes",
         control=describe_proposers(sources),
         metric="hypervolume of a search",
         unit="hypervolume",

@@ -42,7 +42,7 @@ def look_up_intensity(value: float | str) -> Intensity:
     row = rows_by_name.get(value.strip().casefold())
     if row is None:
         raise UnknownNameError("country", value, [row["country"] for row in rows])
-    return Intensity(float(row["grams"]), f"mean of {row['country']}, {row['year']}")
+    return Intensity(float(row["grams"]), f"mean for {row['country']}, {row['year']}")
 
 
 def key_of(service: str, env: Mapping[str, str]) -> str:

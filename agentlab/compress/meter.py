@@ -160,7 +160,7 @@ class Meter:
                 needed = f", {need:.3g} more forecast (including measurement)" if need else ""
                 raise OverBudgetError(
                     f"{subject} the budget of {limit:g} {unit}; {used:.4g} already spent{needed}.",
-                    hint="To continue, raise it with --set budget.* and --resume.",
+                    hint="To continue, use --resume and raise the budget with --set budget.*.",
                 )
 
 

@@ -108,7 +108,7 @@ class Recipe(StrictModel):
     @property
     def research(self) -> str:
         """Why its export is of no use yet, and stays off the front; empty where it is."""
-        return "" if self.pruner == "none" else "research only: no supported format saves storage or compute for zeros"
+        return "" if self.pruner == "none" else "research only: zeros save no space or time in any supported format"
 
     @property
     def format(self) -> Format:
@@ -128,7 +128,7 @@ class Recipe(StrictModel):
             f"{self.kept:.0%} of the {self.structure}" if self.structure != "none" else "",
             "" if zeros is None else f"{self.pruner} {zeros if isinstance(zeros, str) else f'{zeros:.0%}'}",
             {"lora": "LoRA", "distil": "distilled"}.get(self.recovery, ""),
-            "words of the text" if self.vocabulary == "seen" else "",
+            "vocabulary of the text" if self.vocabulary == "seen" else "",
             bits,
             f"groups of {self.group}" if self.on_grid else "",
             "importance" if self.importance and self.quantizer == "kquant" else "",

@@ -80,9 +80,9 @@ class RecipeRow(Plain):
     source: str
     arm: str
     file: str | None = None
-    size: Annotated[int | None, Column("MiB", mebibytes, "Bytes of the file.")] = None
+    size: Annotated[int | None, Column("MiB", mebibytes, "File size in bytes.")] = None
     share: Annotated[float | None, Column("of bfloat16", ".0%", "Size relative to the base in bfloat16.")] = None
-    bits: Annotated[float | None, Column("bits per weight", ".2f", "Of the whole file.")] = None
+    bits: Annotated[float | None, Column("bits per weight", ".2f", "Mean over the whole file.")] = None
     held: dict[str, int] = Field(default_factory=dict)
     research: str
     kl: Annotated[float | None, Column("KL", help="From the base, in the file's runtime, nats per token.")] = None
@@ -229,7 +229,7 @@ def row_table(rows: Iterable[RecipeRow], model: CompressModelResult, goal: str) 
             "verdict": lambda r: "" if r.failed else r.verdict,
             "note": lambda r: r.failed or "; ".join(_notes(r)),
         },
-        f"Each file is measured in its own runtime. * is the winner for the goal: {goal}. Perplexity "
+        f"Each file is measured in its own runtime. * marks the winner for the goal: {goal}. Perplexity "
         "is relative to the base and speed to the source file; intervals are for the mean.",
     )
 
@@ -287,7 +287,7 @@ class CompressPlan(AnswerDocument):
         room = (
             f"{memory:.1f} GiB of memory, {disk:.1f} GiB of disk"
             if disk
-            else "memory and disk unknown until it is imported"
+            else "memory and disk use unknown until the base is imported"
         )
         costs = "{seconds:.0f} s, {joules:.0f} J, {grams:.2g} g of CO2".format(**self.forecast)
         beyond = [unit for unit, limit in self.limits.items() if self.forecast[unit] > limit]
@@ -360,12 +360,12 @@ def narrate(event: Event) -> Narration | None:
         case "study.opened":
             return Narration(line=data["summary"], done=data["done"], total=data["total"])
         case "energy.spent":
-            return Narration(detail=f"{event.id}, {data['grams']:.2g} g more" if event.id else None)
+            return Narration(detail=f"{event.id}, another {data['grams']:.2g} g of CO2" if event.id else None)
         case "stage.began":
             return Narration(detail=event.id)
         case "stages.evicted":
             bases = "1 other base" if data["count"] == 1 else f"{data['count']} other bases"
-            line = f"Removed {data['bytes'] / 2**30:.1f} GiB of intermediate files of {bases}; the oldest go first."
+            line = f"Removed {data['bytes'] / 2**30:.1f} GiB of intermediate files of {bases}, oldest first."
             return Narration(line=line)
         case "trial.finished":
             m = data["metrics"]

@@ -109,7 +109,7 @@ class CompressExperiment:
         """
         if len(self.bases) > 1:
             raise UsageError(
-                "This needs a single base, but `models` names several.", hint="Set `base`, and remove `models`."
+                "This step needs a single base, but `models` names several.", hint="Set `base`, and remove `models`."
             )
         parts, source, config = self._parts(run), best_source(self.config.energy.watts), self.config
         meter = self._meter(run, source)
@@ -157,9 +157,9 @@ class CompressExperiment:
             end_note = "" if end_reason is None else f" The run ended early because of the budget: {end_reason}"
             hint = (
                 "The report shows what was tried. Relax the goal, or raise the budget to about 1.5 times the "
-                "forecast of --dry-run: "
+                "forecast of --dry-run "
             )
-            hint += "--carbon-budget, --set budget.joules or budget.seconds."
+            hint += "with --carbon-budget, --set budget.joules or --set budget.seconds."
             raise GateError(f"{result.sentence}{end_note}", hint=hint)
         return result, outcome
 
@@ -271,8 +271,8 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     require_pairs(config.control, config.control_seeds, context.resumed_run)
     if config.control == "full" and not (config.llm.candidates(TERMS.propose) and config.first < config.budget.trials):
         raise ConfigError(
-            f"control: full requires a model in `llm`, and more trials than the first {config.first} recipes.",
-            hint="Set a model, such as --set llm=embedded, and raise --trials; or use --control light.",
+            f"control: full requires a model in `llm`, and more trials than the {config.first} initial recipes.",
+            hint="Set a model, for example with --set llm=embedded, and raise --trials; or use --control light.",
         )
     bases = tuple(find_base(name, context.workspace) for name in config.bases)
     folders = [base.path.name for base in bases]

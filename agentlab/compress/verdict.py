@@ -273,7 +273,7 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: BaseFacts, rows: Seque
     if nearest.confirmed:
         lacks.append(f"on fresh text: {nearest.confirmed.verdict}, {_quality(nearest)}")
     near = f"The closest is {nearest.id} ({nearest.recipe}): {'; '.join(lacks) or 'undecided'}."
-    return f"No recipe reaches the goal ({goal}). {near}"
+    return f"No recipe meets the goal ({goal}). {near}"
 
 
 def _quality(row: RecipeRow) -> str:

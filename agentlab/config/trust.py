@@ -44,7 +44,7 @@ def confirm(key: str, host: str, env: Mapping[str, str]) -> Path:
         )
     path = trust_file(env)
     if path is None:
-        raise StorageError("There is no home folder to store this in.", hint=f"export {TRUST}={pair}")
+        raise StorageError("No home folder was found, so this cannot be stored.", hint=f"export {TRUST}={pair}")
     if pair in _kept_pairs(path):
         return path
     try:

@@ -31,11 +31,11 @@ _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 
 # What PyYAML says, and what it means. The first match counts.
 _MEANING = (
-    (r"character '\t'", "tabs cannot indent; use spaces"),
+    (r"character '\t'", "indent with spaces, not tabs"),
     ("cannot start any token", "a value cannot start with this character; put it in quotes"),
     ("mapping values are not allowed", "unexpected colon; quote the text, or check the indentation"),
-    ("could not find expected ':'", "a key without a colon"),
-    ("expected <block end>", "the indentation does not fit the lines above, or a bracket or quote is not closed"),
+    ("could not find expected ':'", "a key has no colon"),
+    ("expected <block end>", "the indentation does not match the lines above, or a bracket or quote is not closed"),
     ("unexpected end of stream", "a quote is not closed"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing"),
     ("found undefined alias", "this alias has no anchor"),
@@ -170,7 +170,7 @@ def _compose(text: str, label: str) -> yaml.Node | None:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{label}:{line}: a control character is not allowed in YAML.") from error
     except yaml.MarkedYAMLError as error:
-        problem = error.problem or "it cannot be read"
+        problem = error.problem or "the file cannot be read"
         meaning = next((plain for sign, plain in _MEANING if sign in problem), problem)
         raise _error(label, error.problem_mark or error.context_mark, meaning) from error
     except (ValueError, OverflowError) as error:  # PyYAML on an escape such as \UFFFFFFFF
@@ -191,7 +191,7 @@ class _TreeBuilder:
     def value(self, node: yaml.Node, path: Key) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:  # an alias may repeat, or contain itself
-            raise _error(self.label, node.start_mark, f"more than {MAX_NODES} values or {MAX_DEPTH} levels")
+            raise _error(self.label, node.start_mark, f"there are more than {MAX_NODES} values or {MAX_DEPTH} levels")
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":

@@ -55,9 +55,9 @@ class ProtocolConfig(StrictModel):
     )
     topology: Topology = Field(
         "ring",
-        description="ring: hear the next agent; star: all hear the first, which hears all; random: hear `peers`.",
+        description="ring: hear the next agent; star: all hear the first, which hears all; random: hear `peers` peers.",
     )
-    peers: int = Field(2, ge=1, le=63, description="Number of peers each agent hears in topology random.")
+    peers: int = Field(2, ge=1, le=63, description="Number of peers each agent hears in the random topology.")
     anonymous: bool = Field(True, description="Show peers without their names.")
     agreement: int | None = Field(
         None,
@@ -83,7 +83,7 @@ class TurnConfig(StrictModel):
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 means greedy decoding.")
     confidence: Confidence = Field(
         "logprob",
-        description="said: stated by the agent; logprob: probability of the answer; p_true: of calling it true.",
+        description="said: as the agent states it; logprob: probability of the answer; p_true: of judging it right.",
     )
 
 
@@ -94,7 +94,7 @@ class VoteConfig(StrictModel):
     round: int | None = Field(None, ge=0, description="Round after which to vote; null means the last.")
     against: Control = Field(
         "samples",
-        description="Baseline. samples: the best agent alone, sampled until it has used the debate's tokens; vote: the "
+        description="Baseline. samples: the best agent alone, sampled up to the debate's token count; vote: the "
         "vote on first answers; single: the best agent's first answer; length: own earlier answers instead of peers'.",
     )
     samples: int = Field(24, ge=1, le=256, description="Maximum samples per question.")
@@ -107,7 +107,7 @@ class DebateConfig(StrictModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed for samples, order of choices and random peers.")
     topic: str | None = Field(None, max_length=20_000, description="Topic to debate; null debates `questions`.")
     positions: tuple[str, ...] = Field(
-        ("yes", "no"), max_length=32, description="Answers to choose from on a topic; empty lets the agents choose."
+        ("yes", "no"), max_length=32, description="Answers to choose from on a topic; if empty, agents answer freely."
     )
     questions: QuestionsConfig = Field(QuestionsConfig(), description="Questions to debate when there is no topic.")
     agents: tuple[AgentConfig, ...] = Field((), max_length=64, description="The agents that debate.")
@@ -158,10 +158,10 @@ class DebateConfig(StrictModel):
         if self.protocol.topology == "none" and self.protocol.agreement is not None:
             yield (
                 ("protocol", "agreement"),
-                "agents hear no peers in topology none, so there are no peers to agree with",
+                "agents hear no peers with topology none, so there are no peers to agree with",
             )
         if self.protocol.topology == "none" and self.vote.against == "length":
-            yield ("vote", "against"), "agents hear no peers in topology none, so length would equal the debate"
+            yield ("vote", "against"), "with topology none, agents hear no peers, so length would repeat the debate"
         if self.protocol.topology == "random" and self.protocol.peers >= max(len(names), 2):
             yield ("protocol", "peers"), f"{len(names)} agents have only {len(names) - 1} peers each"
 

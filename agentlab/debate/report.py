@@ -174,7 +174,7 @@ def _story(telling: Telling, question: QuizQuestion, transcript: Held) -> Iterat
             rows.append((str(round_number), f"{ballot.agent} (judge)", answer, _cut(ballot)))
         rows.append((str(round_number), "VOTE", _format_answer(question, vote.answer), str(vote)))
     right = f"Correct answer: {question.answer}. " if question.answer is not None else ""
-    yield Table(("round", "agent", "answer", "text"), rows, f"{right}A changed answer shows the previous one")
+    yield Table(("round", "agent", "answer", "text"), rows, f"{right}Changed answers also show the previous one")
 
 
 def _format_answer(question: QuizQuestion, answer: str | None) -> str:

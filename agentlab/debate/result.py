@@ -135,7 +135,7 @@ class VoteOutcome(Plain):
     tied: bool
 
     def __str__(self) -> str:
-        return f"{self.share:.0%} of the weight{', a tie broken by the order of the agents' if self.tied else ''}"
+        return f"{self.share:.0%} of the weight{', with the tie broken by agent order' if self.tied else ''}"
 
 
 class Telling(Plain):
@@ -226,7 +226,7 @@ def sentence(control: Control, accuracy: BoundedShare | None) -> str:
     if control.verdict == "not_measured" or accuracy is None:
         return f"Not measured: {control.note[:1].lower()}{control.note[1:]}"
     verdict = verdict_sentence(control, "debating", "questions")
-    return f"{verdict} The {control.agent} is right on {accuracy.value:.0%}. Budget: {control.budget}."
+    return f"{verdict} Accuracy: {accuracy.value:.0%} ({control.agent}). Budget: {control.budget}."
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------

@@ -223,9 +223,7 @@ def _short(samples: Sequence[_ArmOutcome], debate: Sequence[_ArmOutcome]) -> int
 
 def _budget(arms: Mapping[ArmName, Sequence[_ArmOutcome]], against: ArmName) -> str:
     took = {name: _sum_tokens(arms[name]) for name in ("debate", against) if name in arms}
-    rule = (
-        "sampled per question until the debate's tokens are reached" if against == "samples" else "tokens not matched"
-    )
+    rule = "sampled on each question up to the debate's token count" if against == "samples" else "tokens not matched"
     return f"{rule}; {', '.join(f'{name} used {tokens:,}' for name, tokens in took.items())}"
 
 
@@ -261,7 +259,7 @@ def _control(
     if n < LEAST_QUESTIONS:
         smallest = gains[against].smallest
         seen = "no difference" if smallest is None else f"only a difference of {100 * smallest:.0f} points or more"
-        return refuse(f"Too few questions ({n}; {LEAST_QUESTIONS} needed); {seen} would be likely to be detected.")
+        return refuse(f"Too few questions ({n}; {LEAST_QUESTIONS} needed); {seen} could be detected reliably.")
     if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
         return refuse(
             f"The baseline used fewer tokens than the debate on {short} of {n} questions; raise vote.samples."
@@ -277,13 +275,13 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
     first, reread = (arms_by_name[name].gain if name in arms_by_name else None for name in ("vote", "length"))
     if first is not None and reread is not None:
         if reread.low > 0:
-            yield f"Hearing peers gains {reread} points over rereading own answers."
+            yield f"Hearing peers gains {reread} points over rereading one's own answers."
         elif reread.high < 0:
-            yield f"Hearing peers hurts: {reread} points against rereading own answers."
+            yield f"Hearing peers hurts: {reread} points compared with rereading one's own answers."
         elif first.low > 0:
             yield (
                 f"The debate gains {first} points over the vote on first answers, but hearing peers is not shown to be "
-                f"the cause: against rereading own answers, with prompts as long, the difference is {reread} points."
+                f"the cause: over rereading own answers in equally long prompts, the gain is {reread} points."
             )
     if "samples" in arms_by_name and (short := arms_by_name["samples"].short):
         yield f"Questions on which all samples used fewer tokens than the debate: {short}. Raise vote.samples."

@@ -32,7 +32,7 @@ _ENOUGH_DISK, _LITTLE_DISK = 3 << 30, 400 << 20
 _NF4_ERROR = 0.16
 _REBUILD_LLAMA = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 # Takes as long as the first install. Nothing needs it: what was found out is remembered, and answers are right.
-_FASTER = f"Answers are correct, only slower. A generic build may make better use of this processor: {REBUILD}"
+_FASTER = f"Answers are correct but slower. A generic build may make better use of this processor: {REBUILD}"
 Status = Literal["ok", "warn", "missing"]
 
 
@@ -71,7 +71,7 @@ class DoctorReport(AnswerDocument):
         by_name = {row.name: row for row in self.rows}
         for name in names:
             if name not in by_name:
-                raise UnknownNameError("row of doctor", name, list(by_name))
+                raise UnknownNameError("doctor row", name, list(by_name))
         failed = [by_name[name] for name in names if by_name[name].status != "ok"]
         if failed:
             details = "; ".join(f"{row.name}: {row.detail}" for row in failed)

@@ -45,15 +45,15 @@ def ask(name: str) -> Found:
 def understand(status: int, out: bytes, log: bytes) -> Found:
     """What a probe's process said. Libraries print too, so only the last line counts."""
     if status < 0:
-        return Found(error=f"loading it ended the process (signal {-status})")
+        return Found(error=f"the process crashed while loading it (signal {-status})")
     if status > 0:
         lines = log[-4000:].decode(errors="replace").strip().splitlines()
         return Found(error=(lines[-1] if lines else f"exit status {status}")[:200])
     try:
         values = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        return Found(error="it gave no usable answer")
-    return Found(values=values) if isinstance(values, dict) else Found(error="it gave no usable answer")
+        return Found(error="the probe gave no usable answer")
+    return Found(values=values) if isinstance(values, dict) else Found(error="the probe gave no usable answer")
 
 
 def _hardware() -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Crossed(AnswerDocument):
         shares_text = " and ".join(f"{w:.0%} of {name}" for name, w in zip(self.parents, self.weights, strict=True))
         mutated = f"{self.mutated} of {self.modules} modules mutated"
         change_text = f", each by {self.change:.2%} of its norm" if self.mutated else ""
-        kept_text = f"rank {self.rank} keeps {self.kept:.2%} of the energy of their sum"
+        kept_text = f"rank {self.rank} keeps {self.kept:.2%} of their sum's energy"
         return [Text(f"{self.path}: {shares_text}; {kept_text}; {mutated}{change_text}.")]
 
 
@@ -114,7 +114,7 @@ def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: f
     """
     if not 0 <= alpha <= 1 or not 0 <= rate <= 1 or not 0 < step <= 1:
         message = (
-            f"--alpha and --mut must be from 0 to 1, --mut-std above 0 and up to 1; got {alpha:g}, {rate:g}, {step:g}."
+            f"--alpha and --mut must be 0 to 1, and --mut-std above 0 and at most 1; got {alpha:g}, {rate:g}, {step:g}."
         )
         raise UsageError(message, hint="For example --alpha 0.6 --mut 0.03 --mut-std 0.01.")
     parts, changes = list[Truncated](), list[float]()

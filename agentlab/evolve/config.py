@@ -36,7 +36,7 @@ class GenomeConfig(StrictModel):
 
     kind: Literal["coefficients", "deltas"] = Field(
         "coefficients",
-        description="coefficients: a weight for each parent, group of layers and type of module; deltas: adapters, "
+        description="coefficients: a weight for each parent, layer group and module type; deltas: adapters "
         "made from two others by crossover or from one by mutation.",
     )
     rank: int | None = Field(
@@ -47,7 +47,7 @@ class GenomeConfig(StrictModel):
     )
     groups: int = Field(2, ge=1, le=16, description="Number of groups of adjacent layers, each with its own weights.")
     low: float = Field(0.0, ge=-4, le=0, description="Smallest weight.")
-    high: float = Field(1.0, ge=0.1, le=4, description="Largest weight; a parent alone has 1.")
+    high: float = Field(1.0, ge=0.1, le=4, description="Largest weight; an unmixed parent has weight 1.")
 
 
 class FitnessConfig(StrictModel):
@@ -57,9 +57,9 @@ class FitnessConfig(StrictModel):
         0.1, ge=0, le=10, description="Weight of a child's Shapley value in its generation's vote."
     )
     novelty: float = Field(
-        0.1, ge=0, le=10, description="Weight of the distance between a child's answers and those of earlier children."
+        0.1, ge=0, le=10, description="Weight of the distance from a child's answers to those of earlier children."
     )
-    neighbours: int = Field(5, ge=1, le=64, description="Number of nearest children used for that distance.")
+    neighbours: int = Field(5, ge=1, le=64, description="Number of nearest children used to compute novelty.")
 
 
 class RaceConfig(StrictModel):
@@ -68,9 +68,9 @@ class RaceConfig(StrictModel):
     first: int = Field(
         32,
         ge=8,
-        description="Questions a child answers before it can be stopped; tasks.train turns this off.",
+        description="Questions a child answers before it can be stopped; set to tasks.train to never stop early.",
     )
-    level: float = Field(0.99, gt=0.5, lt=1, description="Confidence level of the paired interval of the difference.")
+    level: float = Field(0.99, gt=0.5, lt=1, description="Confidence level of the paired interval for the difference.")
 
 
 class EvolveConfig(StrictModel):
@@ -83,7 +83,7 @@ class EvolveConfig(StrictModel):
     )
     tasks: TasksConfig = Field(TasksConfig(), description="The questions that children are scored on.")
     genome: GenomeConfig = Field(GenomeConfig(), description="Representation of a child.")
-    algorithm: ArmName = Field("cma-es", description="Search algorithm; random is the baseline itself.")
+    algorithm: ArmName = Field("cma-es", description="Search algorithm; random is the baseline.")
     population: Annotated[int, Field(ge=2, le=MOST_POPULATION)] = Field(
         16, description="Children per generation, scored in the same batches."
     )
@@ -93,7 +93,7 @@ class EvolveConfig(StrictModel):
         None, gt=0, description="Maximum seconds spent answering; null means no limit."
     )
     fitness: FitnessConfig = Field(FitnessConfig(), description="Weights of the fitness terms besides the task.")
-    race: RaceConfig = Field(RaceConfig(), description="When children are stopped early.")
+    race: RaceConfig = Field(RaceConfig(), description="Rules for stopping children early.")
     control: Literal["light", "full"] = Field(
         "light", description="light: one random search as baseline; full: pairs of searches over several seeds."
     )

@@ -59,8 +59,8 @@ def generation_table(result: EvolveResult) -> Table:
         result.generations,
         columns_of(GenerationRow, *GenerationRow.model_fields),
         "Means over the children that answered every train question: probability of the right answer, accuracy, "
-        "Shapley value in the generation's vote, distance of answers to those of the nearest children; fitness "
-        "combines all in units of the first. Stopped: clearly worse than the best of parents, blend and base. "
+        "Shapley value in the generation's vote, and distance from the answers of the nearest children. Fitness "
+        "combines them in units of the first. Stopped: clearly worse than the best of parents, blend and base. "
         "Answers: cumulative",
     )
 
@@ -96,7 +96,7 @@ def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
             "source": lambda c: c.source + (" (winner)" if c.id == result.winner else ""),
             **columns_of(ChildRow, "remark", "items", "task", "accuracy", "cooperation", "novelty", "fitness"),
         },
-        f"{before}Columns as above. Source: how the child was made: {legend(c.source for c in rows)}",
+        f"{before}Columns as above. Source (how the child was made): {legend(c.source for c in rows)}",
     )
 
 

@@ -73,7 +73,7 @@ class EvolveStanding(Plain):
 Task = Column("task", "", "Mean probability of the right answer.")
 Right = Column("accuracy", ".1%", "Accuracy on the train split.")
 Vote = Column("vote", "", "Shapley value in the generation's vote.")
-Novelty = Column("novelty", "", "Distance of its answers to those of the nearest children.")
+Novelty = Column("novelty", "", "Distance from the answers of the nearest children.")
 Fitness = Column("fitness", "", "All terms combined, in units of the task term.")
 
 
@@ -175,8 +175,8 @@ def standing_table(result: EvolveResult) -> Table:
             "discordant": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
         },
         f"One candidate per row, chosen on {result.train} train questions before the {result.test} sealed ones were "
-        "opened. Parents, blend and base precede the searches, which share one limit on answers. Differences in "
-        f"points by McNemar's exact test: against random search at 95%, the others Holm-corrected as one family. "
+        "opened. Parents, blend and base precede the searches, which share one limit on answers. Differences are in "
+        f"points, by McNemar's exact test: at 95% against random search, Holm-corrected as one family otherwise. "
         f"Discordant: questions that exactly one of the two answers correctly. {FORM}",
     )
 

@@ -80,7 +80,7 @@ class EvolveExperiment:
         facts = {
             "model": self.base.name,
             "adapters": ", ".join(self.parents),
-            "data": f"{len(self.questions.train)} train and {len(self.questions.test)} sealed questions of {sets}",
+            "data": f"{len(self.questions.train)} train and {len(self.questions.test)} sealed questions from {sets}",
         }
         run.report = evolve_report(run, result, facts)
         return result, outcome
@@ -164,7 +164,7 @@ def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Questi
     limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
     if has_changed(first_event_data(events, OPENED), **limits):
         raise UsageError(
-            "The sealed split of this run is open: a longer search would be able to select on its answers.",
+            "This run's sealed split has been opened, so a longer search could select on its answers.",
             hint="Start a new run with the larger budget.",
         )
 

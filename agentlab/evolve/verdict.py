@@ -163,7 +163,9 @@ def _budget(config: EvolveConfig, contenders: Mapping[str, Contender]) -> str:
     """The limits that both arms have, and what each took of them."""
     limits = f"{config.max_items:,} answers{f' and {config.max_trials:,} children' if config.max_trials else ''} each"
     if config.max_seconds is not None:
-        limits += f", evolution {config.max_seconds:g} seconds, random search no more answers than evolution used"
+        limits += (
+            f"; evolution had at most {config.max_seconds:g} seconds, random search no more answers than evolution used"
+        )
     count = config.control_seeds if config.control == "full" else 1
     evolved, random = (_answers_spent(contenders, arm) / count for arm in (EVOLVED, RANDOM))
     suffix = f", averaged over {count} searches" if count > 1 else ""

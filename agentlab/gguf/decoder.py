@@ -117,7 +117,7 @@ def _grammar(schema: Mapping[str, Any]) -> str:
     grammar = grammar_of(schema)
     if len(grammar) > _MAX_GRAMMAR:
         raise BadRequestError(
-            f"The schema produces a grammar of {len(grammar)} characters, which is too long; limit its repetitions."
+            f"The schema's grammar has {len(grammar)} characters, which is too long; limit the schema's repetitions."
         )
     return grammar
 

@@ -76,14 +76,14 @@ def read_header(path: Path) -> Header:
             raise ValueError("it does not begin with GGUF")
         version = reader.number("<I")
         if version not in (2, 3):
-            raise ValueError(f"it has version {version}; 2 and 3 are supported")
+            raise ValueError(f"it is GGUF version {version}; only versions 2 and 3 are supported")
         tensor_count = reader.count(_MAX_TENSORS, "tensors")
         key_count = reader.count(_MAX_KEYS, "keys")
         keys = {reader.text(_MAX_NAME): reader.value() for _ in range(key_count)}
         described = [reader.tensor() for _ in range(tensor_count)]
         alignment = keys.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
-            raise ValueError(f"it claims an alignment of {alignment}")
+            raise ValueError(f"it claims an invalid alignment of {alignment}")
         start = math.ceil(reader.position() / alignment) * alignment
     end = max((start + offset + tensor.stored for tensor, offset in described), default=start)
     if end > size and described:
@@ -132,7 +132,7 @@ class _HeaderReader:
                 block, at = self._block, self._at
             (length,) = unpack(block, at)
             if length > _MAX_STRING:
-                raise ValueError(f"it claims {length} bytes of text")
+                raise ValueError(f"it claims a string of {length} bytes, which is too long")
             at += 8 + length
             if at > len(block):
                 self._at = at - length
@@ -156,7 +156,7 @@ class _HeaderReader:
     def count(self, limit: int, unit: str) -> int:
         value = int(self.number("<Q"))
         if value > limit:
-            raise ValueError(f"it claims {value} {unit}")
+            raise ValueError(f"it claims {value} {unit}, which is too many")
         return value
 
     def text(self, limit: int = _MAX_STRING) -> str:

@@ -211,7 +211,7 @@ class _Shape:
 
     def per_layer(self, name: str, layers: int, default: int) -> tuple[int, ...]:
         if layers > KEPT_ARRAY:
-            raise ValueError(f"it claims {layers} layers")
+            raise ValueError(f"it claims {layers} layers, which is too many")
         value = self._keys.get(f"{self._architecture}.{name}", default)
         values = value if isinstance(value, tuple) else (value,) * layers
         if len(values) != layers or not all(isinstance(v, int) and 0 <= v < 1 << 31 for v in values):

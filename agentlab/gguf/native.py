@@ -54,7 +54,7 @@ class Native:
             adapter = None if config.adapter is None else self._adapter(config.adapter)  # goes before the context
             self._context = self._or_fail(
                 _api.llama_init_from_model(self._model, context_params(config, self.batch, outputs)),
-                f"make a context of {config.context} tokens for {config.path}",
+                f"create a context of {config.context} tokens for {config.path}",
             )
         except MemoryError as error:
             raise ModelFileError(f"There is not enough memory to load {config.path}.", hint=_IF_MEMORY) from error

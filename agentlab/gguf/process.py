@@ -59,4 +59,4 @@ class WorkerEngine(ChatProcess):
         if self._proofs is None or self.used == plain(self.used) or not (signal := worker_errors.fault(status, log)):
             return cause, hint
         self._proofs.distrust(self.used, f"it died in use ({signal})")
-        return cause, f"Try again: it used {name_of(self.used)}, and will use plain settings from now on."
+        return cause, f"Try again: the engine used {name_of(self.used)}, and will use plain settings from now on."

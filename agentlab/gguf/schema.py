@@ -84,7 +84,7 @@ class _Rules:
             if self._depth > _DEEPEST:
                 raise ValueError("it is nested too deeply")
             if self._parts > MOST_PARTS:
-                raise ValueError("it has too many parts and combinations of them")
+                raise ValueError("it has too many parts or combinations of parts")
             return self._of(schema)
         finally:
             self._depth -= 1
@@ -93,7 +93,7 @@ class _Rules:
         if schema is True or (isinstance(schema, Mapping) and _is_free(schema)):
             return self._any()
         if not isinstance(schema, Mapping):
-            raise _NothingFits("no value matches false")
+            raise _NothingFits("no value matches the schema `false`")
         if "$ref" in schema:
             other_keywords = {key: value for key, value in schema.items() if key != "$ref"}
             if _is_free(other_keywords):
@@ -202,7 +202,7 @@ class _Rules:
             values = [value for value in values if json_text(value) == json_text(schema["const"])]
         fitting = [value for value in values if "type" not in schema or kinds_of(value) & {*types_of(schema)}]
         if not fitting:
-            raise _NothingFits("none of its values has its type")
+            raise _NothingFits("none of its allowed values has the required type")
         return f"({' | '.join(dict.fromkeys(literal(json_text(value)) for value in fitting))})"
 
     def _string(self, schema: Mapping[str, Any]) -> str:
@@ -220,7 +220,7 @@ class _Rules:
             return self._add_rule(f'"-"? ("0" | [1-9] [0-9]{{0,{MOST_DIGITS - 1}}}){fraction}')
         alternatives = between(low, high, decimals)
         if not alternatives:
-            raise _NothingFits("no number is between its bounds")
+            raise _NothingFits("no number lies between its bounds")
         return self._add_rule(" | ".join(alternatives))
 
     def _string_other_than(self, names: Sequence[str]) -> str:
@@ -251,7 +251,7 @@ class _Rules:
         except _NothingFits:
             item = None
         if item is None and len(first) < min_items:
-            raise _NothingFits("its array cannot be long enough")
+            raise _NothingFits("its array cannot reach minItems")
         inner = ""
         if item is not None:
             next_item = self._add_rule(f"comma {self._add_rule(item)}")
@@ -310,7 +310,7 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, 
             highs.append((highest - (key[0] == "e")) / unit)
     low, high = max(lows, default=None), min(highs, default=None)
     if max((abs(bound) for bound in (low, high) if bound is not None), default=Decimal(0)) > _LARGEST:
-        raise _NothingFits("no representable number is between its bounds")
+        raise _NothingFits("no representable number lies between its bounds")
     return low, high, decimals
 
 

@@ -123,7 +123,7 @@ class Proofs:
             if report.trying in verdicts or not report.trying:
                 break
             if time.monotonic() > deadline:
-                verdicts |= {name_of(variant): f"it could not be tried within {_SECONDS:.0f} s" for variant in untried}
+                verdicts |= {name_of(variant): f"it could not be tested within {_SECONDS:.0f} s" for variant in untried}
             elif signal := worker_errors.fault(status, log):
                 verdicts[report.trying] = f"it dies ({signal})"
             else:

@@ -12,7 +12,7 @@ REBUILD = (
     "CMAKE_ARGS=-DGGML_NATIVE=off pip install --force-reinstall --no-cache-dir --no-deps "
     "--no-binary llama-cpp-python llama-cpp-python"
 )
-_LESS = "Use a smaller context (`context`), a smaller model, or close other programs."
+_LESS = "Use a smaller context (`context`) or a smaller model, or close other programs."
 _DOCTOR = f"Run `agentlab doctor` to test the engine alone. If that fails too, rebuild it for any processor: {REBUILD}"
 _FILE = "Do not change the file while it is in use; `agentlab models list` shows where it is."
 
@@ -23,7 +23,7 @@ CAUSES: exit_status.Causes = {
     signal.SIGILL: ("llama.cpp was built for another processor, or was miscompiled for this one", _DOCTOR),
     signal.SIGFPE: ("llama.cpp crashed in an arithmetic operation", _DOCTOR),
     signal.SIGKILL: ("it was killed, most likely by the system for lack of memory", _LESS),
-    signal.SIGTERM: ("it was stopped from outside", "Try again: the next call starts a new one."),
+    signal.SIGTERM: ("it was stopped from outside", "Try again: the next call starts a new process."),
 }
 _FAULTS = {signal.SIGILL, signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT}
 _FAULTY = re.compile(rf"died.*: .*\(({'|'.join(sorted(fault.name for fault in _FAULTS))})\)")

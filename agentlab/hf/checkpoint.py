@@ -214,7 +214,7 @@ def _check_together(path: str, config: Mapping[str, Any], weights: _Weights) -> 
     inner = config.get("intermediate_size")
     for name, size in (("vocab_size", config.get("vocab_size")), ("intermediate_size", inner), ("hidden_size", width)):
         if type(size) is int and size * width > weights.bits:
-            raise _wrong(path, name, size, f"a size at which {width:,} numbers each fit into the files")
+            raise _wrong(path, name, size, f"a smaller size: the files cannot hold {width:,} numbers per entry")
     derives_head_dim = config.get("head_dim") is None
     if heads and derives_head_dim and width % heads:
         raise _wrong(path, _HEADS[0], heads, f"a divisor of the width, {width:,}")

@@ -88,13 +88,13 @@ def unmergeable(model: Any) -> str | None:
     """Why rows of this model cannot be answered side by side; None if they can."""
     name, unsupported = type(model).__name__, _kinds(model) - {"full_attention", "sliding_attention"}
     if unsupported:
-        return f"{name} has layers of {', '.join(sorted(unsupported))}: its rows are computed one by one."
+        return f"{name} has layers of type {', '.join(sorted(unsupported))}, so its rows are computed one by one."
     if not _takes_positions(model.__class__):
-        return f"{name} does not accept position ids: its rows are computed one by one."
+        return f"{name} does not accept position ids, so its rows are computed one by one."
     rope_parameters = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
     ropes = {rope.get("rope_type") for rope in (rope_parameters, *rope_parameters.values()) if isinstance(rope, dict)}
     if ropes & {"dynamic", "longrope"}:
-        return f"{name} scales positions by the longest row: its rows are computed one by one."
+        return f"{name} scales positions by the longest row, so its rows are computed one by one."
     return None
 
 

@@ -140,7 +140,7 @@ class Evaluation(AnswerDocument):
             columns[f"{name} − {BASE}"] = lambda line, name=name: _difference_text(line.adapters[name])
         caption = f"{self.harness}; the base is {self.base}."
         if names:
-            caption += " Differences are paired by item, with exact tests, Holm-corrected as one family."
+            caption += " Differences are paired by item and tested exactly, Holm-corrected as one family."
         return [table(self.lines, columns, caption), Text(caption), Text(f"Written: {', '.join(self.files)}")]
 
 

@@ -68,14 +68,14 @@ class AgentlabChatModel(BaseChatModel):
     config: str | Path | LLMConfig = "embedded"
     task: str = "chat"
     strategy: Strategy | None = None
-    model_name: str | None = Field(None, alias="model", description="Use only this model of the config.")
+    model_name: str | None = Field(None, alias="model", description="Use only this model from the config.")
     temperature: float | None = None
     max_tokens: int | None = None
     top_p: float | None = None
     seed: int = 0
     stop: list[str] | None = None
-    timeout: float | None = Field(None, description="Timeout of a call in seconds, including fallbacks.")
-    max_retries: int | None = Field(None, description="Retries of the same model.")
+    timeout: float | None = Field(None, description="Timeout per call in seconds, including fallbacks.")
+    max_retries: int | None = Field(None, description="Retries per model.")
     streaming: bool = False
     _router: Router = PrivateAttr()
 

@@ -61,9 +61,9 @@ def _run(program: str, scratch: Path, base_url: str, model: str, words: Sequence
     if done.returncode or silent or not results:
         message = " ".join((done.stderr or done.stdout).split())[-300:] or "it printed no error"
         if silent:
-            message = "the server refused or failed some of its requests, which it scores as empty answers"
+            message = "the server refused or failed some requests, which lighteval scores as empty answers"
         raise AgentlabError(
-            f"lighteval failed for {model}: {message}", hint="Check that its tasks run without agentlab."
+            f"lighteval failed for {model}: {message}", hint="Check that the tasks run without agentlab."
         )
     tree = json.loads(results[-1].read_text())
     measures: dict[Key, Measure] = {}

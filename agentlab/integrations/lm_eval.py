@@ -268,7 +268,7 @@ def scorer(
     unsupported_tasks = [name for name, kind in tasks.kinds.items() if kind != _GENERATED]
     if unsupported_tasks:
         raise UsageError(
-            f"A chat endpoint returns no likelihood for a given text, which {', '.join(unsupported_tasks[:5])} needs.",
+            f"A chat endpoint does not return the text likelihoods that {', '.join(unsupported_tasks[:5])} needs.",
             hint="Leave out --base-url to run such tasks in process, with --adapter and --base.",
         )
     return lambda model: tasks.put_to(_server_client(base_url, model, env), limit, model)
@@ -307,7 +307,7 @@ def _loading(names: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise DataError(
-            f"A task of {names} cannot be used: {type(error).__name__}: {_short(error)}",
+            f"A task in {names} cannot be used: {type(error).__name__}: {_short(error)}",
             hint="Check its YAML file, and the columns and splits of its data set.",
         ) from error
 
@@ -323,8 +323,8 @@ def _asking(server: str | None) -> Iterator[None]:
         remote = isinstance(error, OSError) or type(error).__module__.startswith("aiohttp")
         if server is not None and remote:  # errors of requests are the system's
             raise LLMConnectionError(
-                f"The server did not answer as {server}: {_short(error)}",
-                hint="Is it running, does it serve the model, and is --base-url right, with its /v1?",
+                f"The server did not answer for the model {server}: {_short(error)}",
+                hint="Check that it is running and serves the model, and that --base-url is right and includes /v1.",
             ) from error
         if isinstance(error, ValueError):
             raise UsageError(f"lm-eval reports: {_short(error)}") from error

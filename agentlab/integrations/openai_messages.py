@@ -48,7 +48,7 @@ def _text(content: Any) -> str:
     if kinds:
         raise BadRequestError(
             f"A message contains {', '.join(sorted(kinds))}; only text is supported.",
-            hint="Remove it, or describe it in words.",
+            hint="Remove such parts, or describe them in words.",
         )
     return "\n".join(str(part["text"]) for part in parts if part.get("type") == "text")
 

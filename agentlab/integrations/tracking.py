@@ -167,7 +167,7 @@ class LoggedRun(AnswerDocument):
     trials: int
 
     def blocks(self) -> list[Block]:
-        return [Text(f"{self.trials} trials of the run {self.tracked} in the experiment {self.experiment}.")]
+        return [Text(f"Logged {self.trials} trials of the run {self.tracked} in the experiment {self.experiment}.")]
 
 
 def having(trials: Iterable[Tracked], settings: Mapping[str, str]) -> list[Tracked]:

@@ -75,7 +75,7 @@ class RouterBudget:
                 f"The next language-model call would exceed the budget of the {span}: "
                 + f"{spent_usd:.4f} of {limit:g} "
                 + ("USD has been spent." if cost is None else f"USD has been spent, and the call may cost {cost:.4f}."),
-                hint=f"Raise it ({flag}), or use a free model, such as the embedded one.",
+                hint=f"Raise the budget ({flag}), or use a free model, such as the embedded one.",
             )
 
     def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> float | None:

@@ -109,13 +109,13 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: ModelR
         candidates = tuple(candidate for candidate in candidates if "tools" in candidate.caps)
         if not candidates:
             hint = "Use a model that does, or check the models' `caps`."
-            raise BadRequestError(f"None of the models of {task} supports tools.", hint=hint)
+            raise BadRequestError(f"None of the models for {task} supports tools.", hint=hint)
     minimum = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN  # tokens
     fitting = tuple(candidate for candidate in candidates if candidate.context is None or candidate.context > minimum)
     if not fitting:
         raise ContextOverflowError(
             f"The prompt for {task}, about {tokens_of(request.messages)} tokens, exceeds its models' context window.",
-            hint="Shorten it, or use a model with a larger context window.",
+            hint="Shorten the prompt, or use a model with a larger context window.",
         )
     return fitting
 

@@ -35,10 +35,10 @@ class ChatModelConfig(StrictModel):
     provider: str = Field(description="A name in `providers`.")
     id: Name = Field(description="The provider's name for the model, such as anthropic/claude-3.5-sonnet.")
     tier: Tier = Field(
-        "full", description="What it can answer with. pick: one letter; edit: one flat change; full: a JSON document."
+        "full", description="Supported answer format. pick: one letter; edit: one flat change; full: a JSON document."
     )
     context: int | None = Field(
-        None, ge=128, description="Context window: tokens of prompt and answer together; null means unknown."
+        None, ge=128, description="Context window: prompt and answer tokens together; null means unknown."
     )
     price: Price | None = Field(None, description="null means unknown, not free.")
     caps: tuple[Cap, ...] | None = Field(
@@ -59,10 +59,10 @@ class TaskConfig(StrictModel):
 class Timeout(StrictModel):
     """Four timeouts, in seconds. A local model has only a safety net, `providers.NAME.total`."""
 
-    connect: float = Field(5, gt=0, le=600, description="Until the connection is open.")
-    first_token: float = Field(30, gt=0, le=3600, description="Until the answer begins.")
+    connect: float = Field(5, gt=0, le=600, description="Time until the connection is open.")
+    first_token: float = Field(30, gt=0, le=3600, description="Time until the answer begins.")
     idle: float = Field(20, gt=0, le=3600, description="Longest pause within the answer.")
-    total: float = Field(200, gt=0, le=86_400, description="For the whole call, including retries and fallbacks.")
+    total: float = Field(200, gt=0, le=86_400, description="Time for the whole call, with retries and fallbacks.")
 
 
 class Weights(StrictModel):
@@ -78,7 +78,7 @@ class DefaultsConfig(StrictModel):
 
     strategy: Strategy = Field(
         "fallback",
-        description="single: the first model, then those of role fallback; fallback: all roles in order; fastest: the "
+        description="single: the first model, then those in role fallback; fallback: all roles in order; fastest: the "
         "quickest primary first; best_of_two, best_of_n: several primaries at once, judged by a duplicate; adaptive: "
         "by learned quality, latency and cost.",
     )
@@ -89,7 +89,7 @@ class DefaultsConfig(StrictModel):
     )
     cache: bool = Field(False, description="Answer repeated requests from the response cache.")
     timeout: Timeout = Field(default_factory=Timeout, description="When to give up on a provider.")
-    retries: int = Field(1, ge=0, le=5, description="Retries of the same model after transient errors.")
+    retries: int = Field(1, ge=0, le=5, description="Retries per model after transient errors.")
     temperature: float = Field(0, ge=0, le=2, description="0 always takes the most likely token.")
     max_tokens: int = Field(256, ge=1, le=131_072, description="Maximum tokens per answer.")
 
@@ -99,7 +99,7 @@ class RouterBudgetConfig(StrictModel):
 
     per_run_usd: float = budget_field(1.0, ge=0, description="USD for all calls of a run, earlier sessions included.")
     per_day_usd: float | None = budget_field(
-        None, ge=0, description="USD for all calls of this workspace in a day (UTC), as recorded in its ledger."
+        None, ge=0, description="USD for all calls from this workspace per day (UTC), as recorded in its ledger."
     )
 
 
@@ -107,7 +107,7 @@ class LedgerConfig(StrictModel):
     """The workspace's memory of calls, statistics, spend and answers: `.agentlab/llm.sqlite`."""
 
     enabled: bool = Field(True, description="false: nothing is kept between processes.")
-    keep_days: int = Field(30, ge=1, le=3650, description="Days to keep single calls and cached answers.")
+    keep_days: int = Field(30, ge=1, le=3650, description="Days to keep individual calls and cached answers.")
 
 
 class LLMConfig(StrictModel):
@@ -115,18 +115,18 @@ class LLMConfig(StrictModel):
 
     providers: dict[str, Provider] = Field(default_factory=dict, description="Endpoints and local files.")
     models: dict[str, ChatModelConfig] = Field(
-        default_factory=dict, description="Models of these providers, under names of your choice."
+        default_factory=dict, description="Models from these providers, under names of your choice."
     )
     roles: RolesConfig = Field(default_factory=RolesConfig, description="The order in which models are tried.")
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Settings for individual tasks.")
     defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Timeouts, retries and sampling.")
     budget: RouterBudgetConfig = Field(default_factory=RouterBudgetConfig, description="Spending limits.")
-    ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is kept between runs.")
+    ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="Data kept between runs.")
     threads: int | None = machine_field(
         None,
         ge=1,
         le=1024,
-        description="Threads per local model; null means half of OMP_NUM_THREADS, or of the cores.",
+        description="Threads per local model; null means half of OMP_NUM_THREADS or, if unset, of the cores.",
     )
 
     @model_validator(mode="before")
@@ -161,7 +161,7 @@ class LLMConfig(StrictModel):
             for name in getattr(self.roles, role):
                 if name in met:
                     yield (
-                        f"roles.{role}: {name} is in {met[name]} already, so its fallback leads back to itself; "
+                        f"roles.{role}: {name} is already in {met[name]}, so its fallback leads back to itself; "
                         "name each model once (duplicates are part of the chain)"
                     )
                 met.setdefault(name, role)

@@ -77,7 +77,7 @@ class LoggedChatModel:
                 parts.append(delta.text)
                 yield delta
         finally:
-            self._say(f"{self._name} answered within {time.perf_counter() - start:.2f} s\n{''.join(parts)}")
+            self._say(f"{self._name} answered in {time.perf_counter() - start:.2f} s\n{''.join(parts)}")
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
 
@@ -115,7 +115,7 @@ class Connections:
         if not callable(getattr(model, "embed", None)):
             raise BadRequestError(
                 "This provider does not support embeddings.",
-                hint="Use a model of an openai_compat provider, such as nomic-embed-text on an Ollama server.",
+                hint="Use a model from an openai_compat provider, such as nomic-embed-text on an Ollama server.",
             )
         return cast(EmbeddingModel, model)
 

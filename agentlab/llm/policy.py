@@ -41,15 +41,15 @@ _RULES: dict[type[AgentlabError], Rule] = {
     errors.LLMTimeoutError: Rule(
         move_on=True,
         trips=True,
-        remedy="Raise the timeout (--set llm.defaults.timeout.first_token=60), or check the load of the server.",
+        remedy="Raise the timeout (--set llm.defaults.timeout.first_token=60), or check the server's load.",
     ),
-    errors.LLMTruncatedError: Rule(move_on=True, trips=True, remedy="The server's log may say why it stopped."),
+    errors.LLMTruncatedError: Rule(move_on=True, trips=True, remedy="The server's log may say why the answer stopped."),
     errors.RateLimitedError: Rule(
         move_on=True,
         cools=True,
-        remedy="Wait, send fewer requests at once (`providers.NAME.limits`), or check the quota of the account.",
+        remedy="Wait, send fewer requests at once (`providers.NAME.limits`), or check the account's quota.",
     ),
-    errors.QuotaError: Rule(move_on=True, cools=True, remedy="Check the quota and the credit of the account."),
+    errors.QuotaError: Rule(move_on=True, cools=True, remedy="Check the account's quota and credit."),
     errors.ServerFaultError: _fault("The server's log or the provider's status page may say more."),
     errors.AuthError: Rule(move_on=True, disables=True, remedy="Check the key."),
     errors.UnknownModelError: Rule(
@@ -60,7 +60,7 @@ _RULES: dict[type[AgentlabError], Rule] = {
     errors.BadRequestError: Rule(
         move_on=True,
         refuses=True,
-        remedy="Check the model's `id`, and that the model supports what the request asks for.",
+        remedy="Check the model's `id`, and that the model supports all features of the request.",
     ),
     errors.ContextOverflowError: Rule(
         move_on=True, refuses=True, remedy="Shorten the prompt, or use a model with a larger context window."
@@ -68,7 +68,7 @@ _RULES: dict[type[AgentlabError], Rule] = {
     # what one provider refuses to talk about is not smuggled past it
     errors.ContentFilterError: Rule(remedy="Rephrase the prompt, or use another model."),
     errors.MalformedReplyError: _fault(
-        "Check that `base_url` points to a model API, without the last path such as /chat/completions."
+        "Check that `base_url` points to a model API, without a trailing path such as /chat/completions."
     ),
     errors.SchemaError: Rule(move_on=True, remedy="Use a larger model."),  # was asked again already
     errors.WorkerDiedError: _fault("`agentlab doctor` tests the local model."),

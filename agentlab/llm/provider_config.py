@@ -80,7 +80,7 @@ def check_base_url(url: str) -> str:
     except ValueError as error:
         raise ValueError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a URL such as https://openrouter.ai/api/v1")
+        raise ValueError(f"{url!r} is not an HTTP URL; expected one such as https://openrouter.ai/api/v1")
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise ValueError(f"{url!r} contains characters that are not allowed in a URL")
     if parts.username is not None or parts.query or parts.fragment:
@@ -131,7 +131,7 @@ class ProviderLimits(StrictModel):
     """A provider's limits. Further calls wait their turn; null means unknown."""
 
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
-    tpm: int | None = Field(None, ge=1, description="Tokens per minute, prompts and answers together.")
+    tpm: int | None = Field(None, ge=1, description="Tokens per minute, for prompts and answers together.")
     concurrency: int = Field(
         64, ge=1, le=1024, description="Concurrent calls; reduced when the provider reports overload."
     )
@@ -149,7 +149,7 @@ class EndpointConfig(ProviderConfig):
     """One that is reached by HTTP. Its key goes to its own host, and its limits hold, whoever brings the kind."""
 
     base_url: BaseUrl = Field(description="The URL without /chat/completions; https, or http on this machine.")
-    api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
+    api_key: SecretRef | None = Field(None, description="The variable that holds the key, e.g. ${OPENROUTER_API_KEY}.")
     limits: ProviderLimits = Field(default_factory=ProviderLimits, description="The provider's limits.")
 
     @property
@@ -186,14 +186,12 @@ class GgufProvider(ProviderConfig):
     adapter: Place | None = Field(
         None, description="A GGUF adapter for the model, in `adapters/` or given by its path."
     )
-    context: int = Field(
-        2048, ge=128, le=1_048_576, description="Context window: tokens of prompt and answer together."
-    )
+    context: int = Field(2048, ge=128, le=1_048_576, description="Context window: prompt and answer tokens together.")
     total: float = Field(
         300,
         gt=0,
         le=86_400,
-        description="Timeout for one answer in seconds, as a safety net; max_tokens limits an answer.",
+        description="Timeout for one answer in seconds, as a safety net; max_tokens limits the answer's length.",
     )
 
 
@@ -223,12 +221,12 @@ class ScriptedProvider(ProviderConfig):
     caps = ("tools", "schema", "json")
     mode: Literal["replies", "first", "random", "adversarial", "garbage", "stuck", "refuse"] = Field(
         "first",
-        description="replies: the listed ones in turn; first, random, adversarial: the schema's first, any or last "
-        "choice; garbage: no JSON; stuck: never answers; refuse: connection refused.",
+        description="replies: the listed replies in turn; first, random, adversarial: the first, a random or the last "
+        "choice in the schema; garbage: not JSON; stuck: never answers; refuse: connection refused.",
     )
     replies: tuple[str, ...] = Field(
         (),
-        description="The answers of mode `replies`, in turn, over and over. Where tools are offered, a reply "
+        description="The answers for mode `replies`, in a repeating cycle. Where tools are offered, a reply "
         '{"tool": name, "arguments": {...}} calls that tool.',
     )
     seed: int = Field(0, ge=0, description="Seed for mode `random`.")
@@ -263,7 +261,7 @@ class PluginProvider(ProviderConfig):
         if isinstance(tree, dict) and set(tree) - {"kind", "options"}:
             raise ValueError(
                 f"there is no provider kind {tree.get('kind')!r}; known: {', '.join(FACTORIES.names)}; "
-                "one from a plug-in has `options` and nothing else"
+                "a plug-in provider takes only `kind` and `options`"
             )
         return tree
 
@@ -303,8 +301,8 @@ Strategy = Literal["single", "fallback", "fastest", "best_of_two", "best_of_n", 
 class Price(StrictModel):
     """USD per million tokens; used where the provider does not report what a call cost."""
 
-    input: float = Field(ge=0, description="USD per million tokens of the prompt.")
-    output: float = Field(ge=0, description="USD per million tokens of the answer.")
+    input: float = Field(ge=0, description="USD per million prompt tokens.")
+    output: float = Field(ge=0, description="USD per million answer tokens.")
 
 
 class RolesConfig(StrictModel):
@@ -312,5 +310,5 @@ class RolesConfig(StrictModel):
 
     primary: tuple[str, ...] = Field((), description="Used first.")
     duplicate: tuple[str, ...] = Field((), description="Equivalent to the primary, from another provider.")
-    reserve: tuple[str, ...] = Field((), description="Used when those fail.")
+    reserve: tuple[str, ...] = Field((), description="Used when the primary and duplicate models fail.")
     fallback: tuple[str, ...] = Field((), description="Last resort, such as a local model.")

@@ -47,11 +47,11 @@ class RolesLayoutSettings(StrictModel):
     """The section `llm`."""
 
     default_provider: str | None = Field(None, description="The provider for models that no provider lists.")
-    default_model: str | None = Field(None, description="The first primary model, unless a role names it.")
+    default_model: str | None = Field(None, description="The first primary model, unless it already has a role.")
     timeout: float | None = Field(
-        None, gt=0, le=86_400, description="Timeout of a call in seconds, including fallbacks."
+        None, gt=0, le=86_400, description="Timeout per call in seconds, including fallbacks."
     )
-    retry_attempts: int | None = Field(None, ge=0, le=5, description="Retries of the same model.")
+    retry_attempts: int | None = Field(None, ge=0, le=5, description="Retries per model.")
     strategy: Strategy = Field("single", description="How a call chooses among its models.")
     model_roles: RolesConfig = Field(RolesConfig(), description="The models to use, by role.")
 
@@ -60,8 +60,8 @@ class Definition(StrictModel):
     """The settings of one model."""
 
     id: str | None = Field(None, description="The provider's name for the model, if different.")
-    tier: Tier | None = Field(None, description="The limits of the provider.")
-    context: int | None = Field(None, ge=128, description="Context window: tokens of prompt and answer together.")
+    tier: Tier | None = Field(None, description="Supported answer format: pick, edit or full.")
+    context: int | None = Field(None, ge=128, description="Context window: prompt and answer tokens together.")
     price: Price | None = Field(None, description="USD per million tokens.")
     caps: tuple[Cap, ...] | None = Field(None, description="Its capabilities, if fewer than its provider's.")
 

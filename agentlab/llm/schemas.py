@@ -57,7 +57,7 @@ def validator_of(schema: Mapping[str, Any]) -> Callable[[Any], Problems]:
             f"The schema of the answer is not a valid JSON schema: {error.message[:_WIDTH]}"
         ) from None
     except Unresolvable as error:
-        raise BadRequestError(f"The schema of the answer has a reference without a target: {error}"[:_WIDTH]) from None
+        raise BadRequestError(f"The schema of the answer has an unresolved reference: {error}"[:_WIDTH]) from None
     except (RecursionError, _TooManySteps):
         raise BadRequestError("The schema of the answer contains itself, or is nested too deeply.") from None
 
@@ -137,7 +137,7 @@ def _find_refusals(node: Any) -> Iterator[str]:
         if keyword == "patternProperties":
             yield "patternProperties"
         if keyword == "pattern" and isinstance(value, str) and is_costly(value):
-            yield f"the pattern {value[:40]!r}, too long or with too many groups within groups"
+            yield f"the pattern {value[:40]!r} (too long, or too many nested groups)"
         if keyword in _BY_NAME and isinstance(value, Mapping):
             value = list(value.values())  # whose keys are names, not keywords
         if keyword not in _DATA:

@@ -323,7 +323,7 @@ def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > LARGEST_ERROR or time.monotonic() > until:
-                    raise LLMTimeoutError(f"The reply of {host} is too large or too slow.")
+                    raise LLMTimeoutError(f"The reply from {host} is too large or too slow.")
             if response.status_code != httpx.codes.OK:
                 raise MalformedReplyError(f"{host} answered with status {response.status_code}.")
         return json.loads(content)

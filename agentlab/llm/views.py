@@ -104,7 +104,7 @@ class Routing(AnswerDocument):
     def _limits(self) -> str:
         clocks = ", ".join(f"{name.replace('_', ' ')} {seconds:g} s" for name, seconds in self.timeout.items())
         day = "no daily limit" if self.per_day_usd is None else f"{self.per_day_usd:g} USD per day"
-        hedge = f"; up to {self.hedge:.0%} of the calls are hedged with a second model" if self.hedge else ""
+        hedge = f"; up to {self.hedge:.0%} of calls are hedged with a second model" if self.hedge else ""
         memory = "calls are recorded in the ledger" if self.ledger else "nothing is kept between processes"
         return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD per run, {day}; {memory}."
 

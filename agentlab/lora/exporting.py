@@ -125,7 +125,7 @@ def plan_serving(adapters: Mapping[str, Adapter]) -> ServePlan:
     problems = list(chain.from_iterable(_problems(name, adapter) for name, adapter in adapters.items()))
     bases = {adapter.settings.base for adapter in adapters.values()}
     if len(bases) > 1:
-        problems.append(f"A server serves one base model, but these adapters have {len(bases)}.")
+        problems.append(f"A server can serve only one base model, but these adapters have {len(bases)}.")
     largest = max((_rank(adapter) for adapter in adapters.values()), default=1)
     room = next((rank for rank in RANKS if rank >= largest), RANKS[-1])
     modules = tuple(f"{name}={adapter.path.resolve()}" for name, adapter in adapters.items())
@@ -146,10 +146,10 @@ def _problems(name: str, adapter: Adapter) -> list[str]:
     scales = {module.scale for module in adapter.modules.values()}
     if scales != {adapter.settings.scale(adapter.settings.r, adapter.settings.lora_alpha)}:
         problems.append(
-            f"{name} has modules of different rank or alpha, but vLLM applies one scale to all: {_REWRITE}."
+            f"{name} has modules that differ in rank or alpha, but vLLM applies one scale to all: {_REWRITE}."
         )
     if adapter.settings.fan_in_fan_out:
-        problems.append(f"{name} is for transposed layers (fan_in_fan_out), which vLLM ignores.")
+        problems.append(f"{name} is for transposed layers, but vLLM ignores fan_in_fan_out.")
     outside = [module_name for module_name in adapter.modules if not any(map(str.isdecimal, module_name.split(".")))]
     if outside:
         problems.append(f"{name} changes {outside[0]}, outside the model's layers; vLLM may not load it.")

@@ -47,7 +47,7 @@ class BlendResult(AnswerDocument):
         rows = [("all", f"{self.kept:.2%}"), *((name, f"{share:.2%}") for name, share in worst if share < self.kept)]
         blocks: list[Block] = [Code(self.path), Table(("module", f"energy kept at rank {self.rank}"), rows)]
         if self.density is not None:
-            blocks.append(Text(f"Children of {self.method} are not low-rank, so the missing energy is lost."))
+            blocks.append(Text(f"Children made by {self.method} are not low-rank, so the missing energy is lost."))
         return blocks
 
 

@@ -272,7 +272,7 @@ def linear_layer(model: Any, name: str, inputs: int, outputs: int) -> torch.nn.L
     module = layer_of(model, name)
     if not isinstance(module, torch.nn.Linear):
         raise UsageError(
-            f"{name} is a {type(module).__name__}, not a linear layer, so adapters of it cannot be stacked.",
+            f"{name} is a {type(module).__name__}, not a linear layer, so its adapters cannot be stacked.",
             hint="Use agentlab.lora.rowwise, which applies them through PEFT.",
         )
     if (module.in_features, module.out_features) != (inputs, outputs):

@@ -54,7 +54,7 @@ class AdapterList(AnswerDocument):
 
     def blocks(self) -> list[Block]:
         if not self.adapters:
-            return [Text("There are no adapters yet; to train one: agentlab train-persona")]
+            return [Text("There are no adapters yet; train one with: agentlab train-persona")]
         rows = table(
             self.adapters,
             {

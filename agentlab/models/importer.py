@@ -24,7 +24,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 _PROMPT = [{"role": "user", "content": "What is the capital of France?"}]
 _TOKENIZER_BYTES = 16 << 20
-_ANSWERS = "It can still answer in a pipeline or as a language model: put the file into models/."
+_ANSWERS = "The file can still answer in a pipeline or as a language model: put it into models/."
 
 
 def as_dtype(name: str) -> Dtype:
@@ -97,7 +97,7 @@ def _compare(folder: Path, model: Any, tokenizer: Any) -> None:
     if prompt != reread_prompt or not torch.equal(
         _logits(model, tokenizer, prompt), _logits(reread.eval(), retokenizer, reread_prompt)
     ):
-        raise ModelFileError(f"{folder.name} reads back differently from what was written.", hint="Check the disk.")
+        raise ModelFileError(f"{folder.name} differs from the source model when read back.", hint="Check the disk.")
 
 
 def _render(tokenizer: Any) -> str:

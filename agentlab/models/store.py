@@ -55,7 +55,7 @@ def find(name: str, workspace: Workspace) -> Path:
         if path.name == "..":  # results are kept under a model's name
             path = path.resolve()
         if not path.exists():
-            raise MissingFileError(f"There is no model {path}.", hint=_PULL)
+            raise MissingFileError(f"There is no model at {path}.", hint=_PULL)
         return path
     row = catalogue.by_name(name) or catalogue.by_file(name)
     file_names = (row.file,) if row else (name, f"{name}.gguf")
@@ -93,7 +93,7 @@ def remove(name: str, workspace: Workspace) -> StoredModel:
         raise UnknownNameError("model in the workspace", name, sorted(entries))
     reason = None if entry.path.is_symlink() or entry.kind != "checkpoint" else _why_no_checkpoint(entry.path)
     if reason is not None:
-        hint = "If you know what the folder is, delete it yourself."
+        hint = "If you are sure you do not need the folder, delete it manually."
         raise UsageError(f"{entry.path} was not deleted: {reason}.", hint=hint)
     try:
         with storage_errors(entry.path):
@@ -110,9 +110,9 @@ def _why_no_checkpoint(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         names_model = False
     if not names_model:
-        return "its config.json does not name a model"
+        return "its config.json does not set model_type"
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return f"it contains a folder, {folders[0]}, and a checkpoint has only files" if folders else None
+    return f"it contains the folder {folders[0]}, but a checkpoint contains only files" if folders else None
 
 
 def stem_of(model: str) -> str:

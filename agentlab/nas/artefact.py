@@ -129,7 +129,7 @@ def _table_problems(artefact: Artefact) -> list[str]:
     checks = {
         "duplicate column names": len(set(names)) < channels,
         f"the date column {data.date_column!r} is among the series columns": data.date_column in names,
-        f"features {data.features} does not forecast these targets": targets != expected_targets,
+        f"features {data.features} does not match the targets": targets != expected_targets,
         f"expected {channels} means and standard deviations, got shapes {scaler.mean.shape} and {scaler.std.shape}": (
             scaler.mean.shape != (channels,) or scaler.std.shape != (channels,)
         ),
@@ -194,7 +194,7 @@ def read_artefact(path: Path) -> Artefact:
         if not (path / name).is_file():
             raise MissingFileError(
                 f"{path} is not an exported model: {name} is missing.",
-                hint="Name a run, or a folder written by `agentlab nas export RUN --out DIR`.",
+                hint="Pass a run, or a folder written by `agentlab nas export RUN --out DIR`.",
             )
     try:
         return _assemble_artefact(path)
@@ -225,7 +225,7 @@ def _assemble_artefact(path: Path) -> Artefact:
         card=_card(read_text(path / CARD, MAX_TEXT)),
     )
     if artefact.time_channels != scaling.time_features:
-        raise ValueError(f"{SCALER}: expected {artefact.time_channels} time features for one row per {frequency}")
+        raise ValueError(f"{SCALER}: expected {artefact.time_channels} time features at frequency {frequency}")
     return artefact
 
 

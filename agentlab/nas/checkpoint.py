@@ -76,7 +76,7 @@ class _State(StrictModel):
     @model_validator(mode="after")
     def _in_order(self) -> "_State":
         if [epoch.epoch for epoch in self.history] != list(range(len(self.history))):
-            raise ValueError("the epochs are not numbered in order")
+            raise ValueError("the epochs are not numbered consecutively")
         if self.best_epoch not in range(max(1, len(self.history))):
             raise ValueError("best_epoch is not among the finished epochs")
         return self
@@ -128,7 +128,7 @@ def from_bytes(data: bytes) -> TrialCheckpoint:
     except (SafetensorError, ValidationError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunUnreadableError(
-            f"Cannot read the checkpoint of a trial: {reason}.", hint="Delete it; the trial will start over."
+            f"Cannot read a trial checkpoint: {reason}.", hint="Delete it; the trial will start over."
         ) from error
 
 

@@ -46,9 +46,9 @@ class SplitConfig(StrictModel):
     def _one_kind(self) -> "SplitConfig":
         parts = (self.train, self.val, self.test)
         if len({type(part) for part in parts}) > 1:
-            raise ValueError("give three row counts or three shares, not a mixture")
+            raise ValueError("use three row counts or three fractions, not a mix of both")
         if isinstance(self.train, float) and sum(parts) > 1 + 1e-9:
-            raise ValueError(f"the shares add up to {sum(parts):.4g}; they must not exceed 1")
+            raise ValueError(f"the fractions add up to {sum(parts):.4g}; the sum must not exceed 1")
         return self
 
 
@@ -138,17 +138,17 @@ class ModelConfig(StrictModel):
     attention: Literal["prob", "full"] = Field(
         "prob", description="ProbSparse (as in the paper) or full self-attention."
     )
-    factor: int = Field(5, ge=1, le=20, description="ProbSparse: queries and sampled keys per ln(length).")
+    factor: int = Field(5, ge=1, le=20, description="ProbSparse factor: queries and sampled keys per ln(length).")
     distil: bool = Field(True, description="Halve the sequence length between encoder layers.")
-    mix: bool = Field(True, description="Flatten the decoder's self-attention heads first, as the original code does.")
+    mix: bool = Field(True, description="Flatten decoder self-attention heads-first, as in the original code.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout rate.")
-    normalize: bool = Field(False, description="Beyond the paper: standardise each window and undo it on the forecast.")
+    normalize: bool = Field(False, description="Not in the paper: standardise each window and rescale its forecast.")
     shortcut: bool = Field(
-        False, description="Beyond the paper: add a linear forecast from the window, centred on its last value."
+        False, description="Not in the paper: add a linear forecast from the window, centred on its last value."
     )
     faithful: bool = Field(
         False,
-        description="Follow the published code: refuse all options beyond the paper, and apply dropout to "
+        description="Follow the published code: reject all options not in the paper, and apply dropout to "
         "attention weights where the code does (slow on a CPU).",
     )
 
@@ -158,7 +158,7 @@ class ModelConfig(StrictModel):
             raise ValueError(f"d_model {self.d_model} must be even and a multiple of n_heads {self.n_heads}")
         beyond = [name for name in ("normalize", "shortcut") if getattr(self, name)]
         if self.faithful and beyond:
-            raise ValueError(f"faithful excludes {' and '.join(beyond)}: set them to false, or faithful to false")
+            raise ValueError(f"faithful cannot be combined with {' and '.join(beyond)}: set one or the other to false")
         return self
 
 
@@ -250,7 +250,7 @@ class FinalsConfig(StrictModel):
     seeds: int = Field(3, ge=1, le=50, description="Trainings per trial, each with a different seed.")
     train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training windows used in the last round.")
     epochs: int | None = Field(
-        None, ge=1, le=1000, description="Maximum epochs in the last round; null keeps the trial's."
+        None, ge=1, le=1000, description="Maximum epochs in the last round; null keeps the trial's value."
     )
 
     @property
@@ -263,12 +263,12 @@ class FinalsConfig(StrictModel):
 class SearchConfig(StrictModel):
     """Who proposes trials, and which proposals are refused before they cost a trial."""
 
-    base: ArmName = Field("gp", description="Classical optimiser; auto uses gp, and tpe beyond 100 trials.")
+    base: ArmName = Field("gp", description="Classical optimiser; auto uses gp, or tpe beyond 100 trials.")
     pick_from: int = Field(
         2,
         ge=2,
         le=8,
-        description="Candidates offered to a small language model; fewer limit the damage of a bad choice.",
+        description="Candidates offered to a small language model; fewer candidates make a bad choice less costly.",
     )
     memory_mb: int = Field(
         2048, ge=16, le=1_000_000, description="Reject candidates whose training needs more memory than this (MiB)."
@@ -284,7 +284,7 @@ class NasConfig(StrictModel):
         20,
         ge=1,
         le=100_000,
-        description="Total number of trials, including those before a resume; with paired studies, trainings per "
+        description="Total number of trials, including those before a resume; with paired studies, training runs per "
         "study.",
     )
     max_seconds: float | None = budget_field(None, gt=0, description="Total training seconds; null sets no limit.")
@@ -292,7 +292,7 @@ class NasConfig(StrictModel):
     model: ModelConfig = Field(ModelConfig(), description="The network of trial 0.")
     training: TrainingConfig = Field(TrainingConfig(), description="Training settings of trial 0.")
     space: SpaceConfig = Field(
-        SpaceConfig({}), description="Dotted key -> range or choices to search; empty trains trial 0 alone."
+        SpaceConfig({}), description="Dotted key -> range or choices to search; if empty, only trial 0 is trained."
     )
     constraints: tuple[Constraint, ...] = Field((), max_length=64, description="Constraints between searched values.")
     search: SearchConfig = Field(SearchConfig(), description="Proposers and screening.")
@@ -300,8 +300,8 @@ class NasConfig(StrictModel):
     finals: FinalsConfig = Field(FinalsConfig(), description="The last round, which picks the winner.")
     control: Literal["light", "full"] = Field(
         "light",
-        description="How to measure the agent's benefit: by random assignment of trials within the run, or also "
-        "by paired studies with and without it.",
+        description="How to measure the agent's benefit: light assigns trials at random within the run; full also "
+        "runs paired studies with and without the agent.",
     )
     control_seeds: int = Field(8, ge=5, le=100, description="Number of pairs of studies with --control full.")
     workers: int = machine_field(

@@ -74,7 +74,7 @@ def locate(path: Path) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise MissingFileError(f"No such data file: {str(path)[:200]}.", hint=_where(path)) from error
     if stat.S_ISDIR(file_stat.st_mode):
-        raise DataError(f"{path} is a folder, not a CSV file.", hint="Name the file: --data FILE")
+        raise DataError(f"{path} is a folder, not a CSV file.", hint="Pass a file: --data FILE")
     if not stat.S_ISREG(file_stat.st_mode):
         raise DataError(
             f"{path} is a pipe or a device; the data must be a regular file, as it is read more than once.",
@@ -132,11 +132,11 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
                 **options,
             )
     except pd.errors.EmptyDataError as error:
-        raise DataError(f"{source} is empty, or its first line is.", hint=EXPECTED) from error
+        raise DataError(f"{source} or its first line is empty.", hint=EXPECTED) from error
     except pd.errors.ParserError as error:
         raise _malformed_error(source, str(error).strip()) from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas has taken the first fields for names of rows
-        raise _malformed_error(source, f"the rows have more fields than the header has names ({len(names)})")
+        raise _malformed_error(source, f"the rows have more fields than the header ({len(names)})")
     if len(frame) > rows:
         raise DataError(f"{source} has more than {rows} rows of {len(names)} columns.", hint=_CUT)
     filled = frame.notna().any(axis=1).to_numpy().nonzero()[0]
@@ -149,7 +149,7 @@ def _require_separator(names: tuple[str, ...], source: str, separator: str) -> N
     """Refuse a header that other marks separate: without this, every later message would mislead."""
     for mark, words in _SEPARATORS.items():
         if mark != separator and mark in names[0] and (len(names) == 1 or mark in ";\t"):
-            message = f"{source} is separated by {words}, not by {_SEPARATORS[separator]}."
+            message = f"{source} uses {words} as separators, not {_SEPARATORS[separator]}."
             raise refusal(message, "Set the separator:", {"data.separator": mark})
 
 

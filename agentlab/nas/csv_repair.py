@@ -101,7 +101,7 @@ def add_remedy(error: DataError, config: DataConfig, read: Callable[[DataConfig]
             last = problem
         else:
             advice = (error.hint or "").partition(" --set ")[0].rpartition(". ")[0]  # what else can be done about it
-            return refusal(error.message, f"{advice}. To read it:".removeprefix(". "), settings)
+            return refusal(error.message, f"{advice}. To read the file:".removeprefix(". "), settings)
     return error
 
 

@@ -88,7 +88,7 @@ def close_gaps(table: SeriesTable, config: DataConfig) -> SeriesTable:
     if straight:
         notes.append("Linear interpolation looks ahead, as it uses the value after the gap")
     elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
-        notes.append(f"{format_count(early, 'cell')} before a column's first value took that value, which looks ahead")
+        notes.append(f"Back-filled {format_count(early, 'cell')} before a column's first value, which looks ahead")
     return replace(table, dates=grid, values=filled.to_numpy(), notes=(*table.notes, *notes))
 
 
@@ -104,7 +104,7 @@ def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:
     order = [int(index) for index in np.argsort(-filled, kind="stable") if filled[index]]
     columns = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
     rest_note = f" and {format_count(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
-    return f"in total {', '.join(columns)}{rest_note}"
+    return f"by column: {', '.join(columns)}{rest_note}"
 
 
 def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> str:
@@ -170,7 +170,7 @@ def split_rows(split: SplitConfig, rows: int, source: str) -> Split:
     if test > rows:
         raise refusal(
             f"{source}: data.split requires {test} rows, but there are only {rows}.",
-            "Use shares:",
+            "Use fractions:",
             {"data.split.train": 0.6, "data.split.val": 0.2, "data.split.test": 0.2},
         )
     return Split(train=(0, train), val=(train, val), test=(val, test))

@@ -37,7 +37,7 @@ class NasPlan(AnswerDocument):
     def blocks(self) -> list[Block]:
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
         finals_note = (
-            f", at most {self.finals_at_most} if the lead does not hold" if self.finals_at_most > self.finals else ""
+            f", up to {self.finals_at_most} if more trials qualify" if self.finals_at_most > self.finals else ""
         )
         rows = [
             ("series", self.series),
@@ -54,7 +54,7 @@ class NasPlan(AnswerDocument):
             ("language model", self.language_model),
         ]
         if self.paired_studies:
-            rows.insert(3, ("full control", f"{self.paired_studies} further studies, {self.trials} trainings in each"))
+            rows.insert(3, ("full control", f"{self.paired_studies} more studies, {self.trials} training runs in each"))
         if self.proposals:
             judged = ", plus one per near tie" if self.judges else ""
             rows.append(("model calls", f"about {self.proposals} for proposals{judged}"))

@@ -140,7 +140,7 @@ def importance_bars(shares: Mapping[str, float]) -> str:
         ValueError: no share; the caller says in words that nothing stood out.
     """
     if not shares:
-        raise ValueError("there is no share to draw")
+        raise ValueError("there are no importances to plot")
     ranked = sorted(shares.items(), key=lambda pair: -pair[1])
     bars = [pair for pair in ranked if pair[1] >= _SMALL][:_MAX_BARS]
     left_out = ranked[len(bars) :]

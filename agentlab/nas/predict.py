@@ -67,7 +67,7 @@ def read_input(artefact: Artefact, path: Path) -> SeriesTable:
         DataError: the file cannot be used; the hint says what the model reads.
     """
     if not path.exists():
-        raise MissingFileError(f"No such data file: {path}.", hint="Name the file: --input FILE")
+        raise MissingFileError(f"No such data file: {path}.", hint="Pass a file: --input FILE")
     # `data.columns` are those of the network, in its order; features M leaves them so
     config = artefact.trial.data.model_copy(update={"path": str(path), "features": "M", "target": None})
     workspace = Workspace(root=path.parent, cache=path.parent)

@@ -85,7 +85,7 @@ def _quality(result: NasResult) -> list[Block]:
         Heading("How good is it?"),
         Text(
             f"Errors are on standardised data, over every window of the split. {test_note(result)} The "
-            "winner's figures are means over its trainings, ± one standard deviation."
+            "winner's figures are means over its training runs, ± one standard deviation."
         ),
         comparison(result),
         *([published_table(result)] if result.published else []),
@@ -113,7 +113,7 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
         Heading("Trials"),
         Text(
             f"{result.noise.note} A trial is accepted only if it is better by more than the noise can "
-            "explain: beyond the 97.5% quantile of Student's t for the difference of the two means."
+            "explain: beyond the 97.5% quantile of Student's t for the difference between the two means."
         ),
         Figure(_ERROR, "Validation error of every trial by source, with the best so far and the reference lines"),
         trial_table(result),
@@ -168,11 +168,11 @@ def finalist_table(result: NasResult) -> Table:
 def finalist_note(result: NasResult) -> str:
     """Whether the last round decided."""
     if all(row.mean is None for row in result.finalists):
-        return "Every training of the last round failed; the winner is the accepted trial as trained in the search."
+        return "Every training run in the last round failed; the winner is the trial accepted in the search."
     return (
-        "The winner has the lowest mean; finalists with a failed training rank after those without. "
-        "While any other trial has a lower error in the search than the lowest mean, that "
-        "trial also enters the last round."
+        "The winner has the lowest mean; finalists with a failed training run rank last. "
+        "Any other trial whose error in the search is below the lowest mean "
+        "also enters the last round."
     )
 
 
@@ -182,7 +182,7 @@ def test_note(result: NasResult) -> str:
         return "The test split was scored once, for the winner."
     return (
         f"The test split was scored {result.test_looks} times, because the search was extended after "
-        "its test figures had been seen; the last figures are slightly optimistic."
+        "a test score was known; the latest figures are slightly optimistic."
     )
 
 
@@ -214,7 +214,7 @@ def trial_table(result: NasResult) -> Table:
         "validation MSE": lambda t: number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
         "verdict": lambda t: "accepted" if t.accepted else ("failed" if t.error else ""),
         **columns_of(TrialRow, "parameters", "seconds"),
-        "changes to trial 0": lambda t: (
+        "changes from trial 0": lambda t: (
             ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "none"
         ),
         "note": lambda t: t.error or t.note,

@@ -25,7 +25,7 @@ class TrialRow(AnswerDocument):
     reason: str
     judge: str
     parameters: Annotated[int | None, Column("weights", lambda count: f"{count:,}" if count else "–")]
-    seconds: Annotated[float | None, Column("seconds", ".1f", "Of the trial's first training.")]
+    seconds: Annotated[float | None, Column("seconds", ".1f", "Duration of the trial's first training run.")]
     changes: dict[str, Value]
     note: str
     error: str
@@ -159,7 +159,7 @@ def advice(result: NasResult) -> list[str]:
         interval = _over_seeds(w)
         if interval is None:
             verdict = (
-                "The baseline has the lower test error, but one training cannot show whether the difference is real"
+                "The baseline has the lower test error, but one training run cannot show whether the difference is real"
             )
         elif interval[0] <= simple:
             verdict = "The difference from the baseline is not significant"
@@ -168,9 +168,9 @@ def advice(result: NasResult) -> list[str]:
         sentences.append(f"{verdict}; use the baseline, or start a new search with more training or trials.")
     if w.unstable:
         sentences.append(
-            f"The winner is unstable: over its {w.trainings} trainings of the last round the validation "
+            f"The winner is unstable: over its {w.trainings} training runs in the last round, the validation "
             f"MSE of {number(w.val_mse)} has a standard deviation of {number(w.val_mse_spread)}, so "
-            "another training may be much worse. The training with the lowest validation error is kept."
+            "another training run may be much worse. The training run with the lowest validation error is kept."
         )
     return [*sentences, *silent(result.models)]
 

@@ -48,7 +48,7 @@ class NasExperiment:
         if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS + repeats:
             raise ConfigError(
                 f"Paired studies need more than max_iterations={config.max_iterations}: the first trial, "
-                f"which both studies share, already takes {1 + repeats} trainings.",
+                f"which both studies share, already takes {1 + repeats} training runs.",
                 hint="Raise max_iterations, or use --control light.",
             )
         if not config.space.root and config.max_iterations > 1:
@@ -70,7 +70,7 @@ class NasExperiment:
         if problems:
             raise ConfigError(
                 f"Trial 0 (the config as written) lies outside the search space: {'; '.join(problems)}.",
-                hint="Change the key itself, its range under `space`, or the limit (search.memory_mb, "
+                hint="Change the value, its range under `space`, or the limit (search.memory_mb, "
                 "search.max_parameters).",
             )
 
@@ -250,4 +250,4 @@ def _means(rows: Sequence[Sequence[float]]) -> list[float]:
 def _nothing_left(state: StudyState) -> str:
     errors = [trial.result.error for trial in state.trials if trial.result]
     count = f"All {len(errors)} trials" if len(errors) > 1 else "The only trial"
-    return f"{count} failed; last error: {errors[-1].rstrip('.') if errors else 'none was run'}."
+    return f"{count} failed; last error: {errors[-1].rstrip('.') if errors else 'no trial ran'}."

@@ -122,7 +122,7 @@ def narrate(event: Event) -> Narration | None:
             return Narration(line=f"  {data['name']:<10} validation MSE {number(data['val_mse'])}  {data['note']}")
         case "winner.scored":
             errors = data["mse"]
-            mean = f", mean of {len(errors)} trainings" if len(errors) > 1 else ""
+            mean = f", mean of {len(errors)} training runs" if len(errors) > 1 else ""
             line = f"  winner {event.id}: test MSE {number(fmean(errors))}{mean}"
             return Narration(line=line, detail="writing the report")
         case "trial.epoch":

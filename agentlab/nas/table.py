@@ -85,13 +85,13 @@ def _position(file: CsvFile, name: str, key: str) -> int:
         )
     if positions:
         return positions[0]
-    hint = f"Its columns: {', '.join(column[:40] or '(no name)' for column in file.names[:12])}."
+    hint = f"Columns in the file: {', '.join(column[:40] or '(no name)' for column in file.names[:12])}."
     message = f"{file.source} has no column {name!r} ({key})."
     if key != "data.date_column":
         raise DataError(message, hint=hint)
     dated = [column for index, column in enumerate(file.names) if column and looks_like_dates(file.frame[index])]
     settings = {key: dated[0]} if dated and file.names.count(dated[0]) == 1 else {}
-    raise refusal(message, f"{hint} Line 1 must name the column with the dates:", settings)
+    raise refusal(message, f"{hint} Line 1 must be the header; set the date column:", settings)
 
 
 def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _no_number(
     value = str(column.iloc[row])[:40]
     message = f"{file.source}: column {name!r}, line {file.line(row)}: {value!r} is not a finite number."
     if config.decimal == "." and has_decimal_commas(column):
-        return refusal(message, "Its numbers use decimal commas:", {"data.decimal": ","})
+        return refusal(message, "The column uses decimal commas; set the decimal mark:", {"data.decimal": ","})
     written = "1.234,5" if config.decimal == "," else "1234.5"
     plain = f"With data.decimal {config.decimal!r}, numbers must be written like {written}, without other characters."
     if "," in value and any(letter.isdigit() for letter in value):
@@ -225,7 +225,7 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
     message = f"{file.source}: column {column!r}, line {line} is not a date: {value_text}."
     matching_pattern = date_format(text)
     settings = {"data.date_format": matching_pattern} if matching_pattern else {}
-    return refusal(message, "To read its dates:", settings, hint)
+    return refusal(message, "Set the date format:", settings, hint)
 
 
 def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
@@ -235,14 +235,14 @@ def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
     row = int((steps <= 0).argmax()) + 1
     if (steps < 0).all():
         fault, hint = (
-            f"goes back in time ({dates[row]}), like all the others",
+            f"goes back in time ({dates[row]}), as do all other lines",
             "Reverse the rows, so that the oldest comes first.",
         )
     elif steps[row - 1] < 0:
         fault = f"goes back in time ({dates[row]})"
         hint = "Sort the rows by date, and check that day and month are not swapped."
     else:
-        fault = f"repeats the date of the line before ({dates[row]})"
+        fault = f"repeats the date of the previous line ({dates[row]})"
         hint = (
             "Keep one row per time step, with one column per series. Local time repeats an hour in "
             "autumn: add a time zone offset, or use UTC."
@@ -264,7 +264,7 @@ def _frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency:
     if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - _MAX_MISSING):
         raise DataError(
             f"{file.source}: at frequency {frequency}, most time steps from {dates[0]} to {dates[-1]} have no row.",
-            hint="Use a longer data.frequency, or cut the series to a part without gaps.",
+            hint="Use a coarser data.frequency, or limit the series to a part without gaps.",
         )
     aligned = frequency.align(dates)
     twice = np.concatenate([[False], aligned[1:] == aligned[:-1]])
@@ -274,6 +274,6 @@ def _frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency:
         raise DataError(
             f"{file.source}: line {file.line(int(off[0]))} ({dates[off[0]]}) is off the {frequency} grid "
             f"that starts at {dates[0]}{rest_note}.",
-            hint="Set the correct data.frequency, remove rows that do not belong, or resample the series.",
+            hint="Set the correct data.frequency, remove the rows that are off the grid, or resample the series.",
         )
     return frequency

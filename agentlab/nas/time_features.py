@@ -29,7 +29,7 @@ class Frequency:
         match = _PATTERN.fullmatch(text)
         unit = _NAMES.get(match["unit"].lower()) if match else None
         if match is None or unit is None:
-            raise ValueError(f"{text!r} is not a time step; use one such as 15min, h, 2h, D, W or MS")
+            raise ValueError(f"{text!r} is not a valid time step; examples: 15min, h, 2h, D, W, MS")
         return cls(int(match["count"] or 1) * _MINUTES[unit])
 
     @classmethod
@@ -47,12 +47,12 @@ class Frequency:
         if months == 1:
             return cls(None)
         if months > 1:
-            raise ValueError(f"rows are {months} months apart; the longest calendar step is one month")
+            raise ValueError(f"rows are {months} months apart; the longest supported time step is one month")
         steps = np.diff(times).astype(np.int64)
         values, counts = np.unique(steps, return_counts=True)
         step = int(values[counts.argmax()])
         if counts.max() * 2 <= len(steps):
-            raise ValueError("no time step is shared by most neighbouring rows")
+            raise ValueError("most neighbouring rows do not share one time step")
         if step % 60:
             raise ValueError(f"rows are {step} seconds apart, but a step must be a whole number of minutes")
         return cls(step // 60)

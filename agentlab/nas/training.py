@@ -187,7 +187,7 @@ class _Session:
             _set_generators(at, self.device)
         except (RuntimeError, TypeError) as error:
             raise RunUnreadableError(
-                f"A checkpoint does not match the training of its trial: {str(error)[:200]}",
+                f"A checkpoint does not match its trial: {str(error)[:200]}",
                 hint="Delete it; the trial will start over.",
             ) from error
         return at

@@ -108,7 +108,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _in_the_making(folder: Path) -> UsageError:
-    return UsageError(f"Another run is training {folder}.", hint=f"Wait for it to finish. {_ELSEWHERE}")
+    return UsageError(f"Another run is training the adapter {folder}.", hint=f"Wait for it to finish. {_ELSEWHERE}")
 
 
 def room_for(config: PersonaConfig, base: BaseFile) -> int:
@@ -197,7 +197,7 @@ def page_of(folder: Path, workspace: Workspace, card: Mapping[str, Any]) -> str:
     called = quote(folder.name if folder.parent == workspace.adapters else str(folder))
     return (
         f"# {name}\n\n"
-        f"A LoRA adapter for {Path(base).name}, made by `agentlab train-persona`; `{CARD}` records how.\n\n"
+        f"A LoRA adapter for {Path(base).name}, trained with `agentlab train-persona`; `{CARD}` has the details.\n\n"
         f"Loss on held-out conversations: {_loss(metrics['loss_before'])} before training, "
         f"{_loss(metrics['eval_loss'])} after.\n\n"
         f"{_system_text(card['data']['system'])}"

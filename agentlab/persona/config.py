@@ -64,8 +64,8 @@ class PersonaConfig(StrictModel):
     )
     together: bool = Field(False, description="Train all personas in the same steps, with their rows in one batch.")
     lora: LoraConfig = Field(LoraConfig(), description="Shape of the adapters.")
-    training: TrainingConfig = Field(TrainingConfig(), description="How each adapter is trained.")
-    report: ReportConfig = Field(ReportConfig(), description="What is measured after training.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Training settings for each adapter.")
+    report: ReportConfig = Field(ReportConfig(), description="Measurements after training.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         names = [persona.name for persona in self.personas]
@@ -83,7 +83,7 @@ class PersonaConfig(StrictModel):
                     f"{name} is reserved for the base model in reports: choose another name, or another --out folder",
                 )
         if self.out is not None and len(names) > 1:
-            yield ("out",), "is for one persona only; several personas are written to adapters/NAME"
+            yield ("out",), "can only be set for a single persona; several are written to adapters/NAME"
 
 
 MEASURED = Basis(  # the seed draws what is held out

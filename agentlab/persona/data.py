@@ -126,7 +126,7 @@ class PersonaPlan(AnswerDocument):
     data: dict[str, DataReport]
 
     def blocks(self) -> list[Block]:
-        imported = ", imported first (half a minute, once)" if self.imports else ""
+        imported = ", imported first (takes half a minute, only once)" if self.imports else ""
         several = f"{len(self.data)} adapters, {'in the same steps' if self.together else 'in turn'}"
         adapters = "one adapter" if len(self.data) == 1 else several
         trains = f"{adapters}, rank {self.rank}, {self.epochs:g} epochs"

@@ -79,7 +79,7 @@ class PersonaResult(Plain):
         """Whether the loss on held-out conversations fell."""
         if self.gain is None:
             return f"{self.name} was trained; no conversations were held out, so the gain is unknown."
-        losses = f"held-out loss {number(self.before, 3)} to {number(self.eval_loss, 3)} nats per token"
+        losses = f"held-out loss went from {number(self.before, 3)} to {number(self.eval_loss, 3)} nats per token"
         interval = (
             f"({self.gain.level:.0%} interval {self.gain.low:.3f} to {self.gain.high:.3f}, bootstrap over the "
             f"{self.held_out} held-out conversations)"
@@ -172,7 +172,7 @@ def persona_report(run: OpenRun, result: PersonasResult, data: Sequence[DataRepo
     """Draw the losses into the run folder, and say what they show; `measured_in` is the type of the measured losses."""
     run.write_text(_CURVES, loss_curves(result.personas))
     types = (
-        f"Losses in the table are measured after training in {measured_in}; those in the plot during training, "
+        f"The table shows losses measured after training, in {measured_in}; the plot shows those during training, "
         f"in {result.precision}; they may differ in the second digit."
     )
     blocks: list[Block] = [

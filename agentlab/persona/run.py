@@ -249,12 +249,12 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
     if size > 1 and config.together and len(config.personas) > 1:
         raise UsageError(
             f"Training personas together needs one process, but {size} were launched.",
-            hint="Use --set together=false, or start it without a launcher.",
+            hint="Use --set together=false, or start the run without a launcher.",
         )
     earlier_size = first_event_data(events, _BEGUN).get("processes", size)
     if earlier_size != size:
         plural = "es" if earlier_size > 1 else ""
-        hint = f"Launch it with --num_processes {earlier_size}." if plural else "Start it without a launcher."
+        hint = f"Launch the run with --num_processes {earlier_size}." if plural else "Start the run without a launcher."
         message = f"The training started with {earlier_size} process{plural}; it cannot continue with {size}."
         raise RunMismatchError(message, hint=hint)
 

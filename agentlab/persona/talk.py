@@ -131,7 +131,7 @@ def checkpoint_of(folder: Path, model: str | None, workspace: Workspace, importi
     path = import_base(base)
     if same_base(folder, path, any_base=True) is False:
         raise UsageError(
-            f"{folder.name} was trained on a different base model from {path}: the fingerprints differ.",
+            f"{folder.name} was trained on a different base model, not {path}: the fingerprints differ.",
             hint="Choose its base with --model (`debate ping`: --base); `agentlab models list` shows all models.",
         )
     return path

@@ -241,7 +241,7 @@ def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
             continue
         start = stage.repeat_until.start or stage.id
         if start not in names[: index + 1]:
-            yield (str(index), "repeat_until", "start"), _unknown("stage before it", start, names[: index + 1])
+            yield (str(index), "repeat_until", "start"), _unknown("earlier stage", start, names[: index + 1])
             continue
         for name in names[names.index(start) : index + 1]:
             if name in looped:

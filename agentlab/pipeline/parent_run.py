@@ -104,18 +104,18 @@ def check_unchanged(parent: PipelineConfig, child: PipelineConfig, first: str) -
     for name in _INPUTS if kept_stages else ():
         if getattr(parent, name) != getattr(child, name):
             raise RunMismatchError(
-                f"`{name}` was changed, but {kept_stages[0].id} would be reused with the parent's answer.",
+                f"`{name}` changed, but the parent's answer for {kept_stages[0].id} would be reused.",
                 hint="Start a new run; stored answers are reused.",
             )
     for stage in kept_stages:
         old = dict(_deciding(parent, before[stage.id])) if stage.id in before else {}
         changed = next((name for name, value in _deciding(child, stage) if old.get(name) != value), None)
         if changed is not None:
-            of = "" if changed == stage.id else f", which determines the answer of {stage.id}"
-            way_out = f", or override it only in stages from {first} on." if of else "."
+            of = "" if changed == stage.id else f", which affects the answer of {stage.id}"
+            way_out = f", or override it only from stage {first} on." if of else "."
             raise RunMismatchError(
-                f"{changed} was changed{of}, but the rerun starts only at {first}.",
-                hint=f"Start there: --from {stage.id}{way_out}",
+                f"{changed} changed{of}, but the rerun does not start until {first}.",
+                hint=f"Start the rerun at {stage.id}: --from {stage.id}{way_out}",
             )
 
 
@@ -131,11 +131,11 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
     for name in sorted(asked_models([stage], config)):
         entry, drawing = config.models[name], drawing_of(config, stage, name)
         yield f"the model {name}", (entry.provider, entry.file, entry.model)
-        yield f"the sampling of {name}", (drawing.temperature, drawing.top_p, drawing.max_tokens)
+        yield f"the sampling settings of {name}", (drawing.temperature, drawing.top_p, drawing.max_tokens)
         if entry.provider == "gguf":
             engine = engine_of(config, name)
             yield "models_directory", config.models_directory
-            yield f"the engine of {name}", (engine.batch, engine.gpu_layers, engine.flash, engine.kv_type)
+            yield f"the engine settings of {name}", (engine.batch, engine.gpu_layers, engine.flash, engine.kv_type)
             context: int | None = engine.context
         else:
             remote_model = config.llm.models[entry.model or ""]
@@ -143,7 +143,7 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
             yield f"llm.models.{entry.model}", (remote_model.provider, remote_model.id, provider)
             context = remote_model.context
         if name == judge:
-            yield f"the context of {name}", context
+            yield f"the context size of {name}", context
     if _draws(config, stage):
         yield "seed", config.seed
 

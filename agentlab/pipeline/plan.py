@@ -67,13 +67,13 @@ class PipelinePlan(AnswerDocument):
         best = "the minimum" if self.method == "exact" else "heuristic: too many stages for an exact search"
         inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
         loads = f"{self.loads} model load{'s' if self.loads != 1 else ''}"
-        memory = f"at most {mebibytes(self.peak_bytes)} of {mebibytes(self.budget_bytes)} MiB"
+        memory = f"at most {mebibytes(self.peak_bytes)} of {mebibytes(self.budget_bytes)} MiB of memory"
         columns = ("model", "file", "context", "planned MiB", "weights", "cache", "buffers", "process", "GPU", "from")
         blocks: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after step"), steps)]
         blocks += [Table(columns, models)] if models else []
         return [
             *blocks,
-            Text(f"{inputs}, {loads} ({best}), {memory}."),
+            Text(f"{inputs}: {loads} ({best}), {memory}."),
             *(Text(f"remark: {remark}") for remark in self.remarks),
         ]
 

@@ -142,12 +142,12 @@ def _check(path: Path, metadata: GgufMetadata, entry: ModelEntry) -> None:
             hint="Upgrade llama-cpp-python; a later version may support it.",
         )
     if not metadata.chat_template:
-        raise ModelFileError(f"{path} has no chat template, so it cannot chat.", hint=_INSTRUCT)
+        raise ModelFileError(f"{path} has no chat template, so it cannot be used for chat.", hint=_INSTRUCT)
     if entry.quantization is not None and not agrees(entry.quantization, metadata):
         header_differs = metadata.file_type not in (None, metadata.quantisation)
         claimed = f", and its header says {metadata.file_type}" if header_differs else ""
         raise ModelFileError(
-            f"{path} is set to {entry.quantization}, but most of its bytes are {metadata.quantisation}{claimed}.",
+            f"{path} is configured as {entry.quantization}, but most of its data is {metadata.quantisation}{claimed}.",
             hint="Correct or omit `quantization`, or download the intended file.",
         )
 

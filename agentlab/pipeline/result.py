@@ -181,8 +181,8 @@ def pipeline_report(
     return Report(
         title=f"Pipeline of {stages} on {inputs}",
         verdict=[
-            f"{answered} of {inputs} answered with {asked} model calls, {seconds:.1f} s of model time, "
-            f"{result.reused} answers reused."
+            f"{answered} of {inputs} answered, using {asked} model calls and {seconds:.1f} s of model time; "
+            f"{result.reused} answers were reused."
         ],
         facts={"model": ", ".join(model.model for model in result.models) or "remote models", "data": inputs},
         body=blocks,

@@ -141,7 +141,7 @@ class PipelineExperiment:
             raise failure
         if failed:
             raise AgentlabError(
-                f"{len(failed)} of {len(items)} inputs failed, first {failed[0].name}: {failed[0].failed}",
+                f"{len(failed)} of {len(items)} inputs failed; the first was {failed[0].name}: {failed[0].failed}",
                 hint=f"Retry them with {resume}; the others are in outputs.jsonl.",
             )
         return result, outcome

@@ -70,7 +70,7 @@ class Stage(Sampling):
         None, description="Stages whose answers this stage reads, or `input`; null means the previous stage."
     )
     output_mode: Literal["answer_only", "input_plus_answer"] = Field(
-        "answer_only", description="What the stage passes on: its answer, or its input and its answer."
+        "answer_only", description="Text the stage passes on: its answer, or its input and its answer."
     )
     system: Source = Field("", description="Template of the system message; empty sends none.")
     prompt: Source = Field("{{ input }}", description="Template of the user message.")

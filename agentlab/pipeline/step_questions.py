@@ -85,7 +85,7 @@ def messages(step: PipelineStep, item: PipelineItem, keep: float) -> Messages:
     values = item.values(step, shorten_text(input_text, keep))
     system, prompt = (compile_template(source).render(values) for source in (step.stage.system, step.stage.prompt))
     if not prompt.strip():
-        reason = f"its input, {' and '.join(step.sources)}, is empty"
+        reason = f"its input ({' and '.join(step.sources)}) is empty"
         if input_text.strip():
             reason = f"its template renders to an empty prompt for {input_text[:_SHOWN]!r}"
         raise ConfigError(

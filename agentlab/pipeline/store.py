@@ -72,7 +72,7 @@ class Freed(AnswerDocument):
     bytes: int
 
     def blocks(self) -> list[Block]:
-        return [Text(f"Removed {self.answers} answers: {self.bytes / (1 << 20):.1f} MiB.")]
+        return [Text(f"Removed {self.answers} answers, freeing {self.bytes / (1 << 20):.1f} MiB.")]
 
 
 def gc(store: Store, older_than_seconds: float, now: float) -> Freed:

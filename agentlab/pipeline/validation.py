@@ -56,7 +56,7 @@ class Validated(AnswerDocument):
             },
         )
         count = len(self.stages)
-        sentence = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} with {', '.join(self.models)}."
+        sentence = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} using {', '.join(self.models)}."
         return [Text(sentence), stages, *(Text(line) for line in (*self.remarks, *self.warnings))]
 
 
@@ -158,7 +158,7 @@ def _equal_samples(stage: Stage, temperature: float) -> Iterator[Remark]:
     if temperature == 0 and equal_answers > 1:
         yield (
             stage.id,
-            f"at temperature 0 a model gives the same answer {equal_answers} times; raise it, or sample once",
+            f"temperature 0 gives the same answer {equal_answers} times; raise the temperature, or sample once",
         )
 
 

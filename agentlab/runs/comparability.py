@@ -39,7 +39,7 @@ def differences(first: MeasuredRun, second: MeasuredRun, basis: Basis) -> list[s
     `basis` is that of the command, if it is the same.
     """
     if first.command != second.command:
-        return [f"one run is from {first.command}, the other from {second.command}"]
+        return [f"the runs are from different commands, {first.command} and {second.command}"]
     a, b = _data(first.events, basis), _data(second.events, basis)
     both_known = bool(a) and bool(b)
     keys = basis.keys if both_known and a == b else basis.keys + basis.data_keys
@@ -64,7 +64,7 @@ def other_figures(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> 
         return f"{metric.unit or 'a number'}, {metric.direction} is better"
 
     return {
-        name: f"{name}: {describe_metric(first[name])}, and {describe_metric(second[name])}"
+        name: f"{name}: {describe_metric(first[name])}, versus {describe_metric(second[name])}"
         for name in sorted(first.keys() & second.keys())
         if describe_metric(first[name]) != describe_metric(second[name])
     }
@@ -83,7 +83,7 @@ def _data(events: Sequence[Event], basis: Basis) -> dict[str, str]:
 def _describe_differences(keys: Sequence[str], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     first_values, second_values = _select_keys(keys, first), _select_keys(keys, second)
     return [
-        f"{name}: {_shorten_value(first_values.get(name))} and {_shorten_value(second_values.get(name))}"
+        f"{name}: {_shorten_value(first_values.get(name))} versus {_shorten_value(second_values.get(name))}"
         for name in sorted(first_values.keys() | second_values.keys())
         if first_values.get(name) != second_values.get(name)
     ]

@@ -47,7 +47,7 @@ class RunComparison(AnswerDocument):
     second: str
     config: list[ConfigDifference]
     metrics: list[MetricDifference]
-    not_comparable: list[str] = Field(description="Why the figures are not comparable; empty if they are.")
+    not_comparable: list[str] = Field(description="Reasons why the figures are not comparable; empty if they are.")
 
     def blocks(self) -> list[Block]:
         """Config first: a difference in figures means nothing before that is known."""

@@ -174,14 +174,14 @@ class BoundedDifference(Bounded):
         if self.is_shown:
             return f"{'better' if self.low > 0 else 'worse'} than {rival} ({self}, p = {figure_or_dash(self.p, '.2g')})"
         detectable = (
-            "" if self.smallest is None else f"; one of {100 * self.smallest:.1f} or more would have been detected"
+            "" if self.smallest is None else f"; a difference of {100 * self.smallest:.1f} or more would be detectable"
         )
         return f"no difference from {rival} shown ({self}{detectable})"
 
 
 def silence(model: str, calls: int, reason: str) -> str:
     """The sentence on a model that answered none of its calls; of the reason, which may be a log, the first line."""
-    return f"The model {model} answered 0 of {calls}: {(reason.splitlines() or ['unknown reason'])[0][:300]}"
+    return f"The model {model} answered 0 of {calls} calls: {(reason.splitlines() or ['unknown reason'])[0][:300]}"
 
 
 def number(value: float | None, digits: int = 4) -> str:

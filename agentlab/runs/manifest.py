@@ -67,14 +67,14 @@ class Manifest(_Frozen):
     config_hash: str
     seed: int
     versions: dict[str, str] = Field(default_factory=dict)
-    git: dict[str, Any] | None = Field(None, description="Commit, and whether the checkout had changes.")
+    git: dict[str, Any] | None = Field(None, description="Commit hash, and whether there were uncommitted changes.")
     device: dict[str, Any] = Field(default_factory=dict)
     created: str
     started: str | None = None
     ended: str | None = None
-    resumed: list[str] = Field(default_factory=list, description="When it was resumed.")
+    resumed: list[str] = Field(default_factory=list, description="Times at which the run was resumed.")
     parent: str | None = Field(None, description="The run that this one was derived from.")
-    seconds: float = Field(0.0, description="Wall time over all its sessions.")
+    seconds: float = Field(0.0, description="Wall time of all sessions.")
     tokens: RunTokens = RunTokens()
     cost_usd: float | None = None
     energy_joules: float | None = None

@@ -22,7 +22,7 @@ from agentlab.runs.manifest import Manifest, Status, elapsed_seconds, read_manif
 from agentlab.runs.run import LOCK
 
 _MAX_TEXT, _MAX_PROOF = 64 << 20, 4 << 10
-_NOT_OURS = "It is a link, was renamed, or is not a run. If you know what it is, delete it yourself."
+_NOT_OURS = "It is a link, was renamed, or is not a run. If you are sure you do not need it, delete it manually."
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def find(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
     if command and record.manifest.command != command:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{command}`.",
-            hint=f"`last:{command}` is the latest run of {command}.",
+            hint=f"`last:{command}` selects the latest run of {command}.",
         )
     return record
 
@@ -171,7 +171,7 @@ def require_whole_name(runs_dir: Path, name: str) -> str:
         return name
     full_name = find(runs_dir, name).id if _is_last(name) else match(name, names)
     raise UsageError(
-        f"{name!r} is short for {full_name}; only the full name is accepted here.", hint=f"Write {full_name}."
+        f"{name!r} is short for {full_name}; only the full name is accepted here.", hint=f"Use {full_name}."
     )
 
 
@@ -215,8 +215,8 @@ def check_removable(runs_dir: Path, *run_ids: str) -> None:
         folder = runs_dir / run_id
         if runs_dir.is_symlink():
             raise RunUnreadableError(
-                f"{runs_dir} is a link, and nothing is deleted through a link.",
-                hint=f"Name the folder itself: --runs-dir {quote(str(runs_dir.resolve()))}",
+                f"{runs_dir} is a link; runs are not deleted through links.",
+                hint=f"Pass the folder itself: --runs-dir {quote(str(runs_dir.resolve()))}",
             )
         if not is_run(folder):
             raise RunUnreadableError(
@@ -246,7 +246,7 @@ def read_result(record: RunRecord, model: type[D]) -> D:
         return model.model_validate(json.loads(record.text("result.json")))
     except (ValueError, RecursionError) as error:
         raise RunUnreadableError(
-            f"{record.path / 'result.json'} is damaged.", hint=f"Its report is {record.path / 'report.md'}."
+            f"{record.path / 'result.json'} is damaged.", hint=f"Read the report instead: {record.path / 'report.md'}."
         ) from error
 
 

@@ -180,7 +180,7 @@ def _model(kind: str) -> type[BaseModel]:
 def _kind_of(ref: str, cwd: Path) -> str:
     folder = path_file(ref, cwd).path.absolute().parent.name
     if folder not in kinds():
-        hint = f"Add --command, one of {', '.join(kinds())}."
+        hint = f"Add --command with one of {', '.join(kinds())}."
         raise UsageError(f"It is not clear which command {ref} is for.", hint=hint)
     return folder
 

@@ -10,7 +10,7 @@ DATA_FOLDERS = ("adapters", "models", "runs")
 
 IGNORE_RULES = ("/.env", "/.agentlab/", "/adapters/*", "/models/*", "/runs/*", "!/*/.gitkeep")
 _GITIGNORE = (
-    "# Anchored on purpose: an unanchored `models/` would hide folders of that name anywhere below.\n"
+    "# Anchored on purpose: an unanchored `models/` would ignore folders of that name at every level.\n"
     + "".join(f"{rule}\n" for rule in IGNORE_RULES)
 )
 
@@ -56,7 +56,7 @@ EXAMPLE = """\
 extends: default
 
 # seed: 1
-# llm: none                  # a name from `agentlab configs list llm`, or such a mapping
+# llm: none                  # a name from `agentlab configs list llm`, or a mapping with the same keys
 """
 MODELS = """\
 # Models available to the stages in pipeline.yaml.
@@ -66,7 +66,7 @@ MODELS = """\
 models_directory: models         # where `file` is looked up; relative to this folder
 
 defaults:                        # for every model; a model's `overrides` and a stage's own keys take precedence
-  n_ctx: 2048                    # tokens of prompt and answer together
+  n_ctx: 2048                    # prompt and answer tokens combined
   temperature: 0                 # 0 always takes the most likely token
   max_tokens: 128                # maximum tokens per answer
 
@@ -75,7 +75,7 @@ models:
     file: SmolLM2-135M-Instruct.Q4_1.gguf    # get it with `agentlab models pull smollm2-135m`
     quantization: Q4_1                       # checked against the file
     required_for_base: true                  # base mode does not start without it
-    overrides: {}                            # such as n_ctx: 4096, for this model only
+    overrides: {}                            # for this model only, e.g. n_ctx: 4096
 
   # larger:
   #   file: Qwen2.5-7B-Instruct-Q4_K_M.gguf
@@ -85,7 +85,7 @@ models:
 """
 
 PIPELINE = """\
-# Stages that use the models in models.yaml; the last answer is the pipeline's.
+# Stages that use the models in models.yaml; the last stage's answer is the pipeline's result.
 #
 # Run:    agentlab pipeline --models models.yaml --pipeline pipeline.yaml --mode base --input "Why is the sky blue?"
 # Check:  agentlab pipeline validate --models models.yaml --pipeline pipeline.yaml
@@ -99,7 +99,7 @@ base_pipeline:                   # draft -> critique -> final
     - id: draft
       type: single
       model: small
-      input_from: input          # the run's own input, as for every first stage
+      input_from: input          # the run's own input; every first stage uses it
       output_mode: input_plus_answer     # passes on its input and its answer; answer_only: just the answer
       prompt: |-
         {{ input }}
@@ -118,7 +118,7 @@ base_pipeline:                   # draft -> critique -> final
     - id: final
       type: single
       model: small
-      input_from: [draft, critique]      # several answers are labelled with their stages
+      input_from: [draft, critique]      # each answer is labelled with its stage
       prompt: |-
         {{ input }}
 
@@ -129,7 +129,7 @@ manual_pipeline:                 # --mode manual: three samples -> vote
     - id: ballot
       type: multi
       models: [small]
-      samples: 3                 # answers of each model, with different seeds
+      samples: 3                 # answers per model, with different seeds
       temperature: 0.8
       max_tokens: 16
       prompt: |-
@@ -138,7 +138,7 @@ manual_pipeline:                 # --mode manual: three samples -> vote
         Answer with one word, "yes" or "no".
       aggregation:               # or concat, judge, synthesis, best_of, first_valid, or a template of your own
         method: vote
-        extract:                 # which part of an answer is its vote
+        extract:                 # the part of an answer that counts as its vote
           kind: label
           labels: ["yes", "no"]
         ties: first

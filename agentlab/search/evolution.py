@@ -213,8 +213,8 @@ class CmaEs:
         """Raises ConfigError if a parameter is a choice without order: it has no distances."""
         if choices := [name for name, spec in self.space.parameters.items() if not spec.is_ordered]:
             raise ConfigError(
-                f"{self.name} needs numeric parameters, but {', '.join(choices)} has unordered choices.",
-                hint="Use ga, one-plus-lambda or map-elites, or remove it from the space.",
+                f"{self.name} needs numeric parameters, but the choices of {', '.join(choices)} have no order.",
+                hint="Use ga, one-plus-lambda or map-elites, or remove these parameters from the space.",
             )
 
     def strategy(self, history: Sequence[Trial]) -> "CMA":

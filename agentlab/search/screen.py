@@ -71,7 +71,7 @@ class ScreenRules:
             problems.append(f"{cost.parameters:,} parameters exceed the limit of {self.limits.parameters:,}")
         if self.limits.memory_bytes is not None and cost.memory_bytes > self.limits.memory_bytes:
             need, limit = cost.memory_bytes / 2**20, self.limits.memory_bytes / 2**20
-            problems.append(f"about {need:,.0f} MiB exceed the limit of {limit:,.0f} MiB")
+            problems.append(f"needs about {need:,.0f} MiB, above the limit of {limit:,.0f} MiB")
         return problems
 
 
@@ -105,7 +105,7 @@ class ScreenedProposer:
                 chosen[space.key(passed.params)] = passed
         for point in self._random_points(rng) if len(chosen) < n else ():
             if not refusal_reasons(point):
-                chosen[space.key(point)] = Proposal(point, "random", f"{self.name} had no valid candidate")
+                chosen[space.key(point)] = Proposal(point, "random", f"{self.name} found no valid candidate")
             if len(chosen) >= n:
                 break
         return list(chosen.values())[:n]

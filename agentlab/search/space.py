@@ -220,7 +220,7 @@ class SearchSpace:
             point = self.decode(self.around_centre(unit, share))
             if not self.broken_rules(point):
                 return point
-        problem = f"None of {_DRAWS} random points of the space satisfies all constraints."
+        problem = f"None of {_DRAWS} random points in the space satisfies all constraints."
         raise ConfigError(problem, hint="Widen `space` or remove a constraint.")
 
     def points(self, limit: int) -> list[dict[str, Value]] | None:

@@ -192,7 +192,7 @@ def opinion_notes(rows: Sequence[ModelRow], terms: StudyTerms) -> list[Block]:
     """What language models said of near ties, held against what followed."""
     return [
         Text(
-            f"Asked whether the gain of a near tie would last, {m.model} agreed with the repeated "
+            f"Asked whether the gain in a near tie would hold up, {m.model} agreed with the repeated "
             f"{terms.measurement}s in {m.agreed} of {m.checked} cases. Near ties are {terms.again} "
             "regardless of the model's opinion."
         )

@@ -45,7 +45,7 @@ class Noise:
         return (
             f"The seed alone changes the {terms.error}{f' of {trials}' if trials else ''} by "
             f"{self.deviation:.2%} (one standard deviation, measured on {self.trainings} "
-            f"{terms.measurement}s of the search)."
+            f"{terms.measurement}s in the search)."
         )
 
 

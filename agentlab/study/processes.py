@@ -113,7 +113,7 @@ class ProcessExecutor:
             self._hand_out()
             busy = [worker for worker in self._workers if worker.training]
             if not busy:
-                raise IndexError("no training is running")
+                raise IndexError("no training run is in progress")
             for worker in busy:
                 ending = self._listen(worker)
                 if ending:

@@ -180,7 +180,7 @@ def _review_proposal(study: Study, state: StudyState, proposal: Proposal) -> Pro
 
     def problems(params: Params) -> list[str]:
         point = space.reduce(params)
-        idle = [f"{name} is not searched, or is inactive with these values" for name in params if name not in point]
+        idle = [f"{name} is not in the space, or is inactive with these values" for name in params if name not in point]
         return idle or against(point)
 
     chosen = study.reviewer.review(

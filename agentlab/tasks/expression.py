@@ -180,7 +180,7 @@ class _Evaluation:
             text = self.value(node.func.value)
             pieces = [len(value) for value in arguments if isinstance(value, str | list)]
             if not isinstance(text, str) or (len(text) + 1) * max(pieces, default=0) > _LONGEST * 10:
-                raise Refused("not a method of a short text")
+                raise Refused("methods work only on short texts")
             return getattr(text, node.func.attr)(*arguments)
         raise Refused("a function that is not allowed")
 

@@ -34,8 +34,8 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")  # as `normal` writes one
 _FORM = (
     'A line is {"question": "What is 6 x 7?", "answer": 42} or {"question": "...", "choices": ["Lima", "Quito"], '
     '"answer": "Lima"}; `id` and `checker` (choice, number or text) are optional. The answer may also be a letter '
-    '(A, B) or an index from 0 (MMLU), the choices {"text": [...], "label": [...]} with "answerKey" (ARC), or the keys '
-    "ctx, endings and label (HellaSwag)."
+    '(A, B) or an index from 0 (MMLU); choices may be {"text": [...], "label": [...]} with "answerKey" (ARC); the keys '
+    "ctx, endings and label (HellaSwag) also work."
 )
 # Our keys, and what other sets of questions call them.
 _ALIASES = (("prompt", "ctx"), ("choices", "endings"), ("answer", "answerKey"), ("answer", "label"))
@@ -333,18 +333,18 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
         yield "it has both `question` and `prompt`" if question_keys else "it has no `question`"
     choices = value.get("choices")
     if choices is not None and not (isinstance(choices, list) and 2 <= len(choices) <= MOST_CHOICES):
-        yield f"the choices must be a list of 2 to {MOST_CHOICES}, or equally long lists of texts and labels"
+        yield f"the choices must be a list of 2 to {MOST_CHOICES} items, or equally long lists of texts and labels"
         choices = None
     choice_by_key = {f"choice {number}": choice for number, choice in enumerate(choices or (), 1)}
     if len({normal(choice) for choice in choice_by_key.values() if _text(choice)}) < len(choice_by_key):
-        yield "two choices are equal, or one is neither text nor number"
+        yield "two choices are equal, or one is neither text nor a number"
     id_field = {"id": value["id"]} if value.get("id") is not None else {}
     contents = {key: value[key] for key in question_keys} | {"answer": value.get("answer")} | choice_by_key | id_field
     for key, content in contents.items():
         if not (text := _text(content)) or (key in question_keys and not isinstance(content, str)):
             yield f"the {key} is {'missing' if content is None else 'empty or of the wrong type'}"
         elif not is_unicode(text):
-            yield f"the {key} contains half a character (a lone surrogate)"
+            yield f"the {key} contains a lone surrogate (half a character)"
         elif key not in question_keys and len(text) > _LONGEST:
             yield f"the {key} is longer than {_LONGEST} characters"
     if value.get("checker") not in (None, *get_args(Kind)):

@@ -117,7 +117,7 @@ def _check_base(folder: Path, base: BaseFile) -> None:
     ours = {stem_of(name).lower() for name in (base.name, base.path.name, base.file.name if base.file else base.name)}
     if not any(theirs.startswith(name) or name.startswith(theirs) for name in ours):
         raise UsageError(
-            f"{folder.name} names {base_name} as its base model, but it cannot be verified that "
+            f"{folder.name} names {base_name} as its base model, but agentlab cannot verify that "
             f"{base.path.name} is that model.",
             hint=f"Set base to the right model. If it is right already, set base_model_name_or_path in {CONFIG_FILE}.",
         )

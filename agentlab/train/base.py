@@ -210,4 +210,4 @@ def _check_memory(path: Path, precision: str) -> None:
 def _library(attention: Attention) -> str:
     if attention == "flash_attention_2":
         return "Install flash-attn on a machine with a GPU, or use --set training.attn_implementation=sdpa."
-    return "Use --set training.precision=bf16, which does not need it."
+    return "Use --set training.precision=bf16, which does not need this library."

@@ -38,7 +38,7 @@ class ChatTemplate:
             raise ModelFileError(
                 f"After an answer, the chat template of {self.name} writes {self.tail!r} and no end-of-turn "
                 "token, so a model trained on it never learns to stop.",
-                hint="Make the template write the end-of-turn token, such as eos_token, right after an answer.",
+                hint="Make the template write an end-of-turn token, such as eos_token, right after each answer.",
             )
         end = max(leading_tokens, key=len)
         self.end = self.tail[: self.tail.index(end) + len(end)]  # the rest of the tail is not the model's to write
@@ -70,7 +70,7 @@ class ChatTemplate:
             text = self.render(_PROBE)
         except TemplateRefusesError as error:
             raise ModelFileError(
-                f"The chat template of {self.name} rejects a question with its answer: {error}.", hint=_INSTRUCT
+                f"The chat template of {self.name} rejects a question-answer pair: {error}.", hint=_INSTRUCT
             ) from error
         _, answer, tail = text.rpartition(_PROBE[-1].content)
         if not answer:

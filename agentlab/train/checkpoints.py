@@ -94,8 +94,8 @@ def last_checkpoint(folder: Path, origin: str) -> TrainingCheckpoint | None:
             continue
         if checkpoint.progress.origin != origin:
             raise RunMismatchError(
-                f"{path} belongs to a training with different data, settings, base model or seed.",
-                hint=f"Choose another folder, or delete {folder}; the training will start over.",
+                f"{path} belongs to a training run with different data, settings, base model or seed.",
+                hint=f"Choose another folder, or delete {folder}; training will then start over.",
             )
         return checkpoint
     return None

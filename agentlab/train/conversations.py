@@ -74,7 +74,7 @@ def read_conversations(path: Path) -> ConversationFile:
             conversations.append(Conversation(number, turns))
         if len(conversations) > MOST_CONVERSATIONS:
             raise DataError(
-                f"{path} has more than {MOST_CONVERSATIONS} conversations.", hint="Train on a part of the file."
+                f"{path} has more than {MOST_CONVERSATIONS} conversations.", hint="Train on part of the file."
             )
     refuse(problems, path, _FORM)
     if not conversations:
@@ -200,7 +200,7 @@ def _values(file: IO[bytes], path: Path, seen: Callable[[bytes], object]) -> Ite
             if size > MOST_BYTES:
                 break
         if size > MOST_BYTES:
-            raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB.", hint="Train on a part of the file.")
+            raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB.", hint="Train on part of the file.")
         if value is not None:
             yield number, value
 
@@ -216,7 +216,7 @@ def _value(line: bytes) -> Any:
     except BadLineError as error:
         return error
     except RecursionError:
-        return BadLineError("is nested too deep")
+        return BadLineError("is nested too deeply")
     except ValueError as error:
         return BadLineError(f"is not JSON: {str(error)[:100]}")
     return BadLineError("is null") if value is None else value
@@ -230,7 +230,7 @@ def _integer(digits: str) -> int:
     try:
         return int(digits)
     except ValueError:  # a bound of Python's, since the time that this takes is quadratic
-        raise BadLineError(f"contains an integer of {len(digits)} digits") from None
+        raise BadLineError(f"contains an integer with {len(digits)} digits") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

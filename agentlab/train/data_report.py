@@ -27,7 +27,7 @@ class TokenCounts(Plain):
     median: float
     longest: int
     learnt: int = Field(
-        description="Tokens that contribute to the loss: those of the assistant, including the end of each turn."
+        description="Tokens that contribute to the loss: the assistant's, including the end of each turn."
     )
     truncated: int = Field(description="Conversations that were too long and lost their oldest turns.")
     dropped_turns: int
@@ -44,7 +44,7 @@ class DataSide(Plain):
     conversations: int
     turns: int
     duplicates: int = Field(description="Conversations identical to an earlier one.")
-    tokens: TokenCounts | None = Field(description="None before tokenization.")
+    tokens: TokenCounts | None = Field(description="Null before tokenization.")
 
 
 class Leak(Plain):
@@ -146,7 +146,7 @@ def _warnings(train: DataSide, held_out: DataSide, leaks: int) -> Iterator[str]:
         yield f"only {train.turns} assistant turns for training; an adapter learns little from fewer than {FEW_TURNS}."
     if train.tokens and train.tokens.share < LITTLE_LEARNT:
         yield (
-            f"only {train.tokens.share:.1%} of the tokens are trained on; most of the time goes into "
+            f"only {train.tokens.share:.1%} of the tokens are trained on; most of the time is spent on "
             "prompts. Shorten system messages and questions, or remove turns whose answers teach nothing."
         )
     if not held_out.conversations:

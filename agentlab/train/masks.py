@@ -137,13 +137,13 @@ class ConversationEncoder:
         after = template.render(turns[: index + 1])
         problem = None
         if not text.startswith(after):
-            problem = "renders this turn differently once later turns follow (it drops or changes its text)"
+            problem = "renders this turn differently once later turns follow (its text is dropped or changed)"
         elif not after.startswith(before):
             problem = (
                 "renders a different prompt before this turn than within the conversation (prefixes are not preserved)"
             )
         elif not after.endswith(template.tail):
-            problem = f"does not end this turn with {template.tail!r} as it does others"
+            problem = f"ends this turn without {template.tail!r}, unlike other turns"
         elif _letters(turns[index].content) not in _letters(after[len(before) :]):
             problem = "does not render the text of this turn"
         if problem is not None:

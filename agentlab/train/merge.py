@@ -87,7 +87,7 @@ class MergeResult(AnswerDocument):
         if self.same_base is False:
             yield "According to its card, the adapter was trained on a different base model."
         if self.same_base is None:
-            yield "The adapter does not record the files of its base model, so it is unknown whether this is the one."
+            yield "The adapter does not record its base model's files, so it is unknown whether this is the right one."
         if self.trained_precision in QUANTISED:
             measured = self.to_trained is not None
             yield (

@@ -99,11 +99,11 @@ def explain_errors(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if lost_another(error):
-            raise AgentlabError("Another process of this training has exited.", hint=RESUME) from error
+            raise AgentlabError("Another process of this training run has exited.", hint=RESUME) from error
         if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
             raise
         advice = remedies(job.lora, job.training, checkpointing)
-        raise AgentlabError("The training ran out of memory.", hint=advice) from error
+        raise AgentlabError("Training ran out of memory.", hint=advice) from error
 
 
 def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> str:

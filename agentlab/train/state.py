@@ -111,7 +111,7 @@ class TrainingState:
             StorageError: the disk is full or not ours.
         """
         before, step = self.progress, self.progress.step + 1
-        _check_finite(f"The loss of step {step}", loss)
+        _check_finite(f"The loss at step {step}", loss)
         tokens = self._tokens(before.step)
         self._note(step=step, losses=(*before.losses, (step, loss)), tokens=before.tokens + tokens)
         self._report(

@@ -22,7 +22,7 @@ def decode(line: bytes) -> dict[str, Any]:
     """The message of one line; a ValueError if it is no JSON object, or holds NaN or an infinity."""
     message = _DECODER.decode(line.decode())
     if not isinstance(message, dict):
-        raise ValueError("a message is a JSON object")
+        raise ValueError("a message must be a JSON object")
     return message
 
 

@@ -11,7 +11,7 @@ from cli.main import main
 FOUND = {
     "hardware": Found({"device": "cpu", "cores": 2, "processor": "a CPU", "bf16": False}),
     "llama_cpp": Found({"version": "0.3.34", "gpu_offload": False, "features": "AVX2 = 1"}),
-    "bitsandbytes": Found(error="loading it ended the process (signal 11)"),
+    "bitsandbytes": Found(error="the process crashed while loading it (signal 11)"),
 }
 
 

@@ -148,7 +148,7 @@ def test_a_run_without_a_winner_says_how_to_get_one(agentlab: Call, run: OpenRun
         (("predict", "nope", "--input", "data.csv"), 2, "no run named 'nope'"),
         (("predict", "./nope", "--input", "data.csv"), 3, "is not an exported model"),
         (("predict", "mine"), 2, "--input"),
-        (("predict", "mine", "--input", "nope.csv"), 3, "Name the file: --input FILE"),
+        (("predict", "mine", "--input", "nope.csv"), 3, "Pass a file: --input FILE"),
         (("predict", "mine", "--input", "data.csv", "--output", "data.csv"), 2, "data.csv is the input"),
         (("predict", "mine", "--input", "data.csv", "--output", "nope/forecast.csv"), 3, "Cannot write"),
         (("predict", "mine", "--input", "data.csv", "--output", "."), 3, "Cannot write"),

@@ -114,7 +114,7 @@ def test_a_place_is_taken_at_the_start(agentlab: Call, workspace: Path) -> None:
     for extra_flags in ([], ["--check"]):
         answer = agentlab("train-persona", *flags, *extra_flags)
         assert answer.code == 2
-        assert "Another run is training" in answer.err
+        assert "Another run is training the adapter" in answer.err
     process.kill()
     process.communicate()
     assert [folder.name for folder in (workspace / "runs").iterdir()] == ["first"]

@@ -165,7 +165,7 @@ def test_the_same_adapter_alone_scores_the_same(home: Path, evaluation: dict[str
         (
             ("--model", "one", "--tasks", "say", "--base-url", "http://127.0.0.1:9/v1"),
             4,
-            "The server did not answer as one",
+            "The server did not answer for the model one",
         ),
         (("--model", "one", "--tasks", "choose", "--base-url", "http://127.0.0.1:9/v1"), 2, "returns no likelihood"),
     ],

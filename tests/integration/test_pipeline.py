@@ -202,7 +202,7 @@ def test_a_batch_loads_each_model_once(run: Run, workspace: Path, monkeypatch: p
 
 def test_one_bad_item_does_not_lose_the_others(run: Run, workspace: Path) -> None:
     (workspace / "in.jsonl").write_text('"short"\n' + json.dumps("word " * 3000) + '\n"also short"\n')
-    with pytest.raises(AgentlabError, match="1 of 3 inputs failed, first 0002") as caught:
+    with pytest.raises(AgentlabError, match="1 of 3 inputs failed; the first was 0002") as caught:
         run({**config(stage("a")), "input": None, "inputs": "in.jsonl"})
     assert caught.value.run is not None
     lines = [json.loads(line) for line in (Path(caught.value.run["path"]) / "outputs.jsonl").read_text().splitlines()]

@@ -137,7 +137,7 @@ def recommend(models: Sequence[ModelCheck]) -> list[Recommendation]:
         chosen.append(Recommendation(model=row.model, role=role, why=reason))
 
     if steady:
-        give("primary", steady[0], f"the fastest that answered every request, {_seconds(steady[0])}")
+        give("primary", steady[0], f"the fastest model that answered every request, {_seconds(steady[0])}")
     if len(steady) > 1:
         partner = next((row for row in steady if row.provider != steady[0].provider), steady[1])
         where = "from another provider" if partner.provider != steady[0].provider else "from the same provider"
@@ -151,7 +151,7 @@ def recommend(models: Sequence[ModelCheck]) -> list[Recommendation]:
     if resort is not None:
         give("fallback", resort, f"{'local' if resort.local else 'free'}, {_share(resort)}")
     return chosen + [
-        Recommendation(model=row.model, role=None, why=f"{row.error_group or 'not asked'}: it never answered")
+        Recommendation(model=row.model, role=None, why=f"{row.error_group or 'not asked'}: no request was answered")
         for row in models
         if not row.available
     ]

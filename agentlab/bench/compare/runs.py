@@ -70,7 +70,7 @@ def _side(path: Path) -> CompareSide:
         raise UsageError(f"{record.id} is a run of {record.manifest.command}, not of {COMMAND}.")
     if record.status != "completed":
         raise UsageError(
-            f"The run {record.id} is {record.status}; only finished ones are compared.",
+            f"The run {record.id} is {record.status}; only finished runs can be compared.",
             hint=f"agentlab runs resume {quote(record.id)} --runs-dir {quote(str(path.parent))}",
         )
     return CompareSide(record, read_result(record, BenchResult))

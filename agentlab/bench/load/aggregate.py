@@ -201,7 +201,7 @@ def _marks(row: StageRow, answered: Sequence[Record], ceiling: CeilingRow | None
     if row.client_cpu > _BUSY:
         yield f"client-bound: the client kept {row.client_cpu:.0%} of a core busy"
     if row.ttft is not None and row.client_lag is not None and row.client_lag > _SLIP * row.ttft.p50:
-        yield f"client-bound: its scheduling lagged by up to {row.client_lag:.1f} ms (p99); the machine may be busy"
+        yield f"client-bound: client scheduling lagged by up to {row.client_lag:.1f} ms (p99); the machine may be busy"
     if ceiling is not None and row.request_rate > _HALF * ceiling_at(ceiling, row.output_tokens or 1.0):
         yield "the request rate is more than half of this client's own limit"
     if row.e2e is not None and row.seconds < max(_LEAST_SECONDS, _LEAST_ROUNDS * row.e2e.p50 / _MS):

@@ -51,13 +51,13 @@ class LoadConfig(StrictModel):
         "look for the highest load that meets the objective.",
     )
     concurrency: tuple[Concurrency, ...] = Field(
-        (1, 2, 4), min_length=1, max_length=32, description="Concurrent requests; one stage each (mode closed)."
+        (1, 2, 4), min_length=1, max_length=32, description="Concurrent requests, one stage per number (mode closed)."
     )
     rates: tuple[Rate, ...] = Field(
-        (), max_length=32, description="Requests per second; one stage each (modes poisson and constant)."
+        (), max_length=32, description="Requests per second, one stage per rate (modes poisson and constant)."
     )
     sweep_over: Literal["rate", "concurrency"] = Field(
-        "rate", description="Load that mode sweep increases: requests per second (Poisson) or concurrent requests."
+        "rate", description="Load that the sweep increases: requests per second (Poisson) or concurrent requests."
     )
     requests: int = Field(50, ge=1, le=100_000, description="Maximum requests per stage.")
     warmup: int = Field(2, ge=0, le=1000, description="Warm-up requests before a target's first stage, not counted.")

@@ -42,8 +42,8 @@ class StageRow(AnswerDocument):
     failed: int
     cut: int  # still open when the stage was over
     seconds: float  # from the first send to the last end
-    request_rate: Annotated[float, Column("answers/s", ".4g", "Whole answers per second.")]
-    token_rate: Annotated[float, Column("tokens/s", ".4g", "Of whole answers.")]
+    request_rate: Annotated[float, Column("answers/s", ".4g", "Complete answers per second.")]
+    token_rate: Annotated[float, Column("tokens/s", ".4g", "Tokens of complete answers per second.")]
     good: int  # answers that met the objective; without one, all of them
     good_share: Annotated[float, Column("good", ".0%")]
     goodput: float  # good answers per second

@@ -50,7 +50,7 @@ def headline(result: LoadResult) -> str:
     first_token = f"{_median(quick.ttft)} ({quick.label})"
     goodput = f"{best.goodput:.4g} good answers per second ({best.label})"
     if len({row.target for row in result.stages}) == 1:
-        return f"{quick.target}: median time to first token {first_token}, at best {goodput}."
+        return f"{quick.target}: median time to first token {first_token}; highest goodput {goodput}."
     return (
         f"Lowest median time to first token: {quick.target}, {first_token}. Highest goodput: {best.target}, {goodput}. "
         "`agentlab llm-bench compare` tests whether targets differ by more than chance."
@@ -95,7 +95,7 @@ def latency_table(result: LoadResult) -> Table:
             "time to last token": row.e2e,
             "time to first token, from the actual send": row.ttft_sent,
             "time to last token, from the actual send": row.e2e_sent,
-            "slip (delay of the send)": row.slip,
+            "slip (send delay)": row.slip,
         }
         known_spreads = [(name, spread) for name, spread in spreads.items() if spread is not None]
         rows += [(row.target, row.label, name, *_figures(spread)) for name, spread in known_spreads]
@@ -140,7 +140,7 @@ def error_table(result: LoadResult) -> Table:
 def capacity_table(result: LoadResult) -> Table:
     """What a sweep has found."""
     columns = columns_of(Capacity, *Capacity.model_fields)
-    return table(result.capacities, columns, f"Load met: {result.objective}, and no steadily growing queue")
+    return table(result.capacities, columns, f"A load is met with {result.objective} and no steadily growing queue")
 
 
 def marks(result: LoadResult) -> list[str]:

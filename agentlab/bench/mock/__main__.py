@@ -23,7 +23,7 @@ def main() -> None:
     """Read the flags and serve."""
     parser = argparse.ArgumentParser(prog="python -m agentlab.bench.mock", description="Scripted mock language models.")
     parser.add_argument("--port", type=int, default=0, help="0 picks any free port on 127.0.0.1")
-    parser.add_argument("--seed", type=int, default=0, help="seed of injected faults, such as those of faults20")
+    parser.add_argument("--seed", type=int, default=0, help="seed for injected faults, as in the script faults20")
     parser.add_argument("--core", type=int, help="run on this core only")
     parser.add_argument("--until-eof", action="store_true", help="exit when standard input is closed")
     flags = parser.parse_args()

@@ -107,7 +107,7 @@ def _scene(text: str) -> MockScene:
     for word in text[match.end() :].split("-")[1:]:
         scene = _with_option(scene, word)
     if scene.tokens > MOST_TOKENS or scene.dimensions > MOST_TOKENS or scene.at > scene.tokens:
-        raise ValueError(f"{text!r} is out of range: at most {MOST_TOKENS} tokens, and the cut within them")
+        raise ValueError(f"{text!r} is out of range: use at most {MOST_TOKENS} tokens, and cut within them")
     if max(scene.ttft, scene.itl) > _LONGEST_DELAY or not 0 <= scene.share <= 1 or not 1 <= scene.calls <= 8:
         raise ValueError(f"{text!r} is out of range: at most {_LONGEST_DELAY:g} s, 100 %, 8 calls")
     return scene
@@ -132,7 +132,7 @@ def _with_option(scene: MockScene, word: str) -> MockScene:
         return replace(scene, wait=(_BROKEN_WAITS[word], 0.0))
     match = _OPTION.fullmatch(word)
     if match is None:
-        raise ValueError(f"{word!r} is not an option, such as ttft200, itl10, n100 or ra2")
+        raise ValueError(f"{word!r} is not an option; write, for example, ttft200, itl10, n100 or ra2")
     field, of = _FIELDS.get(match["key"], ("wait", lambda value: (match["key"], value)))
     return replace(scene, **{field: of(float(match["value"]))})
 

@@ -14,16 +14,16 @@ class QualityConfig(StrictModel):
     )
     per_type: int = Field(12, ge=1, le=50, description="Items per kind; open has only twelve.")
     items_seed: int = Field(
-        0, ge=0, lt=2**32, description="Seed of the items. Only runs with the same items can be compared."
+        0, ge=0, lt=2**32, description="Seed for the items. Only runs with the same items can be compared."
     )
     at_once: int = Field(
         1,
         ge=1,
         le=64,
-        description="Concurrent requests; higher is faster, but answer times then include mutual waiting.",
+        description="Concurrent requests; higher is faster, but requests then slow each other down.",
     )
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 means greedy decoding.")
     judge: str | None = Field(
         None,
-        description="Judge of open answers; null means the first model with role duplicate, or none without one.",
+        description="Judge of open answers; null means the first model with the role duplicate, if any.",
     )

@@ -142,7 +142,7 @@ def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
     if path.is_dir():
         raise ConfigError(
             f"{where}: {path} is a folder, but llama.cpp needs a GGUF file.",
-            hint=f"`agentlab adapters export {quote(name)} --format gguf --out FILE` makes one; `kind: hf` takes the "
+            hint=f"`agentlab adapters export {quote(name)} --format gguf --out FILE` makes one; use `kind: hf` for the "
             "folder.",
         )
     adapter_file = path if path.suffix == ".gguf" or path.is_file() else path.with_name(f"{path.name}.gguf")

@@ -167,13 +167,13 @@ def parse_embeddings(body: bytes, expected_count: int) -> Embeddings:
 
 def _vector(numbers: object) -> Vector:
     if not isinstance(numbers, list) or not 0 < len(numbers) <= _LONGEST_VECTOR:
-        raise MalformedReplyError(f"A vector of the reply is not a list of 1 to {_LONGEST_VECTOR} numbers.")
+        raise MalformedReplyError(f"A vector in the reply is not a list of 1 to {_LONGEST_VECTOR} numbers.")
     try:
         vector = tuple(float(number) for number in numbers if type(number) in (int, float))
     except OverflowError:  # JSON knows whole numbers of any size
         vector = ()
     if len(vector) != len(numbers) or not all(map(math.isfinite, vector)):
-        raise MalformedReplyError("A vector of the reply contains a value that is not a finite number.")
+        raise MalformedReplyError("A vector in the reply contains a value that is not a finite number.")
     return vector
 
 

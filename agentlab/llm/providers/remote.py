@@ -72,7 +72,7 @@ def key_of(name: str, provider: EndpointConfig, surroundings: ProviderContext) -
     page = _KEY_PAGES.get(host_of(provider.base_url))
     remedy = (
         f"Put {variable}=... into {surroundings.workspace.root / '.env'} or the environment"
-        f"{f' (get a key at {page})' if page else ''}; without a key: --set llm=embedded."
+        f"{f' (get a key at {page})' if page else ''}; to run without a key, use --set llm=embedded."
     )
     if not key:
         raise errors.MissingKeyError(f"The provider {name} needs a key, and {variable} is not set.", hint=remedy)

@@ -69,7 +69,7 @@ class _Message(RequestDocument):
         if self.tool_calls and self.role != "assistant":
             raise PydanticCustomError("role", "only assistant messages may have tool_calls")
         if (self.tool_call_id is not None) != (self.role == "tool"):
-            raise PydanticCustomError("role", "tool messages need a tool_call_id, and no others may have one")
+            raise PydanticCustomError("role", "tool messages need a tool_call_id; other messages cannot have one")
         if self.content is None and self.role != "assistant":
             raise PydanticCustomError("role", "content is missing")
         return self

@@ -39,7 +39,7 @@ class _Stream(h11.Connection):
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = 0
             if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
-                raise h11.RemoteProtocolError("two content lengths: a proxy in front may use the other one")
+                raise h11.RemoteProtocolError("Content-Length and Transfer-Encoding cannot be used together")
         elif isinstance(event, h11.Data):
             self._pieces, self._bytes = self._pieces + 1, self._bytes + len(event.data)
             if self._pieces > _FREE_PIECES + self._bytes // _PIECE_BYTES:

@@ -53,7 +53,7 @@ def _shorten_vector(vector: Sequence[float], dimensions: int | None) -> Sequence
     if dimensions is None or dimensions == len(vector):
         return vector
     if dimensions > len(vector):
-        raise param_refusal("dimensions", f"the model's vectors have {len(vector)} numbers")
+        raise param_refusal("dimensions", f"the model's vectors have only {len(vector)} dimensions")
     length = math.hypot(*vector[:dimensions]) or 1.0
     return [number / length for number in vector[:dimensions]]
 

@@ -215,7 +215,7 @@ class Gate:
             raise RefusedError("The Host header does not name this machine.", status=403, code="foreign_host")
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"http://{host}":
-            raise RefusedError("Requests from pages of another origin are refused.", status=403, code="foreign_origin")
+            raise RefusedError("Requests from other origins are refused.", status=403, code="foreign_origin")
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
         if self._rules.token is None:

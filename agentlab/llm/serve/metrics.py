@@ -54,12 +54,12 @@ class GatewayMetrics:
         families: tuple[tuple[str, str, str, Mapping[_Labels, float]], ...] = (
             ("requests_in_flight", "gauge", "Requests in flight.", {(): self.in_flight}),
             ("requests_total", "counter", "Finished requests.", self._requests),
-            ("tokens_total", "counter", "Tokens of answers, where providers report them.", self._tokens),
-            ("spend_usd_total", "counter", "USD of answers whose cost is known.", self._spend),
+            ("tokens_total", "counter", "Input and output tokens, where providers report them.", self._tokens),
+            ("spend_usd_total", "counter", "USD spent on answers whose cost is known.", self._spend),
             (
                 "unpriced_requests_total",
                 "counter",
-                "Answers of unknown cost, which may not have been free.",
+                "Answers of unknown cost (not necessarily free).",
                 self._unpriced,
             ),
             ("model_state", "gauge", "1 for the current state of a model's circuit breaker.", standing),

@@ -165,7 +165,7 @@ def _signals(server: uvicorn.Server, *, say: Callable[[str], None]) -> Iterator[
             server.force_exit = True
         else:
             server.should_exit = True
-            say(f"stopping: requests in flight have {_GRACE_SECONDS} seconds; press again to stop at once")
+            say(f"stopping: requests in flight have {_GRACE_SECONDS} seconds; press Ctrl+C again to stop now")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -234,10 +234,10 @@ def listen(settings: GatewaySettings) -> socket.socket:
         )[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a host name"
+        reason = getattr(error, "strerror", None) or "the host name is not valid"
         raise UsageError(
             f"Cannot listen on {settings.host}:{settings.port}: {reason}.",
-            hint="Another program or gateway may be using it; --port 0 takes a free one.",
+            hint="Another program or gateway may be using it; --port 0 picks a free one.",
         ) from None
     # asyncio does so only for sockets it has made; without it the end of each answer waits 40 ms for the client's nod
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -45,7 +45,7 @@ class BestOf(Aggregation):
         for candidate in candidates:
             if candidate.logprob is None:
                 raise BadRequestError(
-                    f"best_of needs the log-probability of every answer, and {candidate.model} does not report it.",
+                    f"best_of needs the log-probability of every answer, but {candidate.model} does not report it.",
                     hint="Use local models only, or another aggregation, such as judge.",
                 )
             marks.append(candidate.logprob)
@@ -57,9 +57,7 @@ class FirstValid(Aggregation):
     """The first answer that fits `response_schema` (or `pattern`, or else is not empty)."""
 
     method: Literal["first_valid"] = "first_valid"
-    pattern: str | None = Field(
-        None, max_length=500, description="Regular expression that must match in a valid answer."
-    )
+    pattern: str | None = Field(None, max_length=500, description="Regular expression that a valid answer must match.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if self.pattern is not None and (problem := pattern_problem(self.pattern)):

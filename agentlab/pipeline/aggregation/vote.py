@@ -38,7 +38,7 @@ class Extract(StrictModel):
     regex: str | None = Field(
         None,
         max_length=500,
-        description="Regular expression; the vote is its first group, or the whole match if there is none.",
+        description="Regular expression; the vote is its first group, or the whole match if it has no groups.",
     )
     pointer: str | None = Field(None, max_length=200, description="JSON pointer into the answer, such as /vote.")
     kind: Literal["number", "letter", "label", "short"] | None = Field(
@@ -60,7 +60,7 @@ class Extract(StrictModel):
         if self.pointer is not None and (problem := pointer_problem(self.pointer)):
             yield ("pointer",), problem
         if self.kind == "letter" and any(len(one) != 1 for one in self.labels):
-            yield ("labels",), "labels of kind letter must be single letters; for longer ones use kind label"
+            yield ("labels",), "labels must be single letters for kind letter; use kind label for longer ones"
         elif not all(one.strip() for one in self.labels):
             yield ("labels",), "a label must not be empty"
 
@@ -146,7 +146,7 @@ class Vote(Aggregation):
             return Chosen("", {**explanation, "tie_rule": "abstain", "chosen": None})
         if not leaders:
             raise MalformedReplyError(
-                f"None of {len(candidates)} answers contains a valid vote.",
+                f"None of the {len(candidates)} answers contains a valid vote.",
                 hint="Check the answers, `extract` and `weights`.",
             )
         chosen = leaders[0].voters[0]

@@ -173,7 +173,7 @@ def _explain_call(
 def _why_again(now: PastRun) -> str:
     cache = now.config.get("cache", "use")
     return (
-        "but its answer is no longer in the store" if cache == "use" else f"and cache: {cache} does not reuse answers"
+        "but its answer is no longer in the store" if cache == "use" else f"but cache: {cache} does not reuse answers"
     )
 
 

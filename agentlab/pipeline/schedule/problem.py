@@ -237,7 +237,7 @@ def check(jobs: Sequence[Job], room: Room) -> None:
     """Raises NoRoomError if a model does not fit even alone, ValueError if its size or load time is not known."""
     for model in {*room.resident, *(job.model for job in jobs if job.model is not None)}:
         if model not in room.sizes or not 0 <= room.load_seconds.get(model, -1) < inf:
-            raise ValueError(f"model {model} has no size or no load time")
+            raise ValueError(f"model {model} lacks a size or a load time")
     for job in jobs:
         if job.model is not None and room.sizes[job.model] > room.budget:
             raise NoRoomError(job.id, job.model, room.sizes[job.model], room.budget)

@@ -95,7 +95,7 @@ class NoRoomError(GateError):
         short = _mib(size - budget)
         super().__init__(
             f"Model {model} needs {_mib(size)}, but the limit for all models together is {_mib(budget)}: "
-            f"{job} cannot run; {short} more are needed.",
+            f"{job} needs another {short} to run.",
             hint="Raise resources.ram_gib, lower n_ctx, use kv_type q8_0 or choose a smaller file.",
         )
         self.job, self.model, self.size, self.budget = job, model, size, budget

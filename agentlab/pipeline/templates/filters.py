@@ -150,7 +150,7 @@ def calculate(sign: str, left: Any, right: Any) -> Any:
     elif sign == "*" and isinstance(left, str) and isinstance(right, int):
         fits(len(left) * max(0, right))
     elif isinstance(left, str) or isinstance(right, str):
-        advice = "; join anything as text with `~`" if sign == "+" else ""
+        advice = "; to join values as text, use `~`" if sign == "+" else ""
         raise SecurityError(f"`{sign}` does not work on {kind(left)} and {kind(right)}{advice}")
     else:
         number(left), number(right)

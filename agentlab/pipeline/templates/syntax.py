@@ -116,7 +116,7 @@ class Check(NodeTransformer):
         if name in ("stages", "previous"):
             raise Wrong(f"use {name} as {name}.NAME.output, where NAME is a stage", node.lineno)
         if name not in NAMES:
-            names = near(name, (*NAMES, "range", *self._bound), "there is")
+            names = near(name, (*NAMES, "range", *self._bound), "available:")
             advice = f"{names}; a stage's answer is stages.{name[:40]}.output"
             raise Wrong(f"there is no {name!r}{advice}", node.lineno)
         self.names.add(name)
@@ -137,7 +137,7 @@ class Check(NodeTransformer):
     def _getattr(self, node: nodes.Getattr) -> nodes.Node:
         if node.attr.startswith("_") and not self._stage(node):
             raise Wrong(
-                f"{node.attr!r} is not supported in templates; write a key of a mapping as [{node.attr!r}]", node.lineno
+                f"{node.attr!r} is not supported in templates; write a mapping key as [{node.attr!r}]", node.lineno
             )
         return self._access(node, node.attr)
 
@@ -164,7 +164,7 @@ class Check(NodeTransformer):
         name = stage.attr if isinstance(stage, nodes.Getattr) else getattr(stage.arg, "value", None)
         if not isinstance(name, str):
             raise Wrong(
-                f"{root}[...] needs a literal stage name: the stages that it reads must be known before the run",
+                f"{root}[...] needs a literal stage name: the stages a template reads must be known before the run",
                 node.lineno,
             )
         if key not in STAGE_FIELDS:
@@ -181,7 +181,7 @@ class Check(NodeTransformer):
 
     def _function(self, node: Any, function_kind: str, functions: dict[str, Callable[..., Any]]) -> nodes.Filter:
         if node.name not in functions:
-            advice = near(node.name, functions, "there are")
+            advice = near(node.name, functions, "available:")
             raise Wrong(f"there is no {function_kind} {node.name!r}{advice}", node.lineno)
         _plain(node)
         function = functions[node.name]
@@ -243,7 +243,7 @@ def compile_source(environment: Environment, source: str, *, condition: bool = F
         Wrong: it cannot be parsed, or says what is not allowed.
     """
     if len(source) > _MOST_SOURCE:
-        raise Wrong(f"it is longer than {_MOST_SOURCE:,} characters", 1)
+        raise Wrong(f"the source is longer than {_MOST_SOURCE:,} characters", 1)
     check = Check()
     try:
         with warnings.catch_warnings():
@@ -255,11 +255,11 @@ def compile_source(environment: Environment, source: str, *, condition: bool = F
                 tree.body[0].test = _hidden("truth", tree.body[0].test)
             return environment.compile(tree), check
     except TemplateSyntaxError as error:
-        raise Wrong((error.message or "it is not a valid template").rstrip("."), error.lineno) from None
+        raise Wrong((error.message or "invalid template syntax").rstrip("."), error.lineno) from None
     except SyntaxError as error:  # of the code made from it
         raise Wrong(error.msg, 1) from None
     except (RecursionError, MemoryError):
-        raise Wrong("it is nested too deeply", 1) from None
+        raise Wrong("the nesting is too deep", 1) from None
     except ValueError as error:  # a number of thousands of digits
         raise Wrong(str(error).partition(";")[0], 1) from None
 
@@ -280,5 +280,5 @@ def _shallow(tree: nodes.Node) -> None:
     while open_:
         node, depth = open_.pop()
         if depth > _DEEPEST:
-            raise Wrong(f"it is nested more than {_DEEPEST} levels deep", node.lineno)
+            raise Wrong(f"the nesting is more than {_DEEPEST} levels deep", node.lineno)
         open_ += [(child, depth + 1) for child in node.iter_child_nodes()]

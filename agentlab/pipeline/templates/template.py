@@ -33,9 +33,9 @@ class _Missing(StrictUndefined):
         if self._undefined_hint:
             return self._undefined_hint
         if isinstance(container, Context):
-            return f"there is no {name} here{near(name, container.parent, 'there is')}"
+            return f"there is no {name} here{near(name, container.parent, 'available:')}"
         if isinstance(container, Mapping):
-            return f"a mapping has no {name!r}{near(name, container, 'it has')}"
+            return f"the mapping has no {name!r}{near(name, container, 'it has')}"
         return f"{kind(container)} has no {name!r}"
 
 
@@ -146,7 +146,7 @@ def _slice(context: _Context, value: Any, *ends: Any) -> Any:
 
 def _key(_: _Context, value: Any) -> str:
     if not isinstance(value, str):
-        raise SecurityError(f"a key of a mapping must be text, not {kind(value)}")
+        raise SecurityError(f"a mapping key must be text, not {kind(value)}")
     return value
 
 
@@ -158,7 +158,7 @@ def _range(context: _Context, *ends: Any) -> list[int]:
 
 def _truth(_: _Context, value: Any) -> bool:
     if not isinstance(value, str | int | float | None):
-        raise SecurityError(f"expected true or false, not {kind(value)}; compare it, or use |length")
+        raise SecurityError(f"expected true or false, not {kind(value)}; compare the value, or use |length")
     return bool(value)
 
 
@@ -204,8 +204,8 @@ class Template:
                 context.budget.charge_text(part)
                 parts.append(part)
         except _FAULTS as error:
-            begin = "" if isinstance(error, TemplateError) else "it cannot be evaluated: "
-            sentence = "it is nested too deeply" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
+            begin = "" if isinstance(error, TemplateError) else "evaluation failed: "
+            sentence = "the nesting is too deep" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
             raise ConfigError(f"{self._location(error)}: {sentence}.") from None
         return "".join(parts)
 

@@ -74,7 +74,7 @@ def test_every_key_and_element_knows_its_place() -> None:
     [
         ("- 1\n- 2\n", "f.yaml:1:1: a config must be a mapping of keys to values."),
         ("just text", "f.yaml:1:1: a config must be a mapping of keys to values."),
-        ("a:\n\tb: 1\n", "f.yaml:2:1: tabs cannot indent; use spaces."),
+        ("a:\n\tb: 1\n", "f.yaml:2:1: indent with spaces, not tabs."),
         ("a: 1\nb: 2\na: 3\n", "f.yaml:3:1: a is given twice; first on line 1."),
         ("a: [1, 2\nb: 3\n", "f.yaml:2:2: a bracket is not closed, or a comma is missing."),
         ("a: 'x\n", "f.yaml:2:1: a quote is not closed."),

@@ -80,10 +80,10 @@ def test_values_that_do_not_go_together_are_refused(params, says):
 
 
 def test_faithful_refuses_the_switches_beyond_the_paper():
-    with pytest.raises(ValidationError, match="faithful excludes normalize and shortcut"):
+    with pytest.raises(ValidationError, match="faithful cannot be combined with normalize and shortcut"):
         ModelConfig(faithful=True, normalize=True, shortcut=True)
     faithful = TrialConfig(model=ModelConfig(faithful=True))
-    with pytest.raises(ConfigError, match="faithful excludes shortcut"):
+    with pytest.raises(ConfigError, match="faithful cannot be combined with shortcut"):
         with_params(faithful, {"model.shortcut": True})
 
 

@@ -27,7 +27,7 @@ def test_gaps_are_told_by_number_column_and_length():
     assert forward.notes == (
         "Filled with the previous value: 4 missing cells; in total c0 3 (50.0%), c1 1 (16.7%); the longest gap is "
         "2 steps, from 2024-01-01T01:00:00 to 2024-01-01T02:00:00 in 'c0'",
-        "1 cell before a column's first value took that value, which looks ahead",
+        "1 cell before a column's first value, which looks ahead",
     )
     straight = close_gaps(table, DataConfig(gaps="interpolate"))
     assert straight.values[:, 0].tolist() == [1, 2, 3, 4, 5, 6]

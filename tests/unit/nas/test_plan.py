@@ -56,7 +56,7 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "2 to measure the noise, 9 in the last round, at most 24 if the lead does not hold"),
+        ({}, "2 to measure the noise, 9 in the last round, at most 24 if more trials qualify"),
         (
             {"evaluator": {"noise": 0.05}, "max_iterations": 3},
             "0 to measure the noise, 9 in the last round",
@@ -80,7 +80,7 @@ def test_full_control_names_its_studies_and_their_calls(planned: Callable[..., N
     plan = planned(agent=True, control="full", control_seeds=6)
     assert plan.paired_studies == 11  # the main one is half of the first pair
     assert plan.proposals == 6 * 4
-    assert facts(plan)["full control"] == "11 further studies, 10 trainings in each"
+    assert facts(plan)["full control"] == "11 more studies, 10 training runs in each"
 
 
 def test_without_an_agent_there_is_nothing_to_pair(planned: Callable[..., NasPlan]) -> None:

@@ -96,9 +96,9 @@ def test_truth_values_are_numbers(workspace):
         ('date,"a\nb",c', "column 2 in line 1, 'a\\nb'"),
         ("", "is empty, or its first line is"),
         ("# exported yesterday", "more fields than the header has names (1). Line 1 must be the header"),
-        ("date;a;b", "is separated by semicolons, not by commas"),
-        ("date\ta\tb", "is separated by tabs, not by commas"),
-        ("date|a|b", "is separated by bars, not by commas"),
+        ("date;a;b", "uses semicolons, not by commas"),
+        ("date\ta\tb", "uses tabs, not by commas"),
+        ("date|a|b", "uses bars, not by commas"),
         ("date," + ",".join(f"c{index}" for index in range(600)), "has 601 columns; the limit is 512"),
     ],
 )
@@ -116,7 +116,7 @@ def test_names_that_are_not_used_may_be_anything(workspace):
     [
         (
             [f'{line[:16]},"1,5",{index}' for index, line in enumerate(rows())],
-            """'1,5' is not a finite number. Its numbers use decimal commas: --set 'data.decimal=","'""",
+            """The column uses decimal commas; set the decimal mark: --set 'data.decimal=","'""",
         ),
         ([f"{line[:16]},1,5,{index}" for index, line in enumerate(rows())], "decimals use a point"),
         (changed(20, "2024-01-01T20:00,1,5,2"), "line 22 has 4 fields, but the header has 3"),
@@ -133,7 +133,7 @@ def test_names_that_are_not_used_may_be_anything(workspace):
             changed(20, "21.01.2024 20:00,1,1"),
             "The lines before it have a date, and all dates must have the same format",
         ),
-        (rows()[::-1], "line 3 goes back in time (2024-01-03T10:00:00), like all the others. Reverse the rows"),
+        (rows()[::-1], "line 3 goes back in time (2024-01-03T10:00:00), as do all other lines. Reverse the rows"),
         (rows()[30:] + rows()[:30], "line 32 goes back in time (2024-01-01T00:00:00). Sort the rows"),
         (sorted(rows() * 2), "line 3 repeats the date of the line before"),
         (["2023-12-31T23:07,1,1", *rows()], "line 3 (2024-01-01T00:00:00) is off the h grid that starts "),

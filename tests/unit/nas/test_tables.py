@@ -130,7 +130,7 @@ def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
     assert advice(scored(0.4)) == []
     (text,) = advice(scored(0.5))
     assert text.startswith(
-        "The baseline has the lower test error, but one training cannot show whether the difference is real;"
+        "The baseline has the lower test error, but one training run cannot show whether the difference is real;"
     )
     assert "with more training or trials" in text
     (text,) = advice(scored(0.5, trainings=3, test_mse_spread=0.2))
@@ -143,7 +143,8 @@ def test_a_winner_whose_trainings_scatter_is_said_to_be_unstable() -> None:
     shaky = scored(0.3, trainings=2, val_mse=0.54, val_mse_spread=0.1273, unstable=True)
     (text,) = advice(shaky)
     assert (
-        "over its 2 trainings of the last round the validation MSE of 0.5400 has a standard deviation of 0.1273" in text
+        "over its 2 training runs in the last round, the validation MSE of 0.5400 has a standard deviation of 0.1273"
+        in text
     )
     texts = [block.text for block in shaky.blocks() if isinstance(block, Text)]
     assert text in texts

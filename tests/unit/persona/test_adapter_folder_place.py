@@ -116,7 +116,7 @@ def test_a_place_is_one_run_s_until_its_block_ends(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet" / "mine"
     with hold_folders([folder, folder.with_name("other")]):
         for look in (check_free, lambda path: hold_folders([path]).__enter__()):
-            with pytest.raises(UsageError, match="Another run is training"):
+            with pytest.raises(UsageError, match="Another run is training the adapter"):
                 look(folder)
         check_free(folder.with_name("third"))
     check_free(folder)

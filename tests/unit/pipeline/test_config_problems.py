@@ -57,7 +57,7 @@ def test_a_sound_pipeline_has_none() -> None:
         (
             [stage("a", repeat_until={"condition": "visit > 1", "start": "b"}), stage("b")],
             "0.repeat_until.start",
-            "no stage before it named 'b'",
+            "no earlier stage named 'b'",
         ),
         (
             [

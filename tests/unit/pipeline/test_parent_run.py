@@ -59,7 +59,7 @@ def test_an_unknown_stage_is_named() -> None:
 
 def test_a_change_before_the_first_stage_is_refused() -> None:
     changed = config({"id": "a", "max_tokens": 5}, *FORK[1:])
-    with pytest.raises(RunMismatchError, match="a was changed"):
+    with pytest.raises(RunMismatchError, match="a changed"):
         check_unchanged(config(*FORK), changed, "b")
     check_unchanged(config(*FORK), changed, "a")
 
@@ -74,25 +74,25 @@ PLAIN: dict[str, Any] = {"params": {"tone": "kind"}}
 @pytest.mark.parametrize(
     ("stage", "changes", "message"),
     [
-        (DRAFT, {"seed": 5}, "seed was changed, which determines the answer of a"),
-        (REMOTE, {"seed": 5}, "seed was changed"),
-        (JUDGED, {"seed": 5}, "seed was changed"),
-        (DRAFT, {"params": {"tone": "stern"}}, "params was changed"),
-        (GREEDY, {"defaults": {"temperature": 0.9}}, "the sampling of m was changed"),
-        (GREEDY, {"defaults": {"kv_type": "q8_0"}}, "the engine of m was changed"),
-        (GREEDY, {"models_directory": "elsewhere"}, "models_directory was changed"),
-        (GREEDY, {"models": {**MODELS, "m": {"file": "other.gguf"}}}, "the model m was changed"),
-        (JUDGED, {"models": {**MODELS, "n": {"file": "other.gguf"}}}, "the model n was changed"),
-        (JUDGED, {"models": {**MODELS, "n": {"file": "n.gguf", "overrides": {"n_ctx": 512}}}}, "the context of n"),
+        (DRAFT, {"seed": 5}, "seed changed, which affects the answer of a"),
+        (REMOTE, {"seed": 5}, "seed changed"),
+        (JUDGED, {"seed": 5}, "seed changed"),
+        (DRAFT, {"params": {"tone": "stern"}}, "params changed"),
+        (GREEDY, {"defaults": {"temperature": 0.9}}, "the sampling settings of m changed"),
+        (GREEDY, {"defaults": {"kv_type": "q8_0"}}, "the engine settings of m changed"),
+        (GREEDY, {"models_directory": "elsewhere"}, "models_directory changed"),
+        (GREEDY, {"models": {**MODELS, "m": {"file": "other.gguf"}}}, "the model m changed"),
+        (JUDGED, {"models": {**MODELS, "n": {"file": "other.gguf"}}}, "the model n changed"),
+        (JUDGED, {"models": {**MODELS, "n": {"file": "n.gguf", "overrides": {"n_ctx": 512}}}}, "the context size of n"),
         (
             REMOTE,
             {"llm": {**LLM, "providers": {"there": {"kind": "scripted"}}}},
-            "llm.models.cloud was changed, which determines the answer of a",
+            "llm.models.cloud changed, which affects the answer of a",
         ),
-        ({**GREEDY, "fallback_models": ["n"]}, {"models": {**MODELS, "n": {"file": "other.gguf"}}}, "the model n was"),
-        (GREEDY, {"input": "else"}, "`input` was changed, but a would be reused"),
-        (GREEDY, {"input_file": "else.txt"}, "`input_file` was changed"),
-        (GREEDY, {"inputs": "else.jsonl"}, "`inputs` was changed"),
+        ({**GREEDY, "fallback_models": ["n"]}, {"models": {**MODELS, "n": {"file": "other.gguf"}}}, "the model n changed"),
+        (GREEDY, {"input": "else"}, "`input` changed, but the parent's answer for a would be reused"),
+        (GREEDY, {"input_file": "else.txt"}, "`input_file` changed"),
+        (GREEDY, {"inputs": "else.jsonl"}, "`inputs` changed"),
     ],
 )
 def test_whatever_decides_an_answer_that_is_taken_over_may_not_change(
@@ -125,7 +125,7 @@ def test_what_decides_nothing_of_it_may(stage: dict[str, Any], changes: dict[str
 
 
 def test_a_stage_that_reads_something_else_was_changed() -> None:
-    with pytest.raises(RunMismatchError, match="the input of b was changed"):
+    with pytest.raises(RunMismatchError, match="the input of b changed"):
         check_unchanged(config({"id": "a"}, {"id": "b"}, {"id": "c"}), config({"id": "b"}, {"id": "c"}), "c")
 
 

@@ -51,6 +51,6 @@ def test_without_an_input_it_counts_one() -> None:
     assert pipeline_plan.inputs == 0
     assert [answers for *_, answers in shown(pipeline_plan) if answers] == [1, 1]
     assert any(
-        isinstance(block, Text) and block.text.startswith("For one input, 2 model loads")
+        isinstance(block, Text) and block.text.startswith("For one input: 2 model loads")
         for block in pipeline_plan.blocks()
     )

@@ -181,7 +181,7 @@ def test_all_parts_of_a_split_model_have_to_be_there(error: Callable[..., Any], 
 def test_the_declared_quantization_is_compared_with_the_weights(error: Callable[..., Any]) -> None:
     problem = error("good.gguf", quantization="Q4_K_M")
     assert isinstance(problem, ModelFileError)
-    assert "is set to Q4_K_M, but most of its bytes are Q8_0." in problem.message
+    assert "is configured as Q4_K_M, but most of its data is Q8_0." in problem.message
 
 
 # -- models of `llm` ----------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_text_is_passed_on_as_it_comes() -> None:
 
 def test_a_model_that_never_answered_is_told_with_the_reason() -> None:
     events = [event("call.failed", "a", model="m", message="it died (SIGILL)\nlog", kind="", rung="none")] * 3
-    assert silent(events) == ["The model m answered 0 of 3: it died (SIGILL)"]
+    assert silent(events) == ["The model m answered 0 of 3 calls: it died (SIGILL)"]
     assert silent([*events, answered("a")]) == []
     result = PipelineResult(items=[], stages=[], models=[], loads=0, reused=0, silent=silent(events))
     assert Text(silent(events)[0]) in result.blocks()

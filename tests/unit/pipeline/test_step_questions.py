@@ -78,8 +78,8 @@ def test_a_later_stage_reads_an_earlier_answer() -> None:
 @pytest.mark.parametrize(
     ("prompt", "text", "message"),
     [
-        ("{{ input }}", "", "The prompt of stage a is empty: its input, input, is empty."),
-        (" {{ input }}\n", " \n", "The prompt of stage a is empty: its input, input, is empty."),
+        ("{{ input }}", "", "The prompt of stage a is empty: its input (input) is empty."),
+        (" {{ input }}\n", " \n", "The prompt of stage a is empty: its input (input) is empty."),
         (
             "{% if input == 'z' %}x{% endif %}",
             "y" * 99,

@@ -61,7 +61,7 @@ def test_what_is_hardly_meant_is_remarked_on(tmp_path: Path) -> None:
 def test_it_reads_as_a_sentence_a_table_and_what_may_go_wrong(tmp_path: Path) -> None:
     validation = checked(tmp_path)
     sentence, table, *rest = validation.blocks()
-    assert sentence == Text("The pipeline is valid: 4 stages with small, large, referee.")
+    assert sentence == Text("The pipeline is valid: 4 stages using small, large, referee.")
     assert isinstance(table, Table)
     assert len(table.rows) == 4
     assert rest == [Text(line) for line in (*validation.remarks, *validation.warnings)]

@@ -29,9 +29,9 @@ def test_what_is_tried_may_differ() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"horizon": 12}, "data.horizon: 24 and 12"),
-        ({"path": None, "sha": "bb"}, "data.path: weather.csv and none"),
-        ({"target": "wind", "sha": "bb"}, "data.target: temp and wind"),
+        ({"horizon": 12}, "data.horizon: 24 versus 12"),
+        ({"path": None, "sha": "bb"}, "data.path: weather.csv versus none"),
+        ({"target": "wind", "sha": "bb"}, "data.target: temp versus wind"),
         ({"sha": "bb"}, "the data files differ"),
     ],
 )
@@ -41,7 +41,7 @@ def test_what_it_is_tried_on_may_not(changes: dict[str, Any], reason: str) -> No
 
 def test_the_same_data_in_another_file_is_the_same_data() -> None:
     assert reasons(nas(sha="aa"), nas(sha="aa", path="copy.csv")) == []
-    assert reasons(nas(sha="aa"), nas(path="copy.csv")) == ["data.path: weather.csv and copy.csv"]  # who knows
+    assert reasons(nas(sha="aa"), nas(path="copy.csv")) == ["data.path: weather.csv versus copy.csv"]  # who knows
 
 
 def test_what_was_measured_on_has_a_name() -> None:
@@ -54,7 +54,7 @@ def test_what_was_measured_on_has_a_name() -> None:
 
 
 def test_runs_of_two_commands_measured_two_things() -> None:
-    assert reasons(nas(), MeasuredRun("pipeline", {})) == ["one run is from nas, the other from pipeline"]
+    assert reasons(nas(), MeasuredRun("pipeline", {})) == ["the runs are from different commands, nas and pipeline"]
 
 
 def test_a_persona_is_judged_by_its_own_conversations() -> None:
@@ -63,7 +63,7 @@ def test_a_persona_is_judged_by_its_own_conversations() -> None:
 
     assert reasons(run("aa", lora={"r": 8}), run("aa", lora={"r": 16})) == []
     assert reasons(run("aa"), run("bb")) == ["the data files differ"]
-    assert reasons(run("aa", base="small"), run("aa", base="large")) == ["base: small and large"]
+    assert reasons(run("aa", base="small"), run("aa", base="large")) == ["base: small versus large"]
 
 
 def test_a_figure_of_another_unit_is_another_figure() -> None:

@@ -68,8 +68,8 @@ def test_of_runs_on_the_same_data_the_better_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "sha", "reason"),
     [
-        ("data: {horizon: 12}\n", "aa", "data.horizon: none and 12"),
-        ("data: {path: other.csv}\n", "bb", "data.path: none and other.csv"),
+        ("data: {horizon: 12}\n", "aa", "data.horizon: none versus 12"),
+        ("data: {path: other.csv}\n", "bb", "data.path: none versus other.csv"),
         ("seed: 0\n", "bb", "the data files differ"),
     ],
 )
@@ -86,4 +86,4 @@ def test_damaged_events_leave_what_the_config_says(tmp_path: Path) -> None:
     first = finished(tmp_path, "one", "seed: 0\n", 0.5)
     second = finished(tmp_path, "two", "data: {path: other.csv}\n", 0.4)
     (second.path / "events.jsonl").write_bytes(b"nonsense\n" * 3)
-    assert compare(first, second, NAS).not_comparable == ["data.path: none and other.csv"]
+    assert compare(first, second, NAS).not_comparable == ["data.path: none versus other.csv"]

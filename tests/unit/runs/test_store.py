@@ -118,7 +118,7 @@ def test_what_changes_a_run_takes_its_whole_name(tmp_path: Path, short: str) -> 
     _create(tmp_path, "nas", "exp-abcdef", 1.0)
     with pytest.raises(UsageError, match=r"is short for exp-abcdef; .* full name") as caught:
         store.require_whole_name(tmp_path, short)
-    assert caught.value.hint == "Write exp-abcdef."
+    assert caught.value.hint == "Use exp-abcdef."
     assert store.require_whole_name(tmp_path, "exp-abcdef") == "exp-abcdef"
     if short.startswith("last"):
         assert store.find_to_resume(tmp_path, short).id == "exp-abcdef"

@@ -162,7 +162,7 @@ def test_a_template_that_ends_some_answers_otherwise_is_refused():
     ending = "{% if loop.index > 2 and m.role == 'assistant' %}.{% else %}<|im_end|>{% endif %}\n{% endfor %}"
     tokenizer = bytewise(CHATML.replace("<|im_end|>\n{% endfor %}", ending))
     example(chat("Q", "A"), tokenizer, LONG)
-    with pytest.raises(DataError, match=r"message 4: .* does not end this turn with"):
+    with pytest.raises(DataError, match=r"message 4: .* ends this turn without"):
         example(chat("Q", "A", "Q", "A"), tokenizer, LONG)
 
 

@@ -119,14 +119,14 @@ def test_what_befalls_both_is_told_by_the_leader_alone() -> None:
 
 def test_what_befalls_a_follower_alone_is_told_by_it() -> None:
     def take_part(run: Path, begin: Begin) -> None:
-        raise AgentlabError("The training ran out of memory.")
+        raise AgentlabError("Training ran out of memory.")
 
     follower = Follower(take_part)
     with leading(2):
         launched.call(Path("run"))
         assert follower.ends_within(5)
     assert isinstance(follower.error, AgentlabError)
-    assert follower.error.message == "Process 1: The training ran out of memory."
+    assert follower.error.message == "Process 1: Training ran out of memory."
 
 
 def test_a_stopped_follower_does_not_wait_for_a_silent_leader() -> None:

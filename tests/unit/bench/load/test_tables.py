@@ -60,7 +60,7 @@ def test_the_report_holds_every_latency_and_no_markup_of_a_target(measured: Any)
     text = markdown("t", blocks(measured[0], has_plots=True))
     for phrase in (
         "time to first token, from the actual send",
-        "slip (delay of the send)",
+        "slip (send delay)",
         "tokens per chunk",
         "plots/timeline.svg",
     ):

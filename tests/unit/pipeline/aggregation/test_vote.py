@@ -86,7 +86,7 @@ def test_a_tie_goes_by_its_rule():
 
 def test_no_vote_at_all():
     for weights in ({}, {"m": 0}):
-        with pytest.raises(MalformedReplyError, match="None of 2 answers contains a valid vote"):
+        with pytest.raises(MalformedReplyError, match="None of the 2 answers contains a valid vote"):
             vote(answers("?", "!") if not weights else answers("a", "b"), Vote(extract=WORD.extract, weights=weights))
     assert vote(answers("?", "!"), WORD.model_copy(update={"ties": "abstain"})).text == ""
 

@@ -91,7 +91,7 @@ def test_the_same_question_asked_again_on_purpose(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
     workshop.run("two", ANSWERS, cache="refresh")
     assert _lines(workshop, "two", "draft")[1] == (
-        "  one made the same call, and cache: refresh does not reuse answers"
+        "  one made the same call, but cache: refresh does not reuse answers"
     )
 
 

@@ -95,7 +95,7 @@ def test_nothing_to_do_loads_nothing() -> None:
 @pytest.mark.parametrize("solve", [schedule, least_recently_used])
 def test_a_model_that_does_not_fit_alone_is_named_with_what_is_missing(solve: object) -> None:
     room = Room({"small": 2**20, "large": 5000 * 2**20}, {"small": 1.0, "large": 9.0}, budget=4096 * 2**20)
-    with pytest.raises(NoRoomError, match=r"large needs 5,000 MiB.*4,096 MiB: judge cannot run; 904 MiB") as caught:
+    with pytest.raises(NoRoomError, match=r"large needs 5,000 MiB.*4,096 MiB: judge needs another 904 MiB") as caught:
         solve(jobs_of("draft:small judge:large<draft"), room)  # type: ignore[operator]
     assert isinstance(caught.value, GateError)
     assert caught.value.exit_code == 5
@@ -111,7 +111,7 @@ def test_a_model_that_does_not_fit_and_has_no_job_does_not_matter() -> None:
 @pytest.mark.parametrize("solve", [schedule, least_recently_used])
 @pytest.mark.parametrize(
     ("jobs", "message"),
-    [("x:a x:a", "same id"), ("x:a<y y:a<x z:a", "in a cycle: x, y"), ("x:unknown", "unknown has no size")],
+    [("x:a x:a", "same id"), ("x:a<y y:a<x z:a", "in a cycle: x, y"), ("x:unknown", "unknown lacks a size")],
 )
 def test_what_cannot_be_scheduled_is_refused(solve: object, jobs: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -46,5 +46,5 @@ def test_units_come_after_what_they_need_however_the_jobs_are_listed() -> None:
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_a_time_that_is_none_is_refused(seconds: float) -> None:
     room = room_of(budget=1)
-    with pytest.raises(ValueError, match="model a has no size or no load time"):
+    with pytest.raises(ValueError, match="model a lacks a size or a load time"):
         problem_of(jobs_of("x:a"), type(room)(room.sizes, {**room.load_seconds, "a": seconds}, 1))

@@ -265,16 +265,16 @@ REFUSED = [
     ("{% with x = 1 %}{% endwith %}", "with"),
     ("{{" * 30_000, "line 1"),
     ("{#" * 30_000, "line 1"),
-    ("{{ " + "(" * 60_000, "nested"),
+    ("{{ " + "(" * 60_000, "nesting"),
     # depth
-    ("{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "nested"),
-    ("{{ " + "[" * 200 + "]" * 200 + " }}", "nested"),
-    ("{{ " + "not " * 5_000 + "1 }}", "nested"),
-    ("{{ " + "-" * 20_000 + "1 }}", "nested"),
-    ("{{ 1" + " + 1" * 5_000 + " }}", "nested"),
-    ("{{ input" + "|upper" * 5_000 + " }}", "nested"),
+    ("{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "nesting"),
+    ("{{ " + "[" * 200 + "]" * 200 + " }}", "nesting"),
+    ("{{ " + "not " * 5_000 + "1 }}", "nesting"),
+    ("{{ " + "-" * 20_000 + "1 }}", "nesting"),
+    ("{{ 1" + " + 1" * 5_000 + " }}", "nesting"),
+    ("{{ input" + "|upper" * 5_000 + " }}", "nesting"),
     ("{% for x in [1] %}" * 25 + "{% endfor %}" * 25, "nested"),
-    ("{% if 1 %}" * 500 + "{% endif %}" * 500, "nested"),
+    ("{% if 1 %}" * 500 + "{% endif %}" * 500, "nesting"),
 ]
 
 
@@ -287,7 +287,9 @@ def test_what_is_not_allowed_is_refused_before_it_runs(source: str, sentence: st
 
 
 def test_a_condition_that_fails_is_quoted_as_it_is() -> None:
-    with pytest.raises(ConfigError, match=r"^The condition \"\{'a': '\{0\}'\}.b\": a mapping has no 'b'; it has a\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^The condition \"\{'a': '\{0\}'\}.b\": the mapping has no 'b'; it has a\.$"
+    ):
         condition("{'a': '{0}'}.b").holds({})
     with pytest.raises(ConfigError, match="expected true or false, not a list"):
         condition("[1]").holds({})
@@ -302,7 +304,7 @@ def test_a_condition_is_one_expression(source: str) -> None:
 FAILING = [
     ("{{ item.lst }}", "'lst'; did you mean list"),
     ("{{ stages.itms.output }}", "'itms'; did you mean items"),
-    ("{{ candidates }}", "no candidates here; there is input"),
+    ("{{ candidates }}", "no candidates here; available: input"),
     ("a\nb\n{{ item.lst }}", "Line 3"),
     ("{{ item.lst.more }}", "did you mean list"),
     ("{{ [item.lst] }}{{ item.lst ~ 'a' }}", "did you mean list"),
@@ -312,13 +314,13 @@ FAILING = [
     ("{{ item.lst + 1 }}", "did you mean list"),
     ("{{ item.rows|map(attribute='m') }}", "no 'm'"),
     ("{{ item.list[9] }}", "a list has no '9'"),
-    ("{{ input + 1 }}", "text with `~`"),
+    ("{{ input + 1 }}", "as text, use `~`"),
     ("{{ input < 1 }}", "not supported"),
     ("{{ 1 / 0 }}", "division by zero"),
     ("{{ none|upper }}", "expected text, not null"),
     ("{% for x in input %}{% endfor %}", r"text has no elements; .*\|lines"),
     ("{% set a, b = [1] %}", "unpack"),
-    ("{{ {1: 2} }}", "a key of a mapping must be text"),
+    ("{{ {1: 2} }}", "a mapping key must be text"),
     ("{{ []|first }}", "empty"),
     ("{% for x in [1] %}{{ loop }}{% endfor %}", "LoopContext"),
     # a value's Python attributes
