@@ -91,7 +91,7 @@ def test_two_names_of_one_model_are_asked_once():
         (small(roles={"primary": ["smal"]}), "roles.primary: there is no model named 'smal' (did you mean 'small'?)"),
         (small(roles={}), "no role names a model"),
         (small(roles={"primary": ["smal"]}, tasks={"judge": {"roles": ["primary"]}}), "did you mean 'small'?"),
-        (small(roles={"primary": ["small"], "fallback": ["small"]}), "small is in primary already"),
+        (small(roles={"primary": ["small"], "fallback": ["small"]}), "small is already in primary"),
         (small(tasks={"judge": {"roles": ["reserve"]}}), "tasks.judge.roles: no model has these roles"),
         (small(providers={"here": {"kind": "gguff", "model_path": "x"}}), "no provider kind 'gguff'"),
         (small(providers={"here": {"kind": "gguf", "model_path": "x", "base_url": "y"}}), "Extra inputs"),

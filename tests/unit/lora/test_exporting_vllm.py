@@ -29,8 +29,8 @@ MIXED = {QUERY: random_delta((8, 6), 4, seed=1), DOWN: random_delta((6, 12), 8, 
 @pytest.mark.parametrize(
     ("name", "modules", "config", "reason"),
     [
-        ("mixed", MIXED, {"r": 4, "rank_pattern": {"down_proj": 8}}, "different rank or alpha"),
-        ("alphas", deltas(1), {"alpha_pattern": {"down_proj": 99}}, "different rank or alpha"),
+        ("mixed", MIXED, {"r": 4, "rank_pattern": {"down_proj": 8}}, "differ in rank or alpha"),
+        ("alphas", deltas(1), {"alpha_pattern": {"down_proj": 99}}, "differ in rank or alpha"),
         ("large", {QUERY: random_delta((8, 6), 600, seed=1)}, {}, "rank 600"),
         ("turned", deltas(1), {"fan_in_fan_out": True}, "transposed"),
         ("head", {"lm_head": random_delta((8, 6), 4, seed=1)}, {"target_modules": ["lm_head"]}, "outside"),

@@ -101,7 +101,7 @@ def test_a_folder_that_does_not_prove_to_be_a_checkpoint_is_not_removed(
 ) -> None:
     source = put(own_workspace.models / "site" / "main.py")
     put(own_workspace.models / "site" / "config.json", config)
-    with pytest.raises(UsageError, match="does not name a model"):
+    with pytest.raises(UsageError, match="does not set model_type"):
         remove("site", own_workspace)
     assert source.exists()
     put(own_workspace.models / "site" / "config.json", b'{"model_type": "llama"}')

@@ -50,7 +50,7 @@ def test_base64():
 def test_fewer_dimensions_are_the_first_ones_at_length_1():
     assert document(FOUND, "m", asked(dimensions=2))["data"][0]["embedding"] == [0.6, -0.8]
     assert document(FOUND, "m", asked(dimensions=3))["data"][0]["embedding"] == [3.0, -4.0, 12.0]
-    with pytest.raises(RefusedError, match="3 numbers"):
+    with pytest.raises(RefusedError, match="3 dimensions"):
         document(FOUND, "m", asked(dimensions=4))
 
 
