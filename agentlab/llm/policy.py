@@ -41,7 +41,7 @@ _RULES: dict[type[AgentlabError], Rule] = {
     errors.LLMTimeoutError: Rule(
         move_on=True,
         trips=True,
-        remedy="Raise the timeout (--set llm.defaults.timeout.first_token=60), or check the server's load.",
+        remedy="Raise the timeout (--set llm.defaults.timeout.first_token=60), or check the load of the server.",
     ),
     errors.LLMTruncatedError: Rule(move_on=True, trips=True, remedy="The server's log may say why the answer stopped."),
     errors.RateLimitedError: Rule(

@@ -79,7 +79,7 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
 def test_a_mistyped_name_is_told(approved: Approved) -> None:
     done = approved("e\nmodle.d_model=8\ny\ny\n")
     assert done.code == 0, done.err
-    assert "Cannot try this: modle.d_model is not searched" in done.err
+    assert "Cannot try this: modle.d_model is not in the space" in done.err
 
 
 def test_the_end_of_the_input_leaves_a_run_that_can_go_on(approved: Approved, workspace: Path) -> None:

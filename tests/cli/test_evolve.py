@@ -38,7 +38,7 @@ def test_a_run_from_plan_to_export(agentlab: Agentlab, workspace: Path) -> None:
     assert resumed.json["result"] == result
     refused = agentlab("evolve", "--resume", "e", "--max-items", 400)
     assert refused.code == 2
-    assert "sealed split of this run is open" in refused.err
+    assert "sealed split has been opened" in refused.err
     out = agentlab("evolve", "export", "e", "--id", "run_0002", "--out", "adapters/child", "--json")
     assert out.code == 0, out.err
     assert out.json["result"]["kept"] == 1.0

@@ -60,7 +60,7 @@ def test_the_error_names_the_whole_command_that_reads_the_file(agentlab: Call, w
     typed = ["nas", "demo", "--data", path, "--set=llm=none", "--horizon", "2", "--dry-run"]
     refused = agentlab(*typed)
     assert refused.code == 2, refused.err
-    command = shlex.split(refused.err.partition("hint: To read it: ")[2])
+    command = shlex.split(refused.err.partition("hint: To read the file: ")[2])
     assert command[: len(typed) + 1] == ["agentlab", *map(str, typed)]
     answer = agentlab(*command[1:])
     assert answer.code == 0, answer.err
@@ -95,7 +95,7 @@ def test_words_among_numbers_can_also_be_corrected(agentlab: Call, workspace: Pa
     lines = [f"{START + timedelta(hours=n)},{n % 17},{n % 5 or 'none'}" for n in range(400)]
     (workspace / "s.csv").write_text("date,a,b\n" + "\n".join(lines) + "\n")
     refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=llm=none")
-    assert "leave missing numbers empty. To read it: agentlab nas demo" in refused.err
+    assert "leave missing numbers empty. To read the file: agentlab nas demo" in refused.err
 
 
 def test_a_forecast_is_made_from_a_file_of_the_same_kind(agentlab: Call, workspace: Path) -> None:

@@ -66,8 +66,8 @@ def test_a_question_may_come_through_a_pipe(workspace: Path, words: list[str]) -
 @pytest.mark.parametrize(
     ("stdin_bytes", "words"),
     [
-        (b"", "no question"),
-        (b" \n", "no question"),
+        (b"", "No question"),
+        (b" \n", "No question"),
         (b"\xff\xfe", "not UTF-8"),
         (b"x" * ((1 << 20) + 1), "longer than 1 MiB"),
     ],
@@ -85,7 +85,7 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
     script = f"exec {sys.executable} -m agentlab llm ask <&-"
     closed = subprocess.run(["sh", "-c", script], capture_output=True, cwd=workspace, check=False, env=_env())
     assert closed.returncode == 2
-    assert b"no question" in closed.stderr
+    assert b"No question" in closed.stderr
     for words in ([b"a \xff"], ["a", "--system", b"\xff"]):
         odd = subprocess.run(
             [sys.executable, "-m", "agentlab", "llm", "ask", *words], capture_output=True, check=False, env=_env()

@@ -1,7 +1,6 @@
 """The command line starts fast, because it loads nothing heavy before it must."""
 
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "httpx", "llama_cpp", "optuna", "numpy", "matplotlib", "pandas", "scipy"}
 BUDGET_SECONDS = 0.35
+TYPER, TYPER_SECONDS = "import typer.rich_utils, rich.markdown, rich.traceback", 0.16  # where the budget was set
 
 
 def test_help_loads_no_heavy_library() -> None:
@@ -20,14 +20,19 @@ def test_help_loads_no_heavy_library() -> None:
     assert "LOADED []" in done.stdout, done.stdout
 
 
-def test_help_is_within_its_budget() -> None:
-    """Of processor time, the best of several starts: the machine may be busy, the program may not be slow."""
+def measure_start(*words: str) -> float:
+    """Seconds of processor time, the least of several starts: the machine may be busy, the program may not be slow."""
     seconds = []
     for _ in range(8):
         before = os.times()
-        subprocess.run([sys.executable, "-m", "agentlab", "--help"], capture_output=True, check=True, cwd=REPOSITORY)
+        subprocess.run([sys.executable, *words], capture_output=True, check=True, cwd=REPOSITORY)
         after = os.times()
         seconds.append(sum(after[2:4]) - sum(before[2:4]))  # of ended processes; Windows does not tell
-    assert min(seconds) <= BUDGET_SECONDS, (
-        f"too slow: {min(seconds):.3f} s at best, median {statistics.median(seconds):.3f} s"
-    )
+    return min(seconds)
+
+
+def test_help_is_within_its_budget() -> None:
+    """A slower processor gets more time: in the proportion in which Typer's own modules take longer to load there."""
+    seconds = measure_start("-m", "agentlab", "--help")
+    allowed = BUDGET_SECONDS * max(1.0, measure_start("-c", TYPER) / TYPER_SECONDS)
+    assert seconds <= allowed, f"too slow: {seconds:.3f} s, of {allowed:.3f} s"

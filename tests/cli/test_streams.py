@@ -387,4 +387,4 @@ def test_nobody_is_asked_through_a_closed_stdin(
     OpenRun.create(workspace / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), RunEnvironment()).close()
     monkeypatch.setattr("sys.stdin", None)  # what Python makes of a closed one
     refused = agentlab(*words)
-    assert (refused.code, "needs a confirmation" in refused.err) == (2, True)
+    assert (refused.code, "requires confirmation" in refused.err) == (2, True)

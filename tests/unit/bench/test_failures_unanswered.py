@@ -11,7 +11,7 @@ def test_it_names_what_failed_most_and_its_remedy():
     ]
     error = no_answer_error(failures, "runs/x/report.md")
     assert error.exit_code == 4
-    assert "7 of 9 failed with LLMConnectionError, such as c: Cannot connect to c." in error.message
+    assert "7 of 9 failed with LLMConnectionError; for example, c: Cannot connect to c." in error.message
     assert "server is running" in error.hint
     assert "runs/x/report.md" in error.hint
     assert error.failures[0] == "a: LLMTimeoutError: No first token."

@@ -447,7 +447,7 @@ def test_a_hard_budget_ends_the_work_and_keeps_the_best(root: Path, budget: dict
 
 
 def test_nothing_feasible_within_the_budget_is_a_missed_gate(root: Path) -> None:
-    with new_run(root) as run, pytest.raises(GateError, match="No recipe reaches the goal") as caught:
+    with new_run(root) as run, pytest.raises(GateError, match="No recipe meets the goal") as caught:
         scripted(root, goal="smallest with loss < 0.001 %", budget={"trials": 3}, first=1).run(run)
     assert caught.value.exit_code == 5
     with new_run(root, "none") as run, pytest.raises(GateError):
@@ -781,7 +781,7 @@ PAIRED: dict[str, Any] = {"planner": "tpe", "control": "full", "control_seeds": 
     ("changes", "message"),
     [
         ({"control_seeds": 5}, "too few to reach significance"),
-        ({"budget": {"trials": 2}}, "more trials than the first 2 recipes"),
+        ({"budget": {"trials": 2}}, "more trials than the 2 initial recipes"),
         ({"llm": {}}, "a model in `llm`"),
     ],
 )

@@ -155,7 +155,7 @@ def test_one_crossover_at_once_says_what_it_kept(workspace_root: Path, tmp_path:
             far = distance(one.delta(name), mutated_adapter.delta(name)) / norm(one.delta(name))
             assert far == pytest.approx(0.05, rel=1e-3)
     assert read_card(tmp_path / "plain").parents[0].weight == 0.6
-    with pytest.raises(UsageError, match="must be from 0 to 1"):
+    with pytest.raises(UsageError, match="must be 0 to 1"):
         cross(parents, tmp_path / "odd", 1.2, 0.0, 0.01, 0, lambda *_: None)
 
 

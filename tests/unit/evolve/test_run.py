@@ -219,7 +219,7 @@ def test_a_full_disk_stops_it_and_it_goes_on_where_there_is_room(
 
 
 def test_an_opened_split_cannot_be_searched_on(root: Path, full_run: tuple[EvolveResult, list[Event]]) -> None:
-    with pytest.raises(UsageError, match="The sealed split of this run is open"):
+    with pytest.raises(UsageError, match="This run's sealed split has been opened"):
         prepared(root, resumes=root / "runs" / "whole", max_items=400)
 
 

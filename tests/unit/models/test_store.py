@@ -106,7 +106,7 @@ def test_a_folder_that_does_not_prove_to_be_a_checkpoint_is_not_removed(
     assert source.exists()
     put(own_workspace.models / "site" / "config.json", b'{"model_type": "llama"}')
     chapter = put(own_workspace.models / "site" / "thesis" / "chapter.tex")
-    with pytest.raises(UsageError, match="contains a folder, thesis"):
+    with pytest.raises(UsageError, match="contains the folder thesis"):
         remove("site", own_workspace)
     chapter.unlink()
     chapter.parent.rmdir()

@@ -146,7 +146,7 @@ def test_damaged_weights_are_refused(folder: Path, damage: bytes) -> None:
         ({"targets": ["c9"]}, "target 'c9' is not one of the columns"),
         ({"targets": ["c0"]}, "does not match the targets"),
         ({"targets": ["c1", "c0"]}, "does not match the targets"),
-        ({"frequency": "fortnight"}, "'fortnight' is not a time step"),
+        ({"frequency": "fortnight"}, "'fortnight' is not a valid time step"),
         ({"frequency": "D"}, "disagree on frequency"),
         ({"time_features": 5}, "expected 4 time features"),
         ({"time_features": "4"}, "scaler.json: time_features"),

@@ -259,7 +259,7 @@ def test_a_checkpoint_comes_back_from_bytes_exactly(checkpoint):
 def test_a_changed_byte_anywhere_is_noticed(saved, data):
     blob = bytearray(to_bytes(saved[0][1]))
     blob[data.draw(st.integers(0, len(blob) - 1))] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(RunUnreadableError, match="Cannot read the checkpoint"):
+    with pytest.raises(RunUnreadableError, match="Cannot read a trial checkpoint"):
         from_bytes(bytes(blob))
 
 
@@ -275,7 +275,7 @@ def test_a_changed_weight_and_a_changed_figure_are_noticed(saved):
 @given(data=st.data())
 def test_a_blob_that_was_cut_off_is_noticed(saved, data):
     blob = to_bytes(saved[0][1])
-    with pytest.raises(RunUnreadableError, match="Cannot read the checkpoint"):
+    with pytest.raises(RunUnreadableError, match="Cannot read a trial checkpoint"):
         from_bytes(blob[: data.draw(st.integers(0, len(blob) - 1))])
 
 

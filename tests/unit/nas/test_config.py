@@ -95,7 +95,7 @@ def test_a_space_holds_only_what_a_trial_may_change():
 
 @pytest.mark.parametrize("split", [{"train": 0.6, "val": 10, "test": 10}, {"train": 0.6, "val": 0.3, "test": 0.2}])
 def test_a_split_is_all_rows_or_all_shares_of_at_most_one(split):
-    with pytest.raises(ValidationError, match=r"mixture|must not exceed 1"):
+    with pytest.raises(ValidationError, match=r"not a mix|must not exceed 1"):
         SplitConfig(**split)
 
 

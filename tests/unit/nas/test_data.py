@@ -141,7 +141,7 @@ def replaced(number: int, line: str) -> list[str]:
         (replaced(3, "2024-01-01T03:00,inf,1"), "column 'a', line 5: 'inf' is not a finite number"),
         (replaced(3, "yesterday,1,1"), "column 'date', line 5 is not a date: 'yesterday'"),
         (replaced(3, ",1,1"), "column 'date', line 5 is not a date: empty"),
-        (replaced(3, "2024-01-01T02:00,1,1"), "line 5 repeats the date of the line before"),
+        (replaced(3, "2024-01-01T02:00,1,1"), "line 5 repeats the date of the previous line"),
         (replaced(3, "2024-01-01T01:00,1,1"), "line 5 goes back in time"),
         (replaced(3, "2024-01-01T03:20,1,1"), "line 5 (2024-01-01T03:20:00) is off the h"),
         ([*rows(), "2034-01-01T00:00,1,1"], "most time steps from 2024-01-01T00:00:00"),
@@ -160,13 +160,13 @@ def test_each_fault_is_named_with_its_place(workspace, lines, says):
     [
         (
             {"date_column": "time"},
-            "has no column 'time' (data.date_column). Its columns: date, a, b. To read it: --set data.date_column=date",
+            "has no column 'time' (data.date_column). Columns in the file: date, a, b. To read the file: --set data.date_column=date",
         ),
         ({"target": "z", "features": "S"}, "has no column 'z' (data.target)"),
         ({"columns": ("a", "z")}, "has no column 'z' (data.columns)"),
         ({"columns": ("a", "a")}, "contains a duplicate"),
         ({"columns": ("a",), "target": "b"}, "target 'b' is not in data.columns"),
-        ({"frequency": "fortnight"}, "data.frequency: 'fortnight' is not a time step"),
+        ({"frequency": "fortnight"}, "data.frequency: 'fortnight' is not a valid time step"),
         ({"frequency": "D"}, "is off the D"),
         ({"split": {"train": 50, "val": 10, "test": 10}}, "requires 70 rows, but there are only 60"),
         ({"horizon": 13}, "the val split has 12 rows"),
@@ -181,7 +181,7 @@ def test_a_config_that_does_not_fit_the_file_is_refused(workspace, changes, says
 def test_files_that_are_no_text_are_refused(workspace):
     path = workspace.root / "s.csv"
     path.write_bytes(b"")
-    assert "s.csv is empty" in refused(workspace)
+    assert "s.csv or its first line is empty" in refused(workspace)
     path.write_bytes("date,a\n2024-01-01,\xe4\n".encode("latin-1"))
     assert "not UTF-8 text" in refused(workspace)
     packed = gzip.compress("\n".join(["date,a,b", *rows()]).encode())

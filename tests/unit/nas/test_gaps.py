@@ -25,9 +25,9 @@ def test_gaps_are_told_by_number_column_and_length():
     table = holed([[1, NAN, NAN, 4, NAN, 6], [NAN, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]])
     forward = close_gaps(table, DataConfig(gaps="ffill"))
     assert forward.notes == (
-        "Filled with the previous value: 4 missing cells; in total c0 3 (50.0%), c1 1 (16.7%); the longest gap is "
+        "Filled with the previous value: 4 missing cells; by column: c0 3 (50.0%), c1 1 (16.7%); the longest gap is "
         "2 steps, from 2024-01-01T01:00:00 to 2024-01-01T02:00:00 in 'c0'",
-        "1 cell before a column's first value, which looks ahead",
+        "Back-filled 1 cell before a column's first value, which looks ahead",
     )
     straight = close_gaps(table, DataConfig(gaps="interpolate"))
     assert straight.values[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
@@ -39,7 +39,7 @@ def test_gaps_are_told_by_number_column_and_length():
 def test_only_the_worst_columns_are_listed():
     columns = [[NAN if row < index else 1.0 for row in range(13)] for index in range(12)]
     note = close_gaps(holed(columns), DataConfig(gaps="ffill")).notes[0]
-    assert "in total c11 11 (84.6%), c10 10" in note
+    assert "by column: c11 11 (84.6%), c10 10" in note
     assert "c4 4 (30.8%) and 3 more columns;" in note
 
 

@@ -56,7 +56,7 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "2 to measure the noise, 9 in the last round, at most 24 if more trials qualify"),
+        ({}, "2 to measure the noise, 9 in the last round, up to 24 if more trials qualify"),
         (
             {"evaluator": {"noise": 0.05}, "max_iterations": 3},
             "0 to measure the noise, 9 in the last round",

@@ -73,7 +73,7 @@ def test_equal_data_gives_equal_text():
 
 
 def test_no_share_is_a_matter_for_words():
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="no importances"):
         importance_bars({})
 
 

@@ -110,7 +110,7 @@ def test_an_arm_that_cannot_search_the_space_is_refused_before_anything_is_writt
     space = {"model.dropout": {"type": "float", "low": 0.0, "high": 0.5}}
     make(tmp_path, space=space, search={"base": "cma-es"})
     choice = {"model.distil": {"type": "categorical", "choices": [True, False]}}
-    with pytest.raises(ConfigError, match=r"model\.distil has unordered choices"):
+    with pytest.raises(ConfigError, match=r"the choices of model\.distil have no order"):
         make(tmp_path, space={**space, **choice}, search={"base": "cma-es"})
 
 
@@ -118,7 +118,7 @@ def test_paired_studies_of_one_trial_cannot_differ(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Paired studies need more than max_iterations=1"):
         make(tmp_path, control="full")
     assert make(tmp_path, control="full", max_iterations=2).config.control == "full"
-    with pytest.raises(ConfigError, match="which both studies share, already takes 3 trainings"):
+    with pytest.raises(ConfigError, match="which both studies share, already takes 3 training runs"):
         make(tmp_path, control="full", max_iterations=3, evaluator={"repeats": 2})
 
 
@@ -133,7 +133,7 @@ def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_pat
     assert (row.val_mse, row.failed, row.mean) == ([], 2, None)
     run.write_report(run.manifest)
     report = (run.path / "report.md").read_text()
-    assert "Every training of the last round failed" in report
+    assert "Every training run in the last round failed" in report
     assert "plots/finalists.svg" not in report
 
 

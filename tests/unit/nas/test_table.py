@@ -89,16 +89,16 @@ def test_truth_values_are_numbers(workspace):
         ("date,date,a", "columns 1 and 2 in line 1 are both named 'date'"),
         ("date,,b", "column 2 has no name in line 1"),
         ("date,  ,b", "column 2 has no name in line 1"),
-        (",a,b", "has no column 'date' (data.date_column). Its columns: (no name), a, b"),
+        (",a,b", "has no column 'date' (data.date_column). Columns in the file: (no name), a, b"),
         ("Date,a,b", "--set data.date_column=Date"),
         ("date,a\x1b[31m,b", "column 2 in line 1, 'a\\x1b[31m', is longer than 200 characters or contains control"),
         (f"date,{'a' * 201},b", "column 2 in line 1"),
         ('date,"a\nb",c', "column 2 in line 1, 'a\\nb'"),
-        ("", "is empty, or its first line is"),
-        ("# exported yesterday", "more fields than the header has names (1). Line 1 must be the header"),
-        ("date;a;b", "uses semicolons, not by commas"),
-        ("date\ta\tb", "uses tabs, not by commas"),
-        ("date|a|b", "uses bars, not by commas"),
+        ("", "or its first line is empty"),
+        ("# exported yesterday", "more fields than the header (1). Line 1 must be the header"),
+        ("date;a;b", "uses semicolons as separators, not commas"),
+        ("date\ta\tb", "uses tabs as separators, not commas"),
+        ("date|a|b", "uses bars as separators, not commas"),
         ("date," + ",".join(f"c{index}" for index in range(600)), "has 601 columns; the limit is 512"),
     ],
 )
@@ -135,7 +135,7 @@ def test_names_that_are_not_used_may_be_anything(workspace):
         ),
         (rows()[::-1], "line 3 goes back in time (2024-01-03T10:00:00), as do all other lines. Reverse the rows"),
         (rows()[30:] + rows()[:30], "line 32 goes back in time (2024-01-01T00:00:00). Sort the rows"),
-        (sorted(rows() * 2), "line 3 repeats the date of the line before"),
+        (sorted(rows() * 2), "line 3 repeats the date of the previous line"),
         (["2023-12-31T23:07,1,1", *rows()], "line 3 (2024-01-01T00:00:00) is off the h grid that starts "),
         (changed(20, f"2024-01-01T20:00,{'9' * 400},5"), "column 'Umsatz'"),
         (changed(20, f"2024-01-01T20:00,1,{'x' * (2 * MAX_LINE)}"), "line 22 is longer than"),
@@ -262,5 +262,5 @@ def test_months_with_holes_are_months(workspace):
     lines = [f"{date},{n % 7},{n % 5}" for n, date in enumerate(MONTHS) if n not in (5, 6, 30)]
     table = close_gaps(read(workspace, lines), DataConfig(gaps="ffill"))
     assert len(table.dates) == 60
-    assert table.notes[0].startswith("Filled with the previous value: 3 missing rows; in total Umsatz 3 (5.0%)")
+    assert table.notes[0].startswith("Filled with the previous value: 3 missing rows; by column: Umsatz 3 (5.0%)")
     assert "the longest gap is 2 steps, from 2015-06-01T00:00:00 to 2015-07-01T00:00:00" in table.notes[0]

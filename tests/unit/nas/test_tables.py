@@ -189,7 +189,7 @@ def test_the_test_part_was_scored_once_or_the_reader_is_told() -> None:
 def test_a_last_round_in_which_all_failed_did_not_decide() -> None:
     failed = FinalistRow(run_id="run_0001", search_val_mse=0.5, val_mse=[], failed=2, mean=None)
     assert "lowest mean" in tables.finalist_note(result())
-    assert "as trained in the search" in tables.finalist_note(result(finalists=[failed]))
+    assert "the trial accepted in the search" in tables.finalist_note(result(finalists=[failed]))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_small_tables() -> None:
     study_result = result(importances={"model.d_model": 0.75, "training.epochs": 0.25})
     assert tables.importance_table(study_result).rows == [("model.d_model", "75%"), ("training.epochs", "25%")]
     assert tables.channel_table(study_result).rows == [["load", "0.2500", "5.0000"]]
-    assert tables.source_table(study_result).rows == [("gp", "2", "0", "1", "0.5000")]
+    assert tables.source_table(study_result).rows == [["gp", "2", "0", "1", "0.5000"]]
 
 
 def test_text_of_a_model_cannot_break_a_table() -> None:
@@ -321,7 +321,7 @@ def test_a_model_that_never_answered_is_told_with_the_reason_before_any_verdict_
     silent |= {"input_tokens": None, "output_tokens": None, "reason": "The process died: it crashed (SIGILL).\nlog"}
     proposing = ModelRow(model="embedded", task="nas.propose", calls=8, **silent)
     judging = proposing.model_copy(update={"task": "nas.evaluate", "calls": 2})
-    text = "The model embedded answered 0 of 10: The process died: it crashed (SIGILL)."
+    text = "The model embedded answered 0 of 10 calls: The process died: it crashed (SIGILL)."
     texts = [block.text for block in result(models=[proposing, judging]).blocks() if isinstance(block, Text)]
     assert text in texts[:-1]
     answering = judging.model_copy(update={"answered": 1})

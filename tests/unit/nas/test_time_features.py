@@ -46,7 +46,7 @@ def test_a_frequency_prints_as_it_is_read(text):
 
 @pytest.mark.parametrize("text", ["", "0h", "x", "-1h", "1.5h", "s", "h2"])
 def test_other_words_are_no_frequency(text):
-    with pytest.raises(ValueError, match="not a time step"):
+    with pytest.raises(ValueError, match="not a valid time step"):
         Frequency.parse(text)
 
 
@@ -77,7 +77,7 @@ def test_months_are_inferred_from_either_end_of_the_month():
     ("times", "reason"),
     [
         (dates("2021-01-01", "2021-01-02"), "fewer than three"),
-        (dates("2021-01-01", "2021-01-02", "2021-01-05", "2021-01-06T02:00"), "no time step"),
+        (dates("2021-01-01", "2021-01-02", "2021-01-05", "2021-01-06T02:00"), "do not share one time step"),
         (dates("2021-01-01T00:00:00", "2021-01-01T00:00:30", "2021-01-01T00:01:00"), "30 seconds"),
     ],
 )

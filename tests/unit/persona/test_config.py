@@ -41,7 +41,7 @@ def test_no_persona_bears_the_name_that_tables_give_the_base_model(name: str) ->
 
 
 def test_out_is_for_one() -> None:
-    assert "several personas" in problems(personas=[A, {**A, "name": "b"}], out="x")["out"]
+    assert "single persona" in problems(personas=[A, {**A, "name": "b"}], out="x")["out"]
 
 
 def test_patience_needs_something_to_be_patient_about() -> None:

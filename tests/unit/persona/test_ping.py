@@ -64,5 +64,5 @@ def test_a_server_is_asked_by_the_names_that_it_knows_its_models_under() -> None
 def test_a_key_goes_nowhere_without_tls() -> None:
     with pytest.raises(UsageError, match="unencrypted"):
         cast_of_server("http://example.com/v1", ["a"], {"VLLM_API_KEY": "k"})
-    with pytest.raises(UsageError, match="is not a URL"):
+    with pytest.raises(UsageError, match="is not an HTTP URL"):
         cast_of_server("nonsense", ["a"], {})

@@ -89,7 +89,11 @@ PLAIN: dict[str, Any] = {"params": {"tone": "kind"}}
             {"llm": {**LLM, "providers": {"there": {"kind": "scripted"}}}},
             "llm.models.cloud changed, which affects the answer of a",
         ),
-        ({**GREEDY, "fallback_models": ["n"]}, {"models": {**MODELS, "n": {"file": "other.gguf"}}}, "the model n changed"),
+        (
+            {**GREEDY, "fallback_models": ["n"]},
+            {"models": {**MODELS, "n": {"file": "other.gguf"}}},
+            "the model n changed",
+        ),
         (GREEDY, {"input": "else"}, "`input` changed, but the parent's answer for a would be reused"),
         (GREEDY, {"input_file": "else.txt"}, "`input_file` changed"),
         (GREEDY, {"inputs": "else.jsonl"}, "`inputs` changed"),

@@ -246,7 +246,7 @@ def test_the_distribution_of_cma_es_learns_and_no_stranger_throws_it_far() -> No
 
 
 def test_cma_es_refuses_choices_without_order_and_takes_ordered_ones() -> None:
-    with pytest.raises(ConfigError, match="kind has unordered choices"):
+    with pytest.raises(ConfigError, match="the choices of kind have no order"):
         ARMS.load("cma-es")("cma-es", MIXED, 0)
     widths: dict[str, object] = {"type": "categorical", "choices": [8, 16, 32, 64]}
     space = cube(1, width=widths, lr=LOG)

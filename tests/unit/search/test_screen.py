@@ -71,7 +71,7 @@ def test_a_refusal_says_why(params, words):
 
 def test_memory_is_held_against_the_configured_limit():
     rules = ScreenRules(SPACE, cost, ScreenLimits(memory_bytes=2**24))
-    assert rules.against([])({"heads": 1, "width": 32}) == ["about 32 MiB, above the limit of 16 MiB"]
+    assert rules.against([])({"heads": 1, "width": 32}) == ["needs about 32 MiB, above the limit of 16 MiB"]
     assert rules.against([])({"heads": 1, "width": 16}) == []
 
 

@@ -42,4 +42,4 @@ def test_a_single_model_is_primary_and_an_unsteady_one_never():
 def test_a_model_that_never_answered_is_told_with_the_reason():
     silent = row("gone", successes=0, total_seconds=None, error_group="Timeout", error="The process died.")
     blocks = CheckResult(models=[row("here"), silent], recommendations=[]).blocks()
-    assert Text("The model gone answered 0 of 3: The process died.") in blocks
+    assert Text("The model gone answered 0 of 3 calls: The process died.") in blocks

@@ -44,7 +44,9 @@ def test_the_screen_says_who_is_quick_and_what_the_client_can_do(measured: Any) 
         "Lowest median time to first token: model, 100 ms [100, 100] (1 at a time). H"
     )
     alone = measured[0].model_copy(update={"stages": measured[0].stages[:1]})
-    assert headline(alone).startswith("model: median time to first token 100 ms [100, 100] (1 at a time), at best ")
+    assert headline(alone).startswith(
+        "model: median time to first token 100 ms [100, 100] (1 at a time); highest goodput "
+    )
     for phrase in (
         "6 of 7",
         "Rate Limit",
@@ -127,5 +129,5 @@ def test_a_target_without_any_answer_is_told_with_the_reason(measured: Any) -> N
     dead = [row.model_copy(update={"answered": 0, "errors": {"WorkerDiedError": 7}}) for row in result.stages]
     mixed = [row if row.target == "model" else dead_row for row, dead_row in zip(result.stages, dead, strict=True)]
     text = markdown("t", BenchResult(measure="load", load=result.model_copy(update={"stages": mixed})).blocks())
-    assert "answered 0 of 14: WorkerDiedError" in text
+    assert "answered 0 of 14 calls: WorkerDiedError" in text
     assert "answered 0 of" not in markdown("t", BenchResult(measure="load", load=result).blocks())
