@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "httpx", "llama_cpp", "optuna", "numpy", "matplotlib", "pandas", "scipy"}
 BUDGET_SECONDS = 0.35
-TYPER, TYPER_SECONDS = "import typer.rich_utils, rich.markdown, rich.traceback", 0.16  # where the budget was set
+TYPER, TIMES = "import typer.rich_utils, rich.markdown, rich.traceback", 2.2  # measured: 2.0
 
 
 def test_help_loads_no_heavy_library() -> None:
@@ -32,7 +32,7 @@ def measure_start(*words: str) -> float:
 
 
 def test_help_is_within_its_budget() -> None:
-    """A slower processor gets more time: in the proportion in which Typer's own modules take longer to load there."""
+    """On a slower processor it may take 2.2 times what Typer's own modules take."""
     seconds = measure_start("-m", "agentlab", "--help")
-    allowed = BUDGET_SECONDS * max(1.0, measure_start("-c", TYPER) / TYPER_SECONDS)
+    allowed = max(BUDGET_SECONDS, TIMES * measure_start("-c", TYPER))
     assert seconds <= allowed, f"too slow: {seconds:.3f} s, of {allowed:.3f} s"

@@ -160,7 +160,8 @@ def test_each_fault_is_named_with_its_place(workspace, lines, says):
     [
         (
             {"date_column": "time"},
-            "has no column 'time' (data.date_column). Columns in the file: date, a, b. To read the file: --set data.date_column=date",
+            "has no column 'time' (data.date_column). Columns in the file: date, a, b. To read the file: --set "
+            "data.date_column=date",
         ),
         ({"target": "z", "features": "S"}, "has no column 'z' (data.target)"),
         ({"columns": ("a", "z")}, "has no column 'z' (data.columns)"),
