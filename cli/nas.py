@@ -68,7 +68,9 @@ Target = Annotated[str | None, typer.Option(help="The column to forecast.", rich
 Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.", rich_help_panel=CONFIG)]
 Forecaster = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run (its name, a unique prefix, last), or the path of an exported folder."),
+    typer.Argument(
+        metavar="RUN", help="A run (its name, a unique prefix, or `last`), or the path to an exported folder."
+    ),
 ]
 
 

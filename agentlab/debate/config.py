@@ -130,7 +130,7 @@ class DebateConfig(StrictModel):
         if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != JUDGE:
             yield (
                 ("vote", "round"),
-                "would be compared with itself in round 0 (vote.against vote); choose a later round",
+                "would be compared with itself, as vote.against is vote and the round is 0; choose a later round",
             )
         if self.vote.rule == JUDGE and self.protocol.judge is None:
             yield ("vote", "rule"), "rule judge needs protocol.judge, the name of an agent"

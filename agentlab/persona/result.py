@@ -62,7 +62,8 @@ class PersonaResult(Plain):
     train_loss: list[Point]
     eval_losses: list[Point]
     before: Annotated[
-        float | None, Column("loss before", ".3f", "Loss of the base on held-out conversations, nats per token.")
+        float | None,
+        Column("loss before", ".3f", "Loss of the base model on held-out conversations, in nats per token."),
     ]
     eval_loss: Annotated[float | None, Column("loss after", ".3f", "Loss of the adapter on the same conversations.")]
     gain: Annotated[Gain | None, Column("gain, 95 %", str, "Drop in held-out loss, paired by conversation.")]

@@ -101,7 +101,9 @@ def latency_table(result: LoadResult) -> Table:
         rows += [(row.target, row.label, name, *_figures(spread)) for name, spread in known_spreads]
     columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
     return Table(
-        columns, rows, "Milliseconds; in brackets 95% confidence intervals of the percentiles (bootstrap over requests)"
+        columns,
+        rows,
+        "Milliseconds; brackets hold 95% confidence intervals of the percentiles (bootstrap over requests)",
     )
 
 
