@@ -33,7 +33,8 @@ def debate_report(
     run: OpenRun, result: DebateResult, questions: Sequence[QuizQuestion], transcript: Held, agents: Table
 ) -> Report:
     """Draw the figures into the run folder, and say what they show."""
-    names = ", ".join(row[0] for row in agents.rows)
+    *others, last = [row[0] for row in agents.rows]
+    names = f"{', '.join(others)} and {last}" if others else last
     subject = f"{result.topic!r}" if result.topic else f"{result.questions} questions"
     blocks = result.tables()
     if result.arms:
@@ -207,16 +208,16 @@ def accuracies(result: DebateResult) -> str:
     for index, (label, shares) in enumerate(series.items()):
         if shares:
             _draw_bars(round_axes, shares, label, index)
-    round_axes.set(xlabel="round", ylabel="accuracy")
+    round_axes.set(xlabel="round", ylabel="accuracy", title="By round")
     whole_numbers(round_axes)
     legend_below(figure, round_axes)
     for index, arm in enumerate(reversed(result.arms)):
         low, high = arm.accuracy.value - arm.accuracy.low, arm.accuracy.high - arm.accuracy.value
-        colour = COLOURS[0] if arm.arm == "debate" else COLOURS[1] if arm.arm == result.against else "0.45"
+        colour = {"debate": COLOURS[0], "length": COLOURS[1]}.get(arm.arm, "0.45")  # as in the rounds above
         arm_axes.errorbar(arm.accuracy.value, index, xerr=[[low], [high]], color=colour, marker="o", capsize=3)
     names = [NAMES[arm.arm].format(best=result.best) for arm in reversed(result.arms)]
     arm_axes.set_yticks(range(len(names)), names, fontsize=SMALL)
-    arm_axes.set(xlabel="accuracy", ylim=(-0.5, len(names) - 0.5))
+    arm_axes.set(xlabel="accuracy", title="By arm", ylim=(-0.5, len(names) - 0.5))
     return svg(figure)
 
 

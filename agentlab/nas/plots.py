@@ -128,7 +128,7 @@ def forecasts(column: str, windows: Sequence["WindowForecast"]) -> str:
         axes.axvline(0, color="0.8", lw=0.8)
         title = f"{column}, forecast from {str(window.dates[0])[:16]}"
         axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
-    panels[-1].set_xlabel("steps ahead")
+    panels[-1].set_xlabel("steps from the first forecast")
     legend_below(figure, panels[0])
     return svg(figure)
 
@@ -164,10 +164,8 @@ def importance_bars(shares: Mapping[str, float]) -> str:
 def error_by_step(steps: Sequence[float]) -> str:
     """Test MSE of the winner by forecast step, [horizon]; the first value is one step ahead."""
     figure, axes = new_figure()
-    axes.plot(
-        range(1, len(steps) + 1), steps, color=COLOURS[0], lw=2.2, marker=MARKERS[0], ms=5,
-        markevery=max(1, len(steps) // 12), label=f"winner, mean {fmean(steps):.3g}",
-    )  # fmt: skip
+    label = f"winner, mean {fmean(steps):.3g}"
+    axes.plot(range(1, len(steps) + 1), steps, color=COLOURS[0], lw=2.2, label=label)
     log_when_wide(axes, steps)
     axes.set(xlabel="steps ahead", ylabel="test MSE", title="Error by forecast step")
     whole_numbers(axes)

@@ -1,7 +1,6 @@
 """The pictures of a benchmark, as SVG. Each function draws plain data; nothing here reads or writes a file."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +39,9 @@ def latency_by_load(rows: Sequence[StageRow]) -> str:
             points = [(value, spread) for value, spread in pairs if spread is not None]
             loads = [value for value, _ in points]
             axes.plot(loads, [spread.p50 for _, spread in points], color=colour, marker=marker, label=f"{target} p50")
-            axes.plot(loads, [spread.p99 for _, spread in points], color=colour, marker=marker, ls="--", label="p99")
+            axes.plot(
+                loads, [spread.p99 for _, spread in points], color=colour, marker=marker, ls="--", label=f"{target} p99"
+            )
     for axes, title in ((first_axes, "Time to first token"), (last_axes, "Time to last token")):
         axes.set(xlabel="concurrent requests" if closed else "requests per second", ylabel="ms", title=title)
         _from_zero_or_log(axes)
@@ -109,6 +110,6 @@ def timeline(records: Mapping[str, Sequence[Record]], names: Mapping[str, str]) 
 
 
 def _from_zero_or_log(axes: "Axes") -> None:
-    heights = chain.from_iterable(np.asarray(line.get_ydata()) for line in axes.get_lines())
-    if not log_when_wide(axes, [float(height) for height in heights]):
-        axes.set_ylim(bottom=0)
+    heights = [float(height) for line in axes.get_lines() for height in np.asarray(line.get_ydata())]
+    if not log_when_wide(axes, heights):
+        axes.set_ylim(0, 1.08 * (max(heights, default=0.0) or 1.0))  # a marker at the top stays whole
