@@ -250,7 +250,7 @@ def test_validate_and_models_take_what_a_run_takes(agentlab: Call) -> None:
 
 def test_a_rerun_changes_nothing_before_its_first_stage(agentlab: Call) -> None:
     agentlab("pipeline", scripted(), "--input", "x", "--run-name", "parent")
-    for change, message in (("seed=5", "seed changed"), ("input=y", "`input` was changed")):
+    for change, message in (("seed=5", "seed changed"), ("input=y", "`input` changed")):
         answer = agentlab("pipeline", "rerun", "parent", "--from", "b", "--set", change)
         assert answer.code == 2
         assert message in answer.err
