@@ -68,7 +68,7 @@ def test_personas_that_all_answer_alike_fail_the_check(home: Path, url: str) -> 
     [
         (("--persona", "nobody", "--base", "smollm2"), 2, "nobody"),
         (("--persona", "one"), 3, "is not on this machine"),
-        (("--persona", "one", "--base-url", "nonsense"), 2, "is not a URL"),
+        (("--persona", "one", "--base-url", "nonsense"), 2, "is not an HTTP URL"),
         (("--persona", "one", "--base-url", "http://127.0.0.1:9/v1", "--base", "x"), 2, "runs in this process"),
     ],
 )
