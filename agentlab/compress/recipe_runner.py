@@ -192,7 +192,7 @@ class RealWorkshop:
             if not torch.isfinite(logits).all():
                 raise ModelFileError(
                     f"The outputs of {self._base.path.name} are not finite.",
-                    hint="Its weights are damaged, or it overflows in float32. Download it again.",
+                    hint="Its weights are damaged, or it cannot be computed in float32. Download it again.",
                 )
             return np.asarray(logits.log_softmax(-1).cpu())
 

@@ -167,7 +167,11 @@ def test_the_same_adapter_alone_scores_the_same(home: Path, evaluation: dict[str
             4,
             "The server did not answer for the model one",
         ),
-        (("--model", "one", "--tasks", "choose", "--base-url", "http://127.0.0.1:9/v1"), 2, "does not return the text"),
+        (
+            ("--model", "one", "--tasks", "choose", "--base-url", "http://127.0.0.1:9/v1"),
+            2,
+            "does not return the text likelihoods that choose needs",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_code(home: Path, words: tuple[str, ...], code: int, message: str) -> None:

@@ -116,7 +116,8 @@ def test_names_that_are_not_used_may_be_anything(workspace):
     [
         (
             [f'{line[:16]},"1,5",{index}' for index, line in enumerate(rows())],
-            """The column uses decimal commas; set the decimal mark: --set 'data.decimal=","'""",
+            "'1,5' is not a finite number. The column uses decimal commas; set the decimal mark: "
+            """--set 'data.decimal=","'""",
         ),
         ([f"{line[:16]},1,5,{index}" for index, line in enumerate(rows())], "decimals use a point"),
         (changed(20, "2024-01-01T20:00,1,5,2"), "line 22 has 4 fields, but the header has 3"),
