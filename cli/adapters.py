@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .screen import LiveProgress, Screen
 
-app = typer.Typer(help="List, inspect, compare, blend, merge and export LoRA adapters.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 _NAME = "A name from `agentlab adapters list`, or a path with a slash."
 _FORMATS = ("gguf", "peft")

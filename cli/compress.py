@@ -25,7 +25,7 @@ from .options import (
 if TYPE_CHECKING:
     from agentlab.compress.result import CompressModelResult
 
-app = typer.Typer(cls=DefaultsToRun, help="Compress a model within an energy budget, and measure every file.")
+app = typer.Typer(cls=DefaultsToRun)
 app.add_typer(memory_app, name="memory")
 
 

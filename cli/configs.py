@@ -7,7 +7,7 @@ import typer
 
 from .options import Set, screen_of, with_output
 
-app = typer.Typer(help="List, show and validate configs; print their schema.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 Kind = Annotated[str, typer.Argument(metavar="COMMAND", help="A command such as nas, or llm for model setups.")]
 

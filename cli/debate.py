@@ -18,7 +18,7 @@ from .options import (
     with_output,
 )
 
-app = typer.Typer(cls=DefaultsToRun, help="Let agents debate: they answer, read each other's answers, and vote.")
+app = typer.Typer(cls=DefaultsToRun)
 
 _EXAMPLES = """Examples:
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ONCE = "One child, without a search"
 
-app = typer.Typer(cls=DefaultsToRun, help="Evolve adapters, with random search and the parents as baselines.")
+app = typer.Typer(cls=DefaultsToRun)
 
 _EXAMPLES = """Examples:
 

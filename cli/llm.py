@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .screen import Screen
 
-app = typer.Typer(help="Talk to models and personas; show routing and usage.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 _ASK = """Examples:
 
   # the embedded model

@@ -18,7 +18,7 @@ from .options import (
     with_output,
 )
 
-app = typer.Typer(cls=DefaultsToRun, help="Measure language models: speed under load, availability, quality.")
+app = typer.Typer(cls=DefaultsToRun)
 
 _EXAMPLES = """Examples:
 

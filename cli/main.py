@@ -5,7 +5,8 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
 from itertools import takewhile
 from typing import Annotated, Any
 
@@ -23,23 +24,6 @@ from agentlab.errors import (
 )
 from agentlab.runs.redact import Redactor
 
-from . import (
-    adapters,
-    compress,
-    configs,
-    debate,
-    doctor,
-    evolve,
-    init,
-    llm,
-    llm_bench,
-    models,
-    nas,
-    pipeline,
-    runs,
-    serve,
-    train_persona,
-)
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
@@ -56,24 +40,28 @@ _EXIT_CODES = (
     "5 gate or budget not met · 70 bug · 129/130/143 interrupted, resumable"
 )
 
-# The order of the help page: what people come for first.
-_ORDER = (
-    "nas",
-    "train-persona",
-    "debate",
-    "evolve",
-    "compress",
-    "pipeline",
-    "llm-bench",
-    "llm",
-    "serve",
-    "adapters",
-    "runs",
-    "configs",
-    "init",
-    "doctor",
-    "models",
-)
+# In the order of the help page: what people come for first. The panel of each, and what it does.
+_COMMANDS = {
+    "nas": ("Experiments", "Search for an Informer forecaster architecture on your time series."),
+    "train-persona": ("Experiments", "Train personas: LoRA adapters of one base model."),
+    "debate": ("Experiments", "Let agents debate: they answer, read each other's answers, and vote."),
+    "evolve": ("Experiments", "Evolve adapters, with random search and the parents as baselines."),
+    "compress": ("Experiments", "Compress a model within an energy budget, and measure every file."),
+    "pipeline": ("Experiments", "Run chains of local GGUF and remote models."),
+    "llm-bench": ("Experiments", "Measure language models: speed under load, availability, quality."),
+    "llm": ("Language models", "Talk to models and personas; show routing and usage."),
+    "serve": ("Language models", "Serve models and strategies to any program that speaks OpenAI's protocol."),
+    "adapters": ("Setup", "List, inspect, compare, blend, merge and export LoRA adapters."),
+    "runs": ("Runs and configs", "List, show, compare, resume, export and remove runs."),
+    "configs": ("Runs and configs", "List, show and validate configs; print their schema."),
+    "init": (
+        "Setup",
+        "Make a folder a workspace: example configs, data folders, .env.example and .gitignore. Overwrites nothing.",
+    ),
+    "doctor": ("Setup", "Check Python, libraries, GPU, memory, disk, keys and the embedded model, and suggest fixes."),
+    "models": ("Setup", "List, fetch, import, locate and remove model files."),
+}
+_COMPLETING = "_AGENTLAB_COMPLETE"  # set by the shell, as Typer names it
 _MAY_BE_EMPTY = ("--system",)  # no system message, where a persona was trained with one
 _GROUPS = ("llm", "runs", "configs", "models", "adapters")  # their subcommands are part of a command's name
 
@@ -82,35 +70,42 @@ class _Ordered(typer.core.TyperGroup):
     """Typer lists plain commands before groups; here the order is ours."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=_ORDER.index)
+        return sorted(super().list_commands(ctx), key=[*_COMMANDS].index)
 
 
-app = typer.Typer(
-    name="agentlab",
-    cls=_Ordered,
-    help="LLM agents that run model-improvement experiments, each with its own control.\n\n"
-    "Start here (no key, GPU or network needed): [bold]agentlab nas demo[/bold]",
-    epilog=_EXIT_CODES,
-    rich_markup_mode="rich",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
-app.add_typer(train_persona.app, name="train-persona", rich_help_panel="Experiments")
-app.add_typer(debate.app, name="debate", rich_help_panel="Experiments")
-app.add_typer(evolve.app, name="evolve", rich_help_panel="Experiments")
-app.add_typer(compress.app, name="compress", rich_help_panel="Experiments")
-app.add_typer(pipeline.app, name="pipeline", rich_help_panel="Experiments")
-app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
-app.add_typer(llm.app, name="llm", rich_help_panel="Language models")
-app.command("serve", epilog=serve.EXAMPLES, rich_help_panel="Language models")(serve.serve)
-app.add_typer(runs.app, name="runs", rich_help_panel="Runs and configs")
-app.add_typer(configs.app, name="configs", rich_help_panel="Runs and configs")
-app.command("init", rich_help_panel="Setup")(init.init)
-app.add_typer(adapters.app, name="adapters", rich_help_panel="Setup")
-app.add_typer(models.app, name="models", rich_help_panel="Setup")
-app.command("doctor", rich_help_panel="Setup")(doctor.doctor)
+def build_app(names: Collection[str] = tuple(_COMMANDS)) -> typer.Typer:
+    """The application. Commands other than `names` are listed only: their modules, a third of a start, are not loaded.
+
+    A module `cli.NAME` has an `app`, or a function of its own name and maybe `EXAMPLES`.
+    """
+    app = typer.Typer(
+        name="agentlab",
+        cls=_Ordered,
+        help="LLM agents that run model-improvement experiments, each with its own control.\n\n"
+        "Start here (no key, GPU or network needed): [bold]agentlab nas demo[/bold]",
+        epilog=_EXIT_CODES,
+        rich_markup_mode="rich",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, (panel, text) in _COMMANDS.items():
+        word = name.replace("-", "_")
+        module = import_module(f"{__package__}.{word}") if name in names else None
+        if module is not None and not hasattr(module, "app"):
+            app.command(name, epilog=getattr(module, "EXAMPLES", None), rich_help_panel=panel)(getattr(module, word))
+        else:
+            group = typer.Typer() if module is None else module.app
+            app.add_typer(group, name=name, help=text, rich_help_panel=panel)
+    return app
+
+
+def _list_named(argv: Sequence[str]) -> Collection[str]:
+    """The command that is named; all where a shell asks what there is."""
+    if _COMPLETING in os.environ:
+        return tuple(_COMMANDS)
+    return [word for word in argv if not word.startswith("-")][:1]
 
 
 def _show_version(value: bool) -> None:
@@ -119,7 +114,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
@@ -150,7 +144,9 @@ def _run(argv: Sequence[str], screen: Screen) -> int:
     name = _command_name(argv)
     try:
         _refuse_empty(argv)
-        code = int(app(args=list(argv), prog_name="agentlab", standalone_mode=False, obj=screen) or 0)
+        code = int(
+            build_app(_list_named(argv))(args=list(argv), prog_name="agentlab", standalone_mode=False, obj=screen) or 0
+        )
         if code == INTERRUPTED:  # Typer's answer to a Ctrl-C that no run has caught
             raise Interrupted("Stopped on request.")
     except UntrustedHostError as error:
@@ -294,6 +290,6 @@ def _usage(screen: Screen, error: typer.TyperException, name: str) -> int:
         sys.stdout.write(f"{error.format_message()}\n")
         return 0
     group = name.partition(" ")[0]
-    help_of = f"agentlab {group} --help" if group in _ORDER else "agentlab --help"
+    help_of = f"agentlab {group} --help" if group in _COMMANDS else "agentlab --help"
     screen.error(UsageError(error.format_message().rstrip(), hint=f"See `{help_of}`."), command=name)
     return UsageError.exit_code

@@ -10,7 +10,7 @@ from agentlab.errors import AgentlabError, UsageError
 
 from .options import from_here, screen_of, with_output
 
-app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 _LOCAL = {"workspace": "already exists", "cache": "was copied from the cache"}
 

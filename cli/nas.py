@@ -20,7 +20,7 @@ from .options import (
     with_output,
 )
 
-app = typer.Typer(cls=DefaultsToRun, help="Search for an Informer forecaster architecture on your time series.")
+app = typer.Typer(cls=DefaultsToRun)
 
 _EXAMPLES = """Examples:
 

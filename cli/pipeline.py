@@ -24,7 +24,7 @@ from .options import (
 )
 from .pipeline_history import app as history_app
 
-app = typer.Typer(cls=DefaultsToRun, help="Run chains of local GGUF and remote models.")
+app = typer.Typer(cls=DefaultsToRun)
 app.add_typer(history_app, name="history")
 
 _EXAMPLES = """Examples:

@@ -11,7 +11,7 @@ from agentlab.errors import UsageError
 from .options import Approve, RunsDir, Set, screen_of, with_output
 from .runs_mlflow import app as mlflow_app
 
-app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 app.add_typer(mlflow_app, name="mlflow")
 
 Ref = Annotated[str, typer.Argument(metavar="RUN", help="Run name, unique prefix, last six digits, or last[:COMMAND].")]

@@ -9,7 +9,7 @@ from agentlab.errors import UsageError
 
 from .options import CONFIG, RUN, CommonOptions, DefaultsToRun, InOrder, from_here, screen_of, with_common_options
 
-app = typer.Typer(cls=DefaultsToRun, help="Train personas: LoRA adapters of one base model.")
+app = typer.Typer(cls=DefaultsToRun)
 
 _EXAMPLES = """Examples:
 

@@ -18,10 +18,10 @@ def pages() -> list[tuple[str, str]]:
     from typer.main import get_command
     from typer.testing import CliRunner
 
-    from cli.main import app
+    from cli.main import build_app
     from cli.screen import Screen
 
-    runner = CliRunner()
+    app, runner = build_app(), CliRunner()
 
     def visit(command: object, words: list[str]) -> list[tuple[str, str]]:
         help_text = runner.invoke(app, [*words, "--help"], obj=Screen()).output

@@ -14,13 +14,13 @@ import typer
 
 from agentlab.config.overrides import parse
 from agentlab.nas.config import NasConfig
-from cli.main import app
+from cli.main import build_app
 from tests.cli.conftest import Answer
 
 Call = Callable[..., Answer]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GROUP: Any = typer.main.get_command(app)
+GROUP: Any = typer.main.get_command(build_app())
 START = datetime.fromisoformat("2023-01-01")
 VALUE = "1"  # stands where a message fills something in
 ENDS = re.compile(r"[.;:,)`]+$")

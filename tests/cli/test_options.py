@@ -7,7 +7,7 @@ import pytest
 from typer.main import get_command
 
 from agentlab.commands import COMMANDS
-from cli.main import app
+from cli.main import build_app
 from tests.cli.conftest import Answer
 
 KEYS = {"--seed": "seed", "--max-cost": "llm", "--control": "control"}  # of the config, which the flag changes
@@ -15,7 +15,7 @@ KEYS = {"--seed": "seed", "--max-cost": "llm", "--control": "control"}  # of the
 
 def experiments() -> Iterator[tuple[str, str, set[str]]]:
     """(command, subcommand, its flags) of all that start an experiment."""
-    root: Any = get_command(app)
+    root: Any = get_command(build_app())
     for command in COMMANDS:
         for name, child in root.commands[command].commands.items():
             flags = {flag for parameter in child.params for flag in parameter.opts}

@@ -15,7 +15,7 @@ from agentlab.config.yaml_tree import read_yaml
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
 from agentlab.pipeline.stage_config import Stage
-from cli.main import app
+from cli.main import build_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.name != "cli.md"]  # cli.md is made of the commands
@@ -80,7 +80,7 @@ def list_command_lines(page: Path) -> Iterator[list[str]]:
 
 def find_problem(words: list[str]) -> str | None:
     """What no command has, of its words; None when all exist."""
-    command: Any = get_command(app)
+    command: Any = get_command(build_app())
     for index, word in enumerate(words):
         commands = getattr(command, "commands", {})
         if word not in commands and "run" in commands:

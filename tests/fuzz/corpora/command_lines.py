@@ -57,7 +57,7 @@ def _commands() -> dict[str, tuple[dict[str, bool], bool]]:
     """By name: its flags, each with whether it takes a value, and whether the command takes words."""
     from typer.main import get_command
 
-    from cli.main import app
+    from cli.main import build_app
 
     commands: dict[str, tuple[dict[str, bool], bool]] = {}
 
@@ -68,5 +68,5 @@ def _commands() -> dict[str, tuple[dict[str, bool], bool]]:
             flags = {option.opts[0]: not option.is_flag for option in command.params if option.opts[0].startswith("-")}
             commands[" ".join(words)] = flags, len(flags) < len(command.params)
 
-    visit(get_command(app), ())
+    visit(get_command(build_app()), ())
     return commands

@@ -48,7 +48,7 @@ from agentlab.runs.run import OpenRun
 from agentlab.runs.sqlite import Schema
 from agentlab.runs.views import PathLine
 from agentlab.study import events as study_events
-from cli.main import app
+from cli.main import build_app
 from cli.screen import Screen
 from tests.unit.frozen import face, keys, roles, shapes, shown, sources
 
@@ -180,7 +180,7 @@ def _list_columns(database: sqlite3.Connection) -> Iterator[str]:
 
 def _list_commands() -> list[str]:
     lines: set[str] = set()
-    _walk_command("agentlab", get_command(app), lines)
+    _walk_command("agentlab", get_command(build_app()), lines)
     return sorted(lines)
 
 
