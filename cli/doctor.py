@@ -12,7 +12,7 @@ def doctor(
     ctx: typer.Context,
     require: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="Exit with status 3 unless these checks pass."),
+        typer.Option(metavar="NAME,...", help="Exit with status 3 unless the status of these checks is ok."),
     ] = None,
 ) -> None:
     """Check Python, libraries, GPU, memory, disk, keys and the embedded model, and suggest fixes.

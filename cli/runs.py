@@ -112,7 +112,7 @@ def resume_(
     screen = screen_of(ctx)
     context = surroundings(screen)
     record = store.find_to_resume(runs_folder(context, runs_dir), run)
-    if approve and not _asks(ctx, record.manifest.command):
+    if approve and not _asks(record.manifest.command):
         raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Remove --approve.")
     reviewer = terminal_reviewer(context, screen) if approve else None
     resume_run(
@@ -120,9 +120,13 @@ def resume_(
     )
 
 
-def _asks(ctx: typer.Context, command: str) -> bool:
+def _asks(command: str) -> bool:
     """Whether a command can ask a person before each trial: then it has the flag itself."""
-    root: Any = ctx.find_root().command
+    from typer.main import get_command
+
+    from .main import build_app
+
+    root: Any = get_command(build_app([command]))
     group = root.commands.get(command)
     return group is not None and any(parameter.name == "approve" for parameter in group.commands["run"].params)
 

@@ -121,7 +121,7 @@ def prompt(question: str | None) -> str:
     else:
         text = _read(sys.stdin.buffer.read)
     if not text.strip():
-        raise UsageError("No question was given.", hint='Use agentlab llm ask "..." (or - to read standard input).')
+        raise UsageError("No question was given.", hint="Pass it as an argument, or - to read standard input.")
     return text
 
 

@@ -341,7 +341,9 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
         goal = replace(goal, bounds=(*bounds, _AGGRESSIVE if "aggressive" in kinds else _DEFAULT))
     bounding = [token.text for index, token in enumerate(line.tokens) if line.slots[index] == "bounds"]
     if bounding and not goal.bounds and "open" not in kinds:
-        raise UsageError(f"{' '.join(bounding)!r} bounds the objective itself: drop one of the two.", hint=_HINT)
+        raise UsageError(
+            f"{' '.join(bounding)!r} bounds the objective itself: drop the bound or the objective.", hint=_HINT
+        )
     return goal, [(token.text, line.slots[index]) for index, token in enumerate(line.tokens)]
 
 

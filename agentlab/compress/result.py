@@ -365,7 +365,9 @@ def narrate(event: Event) -> Narration | None:
             return Narration(detail=event.id)
         case "stages.evicted":
             bases = "1 other base" if data["count"] == 1 else f"{data['count']} other bases"
-            line = f"Removed {data['bytes'] / 2**30:.1f} GiB of intermediate files of {bases}, oldest first."
+            line = (
+                f"Removed {data['bytes'] / 2**30:.1f} GiB of intermediate files of {bases}, least recently used first."
+            )
             return Narration(line=line)
         case "trial.finished":
             m = data["metrics"]

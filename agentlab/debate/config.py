@@ -83,7 +83,8 @@ class TurnConfig(StrictModel):
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 means greedy decoding.")
     confidence: Confidence = Field(
         "logprob",
-        description="said: as the agent states it; logprob: probability of the answer; p_true: of judging it right.",
+        description="said: as the agent states it; logprob: probability of the answer; p_true: probability that the "
+        "agent judges it true.",
     )
 
 
@@ -94,8 +95,8 @@ class VoteConfig(StrictModel):
     round: int | None = Field(None, ge=0, description="Round after which to vote; null means the last.")
     against: Control = Field(
         "samples",
-        description="Baseline. samples: the best agent alone, sampled up to the debate's token count; vote: the "
-        "vote on first answers; single: the best agent's first answer; length: own earlier answers instead of peers'.",
+        description="Baseline. samples: the best agent alone, sampled until it reaches the debate's token count; vote: "
+        "the vote on first answers; single: the best agent's first answer; length: own earlier answers instead of peers'.",
     )
     samples: int = Field(24, ge=1, le=256, description="Maximum samples per question.")
     temperature: float = Field(0.7, gt=0, le=2, description="Temperature of these samples.")

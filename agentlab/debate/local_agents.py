@@ -143,7 +143,7 @@ class LocalSpeakers:
                 self._wave(turns[start : start + self._rows])
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error):
-                raise ModelFileError(f"A batch of {len(turns)} turns does not fit in memory.", hint=_LESS) from error
+                raise ModelFileError(f"There is not enough memory for {len(turns)} turns.", hint=_LESS) from error
             raise
         return [attempt if isinstance(attempt, TurnReply) else _build_reply(attempt) for attempt in attempts]
 

@@ -85,7 +85,7 @@ def aim(config: DebateConfig) -> str:
         return "A topic has no right answer, so the run reports positions and a vote, but no verdict."
     round_ = config.protocol.rounds if config.vote.round is None else config.vote.round
     against = {
-        "samples": "the best agent alone, sampled up to the debate's token count",
+        "samples": "the best agent alone, sampled until it reaches the debate's token count",
         "vote": "the vote on the first answers",
         "single": "the best agent's first answer",
         "length": "the same debate with the agent's own earlier answers in place of its peers'",

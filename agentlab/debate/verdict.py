@@ -223,7 +223,11 @@ def _short(samples: Sequence[_ArmOutcome], debate: Sequence[_ArmOutcome]) -> int
 
 def _budget(arms: Mapping[ArmName, Sequence[_ArmOutcome]], against: ArmName) -> str:
     took = {name: _sum_tokens(arms[name]) for name in ("debate", against) if name in arms}
-    rule = "sampled on each question up to the debate's token count" if against == "samples" else "tokens not matched"
+    rule = (
+        "sampled on each question until the debate's token count is reached"
+        if against == "samples"
+        else "tokens not matched"
+    )
     return f"{rule}; {', '.join(f'{name} used {tokens:,}' for name, tokens in took.items())}"
 
 

@@ -57,7 +57,7 @@ class FitnessConfig(StrictModel):
         0.1, ge=0, le=10, description="Weight of a child's Shapley value in its generation's vote."
     )
     novelty: float = Field(
-        0.1, ge=0, le=10, description="Weight of the distance from a child's answers to those of earlier children."
+        0.1, ge=0, le=10, description="Weight of the distance from a child's answers to those of other children so far."
     )
     neighbours: int = Field(5, ge=1, le=64, description="Number of nearest children used to compute novelty.")
 
@@ -68,7 +68,8 @@ class RaceConfig(StrictModel):
     first: int = Field(
         32,
         ge=8,
-        description="Questions a child answers before it can be stopped; set to tasks.train to never stop early.",
+        description="Questions a child answers before it can be stopped; at or above the value of tasks.train, none is "
+        "stopped early.",
     )
     level: float = Field(0.99, gt=0.5, lt=1, description="Confidence level of the paired interval for the difference.")
 

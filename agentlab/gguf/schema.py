@@ -316,7 +316,7 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, 
 
 def _check_order(minimum: int, maximum: int | None) -> None:
     if maximum is not None and maximum < minimum:
-        raise _NothingFits(f"its minimum of {minimum} exceeds its maximum of {maximum}")
+        raise _NothingFits(f"its minimum count of {minimum} exceeds its maximum count of {maximum}")
 
 
 def _is_free(schema: Mapping[str, Any]) -> bool:

@@ -228,7 +228,8 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         room = self.max_length - settings["max_gen_toks"]
         if room < 1:
             raise DataError(
-                f"A task needs {settings['max_gen_toks']} tokens, but the model takes at most {self.max_length}."
+                f"A task needs a prompt and {settings['max_gen_toks']} answer tokens, but the model takes at most "
+                f"{self.max_length}."
             )
         return tuple(self.tok_encode(context)[-room:]), settings["max_gen_toks"], stops
 

@@ -56,7 +56,7 @@ def plan(
     if operator.alone != (step is not None) or (operator.alone and len(parents) != 1):
         raise UsageError(f"{method} takes {'one adapter and a step' if operator.alone else 'no step'}.")
     if len(parents) < 2 and not operator.alone:
-        raise UsageError("A blend needs at least two adapters.", hint="Pass two or more adapters.")
+        raise UsageError("A blend needs at least two adapters.", hint="Pass two or more, separated by spaces.")
     shares = tuple(weights) if weights is not None else (1 / len(parents),) * len(parents)
     _check_weights(method, shares, len(parents), pair=operator.pair)
     if density is not None and not operator.thins:

@@ -158,7 +158,9 @@ class ModelConfig(StrictModel):
             raise ValueError(f"d_model {self.d_model} must be even and a multiple of n_heads {self.n_heads}")
         beyond = [name for name in ("normalize", "shortcut") if getattr(self, name)]
         if self.faithful and beyond:
-            raise ValueError(f"faithful cannot be combined with {' and '.join(beyond)}: set one or the other to false")
+            raise ValueError(
+                f"faithful cannot be combined with {' and '.join(beyond)}: set faithful to false, or all the others"
+            )
         return self
 
 

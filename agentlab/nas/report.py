@@ -171,8 +171,8 @@ def finalist_note(result: NasResult) -> str:
         return "Every training run in the last round failed; the winner is the trial accepted in the search."
     return (
         "The winner has the lowest mean; finalists with a failed training run rank last. "
-        "Any other trial whose error in the search is below the lowest mean "
-        "also enters the last round."
+        "Other trials whose error in the search is below the lowest mean "
+        "also enter the last round while it has places."
     )
 
 

@@ -41,7 +41,7 @@ class ReportConfig(StrictModel):
     )
     sample_tokens: int = Field(48, ge=1, le=1024, description="Maximum tokens per sample answer.")
     dtype: Figures = Field(
-        "float32", description="Data type for measuring; bfloat16 keeps the base in the data type set by `precision`."
+        "float32", description="Data type for measuring; bfloat16 keeps the base as training.precision loads it."
     )
 
 

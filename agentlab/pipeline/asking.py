@@ -92,9 +92,7 @@ class Asking:
     def _local(self, call: PipelineCall, model: str, upcoming: Sequence[str]) -> PipelineAnswer:
         """Down the ladder, until an answer is good or the last rung has failed."""
         if model not in self.models:
-            raise MissingFileError(
-                f"The model {model} cannot be used.", hint="Run `agentlab pipeline models` to see why."
-            )
+            raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models CONFIG`.")
         settings = self.engines.get(model) or self.models[model].usable
         original, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
         while True:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MASK = "[redacted]"
 
-_HINT = "Set the key to another value, or unset the variable if its value is not a secret."
+_HINT = "Use another value in the config, or unset the variable if its value is not a secret."
 _LARGEST_FILE, _LONGEST_PATH = 64 << 20, 4096
 _CONTEXT = 16  # characters that decide, from before a piece, whether a secret begins with it
 # Text that is all punctuation and literals of JSON is structure: to mask it would make a file unreadable.

@@ -36,7 +36,7 @@ class SpaceConfig(RootModel[dict[str, Parameter]]):
                 unknown = [value for value in values if not self.root[parent].contains(value)]
                 if unknown or not values:
                     raise ValueError(
-                        f"{name} depends on {parent} in {list(values)}, but these are not valid values of {parent}"
+                        f"{name} depends on {parent} in {list(values)}, but needs valid values of {parent}"
                     )
         _depths(self.root)
         return self

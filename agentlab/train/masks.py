@@ -140,7 +140,7 @@ class ConversationEncoder:
             problem = "renders this turn differently once later turns follow (its text is dropped or changed)"
         elif not after.startswith(before):
             problem = (
-                "renders a different prompt before this turn than within the conversation (prefixes are not preserved)"
+                "renders a prompt for this turn that the conversation does not begin with (prefixes are not preserved)"
             )
         elif not after.endswith(template.tail):
             problem = f"ends this turn without {template.tail!r}, unlike other turns"

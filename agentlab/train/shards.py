@@ -162,7 +162,7 @@ def _files(folder: Path) -> list[str]:
         weight_map = json.loads(read_text(index, _MOST_INDEX))["weight_map"]
         names = sorted(set(weight_map.values()))
         if any(PurePath(name).name != name or not name.endswith(".safetensors") for name in names):
-            raise ValueError("it refers to files outside its folder")
+            raise ValueError("it refers to more than .safetensors files in its folder")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(
             f"{index} is damaged: {str(error)[:200]}.", hint="Download the checkpoint again."

@@ -118,7 +118,7 @@ class CompareResult(AnswerDocument):
         return [
             Text(
                 f"{self.second} against {self.first}: {better} better, {worse} worse, "
-                f"{len(verdicts) - better - worse} inconclusive. All intervals hold jointly at "
+                f"{len(verdicts) - better - worse} without evidence. All intervals hold jointly at "
                 f"{self.level:.0%}; ratios within {self.tolerance:.0%} of 1 count as equal."
             ),
             table(

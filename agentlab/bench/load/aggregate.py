@@ -28,7 +28,7 @@ _LEAST_SECONDS, _LEAST_ROUNDS = 1.0, 4.0  # of a stage, and in times of an answe
 
 _ENDINGS = {
     "saturated": "saturated: open requests and time to the first token kept rising",
-    "full": "saturated: the limit on open requests was exceeded",
+    "full": "saturated: the client's limit on open requests was reached",
     "time": "ended by the time limit",
     "budget": "ended by the budget",
 }

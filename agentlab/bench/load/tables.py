@@ -124,7 +124,11 @@ def token_table(result: LoadResult) -> Table:
     """How many tokens, how they were counted, and what they cost."""
     names = ("input_tokens", "output_tokens", "counted", "tokens_per_piece", "cost_usd", "in_flight", "client_cpu")
     columns = columns_of(StageRow, "target", "label", *names)
-    return table(result.stages, columns, "Means per request; open: concurrent requests on average")
+    return table(
+        result.stages,
+        columns,
+        "Tokens are means per request, costs those of the stage; open: concurrent requests on average",
+    )
 
 
 def error_table(result: LoadResult) -> Table:
@@ -142,7 +146,11 @@ def error_table(result: LoadResult) -> Table:
 def capacity_table(result: LoadResult) -> Table:
     """What a sweep has found."""
     columns = columns_of(Capacity, *Capacity.model_fields)
-    return table(result.capacities, columns, f"A load is met with {result.objective} and no steadily growing queue")
+    return table(
+        result.capacities,
+        columns,
+        f"A load is met if enough requests meet the objective ({result.objective}) and no queue keeps growing",
+    )
 
 
 def marks(result: LoadResult) -> list[str]:

@@ -57,7 +57,9 @@ class FirstValid(Aggregation):
     """The first answer that fits `response_schema` (or `pattern`, or else is not empty)."""
 
     method: Literal["first_valid"] = "first_valid"
-    pattern: str | None = Field(None, max_length=500, description="Regular expression that a valid answer must match.")
+    pattern: str | None = Field(
+        None, max_length=500, description="Regular expression that must match somewhere in a valid answer."
+    )
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         if self.pattern is not None and (problem := pattern_problem(self.pattern)):

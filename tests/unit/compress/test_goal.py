@@ -64,7 +64,7 @@ def test_sentences_and_the_goal_said_again(text: str, goal: Goal) -> None:
         ("keep speed, at most 5 % loss", "'keep speed': give a bound"),
         ("keep the size", "'keep size': give a bound"),
         ("not noticeably worse quality", "has no objective"),
-        ("best quality, not noticeably worse", "drop one"),
+        ("best quality, not noticeably worse", "drop the bound or the objective"),
         ("smallest with at most 5 % loss in size", "'loss in size': bound the measure directly"),
         ("fastest with at most 10 % loss of the speed", "'loss of the speed': bound the measure directly"),
         ("fast compression", "is ambiguous"),

@@ -167,7 +167,7 @@ def test_an_empty_space_is_one_of_nothing_to_search():
 
 def test_a_condition_must_be_reachable():
     raw = {**CONFIG, "model.factor": {**CONFIG["model.factor"], "when": {"model.attention": ["flash"]}}}
-    with pytest.raises(ValidationError, match="not valid values of"):
+    with pytest.raises(ValidationError, match="needs valid values of"):
         SpaceConfig.model_validate(raw)
 
 

@@ -176,7 +176,7 @@ def _infinite(base: Path) -> None:
         (_quantised, DataError, "quantised"),
         (_integers, DataError, "of type U8"),
         (_cut, ModelFileError, "damaged"),
-        (_elsewhere, ModelFileError, "files outside its folder"),
+        (_elsewhere, ModelFileError, "more than .safetensors files in its folder"),
         (_infinite, ModelFileError, "infinite"),
         (lambda base: (base / "model.safetensors").unlink(), MissingFileError, r"model\.safetensors"),
         (lambda base: (base / "config.json").unlink(), MissingFileError, "not a checkpoint folder"),
