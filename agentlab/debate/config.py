@@ -95,8 +95,9 @@ class VoteConfig(StrictModel):
     round: int | None = Field(None, ge=0, description="Round after which to vote; null means the last.")
     against: Control = Field(
         "samples",
-        description="Baseline. samples: the best agent alone, sampled until it reaches the debate's token count; vote: "
-        "the vote on first answers; single: the best agent's first answer; length: own earlier answers instead of peers'.",
+        description="Baseline. samples: the best agent alone, sampled until it reaches the debate's token count; "
+        "vote: the vote on first answers; single: the best agent's first answer; length: own earlier answers "
+        "instead of peers'.",
     )
     samples: int = Field(24, ge=1, le=256, description="Maximum samples per question.")
     temperature: float = Field(0.7, gt=0, le=2, description="Temperature of these samples.")
