@@ -63,9 +63,16 @@ def study_report(run: OpenRun, result: NasResult, base: TrialConfig, series: Ser
         verdict=(headline(result), result.control_note),
         facts={"model": f"Informer, {result.winner.parameters:,} weights", "data": result.series},
         body=blocks(result, base, frozenset(pictures)),
-        next_step=f"agentlab nas predict {run.id} --input new.csv --output forecast.csv",
+        next_step=next_step(result, run.id),
         caveats=advice(result),
     )
+
+
+def next_step(result: NasResult, run: str) -> str:
+    """Forecast with the winner, or search on where a simple forecast is better."""
+    if result.simple_error < result.winner.test_mse:
+        return f"agentlab nas --resume {run} --max-iterations {2 * len(result.trials)}"
+    return f"agentlab nas predict {run} --input new.csv --output forecast.csv"
 
 
 def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> list[Block]:

@@ -132,6 +132,11 @@ class NasResult(AnswerDocument):
     control: Control | None
     control_note: str
 
+    @property
+    def simple_error(self) -> float:
+        """The lowest test MSE of the simple forecasts."""
+        return min(reference.test_mse for reference in self.references)
+
     def blocks(self) -> list[Block]:
         sentences = [headline(self), *advice(self)]
         return [*map(Text, sentences), comparison(self), Text(self.control_note)]
@@ -153,7 +158,7 @@ def headline(result: NasResult) -> str:
 
 def advice(result: NasResult) -> list[str]:
     """What speaks against the winner (a simple forecast that is better, trainings that scatter), and silent models."""
-    w, simple = result.winner, min(line.test_mse for line in result.references)
+    w, simple = result.winner, result.simple_error
     sentences: list[str] = []
     if simple < w.test_mse:
         interval = _over_seeds(w)

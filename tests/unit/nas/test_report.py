@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from agentlab.nas.config import TrialConfig
-from agentlab.nas.report import blocks
+from agentlab.nas.report import blocks, next_step
 from agentlab.nas.result import (
     ChannelRow,
     FinalistRow,
@@ -171,3 +171,12 @@ def test_the_best_configuration_can_be_copied(result: Callable[..., NasResult]) 
     (code,) = [block for block in report(result()) if isinstance(block, Code)]
     config = TrialConfig.model_validate(yaml.safe_load(code.text))
     assert config.model.d_model == 16
+
+
+def test_the_next_step_is_a_forecast_unless_a_simple_one_is_better(result: Callable[..., NasResult]) -> None:
+    worse, better = (
+        ReferenceRow(name="mean", note="", val_mse=error, val_mae=error, test_mse=error, test_mae=error)
+        for error in (9.0, 0.0)
+    )
+    assert next_step(result(references=[worse]), "r").startswith("agentlab nas predict r ")
+    assert next_step(result(references=[worse, better]), "r") == "agentlab nas --resume r --max-iterations 2"
