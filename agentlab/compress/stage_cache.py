@@ -35,6 +35,8 @@ class StageCache:
             make_folder(file.parent)
             file.unlink(missing_ok=True)
             build(file)
+        if folder is None:
+            os.utime(self.folder)  # a run of days is in use, too
         return file
 
     def evict_others(self, now: float) -> tuple[int, int]:

@@ -217,8 +217,12 @@ class OpenRun:
         )
         self.write_bytes("report.md", markdown(title, blocks).encode())
         self.write_bytes("report.html", html(title, blocks, lambda name: self.file(name).read_text()).encode())
-        for name, text in csv_files(blocks).items():
+        tables = csv_files(blocks)
+        for name, text in tables.items():
             self.write_bytes(f"tables/{name}", text.encode())
+        for old in (self.path / "tables").glob("*.csv"):  # of a report before the run was extended
+            if old.name not in tables:
+                old.unlink()
 
     def log(self, text: str) -> None:
         stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))

@@ -33,6 +33,14 @@ def test_a_file_is_built_once_and_again_when_it_is_damaged(tmp_path: Path) -> No
     assert builds[-1] == tmp_path / "run/teacher.safetensors"
 
 
+def test_a_base_whose_files_are_asked_for_is_in_use(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path, "base")
+    cache.get("teacher.safetensors", write_tensors)
+    os.utime(cache.folder, (0, 0))
+    cache.get("teacher.safetensors", write_tensors)
+    assert cache.folder.stat().st_mtime > DAY
+
+
 def make_base(root: Path, key: str, size: int, last_use: float) -> None:
     (root / key / "statistics").mkdir(parents=True)
     (root / key / "statistics/layer").write_bytes(bytes(size))

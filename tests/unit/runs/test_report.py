@@ -230,6 +230,15 @@ def test_a_failed_run_reports_what_failed_and_how_to_go_on(tmp_path: Path) -> No
     assert "hunter2" not in (run.path / "report.html").read_text()
 
 
+def test_the_tables_are_those_of_the_last_report(tmp_path: Path) -> None:
+    with made_run(tmp_path, "r") as run:
+        for heading in ("Before", "After"):
+            body = [Heading(heading), Table(("n",), [("1",)])]
+            run.report = Report("t", (), {}, body)
+            run.write_report(run.manifest)
+    assert [path.name for path in (run.path / "tables").iterdir()] == ["after.csv"]
+
+
 def test_an_interrupted_run_has_no_report(tmp_path: Path) -> None:
     with made_run(tmp_path, "r") as run:
         run.start({})
